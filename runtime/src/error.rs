@@ -1,0 +1,582 @@
+//! The public error types and their words.
+//!
+//! [`TaskError`] is what one task comes to; [`Error`] is what everything else returns; [`RemoteError`] is the error that
+//! functions return when they want to use `?` on errors of any kind. [`Exit`] is how a process ended.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::WorkerId,
+    panic::RemotePanic,
+};
+
+/// What everything but a task returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How a process ended: with an exit code, or by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Exit(ExitKind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum ExitKind {
+    Code(i32),
+    Signal(i32),
+}
+
+impl Exit {
+    pub(crate) fn from_code(code: i32) -> Self {
+        Self(ExitKind::Code(code))
+    }
+
+    pub(crate) fn from_signal(signal: i32) -> Self {
+        Self(ExitKind::Signal(signal))
+    }
+
+    /// The code that the process gave to `exit`, unless a signal ended it.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        match self.0 {
+            ExitKind::Code(code) => Some(code),
+            ExitKind::Signal(_) => None,
+        }
+    }
+
+    /// The number of the signal that ended the process, if one did.
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        match self.0 {
+            ExitKind::Code(_) => None,
+            ExitKind::Signal(signal) => Some(signal),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ExitKind::Code(code) => write!(f, "exit code {code}"),
+            ExitKind::Signal(signal) => match nix::sys::signal::Signal::try_from(signal) {
+                Ok(known) => f.write_str(known.as_str()),
+                Err(_) => write!(f, "signal {signal}"),
+            },
+        }
+    }
+}
+
+/// What went wrong with one task.
+///
+/// Opaque, with questions (`is_panic`, `is_crash`, ...) and answers (`function`, `attempts`, ...). Printed, it is one readable
+/// paragraph.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{delayed, worker};
+///
+/// #[worker]
+/// fn divide(a: u32, b: u32) -> u32 {
+///     a / b
+/// }
+///
+/// let error = delayed!(divide(1, 0)).call().unwrap_err();
+/// assert!(error.is_panic() && !error.is_crash());
+/// assert!(error.to_string().contains("attempt to divide by zero"));
+/// ```
+pub struct TaskError(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: TaskErrorKind,
+    function: &'static str,
+    place: Place,
+}
+
+/// Where a task was and what is known of its worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its index in the call that it belongs to.
+    pub(crate) index: Option<usize>,
+    /// How often it was started.
+    pub(crate) attempts: u32,
+    /// Who ran it last: the worker's place in the pool and its process.
+    pub(crate) worker: Option<(WorkerId, u32)>,
+}
+
+/// Why a task that ran gave no result: the words of whoever ran it. Crosses processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// The function panicked.
+    Panic(RemotePanic),
+    /// A value did not encode or decode, in these words.
+    Codec(String),
+}
+
+impl From<Fault> for TaskErrorKind {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Panic(panic) => Self::Panic { panic, exit: None },
+            Fault::Codec(message) => Self::Codec { message },
+        }
+    }
+}
+
+/// Who is at fault, and how.
+#[derive(Clone, Debug)]
+pub(crate) enum TaskErrorKind {
+    /// The function panicked; under `panic = "abort"` the worker ended, too.
+    Panic { panic: RemotePanic, exit: Option<Exit> },
+    /// The worker ended while it ran the task.
+    Crash { exit: Option<Exit>, cause: Option<&'static str> },
+    /// The task ran past its deadline.
+    #[expect(dead_code, reason = "deadlines are not there yet, the question that they answer is")]
+    Timeout,
+    /// Someone took the task back, or the pool ended.
+    Cancelled { why: &'static str },
+    /// The task went past its worker's memory limit.
+    #[expect(dead_code, reason = "memory limits are not there yet, the question that they answer is")]
+    OutOfMemory,
+    /// A value did not encode or decode.
+    Codec { message: String },
+    /// No worker could be had, or nobody knows what became of the task.
+    Lost { message: String },
+}
+
+impl TaskError {
+    pub(crate) fn new(function: &'static str, kind: TaskErrorKind, place: Place) -> Self {
+        Self(Box::new(Inner { kind, function, place }))
+    }
+
+    /// The function panicked. [`panic`](Self::panic) says what and where.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        matches!(self.0.kind, TaskErrorKind::Panic { .. })
+    }
+
+    /// The worker process ended while it ran the task: a signal, `exit`, `abort`, a stack overflow. [`exit`](Self::exit) says how.
+    #[must_use]
+    pub fn is_crash(&self) -> bool {
+        matches!(self.0.kind, TaskErrorKind::Crash { .. })
+    }
+
+    /// The task ran past its deadline and was killed.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, TaskErrorKind::Timeout)
+    }
+
+    /// The task was cancelled, or its pool ended before it did.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.0.kind, TaskErrorKind::Cancelled { .. })
+    }
+
+    /// The task went past the memory that its worker may have.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self.0.kind, TaskErrorKind::OutOfMemory)
+    }
+
+    /// An argument or the result did not encode or decode.
+    #[must_use]
+    pub fn is_codec(&self) -> bool {
+        matches!(self.0.kind, TaskErrorKind::Codec { .. })
+    }
+
+    /// No worker could be had for the task, or nobody knows whether it ran.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self.0.kind, TaskErrorKind::Lost { .. })
+    }
+
+    /// The function's full path, as in `census::entropy`.
+    #[must_use]
+    pub fn function(&self) -> &str {
+        self.0.function
+    }
+
+    /// The task's place in its call, from 0; `None` for a task that was submitted by itself.
+    #[must_use]
+    pub fn task_index(&self) -> Option<usize> {
+        self.0.place.index
+    }
+
+    /// How often the task was started: 0 if it never was, more than 1 after retries.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.0.place.attempts
+    }
+
+    /// The process that ran the task last.
+    #[must_use]
+    pub fn worker_pid(&self) -> Option<u32> {
+        self.0.place.worker.map(|(_, pid)| pid)
+    }
+
+    /// The panic, if the function panicked.
+    #[must_use]
+    pub fn panic(&self) -> Option<&RemotePanic> {
+        match &self.0.kind {
+            TaskErrorKind::Panic { panic, .. } => Some(panic),
+            _ => None,
+        }
+    }
+
+    /// How the worker ended, if it did.
+    #[must_use]
+    pub fn exit(&self) -> Option<Exit> {
+        match self.0.kind {
+            TaskErrorKind::Panic { exit, .. } | TaskErrorKind::Crash { exit, .. } => exit,
+            _ => None,
+        }
+    }
+
+    /// The last lines that the worker wrote on stderr, where the pool keeps them; a worker that writes to the parent's own stderr
+    /// leaves none.
+    #[must_use]
+    pub fn stderr_tail(&self) -> Option<&str> {
+        None
+    }
+
+    /// Raises the worker's panic again, here: the payload is the message. An error that is no panic panics with its own words.
+    ///
+    /// # Panics
+    ///
+    /// Always; that is what it is for.
+    #[expect(clippy::print_stderr, reason = "the panic hook does not run again, and a panic that says nothing helps nobody")]
+    pub fn resume_panic(self) -> ! {
+        let words = self.to_string();
+        match self.0.kind {
+            TaskErrorKind::Panic { panic, .. } => {
+                eprintln!("{words}");
+                panic.resume()
+            }
+            _ => panic!("{words}"),
+        }
+    }
+
+    pub(crate) fn with_index(mut self, index: usize) -> Self {
+        self.0.place.index = Some(index);
+        self
+    }
+}
+
+impl Clone for TaskError {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, function, place } = &*self.0;
+        match place.index {
+            Some(index) => write!(f, "task {index} of `{function}` ")?,
+            None => write!(f, "a task of `{function}` ")?,
+        }
+        let verb = match kind {
+            TaskErrorKind::Panic { .. } => "panicked",
+            TaskErrorKind::Crash { .. } => "crashed",
+            TaskErrorKind::Timeout => "timed out",
+            TaskErrorKind::Cancelled { .. } => "was cancelled",
+            TaskErrorKind::OutOfMemory => "ran out of memory",
+            TaskErrorKind::Codec { .. } => "failed to cross",
+            TaskErrorKind::Lost { .. } => "was lost",
+        };
+        f.write_str(verb)?;
+        if let Some((worker, pid)) = place.worker {
+            write!(f, " in worker {worker} (pid {pid})")?;
+        }
+        if place.attempts > 1 {
+            write!(f, " after {} attempts", place.attempts)?;
+        }
+        match kind {
+            TaskErrorKind::Panic { panic, .. } => write!(f, ": {panic}"),
+            TaskErrorKind::Crash { exit, cause } => match (cause, exit) {
+                (Some(cause), Some(exit)) => write!(f, ": {cause} ({exit})"),
+                (Some(cause), None) => write!(f, ": {cause}"),
+                (None, Some(exit)) if exit.signal().is_some() => write!(f, ": killed by {exit}"),
+                (None, Some(exit)) => write!(f, ": the process left with {exit}"),
+                (None, None) => f.write_str(": the process is gone"),
+            },
+            TaskErrorKind::Cancelled { why } => write!(f, ": {why}"),
+            TaskErrorKind::Codec { message } => write!(f, ": {message}"),
+            TaskErrorKind::Lost { message } => write!(f, ": {message}"),
+            TaskErrorKind::Timeout | TaskErrorKind::OutOfMemory => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskError")
+            .field("function", &self.0.function)
+            .field("kind", &self.0.kind)
+            .field("place", &self.0.place)
+            .finish()
+    }
+}
+
+impl std::error::Error for TaskError {}
+
+/// What everything but a task returns: a task's failure, or a fault of the caller or the system.
+pub struct Error(Box<ErrorKind>);
+
+#[derive(Debug)]
+enum ErrorKind {
+    Task(TaskError),
+    Remote(RemoteError),
+    /// What the caller asked for cannot be.
+    Config(String),
+    /// A system call failed, in the course of what is said.
+    System(String, std::io::Error),
+}
+
+impl Error {
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self(Box::new(ErrorKind::Config(message.into())))
+    }
+
+    pub(crate) fn system(doing: impl Into<String>, source: std::io::Error) -> Self {
+        Self(Box::new(ErrorKind::System(doing.into(), source)))
+    }
+
+    /// The task's failure, if that is what this is.
+    #[must_use]
+    pub fn as_task_error(&self) -> Option<&TaskError> {
+        match &*self.0 {
+            ErrorKind::Task(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The task's failure, if that is what this is; otherwise the error comes back.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if it is of another kind.
+    pub fn into_task_error(self) -> Result<TaskError, Self> {
+        match *self.0 {
+            ErrorKind::Task(error) => Ok(error),
+            other => Err(Self(Box::new(other))),
+        }
+    }
+}
+
+impl From<TaskError> for Error {
+    fn from(error: TaskError) -> Self {
+        Self(Box::new(ErrorKind::Task(error)))
+    }
+}
+
+impl From<RemoteError> for Error {
+    fn from(error: RemoteError) -> Self {
+        Self(Box::new(ErrorKind::Remote(error)))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            ErrorKind::Task(error) => error.fmt(f),
+            ErrorKind::Remote(error) => error.fmt(f),
+            ErrorKind::Config(message) => f.write_str(message),
+            ErrorKind::System(doing, source) => write!(f, "{doing}: {source}"),
+        }
+    }
+}
+
+/// Printed for people, for this is what `main` prints when it returns one.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return self.0.fmt(f);
+        }
+        write!(f, "{self}")?;
+        if let ErrorKind::Remote(error) = &*self.0 {
+            for cause in error.sources() {
+                write!(f, "\n  caused by: {cause}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &*self.0 {
+            ErrorKind::Remote(error) => error.source.as_deref().map(|s| s as &dyn std::error::Error),
+            ErrorKind::Task(_) | ErrorKind::Config(_) | ErrorKind::System(..) => None,
+        }
+    }
+}
+
+/// An error that crosses processes: the message of any error and of every error beneath it.
+///
+/// A function that returns `Result<T, RemoteError>` may use `?` on errors of any kind.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{RemoteError, delayed, worker};
+///
+/// #[worker]
+/// fn parse(s: &str) -> Result<u32, RemoteError> {
+///     Ok(s.trim().parse::<u32>()?)
+/// }
+///
+/// let error = delayed!(parse("x")).call().unwrap().unwrap_err();
+/// assert_eq!(error.to_string(), "invalid digit found in string");
+/// ```
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteError {
+    message: String,
+    source: Option<Box<RemoteSource>>,
+}
+
+/// One error beneath a [`RemoteError`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct RemoteSource {
+    message: String,
+    source: Option<Box<RemoteSource>>,
+}
+
+/// More causes than any honest error has: a chain is cut there, for an error may name itself as its source.
+const MOST_SOURCES: usize = 64;
+
+impl RemoteError {
+    /// An error with this message and nothing beneath it.
+    #[must_use]
+    pub fn msg(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), source: None }
+    }
+
+    /// The messages of the errors beneath this one, the nearest first.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        std::iter::successors(self.source.as_deref(), |s| s.source.as_deref()).map(|s| s.message.as_str())
+    }
+}
+
+impl<E: std::error::Error> From<E> for RemoteError {
+    fn from(error: E) -> Self {
+        let messages: Vec<String> = std::iter::successors(error.source(), |s| s.source())
+            .take(MOST_SOURCES)
+            .map(|source| source.to_string())
+            .collect();
+        let source = messages
+            .into_iter()
+            .rev()
+            .fold(None, |source, message| Some(Box::new(RemoteSource { message, source })));
+        Self { message: error.to_string(), source }
+    }
+}
+
+impl From<RemoteError> for Box<dyn std::error::Error + Send + Sync> {
+    fn from(error: RemoteError) -> Self {
+        Box::new(RemoteSource { message: error.message, source: error.source })
+    }
+}
+
+impl From<RemoteError> for Box<dyn std::error::Error> {
+    fn from(error: RemoteError) -> Self {
+        Box::new(RemoteSource { message: error.message, source: error.source })
+    }
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if f.alternate() {
+            for source in self.sources() {
+                write!(f, ": {source}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for source in self.sources() {
+            write!(f, "\n  caused by: {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RemoteSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for RemoteSource {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|s| s as &dyn std::error::Error)
+    }
+}
+
+/// Why a task was cancelled that nobody cancelled.
+pub(crate) const POOL_ENDED: &str = "its pool has ended";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(index: Option<usize>) -> Place {
+        Place { index, attempts: 1, worker: Some((WorkerId(2), 4242)) }
+    }
+
+    #[test]
+    fn a_crash_is_printed_with_its_signal_by_name() {
+        let kind = TaskErrorKind::Crash { exit: Some(Exit::from_signal(11)), cause: None };
+        let error = TaskError::new("a::f", kind, place(Some(17)));
+        assert_eq!(error.to_string(), "task 17 of `a::f` crashed in worker 2 (pid 4242): killed by SIGSEGV");
+        assert_eq!(error.exit().and_then(|e| e.signal()), Some(11));
+    }
+
+    #[test]
+    fn an_exit_is_printed_with_its_code() {
+        let kind = TaskErrorKind::Crash { exit: Some(Exit::from_code(3)), cause: None };
+        let error = TaskError::new("a::f", kind, place(None));
+        assert_eq!(error.to_string(), "a task of `a::f` crashed in worker 2 (pid 4242): the process left with exit code 3");
+    }
+
+    #[test]
+    fn a_remote_error_keeps_every_source() {
+        #[derive(Debug)]
+        struct Outer(std::num::ParseIntError);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("no number")
+            }
+        }
+        impl std::error::Error for Outer {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let error = RemoteError::from(Outer("x".parse::<u8>().unwrap_err()));
+        assert_eq!(format!("{error:#}"), "no number: invalid digit found in string");
+        assert_eq!(error.sources().count(), 1);
+    }
+
+    #[test]
+    fn an_error_that_is_its_own_source_ends() {
+        #[derive(Debug)]
+        struct Ouroboros;
+        impl fmt::Display for Ouroboros {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("again")
+            }
+        }
+        impl std::error::Error for Ouroboros {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&Ouroboros)
+            }
+        }
+        assert_eq!(RemoteError::from(Ouroboros).sources().count(), MOST_SOURCES);
+    }
+}

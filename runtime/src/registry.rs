@@ -1,0 +1,97 @@
+//! The static table of functions: the linker gathers one [`Entry`] for each `#[worker]`, from every crate in the executable.
+//!
+//! A function's ID is its entry's place in the table. That place is the same in every process that runs the same executable, and
+//! only there: [`build_id`] is what the handshake compares. Names, files and lines are for people.
+
+use std::sync::OnceLock;
+
+use crate::{
+    codec::{Input, Output},
+    error::Fault,
+    id::FunctionId,
+};
+
+/// Every `#[worker]` function of this executable.
+#[linkme::distributed_slice]
+pub static WORKERS: [Entry];
+
+/// One function: what people call it and how it is run. Made by the expansion of `#[worker]`.
+#[derive(Debug)]
+pub struct Entry {
+    /// The full path, as in `census::entropy`.
+    pub name: &'static str,
+    /// Where it is declared.
+    pub file: &'static str,
+    /// The line of its declaration.
+    pub line: u32,
+    /// Decodes the arguments, calls the function, encodes its result.
+    pub run: fn(Input<'_>, Output<'_>) -> Result<(), Fault>,
+}
+
+/// The function's ID; `None` for an entry that the linker did not put into the table.
+pub(crate) fn id_of(entry: &'static Entry) -> Option<FunctionId> {
+    let table = WORKERS.static_slice();
+    let offset = std::ptr::from_ref(entry).addr().checked_sub(table.as_ptr().addr())?;
+    let place = offset / size_of::<Entry>();
+    (offset % size_of::<Entry>() == 0 && place < table.len()).then_some(())?;
+    u32::try_from(place).ok().map(FunctionId)
+}
+
+/// The function of this ID, if the table is that long.
+pub(crate) fn find(id: FunctionId) -> Option<&'static Entry> {
+    WORKERS.static_slice().get(usize::try_from(id.0).ok()?)
+}
+
+/// What identifies this build of this executable: a digest of the table and of where the linker put its functions.
+///
+/// Two processes with equal digests give every ID the same meaning.
+pub(crate) fn build_id() -> u64 {
+    static ID: OnceLock<u64> = OnceLock::new();
+    *ID.get_or_init(|| {
+        let table = WORKERS.static_slice();
+        let origin = (build_id as fn() -> u64 as *const ()).addr();
+        let mut digest = Digest::new();
+        digest.add(env!("CARGO_PKG_VERSION").as_bytes());
+        digest.add(&table.len().to_le_bytes());
+        for entry in table {
+            digest.add(entry.name.as_bytes());
+            digest.add(entry.file.as_bytes());
+            digest.add(&entry.line.to_le_bytes());
+            let place = (entry.run as *const ()).addr().wrapping_sub(origin);
+            digest.add(&place.to_le_bytes());
+        }
+        digest.0
+    })
+}
+
+/// FNV-1a: the same in every process, which std's hashers do not promise.
+struct Digest(u64);
+
+impl Digest {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes.iter().chain(&[0xff]) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_outside_the_table_has_no_id() {
+        static STRAY: Entry = Entry { name: "stray", file: file!(), line: line!(), run: |_, _| Ok(()) };
+        assert_eq!(id_of(&STRAY), None);
+        assert!(find(FunctionId(u32::MAX)).is_none());
+    }
+
+    #[test]
+    fn the_build_id_is_the_same_each_time() {
+        assert_eq!(build_id(), build_id());
+    }
+}

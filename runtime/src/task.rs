@@ -1,0 +1,131 @@
+//! [`Task`]: a function's entry and its encoded arguments; inert until a pool, a process or [`Task::call`] takes it.
+
+use std::{ffi::OsStr, fmt, marker::PhantomData, os::unix::ffi::OsStrExt, path::Path};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    codec, dispatch,
+    error::{Fault, Place, TaskError},
+    registry::Entry,
+};
+
+/// One call that has not been made yet: what [`delayed!`](crate::delayed) returns.
+///
+/// It is `Send` and `'static` and owns nothing of the caller's: the arguments were encoded when it was made.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Task, delayed, worker};
+///
+/// #[worker]
+/// fn add(a: u32, b: u32) -> u32 {
+///     a + b
+/// }
+///
+/// let task: Task<u32> = delayed!(add(1, 2));
+/// assert_eq!(task.call()?, 3);
+/// # Ok::<(), procession::TaskError>(())
+/// ```
+#[must_use = "a task does nothing by itself: submit it to a pool, spawn it, or call it"]
+pub struct Task<T> {
+    pub(crate) call: Call,
+    result: PhantomData<fn() -> T>,
+}
+
+/// A task without the type of its result: what schedulers and transports handle.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) entry: &'static Entry,
+    /// The encoded arguments, or why there are none.
+    pub(crate) args: Result<Vec<u8>, String>,
+}
+
+impl<T: DeserializeOwned + 'static> Task<T> {
+    /// Runs the task here, on this thread, through the same encoding as in a worker: for tests and debugging.
+    ///
+    /// # Errors
+    ///
+    /// The function panicked, or an argument or the result did not encode or decode. A crash is not contained: this is the calling
+    /// process.
+    pub fn call(self) -> Result<T, TaskError> {
+        let place = Place { attempts: 1, ..Place::default() };
+        let function = self.call.entry.name;
+        self.call
+            .run()
+            .and_then(|bytes| codec::decode_result(&bytes).map_err(|words| Fault::Codec(format!("the result: {words}"))))
+            .map_err(|fault| TaskError::new(function, fault.into(), place))
+    }
+}
+
+impl<T> Task<T> {
+    /// The function's full path, as in `census::entropy`.
+    #[must_use]
+    pub fn function(&self) -> &'static str {
+        self.call.entry.name
+    }
+}
+
+impl Call {
+    /// Runs the call in this process and returns its encoded result.
+    pub(crate) fn run(&self) -> Result<Vec<u8>, Fault> {
+        let args = self.args.as_ref().map_err(|words| Fault::Codec(words.clone()))?;
+        let mut result = Vec::new();
+        dispatch::run(self.entry, args, &mut result)?;
+        Ok(result)
+    }
+}
+
+impl<T> fmt::Debug for Task<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("Task");
+        f.field("function", &self.function());
+        match &self.call.args {
+            Ok(args) => f.field("args_len_bytes", &args.len()),
+            Err(words) => f.field("error", words),
+        };
+        f.finish()
+    }
+}
+
+/// Gathers the arguments of one call, in the order of the parameters. Part of the expansion's interface.
+#[derive(Debug)]
+pub struct Args {
+    bytes: Result<Vec<u8>, String>,
+}
+
+impl Args {
+    /// No arguments yet.
+    #[expect(clippy::new_without_default, reason = "expansions call it; nobody else does")]
+    #[must_use]
+    pub fn new() -> Self {
+        Self { bytes: Ok(Vec::new()) }
+    }
+
+    /// Encodes the next argument. One that does not encode is remembered: it is what the task comes to.
+    pub fn put<A: Serialize + ?Sized>(&mut self, name: &str, value: &A) {
+        if let Ok(bytes) = &mut self.bytes
+            && let Err(words) = codec::encode(value, bytes)
+        {
+            self.bytes = Err(format!("argument `{name}`: {words}"));
+        }
+    }
+
+    /// Encodes the next argument, bytes, in one copy.
+    pub fn put_bytes(&mut self, _name: &str, value: &[u8]) {
+        if let Ok(bytes) = &mut self.bytes {
+            codec::encode_bytes(value, bytes);
+        }
+    }
+
+    /// Encodes the next argument, a path of any bytes.
+    pub fn put_path(&mut self, name: &str, value: &Path) {
+        self.put_bytes(name, OsStr::as_bytes(value.as_os_str()));
+    }
+
+    /// The task: a call of the function of `entry`, whose result is a `T`.
+    pub fn task<T>(self, entry: &'static Entry) -> Task<T> {
+        Task { call: Call { entry, args: self.bytes }, result: PhantomData }
+    }
+}
