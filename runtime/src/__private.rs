@@ -40,9 +40,5 @@ pub fn put_result<T: Returned>(output: &mut Output<'_>, result: &T) -> Result<()
 /// The number of arguments that a call gave, for calls that give the wrong number: an inherent `__callN` comes first.
 pub use crate::arity::{Takes, TakesByName, WrongArity};
 
-/// One element if this executable's `main` carries `#[procession::main]`: the module that it stands in.
-#[linkme::distributed_slice]
-pub static AT_MAIN: [&'static str];
-
-/// Called at the top of a `main` under `#[procession::main]`: a worker serves here and does not come back.
-pub fn dispatch_main() {}
+/// The way in at the top of `main`, for `#[procession::main]`.
+pub use crate::worker::{AT_MAIN, dispatch_main};

@@ -73,8 +73,9 @@ impl<'a> Input<'a> {
     ///
     /// The argument does not decode.
     pub fn take<T: Deserialize<'a>>(&mut self, name: &str) -> Result<T, Fault> {
-        let (value, rest) = postcard::take_from_bytes(self.rest)
-            .map_err(|error| Fault::Codec(format!("argument `{name}`: {}", explain::<T>("decoded", error))))?;
+        let (value, rest) = postcard::take_from_bytes(self.rest).map_err(|error| {
+            Fault::Codec(format!("argument `{name}`: {}", explain::<T>("decoded", error)))
+        })?;
         self.rest = rest;
         Ok(value)
     }

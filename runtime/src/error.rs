@@ -7,10 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    id::WorkerId,
-    panic::RemotePanic,
-};
+use crate::{id::WorkerId, panic::RemotePanic};
 
 /// What everything but a task returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -244,7 +241,10 @@ impl TaskError {
     /// # Panics
     ///
     /// Always; that is what it is for.
-    #[expect(clippy::print_stderr, reason = "the panic hook does not run again, and a panic that says nothing helps nobody")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the panic hook does not run again, and a panic that says nothing helps nobody"
+    )]
     pub fn resume_panic(self) -> ! {
         let words = self.to_string();
         match self.0.kind {
@@ -254,11 +254,6 @@ impl TaskError {
             }
             _ => panic!("{words}"),
         }
-    }
-
-    pub(crate) fn with_index(mut self, index: usize) -> Self {
-        self.0.place.index = Some(index);
-        self
     }
 }
 
@@ -541,7 +536,10 @@ mod tests {
     fn an_exit_is_printed_with_its_code() {
         let kind = TaskErrorKind::Crash { exit: Some(Exit::from_code(3)), cause: None };
         let error = TaskError::new("a::f", kind, place(None));
-        assert_eq!(error.to_string(), "a task of `a::f` crashed in worker 2 (pid 4242): the process left with exit code 3");
+        assert_eq!(
+            error.to_string(),
+            "a task of `a::f` crashed in worker 2 (pid 4242): the process left with exit code 3"
+        );
     }
 
     #[test]

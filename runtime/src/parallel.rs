@@ -1,21 +1,22 @@
 //! What `parallel!` becomes: sinks that take tasks while the caller's own loops run, and gather their results.
 
-use std::ops::ControlFlow;
+use std::{fmt, ops::ControlFlow};
 
 use serde::de::DeserializeOwned;
 
 use crate::{
-    error::{Error, Result, TaskError},
-    pool::{Jobs, Pool},
+    error::{Error, Place, Result, TaskError, TaskErrorKind},
+    handle::{Handle, decode},
+    pool::{Call, Jobs, Pool, global},
     task::Task,
 };
 
 /// The settings before the semicolon of a `parallel!`.
 #[derive(Debug, Default)]
 pub struct Settings<'p> {
-    pub(crate) pool: Option<&'p Pool>,
-    pub(crate) jobs: Option<Jobs>,
-    pub(crate) batch: Option<usize>,
+    pool: Option<&'p Pool>,
+    jobs: Option<Jobs>,
+    batch: Option<usize>,
 }
 
 impl<'p> Settings<'p> {
@@ -45,29 +46,132 @@ impl<'p> Settings<'p> {
         self.batch = Some(batch);
         self
     }
+
+    /// The pool of the call, and how many of its workers the call may use.
+    fn open(&self) -> Result<(&'p Pool, Option<usize>)> {
+        let jobs = self.jobs.map(Jobs::count).transpose()?;
+        if self.batch == Some(0) {
+            return Err(Error::config("batch = 0: no task would ever travel; give a number from 1"));
+        }
+        match (self.pool, jobs) {
+            (Some(pool), jobs) => Ok((pool, jobs)),
+            (None, None) => Ok((global()?, None)),
+            (None, Some(jobs)) => {
+                let pool = global()?;
+                pool.resize(jobs);
+                Ok((pool, Some(jobs)))
+            }
+        }
+    }
 }
 
-/// Gathers the results of one comprehension, in the order of the input.
-#[derive(Debug)]
+/// One comprehension in progress: what the two sinks have in common.
+struct Gathering<T> {
+    /// `None` if the call could not begin.
+    call: Option<Call>,
+    results: Vec<Option<T>>,
+    function: &'static str,
+}
+
+impl<T: DeserializeOwned + 'static> Gathering<T> {
+    fn new(settings: &Settings<'_>) -> (Self, Option<Error>) {
+        let (call, error) = match settings.open() {
+            Ok((pool, workers)) => (Some(Call::new(pool, settings.batch, workers)), None),
+            Err(error) => (None, Some(error)),
+        };
+        (Self { call, results: Vec::new(), function: "" }, error)
+    }
+
+    /// Queues the task; while the window is full, takes results and hands each to `judge`, which keeps the value or fails the call.
+    fn push<V, F>(
+        &mut self,
+        task: Task<V>,
+        judge: impl Fn(Result<V, TaskError>) -> Result<T, F>,
+    ) -> Result<(), F>
+    where
+        V: DeserializeOwned + 'static,
+    {
+        self.function = task.function();
+        let Some(call) = &mut self.call else { return Ok(()) };
+        call.push(task.call);
+        loop {
+            let Some(call) = &mut self.call else { return Ok(()) };
+            if call.has_room(0) {
+                return Ok(());
+            }
+            call.wait();
+            self.receive(&judge)?;
+        }
+    }
+
+    fn receive<V, F>(&mut self, judge: &impl Fn(Result<V, TaskError>) -> Result<T, F>) -> Result<(), F>
+    where
+        V: DeserializeOwned + 'static,
+    {
+        let Self { call: Some(call), results, function } = self else { return Ok(()) };
+        let mut failure: Option<F> = None;
+        call.receive(|index, outcome| {
+            if failure.is_some() {
+                return;
+            }
+            let place = Place { index: Some(index), attempts: 1, worker: None };
+            match judge(outcome.and_then(|bytes| decode(function, &bytes, place))) {
+                Ok(value) => {
+                    if results.len() <= index {
+                        results.resize_with(index + 1, || None);
+                    }
+                    results[index] = Some(value);
+                }
+                Err(error) => failure = Some(error),
+            }
+        });
+        match failure {
+            None => Ok(()),
+            Some(error) => {
+                call.cancel(true);
+                Err(error)
+            }
+        }
+    }
+
+    fn finish<V, F>(mut self, judge: impl Fn(Result<V, TaskError>) -> Result<T, F>) -> Result<Vec<T>, F>
+    where
+        V: DeserializeOwned + 'static,
+    {
+        while let Some(call) = &mut self.call
+            && call.outstanding() > 0
+        {
+            call.wait();
+            self.receive(&judge)?;
+        }
+        Ok(self
+            .results
+            .into_iter()
+            .map(|value| value.expect("every task of a call without failures has a result"))
+            .collect())
+    }
+}
+
+/// Gathers the results of one comprehension, in the order of the input. Part of the expansion's interface.
 pub struct Gather<T> {
-    results: Result<Vec<T>, Error>,
+    gathering: Gathering<T>,
+    failed: Option<Error>,
 }
 
 impl<T: DeserializeOwned + 'static> Gather<T> {
     /// A sink for the tasks of one call.
-    pub fn new(_settings: Settings<'_>) -> Self {
-        Self { results: Ok(Vec::new()) }
+    #[must_use]
+    pub fn new(settings: Settings<'_>) -> Self {
+        let (gathering, failed) = Gathering::new(&settings);
+        Self { gathering, failed }
     }
 
     /// Takes the next task; `Break` once the call has failed and more input is of no use.
     pub fn push(&mut self, task: Task<T>) -> ControlFlow<()> {
-        if let Ok(results) = &mut self.results {
-            match task.call() {
-                Ok(value) => results.push(value),
-                Err(error) => self.results = Err(error.with_index(results.len()).into()),
-            }
+        if self.failed.is_none() {
+            self.failed = self.gathering.push(task, |outcome| outcome).err().map(Error::from);
         }
-        if self.results.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        flow(self.failed.is_some())
     }
 
     /// Waits for the rest.
@@ -76,36 +180,44 @@ impl<T: DeserializeOwned + 'static> Gather<T> {
     ///
     /// The first failure.
     pub fn finish(self) -> Result<Vec<T>, Error> {
-        self.results
+        match self.failed {
+            Some(error) => Err(error),
+            None => Ok(self.gathering.finish(|outcome: Result<T, TaskError>| outcome)?),
+        }
     }
 }
 
-/// As [`Gather`], for functions that return a `Result`, called with `?`: the first `Err` ends the call and is what comes back.
-#[derive(Debug)]
+/// As [`Gather`], for functions that return a `Result`, called with `?`: the first `Err` ends the call and is what comes back. Part
+/// of the expansion's interface.
 pub struct GatherOk<T, E> {
-    results: std::result::Result<Vec<T>, E>,
+    gathering: Gathering<T>,
+    failed: Option<E>,
 }
 
 impl<T, E> GatherOk<T, E>
 where
     std::result::Result<T, E>: DeserializeOwned + 'static,
+    T: DeserializeOwned + 'static,
     E: From<TaskError>,
 {
     /// A sink for the tasks of one call.
-    pub fn new(_settings: Settings<'_>) -> Self {
-        Self { results: Ok(Vec::new()) }
+    #[must_use]
+    pub fn new(settings: Settings<'_>) -> Self {
+        let (gathering, error) = Gathering::new(&settings);
+        // The function's own error is made of a task's: a call that cannot begin is one whose tasks are lost.
+        let failed = error.map(|error| {
+            let kind = TaskErrorKind::Lost { message: error.to_string() };
+            E::from(TaskError::new("parallel!", kind, Place::default()))
+        });
+        Self { gathering, failed }
     }
 
     /// Takes the next task; `Break` once the call has failed and more input is of no use.
     pub fn push(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
-        if let Ok(results) = &mut self.results {
-            match task.call() {
-                Ok(Ok(value)) => results.push(value),
-                Ok(Err(error)) => self.results = Err(error),
-                Err(error) => self.results = Err(error.with_index(results.len()).into()),
-            }
+        if self.failed.is_none() {
+            self.failed = self.gathering.push(task, flatten).err();
         }
-        if self.results.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        flow(self.failed.is_some())
     }
 
     /// Waits for the rest.
@@ -114,36 +226,57 @@ where
     ///
     /// The first failure, be it the function's own or its task's.
     pub fn finish(self) -> std::result::Result<Vec<T>, E> {
-        self.results
+        match self.failed {
+            Some(error) => Err(error),
+            None => self.gathering.finish(flatten),
+        }
     }
 }
 
-/// Different calls side by side: the members of a tuple.
+fn flatten<T, E: From<TaskError>>(
+    outcome: Result<std::result::Result<T, E>, TaskError>,
+) -> std::result::Result<T, E> {
+    outcome.map_err(E::from).flatten()
+}
+
+fn flow(failed: bool) -> ControlFlow<()> {
+    if failed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// Different calls side by side: the members of a tuple. Part of the expansion's interface.
 #[derive(Debug)]
-pub struct Group<'p>(std::marker::PhantomData<&'p ()>);
+pub struct Group<'p> {
+    pool: Result<&'p Pool>,
+    members: Vec<TaskWatch>,
+}
+
+#[derive(Debug)]
+struct TaskWatch;
 
 /// One member of a [`Group`].
 #[derive(Debug)]
-pub struct Member<T>(Result<T, TaskError>);
+pub struct Member<T>(Option<Handle<T>>);
 
 impl<'p> Group<'p> {
     /// No members yet.
-    pub fn new(_settings: Settings<'p>) -> Self {
-        Self(std::marker::PhantomData)
+    #[must_use]
+    pub fn new(settings: Settings<'p>) -> Self {
+        Self { pool: settings.open().map(|(pool, _)| pool), members: Vec::new() }
     }
 
     /// Starts one more task.
     pub fn add<T: DeserializeOwned + 'static>(&mut self, task: Task<T>) -> Member<T> {
-        Member(task.call())
+        self.members.push(TaskWatch);
+        Member(self.pool.as_ref().ok().map(|pool| pool.submit(task)))
     }
 
-    /// Waits for all of them, or the first failure, which cancels the others.
+    /// Says whether the group could begin.
     ///
     /// # Errors
     ///
-    /// The first failure.
+    /// It could not: there is no pool to run it.
     pub fn wait(&mut self) -> Result<(), Error> {
-        Ok(())
+        std::mem::replace(&mut self.pool, Err(Error::config("this group has been waited for"))).map(drop)
     }
 }
 
@@ -153,7 +286,20 @@ impl<T: DeserializeOwned + 'static> Member<T> {
     /// # Errors
     ///
     /// The task failed.
-    pub fn take(self) -> Result<T, Error> {
-        Ok(self.0?)
+    pub fn take(mut self) -> Result<T, Error> {
+        let handle = self.0.take().expect("a group that could not begin has said so in `wait`");
+        Ok(handle.join()?)
+    }
+}
+
+impl<T> fmt::Debug for Gather<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gather").finish_non_exhaustive()
+    }
+}
+
+impl<T, E> fmt::Debug for GatherOk<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatherOk").finish_non_exhaustive()
     }
 }

@@ -42,6 +42,18 @@ pub(crate) struct Call {
     pub(crate) args: Result<Vec<u8>, String>,
 }
 
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("Task");
+        f.field("function", &self.entry.name);
+        match &self.args {
+            Ok(args) => f.field("args_len_bytes", &args.len()),
+            Err(words) => f.field("error", words),
+        };
+        f.finish()
+    }
+}
+
 impl<T: DeserializeOwned + 'static> Task<T> {
     /// Runs the task here, on this thread, through the same encoding as in a worker: for tests and debugging.
     ///
@@ -54,7 +66,9 @@ impl<T: DeserializeOwned + 'static> Task<T> {
         let function = self.call.entry.name;
         self.call
             .run()
-            .and_then(|bytes| codec::decode_result(&bytes).map_err(|words| Fault::Codec(format!("the result: {words}"))))
+            .and_then(|bytes| {
+                codec::decode_result(&bytes).map_err(|words| Fault::Codec(format!("the result: {words}")))
+            })
             .map_err(|fault| TaskError::new(function, fault.into(), place))
     }
 }
@@ -79,13 +93,7 @@ impl Call {
 
 impl<T> fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut f = f.debug_struct("Task");
-        f.field("function", &self.function());
-        match &self.call.args {
-            Ok(args) => f.field("args_len_bytes", &args.len()),
-            Err(words) => f.field("error", words),
-        };
-        f.finish()
+        self.call.fmt(f)
     }
 }
 

@@ -1,0 +1,121 @@
+//! Who may begin a task that lies ready in a worker: the worker, or the host, which wants it back.
+//!
+//! Each task that is sent to a worker has a sequence number, counted from 1. One word, shared by host and worker, holds two of
+//! them: the last that the worker has *begun*, and the *floor* below which nothing may begin any more. The worker begins a task by
+//! compare-and-swap; the host takes back all that has not begun by raising the floor, by compare-and-swap too. So each task has
+//! one owner at every instant, and when a worker dies, the word says exactly which task it had begun.
+//!
+//! Numbers wrap; what is in flight at a time is far less than half of their range, so the wrapping difference orders them.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// The word. Lives in memory that host and worker share.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct ClaimWord(AtomicU64);
+
+fn split(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
+}
+
+fn join(floor: u32, begun: u32) -> u64 {
+    (u64::from(floor) << 32) | u64::from(begun)
+}
+
+/// `a` comes before `b`.
+fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+impl ClaimWord {
+    /// Nothing begun, nothing taken back.
+    #[cfg(test)]
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// In the worker: claims task `seq`. `false`: the host has it back, and it must not run.
+    pub(crate) fn begin(&self, seq: u32) -> bool {
+        let mut word = self.0.load(Ordering::Acquire);
+        loop {
+            let (floor, _) = split(word);
+            if before(seq, floor) {
+                return false;
+            }
+            // SYNC(claim): pairs with the Acquire of the same word in `take_back` and `begun`.
+            match self.0.compare_exchange_weak(word, join(floor, seq), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// In the host: takes back every task before `next` that has not begun. Returns the last that has.
+    pub(crate) fn take_back(&self, next: u32) -> u32 {
+        let mut word = self.0.load(Ordering::Acquire);
+        loop {
+            let (_, begun) = split(word);
+            // SYNC(claim): pairs with the Acquire of the same word in `begin`.
+            match self.0.compare_exchange_weak(word, join(next, begun), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return begun,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// The last task that the worker has begun.
+    pub(crate) fn begun(&self) -> u32 {
+        split(self.0.load(Ordering::Acquire)).1
+    }
+}
+
+/// `seq` is one that a worker that has begun `begun` has begun.
+pub(crate) fn has_begun(seq: u32, begun: u32) -> bool {
+    !before(begun, seq)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_back_never_begins() {
+        let word = ClaimWord::new();
+        assert!(word.begin(1));
+        assert_eq!(word.take_back(5), 1);
+        assert!(!word.begin(2) && !word.begin(4));
+        assert!(word.begin(5));
+        assert_eq!(word.begun(), 5);
+    }
+
+    #[test]
+    fn numbers_may_wrap() {
+        let word = ClaimWord(AtomicU64::new(join(u32::MAX - 1, u32::MAX)));
+        assert!(word.begin(0) && word.begin(1));
+        assert_eq!(word.take_back(3), 1);
+        assert!(!word.begin(2));
+        assert!(has_begun(u32::MAX, 1) && !has_begun(2, 1));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+
+    /// Whatever the order of events, each of two tasks has exactly one owner.
+    #[test]
+    fn a_task_is_begun_or_taken_back_never_both_and_never_neither() {
+        loom::model(|| {
+            let word = loom::sync::Arc::new(ClaimWord::new());
+            let worker = {
+                let word = word.clone();
+                loom::thread::spawn(move || [word.begin(1), word.begin(2)])
+            };
+            let begun = word.take_back(3);
+            let ran = worker.join().unwrap();
+            for seq in [1, 2] {
+                assert_eq!(ran[seq as usize - 1], has_begun(seq, begun), "task {seq}");
+            }
+        });
+    }
+}

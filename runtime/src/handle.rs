@@ -1,0 +1,251 @@
+//! [`Handle`]: a claim on one task's result, and its private other end, the [`Completer`].
+
+use std::{
+    borrow::Cow,
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    thread::Thread,
+    time::{Duration, Instant},
+};
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    codec,
+    error::{Place, TaskError, TaskErrorKind},
+    id::TaskId,
+};
+
+/// What a task comes to, before it is decoded.
+pub(crate) type Outcome<'a> = Result<Cow<'a, [u8]>, TaskError>;
+
+/// Where results go. Called with the pool locked: it stores, and leaves the waking to `wakes`.
+pub(crate) trait Complete: Send + Sync {
+    fn complete(&self, index: usize, outcome: Outcome<'_>, wakes: &mut Wakes);
+}
+
+/// Who is to be woken once the pool is unlocked.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    threads: Vec<Thread>,
+    wakers: Vec<Waker>,
+}
+
+impl Wakes {
+    pub(crate) fn add_thread(&mut self, thread: Thread) {
+        self.threads.push(thread);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.threads.is_empty() && self.wakers.is_empty()
+    }
+
+    pub(crate) fn wake_all(&mut self) {
+        self.threads.drain(..).for_each(|thread| thread.unpark());
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// Who brings results about while somebody waits for them.
+pub(crate) trait Exchange: Send + Sync {
+    /// Works on the exchange, or waits for whoever does, until `ready` or the deadline. Returns whether it is ready.
+    fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool;
+
+    /// Takes a task back: it never begins, or its process is killed.
+    fn cancel(&self, task: TaskId);
+}
+
+/// A claim on the result of one task that was submitted.
+///
+/// [`join`](Self::join) blocks; a handle is a [`Future`], too, on any executor. Dropping it cancels nothing.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// let pool = Pool::new(1)?;
+/// let handle = pool.submit(delayed!(square(7)));
+/// assert_eq!(handle.join()?, 49);
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[must_use = "dropping a handle neither waits for the task nor cancels it"]
+pub struct Handle<T> {
+    shared: Arc<Completer>,
+    exchange: Option<Arc<dyn Exchange>>,
+    function: &'static str,
+    task: TaskId,
+    result: PhantomData<fn() -> T>,
+}
+
+/// The other end of a [`Handle`].
+#[derive(Debug, Default)]
+pub(crate) struct Completer {
+    slot: Mutex<Slot>,
+}
+
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Waiting,
+    /// Someone waits: a thread that lets another drive, or a future.
+    WaitingThread(Thread),
+    WaitingWaker(Waker),
+    Done(Result<Vec<u8>, TaskError>),
+    Taken,
+}
+
+impl Completer {
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(*self.lock(), Slot::Done(_))
+    }
+
+    /// Whether there is a result; if not, this thread is unparked when there is.
+    fn is_done_or_wait(&self) -> bool {
+        let mut slot = self.lock();
+        match *slot {
+            Slot::Done(_) | Slot::Taken => true,
+            _ => {
+                *slot = Slot::WaitingThread(std::thread::current());
+                false
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Result<Vec<u8>, TaskError>> {
+        let mut slot = self.lock();
+        match std::mem::take(&mut *slot) {
+            Slot::Done(outcome) => {
+                *slot = Slot::Taken;
+                Some(outcome)
+            }
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+}
+
+impl Complete for Completer {
+    fn complete(&self, _index: usize, outcome: Outcome<'_>, wakes: &mut Wakes) {
+        let done = Slot::Done(outcome.map(Cow::into_owned));
+        match std::mem::replace(&mut *self.lock(), done) {
+            Slot::WaitingThread(thread) => wakes.threads.push(thread),
+            Slot::WaitingWaker(waker) => wakes.wakers.push(waker),
+            Slot::Waiting | Slot::Done(_) | Slot::Taken => {}
+        }
+    }
+}
+
+impl<T: DeserializeOwned + 'static> Handle<T> {
+    pub(crate) fn new(
+        shared: Arc<Completer>,
+        exchange: Option<Arc<dyn Exchange>>,
+        function: &'static str,
+        task: TaskId,
+    ) -> Self {
+        Self { shared, exchange, function, task, result: PhantomData }
+    }
+
+    /// Waits for the result.
+    ///
+    /// # Errors
+    ///
+    /// The task failed, was cancelled, or its pool ended before it did.
+    pub fn join(self) -> Result<T, TaskError> {
+        self.wait(None);
+        self.finish().expect("the wait without a deadline ends with a result")
+    }
+
+    /// Waits for the result at most so long. `None`: not yet, ask again.
+    pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<T, TaskError>> {
+        // A timeout past the end of time is none.
+        self.wait(Instant::now().checked_add(timeout));
+        self.finish()
+    }
+
+    /// Whether the result is there, so that [`join`](Self::join) would not wait.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.shared.is_done()
+    }
+
+    /// Takes the task back: queued, it never runs; running, its process is killed. It comes to a cancelled error, unless it had ended.
+    pub fn cancel(&self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.cancel(self.task);
+        }
+    }
+
+    /// The task's number, which [`procession::task_id`](crate::task_id) says in the worker.
+    #[must_use]
+    pub fn task_id(&self) -> TaskId {
+        self.task
+    }
+
+    fn wait(&self, deadline: Option<Instant>) {
+        if let Some(exchange) = &self.exchange
+            && !self.shared.is_done()
+        {
+            exchange.wait(&mut || self.shared.is_done_or_wait(), deadline);
+        }
+    }
+
+    fn finish(&self) -> Option<Result<T, TaskError>> {
+        Some(self.shared.take()?.and_then(|bytes| decode(self.function, &bytes, Place::default())))
+    }
+}
+
+/// Decodes a task's result; one that does not decode is the task's error.
+pub(crate) fn decode<T: DeserializeOwned + 'static>(
+    function: &'static str,
+    bytes: &[u8],
+    place: Place,
+) -> Result<T, TaskError> {
+    codec::decode_result(bytes).map_err(|words| {
+        TaskError::new(function, TaskErrorKind::Codec { message: format!("the result: {words}") }, place)
+    })
+}
+
+impl<T: DeserializeOwned + 'static> Future for Handle<T> {
+    type Output = Result<T, TaskError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        {
+            let mut slot = self.shared.lock();
+            match &*slot {
+                Slot::Done(_) => {}
+                Slot::Taken => panic!("a handle was polled after it had given its result"),
+                Slot::WaitingWaker(waker) if waker.will_wake(context.waker()) => return Poll::Pending,
+                _ => {
+                    *slot = Slot::WaitingWaker(context.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.finish().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl<T> fmt::Debug for Handle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("function", &self.function)
+            .field("task", &self.task)
+            .finish_non_exhaustive()
+    }
+}

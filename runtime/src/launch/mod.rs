@@ -1,0 +1,52 @@
+//! Makes worker processes exist and says how they ended. Knows no task.
+
+mod local;
+
+use std::{ffi::OsString, io, os::fd::BorrowedFd};
+
+pub(crate) use local::LocalLauncher;
+
+use crate::{
+    error::Exit,
+    transport::{Board, FrameReceiver, FrameSender},
+};
+
+/// Starts workers: here, or wherever else an executable can be started.
+pub(crate) trait Launcher: Send + Sync {
+    /// Starts one. Returns as soon as the process exists; whether it becomes a worker, its handshake tells.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started, in words for people.
+    fn launch(&self, request: &LaunchRequest<'_>) -> io::Result<Launched>;
+}
+
+/// What a new worker is to have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaunchRequest<'a> {
+    /// Variables on top of this process's own.
+    pub(crate) env: &'a [(OsString, OsString)],
+}
+
+/// A process that was started to be a worker, and the way to talk to it.
+pub(crate) struct Launched {
+    pub(crate) sender: Box<dyn FrameSender>,
+    pub(crate) receiver: Box<dyn FrameReceiver>,
+    /// The page shared with it, if it runs on this machine.
+    pub(crate) board: Option<Board>,
+    pub(crate) process: Box<dyn WorkerProcess>,
+}
+
+/// A worker's process, not yet reaped.
+pub(crate) trait WorkerProcess: Send {
+    fn pid(&self) -> u32;
+
+    /// Ends it, whatever it does.
+    fn kill(&self);
+
+    /// Collects it if it has ended: how, if that is known.
+    fn try_reap(&mut self) -> Option<Option<Exit>>;
+
+    /// What to poll: readable when it has ended.
+    fn poll_fd(&self) -> BorrowedFd<'_>;
+}

@@ -1,0 +1,56 @@
+//! The marker: how a process learns from its environment that it is a worker. Written by the host, read and cleared by the worker.
+
+use std::fmt;
+
+/// The variable by which a process learns that it is a worker: descriptor, token and depth.
+pub(crate) const MARKER: &str = "PROCESSION_WORKER";
+
+/// The variable that counts how many workers deep a process is. It stays in a worker's environment, so that a program that starts
+/// itself again from a worker is counted, too.
+pub(crate) const DEPTH: &str = "PROCESSION_DEPTH";
+
+/// Deeper than any program nests pools on purpose; a program that starts itself from its own workers for ever is stopped here.
+pub(crate) const MOST_DEPTH: u32 = 8;
+
+/// The descriptor by which a worker finds its connection.
+pub(crate) const SOCKET_FD: i32 = 3;
+
+/// The marker's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marker {
+    pub(crate) fd: i32,
+    pub(crate) token: u64,
+    pub(crate) depth: u32,
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{:x}:{}", self.fd, self.token, self.depth)
+    }
+}
+
+impl Marker {
+    pub(crate) fn parse(value: &str) -> Option<Self> {
+        let mut parts = value.split(':');
+        let marker = Self {
+            fd: parts.next()?.parse().ok()?,
+            token: u64::from_str_radix(parts.next()?, 16).ok()?,
+            depth: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(marker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_comes_back_as_it_was_written() {
+        let marker = Marker { fd: 3, token: 0xfeed, depth: 2 };
+        assert_eq!(Marker::parse(&marker.to_string()), Some(marker));
+        for bad in ["", "3", "3:feed", "3:xyz:1", "3:feed:1:9", "a:1:1"] {
+            assert_eq!(Marker::parse(bad), None, "{bad}");
+        }
+    }
+}

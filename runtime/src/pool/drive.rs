@@ -1,0 +1,338 @@
+//! The exchange: moves requests and results while somebody waits for them.
+//!
+//! Whoever waits for a result drives: it takes the one *seat*, polls the workers, and has the scheduler react, until its own result
+//! is there. Others who wait meanwhile are parked, and one of them is given the seat when it falls vacant. With nobody waiting, a
+//! thread in the background sees to what the workers say (handles that are awaited as futures, deaths, deadlines): its own poller
+//! holds the workers' poller, armed only while the seat is vacant, so that it sleeps while others drive.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{JoinHandle, Thread},
+    time::{Duration, Instant},
+};
+
+use super::{
+    log,
+    scheduler::{After, Scheduler},
+};
+use crate::{
+    error::{Error, Result},
+    handle::Exchange,
+    id::TaskId,
+    sys::fd::{Bell, Event, Poller},
+};
+
+/// The bell among the workers; no worker has this key.
+const BELL: u64 = u64::MAX;
+/// The workers' poller among what the background thread waits for.
+const WORKERS: u64 = 0;
+
+pub(super) struct Driver {
+    desk: Mutex<Desk>,
+    /// Polls the workers and the bell.
+    workers: Poller,
+    /// Polls `workers`, for the background thread.
+    background: Poller,
+    bell: Bell,
+    stopping: AtomicBool,
+}
+
+/// What the lock protects: the scheduler and who drives it.
+pub(super) struct Desk {
+    pub(super) scheduler: Scheduler,
+    /// Somebody has the seat.
+    taken: bool,
+    /// Threads that wait while another drives.
+    parked: Vec<Thread>,
+    /// Threads that wait for the pool to have nothing left to do, or no workers.
+    watching: Vec<Thread>,
+    /// When whoever sleeps now will wake by itself; `None`: not before something happens.
+    alarm: Option<Instant>,
+    background_alarm: Option<Instant>,
+}
+
+impl Desk {
+    fn call_watchers(&mut self) {
+        if !self.watching.is_empty()
+            && (self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers())
+        {
+            self.watching.drain(..).for_each(|thread| thread.unpark());
+        }
+    }
+}
+
+impl Driver {
+    pub(super) fn new(scheduler: Scheduler) -> Result<Arc<Self>> {
+        let failed = |error| Error::system("a pool's poller cannot be made", error);
+        let driver = Self {
+            desk: Mutex::new(Desk {
+                scheduler,
+                taken: false,
+                parked: Vec::new(),
+                watching: Vec::new(),
+                alarm: None,
+                background_alarm: None,
+            }),
+            workers: Poller::new().map_err(failed)?,
+            background: Poller::new().map_err(failed)?,
+            bell: Bell::new().map_err(failed)?,
+            stopping: AtomicBool::new(false),
+        };
+        use std::os::fd::AsFd;
+        driver.workers.add(driver.bell.as_fd(), BELL).map_err(failed)?;
+        driver.background.add_disarmed(driver.workers.as_fd(), WORKERS).map_err(failed)?;
+        driver.arm();
+        Ok(Arc::new(driver))
+    }
+
+    /// Starts the thread that drives while nobody waits.
+    pub(super) fn start_background(self: &Arc<Self>, name: Option<&str>) -> Result<JoinHandle<()>> {
+        let driver = self.clone();
+        let name = name.map_or_else(|| "procession".to_owned(), |name| format!("procession {name}"));
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || driver.run_background())
+            .map_err(|error| Error::system("a pool's thread cannot be started", error))
+    }
+
+    /// Ends the background thread.
+    pub(super) fn stop_background(&self, thread: JoinHandle<()>) {
+        self.stopping.store(true, Ordering::Release);
+        self.bell.ring();
+        // It runs no code of users but their loggers; one that panics has said so.
+        let _ = thread.join();
+    }
+
+    /// Works on the exchange, or waits for whoever does, while the scheduler is as `still` says.
+    ///
+    /// It may ask for nothing but whether tasks are unfinished or workers are left.
+    pub(super) fn wait_while(&self, still: impl Fn(&Scheduler) -> bool) {
+        self.wait(
+            &mut || {
+                // The lock is held by none of the callers of `ready`.
+                let mut desk = self.lock();
+                let ready = !still(&desk.scheduler);
+                if !ready {
+                    desk.watching.push(std::thread::current());
+                }
+                ready
+            },
+            None,
+        );
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arm(&self) {
+        use std::os::fd::AsFd;
+        self.background.arm(self.workers.as_fd(), WORKERS);
+    }
+
+    fn disarm(&self) {
+        use std::os::fd::AsFd;
+        self.background.disarm(self.workers.as_fd(), WORKERS);
+    }
+
+    /// Changes something, and sees to what follows from it.
+    pub(super) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, &Poller, Instant) -> R) -> R {
+        let mut desk = self.lock();
+        let now = Instant::now();
+        let result = change(&mut desk.scheduler, &self.workers, now);
+        desk.scheduler.dispatch(&self.workers, now);
+        self.check_alarm(&desk);
+        desk.call_watchers();
+        let after = desk.scheduler.after();
+        drop(desk);
+        after.run();
+        result
+    }
+
+    /// Only looks, or changes what nothing follows from.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&mut Scheduler) -> R) -> R {
+        look(&mut self.lock().scheduler)
+    }
+
+    /// Whoever sleeps must wake earlier if something is due earlier.
+    fn check_alarm(&self, desk: &Desk) {
+        let due = desk.scheduler.deadline();
+        let alarm = if desk.taken { desk.alarm } else { desk.background_alarm };
+        if due.is_some_and(|due| alarm.is_none_or(|alarm| due < alarm)) {
+            self.bell.ring();
+        }
+    }
+
+    /// Looks once at what has happened, waiting for it until `until` (`None`: for ever), and reacts.
+    ///
+    /// The caller has the seat.
+    fn turn<'a>(
+        &'a self,
+        mut desk: MutexGuard<'a, Desk>,
+        events: &mut Vec<Event>,
+        until: Until,
+    ) -> MutexGuard<'a, Desk> {
+        let timeout = match until {
+            Until::Now => Some(Duration::ZERO),
+            Until::Then(deadline) => {
+                desk.alarm = earlier(deadline, desk.scheduler.deadline());
+                desk.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
+            }
+        };
+        drop(desk);
+        if self.workers.wait(events, timeout).is_err() {
+            // Only a broken descriptor table does this; what is due is still done.
+            events.clear();
+        }
+        if events.iter().any(|event| event.key == BELL) {
+            self.bell.silence();
+            events.retain(|event| event.key != BELL);
+        }
+        let mut desk = self.lock();
+        loop {
+            let now = Instant::now();
+            desk.scheduler.handle(events, &self.workers, now);
+            desk.scheduler.dispatch(&self.workers, now);
+            desk.call_watchers();
+            let after = desk.scheduler.after();
+            if after.is_empty() {
+                return desk;
+            }
+            let records = !after.logs.is_empty();
+            drop(desk);
+            after.run();
+            desk = self.lock();
+            if !records {
+                return desk;
+            }
+            // The worker's words after the record are read now: the record is out.
+        }
+    }
+
+    /// Leaves the seat to another thread that waits, or to the background.
+    fn hand_over(&self, desk: &mut Desk) {
+        desk.taken = false;
+        if let Some(thread) = desk.parked.pop() {
+            thread.unpark();
+        } else {
+            self.arm();
+            self.check_alarm(desk);
+        }
+    }
+
+    fn run_background(&self) {
+        let mut events = Vec::new();
+        loop {
+            let timeout = {
+                let mut desk = self.lock();
+                desk.background_alarm = if desk.taken { None } else { desk.scheduler.deadline() };
+                desk.background_alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
+            };
+            let _ = self.background.wait(&mut events, timeout);
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            let mut desk = self.lock();
+            if !desk.taken {
+                desk.taken = true;
+                drop(desk);
+                let seat = Seat(self);
+                let desk = self.turn(self.lock(), &mut events, Until::Now);
+                drop(desk);
+                drop(seat);
+            }
+        }
+    }
+}
+
+/// How long [`Driver::turn`] may wait.
+enum Until {
+    Now,
+    Then(Option<Instant>),
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Gives the seat back, also when a user's logger panics.
+struct Seat<'a>(&'a Driver);
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let driver = self.0;
+        driver.hand_over(&mut driver.lock());
+    }
+}
+
+impl Exchange for Driver {
+    fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
+        let mut events = Vec::new();
+        loop {
+            let is_ready = ready();
+            let mut desk = self.lock();
+            if is_ready || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                if !desk.taken && !desk.parked.is_empty() {
+                    // The seat may have been left to this thread, which has no use for it any more.
+                    self.hand_over(&mut desk);
+                }
+                return is_ready;
+            }
+            if desk.taken {
+                let me = std::thread::current();
+                desk.parked.push(me.clone());
+                drop(desk);
+                match deadline {
+                    Some(deadline) => {
+                        std::thread::park_timeout(deadline.saturating_duration_since(Instant::now()))
+                    }
+                    None => std::thread::park(),
+                }
+                let mut desk = self.lock();
+                desk.parked.retain(|thread| thread.id() != me.id());
+                if !desk.taken {
+                    // Nobody may come between: whoever left the seat to this thread has not armed the background.
+                    self.arm();
+                }
+                continue;
+            }
+            desk.taken = true;
+            self.disarm();
+            drop(desk);
+            let seat = Seat(self);
+            loop {
+                let desk = self.turn(self.lock(), &mut events, Until::Then(deadline));
+                drop(desk);
+                if ready() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    break;
+                }
+            }
+            drop(seat);
+        }
+    }
+
+    fn cancel(&self, task: TaskId) {
+        self.with(|scheduler, poller, now| scheduler.cancel_task(task.0, poller, now));
+    }
+}
+
+impl After {
+    fn run(mut self) {
+        for (record, worker, pid) in &self.logs {
+            log::emit(record, *worker, *pid);
+        }
+        self.wakes.wake_all();
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! [`Jobs`]: how many workers, counted as joblib counts them.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// How many workers a pool has.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Jobs, Pool};
+///
+/// let four = Pool::builder().jobs(4).build()?;
+/// let all_but_one = Pool::builder().jobs(Jobs::AllBut(1)).build()?;
+/// let the_same = Pool::builder().jobs(-2).build()?;
+/// assert!(Pool::builder().jobs(0).build().is_err());
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Jobs {
+    /// As many as there are CPUs that this process may use: what affinity and cgroups allow.
+    All,
+    /// That, less so many; at least one.
+    AllBut(usize),
+    /// So many.
+    Exactly(usize),
+    /// A number as joblib has them: -1 is all, -2 all but one. Zero is an error when the pool is built.
+    Signed(i64),
+}
+
+/// More workers than this are a slip of the pen.
+const MOST_WORKERS: usize = 4096;
+
+impl Jobs {
+    /// The number of workers.
+    ///
+    /// # Errors
+    ///
+    /// It is zero, or more than a machine can have.
+    pub(crate) fn count(self) -> Result<usize> {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let count = match self {
+            Self::All => all(),
+            Self::AllBut(n) => all().saturating_sub(n).max(1),
+            Self::Exactly(n) => n,
+            Self::Signed(n) if n < 0 => {
+                let but = usize::try_from(n.unsigned_abs()).unwrap_or(usize::MAX) - 1;
+                return Self::AllBut(but).count();
+            }
+            Self::Signed(n) => usize::try_from(n).unwrap_or(usize::MAX),
+        };
+        match count {
+            0 => Err(Error::config(
+                "jobs = 0: a pool needs a worker; give a number from 1, or -1 for all the CPUs",
+            )),
+            n if n > MOST_WORKERS => {
+                Err(Error::config(format!("jobs = {n}: at most {MOST_WORKERS} are possible")))
+            }
+            n => Ok(n),
+        }
+    }
+
+    /// What `PROCESSION_JOBS` asks for, or all.
+    pub(crate) fn from_env() -> Result<Self> {
+        match std::env::var("PROCESSION_JOBS") {
+            Ok(words) => words.trim().parse().map(Self::Signed).map_err(|_| {
+                Error::config(format!(
+                    "PROCESSION_JOBS={words}: not a whole number; give one from 1, or -1 for all the CPUs"
+                ))
+            }),
+            Err(_) => Ok(Self::All),
+        }
+    }
+}
+
+impl From<usize> for Jobs {
+    fn from(n: usize) -> Self {
+        Self::Exactly(n)
+    }
+}
+
+impl From<i32> for Jobs {
+    fn from(n: i32) -> Self {
+        Self::Signed(i64::from(n))
+    }
+}
+
+impl fmt::Display for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::AllBut(n) => write!(f, "all but {n}"),
+            Self::Exactly(n) => n.fmt(f),
+            Self::Signed(n) => n.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_counted_as_joblib_counts_them() {
+        let all = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(Jobs::from(-1).count().unwrap(), all);
+        assert_eq!(Jobs::from(-2).count().unwrap(), all.saturating_sub(1).max(1));
+        assert_eq!(Jobs::from(-10_000).count().unwrap(), 1);
+        assert_eq!(Jobs::AllBut(1).count().unwrap(), all.saturating_sub(1).max(1));
+        assert_eq!(Jobs::from(3usize).count().unwrap(), 3);
+        assert!(Jobs::from(0).count().unwrap_err().to_string().contains("jobs = 0"));
+        assert!(Jobs::from(1_000_000).count().is_err());
+    }
+}

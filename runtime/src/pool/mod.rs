@@ -1,0 +1,351 @@
+//! [`Pool`]: worker processes that run tasks.
+
+mod builder;
+mod call;
+mod drive;
+mod imap;
+mod jobs;
+mod log;
+mod scheduler;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use serde::de::DeserializeOwned;
+
+pub use builder::Builder;
+pub use imap::{IMap, IMapUnordered};
+pub use jobs::Jobs;
+
+pub(crate) use call::Call;
+
+use builder::Config;
+use call::{not_in_table, run_here};
+use drive::Driver;
+use scheduler::{LaneId, Queued, Scheduler};
+
+use crate::{
+    error::{Error, Result, TaskError},
+    handle::{Complete, Completer, Exchange, Handle, Wakes},
+    id::TaskId,
+    launch::LocalLauncher,
+    parallel::{Gather, Settings},
+    registry,
+    task::Task,
+};
+
+/// A pool of worker processes.
+///
+/// Its workers start when there is work for them, are replaced when they die, and end with the pool.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// let pool = Pool::builder().jobs(2).build()?;
+/// let squares = pool.map((1..=4).map(|n| delayed!(square(n))))?;
+/// assert_eq!(squares, [1, 4, 9, 16]);
+/// # Ok::<(), procession::Error>(())
+/// ```
+pub struct Pool {
+    backend: Backend,
+}
+
+enum Backend {
+    /// Tasks run on the calling thread.
+    InProcess,
+    Processes(Processes),
+}
+
+struct Processes {
+    driver: Arc<Driver>,
+    config: Arc<Config>,
+    background: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Pool {
+    /// A pool of so many workers, with all else as it is by default.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Builder::build`].
+    pub fn new(jobs: impl Into<Jobs>) -> Result<Self> {
+        Self::builder().jobs(jobs).build()
+    }
+
+    /// Settings for a pool.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// A pool without processes: tasks run on the calling thread, through the same encoding. For tests and debugging.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn pid() -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// assert_eq!(Pool::in_process().submit(delayed!(pid())).join()?, std::process::id());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn in_process() -> Self {
+        Self { backend: Backend::InProcess }
+    }
+
+    /// Builds what the settings say; under `PROCESSION_IN_PROCESS=1` a pool without processes.
+    fn start(config: Config) -> Result<Self> {
+        if in_process_by_env() {
+            return Ok(Self::in_process());
+        }
+        let config = Arc::new(config);
+        let launcher = LocalLauncher::new().map_err(Error::config)?;
+        let driver = Driver::new(Scheduler::new(config.clone(), Box::new(launcher)))?;
+        let background = Mutex::new(Some(driver.start_background(config.name.as_deref())?));
+        Ok(Self { backend: Backend::Processes(Processes { driver, config, background }) })
+    }
+
+    /// How many workers the pool has at most; 1 for a pool without processes.
+    #[must_use]
+    pub fn jobs(&self) -> usize {
+        match &self.backend {
+            Backend::InProcess => 1,
+            Backend::Processes(processes) => processes.driver.look(|scheduler| scheduler.jobs()),
+        }
+    }
+
+    /// Runs all the tasks and returns their results in the order of the input.
+    ///
+    /// The input may be of any length; it is read only as far ahead as the workers need it.
+    ///
+    /// # Errors
+    ///
+    /// The first failure ends the call: queued tasks are dropped, running ones are killed.
+    pub fn map<T: DeserializeOwned + 'static>(
+        &self,
+        tasks: impl IntoIterator<Item = Task<T>>,
+    ) -> Result<Vec<T>> {
+        let mut gather = Gather::new(Settings::new().pool(self));
+        for task in tasks {
+            if gather.push(task).is_break() {
+                break;
+            }
+        }
+        gather.finish()
+    }
+
+    /// Runs the tasks as the iterator is read, and gives their results in the order of the input.
+    ///
+    /// The input is read only as far as a window allows that is bounded in tasks and bytes: it may be endless. A failed task is an
+    /// item; the iterator goes on. Dropping it ends the call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let first_large = pool.imap((1..).map(|n| delayed!(square(n)))).find(|r| r.as_ref().is_ok_and(|&n| n > 50)).unwrap()?;
+    /// assert_eq!(first_large, 64);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn imap<T, I>(&self, tasks: I) -> IMap<T, I::IntoIter>
+    where
+        T: DeserializeOwned + 'static,
+        I: IntoIterator<Item = Task<T>>,
+    {
+        IMap::new(self, tasks.into_iter())
+    }
+
+    /// As [`imap`](Self::imap), but gives each result as soon as it is there, with its place in the input.
+    pub fn imap_unordered<T, I>(&self, tasks: I) -> IMapUnordered<T, I::IntoIter>
+    where
+        T: DeserializeOwned + 'static,
+        I: IntoIterator<Item = Task<T>>,
+    {
+        IMapUnordered::new(self, tasks.into_iter())
+    }
+
+    /// Hands in one task and returns at once; what is wrong comes out of the handle.
+    ///
+    /// In a pool without processes the task runs now.
+    pub fn submit<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Handle<T> {
+        let completer = Arc::new(Completer::default());
+        let name = task.function();
+        let Backend::Processes(processes) = &self.backend else {
+            let outcome = run_here(&task.call, None);
+            completer.complete(0, outcome.map(Into::into), &mut Wakes::default());
+            return Handle::new(completer, None, name, TaskId(0));
+        };
+        let Some(function) = registry::id_of(task.call.entry) else {
+            completer.complete(0, Err(not_in_table(&task.call, None)), &mut Wakes::default());
+            return Handle::new(completer, None, name, TaskId(0));
+        };
+        let to = completer.clone();
+        let id = processes.driver.with(|scheduler, _, _| {
+            let id = scheduler.next_id();
+            scheduler.enqueue(Queued {
+                id,
+                call: task.call,
+                function,
+                to,
+                index: None,
+                lane: LaneId::Thread(thread_number()),
+                attempts: 0,
+                retries: processes.config.retries,
+                cancelled: None,
+            });
+            id
+        });
+        Handle::new(completer, Some(processes.driver.clone()), name, TaskId(id))
+    }
+
+    /// Runs the task once on every worker, starting those that are not there yet, and returns the results in the workers' order.
+    ///
+    /// # Errors
+    ///
+    /// The first failure.
+    pub fn broadcast<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Result<Vec<T>> {
+        let Backend::Processes(processes) = &self.backend else {
+            return Ok(vec![self.submit(task).join()?]);
+        };
+        let Some(function) = registry::id_of(task.call.entry) else {
+            return Err(not_in_table(&task.call, None).into());
+        };
+        let name = task.function();
+        let handles: Vec<Handle<T>> = processes.driver.with(|scheduler, _, _| {
+            let ids = scheduler.worker_ids();
+            ids.enumerate()
+                .map(|(index, worker)| {
+                    let completer = Arc::new(Completer::default());
+                    let id = scheduler.next_id();
+                    let task = Queued {
+                        id,
+                        call: task.call.clone(),
+                        function,
+                        to: completer.clone(),
+                        index: Some(index),
+                        lane: LaneId::Pinned,
+                        attempts: 0,
+                        retries: 0,
+                        cancelled: None,
+                    };
+                    scheduler.pin(worker, task);
+                    Handle::new(
+                        completer,
+                        Some(processes.driver.clone() as Arc<dyn Exchange>),
+                        name,
+                        TaskId(id),
+                    )
+                })
+                .collect()
+        });
+        Ok(handles.into_iter().map(Handle::join).collect::<Result<_, TaskError>>()?)
+    }
+
+    /// Waits until all that was handed in has ended, then ends the pool.
+    ///
+    /// # Errors
+    ///
+    /// None now; what went wrong with a task is for its handle to say.
+    pub fn join(self) -> Result<()> {
+        if let Backend::Processes(processes) = &self.backend {
+            processes.driver.wait_while(|scheduler| scheduler.unfinished() > 0);
+        }
+        Ok(())
+    }
+
+    /// Ends the pool now: queued tasks are cancelled, running ones are killed. Dropping a pool does the same.
+    pub fn terminate(self) {}
+
+    /// Changes how many workers there are.
+    pub(crate) fn resize(&self, jobs: usize) {
+        if let Backend::Processes(processes) = &self.backend {
+            processes.driver.with(|scheduler, _, _| scheduler.resize(jobs));
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let Backend::Processes(processes) = &self.backend else { return };
+        let driver = &processes.driver;
+        driver.with(|scheduler, _, now| scheduler.close(now));
+        driver.wait_while(|scheduler| !scheduler.is_empty_of_workers());
+        let background = processes.background.lock().ok().and_then(|mut thread| thread.take());
+        if let Some(thread) = background {
+            driver.stop_background(thread);
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("Pool");
+        match &self.backend {
+            Backend::InProcess => f.field("in_process", &true),
+            Backend::Processes(processes) => {
+                f.field("name", &processes.config.name).field("jobs", &self.jobs())
+            }
+        };
+        f.finish()
+    }
+}
+
+/// `PROCESSION_IN_PROCESS=1`, or this is a worker, whose nested calls run where they are.
+fn in_process_by_env() -> bool {
+    std::env::var_os("PROCESSION_IN_PROCESS").is_some_and(|value| value == "1")
+}
+
+/// The process's own pool, behind `parallel!`: made at first use and kept warm.
+///
+/// Inside a worker, calls that name no pool run in the worker.
+pub(crate) fn global() -> Result<&'static Pool> {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    static MAKING: Mutex<()> = Mutex::new(());
+    if crate::worker::is_worker() {
+        static HERE: Pool = Pool { backend: Backend::InProcess };
+        return Ok(&HERE);
+    }
+    if let Some(pool) = POOL.get() {
+        return Ok(pool);
+    }
+    let _making = MAKING.lock();
+    if let Some(pool) = POOL.get() {
+        return Ok(pool);
+    }
+    let pool = Pool::builder().build()?;
+    Ok(POOL.get_or_init(|| pool))
+}
+
+/// A number for this thread, to give the single tasks of each thread their turn.
+fn thread_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static NUMBER: u64 = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    // A thread that is ending shares a lane with others that do.
+    NUMBER.try_with(|number| *number).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,259 @@
+//! Descriptors: socket pairs, passing one over a socket, event counters, epoll, closing what leaked in. Everything made here is
+//! close-on-exec from its creation.
+#![expect(unsafe_code, reason = "taking ownership of descriptors that arrive as bare numbers")]
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    time::Duration,
+};
+
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout},
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        eventfd::{EfdFlags, EventFd},
+        socket::{
+            AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+            sendmsg, socketpair,
+        },
+    },
+};
+
+/// A pair of connected stream sockets.
+pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Makes reads and writes of this end return at once when they would wait.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = nix::fcntl::OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | nix::fcntl::OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// Sends a few bytes and a descriptor.
+pub(crate) fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+    let fds = [fd.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&fds)];
+    let sent =
+        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::MSG_NOSIGNAL, None)?;
+    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Receives exactly `bytes.len()` bytes, in one piece, and the descriptor that came with them.
+pub(crate) fn recv_with_fd(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
+    let wanted = bytes.len();
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut parts = [IoSliceMut::new(bytes)];
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut received = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            for fd in fds {
+                // SAFETY: the kernel has just made this descriptor for us and nothing else knows its number.
+                received = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    if message.bytes == wanted { Ok(received) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Reads once, at most `most` bytes, and appends what came. The vector must have room for them.
+pub(crate) fn read_append(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    let spare = target.spare_capacity_mut();
+    let most = most.min(spare.len());
+    // SAFETY: `spare` is writable for its length, and recv writes at most `most` bytes, which is no more.
+    let n = unsafe { libc::recv(fd.as_raw_fd(), spare.as_mut_ptr().cast(), most, 0) };
+    let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+    let len = target.len() + n;
+    // SAFETY: recv has initialised the `n` bytes after the old length, and they lie within the capacity.
+    unsafe { target.set_len(len) };
+    Ok(n)
+}
+
+/// Writes once, without SIGPIPE.
+pub(crate) fn write_some(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    Ok(sendmsg::<()>(fd.as_raw_fd(), parts, &[], MsgFlags::MSG_NOSIGNAL, None)?)
+}
+
+/// Tells the peer that nothing more will come.
+pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
+    let _ = nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Write);
+}
+
+/// Waits until the peer of a socket has closed it or will send nothing more. Data that arrives does not end the wait.
+pub(crate) fn wait_for_hangup(fd: BorrowedFd<'_>) {
+    loop {
+        let mut fds = [PollFd::new(fd, PollFlags::from_bits_retain(libc::POLLRDHUP))];
+        match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => return,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Waits until there is something to read, at most so long.
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    loop {
+        match nix::poll::poll(&mut fds, timeout) {
+            Ok(n) => return Ok(n > 0),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Takes ownership of a descriptor that was inherited under this number, and marks it close-on-exec.
+///
+/// Returns `None` if there is none, or if it is no socket.
+pub(crate) fn adopt_socket(number: RawFd) -> Option<OwnedFd> {
+    if number <= 2 {
+        return None;
+    }
+    // SAFETY: fcntl with F_GETFD reads nothing but the descriptor table, whatever the number.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+        // Not open, or opened by this process itself: what was inherited through exec cannot have the flag.
+        return None;
+    }
+    // SAFETY: it is open, it was inherited, and nothing in this process knows of it: no code that could has run.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+    match nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::SockType) {
+        Ok(SockType::Stream) => Some(fd),
+        _ => None,
+    }
+}
+
+/// Closes every inherited descriptor but 0 to 2: what foreign code in the parent had left open for any child.
+///
+/// Descriptors that this process opened itself since its start are close-on-exec, by the rule of every good library, which an
+/// inherited one cannot be; those stay.
+pub(crate) fn close_inherited() {
+    let Ok(folder) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<RawFd> = folder
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&number| number > 2)
+        .collect();
+    for number in numbers {
+        // SAFETY: fcntl with F_GETFD reads nothing but the descriptor table, whatever the number.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
+            // SAFETY: without the flag it was inherited, so no object in this process owns it.
+            unsafe { libc::close(number) };
+        }
+    }
+}
+
+/// A counter that wakes whoever polls it.
+#[derive(Debug)]
+pub(crate) struct Bell(EventFd);
+
+impl Bell {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?))
+    }
+
+    pub(crate) fn ring(&self) {
+        // Full means that it has rung already.
+        let _ = self.0.write(1);
+    }
+
+    pub(crate) fn silence(&self) {
+        let _ = self.0.read();
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A set of descriptors to wait for, each under a number of the caller's.
+#[derive(Debug)]
+pub(crate) struct Poller(Epoll);
+
+/// What happened to one descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) key: u64,
+}
+
+/// As many events as one wait returns.
+const MOST_EVENTS: usize = 64;
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    /// Waits for reading.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+        Ok(self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
+    }
+
+    /// Waits for reading and, if asked, for room to write.
+    pub(crate) fn set_writable(&self, fd: BorrowedFd<'_>, key: u64, writable: bool) -> io::Result<()> {
+        let mut flags = EpollFlags::EPOLLIN;
+        flags.set(EpollFlags::EPOLLOUT, writable);
+        Ok(self.0.modify(fd, &mut EpollEvent::new(flags, key))?)
+    }
+
+    /// Adds a descriptor that is not waited for until [`arm`](Self::arm).
+    pub(crate) fn add_disarmed(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+        Ok(self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLONESHOT, key))?)
+    }
+
+    /// Waits for reading, once.
+    pub(crate) fn arm(&self, fd: BorrowedFd<'_>, key: u64) {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+        let _ = self.0.modify(fd, &mut EpollEvent::new(flags, key));
+    }
+
+    /// Waits no more, until the next [`arm`](Self::arm).
+    pub(crate) fn disarm(&self, fd: BorrowedFd<'_>, key: u64) {
+        let _ = self.0.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLONESHOT, key));
+    }
+
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        let _ = self.0.delete(fd);
+    }
+
+    /// Waits for events, at most so long; `None` is for ever. Rounds up to whole milliseconds.
+    pub(crate) fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = match timeout {
+            None => EpollTimeout::NONE,
+            Some(d) => EpollTimeout::try_from(d.as_nanos().div_ceil(1_000_000).min(1 << 30) as i32)
+                .unwrap_or(EpollTimeout::NONE),
+        };
+        let mut buffer = [EpollEvent::empty(); MOST_EVENTS];
+        events.clear();
+        match self.0.wait(&mut buffer, timeout) {
+            Ok(n) => events.extend(buffer[..n].iter().map(|event| Event { key: event.data() })),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
+
+/// Writes to stderr without std's locks, for places where they may be held.
+pub(crate) fn say(words: &str) {
+    // SAFETY: descriptor 2 is borrowed for one write; if it is closed the write fails and nothing else happens.
+    let stderr = unsafe { BorrowedFd::borrow_raw(2) };
+    let _ = nix::unistd::write(stderr, words.as_bytes());
+}

@@ -1,0 +1,6 @@
+//! System calls, one family a file, over `nix`: safe signatures, `io::Result`.
+
+pub(crate) mod fd;
+pub(crate) mod memory;
+pub(crate) mod process;
+pub(crate) mod signal;

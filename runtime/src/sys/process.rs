@@ -1,0 +1,201 @@
+//! Processes: start one by posix_spawn, hold it by a descriptor, signal it, collect how it ended.
+#![expect(unsafe_code, reason = "pidfd calls that nix does not wrap")]
+
+use std::{
+    ffi::{CStr, CString, OsStr},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    libc,
+    spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
+    sys::{
+        signal::{SigSet, Signal},
+        stat::Mode,
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+    unistd::Pid,
+};
+
+/// A child process that has not been reaped: its id cannot have been given to another.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pid: Pid,
+    fd: OwnedFd,
+    reaped: bool,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Code(i32),
+    Signal(i32),
+    /// Someone else collected it: a `wait` for any child, or SIGCHLD ignored.
+    Unknown,
+}
+
+/// Starts a program in a process group of its own, with empty signal mask, /dev/null for stdin, and `socket` as descriptor
+/// `socket_as`.
+pub(crate) fn spawn(
+    program: &CStr,
+    args: &[CString],
+    env: &[CString],
+    socket: BorrowedFd<'_>,
+    socket_as: i32,
+) -> io::Result<Child> {
+    let mut actions = PosixSpawnFileActions::init()?;
+    actions.add_open(0, c"/dev/null", OFlag::O_RDONLY, Mode::empty())?;
+    actions.add_dup2(socket.as_raw_fd(), socket_as)?;
+    let mut attr = PosixSpawnAttr::init()?;
+    attr.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETPGROUP | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
+    attr.set_pgroup(Pid::from_raw(0))?;
+    attr.set_sigmask(&SigSet::empty())?;
+    let pid = posix_spawn(program, &actions, &attr, args, env)?;
+    match open_pidfd(pid) {
+        Ok(fd) => Ok(Child { pid, fd, reaped: false }),
+        Err(error) => {
+            // Not reaped yet, so the id is still the child's.
+            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+            let _ = nix::sys::wait::waitpid(pid, None);
+            Err(error)
+        }
+    }
+}
+
+fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two numbers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and nothing else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+impl Child {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
+    }
+
+    /// Kills the process and what it started in its group, unless it has been reaped.
+    pub(crate) fn kill(&self) {
+        if !self.reaped {
+            let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
+            let _ = nix::sys::signal::killpg(self.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Collects the process if it has ended.
+    pub(crate) fn try_reap(&mut self) -> Option<Ended> {
+        self.reap(WaitPidFlag::WNOHANG)
+    }
+
+    fn reap(&mut self, flags: WaitPidFlag) -> Option<Ended> {
+        loop {
+            let ended = match waitid(Id::PIDFd(self.fd.as_fd()), WaitPidFlag::WEXITED | flags) {
+                Ok(WaitStatus::Exited(_, code)) => Ended::Code(code),
+                Ok(WaitStatus::Signaled(_, signal, _)) => Ended::Signal(signal as i32),
+                Ok(_) => return None,
+                Err(Errno::EINTR) => continue,
+                // nix has no name for a real-time signal.
+                Err(Errno::EINVAL) => Ended::Unknown,
+                Err(_) => Ended::Unknown,
+            };
+            self.reaped = true;
+            return Some(ended);
+        }
+    }
+}
+
+impl AsFd for Child {
+    /// Becomes readable when the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            let _ = self.reap(WaitPidFlag::empty());
+        }
+    }
+}
+
+/// This process runs with more rights than whoever started it (setuid, file capabilities).
+pub(crate) fn is_privileged() -> bool {
+    // SAFETY: getauxval reads the vector that the kernel made at exec, and takes any number.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// The address is in the main executable, not in a shared library.
+pub(crate) fn is_in_main_program(address: usize) -> bool {
+    // SAFETY: getauxval reads the vector that the kernel made at exec, and takes any number.
+    let headers = unsafe { libc::getauxval(libc::AT_PHDR) };
+    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::uninit();
+    // SAFETY: dladdr looks the address up without reading it, and writes `info` if it returns non-zero.
+    let known = unsafe { libc::dladdr(address as *const libc::c_void, info.as_mut_ptr()) };
+    if known == 0 {
+        // A static executable has no dynamic table, and nothing but itself.
+        return true;
+    }
+    // SAFETY: dladdr returned non-zero, so it wrote the whole of `info`.
+    let info = unsafe { info.assume_init() };
+    // The program headers lie in the first page of the program's image.
+    let base = info.dli_fbase.addr();
+    headers == 0 || (base <= headers as usize && (headers as usize) - base < 0x1_0000)
+}
+
+/// Takes a variable out of this process's environment and returns what it was.
+///
+/// # Safety
+///
+/// No other thread may exist.
+pub(crate) unsafe fn take_env(name: &CStr) -> Option<CString> {
+    // SAFETY: `name` ends in a zero; no other thread can change the environment meanwhile (the caller's promise).
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    if value.is_null() {
+        return None;
+    }
+    // SAFETY: getenv returned it, so it is a string that ends in a zero, and nothing changes it before it is copied.
+    let value = unsafe { CStr::from_ptr(value) }.to_owned();
+    // SAFETY: as for getenv.
+    unsafe { libc::unsetenv(name.as_ptr()) };
+    Some(value)
+}
+
+/// Sets a variable in this process's environment.
+///
+/// # Safety
+///
+/// No other thread may exist.
+pub(crate) unsafe fn set_env(name: &OsStr, value: &OsStr) {
+    if let (Ok(name), Ok(value)) = (CString::new(name.as_bytes()), CString::new(value.as_bytes())) {
+        // SAFETY: both end in a zero and setenv copies them; no other thread reads the environment (the caller's promise).
+        unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) };
+    }
+}
+
+/// A variable is set. Allocates nothing and changes nothing: for the hook before main.
+pub(crate) fn has_env(name: &CStr) -> bool {
+    // SAFETY: `name` ends in a zero, and the pointer that comes back is only compared. Before main nothing else runs that could
+    // change the environment.
+    unsafe { !libc::getenv(name.as_ptr()).is_null() }
+}
+
+/// Ends this process and its process group, if the group is its own, at once and without running anything.
+pub(crate) fn end_now(code: i32) -> ! {
+    // SAFETY: getpgrp and getpid cannot fail and take nothing.
+    let own_group = unsafe { libc::getpgrp() } == std::process::id().cast_signed();
+    if own_group {
+        // SAFETY: kill takes two numbers. 0 is our own group, which holds only us and what we started.
+        unsafe { libc::kill(0, libc::SIGKILL) };
+    }
+    // SAFETY: _exit does not return and runs nothing of ours.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,122 @@
+//! Signals in a worker: SIGPIPE as std leaves it, and a stack overflow that says so.
+#![expect(unsafe_code, reason = "signal handlers and their stack")]
+
+use std::{
+    cell::Cell,
+    io,
+    ptr::null_mut,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
+};
+
+use nix::libc;
+
+/// Has SIGPIPE ignored, as std's start does it.
+pub(crate) fn ignore_sigpipe() {
+    // SAFETY: SIG_IGN is a disposition, not a handler; nothing of ours will run.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// The size of the stack that handlers run on: what the kernel wants at least for this CPU's registers, and room to work.
+const HANDLER_STACK_BYTES: usize = 64 << 10;
+
+/// What the handler calls when the watched thread has overflowed its stack. Must be async-signal-safe.
+static ON_OVERFLOW: AtomicPtr<()> = AtomicPtr::new(null_mut());
+/// The guard pages of the watched thread: addresses from the first to before the second.
+static GUARD_START: AtomicUsize = AtomicUsize::new(0);
+static GUARD_END: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Whether this thread has a handler stack of ours.
+    static HAS_STACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has this thread's stack overflows reported: `on_overflow` is called, then the process aborts.
+///
+/// `on_overflow` is called in a signal handler, on a small stack: it may only load and store atomics.
+pub(crate) fn watch_stack(on_overflow: fn()) -> io::Result<()> {
+    let (start, end) = guard_of_this_thread()?;
+    GUARD_START.store(start, Ordering::Relaxed);
+    GUARD_END.store(end, Ordering::Relaxed);
+    ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Relaxed);
+    if !HAS_STACK.get() {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+        let len = std::num::NonZeroUsize::new(HANDLER_STACK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
+        // SAFETY: without MAP_FIXED the kernel picks an address that is not in use.
+        let base = unsafe { mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
+        let stack = libc::stack_t { ss_sp: base.as_ptr(), ss_flags: 0, ss_size: HANDLER_STACK_BYTES };
+        // SAFETY: the stack is mapped, of that size, used by nothing else, and never unmapped: the thread lives as long as the worker.
+        if unsafe { libc::sigaltstack(&raw const stack, null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        HAS_STACK.set(true);
+    }
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        install(signal)?;
+    }
+    Ok(())
+}
+
+fn install(signal: i32) -> io::Result<()> {
+    // SAFETY: all zero is a valid sigaction: no handler, no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction =
+        on_fault as extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) as libc::sighandler_t;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: `action` is whole, and `on_fault` has the signature that SA_SIGINFO asks for and does only what a handler may.
+    if unsafe { libc::sigaction(signal, &raw const action, null_mut()) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The addresses just below this thread's stack: the guard, and as much again, for where glibc counts the guard has varied.
+fn guard_of_this_thread() -> io::Result<(usize, usize)> {
+    let mut attr = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: pthread_self is this thread, and `attr` is room for what the call writes.
+    let error = unsafe { libc::pthread_getattr_np(libc::pthread_self(), attr.as_mut_ptr()) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    // SAFETY: the call succeeded, so it initialised `attr`.
+    let mut attr = unsafe { attr.assume_init() };
+    let (mut base, mut size, mut guard) = (null_mut(), 0, 0);
+    // SAFETY: `attr` is initialised and the two places are writable.
+    unsafe { libc::pthread_attr_getstack(&raw const attr, &raw mut base, &raw mut size) };
+    // SAFETY: `attr` is initialised and the place is writable.
+    unsafe { libc::pthread_attr_getguardsize(&raw const attr, &raw mut guard) };
+    // SAFETY: `attr` was initialised by pthread_getattr_np and is used no more.
+    unsafe { libc::pthread_attr_destroy(&raw mut attr) };
+    let base = base.addr();
+    Ok((base.saturating_sub(guard), base + guard))
+}
+
+extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo to a handler with SA_SIGINFO.
+    let info = unsafe { &*info };
+    // SAFETY: SIGSEGV and SIGBUS fill in the address.
+    let address = unsafe { info.si_addr() }.addr();
+    if (GUARD_START.load(Ordering::Relaxed)..GUARD_END.load(Ordering::Relaxed)).contains(&address) {
+        let on_overflow = ON_OVERFLOW.load(Ordering::Relaxed);
+        if !on_overflow.is_null() {
+            // SAFETY: only `watch_stack` stores here, and it stores a `fn()`.
+            let on_overflow: fn() = unsafe { std::mem::transmute(on_overflow) };
+            on_overflow();
+        }
+        crate::sys::fd::say(
+            "\nthread 'main' has overflowed its stack\nfatal runtime error: stack overflow, aborting\n",
+        );
+        // SAFETY: abort may be called in a signal handler.
+        unsafe { libc::abort() };
+    }
+    // Not ours: let it happen again with the default, which ends the process under its own name.
+    // SAFETY: SIG_DFL is a disposition; signal() may be called in a handler.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // A signal that somebody sent does not happen again by itself when the handler returns.
+    // SAFETY: si_code is a plain field.
+    if info.si_code <= 0 {
+        // SAFETY: raise takes a number and may be called in a handler; it is delivered when the handler returns.
+        unsafe { libc::raise(signal) };
+    }
+}

@@ -1,0 +1,154 @@
+//! How a process becomes a worker: the hook before `main`, or the top of a `main` under `#[procession::main]`.
+//!
+//! In a process without the marker both look and return, and touch nothing else of std. A process with the marker becomes a worker
+//! or ends with [`START_FAILED`]; it never goes on to the caller's `main`. `docs/before-main.md` tells what is different there.
+#![expect(unsafe_code, reason = "a function pointer in .init_array")]
+
+use std::{
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::{fcntl::OFlag, sys::resource::Resource, sys::stat::Mode};
+
+use super::serve;
+use crate::{
+    marker::{DEPTH, Marker},
+    protocol::{PREAMBLE_BYTES, Preamble},
+    sys::{
+        fd::{adopt_socket, close_inherited, recv_with_fd, say, wait_for_hangup, wait_readable},
+        process::{end_now, has_env, is_privileged, set_env, take_env},
+        signal::ignore_sigpipe,
+    },
+    transport::Board,
+};
+
+/// The exit code of a worker that could not start.
+const START_FAILED: i32 = 86;
+/// The exit code of a worker whose host has gone.
+const HOST_GONE: i32 = 87;
+/// The host has sent the preamble before the process existed; only a stopped machine makes it wait.
+const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A worker that was told to leave has so long for `atexit` functions and the like.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What std gives its threads is too small for code that was written for a main thread.
+const STACK_BYTES: usize = 8 << 20;
+
+/// One element, its module, if `main` has the attribute `#[procession::main]`: the hook then leaves workers to it.
+#[linkme::distributed_slice]
+pub static AT_MAIN: [&'static str];
+
+#[used]
+// SAFETY: the section holds pointers to functions of this signature, which the loader calls once before `main`; it passes
+// arguments that a function without parameters ignores in the C calling convention.
+#[unsafe(link_section = ".init_array")]
+static HOOK: extern "C" fn() = hook;
+
+extern "C" fn hook() {
+    if !is_marked() || !AT_MAIN.static_slice().is_empty() {
+        return;
+    }
+    become_worker();
+}
+
+/// The top of a `main` under `#[procession::main]`: in a worker it does not return.
+pub fn dispatch_main() {
+    if is_marked() {
+        become_worker();
+    }
+}
+
+/// `marker::MARKER`, for C.
+const MARKER: &std::ffi::CStr = c"PROCESSION_WORKER";
+
+/// This process was started to be a worker. A process with more rights than its user believes no environment.
+fn is_marked() -> bool {
+    has_env(MARKER) && !is_privileged()
+}
+
+fn become_worker() -> ! {
+    // A panic must not unwind out of the hook: it would be an abort without our exit code.
+    let outcome = std::panic::catch_unwind(|| {
+        let connection = connect()?;
+        serve_and_watch(connection)
+    });
+    match outcome {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(words)) => fail(&words),
+        Err(_) => fail("a panic"),
+    }
+}
+
+fn fail(words: &str) -> ! {
+    say(&format!("procession: this process was started as a worker and cannot be one: {words}\n"));
+    end_now(START_FAILED)
+}
+
+/// What a worker has before it shakes hands.
+pub(super) struct Connection {
+    pub(super) socket: Arc<OwnedFd>,
+    pub(super) board: Board,
+}
+
+/// Takes up what the host has left for this process, and makes the process what std's start would have made it.
+fn connect() -> Result<Connection, String> {
+    // SAFETY: before main, or at the top of it, this is the process's only thread; constructors of other crates that start threads
+    // which change the environment would be at fault in any program.
+    let value = unsafe { take_env(MARKER) }.ok_or("its marker is gone")?;
+    let marker = value.to_str().ok().and_then(Marker::parse).ok_or("its marker is damaged")?;
+    let depth = marker.depth.to_string();
+    // SAFETY: as for `take_env`.
+    unsafe { set_env(DEPTH.as_ref(), depth.as_ref()) };
+    open_standard_streams();
+    ignore_sigpipe();
+    let socket = adopt_socket(marker.fd).ok_or("it inherited no connection")?;
+    let mut bytes = [0; PREAMBLE_BYTES];
+    let arrived = wait_readable(socket.as_fd(), PREAMBLE_TIMEOUT).map_err(|error| error.to_string())?;
+    if !arrived {
+        return Err("its connection is silent".to_owned());
+    }
+    let segment = recv_with_fd(socket.as_fd(), &mut bytes)
+        .map_err(|error| format!("its connection failed: {error}"))?;
+    let preamble =
+        Preamble::from_bytes(bytes).ok_or("the other end speaks another protocol: is it another build?")?;
+    if preamble.token != marker.token {
+        return Err("the other end does not know its token".to_owned());
+    }
+    let segment = segment.ok_or("no board came with the preamble")?;
+    let board =
+        Board::attach(segment.as_fd()).map_err(|error| format!("its board cannot be mapped: {error}"))?;
+    close_inherited();
+    Ok(Connection { socket: Arc::new(socket), board })
+}
+
+/// Descriptors 0 to 2 may be closed in the parent; then the next to be opened would be taken for a standard stream.
+fn open_standard_streams() {
+    while let Ok(fd) = nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()) {
+        if fd.as_raw_fd() > 2 {
+            break;
+        }
+        // It is a standard stream now, and stays.
+        std::mem::forget(fd);
+    }
+}
+
+/// Serves on a thread named `main` and watches the connection on this one: a busy worker, too, ends when its host has gone.
+fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, String> {
+    let socket = connection.socket.clone();
+    let stack = nix::sys::resource::getrlimit(Resource::RLIMIT_STACK)
+        .ok()
+        .and_then(|(soft, _)| usize::try_from(soft).ok())
+        .map_or(STACK_BYTES, |soft| soft.clamp(STACK_BYTES / 4, STACK_BYTES * 8));
+    std::thread::Builder::new()
+        .name("main".to_owned())
+        .stack_size(stack)
+        .spawn(move || serve::serve(connection))
+        .map_err(|error| format!("no thread to serve on: {error}"))?;
+    wait_for_hangup(socket.as_fd());
+    if !serve::is_busy() {
+        // The serving thread sees the end of the connection, too, and leaves through `exit`.
+        std::thread::sleep(LEAVE_TIMEOUT);
+    }
+    end_now(HOST_GONE)
+}

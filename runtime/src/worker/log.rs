@@ -1,0 +1,69 @@
+//! Sends records of the `log` facade to the host. Installed as the worker's logger before any task runs.
+
+use std::sync::atomic::Ordering;
+
+use log::{
+    Level, LevelFilter, Metadata, Record,
+    kv::{Error, Key, Value, VisitSource},
+};
+
+use super::{RUNNING, serve};
+use crate::protocol::{LogRecord, encode_reply};
+
+struct Forwarder;
+
+/// Makes the host's logger this process's. A function that brings its own logger gets an error from `log`, as in any program with two.
+pub(super) fn install(level: u8) {
+    if log::set_logger(&Forwarder).is_ok() {
+        set_level(level);
+    }
+}
+
+/// Records beyond this level cost a comparison from now on.
+pub(super) fn set_level(level: u8) {
+    let level = LevelFilter::iter().nth(usize::from(level)).unwrap_or(LevelFilter::Off);
+    if log::max_level() != level {
+        log::set_max_level(level);
+    }
+}
+
+impl log::Log for Forwarder {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mut fields = Fields(Vec::new());
+        // A field that cannot be read is left out; the record is worth more than it.
+        let _ = record.key_values().visit(&mut fields);
+        let record = LogRecord {
+            level: level_number(record.level()),
+            target: record.target().to_owned(),
+            message: record.args().to_string(),
+            module: record.module_path().map(str::to_owned),
+            file: record.file().map(str::to_owned),
+            line: record.line(),
+            task: RUNNING.load(Ordering::Relaxed).checked_sub(1),
+            fields: fields.0,
+        };
+        serve::send(&encode_reply(&record));
+    }
+
+    fn flush(&self) {}
+}
+
+fn level_number(level: Level) -> u8 {
+    level as u8
+}
+
+struct Fields(Vec<(String, String)>);
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        self.0.push((key.to_string(), value.to_string()));
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! The worker process: how it is entered, what it serves, and what a function may ask about where it runs.
+//!
+//! Never imports the host side.
+
+mod entry;
+mod log;
+mod serve;
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+pub use entry::{AT_MAIN, dispatch_main};
+
+use crate::id::TaskId;
+
+/// This worker's place in its pool, set once it has shaken hands.
+static INDEX: OnceLock<u32> = OnceLock::new();
+/// The running task's number plus one; 0 between tasks.
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+
+/// Whether this process is a worker.
+///
+/// # Examples
+///
+/// ```
+/// assert!(!procession::is_worker()); // a plain program
+/// ```
+#[must_use]
+pub fn is_worker() -> bool {
+    INDEX.get().is_some()
+}
+
+/// This worker's place in its pool, from 0; `None` in a process that is no worker.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{parallel, worker};
+///
+/// #[worker]
+/// fn place() -> Option<usize> {
+///     procession::worker_index()
+/// }
+///
+/// assert_eq!(procession::worker_index(), None);
+/// assert_eq!(parallel!(jobs = 1; place())?, Some(0));
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[must_use]
+pub fn worker_index() -> Option<usize> {
+    INDEX.get().map(|&index| index as usize)
+}
+
+/// The number of the task that this worker runs now; `None` between tasks and in a process that is no worker.
+///
+/// It is what `Handle::task_id` says in the parent.
+#[must_use]
+pub fn task_id() -> Option<TaskId> {
+    RUNNING.load(Ordering::Relaxed).checked_sub(1).map(TaskId)
+}
