@@ -92,7 +92,9 @@ mod tests {
         histogram.add(bytes);
         assert_eq!(histogram.len_bytes(), bytes.len() as u64);
         match (histogram.entropy(), expected) {
-            (Some(found), Some(expected)) => assert!((found - expected).abs() < 1e-12, "{found}, not {expected}"),
+            (Some(found), Some(expected)) => {
+                assert!((found - expected).abs() < 1e-12, "{found}, not {expected}")
+            }
             (found, expected) => assert_eq!(found, expected),
         }
     }
@@ -120,7 +122,10 @@ mod tests {
 
     #[test]
     fn z_scores_of_known_numbers() {
-        assert_eq!(z_scores(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]), [-1.5, -0.5, -0.5, -0.5, 0.0, 0.0, 1.0, 2.0]);
+        assert_eq!(
+            z_scores(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]),
+            [-1.5, -0.5, -0.5, -0.5, 0.0, 0.0, 1.0, 2.0]
+        );
         assert_eq!(z_scores(&[0.1; 3]), [0.0; 3]);
         assert_eq!(z_scores(&[7.0]), [0.0]);
         assert!(z_scores(&[]).is_empty());
