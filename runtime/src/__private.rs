@@ -1,11 +1,16 @@
 //! What expansions may name. Not public: anything here may change in any release.
 
+pub use std::{path::Path, vec::Vec};
+
 pub use linkme;
+
+/// What `delayed!` and `parallel!` hand their tokens to.
+pub use procession_macros::{delayed, parallel};
 
 pub use crate::{
     codec::{Input, Output},
     error::Fault,
-    parallel::{Gather, GatherOk, Group, Settings},
+    parallel::{Gather, GatherOk, Group, Member, Settings},
     registry::{Entry, WORKERS},
     task::{Args, Task},
 };
@@ -23,5 +28,21 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned + 'static> Returned for T
 /// Compiles if `T` can be the result of a worker.
 pub const fn returned<T: Returned>() {}
 
+/// Puts a function's result where it goes, if its type can be a result: one error for a type that cannot.
+///
+/// # Errors
+///
+/// The result does not encode.
+pub fn put_result<T: Returned>(output: &mut Output<'_>, result: &T) -> Result<(), Fault> {
+    output.put(result)
+}
+
 /// The number of arguments that a call gave, for calls that give the wrong number: an inherent `__callN` comes first.
-pub use crate::arity::WrongArity;
+pub use crate::arity::{Takes, TakesByName, WrongArity};
+
+/// One element if this executable's `main` carries `#[procession::main]`: the module that it stands in.
+#[linkme::distributed_slice]
+pub static AT_MAIN: [&'static str];
+
+/// Called at the top of a `main` under `#[procession::main]`: a worker serves here and does not come back.
+pub fn dispatch_main() {}

@@ -3,6 +3,7 @@
 extern crate self as procession;
 
 mod arity;
+mod call_site;
 mod codec;
 mod dispatch;
 mod error;
@@ -20,5 +21,5 @@ pub use error::{Error, Exit, RemoteError, Result, TaskError};
 pub use id::TaskId;
 pub use panic::RemotePanic;
 pub use pool::{Jobs, Pool};
-pub use procession_macros::{delayed, main, parallel, worker};
+pub use procession_macros::{main, worker};
 pub use task::Task;

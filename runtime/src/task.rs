@@ -124,6 +124,15 @@ impl Args {
         self.put_bytes(name, OsStr::as_bytes(value.as_os_str()));
     }
 
+    /// Appends arguments that were encoded apart.
+    pub fn append(&mut self, next: Self) {
+        match (&mut self.bytes, next.bytes) {
+            (Ok(bytes), Ok(next)) => bytes.extend_from_slice(&next),
+            (Ok(_), next @ Err(_)) => self.bytes = next,
+            (Err(_), _) => {}
+        }
+    }
+
     /// The task: a call of the function of `entry`, whose result is a `T`.
     pub fn task<T>(self, entry: &'static Entry) -> Task<T> {
         Task { call: Call { entry, args: self.bytes }, result: PhantomData }

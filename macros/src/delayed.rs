@@ -1,0 +1,169 @@
+//! `delayed!`: one call of a worker function, by position and by name, as a task.
+
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::{format_ident, quote, quote_spanned};
+use syn::{
+    Expr, Path, PathArguments,
+    parse::{Parse, ParseStream},
+    spanned::Spanned,
+};
+
+use crate::{
+    diag::{Diagnostics, in_expression},
+    path::{Crate, at},
+};
+
+/// `[$crate] call`: the tokens that the `macro_rules!` of the same name passes on.
+pub(crate) fn expand(input: TokenStream) -> TokenStream {
+    let (krate, input) = reached_by(input);
+    let parse = |input: ParseStream<'_>| {
+        if input.is_empty() {
+            return Err(
+                input.error(format_args!("`delayed!` takes a call of a `#[worker]` function: {DELAYED}"))
+            );
+        }
+        let expr: Expr = input.parse()?;
+        let call = Call::new(&expr, "delayed!", DELAYED)?;
+        if !input.is_empty() {
+            return Err(input.error(format_args!("`delayed!` takes one call: {DELAYED}")));
+        }
+        Ok(call)
+    };
+    match syn::parse::Parser::parse2(parse, input) {
+        Ok(call) => call.expand(&krate),
+        Err(error) => in_expression(&error),
+    }
+}
+
+const DELAYED: &str = "`delayed!(f(x))`";
+
+/// Takes the path of the crate off the front.
+pub(crate) fn reached_by(input: TokenStream) -> (Crate, TokenStream) {
+    let mut tokens = input.into_iter();
+    match tokens.next() {
+        Some(TokenTree::Group(path)) => (Crate::at(path.stream()), tokens.collect()),
+        _ => (Crate::by_name(), tokens.collect()),
+    }
+}
+
+/// `path::f(a, b, name = c)`.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// The function, without the arguments of its last segment.
+    function: Path,
+    /// `<u32>` of `f::<u32>(v)`.
+    turbofish: PathArguments,
+    by_position: Vec<Expr>,
+    by_name: Vec<(Ident, Expr)>,
+}
+
+impl Call {
+    /// The call that `expr` is; `place` and `example` are for the words that refuse anything else.
+    pub(crate) fn new(expr: &Expr, place: &str, example: &str) -> syn::Result<Self> {
+        let refuse = |expr: &Expr, why: &str| {
+            let message = format!("`{place}` takes a call of a `#[worker]` function: {example}{why}");
+            Err(syn::Error::new_spanned(expr, message))
+        };
+        let call = match peel(expr) {
+            Expr::Call(call) => call,
+            Expr::MethodCall(_) => {
+                return refuse(expr, "; a method is called by a worker that takes the value");
+            }
+            Expr::Path(_) => return refuse(expr, "; give the arguments here as well"),
+            Expr::Closure(_) => {
+                return refuse(
+                    expr,
+                    "; a closure cannot be found by another process: write a `#[worker]` function",
+                );
+            }
+            Expr::Macro(_) => return refuse(expr, "; a macro's expansion cannot be looked into"),
+            _ => return refuse(expr, ""),
+        };
+        let function = match peel(&call.func) {
+            Expr::Path(path) if path.qself.is_none() => path.path.clone(),
+            _ => return refuse(expr, ", by the function's name"),
+        };
+        let mut call = Self::of(function, call)?;
+        let last = call.function.segments.last_mut().expect("a path has a segment");
+        call.turbofish = std::mem::take(&mut last.arguments);
+        Ok(call)
+    }
+
+    fn of(function: Path, call: &syn::ExprCall) -> syn::Result<Self> {
+        let mut diag = Diagnostics::new();
+        let mut by_position = Vec::new();
+        let mut by_name: Vec<(Ident, Expr)> = Vec::new();
+        for arg in &call.args {
+            match arg {
+                Expr::Assign(assign) => match peel(&assign.left) {
+                    Expr::Path(path) if path.path.get_ident().is_some() => {
+                        let name = path.path.get_ident().expect("just asked").clone();
+                        if by_name.iter().any(|(given, _)| *given == name) {
+                            diag.refuse(&name, format_args!("`{name}` is given twice"));
+                        }
+                        by_name.push((name, (*assign.right).clone()));
+                    }
+                    left => diag.refuse(
+                        left,
+                        "an argument is given by the name of its parameter: `f(x, scale = 0.5)`",
+                    ),
+                },
+                arg if by_name.is_empty() => by_position.push(arg.clone()),
+                arg => diag.refuse(arg, "arguments without a name come before those with one"),
+            }
+        }
+        diag.finish()?;
+        Ok(Self { function, turbofish: PathArguments::None, by_position, by_name })
+    }
+
+    /// An expression: the task.
+    pub(crate) fn expand(&self, krate: &Crate) -> TokenStream {
+        let Self { function, turbofish, by_position, by_name } = self;
+        let private = krate.private();
+        let name = &function.segments.last().expect("a path has a segment").ident;
+        let span = at(name.span());
+        let turbofish = match turbofish {
+            PathArguments::AngleBracketed(list) => {
+                let args = &list.args;
+                quote!(::<#args>)
+            }
+            _ => quote!(),
+        };
+        let n = by_position.len();
+        let start = match by_name.is_empty() {
+            true => format_ident!("__call{}", n, span = span),
+            false => format_ident!("__with{}", n, span = span),
+        };
+        let task = quote_spanned!(span=> <#function>::#start #turbofish(#(#by_position),*));
+        let task = match by_name.is_empty() {
+            true => task,
+            false => {
+                let setters = by_name.iter().map(|(name, value)| {
+                    let span = value.span();
+                    quote_spanned!(span=> .#name(#value))
+                });
+                quote_spanned!(span=> #task #(#setters)* .__task())
+            }
+        };
+        quote_spanned! {Span::mixed_site()=>
+            {
+                use #private::WrongArity as _;
+                #task
+            }
+        }
+    }
+}
+
+impl Parse for Call {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        Self::new(&input.parse()?, "delayed!", DELAYED)
+    }
+}
+
+/// The expression inside the invisible groups of `macro_rules!`.
+pub(crate) fn peel(mut expr: &Expr) -> &Expr {
+    while let Expr::Group(group) = expr {
+        expr = &group.expr;
+    }
+    expr
+}

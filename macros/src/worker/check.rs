@@ -1,0 +1,263 @@
+//! Refusals: what cannot run in another process, on the user's own tokens, each with what to write instead.
+
+use quote::{ToTokens, quote};
+use syn::{
+    FnArg, GenericArgument, GenericParam, Lifetime, PathArguments, ReturnType, Type, TypePath, TypeReference,
+    visit::{self, Visit},
+};
+
+use super::{expand::ident_of, parse::Written};
+use crate::diag::Diagnostics;
+
+pub(super) fn check(written: &Written, diag: &mut Diagnostics) {
+    check_qualifiers(written, diag);
+    check_generics(written, diag);
+    for arg in &written.item.sig.inputs {
+        match arg {
+            FnArg::Receiver(receiver) => diag.refuse(
+                receiver,
+                "a worker stands outside of any `impl`: take the value as an ordinary parameter, `this: &Type`",
+            ),
+            FnArg::Typed(arg) => {
+                for attr in &arg.attrs {
+                    if attr.path().is_ident("cfg") || attr.path().is_ident("cfg_attr") {
+                        diag.refuse(attr, "a worker has one list of parameters: put `#[cfg]` on the function");
+                    }
+                }
+                Types { place: Place::Parameter, diag, depth: 0 }.visit_type(&arg.ty);
+            }
+        }
+    }
+    if let ReturnType::Type(_, ty) = &written.item.sig.output {
+        match &**ty {
+            Type::Never(never) => {
+                diag.refuse(never, "a worker sends its result back: return `()`, or leave this out")
+            }
+            ty => Types { place: Place::Result, diag, depth: 0 }.visit_type(ty),
+        }
+    }
+}
+
+fn check_qualifiers(written: &Written, diag: &mut Diagnostics) {
+    let sig = &written.item.sig;
+    if let Some(token) = &sig.constness {
+        diag.refuse(
+            token,
+            "a worker runs at run time: remove `const`, or write a plain `fn` that calls this one",
+        );
+    }
+    if let Some(token) = &sig.asyncness {
+        diag.refuse(
+            token,
+            "`async` workers are not there yet (they will need the feature `tokio`): \
+             write a plain `fn` that starts a runtime of its own and blocks on the future",
+        );
+    }
+    if let Some(token) = &sig.unsafety {
+        diag.refuse(
+            token,
+            "a worker is called by safe code: write a safe `fn` that sees to what this one asks for, and calls it",
+        );
+    }
+    if let Some(abi) = &sig.abi {
+        diag.refuse(abi, "a worker is an ordinary Rust function: write a plain `fn` that calls this one");
+    }
+    if let Some(variadic) = &sig.variadic {
+        diag.refuse(variadic, "a worker has a fixed number of parameters: take a `Vec` or a `&[T]`");
+    }
+}
+
+fn check_generics(written: &Written, diag: &mut Diagnostics) {
+    let generics = &written.item.sig.generics;
+    let listed: Vec<&GenericParam> =
+        generics.params.iter().filter(|param| !matches!(param, GenericParam::Lifetime(_))).collect();
+    let Some(instances) = &written.options.instances else {
+        for param in listed {
+            let name = ident_of(param);
+            match param {
+                GenericParam::Const(_) => diag.refuse(
+                    name,
+                    format_args!(
+                        "a worker must know `{name}`: list its values, `#[worker(instances(<1>, <2>))]`"
+                    ),
+                ),
+                _ => diag.refuse(
+                    name,
+                    format_args!(
+                        "a worker must know `{name}`: list the types that it stands for, \
+                         `#[worker(instances(<u32>, <String>))]`"
+                    ),
+                ),
+            }
+        }
+        return;
+    };
+    if listed.is_empty() {
+        diag.refuse(
+            &instances.keyword,
+            "this function has no type parameter: remove `instances`, or write `fn name<T>(…)`",
+        );
+        return;
+    }
+    if instances.list.is_empty() {
+        diag.refuse(&instances.keyword, "the list is empty: write `instances(<u32>, <String>)`");
+    }
+    let mut seen: Vec<String> = Vec::new();
+    for instance in &instances.list {
+        let (given, wanted) = (instance.args.len(), listed.len());
+        if given != wanted {
+            let names: Vec<String> = listed.iter().map(|param| ident_of(param).to_string()).collect();
+            diag.refuse(
+                instance,
+                format_args!(
+                    "an instance gives {wanted} of them, `<{}>`; this one gives {given}",
+                    names.join(", ")
+                ),
+            );
+        }
+        for arg in &instance.args {
+            if matches!(
+                arg,
+                GenericArgument::Lifetime(_) | GenericArgument::AssocType(_) | GenericArgument::Constraint(_)
+            ) {
+                diag.refuse(arg, "an instance lists types and constants only");
+            }
+        }
+        let words = instance.to_token_stream().to_string();
+        if seen.contains(&words) {
+            diag.refuse(instance, "this instance is listed twice");
+        }
+        seen.push(words);
+    }
+}
+
+/// Looks through the types of a signature.
+struct Types<'a> {
+    place: Place,
+    diag: &'a mut Diagnostics,
+    /// How many types deep: `&str` may be given a simpler answer than `Option<&str>`.
+    depth: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Parameter,
+    Result,
+}
+
+impl<'ast> Visit<'ast> for Types<'_> {
+    fn visit_type(&mut self, ty: &'ast Type) {
+        let words = match (ty, self.place) {
+            (Type::Ptr(_), _) => {
+                "an address means nothing in another process: pass the value that it points to"
+            }
+            (Type::BareFn(_), _) => {
+                "the address of a function means nothing in another process: pass an `enum` that names the choices"
+            }
+            (Type::ImplTrait(_), Place::Parameter) => {
+                "a worker must know its parameters' types: write a type parameter, `<T: Trait>`, and list the types \
+                 that it stands for, `#[worker(instances(<u32>, <String>))]`"
+            }
+            (Type::ImplTrait(_), Place::Result) => {
+                "the caller must know what to decode: return a named type (an iterator's items in a `Vec`)"
+            }
+            (Type::TraitObject(_), Place::Parameter) => {
+                "a worker must know what to decode: take a named type, or an `enum` of the types that there are"
+            }
+            (Type::TraitObject(object), Place::Result) => {
+                let words = object.to_token_stream().to_string();
+                match words.contains("Error") {
+                    true => {
+                        "this error cannot be decoded: return `procession::RemoteError`, which keeps the message and \
+                         the causes of any error, so that `?` works"
+                    }
+                    false => {
+                        "the caller must know what to decode: return a named type, or an `enum` of the types that \
+                         there are"
+                    }
+                }
+            }
+            (Type::Infer(_), _) => "a worker's types are written out",
+            _ => {
+                self.depth += 1;
+                visit::visit_type(self, ty);
+                self.depth -= 1;
+                return;
+            }
+        };
+        self.diag.refuse(ty, words);
+    }
+
+    fn visit_type_reference(&mut self, reference: &'ast TypeReference) {
+        let elem = reference.elem.to_token_stream();
+        match self.place {
+            Place::Parameter => {
+                if let Some(token) = &reference.mutability {
+                    let and = &reference.and_token;
+                    self.diag.refuse(
+                        quote!(#and #token),
+                        "a worker's argument is a copy in another process: take it by value, and return what has \
+                         changed",
+                    );
+                } else if let Some(lifetime) = &reference.lifetime
+                    && lifetime.ident == "static"
+                {
+                    self.diag.refuse(
+                        lifetime,
+                        "an argument lives as long as its call, in the worker's memory: remove `'static`, or take an \
+                         owned value",
+                    );
+                }
+                self.visit_type(&reference.elem);
+            }
+            Place::Result => {
+                let owned = match &*reference.elem {
+                    Type::Path(path) if path.path.is_ident("str") => "`String`".to_owned(),
+                    Type::Path(path)
+                        if path.path.segments.last().is_some_and(|last| last.ident == "Path") =>
+                    {
+                        "`PathBuf`".to_owned()
+                    }
+                    Type::Slice(slice) => format!("`Vec<{}>`", slice.elem.to_token_stream()),
+                    Type::Path(_) if self.depth <= 1 => format!("`{elem}`"),
+                    _ => "an owned type".to_owned(),
+                };
+                self.diag.refuse(
+                    reference,
+                    format_args!(
+                        "a result leaves the process in which it was made: return {owned}, not a reference"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn visit_lifetime(&mut self, lifetime: &'ast Lifetime) {
+        if self.place == Place::Result && lifetime.ident != "static" {
+            self.diag.refuse(
+                lifetime,
+                "a result leaves the process in which it was made: return an owned type, without a lifetime",
+            );
+        }
+    }
+
+    fn visit_type_path(&mut self, path: &'ast TypePath) {
+        let Some(last) = path.path.segments.last() else { return };
+        // It only marks types, and always crosses.
+        if last.ident == "PhantomData" {
+            return;
+        }
+        let is_rc = last.ident == "Rc" && matches!(last.arguments, PathArguments::AngleBracketed(_));
+        let is_weak = path.path.segments.len() >= 2
+            && last.ident == "Weak"
+            && path.path.segments.iter().rev().nth(1).is_some_and(|segment| segment.ident == "rc");
+        if is_rc || is_weak {
+            let head = &path.path.segments.last().expect("a path has a segment").ident;
+            self.diag.push(syn::Error::new(
+                head.span(),
+                format_args!("`{head}` counts its owners in one process: pass the value itself"),
+            ));
+        }
+        visit::visit_type_path(self, path);
+    }
+}

@@ -1,0 +1,85 @@
+//! After a refusal: the plain function, the errors, and a stand-in that takes any call, so that nothing else breaks.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{FnArg, GenericParam, ReturnType};
+
+use super::{
+    expand::{cfg, companion, ident_of, name},
+    model::Worker,
+};
+use crate::path::respan;
+
+/// As many arguments as [`WrongArity`](procession::__private::WrongArity) knows.
+const MOST_ARGUMENTS: usize = 12;
+
+pub(super) fn expand(worker: &Worker, error: &syn::Error) -> TokenStream {
+    let function = &worker.item;
+    let errors = error.to_compile_error();
+    let is_method = function.sig.inputs.iter().any(|arg| matches!(arg, FnArg::Receiver(_)));
+    if is_method {
+        // No struct can stand in an `impl`.
+        return quote!(#errors #function);
+    }
+    let companion = companion(worker);
+    let cfg = cfg(worker);
+    let name = name(worker);
+    let private = worker.krate.private();
+    let vis = respan(&function.vis);
+    let known = known_result(worker);
+    let calls = (0..=MOST_ARGUMENTS).map(|n| {
+        let call = format_ident!("__call{}", n, span = Span::mixed_site());
+        let types: Vec<_> = (0..n).map(|i| format_ident!("A{}", i, span = Span::mixed_site())).collect();
+        let (result, declared) = match &known {
+            Some(result) => (result.clone(), None),
+            None => (quote!(R), Some(quote!(R))),
+        };
+        quote_spanned! {Span::mixed_site()=>
+            #vis fn #call<#(#types,)* #declared>(#(_: #types),*) -> #private::Task<#result> {
+                ::core::unreachable!()
+            }
+        }
+    });
+    quote_spanned! {Span::mixed_site()=>
+        #errors
+        #function
+        #companion
+        #cfg
+        const _: () = {
+            impl #name { #(#calls)* }
+        };
+    }
+}
+
+/// The result's type, if it can be named in a signature of its own.
+fn known_result(worker: &Worker) -> Option<TokenStream> {
+    let sig = &worker.item.sig;
+    let generics: Vec<String> = sig
+        .generics
+        .params
+        .iter()
+        .filter(|param| !matches!(param, GenericParam::Lifetime(_)))
+        .map(|param| ident_of(param).to_string())
+        .collect();
+    match &sig.output {
+        ReturnType::Default => Some(quote!(())),
+        ReturnType::Type(_, ty) => {
+            let plain = !mentions(&ty.to_token_stream(), &|word| {
+                word == "&"
+                    || word == "'"
+                    || word == "impl"
+                    || word == "!"
+                    || word == "_"
+                    || generics.iter().any(|g| g == word)
+            });
+            plain.then(|| worker.result.clone())
+        }
+    }
+}
+
+fn mentions(tokens: &TokenStream, wanted: &dyn Fn(&str) -> bool) -> bool {
+    tokens.clone().into_iter().any(|token| match token {
+        proc_macro2::TokenTree::Group(group) => mentions(&group.stream(), wanted),
+        token => wanted(&token.to_string()),
+    })
+}

@@ -1,0 +1,153 @@
+//! Tokens to what was written: the attribute's options and the function.
+
+use proc_macro2::TokenStream;
+use syn::{
+    AngleBracketedGenericArguments, Ident, ItemFn, Path, Token,
+    ext::IdentExt,
+    parenthesized,
+    parse::{Parse, ParseStream, Parser},
+    punctuated::Punctuated,
+};
+
+use crate::diag::Diagnostics;
+
+/// A `#[worker]` function, as written.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) options: Options,
+    pub(super) item: ItemFn,
+}
+
+/// What stands in the attribute's parentheses.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    /// `crate = path`.
+    pub(super) krate: Option<Path>,
+    /// `instances(<u32>, <String>)`.
+    pub(super) instances: Option<Instances>,
+}
+
+/// `instances(<u32>, <String>)`.
+#[derive(Debug)]
+pub(super) struct Instances {
+    pub(super) keyword: Ident,
+    pub(super) list: Vec<AngleBracketedGenericArguments>,
+}
+
+impl Written {
+    pub(super) fn parse(
+        options: TokenStream,
+        item: TokenStream,
+        diag: &mut Diagnostics,
+    ) -> syn::Result<Self> {
+        let item = parse_fn(item)?;
+        let mut parsed = Options::default();
+        match Punctuated::<WorkerOption, Token![,]>::parse_terminated.parse2(options) {
+            Ok(list) => list.into_iter().for_each(|option| parsed.add(option, diag)),
+            Err(error) => diag.push(error),
+        }
+        Ok(Self { options: parsed, item })
+    }
+}
+
+fn parse_fn(item: TokenStream) -> syn::Result<ItemFn> {
+    if let Ok(item) = syn::parse2::<ItemFn>(item.clone()) {
+        return Ok(item);
+    }
+    let words = match syn::parse2::<syn::Item>(item.clone()) {
+        Ok(other) => {
+            let message =
+                "`#[worker]` goes on a function: write `#[worker] fn name(argument: Type) -> Result`";
+            return Err(syn::Error::new_spanned(first_line(&other), message));
+        }
+        Err(error) => error,
+    };
+    match syn::parse2::<syn::TraitItemFn>(item) {
+        Ok(method) => Err(syn::Error::new_spanned(
+            method.sig,
+            "`#[worker]` goes on a function with a body, outside of any trait",
+        )),
+        Err(_) => Err(words),
+    }
+}
+
+/// What to underline of an item: its keyword and name, not all its lines.
+fn first_line(item: &syn::Item) -> TokenStream {
+    use quote::quote;
+    match item {
+        syn::Item::Struct(i) => {
+            let (keyword, name) = (&i.struct_token, &i.ident);
+            quote!(#keyword #name)
+        }
+        syn::Item::Enum(i) => {
+            let (keyword, name) = (&i.enum_token, &i.ident);
+            quote!(#keyword #name)
+        }
+        syn::Item::Trait(i) => {
+            let (keyword, name) = (&i.trait_token, &i.ident);
+            quote!(#keyword #name)
+        }
+        syn::Item::Mod(i) => {
+            let (keyword, name) = (&i.mod_token, &i.ident);
+            quote!(#keyword #name)
+        }
+        syn::Item::Impl(i) => {
+            let (keyword, name) = (&i.impl_token, &i.self_ty);
+            quote!(#keyword #name)
+        }
+        other => quote!(#other),
+    }
+}
+
+enum WorkerOption {
+    Crate(Token![crate], Path),
+    Instances(Instances),
+    Unknown(Ident),
+}
+
+impl Parse for WorkerOption {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        if let Some(keyword) = input.parse::<Option<Token![crate]>>()? {
+            input.parse::<Token![=]>()?;
+            return Ok(Self::Crate(keyword, input.call(Path::parse_mod_style)?));
+        }
+        let keyword = input.call(Ident::parse_any)?;
+        if keyword == "instances" {
+            let content;
+            parenthesized!(content in input);
+            let list = content.parse_terminated(parse_instance, Token![,])?.into_iter().collect();
+            return Ok(Self::Instances(Instances { keyword, list }));
+        }
+        // The rest of an unknown option is skipped, so that the others are still looked at.
+        while !input.is_empty() && !input.peek(Token![,]) {
+            input.parse::<proc_macro2::TokenTree>()?;
+        }
+        Ok(Self::Unknown(keyword))
+    }
+}
+
+fn parse_instance(input: ParseStream<'_>) -> syn::Result<AngleBracketedGenericArguments> {
+    if !input.peek(Token![<]) {
+        return Err(input.error("each instance stands in angle brackets: `instances(<u32>, <String>)`"));
+    }
+    input.parse()
+}
+
+impl Options {
+    fn add(&mut self, option: WorkerOption, diag: &mut Diagnostics) {
+        match option {
+            WorkerOption::Crate(keyword, _) if self.krate.is_some() => diag.refuse(keyword, "`crate` is given twice"),
+            WorkerOption::Crate(_, path) => self.krate = Some(path),
+            WorkerOption::Instances(again) if self.instances.is_some() => {
+                diag.refuse(again.keyword, "`instances` is given twice: put them into one list");
+            }
+            WorkerOption::Instances(instances) => self.instances = Some(instances),
+            WorkerOption::Unknown(name) => diag.refuse(
+                &name,
+                format_args!(
+                    "`{name}` is no option of `#[worker]`: there are `instances(<u32>, <String>)` and `crate = path`"
+                ),
+            ),
+        }
+    }
+}
