@@ -61,7 +61,7 @@ fn main() -> procession::Result<()> {
             Err(error) => println!("{n:>4}  {:<13}  {}", format!("{end:?}"), cause(error)),
         }
 
-        let exit = result.as_ref().err().and_then(TaskError::exit);
+        let exit = result.as_ref().err().and_then(|error| error.exit());
         match (end, result) {
             (End::Return, result) => {
                 assert_eq!(result.as_ref().ok(), Some(&n), "a task that does nothing wrong succeeds")
