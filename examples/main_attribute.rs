@@ -1,0 +1,34 @@
+//! `#[procession::main]`: workers begin at the top of `main`, in a process whose constructors have all run, and never run its body.
+//!
+//! Without the attribute a worker begins before `main`, while other crates' constructors may yet have to run.
+#![expect(clippy::print_stdout, reason = "it is a command line program")]
+
+use std::{
+    process,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use procession::{parallel, worker};
+
+/// Whether the body of `main` has begun in this process.
+static BODY_HAS_BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// The process that asks itself, and its answer.
+#[worker]
+fn has_begun() -> (u32, bool) {
+    (process::id(), BODY_HAS_BEGUN.load(Relaxed))
+}
+
+#[procession::main]
+fn main() -> procession::Result<()> {
+    BODY_HAS_BEGUN.store(true, Relaxed);
+    println!("main's body runs in process {}", process::id());
+
+    let answers = parallel!(has_begun() for _ in 0..4)?;
+    for (pid, begun) in answers {
+        assert!(pid != process::id() && !begun);
+        println!("process {pid} ran a task, and never main's body");
+    }
+    assert_eq!(has_begun(), (process::id(), true));
+    Ok(())
+}
