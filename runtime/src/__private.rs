@@ -41,9 +41,17 @@ pub fn put_result<T: Returned>(output: &mut Output<'_>, result: &T) -> Result<()
 /// The number of arguments that a call gave, for calls that give the wrong number: an inherent `__callN` comes first.
 pub use crate::arity::{Instance, Takes, TakesByName, WrongArity, constant};
 
-/// One element if this executable's `main` carries `#[procession::main]`: the module that it stands in.
+/// The modules in which a `main` carries `#[procession::main]`. (The linker gathers nothing without size.)
 #[linkme::distributed_slice]
 pub static AT_MAIN: [&'static str];
+
+/// Whether this executable's workers are dispatched at the top of its `main`.
+///
+/// A `main` that is not at the root of its crate is none: merged doc tests have such, each in a module of its own.
+#[must_use]
+pub fn waits_for_main() -> bool {
+    AT_MAIN.iter().any(|module| !module.contains("::"))
+}
 
 /// Called at the top of a `main` under `#[procession::main]`: a worker serves here and does not come back.
 pub fn dispatch_main() {}
