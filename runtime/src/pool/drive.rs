@@ -145,8 +145,12 @@ impl Driver {
         let result = change(&mut desk.scheduler, &self.workers, now);
         desk.scheduler.dispatch(&self.workers, now);
         self.check_alarm(&desk);
-        desk.call_watchers();
+        let called = desk.call_watchers();
         let after = desk.scheduler.after();
+        if desk.taken && (called || !after.wakes.is_empty()) {
+            // Whoever is to be woken may be the one that drives, and sleeps in the poller.
+            self.bell.ring();
+        }
         drop(desk);
         after.run();
         result
@@ -306,12 +310,9 @@ impl Exchange for Driver {
             self.disarm();
             drop(desk);
             let seat = Seat(self);
-            loop {
-                let desk = self.turn(self.lock(), &mut events, Until::Then(deadline));
-                drop(desk);
-                if ready() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                    break;
-                }
+            // What came while the seat was somebody else's has been seen to, and nobody will tell of it again: look before sleeping.
+            while !ready() && deadline.is_none_or(|deadline| deadline > Instant::now()) {
+                drop(self.turn(self.lock(), &mut events, Until::Then(deadline)));
             }
             drop(seat);
         }
