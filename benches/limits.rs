@@ -10,7 +10,9 @@ use std::{
 };
 
 use procession::{Pool, Result, delayed, worker};
-use procession_benches::{BareChild, act_as_bare_child, bare_start, cpu_ticks, median, repeat, resident_kib, time};
+use procession_benches::{
+    BareChild, act_as_bare_child, bare_start, cpu_ticks, median, repeat, resident_kib, time,
+};
 
 #[worker]
 fn add_one(n: u64) -> u64 {
@@ -127,7 +129,10 @@ fn flat(size: &Size) -> Result<String> {
     assert_eq!(sizes.len(), 10);
     let (first, last) = (sizes[0], sizes[9]);
     assert!(last < first + (8 << 10), "memory grew from {first} to {last} KiB");
-    Ok(format!("{first} KiB after a tenth, {last} KiB at the end, {:.2} M tasks/s", millions(size.flat_tasks, took)))
+    Ok(format!(
+        "{first} KiB after a tenth, {last} KiB at the end, {:.2} M tasks/s",
+        millions(size.flat_tasks, took)
+    ))
 }
 
 fn round_trip(size: &Size) -> Result<String> {

@@ -55,12 +55,14 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    fn call_watchers(&mut self) {
-        if !self.watching.is_empty()
-            && (self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers())
-        {
+    /// Wakes those that wait for the pool to be at rest, if it is; returns whether there were any.
+    fn call_watchers(&mut self) -> bool {
+        let at_rest = self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers();
+        let due = !self.watching.is_empty() && at_rest;
+        if due {
             self.watching.drain(..).for_each(|thread| thread.unpark());
         }
+        due
     }
 }
 
