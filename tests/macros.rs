@@ -174,7 +174,9 @@ fn a_default_is_evaluated_only_when_it_is_needed() {
 }
 
 #[worker(instances(<u32>, <String>))]
-fn largest<T: Ord + Clone + serde::Serialize + serde::de::DeserializeOwned + 'static>(v: Vec<T>) -> Option<T> {
+fn largest<T: Ord + Clone + serde::Serialize + serde::de::DeserializeOwned + 'static>(
+    v: Vec<T>,
+) -> Option<T> {
     v.into_iter().max()
 }
 

@@ -3,6 +3,7 @@
 pub use std::{path::Path, vec::Vec};
 
 pub use linkme;
+pub use serde::Serialize;
 
 /// What `delayed!` and `parallel!` hand their tokens to.
 pub use procession_macros::{delayed, parallel};
@@ -38,7 +39,7 @@ pub fn put_result<T: Returned>(output: &mut Output<'_>, result: &T) -> Result<()
 }
 
 /// The number of arguments that a call gave, for calls that give the wrong number: an inherent `__callN` comes first.
-pub use crate::arity::{Takes, TakesByName, WrongArity};
+pub use crate::arity::{Instance, Takes, TakesByName, WrongArity, constant};
 
 /// One element if this executable's `main` carries `#[procession::main]`: the module that it stands in.
 #[linkme::distributed_slice]
