@@ -3,6 +3,7 @@
 pub use std::{path::Path, vec::Vec};
 
 pub use linkme;
+pub use serde::Serialize;
 
 /// What `delayed!` and `parallel!` hand their tokens to.
 pub use procession_macros::{delayed, parallel};
@@ -38,7 +39,7 @@ pub fn put_result<T: Returned>(output: &mut Output<'_>, result: &T) -> Result<()
 }
 
 /// The number of arguments that a call gave, for calls that give the wrong number: an inherent `__callN` comes first.
-pub use crate::arity::{Takes, TakesByName, WrongArity};
+pub use crate::arity::{Instance, Takes, TakesByName, WrongArity, constant};
 
 /// The way in at the top of `main`, for `#[procession::main]`.
 pub use crate::worker::{AT_MAIN, dispatch_main};

@@ -4,7 +4,7 @@
 //! [`WrongArity`] is found, whose condition nothing meets: what the user reads is that condition's message. Calls with
 //! arguments by name begin with `__withN`, and meet the same.
 
-use crate::task::Task;
+use crate::{registry::Entry, task::Task};
 
 /// That a function can be called with so many arguments.
 #[diagnostic::on_unimplemented(
@@ -67,3 +67,28 @@ wrong_arity! {
 }
 
 impl<T: ?Sized> WrongArity for T {}
+
+/// That a generic function has an instance for these types.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no instance for `{Types}`",
+    label = "`{Types}` is not among the instances",
+    note = "add it to the list at the function: `#[worker(instances(<{Types}>, ...))]`"
+)]
+pub trait Instance<Types> {
+    /// The instance's entry.
+    fn entry() -> &'static Entry;
+}
+
+/// Constants among an instance's types: `constant::usize<3>`.
+#[expect(non_camel_case_types, reason = "they are named as the constants' types are, which errors show")]
+pub mod constant {
+    macro_rules! constants {
+        ($($name:ident)*) => {$(
+            #[doc(hidden)]
+            #[derive(Debug)]
+            pub enum $name<const VALUE: core::primitive::$name> {}
+        )*};
+    }
+
+    constants!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize bool char);
+}

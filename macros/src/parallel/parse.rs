@@ -10,7 +10,7 @@
 //!
 //! The expressions of clauses are those of an ordinary `for` and `if`: no bare struct literals.
 
-use proc_macro2::Ident;
+use proc_macro2::{Ident, Span};
 use syn::{
     Expr, Pat, Token,
     ext::IdentExt,
@@ -129,7 +129,8 @@ fn known() -> String {
 
 fn parse_calls(input: ParseStream<'_>) -> syn::Result<Calls> {
     if input.is_empty() {
-        return Err(input.error(format_args!("`parallel!` takes calls of `#[worker]` functions: {EXAMPLE}")));
+        let message = format_args!("`parallel!` takes calls of `#[worker]` functions: {EXAMPLE}");
+        return Err(syn::Error::new(Span::call_site(), message));
     }
     let first: Expr = input.parse()?;
     if input.peek(Token![for]) {

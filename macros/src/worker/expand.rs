@@ -1,8 +1,11 @@
 //! The code of a worker function: the function as it is, the hidden struct of its name, its entry and its calls.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{GenericParam, Type};
+use syn::{
+    GenericParam, Lifetime, Type,
+    visit_mut::{self, VisitMut},
+};
 
 use super::model::{Instance, Param, Travels, Worker, elided};
 use crate::path::{at, plain, respan};
@@ -50,152 +53,127 @@ pub(super) fn name(worker: &Worker) -> Ident {
     name
 }
 
-/// A function without instances: one entry, and calls that encode by themselves.
+/// A function without instances: one entry.
 fn single(worker: &Worker) -> TokenStream {
     let entry = entry(worker, &plain(&worker.item.sig.ident), &quote!());
-    let private = worker.krate.private();
-    let defaults = worker.params.iter().enumerate().filter_map(|(i, param)| {
-        let default = default_fn(worker, i, param)?;
-        Some(quote!(#default))
-    });
-    let code = Code {
+    let calls = Code {
         worker,
         entry: quote_spanned!(Span::mixed_site()=> &__PROCESSION_ENTRY),
-        put: Box::new(|_, param, args| put(&private, param, &param.binding, args)),
-        default: Box::new(|i, args| {
-            let default = default_name(i);
-            quote_spanned!(Span::mixed_site()=> #default(#args);)
-        }),
         generics: Vec::new(),
+        arguments: quote!(),
         bounds: quote!(),
-    };
-    let calls = code.calls();
-    quote!(#entry #(#defaults)* #calls)
+    }
+    .expand();
+    quote!(#entry #calls)
 }
 
-/// A generic function: a trait that its listed instances implement, an entry for each, and calls that go by the trait.
+/// A generic function: an entry for each instance, which calls find by a trait that the listed instances implement.
 fn generic(worker: &Worker, instances: &[Instance]) -> TokenStream {
     let private = worker.krate.private();
     let f = name(worker);
-    let words = plain(&worker.item.sig.ident);
-    let generics: Vec<&GenericParam> = worker.listed().collect();
-    let idents: Vec<&Ident> = generics.iter().map(|param| ident_of(param)).collect();
-    let declared: Vec<TokenStream> = generics.iter().map(|param| respan(without_default(param))).collect();
-    let bounds = type_bounds(worker);
-
-    let message = {
-        let these: Vec<String> = idents.iter().map(|ident| format!("{{{ident}}}")).collect();
-        format!("`{words}` has no instance for `<{}>`", these.join(", "))
+    let instances = instances.iter().map(|instance| implementation(worker, instance));
+    let list = list(worker);
+    let idents = worker.listed().map(|param| respan(ident_of(param)));
+    let (bounds, encoded) = (type_bounds(worker), encoded_bounds(worker));
+    let code = Code {
+        worker,
+        entry: quote_spanned!(Span::mixed_site()=> <#f as #private::Instance<#list>>::entry()),
+        generics: worker.listed().map(|param| respan(bare(param))).collect(),
+        arguments: quote!(#(#idents),*),
+        bounds: quote_spanned!(Span::mixed_site()=> #f: #private::Instance<#list>, #bounds #(#encoded,)*),
     };
-    let listed: Vec<String> = instances.iter().map(|instance| format!("`{}`", instance.name)).collect();
-    let note = format!(
-        "its instances are {}; add yours to the list: `#[worker(instances(..., <Type>))]`",
-        listed.join(", ").replace('{', "{{").replace('}', "}}")
-    );
-    let put_name = |i: usize| format_ident!("__put{}", i, span = Span::mixed_site());
-    let lifetimes = worker.lifetimes();
-    let put_signatures: Vec<TokenStream> = worker
-        .params
-        .iter()
-        .enumerate()
-        .map(|(i, param)| {
-            let (name, binding, ty) = (put_name(i), &param.binding, param.signature_type());
-            quote_spanned!(Span::mixed_site()=>
-                fn #name<#lifetimes>(args: &mut #private::Args, #binding: #ty))
-        })
-        .collect();
-    let default_signatures: Vec<TokenStream> = worker
-        .params
-        .iter()
-        .enumerate()
-        .filter(|(_, param)| param.default.is_some())
-        .map(|(i, _)| {
-            let name = default_name(i);
-            quote_spanned!(Span::mixed_site()=> fn #name(args: &mut #private::Args))
-        })
-        .collect();
+    let calls = code.expand();
+    quote!(#(#instances)* #calls)
+}
 
-    let implementations = instances.iter().map(|instance| {
-        let alias = |i: usize| format_ident!("__Procession{}", i, span = Span::mixed_site());
-        // The user's words are read outside of the block in which the parameters' names mean them.
-        let outer = generics.iter().zip(&instance.args).enumerate().map(|(i, (param, arg))| {
-            let (alias, arg) = (alias(i), respan(arg));
+/// The entry of one instance, in a block in which the function's parameters are names of what they stand for.
+fn implementation(worker: &Worker, instance: &Instance) -> TokenStream {
+    let private = worker.krate.private();
+    let f = name(worker);
+    let list = list(worker);
+    let alias = |i: usize| format_ident!("__PROCESSION{}", i, span = Span::mixed_site());
+    // The user's words are read outside of the block in which the parameters' names have that meaning.
+    let outer = worker.listed().zip(&instance.args).enumerate().map(|(i, (param, arg))| {
+        let (alias, arg) = (alias(i), respan(arg));
+        match param {
+            GenericParam::Const(param) => {
+                let ty = respan(&param.ty);
+                quote_spanned!(Span::mixed_site()=> const #alias: #ty = { #arg };)
+            }
+            _ => quote_spanned!(Span::mixed_site()=> type #alias = #arg;),
+        }
+    });
+    let inner = worker.listed().enumerate().map(|(i, param)| {
+        let (name, alias) = (respan(ident_of(param)), alias(i));
+        match param {
+            GenericParam::Const(param) => {
+                let ty = respan(&param.ty);
+                quote_spanned!(Span::mixed_site()=> const #name: #ty = #alias;)
+            }
+            _ => quote_spanned!(Span::mixed_site()=> type #name = #alias;),
+        }
+    });
+    let idents = worker.listed().map(|param| respan(ident_of(param)));
+    let words = format!("{}::{}", plain(&worker.item.sig.ident), instance.name);
+    let entry = entry(worker, &words, &quote!(::<#(#idents),*>));
+    quote_spanned! {Span::mixed_site()=>
+        const _: () = {
+            #(#outer)*
+            const _: () = {
+                #(#inner)*
+                #entry
+                impl #private::Instance<#list> for #f {
+                    fn entry() -> &'static #private::Entry {
+                        &__PROCESSION_ENTRY
+                    }
+                }
+            };
+        };
+    }
+}
+
+/// The function's parameters as one type: `T`, or `(T, constant::usize<N>)`.
+fn list(worker: &Worker) -> TokenStream {
+    let private = worker.krate.private();
+    let types: Vec<TokenStream> = worker
+        .listed()
+        .map(|param| {
+            let ident = respan(ident_of(param));
             match param {
                 GenericParam::Const(param) => {
                     let ty = respan(&param.ty);
-                    quote_spanned!(Span::mixed_site()=> const #alias: #ty = { #arg };)
+                    quote_spanned!(Span::mixed_site()=> #private::constant::#ty<#ident>)
                 }
-                _ => quote_spanned!(Span::mixed_site()=> type #alias = #arg;),
+                _ => ident,
             }
-        });
-        let inner = generics.iter().enumerate().map(|(i, param)| {
-            let alias = alias(i);
-            match param {
-                GenericParam::Const(param) => {
-                    let (name, ty) = (respan(&param.ident), respan(&param.ty));
-                    quote_spanned!(Span::mixed_site()=> const #name: #ty = #alias;)
-                }
-                param => {
-                    let name = respan(ident_of(param));
-                    quote_spanned!(Span::mixed_site()=> type #name = #alias;)
-                }
-            }
-        });
-        let arguments = idents.iter().map(|ident| respan(ident));
-        let arguments = quote!(<#(#arguments),*>);
-        let entry = entry(worker, &format!("{words}::{}", instance.name), &quote!(::#arguments));
-        let puts = worker.params.iter().zip(&put_signatures).map(|(param, signature)| {
-            let args = Ident::new("args", Span::mixed_site());
-            let put = put(&private, param, &param.binding, &quote!(#args));
-            quote!(#signature { #put })
-        });
-        let defaults = worker.params.iter().enumerate().filter_map(|(i, param)| default_fn(worker, i, param));
-        quote_spanned! {Span::mixed_site()=>
-            const _: () = {
-                #(#outer)*
-                const _: () = {
-                    #(#inner)*
-                    #entry
-                    impl __ProcessionInstance #arguments for #f {
-                        fn __entry() -> &'static #private::Entry {
-                            &__PROCESSION_ENTRY
-                        }
-                        #(#puts)*
-                        #(#defaults)*
-                    }
-                };
-            };
-        }
-    });
-
-    let own = idents.iter().map(|ident| respan(ident));
-    let instance = quote_spanned!(Span::mixed_site()=> <#f as __ProcessionInstance<#(#own),*>>);
-    let own = idents.iter().map(|ident| respan(ident));
-    let code = Code {
-        worker,
-        entry: quote_spanned!(Span::mixed_site()=> #instance::__entry()),
-        put: Box::new(|i, param, args| {
-            let (put, binding) = (put_name(i), &param.binding);
-            quote_spanned!(Span::mixed_site()=> #instance::#put(#args, #binding);)
-        }),
-        default: Box::new(|i, args| {
-            let default = default_name(i);
-            quote_spanned!(Span::mixed_site()=> #instance::#default(#args);)
-        }),
-        generics: declared.clone(),
-        bounds: quote_spanned!(Span::mixed_site()=> #f: __ProcessionInstance<#(#own),*>, #bounds),
-    };
-    let calls = code.calls();
-    quote_spanned! {Span::mixed_site()=>
-        #[diagnostic::on_unimplemented(message = #message, label = "not among the instances", note = #note)]
-        pub trait __ProcessionInstance<#(#declared),*> where #bounds {
-            fn __entry() -> &'static #private::Entry;
-            #(#put_signatures;)*
-            #(#default_signatures;)*
-        }
-        #(#implementations)*
-        #calls
+        })
+        .collect();
+    match &types[..] {
+        [one] => one.clone(),
+        _ => quote!((#(#types),*)),
     }
+}
+
+/// That what the parameters encode can be encoded, for those whose types name a parameter of the function.
+fn encoded_bounds(worker: &Worker) -> Vec<TokenStream> {
+    let private = worker.krate.private();
+    let idents: Vec<&Ident> = worker.listed().map(ident_of).collect();
+    let mut bounds = Vec::new();
+    for param in &worker.params {
+        let ty = match &param.travels {
+            Travels::Value => param.ty.to_token_stream(),
+            Travels::Lent(ty) => ty.to_token_stream(),
+            Travels::Slice(elem) => quote!([#elem]),
+            _ => continue,
+        };
+        if !names_one_of(&ty, &idents) {
+            continue;
+        }
+        let (lifetimes, ty) = for_all(syn::parse_quote!(#ty));
+        let ty = respan(ty);
+        bounds.push(quote_spanned!(param.span()=> for<#(#lifetimes),*> #ty: #private::Serialize));
+    }
+    bounds
 }
 
 /// The static entry of the function, and what it runs. `instance` is the turbofish of the function.
@@ -272,9 +250,9 @@ fn take(private: &TokenStream, param: &Param) -> TokenStream {
     quote_spanned!(span=> let #binding = #value;)
 }
 
-/// `args.put("n", &n);`: `value` has the parameter's type.
-fn put(private: &TokenStream, param: &Param, value: &Ident, args: &TokenStream) -> TokenStream {
-    let (name, span) = (&param.name, param.span());
+/// `args.put("n", &n);`
+fn put(private: &TokenStream, param: &Param, args: &TokenStream) -> TokenStream {
+    let (name, value, span) = (&param.name, &param.binding, param.span());
     let (put, value) = match &param.travels {
         Travels::Value => match borrowed(&param.ty) {
             Some(elem) => (typed_put(&respan(elem)), quote!(#value)),
@@ -309,48 +287,32 @@ fn default_name(i: usize) -> Ident {
     format_ident!("__procession_default{}", i, span = Span::mixed_site())
 }
 
-/// The function that encodes a parameter's default, which stands in the expansion once.
-fn default_fn(worker: &Worker, i: usize, param: &Param) -> Option<TokenStream> {
-    let expr = &param.default.as_ref()?.expr;
-    let private = worker.krate.private();
-    let name = default_name(i);
-    let args = Ident::new("args", Span::mixed_site());
-    let (binding, ty, span) = (&param.binding, respan(elided(&param.ty)), param.span());
-    let put = put(&private, param, binding, &quote!(#args));
-    Some(quote_spanned! {span=>
-        fn #name(#args: &mut #private::Args) {
-            let #binding: #ty = #expr;
-            #put
-        }
-    })
-}
-
 /// The parts in which calls of plain and of generic functions differ.
 struct Code<'a> {
     worker: &'a Worker,
     /// `&'static Entry`.
     entry: TokenStream,
-    /// Encodes the argument that its parameter's binding holds.
-    put: Box<dyn Fn(usize, &Param, &TokenStream) -> TokenStream + 'a>,
-    /// Encodes the default of the parameter at this place.
-    default: Box<dyn Fn(usize, &TokenStream) -> TokenStream + 'a>,
     /// The type and const parameters, declared.
     generics: Vec<TokenStream>,
+    /// Their names.
+    arguments: TokenStream,
     /// What is asked of them.
     bounds: TokenStream,
 }
 
 impl Code<'_> {
     /// `__callN`, for each number of arguments that a call may give, and what calls by name need.
-    fn calls(&self) -> TokenStream {
-        let Self { worker, .. } = self;
+    fn expand(&self) -> TokenStream {
+        let worker = self.worker;
         let private = worker.krate.private();
         let f = name(worker);
         let calls: Vec<Vec<bool>> = worker.positional();
         let by_position = calls.iter().map(|given| self.call(given));
         let numbers = calls.iter().map(|given| count(given));
-        let by_name = worker.params.iter().any(|param| param.default.is_some()).then(|| self.by_name(&calls));
+        let by_name = (worker.required() < worker.params.len()).then(|| self.by_name(&calls));
+        let defaults = worker.params.iter().enumerate().filter_map(|(i, param)| self.default(i, param));
         quote_spanned! {Span::mixed_site()=>
+            #(#defaults)*
             impl #f { #(#by_position)* }
             #(impl #private::Takes<#numbers> for #f {})*
             #by_name
@@ -375,6 +337,27 @@ impl Code<'_> {
         self.worker.params.iter().enumerate().filter(|(i, _)| given[*i])
     }
 
+    /// The function that encodes a parameter's default, which stands in the expansion once.
+    fn default(&self, i: usize, param: &Param) -> Option<TokenStream> {
+        let expr = &param.default.as_ref()?.expr;
+        let private = self.worker.krate.private();
+        let (name, binding, ty) = (default_name(i), &param.binding, respan(elided(&param.ty)));
+        let (generics, bounds) = (&self.generics, &self.bounds);
+        let put = put(&private, param, &quote_spanned!(Span::mixed_site()=> args));
+        Some(quote_spanned! {param.span()=>
+            fn #name<#(#generics),*>(args: &mut #private::Args) where #bounds {
+                let #binding: #ty = #expr;
+                #put
+            }
+        })
+    }
+
+    /// Encodes the default of the parameter at this place.
+    fn put_default(&self, i: usize, args: &TokenStream) -> TokenStream {
+        let (default, arguments) = (default_name(i), &self.arguments);
+        quote_spanned!(Span::mixed_site()=> #default::<#arguments>(#args);)
+    }
+
     fn call(&self, given: &[bool]) -> TokenStream {
         let private = self.worker.krate.private();
         let result = &self.worker.result;
@@ -383,8 +366,8 @@ impl Code<'_> {
         let entry = &self.entry;
         let args = quote_spanned!(Span::mixed_site()=> &mut args);
         let puts = self.worker.params.iter().enumerate().map(|(i, param)| match given[i] {
-            true => (self.put)(i, param, &args),
-            false => (self.default)(i, &args),
+            true => put(&private, param, &args),
+            false => self.put_default(i, &args),
         });
         let mutable = (!self.worker.params.is_empty()).then(|| quote!(mut));
         quote_spanned! {Span::mixed_site()=>
@@ -402,7 +385,7 @@ impl Code<'_> {
         let private = worker.krate.private();
         let f = name(worker);
         let (generics, bounds, result, entry) = (&self.generics, &self.bounds, &worker.result, &self.entry);
-        let idents: Vec<TokenStream> = worker.listed().map(|param| respan(ident_of(param))).collect();
+        let idents = &self.arguments;
         let comma = (!generics.is_empty()).then(|| quote!(,));
         // It is named in the error for a name that no parameter has.
         let builder =
@@ -416,9 +399,9 @@ impl Code<'_> {
         let starts = calls.iter().filter(|given| given.contains(&false)).map(|given| {
             let n = count(given);
             let with = format_ident!("__with{}", n, span = Span::mixed_site());
-            let head = self.head(&with, given, &quote!(#builder<#n #comma #(#idents),*>));
+            let head = self.head(&with, given, &quote!(#builder<#n #comma #idents>));
             let puts = self.given(given).map(|(i, param)| {
-                let put = (self.put)(i, param, &slot);
+                let put = put(&private, param, &slot);
                 quote_spanned! {Span::mixed_site()=>
                     let slot = slots[#i].insert(#private::Args::new());
                     #put
@@ -432,7 +415,7 @@ impl Code<'_> {
                     let (lifetimes, binding, ty) =
                         (worker.lifetimes(), &param.binding, param.signature_type());
                     let vis = respan(&worker.item.vis);
-                    let put = (self.put)(i, param, &slot);
+                    let put = put(&private, param, &slot);
                     Some(quote_spanned! {Span::mixed_site()=>
                         #[must_use]
                         #vis fn #setter<#lifetimes>(mut self, #binding: #ty) -> Self {
@@ -450,7 +433,7 @@ impl Code<'_> {
                         #builder { slots, types: ::core::marker::PhantomData }
                     }
                 }
-                impl<#(#generics),*> #builder<#n #comma #(#idents),*> where #bounds {
+                impl<#(#generics),*> #builder<#n #comma #idents> where #bounds {
                     #(#setters)*
                 }
                 impl #private::TakesByName<#n> for #f {}
@@ -458,7 +441,7 @@ impl Code<'_> {
         });
         let fills = worker.params.iter().enumerate().map(|(i, param)| {
             let missing = match param.default {
-                Some(_) => (self.default)(i, &quote_spanned!(Span::mixed_site()=> &mut args)),
+                Some(_) => self.put_default(i, &quote_spanned!(Span::mixed_site()=> &mut args)),
                 None => quote!(),
             };
             quote_spanned! {Span::mixed_site()=>
@@ -474,7 +457,7 @@ impl Code<'_> {
                 slots: [::core::option::Option<#private::Args>; #slots],
                 types: ::core::marker::PhantomData<fn() -> (#(#types,)*)>,
             }
-            impl<const __GIVEN: ::core::primitive::usize #comma #(#generics),*> #builder<__GIVEN #comma #(#idents),*>
+            impl<const __GIVEN: ::core::primitive::usize #comma #(#generics),*> #builder<__GIVEN #comma #idents>
             where #bounds
             {
                 #vis fn __task(self) -> #private::Task<#result> {
@@ -501,7 +484,8 @@ pub(super) fn ident_of(param: &GenericParam) -> &Ident {
     }
 }
 
-fn without_default(param: &GenericParam) -> TokenStream {
+/// The parameter's declaration where no lifetime is declared, and none has a default.
+fn bare(param: &GenericParam) -> TokenStream {
     let mut param = param.clone();
     match &mut param {
         GenericParam::Type(param) => {
@@ -518,17 +502,56 @@ fn without_default(param: &GenericParam) -> TokenStream {
 fn type_bounds(worker: &Worker) -> TokenStream {
     let predicates = worker.item.sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let predicates = predicates.filter(|predicate| !names_a_lifetime(predicate)).map(respan);
-    quote!(#(#predicates),*)
+    quote!(#(#predicates,)*)
 }
 
 fn names_a_lifetime(tokens: &impl ToTokens) -> bool {
     let mut tokens = tokens.to_token_stream().into_iter().peekable();
     while let Some(token) = tokens.next() {
-        let is_tick = matches!(&token, proc_macro2::TokenTree::Punct(punct) if punct.as_char() == '\'');
-        if is_tick && matches!(tokens.peek(), Some(proc_macro2::TokenTree::Ident(ident)) if ident != "static")
-        {
+        let is_tick = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '\'');
+        if is_tick && matches!(tokens.peek(), Some(TokenTree::Ident(ident)) if ident != "static") {
             return true;
         }
     }
     false
+}
+
+fn names_one_of(tokens: &TokenStream, names: &[&Ident]) -> bool {
+    tokens.clone().into_iter().any(|token| match token {
+        TokenTree::Group(group) => names_one_of(&group.stream(), names),
+        TokenTree::Ident(ident) => names.contains(&&ident),
+        _ => false,
+    })
+}
+
+/// The type with every lifetime but `'static` made a parameter: what `for<…>` declares, and the type.
+fn for_all(mut ty: Type) -> (Vec<Lifetime>, Type) {
+    struct Name(Vec<Lifetime>);
+    impl Name {
+        fn next(&mut self) -> Lifetime {
+            let name = format!("'procession{}", self.0.len());
+            self.0.push(Lifetime::new(&name, Span::mixed_site()));
+            self.0.last().expect("just pushed").clone()
+        }
+    }
+    impl VisitMut for Name {
+        fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
+            if lifetime.ident != "static" {
+                *lifetime = self.next();
+            }
+        }
+
+        fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
+            if reference.lifetime.is_none() {
+                reference.lifetime = Some(self.next());
+            } else {
+                visit_mut::visit_type_reference_mut(self, reference);
+                return;
+            }
+            self.visit_type_mut(&mut reference.elem);
+        }
+    }
+    let mut name = Name(Vec::new());
+    name.visit_type_mut(&mut ty);
+    (name.0, ty)
 }

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{FnArg, GenericParam, ReturnType};
+use syn::{FnArg, ReturnType, Type};
 
 use super::{
     expand::{cfg, companion, ident_of, name},
@@ -30,12 +30,19 @@ pub(super) fn expand(worker: &Worker, error: &syn::Error) -> TokenStream {
     let calls = (0..=MOST_ARGUMENTS).map(|n| {
         let call = format_ident!("__call{}", n, span = Span::mixed_site());
         let types: Vec<_> = (0..n).map(|i| format_ident!("A{}", i, span = Span::mixed_site())).collect();
+        // The parameters' own types help inference, in a call with as many arguments.
+        let own = |i: usize| {
+            let param = worker.params.get(i).filter(|_| n == worker.params.len())?;
+            stands_alone(worker, &param.ty, &["&"]).then(|| param.signature_type())
+        };
+        let params = types.iter().enumerate().map(|(i, any)| own(i).unwrap_or_else(|| quote!(#any)));
+        let types = types.iter().enumerate().filter(|(i, _)| own(*i).is_none()).map(|(_, any)| any);
         let (result, declared) = match &known {
             Some(result) => (result.clone(), None),
             None => (quote!(R), Some(quote!(R))),
         };
         quote_spanned! {Span::mixed_site()=>
-            #vis fn #call<#(#types,)* #declared>(#(_: #types),*) -> #private::Task<#result> {
+            #vis fn #call<#(#types,)* #declared>(#(_: #params),*) -> #private::Task<#result> {
                 ::core::unreachable!()
             }
         }
@@ -53,28 +60,19 @@ pub(super) fn expand(worker: &Worker, error: &syn::Error) -> TokenStream {
 
 /// The result's type, if it can be named in a signature of its own.
 fn known_result(worker: &Worker) -> Option<TokenStream> {
-    let sig = &worker.item.sig;
-    let generics: Vec<String> = sig
-        .generics
-        .params
-        .iter()
-        .filter(|param| !matches!(param, GenericParam::Lifetime(_)))
-        .map(|param| ident_of(param).to_string())
-        .collect();
-    match &sig.output {
+    match &worker.item.sig.output {
         ReturnType::Default => Some(quote!(())),
-        ReturnType::Type(_, ty) => {
-            let plain = !mentions(&ty.to_token_stream(), &|word| {
-                word == "&"
-                    || word == "'"
-                    || word == "impl"
-                    || word == "!"
-                    || word == "_"
-                    || generics.iter().any(|g| g == word)
-            });
-            plain.then(|| worker.result.clone())
-        }
+        ReturnType::Type(_, ty) => stands_alone(worker, ty, &[]).then(|| worker.result.clone()),
     }
+}
+
+/// Whether the type names nothing that only the function's own signature has; `allowed` lets some signs pass.
+fn stands_alone(worker: &Worker, ty: &Type, allowed: &[&str]) -> bool {
+    let generics: Vec<String> = worker.listed().map(|param| ident_of(param).to_string()).collect();
+    !mentions(&ty.to_token_stream(), &|word| {
+        let strange = matches!(word, "&" | "'" | "impl" | "!" | "_") && !allowed.contains(&word);
+        strange || generics.iter().any(|generic| generic == word)
+    })
 }
 
 fn mentions(tokens: &TokenStream, wanted: &dyn Fn(&str) -> bool) -> bool {

@@ -1,0 +1,28 @@
+//! Types that do not cross: the errors land on the types.
+#![allow(unused)]
+use procession::worker;
+use std::sync::Mutex;
+
+struct Opaque;
+
+#[worker]
+fn takes(a: u32, b: Vec<Opaque>) {}
+
+#[worker]
+fn lent(b: &Opaque) {}
+
+#[worker]
+fn gives() -> Option<Opaque> {
+    None
+}
+
+#[worker]
+fn locked() -> std::sync::MutexGuard<'static, u8> {
+    static LOCK: Mutex<u8> = Mutex::new(0);
+    LOCK.lock().unwrap()
+}
+
+#[worker]
+fn wrong_default(#[default("x")] n: u32) {}
+
+fn main() {}
