@@ -89,10 +89,10 @@ fn a_panic_tells_what_and_where() {
         let panic = error.panic().unwrap();
         assert_eq!(panic.message(), "index out of bounds: the len is 1 but the index is 2");
         assert!(panic.file().ends_with("integration/panic.rs"), "{}", panic.file());
-        assert_eq!((panic.line(), panic.column()), (LINE, 5));
+        assert_eq!((panic.line(), panic.column()), (LINE, 6));
         let words = error.to_string();
         assert!(words.starts_with("a task of `integration::panic::third` panicked in worker 0 (pid "), "{words}");
-        assert!(words.ends_with(&format!("integration/panic.rs:{LINE}:5")), "{words}");
+        assert!(words.ends_with(&format!("integration/panic.rs:{LINE}:6")), "{words}");
     });
 }
 
