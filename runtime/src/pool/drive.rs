@@ -225,7 +225,8 @@ impl Driver {
 
     fn run_background(&self) {
         let mut events = Vec::new();
-        loop {
+        // Looked at after every turn: the turn may have silenced the bell that was rung for it.
+        while !self.stopping.load(Ordering::Acquire) {
             let timeout = {
                 let mut desk = self.lock();
                 desk.background_alarm = if desk.taken { None } else { desk.scheduler.deadline() };
