@@ -55,12 +55,14 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    fn call_watchers(&mut self) {
-        if !self.watching.is_empty()
-            && (self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers())
-        {
+    /// Wakes whoever waits for the pool to be empty, if it is. Returns whether there was anybody.
+    fn call_watchers(&mut self) -> bool {
+        let call = !self.watching.is_empty()
+            && (self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers());
+        if call {
             self.watching.drain(..).for_each(|thread| thread.unpark());
         }
+        call
     }
 }
 
@@ -145,8 +147,12 @@ impl Driver {
         let result = change(&mut desk.scheduler, &self.workers, now);
         desk.scheduler.dispatch(&self.workers, now);
         self.check_alarm(&desk);
-        desk.call_watchers();
+        let called = desk.call_watchers();
         let after = desk.scheduler.after();
+        if desk.taken && (called || !after.wakes.is_empty()) {
+            // Whoever has the seat may be meant, and sleeps at the poller, where an unpark does not reach it.
+            self.bell.ring();
+        }
         drop(desk);
         after.run();
         result
@@ -307,12 +313,10 @@ impl Exchange for Driver {
             self.disarm();
             drop(desk);
             let seat = Seat(self);
-            loop {
+            // Asked once more with the seat taken: the one who had it last may have brought the result since.
+            while !ready() && deadline.is_none_or(|deadline| deadline > Instant::now()) {
                 let desk = self.turn(self.lock(), &mut events, Until::Then(deadline));
                 drop(desk);
-                if ready() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                    break;
-                }
             }
             drop(seat);
         }
