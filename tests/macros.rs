@@ -181,6 +181,7 @@ fn largest<T: Ord + Clone + serde::Serialize + serde::de::DeserializeOwned + 'st
 }
 
 #[worker(instances(<u8, 2>, <String, 3>))]
+#[expect(clippy::multiple_bound_locations, reason = "both places are what is tested")]
 fn first_of<T: Clone + serde::Serialize + serde::de::DeserializeOwned + 'static, const N: usize>(
     items: &[T],
     #[default(N)] index: usize,
@@ -208,6 +209,7 @@ fn instances_have_constants_and_defaults() {
 }
 
 #[worker]
+#[expect(clippy::ptr_arg, reason = "it is what is tested")]
 fn path_back(p: &Path, q: PathBuf, r: &PathBuf) -> Vec<Vec<u8>> {
     [p, &q, r].map(|p| p.as_os_str().as_bytes().to_vec()).to_vec()
 }
@@ -220,6 +222,7 @@ fn paths_travel_with_any_bytes() {
 }
 
 #[worker]
+#[expect(clippy::ptr_arg, reason = "it is what is tested")]
 fn bytes_back(a: &[u8], b: Vec<u8>, c: &Vec<u8>) -> Vec<u8> {
     [a, &b, c].concat()
 }
@@ -232,6 +235,7 @@ fn bytes_travel_whichever_way_they_are_taken() {
 }
 
 #[worker]
+#[expect(clippy::too_many_arguments, reason = "one of each kind")]
 fn borrowed<'a>(
     s: &'a str,
     maybe: Option<&str>,
@@ -318,4 +322,67 @@ fn macros_of_the_users_own_may_declare_and_call() {
         };
     }
     assert_eq!(all!(negate, [1, 2]).unwrap(), [-1, -2]);
+}
+
+#[worker]
+fn n(n: u32) -> u32 {
+    n
+}
+
+#[worker]
+fn output(input: u32, output: u32, args: u32, #[default(4)] slot: u32, #[default(5)] slots: u32) -> [u32; 5] {
+    [input, output, args, slot, slots]
+}
+
+#[test]
+fn names_of_the_expansion_hide_none_of_the_functions() {
+    assert_eq!(delayed!(n(7)).call().unwrap(), 7);
+    assert_eq!(delayed!(output(1, 2, 3)).call().unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(delayed!(output(1, 2, 3, slots = 6)).call().unwrap(), [1, 2, 3, 4, 6]);
+}
+
+mod shapes {
+    /// A type of the same name as the function's parameter, which stands for other types.
+    pub(crate) struct T;
+
+    #[procession::worker(instances(<u8>, <String>))]
+    #[expect(clippy::multiple_bound_locations, reason = "both places are what is tested")]
+    pub(crate) fn named<'a, T: PartialEq + 'a>(
+        all: &'a [(T, &'a str)],
+        one: &T,
+        rest: Option<&str>,
+        #[default(0)] from: usize,
+    ) -> String
+    where
+        T: Clone,
+    {
+        let _ = super::shapes::T;
+        let found = all[from..].iter().filter(|(t, _)| t == one).map(|(_, name)| *name);
+        found.chain(rest).collect()
+    }
+}
+
+#[test]
+fn instances_may_lend_what_their_parameters_stand_for() {
+    let words = ["a", "b", "a"].map(String::from);
+    let all: Vec<(String, &str)> = words.iter().cloned().zip(["x", "y", "z"]).collect();
+    let found = parallel!(shapes::named(&all, word, Some("!")) for word in &words).unwrap();
+    assert_eq!(found, ["xz!", "y!", "xz!"]);
+    assert_eq!(delayed!(shapes::named(&all, &words[0], None, from = 1)).call().unwrap(), "z");
+}
+
+#[test]
+fn a_task_knows_its_function_by_its_path() {
+    assert_eq!(delayed!(collatz(1)).function(), "macros::collatz");
+    assert!(format!("{:?}", delayed!(pair(1, 2))).contains("args_len_bytes: 2"));
+}
+
+#[test]
+fn an_outer_return_and_an_outer_question_mark_leave_the_loops() {
+    fn outer(input: Result<Vec<u32>, std::num::ParseIntError>) -> Result<usize, procession::RemoteError> {
+        let pairs = parallel!(pair(n, n) for n in input?).map_err(procession::RemoteError::from)?;
+        Ok(pairs.len())
+    }
+    assert_eq!(outer(Ok(vec![1, 2])).unwrap(), 2);
+    assert_eq!(outer("x".parse().map(|n| vec![n])).unwrap_err().to_string(), "invalid digit found in string");
 }

@@ -2,11 +2,7 @@
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
-use syn::{
-    Expr, Path, PathArguments,
-    parse::{Parse, ParseStream},
-    spanned::Spanned,
-};
+use syn::{Expr, Path, PathArguments, parse::ParseStream, spanned::Spanned};
 
 use crate::{
     diag::{Diagnostics, in_expression},
@@ -18,9 +14,8 @@ pub(crate) fn expand(input: TokenStream) -> TokenStream {
     let (krate, input) = reached_by(input);
     let parse = |input: ParseStream<'_>| {
         if input.is_empty() {
-            return Err(
-                input.error(format_args!("`delayed!` takes a call of a `#[worker]` function: {DELAYED}"))
-            );
+            let message = format_args!("`delayed!` takes a call of a `#[worker]` function: {DELAYED}");
+            return Err(syn::Error::new(Span::call_site(), message));
         }
         let expr: Expr = input.parse()?;
         let call = Call::new(&expr, "delayed!", DELAYED)?;
@@ -151,12 +146,6 @@ impl Call {
                 #task
             }
         }
-    }
-}
-
-impl Parse for Call {
-    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        Self::new(&input.parse()?, "delayed!", DELAYED)
     }
 }
 

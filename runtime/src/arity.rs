@@ -26,6 +26,7 @@ pub trait TakesByName<const N: usize> {}
 macro_rules! wrong_arity {
     ($($call:ident $with:ident $n:literal: $($arg:ident)*;)*) => {
         /// Stands in for `__callN` and `__withN` where a function has none of its own.
+        #[expect(clippy::too_many_arguments, reason = "a call gives as many as it gives")]
         pub trait WrongArity {$(
             #[doc(hidden)]
             fn $call<$($arg,)* R>($(_: $arg),*) -> Task<R>

@@ -24,6 +24,8 @@ pub(super) fn expand(worker: &Worker) -> TokenStream {
         #companion
         #cfg
         #(#lints)*
+        // Clippy looks at the user's types again, here where nobody can change them.
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         const _: () = { #code };
     }
 }
@@ -36,6 +38,7 @@ pub(super) fn companion(worker: &Worker) -> TokenStream {
     quote_spanned! {Span::mixed_site()=>
         #cfg
         #[doc(hidden)]
+        #[non_exhaustive]
         #vis struct #name {}
     }
 }
@@ -184,9 +187,9 @@ fn entry(worker: &Worker, words: &str, instance: &TokenStream) -> TokenStream {
     let here = worker.item.sig.ident.span();
     let file = quote_spanned!(here=> ::core::file!());
     let line = quote_spanned!(here=> ::core::line!());
-    let takes = worker.params.iter().map(|param| take(&private, param));
-    let arguments = worker.params.iter().map(|param| {
-        let binding = &param.binding;
+    let takes = worker.params.iter().enumerate().map(|(i, param)| take(&private, i, param));
+    let arguments = worker.params.iter().enumerate().map(|(i, param)| {
+        let binding = argument(i);
         match param.travels {
             Travels::Value | Travels::ByteVec | Travels::PathBuf | Travels::Bytes | Travels::Path => {
                 quote!(#binding)
@@ -196,7 +199,7 @@ fn entry(worker: &Worker, words: &str, instance: &TokenStream) -> TokenStream {
             }
         }
     });
-    let input = Ident::new("input", Span::mixed_site());
+    let input = Ident::new("__input", Span::mixed_site());
     let input = if worker.params.is_empty() { quote!(#input) } else { quote!(mut #input) };
     let result = &worker.result;
     let deprecated = worker.item.attrs.iter().any(|attr| attr.path().is_ident("deprecated"));
@@ -214,19 +217,24 @@ fn entry(worker: &Worker, words: &str, instance: &TokenStream) -> TokenStream {
         #deprecated
         fn __procession_run(
             #input: #private::Input<'_>,
-            mut output: #private::Output<'_>,
+            mut __output: #private::Output<'_>,
         ) -> ::core::result::Result<(), #private::Fault> {
             #(#takes)*
-            #private::Input::finish(input)?;
-            #private::put_result::<#result>(&mut output, &#f #instance(#(#arguments),*))
+            #private::Input::finish(__input)?;
+            #private::put_result::<#result>(&mut __output, &#f #instance(#(#arguments),*))
         }
     }
 }
 
-/// `let n: u64 = …`, from the encoded arguments.
-fn take(private: &TokenStream, param: &Param) -> TokenStream {
-    let (binding, name, span) = (&param.binding, &param.name, param.span());
-    let input = Ident::new("input", Span::mixed_site());
+/// What an argument is called where the function is: no name that the function itself could have.
+fn argument(i: usize) -> Ident {
+    format_ident!("__argument{}", i, span = Span::mixed_site())
+}
+
+/// `let __argument0 = …`, from the encoded arguments.
+fn take(private: &TokenStream, i: usize, param: &Param) -> TokenStream {
+    let (binding, name, span) = (argument(i), &param.name, param.span());
+    let input = Ident::new("__input", Span::mixed_site());
     let take = |ty: &Type| {
         let ty = respan(elided(ty));
         quote_spanned!(span=> #private::Input::take::<#ty>(&mut #input, #name)?)
@@ -343,9 +351,9 @@ impl Code<'_> {
         let private = self.worker.krate.private();
         let (name, binding, ty) = (default_name(i), &param.binding, respan(elided(&param.ty)));
         let (generics, bounds) = (&self.generics, &self.bounds);
-        let put = put(&private, param, &quote_spanned!(Span::mixed_site()=> args));
+        let put = put(&private, param, &quote_spanned!(Span::mixed_site()=> __args));
         Some(quote_spanned! {param.span()=>
-            fn #name<#(#generics),*>(args: &mut #private::Args) where #bounds {
+            fn #name<#(#generics),*>(__args: &mut #private::Args) where #bounds {
                 let #binding: #ty = #expr;
                 #put
             }
@@ -364,7 +372,7 @@ impl Code<'_> {
         let name = format_ident!("__call{}", count(given), span = Span::mixed_site());
         let head = self.head(&name, given, &quote!(#private::Task<#result>));
         let entry = &self.entry;
-        let args = quote_spanned!(Span::mixed_site()=> &mut args);
+        let args = quote_spanned!(Span::mixed_site()=> &mut __args);
         let puts = self.worker.params.iter().enumerate().map(|(i, param)| match given[i] {
             true => put(&private, param, &args),
             false => self.put_default(i, &args),
@@ -372,9 +380,9 @@ impl Code<'_> {
         let mutable = (!self.worker.params.is_empty()).then(|| quote!(mut));
         quote_spanned! {Span::mixed_site()=>
             #head {
-                let #mutable args = #private::Args::new();
+                let #mutable __args = #private::Args::new();
                 #(#puts)*
-                #private::Args::task::<#result>(args, #entry)
+                #private::Args::task::<#result>(__args, #entry)
             }
         }
     }
@@ -395,7 +403,7 @@ impl Code<'_> {
             let ident = respan(ident_of(param));
             quote!(#ident)
         });
-        let slot = quote_spanned!(Span::mixed_site()=> slot);
+        let slot = quote_spanned!(Span::mixed_site()=> __slot);
         let starts = calls.iter().filter(|given| given.contains(&false)).map(|given| {
             let n = count(given);
             let with = format_ident!("__with{}", n, span = Span::mixed_site());
@@ -403,7 +411,7 @@ impl Code<'_> {
             let puts = self.given(given).map(|(i, param)| {
                 let put = put(&private, param, &slot);
                 quote_spanned! {Span::mixed_site()=>
-                    let slot = slots[#i].insert(#private::Args::new());
+                    let __slot = __slots[#i].insert(#private::Args::new());
                     #put
                 }
             });
@@ -419,7 +427,7 @@ impl Code<'_> {
                     Some(quote_spanned! {Span::mixed_site()=>
                         #[must_use]
                         #vis fn #setter<#lifetimes>(mut self, #binding: #ty) -> Self {
-                            let slot = self.slots[#i].insert(#private::Args::new());
+                            let __slot = self.slots[#i].insert(#private::Args::new());
                             #put
                             self
                         }
@@ -428,9 +436,9 @@ impl Code<'_> {
             quote_spanned! {Span::mixed_site()=>
                 impl #f {
                     #head {
-                        let mut slots = [const { ::core::option::Option::None }; #slots];
+                        let mut __slots = [const { ::core::option::Option::None }; #slots];
                         #(#puts)*
-                        #builder { slots, types: ::core::marker::PhantomData }
+                        #builder { slots: __slots, types: ::core::marker::PhantomData }
                     }
                 }
                 impl<#(#generics),*> #builder<#n #comma #idents> where #bounds {
@@ -441,12 +449,12 @@ impl Code<'_> {
         });
         let fills = worker.params.iter().enumerate().map(|(i, param)| {
             let missing = match param.default {
-                Some(_) => self.put_default(i, &quote_spanned!(Span::mixed_site()=> &mut args)),
+                Some(_) => self.put_default(i, &quote_spanned!(Span::mixed_site()=> &mut __args)),
                 None => quote!(),
             };
             quote_spanned! {Span::mixed_site()=>
-                match slots[#i].take() {
-                    ::core::option::Option::Some(slot) => #private::Args::append(&mut args, slot),
+                match __slots[#i].take() {
+                    ::core::option::Option::Some(__slot) => #private::Args::append(&mut __args, __slot),
                     ::core::option::Option::None => { #missing }
                 }
             }
@@ -461,10 +469,10 @@ impl Code<'_> {
             where #bounds
             {
                 #vis fn __task(self) -> #private::Task<#result> {
-                    let Self { mut slots, .. } = self;
-                    let mut args = #private::Args::new();
+                    let Self { slots: mut __slots, .. } = self;
+                    let mut __args = #private::Args::new();
                     #(#fills)*
-                    #private::Args::task::<#result>(args, #entry)
+                    #private::Args::task::<#result>(__args, #entry)
                 }
             }
             #(#starts)*

@@ -270,3 +270,82 @@ fn spaceless(tokens: &impl ToTokens) -> String {
     let words = tokens.to_token_stream().to_string();
     words.replace(" ,", ",").replace("< ", "<").replace(" <", "<").replace(" >", ">").replace(" :: ", "::")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(item: TokenStream) -> Worker {
+        let mut diag = Diagnostics::new();
+        let written = Written::parse(TokenStream::new(), item, &mut diag).unwrap();
+        let worker = Worker::new(written, &mut diag);
+        diag.finish().unwrap();
+        worker
+    }
+
+    #[test]
+    fn each_type_travels_its_own_way() {
+        let check = |ty: Type, wanted: &str| {
+            let travels = format!("{:?}", Travels::of(&ty));
+            assert!(travels.starts_with(wanted), "{} travels as {travels}", quote!(#ty));
+        };
+        check(parse_quote!(u32), "Value");
+        check(parse_quote!(&str), "Value");
+        check(parse_quote!(&'a (str)), "Value");
+        check(parse_quote!(Option<&[u8]>), "Value");
+        check(parse_quote!(Vec<u8>), "ByteVec");
+        check(parse_quote!(std::vec::Vec<u8>), "ByteVec");
+        check(parse_quote!(Vec<u16>), "Value");
+        check(parse_quote!(&[u8]), "Bytes");
+        check(parse_quote!(&[u16]), "Slice");
+        check(parse_quote!(&[u8; 4]), "Lent");
+        check(parse_quote!(&Vec<u8>), "LentByteVec");
+        check(parse_quote!(PathBuf), "PathBuf");
+        check(parse_quote!(&std::path::Path), "Path");
+        check(parse_quote!(&PathBuf), "LentPathBuf");
+        check(parse_quote!(&Path<u8>), "Lent");
+        check(parse_quote!(&&str), "Lent");
+    }
+
+    #[test]
+    fn calls_by_position_leave_out_defaults_from_the_end_or_all_of_them() {
+        let check = |item: TokenStream, wanted: &[&[bool]]| assert_eq!(worker(item).positional(), wanted);
+        check(
+            quote!(
+                fn f() {}
+            ),
+            &[&[]],
+        );
+        check(
+            quote!(
+                fn f(a: u8, b: u8) {}
+            ),
+            &[&[true, true]],
+        );
+        check(
+            quote!(
+                fn f(a: u8, #[default(1)] b: u8) {}
+            ),
+            &[&[true, false], &[true, true]],
+        );
+        check(
+            quote!(
+                fn f(#[default(1)] a: u8, #[default(1)] b: u8) {}
+            ),
+            &[&[false, false], &[true, false], &[true, true]],
+        );
+        check(
+            quote!(
+                fn f(#[default(1)] a: u8, b: u8, #[default(1)] c: u8) {}
+            ),
+            &[&[false, true, false], &[true, true, true]],
+        );
+    }
+
+    #[test]
+    fn the_function_keeps_everything_but_our_attributes() {
+        let before = "#[inline] pub(crate) fn f(#[default(1)] #[allow(unused)] a: u8) -> u8 { a }";
+        let after: ItemFn = syn::parse_str(&before.replace("#[default(1)]", "")).unwrap();
+        assert_eq!(worker(before.parse().unwrap()).item, after);
+    }
+}

@@ -4,8 +4,12 @@
 //! is there. Others who wait meanwhile are parked, and one of them is given the seat when it falls vacant. With nobody waiting, a
 //! thread in the background sees to what the workers say (handles that are awaited as futures, deaths, deadlines): its own poller
 //! holds the workers' poller, armed only while the seat is vacant, so that it sleeps while others drive.
+//!
+//! Who leaves the seat will often be back at once, with the next call. So the seat is *warm* for [`WARM`]: only then does the
+//! background arm its poller, and a caller that is back in time finds it as it was.
 
 use std::{
+    os::fd::AsFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -30,13 +34,20 @@ const BELL: u64 = u64::MAX;
 /// The workers' poller among what the background thread waits for.
 const WORKERS: u64 = 0;
 
+/// The background's own bell.
+const BACKGROUND_BELL: u64 = 1;
+/// A seat that was left is kept for a caller's return so long.
+const WARM: Duration = Duration::from_millis(1);
+
 pub(super) struct Driver {
     desk: Mutex<Desk>,
     /// Polls the workers and the bell.
     workers: Poller,
-    /// Polls `workers`, for the background thread.
-    background: Poller,
+    /// Wakes whoever drives.
     bell: Bell,
+    /// Polls `workers` and its own bell, for the background thread.
+    background: Poller,
+    background_bell: Bell,
     stopping: AtomicBool,
 }
 
@@ -49,20 +60,25 @@ pub(super) struct Desk {
     parked: Vec<Thread>,
     /// Threads that wait for the pool to have nothing left to do, or no workers.
     watching: Vec<Thread>,
-    /// When whoever sleeps now will wake by itself; `None`: not before something happens.
+    /// When whoever drives will wake by itself; `None`: not before something happens.
     alarm: Option<Instant>,
+    /// The same for the background thread.
     background_alarm: Option<Instant>,
+    /// Until when the vacant seat is kept warm.
+    warm: Option<Instant>,
+    /// The background poller reports what the workers say.
+    armed: bool,
 }
 
 impl Desk {
-    /// Wakes whoever waits for the pool to be empty, if it is. Returns whether there was anybody.
+    /// Wakes those that wait for the pool to be at rest, if it is; returns whether there were any.
     fn call_watchers(&mut self) -> bool {
-        let call = !self.watching.is_empty()
-            && (self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers());
-        if call {
+        let at_rest = self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers();
+        let due = !self.watching.is_empty() && at_rest;
+        if due {
             self.watching.drain(..).for_each(|thread| thread.unpark());
         }
-        call
+        due
     }
 }
 
@@ -77,16 +93,19 @@ impl Driver {
                 watching: Vec::new(),
                 alarm: None,
                 background_alarm: None,
+                warm: None,
+                armed: true,
             }),
             workers: Poller::new().map_err(failed)?,
             background: Poller::new().map_err(failed)?,
             bell: Bell::new().map_err(failed)?,
+            background_bell: Bell::new().map_err(failed)?,
             stopping: AtomicBool::new(false),
         };
-        use std::os::fd::AsFd;
         driver.workers.add(driver.bell.as_fd(), BELL).map_err(failed)?;
         driver.background.add_disarmed(driver.workers.as_fd(), WORKERS).map_err(failed)?;
-        driver.arm();
+        driver.background.add(driver.background_bell.as_fd(), BACKGROUND_BELL).map_err(failed)?;
+        driver.background.arm(driver.workers.as_fd(), WORKERS);
         Ok(Arc::new(driver))
     }
 
@@ -103,7 +122,7 @@ impl Driver {
     /// Ends the background thread.
     pub(super) fn stop_background(&self, thread: JoinHandle<()>) {
         self.stopping.store(true, Ordering::Release);
-        self.bell.ring();
+        self.background_bell.ring();
         // It runs no code of users but their loggers; one that panics has said so.
         let _ = thread.join();
     }
@@ -130,14 +149,15 @@ impl Driver {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn arm(&self) {
-        use std::os::fd::AsFd;
-        self.background.arm(self.workers.as_fd(), WORKERS);
-    }
-
-    fn disarm(&self) {
-        use std::os::fd::AsFd;
-        self.background.disarm(self.workers.as_fd(), WORKERS);
+    fn set_armed(&self, desk: &mut Desk, armed: bool) {
+        if desk.armed != armed {
+            desk.armed = armed;
+            if armed {
+                self.background.arm(self.workers.as_fd(), WORKERS);
+            } else {
+                self.background.disarm(self.workers.as_fd(), WORKERS);
+            }
+        }
     }
 
     /// Changes something, and sees to what follows from it.
@@ -150,7 +170,7 @@ impl Driver {
         let called = desk.call_watchers();
         let after = desk.scheduler.after();
         if desk.taken && (called || !after.wakes.is_empty()) {
-            // Whoever has the seat may be meant, and sleeps at the poller, where an unpark does not reach it.
+            // Whoever is to be woken may be the one that drives, and sleeps in the poller.
             self.bell.ring();
         }
         drop(desk);
@@ -165,10 +185,13 @@ impl Driver {
 
     /// Whoever sleeps must wake earlier if something is due earlier.
     fn check_alarm(&self, desk: &Desk) {
-        let due = desk.scheduler.deadline();
-        let alarm = if desk.taken { desk.alarm } else { desk.background_alarm };
+        let (due, alarm, bell) = if desk.taken {
+            (desk.scheduler.deadline(), desk.alarm, &self.bell)
+        } else {
+            (earlier(desk.scheduler.deadline(), desk.warm), desk.background_alarm, &self.background_bell)
+        };
         if due.is_some_and(|due| alarm.is_none_or(|alarm| due < alarm)) {
-            self.bell.ring();
+            bell.ring();
         }
     }
 
@@ -218,13 +241,18 @@ impl Driver {
         }
     }
 
-    /// Leaves the seat to another thread that waits, or to the background.
-    fn hand_over(&self, desk: &mut Desk) {
+    /// Leaves the seat: to another thread that waits, or warm, to whoever comes next.
+    fn leave_seat(&self, desk: &mut Desk) {
         desk.taken = false;
+        self.offer_seat(desk);
+    }
+
+    /// Sees to it that a vacant seat is not forgotten.
+    fn offer_seat(&self, desk: &mut Desk) {
         if let Some(thread) = desk.parked.pop() {
             thread.unpark();
-        } else {
-            self.arm();
+        } else if !desk.armed {
+            desk.warm = Some(Instant::now() + WARM);
             self.check_alarm(desk);
         }
     }
@@ -235,23 +263,44 @@ impl Driver {
         while !self.stopping.load(Ordering::Acquire) {
             let timeout = {
                 let mut desk = self.lock();
-                desk.background_alarm = if desk.taken { None } else { desk.scheduler.deadline() };
-                desk.background_alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
+                let due = if desk.taken { None } else { earlier(desk.scheduler.deadline(), desk.warm) };
+                desk.background_alarm = due;
+                due.map(|alarm| alarm.saturating_duration_since(Instant::now()))
             };
             let _ = self.background.wait(&mut events, timeout);
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
             let mut desk = self.lock();
-            if !desk.taken {
-                desk.taken = true;
-                drop(desk);
-                let seat = Seat(self);
-                let desk = self.turn(self.lock(), &mut events, Until::Now);
-                drop(desk);
-                drop(seat);
+            for event in &events {
+                match event.key {
+                    BACKGROUND_BELL => self.background_bell.silence(),
+                    // It reports once.
+                    _ => desk.armed = false,
+                }
             }
+            if desk.taken || desk.warm.is_some_and(|warm| warm > Instant::now()) {
+                continue;
+            }
+            desk.warm = None;
+            desk.taken = true;
+            drop(desk);
+            let seat = Background(self);
+            drop(self.turn(self.lock(), &mut events, Until::Now));
+            drop(seat);
         }
+    }
+}
+
+/// The background thread has the seat; it gives it back without keeping it warm, also when a user's logger panics.
+struct Background<'a>(&'a Driver);
+
+impl Drop for Background<'_> {
+    fn drop(&mut self) {
+        let driver = self.0;
+        let mut desk = driver.lock();
+        driver.set_armed(&mut desk, true);
+        driver.leave_seat(&mut desk);
     }
 }
 
@@ -274,7 +323,7 @@ struct Seat<'a>(&'a Driver);
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let driver = self.0;
-        driver.hand_over(&mut driver.lock());
+        driver.leave_seat(&mut driver.lock());
     }
 }
 
@@ -285,9 +334,9 @@ impl Exchange for Driver {
             let is_ready = ready();
             let mut desk = self.lock();
             if is_ready || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                if !desk.taken && !desk.parked.is_empty() {
+                if !desk.taken {
                     // The seat may have been left to this thread, which has no use for it any more.
-                    self.hand_over(&mut desk);
+                    self.offer_seat(&mut desk);
                 }
                 return is_ready;
             }
@@ -301,22 +350,17 @@ impl Exchange for Driver {
                     }
                     None => std::thread::park(),
                 }
-                let mut desk = self.lock();
-                desk.parked.retain(|thread| thread.id() != me.id());
-                if !desk.taken {
-                    // Nobody may come between: whoever left the seat to this thread has not armed the background.
-                    self.arm();
-                }
+                self.lock().parked.retain(|thread| thread.id() != me.id());
                 continue;
             }
             desk.taken = true;
-            self.disarm();
+            desk.warm = None;
+            self.set_armed(&mut desk, false);
             drop(desk);
             let seat = Seat(self);
-            // Asked once more with the seat taken: the one who had it last may have brought the result since.
+            // What came while the seat was somebody else's has been seen to, and nobody will tell of it again: look before sleeping.
             while !ready() && deadline.is_none_or(|deadline| deadline > Instant::now()) {
-                let desk = self.turn(self.lock(), &mut events, Until::Then(deadline));
-                drop(desk);
+                drop(self.turn(self.lock(), &mut events, Until::Then(deadline)));
             }
             drop(seat);
         }

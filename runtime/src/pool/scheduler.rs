@@ -6,7 +6,7 @@
 //! a queue. What lies ready in a worker and has not begun can be had back: an idle worker, with nothing queued, gets it.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -46,7 +46,7 @@ const MOST_FAILED_STARTS: u32 = 5;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
 
 /// The name of a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LaneId {
     /// One call.
     Call(u64),
@@ -96,7 +96,7 @@ struct Lane {
     /// Nanoseconds a task, smoothed; `None` before the first result.
     pace: Option<f64>,
     /// Tasks in flight at each worker.
-    at: HashMap<WorkerId, usize>,
+    at: BTreeMap<WorkerId, usize>,
     /// The caller may add more.
     open: bool,
 }
@@ -166,18 +166,18 @@ pub(super) struct Scheduler {
 
 /// All of the scheduler but the workers: what can be changed while one of them is being read.
 struct Book {
-    lanes: HashMap<LaneId, Lane>,
+    lanes: BTreeMap<LaneId, Lane>,
     /// Lanes with something queued, in the order of their turns.
     turns: VecDeque<LaneId>,
     queued: usize,
     /// Tasks that have no outcome yet.
     unfinished: usize,
     /// Tasks bound to one worker each.
-    pinned: HashMap<WorkerId, VecDeque<Queued>>,
+    pinned: BTreeMap<WorkerId, VecDeque<Queued>>,
     /// When each worker last gave a sign of life while it had work.
-    progress: HashMap<WorkerId, Instant>,
+    progress: BTreeMap<WorkerId, Instant>,
     /// Workers whose initializer runs.
-    initializing: HashSet<WorkerId>,
+    initializing: BTreeSet<WorkerId>,
     /// Why the pool takes no more tasks.
     broken: Option<TaskErrorKind>,
 }
@@ -195,13 +195,13 @@ impl Scheduler {
             workers: Vec::new(),
             target: 0,
             book: Book {
-                lanes: HashMap::new(),
+                lanes: BTreeMap::new(),
                 turns: VecDeque::new(),
                 queued: 0,
                 unfinished: 0,
-                pinned: HashMap::new(),
-                progress: HashMap::new(),
-                initializing: HashSet::new(),
+                pinned: BTreeMap::new(),
+                progress: BTreeMap::new(),
+                initializing: BTreeSet::new(),
                 broken: None,
             },
             next_id: 0,
@@ -732,7 +732,7 @@ impl Scheduler {
 
 impl Lane {
     fn new(chunk: Option<usize>, most_workers: usize) -> Self {
-        Self { queue: VecDeque::new(), chunk, most_workers, pace: None, at: HashMap::new(), open: true }
+        Self { queue: VecDeque::new(), chunk, most_workers, pace: None, at: BTreeMap::new(), open: true }
     }
 }
 

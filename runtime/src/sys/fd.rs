@@ -76,6 +76,11 @@ pub(crate) fn read_append(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize)
 }
 
 /// Writes once, without SIGPIPE.
+pub(crate) fn write_one(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    Ok(nix::sys::socket::send(fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
+}
+
+/// Writes parts one after the other, once, without SIGPIPE.
 pub(crate) fn write_some(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     Ok(sendmsg::<()>(fd.as_raw_fd(), parts, &[], MsgFlags::MSG_NOSIGNAL, None)?)
 }

@@ -18,6 +18,8 @@ use crate::sys::fd;
 const PREFIX_BYTES: usize = 8;
 /// Frames beyond this are received into a vector of their own, which is handed on without a copy.
 const LARGE_BYTES: usize = 64 << 10;
+/// Frames up to this are gathered before they are sent.
+const SMALL_BYTES: usize = 16 << 10;
 /// One read asks for so much.
 const READ_BYTES: usize = 64 << 10;
 /// Room for a large frame grows by at most so much ahead of what has arrived.
@@ -45,7 +47,13 @@ impl SocketTransport {
 
 impl Transport for SocketTransport {
     fn split(self: Box<Self>) -> (Box<dyn FrameSender>, Box<dyn FrameReceiver>) {
-        let sender = SocketSender { socket: self.socket.clone(), queue: VecDeque::new(), sent: 0, queued: 0 };
+        let sender = SocketSender {
+            socket: self.socket.clone(),
+            scratch: Vec::new(),
+            queue: VecDeque::new(),
+            sent: 0,
+            queued: 0,
+        };
         let receiver = SocketReceiver {
             socket: self.socket,
             waits: self.waits,
@@ -61,6 +69,7 @@ impl Transport for SocketTransport {
 
 struct SocketSender {
     socket: Arc<OwnedFd>,
+    scratch: Vec<u8>,
     queue: VecDeque<Vec<u8>>,
     /// Bytes of the first in the queue that have gone.
     sent: usize,
@@ -71,11 +80,23 @@ impl FrameSender for SocketSender {
     fn send(&mut self, head: &[u8], body: Cow<'_, [u8]>) -> io::Result<()> {
         let prefix = ((head.len() + body.len()) as u64).to_le_bytes();
         let mut gone = 0;
+        let all = PREFIX_BYTES + head.len() + body.len();
+        if self.queue.is_empty() && all <= SMALL_BYTES {
+            // One short copy costs less than the kernel's reading of a list of parts.
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&prefix);
+            self.scratch.extend_from_slice(head);
+            self.scratch.extend_from_slice(&body);
+            match fd::write_one(self.socket.as_fd(), &self.scratch) {
+                Ok(n) if n == all => return Ok(()),
+                Ok(n) => gone = n,
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
         if self.queue.is_empty() {
-            let all = PREFIX_BYTES + head.len() + body.len();
             while gone < all {
-                let parts = [&prefix[..], head, &body].map(Some);
-                let parts = skip(parts.map(|p| p.unwrap_or_default()), gone);
+                let parts = skip([&prefix[..], head, &body], gone);
                 match fd::write_some(self.socket.as_fd(), &parts.map(IoSlice::new)) {
                     Ok(n) => gone += n,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -145,6 +166,11 @@ impl SocketSender {
             self.queue.push_back(bytes);
         }
     }
+}
+
+/// The call may be made again, now or when there is room.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }
 
 /// The parts without their first `n` bytes.

@@ -35,9 +35,16 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What std gives its threads is too small for code that was written for a main thread.
 const STACK_BYTES: usize = 8 << 20;
 
-/// One element, its module, if `main` has the attribute `#[procession::main]`: the hook then leaves workers to it.
+/// The modules in which a `main` carries `#[procession::main]`. (The linker gathers nothing without size.)
 #[linkme::distributed_slice]
 pub static AT_MAIN: [&'static str];
+
+/// Whether this executable's workers are dispatched at the top of its `main`.
+///
+/// A `main` that is not at the root of its crate is none: merged doc tests have such, each in a module of its own.
+fn waits_for_main() -> bool {
+    AT_MAIN.static_slice().iter().any(|module| !module.contains("::"))
+}
 
 #[used]
 // SAFETY: the section holds pointers to functions of this signature, which the loader calls once before `main`; it passes
@@ -46,7 +53,7 @@ pub static AT_MAIN: [&'static str];
 static HOOK: extern "C" fn() = hook;
 
 extern "C" fn hook() {
-    if !is_marked() || !AT_MAIN.static_slice().is_empty() {
+    if !is_marked() || waits_for_main() {
         return;
     }
     become_worker();

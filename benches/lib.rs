@@ -1,0 +1,138 @@
+//! What the measurements share: medians, figures from `/proc`, and the bare ping-pong and start that they are compared with.
+//!
+//! A measured program starts itself again for the bare comparisons; [`act_as_bare_child`] is the first thing in its `main`.
+
+use std::{
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Which bare child a process is to be.
+const ROLE: &str = "BENCH_BARE_CHILD";
+
+/// The median of some measurements.
+///
+/// # Panics
+///
+/// There are none.
+#[must_use]
+pub fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Runs `measure` so many times.
+pub fn repeat(times: usize, mut measure: impl FnMut() -> Duration) -> Vec<Duration> {
+    (0..times).map(|_| measure()).collect()
+}
+
+/// How long one run takes.
+pub fn time(run: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+/// A process's resident memory in KiB: all of it, and what is its own.
+///
+/// # Panics
+///
+/// The process is gone, or `/proc` is missing.
+#[must_use]
+pub fn resident_kib(pid: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).expect("Linux names it");
+        line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).expect("it is a number")
+    };
+    (field("VmRSS:"), field("RssAnon:") + field("RssShmem:"))
+}
+
+/// The CPU time of a process and its threads, in clock ticks of a hundredth of a second.
+///
+/// # Panics
+///
+/// The process is gone, or `/proc` is missing.
+#[must_use]
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
+}
+
+/// If this process was started to be a bare child, it is one, and ends.
+#[expect(clippy::exit, reason = "a child that is compared with does nothing else")]
+pub fn act_as_bare_child() {
+    let Some(role) = std::env::var_os(ROLE) else { return };
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("stdin is the socket");
+    let mut socket = UnixStream::from(socket);
+    if role == "start" {
+        let _ = socket.write_all(&[1]);
+    } else {
+        let mut bytes = [0; 64];
+        while let Ok(n @ 1..) = socket.read(&mut bytes) {
+            let _ = socket.write_all(&bytes[..n]);
+        }
+    }
+    std::process::exit(0);
+}
+
+/// A bare child and the socket to it.
+#[derive(Debug)]
+pub struct BareChild {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl BareChild {
+    fn spawn(role: &str) -> Self {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let child = Command::new("/proc/self/exe")
+            .env(ROLE, role)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .expect("this executable starts again");
+        Self { child, socket: ours }
+    }
+
+    /// A child that sends back what it is sent.
+    #[must_use]
+    pub fn echo() -> Self {
+        Self::spawn("echo")
+    }
+
+    /// One message there and back.
+    ///
+    /// # Panics
+    ///
+    /// The child is gone.
+    pub fn ping(&mut self, bytes: &mut [u8]) {
+        self.socket.write_all(bytes).expect("the child reads");
+        self.socket.read_exact(bytes).expect("the child answers");
+    }
+}
+
+impl Drop for BareChild {
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts this executable by posix_spawn, waits for the first byte of its `main`, and says how long that took.
+///
+/// # Panics
+///
+/// The child does not start.
+#[must_use]
+pub fn bare_start() -> Duration {
+    let start = Instant::now();
+    let mut child = BareChild::spawn("start");
+    child.socket.read_exact(&mut [0]).expect("the child writes a byte");
+    start.elapsed()
+}

@@ -1,0 +1,219 @@
+//! What issue by issue was promised about speed, each figure beside what the machine allows, in one run.
+//!
+//! `cargo bench -p procession-benches --bench limits` measures; with `-- --test` it runs each once, small, as a test. A word after
+//! `--` picks the measurements whose name has it.
+#![expect(clippy::print_stdout, reason = "it prints a table")]
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use procession::{Pool, Result, delayed, worker};
+use procession_benches::{
+    BareChild, act_as_bare_child, bare_start, cpu_ticks, median, repeat, resident_kib, time,
+};
+
+#[worker]
+fn add_one(n: u64) -> u64 {
+    n + 1
+}
+
+#[worker]
+fn spin(rounds: u64) -> u64 {
+    (0..rounds).fold(1u64, |x, n| black_box(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(n)))
+}
+
+#[worker]
+fn pid() -> u32 {
+    std::process::id()
+}
+
+/// How large the measurements are.
+struct Size {
+    tasks: u64,
+    flat_tasks: u64,
+    calls: usize,
+    starts: usize,
+    ballast_bytes: usize,
+    spin_rounds: u64,
+    rest: Duration,
+}
+
+const FULL: Size = Size {
+    tasks: 2_000_000,
+    flat_tasks: 10_000_000,
+    calls: 20_000,
+    starts: 200,
+    ballast_bytes: 4 << 30,
+    spin_rounds: 20_000_000,
+    rest: Duration::from_secs(2),
+};
+
+const SMALL: Size = Size {
+    tasks: 2_000,
+    flat_tasks: 5_000,
+    calls: 20,
+    starts: 2,
+    ballast_bytes: 1 << 20,
+    spin_rounds: 1_000,
+    rest: Duration::from_millis(50),
+};
+
+/// One measurement: its name, what was asked for, and how it is done.
+type Measurement = (&'static str, &'static str, fn(&Size) -> Result<String>);
+
+const ALL: &[Measurement] = &[
+    ("map, no-op u64 -> u64, 2 workers", "1 M tasks/s", map),
+    ("imap over 10^7 tasks: resident memory", "flat", flat),
+    ("submit().join() against a bare socket ping-pong", "2.0 x", round_trip),
+    ("pool start to first result against a bare start", "1.6 x", start_small),
+    ("the same, with 4 GiB in the parent", "1.6 x", start_large),
+    ("two workers on CPU-bound work against one", "1.9 x", two_against_one),
+    ("an idle pool's CPU time, parent and workers", "0 ms", idle),
+    ("a worker at rest, resident", "5 MiB", rest),
+];
+
+fn main() -> Result<()> {
+    act_as_bare_child();
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let test = args.iter().any(|arg| arg == "--test");
+    let wanted = args.iter().find(|arg| !arg.starts_with("--"));
+    let size = if test { &SMALL } else { &FULL };
+    println!("{:<52} {:>12}   measured", "what", "asked for");
+    let mut passed = 0;
+    for (name, asked, measure) in ALL {
+        if wanted.is_none_or(|word| name.contains(word.as_str())) {
+            println!("{name:<52} {asked:>12}   {}", measure(size)?);
+            passed += 1;
+        }
+    }
+    println!("{passed} passed, 0 failed");
+    Ok(())
+}
+
+fn millions(tasks: u64, time: Duration) -> f64 {
+    tasks as f64 / time.as_secs_f64() / 1e6
+}
+
+fn ratio(a: Duration, b: Duration) -> f64 {
+    a.as_secs_f64() / b.as_secs_f64()
+}
+
+fn map(size: &Size) -> Result<String> {
+    let pool = Pool::new(2)?;
+    let run = |tasks: u64| -> Result<Duration> {
+        let start = Instant::now();
+        let results = pool.map((0..tasks).map(|n| delayed!(add_one(n))))?;
+        let took = start.elapsed();
+        assert!(results.into_iter().eq(1..=tasks), "every result is right and in its place");
+        Ok(took)
+    };
+    run(size.tasks / 10)?;
+    let times = [run(size.tasks)?, run(size.tasks)?, run(size.tasks)?];
+    Ok(format!("{:.2} M tasks/s", millions(size.tasks, median(times.to_vec()))))
+}
+
+fn flat(size: &Size) -> Result<String> {
+    let pool = Pool::new(2)?;
+    let mut sizes = Vec::new();
+    let part = size.flat_tasks / 10;
+    let start = Instant::now();
+    for (n, result) in (0..).zip(pool.imap((0..size.flat_tasks).map(|n| delayed!(add_one(n))))) {
+        assert_eq!(result?, n + 1);
+        if (n + 1) % part == 0 {
+            sizes.push(resident_kib(std::process::id()).0);
+        }
+    }
+    let took = start.elapsed();
+    assert_eq!(sizes.len(), 10);
+    let (first, last) = (sizes[0], sizes[9]);
+    assert!(last < first + (8 << 10), "memory grew from {first} to {last} KiB");
+    Ok(format!(
+        "{first} KiB after a tenth, {last} KiB at the end, {:.2} M tasks/s",
+        millions(size.flat_tasks, took)
+    ))
+}
+
+fn round_trip(size: &Size) -> Result<String> {
+    let pool = Pool::new(1)?;
+    let mut echo = BareChild::echo();
+    // A request and a reply of ours are some 40 bytes.
+    let mut bytes = [7; 40];
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for n in 0..size.calls as u64 {
+        ours.push(time(|| assert_eq!(pool.submit(delayed!(add_one(n))).join().ok(), Some(n + 1))));
+        bare.push(time(|| echo.ping(&mut bytes)));
+    }
+    // Alternating keeps both ends cold alike; runs of one kind keep them warm alike.
+    let alternating = ratio(median(ours), median(bare));
+    let ours = median(repeat(size.calls, || time(|| drop(pool.submit(delayed!(add_one(1))).join()))));
+    let bare = median(repeat(size.calls, || time(|| echo.ping(&mut bytes))));
+    Ok(format!("{:.2} x ({ours:.1?} against {bare:.1?}; taking turns {alternating:.2} x)", ratio(ours, bare)))
+}
+
+fn start(size: &Size) -> Result<String> {
+    let first_result = || {
+        let start = Instant::now();
+        let pool = Pool::new(1).expect("a pool");
+        let first = pool.submit(delayed!(add_one(1))).join();
+        let took = start.elapsed();
+        assert_eq!(first.ok(), Some(2));
+        took
+    };
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..size.starts {
+        ours.push(first_result());
+        bare.push(bare_start());
+    }
+    let (ours, bare) = (median(ours), median(bare));
+    Ok(format!("{:.2} x ({ours:.0?} against {bare:.0?})", ratio(ours, bare)))
+}
+
+fn start_small(size: &Size) -> Result<String> {
+    start(size)
+}
+
+fn start_large(size: &Size) -> Result<String> {
+    let ballast = vec![1u8; size.ballast_bytes];
+    let words = start(size);
+    assert_eq!(black_box(&ballast)[size.ballast_bytes - 1], 1);
+    words
+}
+
+fn two_against_one(size: &Size) -> Result<String> {
+    let tasks = 64;
+    let (one, two) = (Pool::new(1)?, Pool::new(2)?);
+    let run = |pool: &Pool| {
+        time(|| {
+            let results = pool.map((0..tasks).map(|_| delayed!(spin(size.spin_rounds))));
+            assert_eq!(results.map(|r| r.len()).ok(), Some(64));
+        })
+    };
+    run(&one);
+    run(&two);
+    let (mut alone, mut together) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        alone.push(run(&one));
+        together.push(run(&two));
+    }
+    Ok(format!("{:.2} x", ratio(median(alone), median(together))))
+}
+
+fn idle(size: &Size) -> Result<String> {
+    let pool = Pool::new(2)?;
+    let mut pids = pool.broadcast(delayed!(pid()))?;
+    pids.push(std::process::id());
+    let before: u64 = pids.iter().map(|&pid| cpu_ticks(pid)).sum();
+    std::thread::sleep(size.rest);
+    let after: u64 = pids.iter().map(|&pid| cpu_ticks(pid)).sum();
+    Ok(format!("{} ms in {:.0?}", (after - before) * 10, size.rest))
+}
+
+fn rest(_size: &Size) -> Result<String> {
+    let pool = Pool::new(1)?;
+    let pid = pool.submit(delayed!(pid())).join()?;
+    pool.map((0..10_000).map(|n| delayed!(add_one(n))))?;
+    let (all, own) = resident_kib(pid);
+    Ok(format!("{:.1} MiB, of which {:.1} MiB its own", all as f64 / 1024.0, own as f64 / 1024.0))
+}
