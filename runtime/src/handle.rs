@@ -6,7 +6,7 @@ use std::{
     future::Future,
     marker::PhantomData,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
     thread::Thread,
     time::{Duration, Instant},
@@ -81,7 +81,8 @@ pub(crate) trait Exchange: Send + Sync {
 #[must_use = "dropping a handle neither waits for the task nor cancels it"]
 pub struct Handle<T> {
     shared: Arc<Completer>,
-    exchange: Option<Arc<dyn Exchange>>,
+    /// The pool's; when that has ended, every task has its outcome.
+    exchange: Option<Weak<dyn Exchange>>,
     function: &'static str,
     task: TaskId,
     result: PhantomData<fn() -> T>,
@@ -154,7 +155,7 @@ impl Complete for Completer {
 impl<T: DeserializeOwned + 'static> Handle<T> {
     pub(crate) fn new(
         shared: Arc<Completer>,
-        exchange: Option<Arc<dyn Exchange>>,
+        exchange: Option<Weak<dyn Exchange>>,
         function: &'static str,
         task: TaskId,
     ) -> Self {
@@ -186,7 +187,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
 
     /// Takes the task back: queued, it never runs; running, its process is killed. It comes to a cancelled error, unless it had ended.
     pub fn cancel(&self) {
-        if let Some(exchange) = &self.exchange {
+        if let Some(exchange) = self.exchange() {
             exchange.cancel(self.task);
         }
     }
@@ -197,9 +198,13 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         self.task
     }
 
+    fn exchange(&self) -> Option<Arc<dyn Exchange>> {
+        self.exchange.as_ref().and_then(Weak::upgrade)
+    }
+
     fn wait(&self, deadline: Option<Instant>) {
-        if let Some(exchange) = &self.exchange
-            && !self.shared.is_done()
+        if !self.shared.is_done()
+            && let Some(exchange) = self.exchange()
         {
             exchange.wait(&mut || self.shared.is_done_or_wait(), deadline);
         }

@@ -179,6 +179,14 @@ impl<T: Sendable> Supervisor<T> {
         }
     }
 
+    /// The newest task in flight, if there is one.
+    pub(crate) fn newest(&self) -> Option<&T> {
+        match &self.state {
+            State::Live { in_flight, .. } => in_flight.back().map(|(_, task)| task),
+            _ => None,
+        }
+    }
+
     /// The key under which the poller reports this worker's connection; its process has the next one.
     fn key(&self) -> u64 {
         (u64::from(self.generation) << 32) | (u64::from(self.id.0) << 1)

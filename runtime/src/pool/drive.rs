@@ -264,7 +264,8 @@ impl Driver {
     fn run_background(&self) {
         let mut events = Vec::new();
         let mut leavings = 0;
-        loop {
+        // Looked at after every turn: the turn may have silenced the bell that was rung for it.
+        while !self.stopping.load(Ordering::Acquire) {
             let timeout = {
                 let mut desk = self.lock();
                 let due = if !desk.taken {

@@ -11,7 +11,7 @@ mod scheduler;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -73,6 +73,13 @@ struct Processes {
     driver: Arc<Driver>,
     config: Arc<Config>,
     background: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Processes {
+    /// What handles hold: it keeps nothing open once the pool has ended.
+    fn exchange(&self) -> Weak<dyn Exchange> {
+        Arc::<Driver>::downgrade(&self.driver)
+    }
 }
 
 impl Pool {
@@ -219,7 +226,7 @@ impl Pool {
             });
             id
         });
-        Handle::new(completer, Some(processes.driver.clone()), name, TaskId(id))
+        Handle::new(completer, Some(processes.exchange()), name, TaskId(id))
     }
 
     /// Runs the task once on every worker, starting those that are not there yet, and returns the results in the workers' order.
@@ -253,12 +260,7 @@ impl Pool {
                         cancelled: None,
                     };
                     scheduler.pin(worker, task);
-                    Handle::new(
-                        completer,
-                        Some(processes.driver.clone() as Arc<dyn Exchange>),
-                        name,
-                        TaskId(id),
-                    )
+                    Handle::new(completer, Some(processes.exchange()), name, TaskId(id))
                 })
                 .collect()
         });

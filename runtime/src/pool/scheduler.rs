@@ -31,6 +31,9 @@ const BATCH: Duration = Duration::from_micros(200);
 const PREFETCH: Duration = Duration::from_micros(400);
 /// No batch is larger.
 const MOST_IN_BATCH: usize = 512;
+/// A batch ends when its arguments are so many bytes: what was sent and is taken back has been sent for nothing. A task with more
+/// goes alone, to an idle worker, and nothing goes behind it.
+const BATCH_BYTES: usize = 256 << 10;
 /// A worker that has shown nothing for so long, while others are idle, has to share what it has not begun.
 const SHARE_AFTER: Duration = Duration::from_millis(1);
 /// What another worker could do in less time is not worth moving.
@@ -108,6 +111,16 @@ impl Lane {
                 ((BATCH.as_nanos() as f64 / pace.max(1.0)) as usize).clamp(1, MOST_IN_BATCH)
             }
         }
+    }
+
+    /// How many of the first `most` tasks may travel together, by the size of their arguments.
+    fn fitting(&self, most: usize) -> usize {
+        let mut bytes = 0;
+        let fit = self.queue.iter().take(most).take_while(|task| {
+            bytes += task.args().len();
+            bytes <= BATCH_BYTES
+        });
+        fit.count().max(1)
     }
 
     fn may_use(&self, worker: WorkerId) -> bool {
@@ -590,7 +603,7 @@ impl Scheduler {
             let Some(lane_id) = turn.and_then(|turn| self.book.turns.remove(turn)) else { continue };
             let lane = self.book.lanes.get_mut(&lane_id).expect("a lane with a turn is there");
             let share = lane.queue.len().div_ceil(if lane.chunk.is_some() { 1 } else { live * 2 });
-            let n = lane.batch().min(share).max(1).min(lane.queue.len());
+            let n = lane.fitting(lane.batch().min(share).max(1));
             let tasks: Vec<Queued> = lane.queue.drain(..n).map(Queued::begun_once_more).collect();
             *lane.at.entry(id).or_insert(0) += n;
             if !lane.queue.is_empty() {
@@ -840,6 +853,10 @@ impl Book {
 const MOST_RESTING_LANES: usize = 256;
 
 fn has_room(worker: &Supervisor<Queued>, lane: &Lane) -> bool {
+    let fills = |task: &Queued| task.args().len() > BATCH_BYTES;
+    if worker.newest().is_some_and(fills) || (!worker.is_idle() && lane.queue.front().is_some_and(fills)) {
+        return false;
+    }
     let n = worker.in_flight_len();
     match lane.chunk {
         Some(chunk) => n < chunk,

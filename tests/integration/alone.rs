@@ -1,0 +1,107 @@
+//! Runs a test in a process of its own, so that what it leaves behind can be counted to the last descriptor, and so that a test
+//! that hangs is a failure.
+
+use std::{
+    any::type_name,
+    fs::File,
+    process::{Command, ExitStatus, Stdio},
+    thread::park_timeout,
+    time::{Duration, Instant},
+};
+
+use crate::{leak::Snapshot, scratch::Folder};
+
+/// In the process of one test: the test's name. Its workers inherit it.
+const ALONE: &str = "PROCESSION_TESTS_ALONE";
+/// A test that takes longer hangs.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// What a test's process started has so long to follow it.
+const FOLLOW: Duration = Duration::from_secs(2);
+
+/// Runs `body` in a process of its own, and then asserts that this process is left as `body` found it.
+#[track_caller]
+pub(crate) fn alone<F: FnOnce()>(body: F) {
+    run(body, true);
+}
+
+/// As [`alone`], for tests that use the process's own pool, which stays: what is asserted is that it ends with the process.
+#[track_caller]
+pub(crate) fn alone_with_warm_pool<F: FnOnce()>(body: F) {
+    run(body, false);
+}
+
+#[track_caller]
+fn run<F: FnOnce()>(body: F, leaves_nothing: bool) {
+    // The test is the function that the closure was written in.
+    let path = type_name::<F>().trim_end_matches("::{{closure}}");
+    let name = path.split_once("::").expect("a test is in a crate").1;
+    if std::env::var_os(ALONE).is_some_and(|running| running == name) {
+        let before = Snapshot::take();
+        body();
+        if leaves_nothing {
+            before.assert_same_now();
+        }
+        return;
+    }
+    let folder = Folder::new();
+    let output = folder.path("output");
+    let file = File::create(&output).expect("a file in our own folder");
+    let executable = std::env::current_exe().expect("the path of the running test");
+    let mut child = Command::new(executable)
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(ALONE, name)
+        .env("PROCESSION_TESTS_FOLDER", folder.root())
+        .stdin(Stdio::null())
+        .stdout(file.try_clone().expect("a second descriptor"))
+        .stderr(file)
+        .spawn()
+        .expect("the test itself can be executed");
+    let pid = child.id();
+    let deadline = Instant::now() + DEADLINE;
+    let status = loop {
+        match child.try_wait().expect("our own child") {
+            Some(status) => break Some(status),
+            None if Instant::now() < deadline => park_timeout(Duration::from_millis(2)),
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                break None;
+            }
+        }
+    };
+    let words = std::fs::read(&output).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let words = words.unwrap_or_default();
+    match status {
+        None => panic!("`{name}` (pid {pid}) hangs:\n{words}"),
+        Some(status) if !status.success() => panic!("`{name}` fails ({}):\n{words}", say(status)),
+        Some(_) => assert!(words.contains("1 passed"), "`{name}` did not run:\n{words}"),
+    }
+    // Whatever the test started carries the path of its folder in its environment.
+    let mut left = Vec::new();
+    let deadline = Instant::now() + FOLLOW;
+    while Instant::now() < deadline {
+        left = processes_of(&folder);
+        if left.is_empty() {
+            return;
+        }
+        park_timeout(Duration::from_millis(5));
+    }
+    panic!("`{name}` leaves processes behind: {left:?}\n{words}");
+}
+
+fn say(status: ExitStatus) -> String {
+    status.to_string()
+}
+
+fn processes_of(folder: &Folder) -> Vec<String> {
+    let mark = folder.root().as_os_str().as_encoded_bytes();
+    let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
+    all.filter_map(Result::ok)
+        .filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit))
+        .filter(|entry| {
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            environment.windows(mark.len()).any(|window| window == mark)
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}

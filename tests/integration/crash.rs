@@ -1,0 +1,200 @@
+//! The table of crashes: wherever a task is when its process ends, and however it ends, that task alone fails, with the cause by
+//! name, and the pool serves on.
+
+use std::path::Path;
+
+use procession::{Pool, Task, delayed, is_worker, worker};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{
+    alone::alone,
+    end::End,
+    event::{is_there, until, until_exists},
+    scratch::Folder,
+};
+
+/// Where the task is when it happens.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    DecodeArgument,
+    Run,
+    EncodeResult,
+    AfterTheResult,
+}
+
+/// Strikes when a worker decodes it.
+#[derive(Debug, Serialize)]
+struct OnDecode(End);
+
+impl<'de> Deserialize<'de> for OnDecode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let end = End::deserialize(deserializer)?;
+        if is_worker() { end.strike() } else { Ok(Self(end)) }
+    }
+}
+
+/// Strikes when a worker encodes it.
+#[derive(Debug, Deserialize)]
+struct OnEncode(End);
+
+impl Serialize for OnEncode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if is_worker() { self.0.strike() } else { self.0.serialize(serializer) }
+    }
+}
+
+#[worker]
+fn decode(trap: OnDecode) -> OnEncode {
+    unreachable!("{trap:?} was decoded")
+}
+
+#[worker]
+fn strike(end: End) -> OnEncode {
+    end.strike()
+}
+
+#[worker]
+fn encode(end: End) -> OnEncode {
+    OnEncode(end)
+}
+
+#[worker]
+fn pid() -> u32 {
+    std::process::id()
+}
+
+/// Leaves a thread behind that strikes once the file is there, and notes in another how far it came.
+#[worker]
+fn leave_behind(end: End, go: &Path, gone: &Path) -> u32 {
+    let (go, gone) = (go.to_owned(), gone.to_owned());
+    std::thread::spawn(move || {
+        /// Says that the thread has unwound.
+        struct Note(std::path::PathBuf);
+        impl Drop for Note {
+            fn drop(&mut self) {
+                let _ = std::fs::write(&self.0, "");
+            }
+        }
+        let _note = Note(gone);
+        until_exists(&go);
+        end.strike()
+    });
+    std::process::id()
+}
+
+fn check(moment: Moment, end: End) {
+    let folder = Folder::new();
+    let pool = Pool::new(1).unwrap();
+    let before = pool.submit(delayed!(pid())).join().unwrap();
+    let task: Task<OnEncode> = match moment {
+        Moment::DecodeArgument => delayed!(decode(OnDecode(end))),
+        Moment::Run => delayed!(strike(end)),
+        Moment::EncodeResult => delayed!(encode(end)),
+        Moment::AfterTheResult => return check_after_the_result(&pool, &folder, end),
+    };
+    let error = pool.submit(task).join().expect_err("the task fails");
+    let words = error.to_string();
+    assert!(words.contains(end.words()), "{words}");
+    assert_eq!(error.worker_pid(), Some(before), "{words}");
+    assert_eq!(error.attempts(), 1, "{words}");
+    let after = pool.submit(delayed!(pid())).join().expect("the pool serves on");
+    match end.leaves() {
+        None => {
+            assert!(error.is_panic() && error.exit().is_none(), "{error:?}");
+            assert_eq!(after, before, "a panic costs no process");
+        }
+        Some((code, signal)) => {
+            assert!(error.is_crash(), "{error:?}");
+            let exit = error.exit().expect("how the process ended is known");
+            assert_eq!((exit.code(), exit.signal()), (code, signal), "{words}");
+            assert_ne!(after, before);
+            assert!(!is_there(before), "the crashed worker was reaped");
+        }
+    }
+    assert_eq!(pool.submit(delayed!(pid())).join().unwrap(), after, "the new worker stays");
+}
+
+fn check_after_the_result(pool: &Pool, folder: &Folder, end: End) {
+    let (go, gone) = (folder.path("go"), folder.path("gone"));
+    let before = pool.submit(delayed!(leave_behind(end, &go, &gone))).join().expect("the task had ended well");
+    std::fs::write(&go, "").unwrap();
+    if end.leaves().is_some() {
+        until("the worker is gone", || !is_there(before));
+    } else {
+        until_exists(&gone);
+    }
+    let after = pool.submit(delayed!(pid())).join().expect("a later task runs elsewhere");
+    assert_eq!(after == before, end.leaves().is_none(), "{before} {after}");
+    assert_eq!(pool.map((0..20).map(|_| delayed!(pid()))).unwrap(), [after; 20]);
+}
+
+macro_rules! row {
+    ($row:ident $moment:ident) => {
+        mod $row {
+            use super::*;
+            cells! { $moment: panic Panic, exit Exit, abort Abort, segfault Segfault, sigkill Kill, stack_overflow StackOverflow }
+        }
+    };
+}
+
+macro_rules! cells {
+    ($moment:ident: $($name:ident $end:ident),*) => { $(
+        #[test]
+        fn $name() {
+            alone(|| check(Moment::$moment, End::$end));
+        }
+    )* };
+}
+
+row! { decode_argument DecodeArgument }
+row! { run Run }
+row! { encode_result EncodeResult }
+row! { after_the_result AfterTheResult }
+
+#[test]
+fn a_crash_of_every_worker_at_once_fails_those_tasks_alone() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let ends = [End::Abort, End::Exit, End::Segfault, End::Kill];
+        for _ in 0..3 {
+            let crashing: Vec<_> = ends.iter().map(|&end| pool.submit(delayed!(strike(end)))).collect();
+            let fine: Vec<_> = (0..8).map(|_| pool.submit(delayed!(pid()))).collect();
+            for (handle, end) in crashing.into_iter().zip(ends) {
+                let error = handle.join().unwrap_err();
+                assert!(error.is_crash() && error.to_string().contains(end.words()), "{error}");
+            }
+            fine.into_iter().for_each(|handle| assert!(handle.join().is_ok()));
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_another_process_kills_while_idle_is_replaced() {
+    alone(|| {
+        use nix::{sys::signal, unistd::Pid};
+        let pool = Pool::new(1).unwrap();
+        for _ in 0..3 {
+            let before = pool.submit(delayed!(pid())).join().unwrap();
+            signal::kill(Pid::from_raw(before.cast_signed()), signal::Signal::SIGKILL).unwrap();
+            until("the worker is reaped", || !is_there(before));
+            assert_ne!(pool.submit(delayed!(pid())).join().unwrap(), before);
+        }
+    });
+}
+
+#[test]
+fn a_task_sent_to_a_worker_that_is_being_killed_runs_or_tells_why_it_did_not() {
+    alone(|| {
+        use nix::{sys::signal, unistd::Pid};
+        let pool = Pool::new(1).unwrap();
+        for _ in 0..30 {
+            let before = pool.submit(delayed!(pid())).join().unwrap();
+            signal::kill(Pid::from_raw(before.cast_signed()), signal::Signal::SIGKILL).unwrap();
+            // It may have begun before the signal took effect; then that is what the error says.
+            if let Err(error) = pool.submit(delayed!(pid())).join() {
+                assert!(error.is_crash() && error.worker_pid() == Some(before), "{error}");
+                assert_eq!(error.exit().and_then(|exit| exit.signal()), Some(9), "{error}");
+            }
+        }
+    });
+}

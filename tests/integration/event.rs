@@ -1,0 +1,72 @@
+//! Waiting for what happens, never for a time.
+
+use std::{
+    future::Future,
+    path::Path,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{Thread, park, park_timeout},
+    time::{Duration, Instant},
+};
+
+/// What does not happen within this does not happen.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until it is so.
+#[track_caller]
+pub(crate) fn until(what: &str, is_so: impl FnMut() -> bool) {
+    assert!(within(DEADLINE, is_so), "this did not come about: {what}");
+}
+
+/// Waits until it is so, at most so long. Returns whether it is.
+pub(crate) fn within(timeout: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Waits for a file that another process makes.
+#[track_caller]
+pub(crate) fn until_exists(path: &Path) {
+    until(&format!("{} exists", path.display()), || path.exists());
+}
+
+/// The workload of a task that takes this long.
+pub(crate) fn take_time(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        park_timeout(left);
+    }
+}
+
+/// The process exists, zombies included.
+pub(crate) fn is_there(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Drives a future on this thread, as the smallest of executors.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        park();
+    }
+}

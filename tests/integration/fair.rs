@@ -1,0 +1,159 @@
+//! Who shares a pool shares it fairly, and nobody waits while a worker is idle.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use procession::{Pool, delayed, parallel, worker};
+
+use crate::{
+    alone::alone,
+    event::{take_time, until},
+    scratch::{Folder, append, numbers},
+};
+
+#[worker]
+fn echo(n: u64) -> u64 {
+    n
+}
+
+#[worker]
+fn take(millis: u64) {
+    take_time(Duration::from_millis(millis));
+}
+
+/// Task `last` notes nothing and waits until all the others have noted their numbers.
+#[worker]
+fn wait_for_the_others(file: &Path, n: u64, last: u64, all: usize) -> u64 {
+    if n == last {
+        until("all the others have run", || numbers(file).len() == all - 1);
+    } else {
+        append(file, n);
+    }
+    n
+}
+
+/// Fails if another that shares the file runs at the same time.
+#[worker]
+fn be_alone(file: &Path) {
+    std::fs::OpenOptions::new().write(true).create_new(true).open(file).expect("nobody else runs");
+    take_time(Duration::from_millis(2));
+    std::fs::remove_file(file).expect("nobody else has removed it");
+}
+
+fn check_nobody_waits_behind(long: u64, all: u64, chunk: Option<usize>) {
+    let folder = Folder::new();
+    let file = folder.path("ran");
+    let mut pool = Pool::builder().jobs(2);
+    if let Some(chunk) = chunk {
+        pool = pool.chunk_size(chunk);
+    }
+    let pool = pool.build().unwrap();
+    let tasks = (0..all).map(|n| delayed!(wait_for_the_others(&file, n, long, all as usize)));
+    assert_eq!(pool.map(tasks).unwrap(), (0..all).collect::<Vec<_>>());
+    assert_eq!(numbers(&file).len() as u64, all - 1, "each ran once");
+}
+
+#[test]
+fn no_short_task_waits_behind_a_long_first_one() {
+    alone(|| check_nobody_waits_behind(0, 6, None));
+}
+
+#[test]
+fn no_short_task_waits_behind_a_long_one_among_quick_ones() {
+    // By then batches are large, for the tasks are quick.
+    alone(|| check_nobody_waits_behind(300, 304, None));
+}
+
+#[test]
+fn no_short_task_waits_behind_a_long_one_in_a_batch_of_the_callers_size() {
+    alone(|| {
+        check_nobody_waits_behind(0, 50, Some(50));
+        check_nobody_waits_behind(30, 100, Some(25));
+        check_nobody_waits_behind(49, 50, Some(50));
+    });
+}
+
+#[test]
+fn no_submitted_task_waits_behind_a_long_one() {
+    alone(|| {
+        let folder = Folder::new();
+        let file = folder.path("ran");
+        let pool = Pool::new(2).unwrap();
+        let handles: Vec<_> =
+            (0..200).map(|n| pool.submit(delayed!(wait_for_the_others(&file, n, 20, 200)))).collect();
+        assert!(handles.into_iter().map(|handle| handle.join().unwrap()).eq(0..200));
+    });
+}
+
+#[test]
+fn a_short_task_submitted_during_a_long_call_is_not_last() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let (read, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let input = (0..100_000).inspect(|&n| read.store(n, Ordering::Relaxed));
+                assert_eq!(pool.map(input.map(|n| delayed!(echo(n)))).unwrap().len(), 100_000);
+                over.store(true, Ordering::Relaxed);
+            });
+            until("the call is under way", || read.load(Ordering::Relaxed) > 5_000);
+            for n in 0..5 {
+                assert_eq!(pool.submit(delayed!(echo(n))).join().unwrap(), n);
+            }
+            assert!(!over.load(Ordering::Relaxed), "five short tasks took as long as the call");
+        });
+    });
+}
+
+#[test]
+fn a_short_call_beside_a_long_one_is_over_first() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let (read, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let input = (0..400).inspect(|&n| read.store(n, Ordering::Relaxed));
+                pool.map(input.map(|_| delayed!(take(3)))).unwrap();
+                over.store(true, Ordering::Relaxed);
+            });
+            until("the call is under way", || read.load(Ordering::Relaxed) > 10);
+            pool.map((0..20).map(|_| delayed!(take(3)))).unwrap();
+            assert!(!over.load(Ordering::Relaxed), "the short call waited for the long one");
+        });
+    });
+}
+
+#[test]
+fn many_callers_and_threads_share_one_pool() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..6 {
+                let pool = &pool;
+                scope.spawn(move || {
+                    for round in 0..20 {
+                        let from = thread * 1000 + round;
+                        match thread % 3 {
+                            0 => assert!(pool.map((from..from + 50).map(|n| delayed!(echo(n)))).unwrap().into_iter().eq(from..from + 50)),
+                            1 => assert!(pool.imap((from..from + 50).map(|n| delayed!(echo(n)))).map(Result::unwrap).eq(from..from + 50)),
+                            _ => assert_eq!(pool.submit(delayed!(echo(from))).join().unwrap(), from),
+                        }
+                    }
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn a_call_uses_no_more_workers_than_it_was_given() {
+    alone(|| {
+        let folder = Folder::new();
+        let file = folder.path("busy");
+        let pool = Pool::new(3).unwrap();
+        parallel!(pool = &pool, jobs = 1; be_alone(&file) for _ in 0..40).unwrap();
+    });
+}

@@ -1,0 +1,93 @@
+//! What a process has that must not be left over: children, descriptors, threads, shared segments.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, Instant},
+};
+
+/// A joined thread is gone from the list of threads a moment after the join.
+const THREADS_LINGER: Duration = Duration::from_secs(1);
+
+/// What this process has at one time.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// Pid and state of each child, zombies included.
+    pub(crate) children: BTreeMap<u32, String>,
+    /// What each descriptor refers to.
+    pub(crate) descriptors: BTreeMap<u32, String>,
+    /// Each thread's name.
+    pub(crate) threads: BTreeMap<u32, String>,
+    /// Mappings of segments without a name.
+    pub(crate) segments: Vec<String>,
+}
+
+impl Snapshot {
+    pub(crate) fn take() -> Self {
+        Self { children: children(), descriptors: descriptors(), threads: threads(), segments: segments() }
+    }
+
+    /// Panics unless the process has now what it had then, and says what is left over.
+    #[track_caller]
+    pub(crate) fn assert_same_now(&self) {
+        let deadline = Instant::now() + THREADS_LINGER;
+        let mut now = Self::take();
+        // Only threads may take a moment; what concerns processes must be gone at once.
+        assert_eq!(self.children, now.children, "children are left");
+        assert_eq!(self.descriptors, now.descriptors, "descriptors are left");
+        assert_eq!(self.segments, now.segments, "segments are left");
+        while self.threads != now.threads && Instant::now() < deadline {
+            std::thread::yield_now();
+            now = Self::take();
+        }
+        assert_eq!(self.threads, now.threads, "threads are left");
+    }
+}
+
+/// The numbers that a folder of /proc lists.
+fn numbers(folder: &str) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(folder).expect("/proc is there");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// The children of this process, by pid.
+pub(crate) fn children() -> BTreeMap<u32, String> {
+    let own = std::process::id().to_string();
+    numbers("/proc")
+        .filter_map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // The name, in parentheses, may hold anything; after it come state and parent.
+            let (_, rest) = stat.rsplit_once(") ")?;
+            let mut fields = rest.split(' ');
+            let (state, parent) = (fields.next()?, fields.next()?);
+            (parent == own).then(|| (pid, state.to_owned()))
+        })
+        .collect()
+}
+
+/// The descriptors of this process, without the one that lists them.
+pub(crate) fn descriptors() -> BTreeMap<u32, String> {
+    let listing = format!("/proc/{}/fd", std::process::id());
+    numbers("/proc/self/fd")
+        .filter_map(|fd| {
+            let target = fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+            let target = target.to_string_lossy().into_owned();
+            (target != listing).then_some((fd, target))
+        })
+        .collect()
+}
+
+/// The threads of this process, by number.
+pub(crate) fn threads() -> BTreeMap<u32, String> {
+    numbers("/proc/self/task")
+        .filter_map(|tid| {
+            let name = fs::read_to_string(format!("/proc/self/task/{tid}/comm")).ok()?;
+            Some((tid, name.trim_end().to_owned()))
+        })
+        .collect()
+}
+
+fn segments() -> Vec<String> {
+    let maps = fs::read_to_string("/proc/self/maps").expect("/proc is there");
+    maps.lines().filter(|line| line.contains("/memfd:")).map(str::to_owned).collect()
+}

@@ -1,0 +1,21 @@
+//! The promises that need worker processes: a module for each.
+//!
+//! Every test runs in a process of its own (`alone`), which ends by asserting that nothing is left: no child, no open descriptor,
+//! no thread, no segment.
+
+mod alone;
+mod blame;
+mod cancel;
+mod codec;
+mod crash;
+mod end;
+mod event;
+mod fair;
+mod leak;
+mod leaks;
+mod logs;
+mod nested;
+mod order;
+mod panic;
+mod pool;
+mod scratch;

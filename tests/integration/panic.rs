@@ -1,0 +1,180 @@
+//! A panic fails its task only, says what and where, and costs no process.
+
+use procession::{Pool, RemoteError, TaskError, delayed, parallel, worker};
+
+use crate::alone::alone;
+
+/// The line of the panic in `third`.
+const LINE: u32 = line!() + 4;
+
+#[worker]
+fn third(v: Vec<u32>) -> u32 {
+    v[2]
+}
+
+#[worker]
+fn odd_payload() {
+    std::panic::panic_any(42u64)
+}
+
+#[worker]
+fn formatted(n: u32) {
+    panic!("number {n}")
+}
+
+#[worker]
+fn twice(first: &str) {
+    /// Panics when the first panic unwinds, and catches that.
+    struct Again;
+    impl Drop for Again {
+        fn drop(&mut self) {
+            let _ = std::panic::catch_unwind(|| panic!("the second"));
+        }
+    }
+    let _again = Again;
+    panic!("{first}")
+}
+
+#[worker]
+fn caught() -> u32 {
+    std::panic::catch_unwind(|| panic!("nobody needs to know")).map_or(1, |()| 0)
+}
+
+#[worker]
+fn payload_that_panics() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("when it is dropped")
+        }
+    }
+    std::panic::panic_any(Bomb)
+}
+
+#[worker]
+fn in_a_thread_of_its_own() -> bool {
+    std::thread::spawn(|| panic!("in a thread, and joined")).join().is_err()
+}
+
+#[worker]
+fn with_a_hook_of_its_own() {
+    std::panic::set_hook(Box::new(|_| {}));
+    panic!("unseen by our hook")
+}
+
+#[worker]
+fn pid() -> u32 {
+    std::process::id()
+}
+
+#[worker]
+fn fine(n: u32) -> Result<u32, RemoteError> {
+    if n == 7 { panic!("seven") } else { Ok(n) }
+}
+
+fn panicked(pool: &Pool, task: procession::Task<impl serde::de::DeserializeOwned + std::fmt::Debug + 'static>) -> TaskError {
+    let before = pool.submit(delayed!(pid())).join().expect("the pool serves");
+    let error = pool.submit(task).join().expect_err("it panics");
+    assert!(error.is_panic() && !error.is_crash() && error.exit().is_none(), "{error:?}");
+    assert_eq!(error.worker_pid(), Some(before));
+    assert_eq!(pool.submit(delayed!(pid())).join().expect("the pool serves on"), before, "no process was lost");
+    error
+}
+
+#[test]
+fn a_panic_tells_what_and_where() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let error = panicked(&pool, delayed!(third(vec![1])));
+        let panic = error.panic().unwrap();
+        assert_eq!(panic.message(), "index out of bounds: the len is 1 but the index is 2");
+        assert!(panic.file().ends_with("integration/panic.rs"), "{}", panic.file());
+        assert_eq!((panic.line(), panic.column()), (LINE, 6));
+        let words = error.to_string();
+        assert!(words.starts_with("a task of `integration::panic::third` panicked in worker 0 (pid "), "{words}");
+        assert!(words.ends_with(&format!("integration/panic.rs:{LINE}:6")), "{words}");
+    });
+}
+
+#[test]
+fn a_backtrace_comes_along_when_it_is_asked_for() {
+    alone(|| {
+        let with = Pool::builder().jobs(1).env("RUST_BACKTRACE", "1").build().unwrap();
+        let error = panicked(&with, delayed!(third(Vec::new())));
+        assert!(error.panic().unwrap().backtrace().contains("third"), "{error}");
+        let without = Pool::builder().jobs(1).env("RUST_BACKTRACE", "0").build().unwrap();
+        let error = panicked(&without, delayed!(third(Vec::new())));
+        assert!(!error.panic().unwrap().backtrace().contains("third"), "{error}");
+    });
+}
+
+#[test]
+fn the_panic_of_a_call_says_which_task_it_was() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let error = parallel!(pool = &pool; formatted(n) for n in [3]).unwrap_err();
+        let error = error.into_task_error().unwrap();
+        assert_eq!(error.task_index(), Some(0));
+        assert!(error.to_string().starts_with("task 0 of `integration::panic::formatted` panicked"), "{error}");
+        assert!(error.to_string().contains("number 3"));
+        let error: RemoteError = parallel!(pool = &pool; fine(n)? for n in 0..10).unwrap_err();
+        assert!(error.to_string().contains("task 7 of"), "{error}");
+        let results: Vec<_> = pool.imap((0..10).map(|n| delayed!(fine(n)))).collect();
+        assert!(results.iter().enumerate().all(|(n, result)| result.is_err() == (n == 7)));
+    });
+}
+
+#[test]
+fn odd_panics_are_panics_like_any_other() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let message = |error: TaskError| error.panic().unwrap().message().to_owned();
+        assert_eq!(message(panicked(&pool, delayed!(odd_payload()))), "a panic whose payload is not a string");
+        assert_eq!(message(panicked(&pool, delayed!(formatted(5)))), "number 5");
+        assert_eq!(message(panicked(&pool, delayed!(payload_that_panics()))), "a panic whose payload is not a string");
+        assert_eq!(pool.submit(delayed!(caught())).join().unwrap(), 1);
+        assert!(pool.submit(delayed!(in_a_thread_of_its_own())).join().unwrap());
+    });
+}
+
+#[test]
+fn the_panic_that_ends_the_task_is_the_one_that_is_told() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let error = panicked(&pool, delayed!(twice("the first")));
+        assert_eq!(error.panic().unwrap().message(), "the first");
+    });
+}
+
+#[test]
+fn a_function_with_a_hook_of_its_own_still_panics_for_its_caller() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let error = panicked(&pool, delayed!(with_a_hook_of_its_own()));
+        assert_eq!(error.panic().unwrap().message(), "unseen by our hook");
+        assert_eq!(error.panic().unwrap().line(), 0);
+    });
+}
+
+#[test]
+fn a_panic_can_be_raised_again_in_the_caller() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let error = panicked(&pool, delayed!(formatted(9)));
+        let payload = std::panic::catch_unwind(|| error.resume_panic()).unwrap_err();
+        assert_eq!(payload.downcast_ref::<String>().unwrap(), "number 9");
+    });
+}
+
+#[test]
+fn a_thousand_panics_cost_no_process() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let before = pool.submit(delayed!(pid())).join().unwrap();
+        let failed = pool.imap((0..1000).map(|n| delayed!(formatted(n)))).filter(|result| {
+            result.as_ref().is_err_and(TaskError::is_panic)
+        });
+        assert_eq!(failed.count(), 1000);
+        assert_eq!(pool.submit(delayed!(pid())).join().unwrap(), before);
+    });
+}
