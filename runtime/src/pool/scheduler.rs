@@ -359,7 +359,7 @@ impl Scheduler {
             self.failed_starts = 0;
         }
         if let Some((_task, kind)) = failed_to_initialize {
-            self.workers[place].kill();
+            self.workers[place].dismiss(now, poller);
             self.start_failed(now, kind);
         }
         to_the_end
@@ -427,6 +427,10 @@ impl Scheduler {
                 self.book.fail(task, kind, Some((id, pid)), &mut self.after);
             }
         }
+        if self.closing {
+            // What the worker had not begun has gone back to the queue, which nobody serves any more.
+            self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
+        }
         for task in unknown {
             self.book.leave(&task, id);
             let how = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
@@ -452,7 +456,9 @@ impl Scheduler {
     /// One more start has failed: pause before the next, or give up.
     fn start_failed(&mut self, now: Instant, kind: TaskErrorKind) {
         self.failed_starts += 1;
-        let some_serve = self.workers.iter().any(Supervisor::is_live);
+        let initializing = &self.book.initializing;
+        let some_serve =
+            self.workers.iter().any(|worker| worker.is_live() && !initializing.contains(&worker.id()));
         if self.failed_starts < MOST_FAILED_STARTS || some_serve {
             let doublings = (self.failed_starts - 1).min(MOST_FAILED_STARTS + 2);
             self.not_before = Some(now + FIRST_BACK_OFF * 2u32.pow(doublings));
@@ -504,7 +510,7 @@ impl Scheduler {
         if self.book.queued > 0 || !self.workers[..self.target].iter().any(Supervisor::is_idle) {
             return None;
         }
-        let laden = self.workers.iter().filter(|worker| worker.in_flight_len() > 1);
+        let laden = self.workers.iter().filter(|worker| is_laden(worker));
         laden.filter_map(|worker| self.book.progress.get(&worker.id())).min().map(|&at| at + SHARE_AFTER)
     }
 
@@ -519,8 +525,8 @@ impl Scheduler {
                 worker.drain(now);
             }
         }
-        self.send_pinned(poller);
         self.share(now);
+        self.send_pinned(poller);
         self.fill(poller, now, |worker, _| worker.is_idle());
         self.launch(poller, now);
         self.fill(poller, now, has_room);
@@ -572,7 +578,7 @@ impl Scheduler {
             return;
         }
         let book = &mut self.book;
-        let laden = self.workers.iter_mut().filter(|worker| worker.in_flight_len() > 1).filter(|worker| {
+        let laden = self.workers.iter_mut().filter(|worker| is_laden(worker)).filter(|worker| {
             let waiting = worker.in_flight_len() - 1;
             let lane = worker.in_flight().nth(1).and_then(|task| book.lanes.get(&task.lane));
             let long = lane.and_then(|lane| lane.estimate(waiting)).is_none_or(|time| time >= WORTH_MOVING);
@@ -851,6 +857,12 @@ impl Book {
 
 /// Threads that have come and gone leave no more lanes than this.
 const MOST_RESTING_LANES: usize = 256;
+
+/// Others could run what this worker has not begun. Pinned tasks, which none else may run, are sent to idle workers only, so that
+/// they are the oldest.
+fn is_laden(worker: &Supervisor<Queued>) -> bool {
+    worker.in_flight_len() > 1 && worker.newest().is_some_and(|task| task.lane != LaneId::Pinned)
+}
 
 fn has_room(worker: &Supervisor<Queued>, lane: &Lane) -> bool {
     let fills = |task: &Queued| task.args().len() > BATCH_BYTES;
