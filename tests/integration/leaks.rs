@@ -105,6 +105,20 @@ fn a_handle_that_outlives_its_pool_keeps_nothing_open() {
 }
 
 #[test]
+fn a_lazy_iterator_that_outlives_its_pool_keeps_nothing_open() {
+    alone(|| {
+        let before = Snapshot::take();
+        let pool = Pool::new(1).unwrap();
+        let mut results = pool.imap((0..).map(|n| delayed!(echo(n))));
+        assert_eq!(results.next().unwrap().unwrap(), 0);
+        drop(pool);
+        before.assert_same_now();
+        assert!(results.find_map(Result::err).unwrap().is_cancelled());
+        before.assert_same_now();
+    });
+}
+
+#[test]
 fn crashes_leave_nothing_in_a_pool_that_lives_on() {
     alone(|| {
         let pool = Pool::new(1).unwrap();

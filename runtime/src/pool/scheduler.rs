@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -86,8 +86,36 @@ impl Sendable for Queued {
     }
 }
 
+/// What a call has read from its input and not queued yet, to queue many at a time. The scheduler takes it when the call's queue has
+/// run dry, so that a producer that blocks holds nothing back.
+#[derive(Default)]
+pub(super) struct Feed(Mutex<Vec<Queued>>);
+
+impl Feed {
+    fn lock(&self) -> MutexGuard<'_, Vec<Queued>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many there are now.
+    pub(super) fn push(&self, task: Queued) -> usize {
+        let mut tasks = self.lock();
+        tasks.push(task);
+        tasks.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    pub(super) fn take(&self) -> Vec<Queued> {
+        std::mem::take(&mut *self.lock())
+    }
+}
+
 /// The tasks of one caller.
 struct Lane {
+    /// What the caller has not queued yet.
+    feed: Option<Arc<Feed>>,
     queue: VecDeque<Queued>,
     /// How many travel together, if the caller has said so.
     chunk: Option<usize>,
@@ -169,6 +197,8 @@ struct Book {
     lanes: BTreeMap<LaneId, Lane>,
     /// Lanes with something queued, in the order of their turns.
     turns: VecDeque<LaneId>,
+    /// Lanes of calls, which may have tasks that are not queued yet.
+    fed: Vec<LaneId>,
     queued: usize,
     /// Tasks that have no outcome yet.
     unfinished: usize,
@@ -197,6 +227,7 @@ impl Scheduler {
             book: Book {
                 lanes: BTreeMap::new(),
                 turns: VecDeque::new(),
+                fed: Vec::new(),
                 queued: 0,
                 unfinished: 0,
                 pinned: BTreeMap::new(),
@@ -248,11 +279,40 @@ impl Scheduler {
     }
 
     /// Opens a lane for a call.
-    pub(super) fn open_call(&mut self, chunk: Option<usize>, most_workers: usize) -> LaneId {
+    pub(super) fn open_call(
+        &mut self,
+        chunk: Option<usize>,
+        most_workers: usize,
+        feed: Arc<Feed>,
+    ) -> LaneId {
         let id = LaneId::Call(self.next_call);
         self.next_call += 1;
-        self.book.lanes.insert(id, Lane::new(chunk, most_workers));
+        self.book.lanes.insert(id, Lane { feed: Some(feed), ..Lane::new(chunk, most_workers) });
+        self.book.fed.push(id);
         id
+    }
+
+    /// Queues what a call has not queued yet.
+    pub(super) fn pull(&mut self, id: LaneId) {
+        let feed = self.book.lanes.get(&id).and_then(|lane| lane.feed.as_ref());
+        for mut task in feed.map(|feed| feed.take()).unwrap_or_default() {
+            task.id = self.next_id();
+            self.enqueue(task);
+        }
+    }
+
+    /// The same for every call whose queue has run dry.
+    fn pull_all(&mut self) {
+        for at in (0..self.book.fed.len()).rev() {
+            let id = self.book.fed[at];
+            match self.book.lanes.get(&id) {
+                Some(lane) if lane.queue.is_empty() => self.pull(id),
+                Some(_) => {}
+                None => {
+                    self.book.fed.swap_remove(at);
+                }
+            }
+        }
     }
 
     /// The caller adds no more. The lane goes with its last task.
@@ -525,6 +585,7 @@ impl Scheduler {
                 worker.drain(now);
             }
         }
+        self.pull_all();
         self.share(now);
         self.send_pinned(poller);
         self.fill(poller, now, |worker, _| worker.is_idle());
@@ -738,7 +799,7 @@ impl Scheduler {
 
 impl Lane {
     fn new(chunk: Option<usize>, most_workers: usize) -> Self {
-        Self { queue: VecDeque::new(), chunk, most_workers, pace: None, at: BTreeMap::new(), open: true }
+        Self { feed: None, queue: VecDeque::new(), chunk, most_workers, pace: None, at: BTreeMap::new(), open: true }
     }
 }
 
