@@ -18,11 +18,18 @@ use crate::{
 thread_local! {
     /// How many tasks deep this thread is: a task may call another in its own process.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// The panic that the hook saw last on this thread while a task ran.
-    static SEEN: RefCell<Option<RemotePanic>> = const { RefCell::new(None) };
-    /// Is told of each panic of a task on this thread as it begins, for the process may not live to tell of it later.
+    /// The panics that the hook has seen on this thread while a task ran, the oldest first: a task may catch one and go on.
+    static SEEN: RefCell<Vec<RemotePanic>> = const { RefCell::new(Vec::new()) };
+    /// Is told of a panic of a task on this thread that ends the process, before it does.
     static WITNESS: Cell<Option<fn(&RemotePanic)>> = const { Cell::new(None) };
 }
+
+/// A task that catches panics all its life is remembered by the last so many.
+const MOST_SEEN: usize = 16;
+
+/// What std says when a panic has come to where it cannot unwind, and aborts. The panic itself was told before.
+const CANNOT_UNWIND: [&str; 2] =
+    ["panic in a function that cannot unwind", "panic in a destructor during cleanup"];
 
 /// Runs a task and appends its result to `result`; after a fault `result` is as it was.
 pub(crate) fn run(entry: &Entry, args: &[u8], result: &mut Vec<u8>) -> Result<(), Fault> {
@@ -32,8 +39,11 @@ pub(crate) fn run(entry: &Entry, args: &[u8], result: &mut Vec<u8>) -> Result<()
     let outcome = catch_unwind(AssertUnwindSafe(|| (entry.run)(Input::new(args), Output::new(result))));
     DEPTH.set(DEPTH.get() - 1);
     let outcome = outcome.unwrap_or_else(|payload| {
-        let seen = SEEN.try_with(|seen| seen.borrow_mut().take()).ok().flatten();
-        let panic = seen.unwrap_or_else(|| RemotePanic::from_payload(&*payload));
+        // The panic that came out is not always the last: one that was caught on the way may have come later.
+        let panic = RemotePanic::from_payload(&*payload);
+        let seen = SEEN.try_with(|seen| std::mem::take(&mut *seen.borrow_mut())).unwrap_or_default();
+        let seen = seen.into_iter().rfind(|seen| seen.message() == panic.message());
+        let panic = seen.unwrap_or(panic);
         // A payload may panic when it is dropped; such a one is left alone.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             std::mem::forget(again);
@@ -43,10 +53,14 @@ pub(crate) fn run(entry: &Entry, args: &[u8], result: &mut Vec<u8>) -> Result<()
     if outcome.is_err() {
         result.truncate(start);
     }
+    if DEPTH.get() == 0 {
+        let _ = SEEN.try_with(|seen| seen.borrow_mut().clear());
+    }
     outcome
 }
 
-/// From now on `witness` is told of each panic of a task on this thread.
+/// From now on `witness` is told of each panic of a task on this thread that ends the process: all of them under
+/// `panic = "abort"`, else those that cannot unwind.
 pub(crate) fn set_witness(witness: fn(&RemotePanic)) {
     WITNESS.set(Some(witness));
 }
@@ -63,11 +77,22 @@ fn install_hook() {
                 return next(info);
             }
             let panic = RemotePanic::from_hook(info);
-            if let Ok(Some(witness)) = WITNESS.try_with(Cell::get) {
-                witness(&panic);
-            }
             // Borrowed already: this is a panic within the taking down of another. The first is the one to tell.
-            let _ = SEEN.try_with(|seen| seen.try_borrow_mut().map(|mut seen| *seen = Some(panic)));
+            let _ = SEEN.try_with(|seen| {
+                let Ok(mut seen) = seen.try_borrow_mut() else { return };
+                let stuck = CANNOT_UNWIND.contains(&panic.message());
+                if !(stuck && !seen.is_empty()) {
+                    if seen.len() == MOST_SEEN {
+                        seen.remove(0);
+                    }
+                    seen.push(panic);
+                }
+                if (stuck || cfg!(panic = "abort"))
+                    && let (Some(panic), Ok(Some(witness))) = (seen.last(), WITNESS.try_with(Cell::get))
+                {
+                    witness(panic);
+                }
+            });
         }));
     });
 }

@@ -274,6 +274,15 @@ impl<T: Sendable> Supervisor<T> {
         }
     }
 
+    /// Ends a worker that is of no use: it is killed, and takes no more tasks. Any live state → Lost.
+    pub(crate) fn dismiss(&mut self, now: Instant, poller: &Poller) {
+        self.kill();
+        self.lose(now, None);
+        if let Some(link) = self.link_mut() {
+            poller.remove(link.launched.receiver.poll_fd());
+        }
+    }
+
     /// When [`on_deadline`](Self::on_deadline) is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.state {

@@ -238,3 +238,43 @@ fn the_window_is_bounded_in_bytes_too() {
         }
     });
 }
+
+#[test]
+fn a_slow_producers_tasks_are_not_held_back() {
+    alone(|| {
+        let folder = Folder::new();
+        let path = |n: u64| folder.path(&n.to_string());
+        let pool = Pool::new(2).unwrap();
+        // Each item comes only after the task before has run.
+        let tasks = (0..50).map(|n| {
+            if n > 0 {
+                until_exists(&path(n - 1));
+            }
+            delayed!(touch(&path(n)))
+        });
+        assert_eq!(pool.map(tasks).unwrap().len(), 50);
+    });
+}
+
+#[test]
+fn a_producer_that_becomes_slow_does_not_hold_its_tasks_back() {
+    alone(|| {
+        let folder = Folder::new();
+        let pool = Pool::new(2).unwrap();
+        // Quick tasks make for large batches; then one that the producer waits for.
+        let quick = (0..5000).map(|n: u64| delayed!(touch_if(&folder.path("last"), n == 4999)));
+        #[worker]
+        fn touch_if(path: &Path, really: bool) {
+            if really {
+                touch(path);
+            }
+        }
+        let after = (0..1).map(|_| {
+            until_exists(&folder.path("last"));
+            delayed!(touch_if(&folder.path("after"), true))
+        });
+        let count = pool.imap(quick.chain(after)).map(Result::unwrap).count();
+        assert_eq!(count, 5001);
+        assert!(folder.path("after").exists());
+    });
+}

@@ -63,6 +63,27 @@ fn with_a_hook_of_its_own() {
 }
 
 #[worker]
+fn caught_and_aborted() {
+    let _ = std::panic::catch_unwind(|| panic!("nobody needs to know"));
+    std::process::abort()
+}
+
+#[worker]
+fn through_a_foreign_frame() {
+    extern "C" fn foreign() {
+        panic!("in a callback of a C library")
+    }
+    foreign()
+}
+
+#[worker]
+fn raised_again() {
+    let payload = std::panic::catch_unwind(|| panic!("raised again")).expect_err("it panics");
+    let _ = std::panic::catch_unwind(|| panic!("in between"));
+    std::panic::resume_unwind(payload)
+}
+
+#[worker]
 fn pid() -> u32 {
     std::process::id()
 }
@@ -162,6 +183,30 @@ fn the_panic_that_ends_the_task_is_the_one_that_is_told() {
         let pool = Pool::new(1).unwrap();
         let error = panicked(&pool, delayed!(twice("the first")));
         assert_eq!(error.panic().unwrap().message(), "the first");
+        let error = panicked(&pool, delayed!(raised_again()));
+        assert_eq!(error.panic().unwrap().message(), "raised again");
+        assert_ne!(error.panic().unwrap().line(), 0);
+    });
+}
+
+#[test]
+fn an_abort_after_a_panic_that_was_caught_is_a_crash() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let error = pool.submit(delayed!(caught_and_aborted())).join().unwrap_err();
+        assert!(error.is_crash() && !error.is_panic(), "{error}");
+    });
+}
+
+#[test]
+fn a_panic_that_cannot_unwind_is_told_though_it_ends_the_process() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let error = pool.submit(delayed!(through_a_foreign_frame())).join().unwrap_err();
+        assert!(error.is_panic(), "{error}");
+        assert_eq!(error.panic().unwrap().message(), "in a callback of a C library");
+        assert_eq!(error.exit().and_then(|exit| exit.signal()), Some(6), "{error}");
+        assert!(pool.submit(delayed!(pid())).join().is_ok());
     });
 }
 

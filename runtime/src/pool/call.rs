@@ -3,17 +3,17 @@
 use std::{
     borrow::Cow,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread::Thread,
 };
 
 use super::{
     Backend, Pool,
     drive::Driver,
-    scheduler::{LaneId, Queued},
+    scheduler::{Feed, LaneId, Queued},
 };
 use crate::{
-    error::{Place, TaskError, TaskErrorKind},
+    error::{POOL_ENDED, Place, TaskError, TaskErrorKind},
     handle::{Complete, Exchange, Outcome, Wakes},
     registry,
     task::Call as Request,
@@ -30,8 +30,6 @@ const MOST_IN_GROUP: usize = 128;
 pub(crate) struct Call {
     backend: CallBackend,
     inbox: Arc<Inbox>,
-    /// What was read and has not been queued.
-    group: Vec<(usize, Request)>,
     /// Bytes of the arguments in each task that has no result yet, roughly.
     bytes_out: usize,
     pushed: usize,
@@ -42,7 +40,15 @@ pub(crate) struct Call {
 
 enum CallBackend {
     InProcess,
-    Pool { driver: Arc<Driver>, lane: LaneId, retries: u32, workers: usize },
+    Pool {
+        /// When the pool has ended, every task that it was given has its outcome.
+        driver: Weak<Driver>,
+        lane: LaneId,
+        /// What was read and has not been queued.
+        feed: Arc<Feed>,
+        retries: u32,
+        workers: usize,
+    },
 }
 
 /// Where a call's results arrive, in the order in which they were made.
@@ -69,6 +75,10 @@ enum Item {
 }
 
 impl Inbox {
+    fn len(&self) -> usize {
+        self.lock().items.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Arrivals> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,17 +107,18 @@ impl Call {
         let backend = match &pool.backend {
             Backend::InProcess => CallBackend::InProcess,
             Backend::Processes(processes) => {
-                let driver = processes.driver.clone();
+                let driver = Arc::downgrade(&processes.driver);
+                let feed = Arc::<Feed>::default();
                 let chunk = chunk.or(processes.config.chunk_size);
                 let workers = most_workers.unwrap_or(usize::MAX);
-                let lane = driver.look(|scheduler| scheduler.open_call(chunk, workers));
-                CallBackend::Pool { driver, lane, retries: processes.config.retries, workers: 1 }
+                let lane =
+                    processes.driver.look(|scheduler| scheduler.open_call(chunk, workers, feed.clone()));
+                CallBackend::Pool { driver, lane, feed, retries: processes.config.retries, workers: 1 }
             }
         };
         let mut call = Self {
             backend,
             inbox: Arc::default(),
-            group: Vec::new(),
             bytes_out: 0,
             pushed: 0,
             received: 0,
@@ -137,12 +148,27 @@ impl Call {
                 let outcome = run_here(&request, Some(index));
                 self.inbox.complete(index, outcome.map(Cow::Owned), &mut Wakes::default());
             }
-            CallBackend::Pool { workers, .. } => {
+            CallBackend::Pool { lane, feed, retries, workers, .. } => {
+                let Some(function) = registry::id_of(request.entry) else {
+                    let error = not_in_table(&request, Some(index));
+                    return self.inbox.complete(index, Err(error), &mut Wakes::default());
+                };
                 self.bytes_out += request.args.as_ref().map_or(0, Vec::len);
-                self.group.push((index, request));
-                // While some worker may be idle nothing is held back.
-                let idle = self.pushed - self.received <= *workers * self.batch;
-                if self.group.len() >= self.batch.min(MOST_IN_GROUP) || idle && self.batch == 1 {
+                let held = feed.push(Queued {
+                    // Given when it is queued.
+                    id: 0,
+                    call: request,
+                    function,
+                    to: self.inbox.clone(),
+                    index: Some(index),
+                    lane: *lane,
+                    attempts: 0,
+                    retries: *retries,
+                    cancelled: None,
+                });
+                // While some worker may be idle nothing is held back; once all are busy, the scheduler takes the rest when it needs it.
+                let busy = self.pushed.saturating_sub(held + self.received + self.inbox.len());
+                if held >= self.batch.min(MOST_IN_GROUP) || busy < *workers {
                     self.flush();
                 }
             }
@@ -151,39 +177,28 @@ impl Call {
 
     /// Queues what was pushed.
     pub(crate) fn flush(&mut self) {
-        let CallBackend::Pool { driver, lane, retries, .. } = &self.backend else { return };
-        if self.group.is_empty() {
+        let CallBackend::Pool { driver, lane, feed, .. } = &self.backend else { return };
+        if feed.is_empty() {
             return;
         }
-        let (lane, retries) = (*lane, *retries);
-        let (group, inbox) = (&mut self.group, &self.inbox);
-        driver.with(|scheduler, _, _| {
-            for (index, request) in group.drain(..) {
-                let Some(function) = registry::id_of(request.entry) else {
-                    let error = not_in_table(&request, Some(index));
-                    inbox.complete(index, Err(error), &mut Wakes::default());
-                    continue;
-                };
-                let id = scheduler.next_id();
-                scheduler.enqueue(Queued {
-                    id,
-                    call: request,
-                    function,
-                    to: inbox.clone(),
-                    index: Some(index),
-                    lane,
-                    attempts: 0,
-                    retries,
-                    cancelled: None,
-                });
-            }
-        });
-        self.measure();
+        if let Some(driver) = driver.upgrade() {
+            let lane = *lane;
+            driver.with(|scheduler, _, _| scheduler.pull(lane));
+            return self.measure();
+        }
+        for task in feed.take() {
+            let kind = TaskErrorKind::Cancelled { why: POOL_ENDED };
+            let place = Place { index: task.index, ..Place::default() };
+            let error = TaskError::new(task.call.entry.name, kind, place);
+            self.inbox.complete(task.index.unwrap_or_default(), Err(error), &mut Wakes::default());
+        }
     }
 
     /// Sizes window and batch by what has been measured since.
     fn measure(&mut self) {
-        if let CallBackend::Pool { driver, lane, workers, .. } = &mut self.backend {
+        if let CallBackend::Pool { driver, lane, workers, .. } = &mut self.backend
+            && let Some(driver) = driver.upgrade()
+        {
             let (batch, most) = driver.look(|scheduler| scheduler.batch_of(*lane));
             *workers = most;
             self.batch = batch;
@@ -196,6 +211,7 @@ impl Call {
         self.flush();
         if let CallBackend::Pool { driver, .. } = &self.backend
             && self.pushed > self.received
+            && let Some(driver) = driver.upgrade()
         {
             let inbox = &self.inbox;
             driver.wait(
@@ -245,13 +261,11 @@ impl Call {
 
     /// Drops what is queued and has what runs end, killing what does not within a moment; waits for that if `wait`.
     pub(crate) fn cancel(&mut self, wait: bool) {
-        let queued = self.pushed - self.group.len();
-        self.pushed = queued;
-        self.group.clear();
-        let CallBackend::Pool { driver, lane, .. } = &self.backend else { return };
-        let (driver, lane) = (driver.clone(), *lane);
-        driver.with(|scheduler, poller, now| scheduler.cancel_call(lane, poller, now));
-        while wait && self.received < queued {
+        let CallBackend::Pool { driver, lane, feed, .. } = &self.backend else { return };
+        self.pushed -= feed.take().len();
+        let Some(driver) = driver.upgrade() else { return };
+        driver.with(|scheduler, poller, now| scheduler.cancel_call(*lane, poller, now));
+        while wait && self.received < self.pushed {
             self.wait();
             self.receive(|_, _| {});
         }
@@ -269,7 +283,9 @@ impl fmt::Debug for Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let CallBackend::Pool { driver, lane, .. } = &self.backend {
+        if let CallBackend::Pool { driver, lane, .. } = &self.backend
+            && let Some(driver) = driver.upgrade()
+        {
             let lane = *lane;
             if self.pushed > self.received {
                 self.cancel(false);

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -86,8 +86,36 @@ impl Sendable for Queued {
     }
 }
 
+/// What a call has read from its input and not queued yet, to queue many at a time. The scheduler takes it when the call's queue has
+/// run dry, so that a producer that blocks holds nothing back.
+#[derive(Default)]
+pub(super) struct Feed(Mutex<Vec<Queued>>);
+
+impl Feed {
+    fn lock(&self) -> MutexGuard<'_, Vec<Queued>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many there are now.
+    pub(super) fn push(&self, task: Queued) -> usize {
+        let mut tasks = self.lock();
+        tasks.push(task);
+        tasks.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    pub(super) fn take(&self) -> Vec<Queued> {
+        std::mem::take(&mut *self.lock())
+    }
+}
+
 /// The tasks of one caller.
 struct Lane {
+    /// What the caller has not queued yet.
+    feed: Option<Arc<Feed>>,
     queue: VecDeque<Queued>,
     /// How many travel together, if the caller has said so.
     chunk: Option<usize>,
@@ -169,6 +197,8 @@ struct Book {
     lanes: BTreeMap<LaneId, Lane>,
     /// Lanes with something queued, in the order of their turns.
     turns: VecDeque<LaneId>,
+    /// Lanes of calls, which may have tasks that are not queued yet.
+    fed: Vec<LaneId>,
     queued: usize,
     /// Tasks that have no outcome yet.
     unfinished: usize,
@@ -197,6 +227,7 @@ impl Scheduler {
             book: Book {
                 lanes: BTreeMap::new(),
                 turns: VecDeque::new(),
+                fed: Vec::new(),
                 queued: 0,
                 unfinished: 0,
                 pinned: BTreeMap::new(),
@@ -248,11 +279,35 @@ impl Scheduler {
     }
 
     /// Opens a lane for a call.
-    pub(super) fn open_call(&mut self, chunk: Option<usize>, most_workers: usize) -> LaneId {
+    pub(super) fn open_call(&mut self, chunk: Option<usize>, most_workers: usize, feed: Arc<Feed>) -> LaneId {
         let id = LaneId::Call(self.next_call);
         self.next_call += 1;
-        self.book.lanes.insert(id, Lane::new(chunk, most_workers));
+        self.book.lanes.insert(id, Lane { feed: Some(feed), ..Lane::new(chunk, most_workers) });
+        self.book.fed.push(id);
         id
+    }
+
+    /// Queues what a call has not queued yet.
+    pub(super) fn pull(&mut self, id: LaneId) {
+        let feed = self.book.lanes.get(&id).and_then(|lane| lane.feed.as_ref());
+        for mut task in feed.map(|feed| feed.take()).unwrap_or_default() {
+            task.id = self.next_id();
+            self.enqueue(task);
+        }
+    }
+
+    /// The same for every call whose queue has run dry.
+    fn pull_all(&mut self) {
+        for at in (0..self.book.fed.len()).rev() {
+            let id = self.book.fed[at];
+            match self.book.lanes.get(&id) {
+                Some(lane) if lane.queue.is_empty() => self.pull(id),
+                Some(_) => {}
+                None => {
+                    self.book.fed.swap_remove(at);
+                }
+            }
+        }
     }
 
     /// The caller adds no more. The lane goes with its last task.
@@ -359,7 +414,7 @@ impl Scheduler {
             self.failed_starts = 0;
         }
         if let Some((_task, kind)) = failed_to_initialize {
-            self.workers[place].kill();
+            self.workers[place].dismiss(now, poller);
             self.start_failed(now, kind);
         }
         to_the_end
@@ -427,6 +482,10 @@ impl Scheduler {
                 self.book.fail(task, kind, Some((id, pid)), &mut self.after);
             }
         }
+        if self.closing {
+            // What the worker had not begun has gone back to the queue, which nobody serves any more.
+            self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
+        }
         for task in unknown {
             self.book.leave(&task, id);
             let how = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
@@ -452,7 +511,9 @@ impl Scheduler {
     /// One more start has failed: pause before the next, or give up.
     fn start_failed(&mut self, now: Instant, kind: TaskErrorKind) {
         self.failed_starts += 1;
-        let some_serve = self.workers.iter().any(Supervisor::is_live);
+        let initializing = &self.book.initializing;
+        let some_serve =
+            self.workers.iter().any(|worker| worker.is_live() && !initializing.contains(&worker.id()));
         if self.failed_starts < MOST_FAILED_STARTS || some_serve {
             let doublings = (self.failed_starts - 1).min(MOST_FAILED_STARTS + 2);
             self.not_before = Some(now + FIRST_BACK_OFF * 2u32.pow(doublings));
@@ -504,7 +565,7 @@ impl Scheduler {
         if self.book.queued > 0 || !self.workers[..self.target].iter().any(Supervisor::is_idle) {
             return None;
         }
-        let laden = self.workers.iter().filter(|worker| worker.in_flight_len() > 1);
+        let laden = self.workers.iter().filter(|worker| is_laden(worker));
         laden.filter_map(|worker| self.book.progress.get(&worker.id())).min().map(|&at| at + SHARE_AFTER)
     }
 
@@ -519,8 +580,9 @@ impl Scheduler {
                 worker.drain(now);
             }
         }
-        self.send_pinned(poller);
+        self.pull_all();
         self.share(now);
+        self.send_pinned(poller);
         self.fill(poller, now, |worker, _| worker.is_idle());
         self.launch(poller, now);
         self.fill(poller, now, has_room);
@@ -572,7 +634,7 @@ impl Scheduler {
             return;
         }
         let book = &mut self.book;
-        let laden = self.workers.iter_mut().filter(|worker| worker.in_flight_len() > 1).filter(|worker| {
+        let laden = self.workers.iter_mut().filter(|worker| is_laden(worker)).filter(|worker| {
             let waiting = worker.in_flight_len() - 1;
             let lane = worker.in_flight().nth(1).and_then(|task| book.lanes.get(&task.lane));
             let long = lane.and_then(|lane| lane.estimate(waiting)).is_none_or(|time| time >= WORTH_MOVING);
@@ -732,7 +794,15 @@ impl Scheduler {
 
 impl Lane {
     fn new(chunk: Option<usize>, most_workers: usize) -> Self {
-        Self { queue: VecDeque::new(), chunk, most_workers, pace: None, at: BTreeMap::new(), open: true }
+        Self {
+            feed: None,
+            queue: VecDeque::new(),
+            chunk,
+            most_workers,
+            pace: None,
+            at: BTreeMap::new(),
+            open: true,
+        }
     }
 }
 
@@ -851,6 +921,12 @@ impl Book {
 
 /// Threads that have come and gone leave no more lanes than this.
 const MOST_RESTING_LANES: usize = 256;
+
+/// Others could run what this worker has not begun. Pinned tasks, which none else may run, are sent to idle workers only, so that
+/// they are the oldest.
+fn is_laden(worker: &Supervisor<Queued>) -> bool {
+    worker.in_flight_len() > 1 && worker.newest().is_some_and(|task| task.lane != LaneId::Pinned)
+}
 
 fn has_room(worker: &Supervisor<Queued>, lane: &Lane) -> bool {
     let fills = |task: &Queued| task.args().len() > BATCH_BYTES;

@@ -134,8 +134,7 @@ fn run(task: &RunTask<'_>, reply: &mut Vec<u8>) {
     });
 }
 
-/// Tells the host of a panic as it begins: under `panic = "abort"`, or when a second one follows, the process ends before it could
-/// tell of it as a result.
+/// Tells the host of a panic that ends the process, before it could tell of it as a result.
 fn tell_of_panic(panic: &RemotePanic) {
     send(&encode_reply(panic));
 }
