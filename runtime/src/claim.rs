@@ -22,8 +22,8 @@ fn join(floor: u32, begun: u32) -> u64 {
     (u64::from(floor) << 32) | u64::from(begun)
 }
 
-/// `a` comes before `b`.
-fn before(a: u32, b: u32) -> bool {
+/// Sequence number `a` comes before `b`.
+pub(crate) fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 

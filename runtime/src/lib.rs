@@ -12,6 +12,7 @@ mod handle;
 mod id;
 mod launch;
 mod marker;
+mod outbox;
 mod panic;
 mod parallel;
 mod pool;

@@ -24,12 +24,12 @@ use std::{
 };
 
 use crate::{
-    claim::has_begun,
+    claim::{before, has_begun},
     error::{Exit, Fault},
     id::{FunctionId, WorkerId},
     launch::{LaunchRequest, Launched, Launcher},
     panic::RemotePanic,
-    protocol::{Hello, LogRecord, Ready, Refused, Reply, RunBuilder, VERSION},
+    protocol::{Batch, Hello, LogRecord, Malformed, Ready, Refused, Reply, RunBuilder, VERSION},
     registry,
     sys::fd::Poller,
     transport::{Cause, Received},
@@ -37,6 +37,9 @@ use crate::{
 
 /// A worker whose connection has ended has so long to end by itself.
 const END_GRACE: Duration = Duration::from_secs(2);
+
+/// A worker that may hold replies back and has been silent for so long is looked at.
+const LOOK_AFTER: Duration = Duration::from_millis(1);
 
 /// Arguments beyond this many bytes travel in a frame of their own, from where they lie.
 pub(crate) const LARGE_ARGS_BYTES: usize = 32 << 10;
@@ -77,14 +80,23 @@ pub(crate) enum Phase {
 /// A process and the connection to it.
 struct Link {
     launched: Launched,
-    next_seq: u32,
-    /// The running task panics; the process may not live to say more.
-    panic: Option<RemotePanic>,
+    ledger: Ledger,
     /// Polled for room to write.
     writing: bool,
+    killed: bool,
+}
+
+/// What is known of a worker's requests and replies.
+struct Ledger {
+    next_seq: u32,
     /// Results that have come.
     results: u64,
-    killed: bool,
+    /// The task of this number panics; the process may not live to say more.
+    panic: Option<(u32, RemotePanic)>,
+    /// It has an outbox.
+    has_outbox: bool,
+    /// When to look at what it holds back, if it stays silent.
+    look_at: Option<Instant>,
 }
 
 /// What a worker had to say.
@@ -187,6 +199,14 @@ impl<T: Sendable> Supervisor<T> {
         }
     }
 
+    /// As [`newest`](Self::newest), to note something on it.
+    pub(crate) fn newest_mut(&mut self) -> Option<&mut T> {
+        match &mut self.state {
+            State::Live { in_flight, .. } => in_flight.back_mut().map(|(_, task)| task),
+            _ => None,
+        }
+    }
+
     /// The key under which the poller reports this worker's connection; its process has the next one.
     fn key(&self) -> u64 {
         (u64::from(self.generation) << 32) | (u64::from(self.id.0) << 1)
@@ -213,7 +233,9 @@ impl<T: Sendable> Supervisor<T> {
         poller.add(launched.process.poll_fd(), self.key() | 1)?;
         // If it has died already, its end is about to be reported.
         let _ = launched.sender.send(&hello.encode(), Cow::Borrowed(&[]));
-        let link = Link { launched, next_seq: 1, panic: None, writing: false, results: 0, killed: false };
+        let has_outbox = launched.board.is_some();
+        let ledger = Ledger { next_seq: 1, results: 0, panic: None, has_outbox, look_at: None };
+        let link = Link { launched, ledger, writing: false, killed: false };
         self.state = State::Starting { link, deadline };
         Ok(())
     }
@@ -226,7 +248,8 @@ impl<T: Sendable> Supervisor<T> {
         };
         let mut tasks = tasks.into_iter().peekable();
         while tasks.peek().is_some() {
-            let mut request = RunBuilder::new(std::mem::take(&mut self.scratch), log_level, link.next_seq);
+            let mut request =
+                RunBuilder::new(std::mem::take(&mut self.scratch), log_level, link.ledger.next_seq);
             let mut large = false;
             while let Some(task) = tasks.next_if(|_| !large) {
                 large = task.args().len() >= LARGE_ARGS_BYTES;
@@ -235,14 +258,17 @@ impl<T: Sendable> Supervisor<T> {
                 } else {
                     request.add(task.task(), task.function(), task.args());
                 }
-                in_flight.push_back((link.next_seq, task));
-                link.next_seq = link.next_seq.wrapping_add(1);
+                in_flight.push_back((link.ledger.next_seq, task));
+                link.ledger.next_seq = link.ledger.next_seq.wrapping_add(1);
             }
             let head = request.finish();
             // Large arguments go from where they lie.
             let body = in_flight.back().filter(|_| large).map_or(&[][..], |(_, task)| task.args());
             let _ = link.launched.sender.send(&head, Cow::Borrowed(body));
             self.scratch = head;
+        }
+        if link.ledger.look_at.is_none() {
+            link.ledger.look_later(in_flight.len(), Instant::now());
         }
         link.poll_for_room(key, poller);
     }
@@ -251,7 +277,7 @@ impl<T: Sendable> Supervisor<T> {
     pub(crate) fn take_back(&mut self) -> Vec<T> {
         let State::Live { link, in_flight } = &mut self.state else { return Vec::new() };
         let Some(board) = &link.launched.board else { return Vec::new() };
-        let begun = board.claim().take_back(link.next_seq);
+        let begun = board.claim().take_back(link.ledger.next_seq);
         // The word is the worker's to write, too: one that makes no sense takes nothing back, and the worker will run them.
         let kept = in_flight.iter().take_while(|(seq, _)| has_begun(*seq, begun)).count();
         in_flight.drain(kept..).map(|(_, task)| task).collect()
@@ -289,13 +315,14 @@ impl<T: Sendable> Supervisor<T> {
             State::Starting { deadline, .. }
             | State::Draining { deadline, .. }
             | State::Lost { deadline, .. } => Some(*deadline),
-            State::Vacant | State::Live { .. } => None,
+            State::Live { link, .. } => link.ledger.look_at,
+            State::Vacant => None,
         }
     }
 
     /// A worker that is late to start, to leave or to end is killed.
     pub(crate) fn on_deadline(&mut self, now: Instant) {
-        if self.deadline().is_none_or(|deadline| deadline > now) {
+        if self.is_live() || self.deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
         if self.is_starting() {
@@ -334,6 +361,8 @@ impl<T: Sendable> Supervisor<T> {
             Refused(String),
             Nonsense,
         }
+        // Copied first and looked at last: a record that was sent before a reply was laid there is read before it.
+        let held_back = self.copy_held_back(now);
         let end = loop {
             let is_starting = self.is_starting();
             let (link, in_flight) = match &mut self.state {
@@ -343,28 +372,37 @@ impl<T: Sendable> Supervisor<T> {
             };
             let frame = match link.launched.receiver.recv() {
                 Ok(Received::Frame(frame)) => frame,
-                Ok(Received::Nothing) => return,
+                Ok(Received::Nothing) => match (held_back, in_flight) {
+                    (Some(replies), Some(in_flight)) => {
+                        link.ledger.look_at = None;
+                        match link.ledger.settle_all(in_flight, replies, now, &mut on) {
+                            Ok(()) => return,
+                            Err(Malformed) => break End::Nonsense,
+                        }
+                    }
+                    _ => return,
+                },
                 Ok(Received::Closed) => break End::Closed,
                 Err(error) => break End::Failed(error.to_string()),
             };
             let Ok(reply) = Reply::decode(frame) else { break End::Nonsense };
-            let step = match (reply, in_flight) {
-                (Reply::Log(record), _) => Step::Log(record),
-                (Reply::Panic(panic), Some(_)) => {
-                    link.panic = Some(panic);
+            let flow = match (reply, in_flight) {
+                (Reply::Log(record), _) => on(Step::Log(record)),
+                (Reply::Panic { seq, panic }, Some(_)) => {
+                    link.ledger.panic = Some((seq, panic));
                     continue;
                 }
-                (Reply::Done { seq, nanos, result }, Some(in_flight)) => {
-                    let Some(task) = pop(in_flight, seq) else { break End::Nonsense };
-                    link.results += 1;
-                    link.panic = None;
-                    Step::Done { task, nanos, result }
+                (reply @ (Reply::Done { .. } | Reply::Fault { .. }), Some(in_flight)) => {
+                    match link.ledger.settle(in_flight, reply, now, &mut on) {
+                        Ok(flow) => flow,
+                        Err(Malformed) => break End::Nonsense,
+                    }
                 }
-                (Reply::Fault { seq, nanos, fault }, Some(in_flight)) => {
-                    let Some(task) = pop(in_flight, seq) else { break End::Nonsense };
-                    link.results += 1;
-                    link.panic = None;
-                    Step::Failed { task, nanos, fault }
+                (Reply::Batch(replies), Some(in_flight)) => {
+                    match link.ledger.settle_all(in_flight, replies, now, &mut on) {
+                        Ok(()) => continue,
+                        Err(Malformed) => break End::Nonsense,
+                    }
                 }
                 (Reply::Ready(Ready { version, build_id, .. }), None) if is_starting => {
                     if version != VERSION || build_id != registry::build_id() {
@@ -376,12 +414,12 @@ impl<T: Sendable> Supervisor<T> {
                     if let State::Starting { link, .. } = std::mem::replace(&mut self.state, State::Vacant) {
                         self.state = State::Live { link, in_flight: VecDeque::new() };
                     }
-                    Step::Started
+                    on(Step::Started)
                 }
                 (Reply::Refused(Refused { reason }), None) => break End::Refused(reason),
                 _ => break End::Nonsense,
             };
-            if on(step).is_break() {
+            if flow.is_break() {
                 return;
             }
         };
@@ -401,40 +439,73 @@ impl<T: Sendable> Supervisor<T> {
         }
     }
 
+    /// What the worker has made and not sent, if it has been silent for so long that a look is due.
+    fn copy_held_back(&self, now: Instant) -> Option<Batch> {
+        let link = self.link()?;
+        if link.ledger.look_at.is_none_or(|at| at > now) {
+            return None;
+        }
+        let board = link.launched.board.as_ref()?;
+        // Emptied under the look: then its replies are on their way.
+        Some(Batch::new(board.outbox().copy().unwrap_or_default()))
+    }
+
+    /// Has the next [`read`](Self::read) look at what the worker holds back.
+    pub(crate) fn look_now(&mut self, now: Instant) {
+        if let Some(link) = self.link_mut() {
+            link.ledger.look_at = Some(now);
+        }
+    }
+
+    /// A look at what the worker holds back is due.
+    pub(crate) fn is_look_due(&self, now: Instant) -> bool {
+        self.link().and_then(|link| link.ledger.look_at).is_some_and(|at| at <= now) && self.is_live()
+    }
+
     /// Collects the process if it has ended; then the place is vacant, and this is what is known.
     ///
-    /// What it sent before its end must have been read.
-    pub(crate) fn reap(&mut self, now: Instant, poller: &Poller) -> Option<Obituary<T>> {
+    /// What it sent before its end must have been read; what it had not sent yet goes to `on`.
+    pub(crate) fn reap(
+        &mut self,
+        now: Instant,
+        poller: &Poller,
+        mut on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+    ) -> Option<Obituary<T>> {
         let exit = self.link_mut()?.launched.process.try_reap()?;
         self.lose(now, None);
-        let State::Lost { link, in_flight, was, reason, .. } =
+        let State::Lost { mut link, mut in_flight, was, reason, .. } =
             std::mem::replace(&mut self.state, State::Vacant)
         else {
             unreachable!("`lose` has just made it so")
         };
         poller.remove(link.launched.receiver.poll_fd());
         poller.remove(link.launched.process.poll_fd());
+        if let Some(bytes) = link.launched.board.as_ref().and_then(|board| board.outbox().copy()) {
+            // What makes no sense was not written by a worker of ours, and says nothing.
+            let _ = link.ledger.settle_all(&mut in_flight, Batch::new(bytes), now, &mut on);
+        }
+        let oldest = in_flight.front().map(|(seq, _)| *seq);
         let mut obituary = Obituary {
             pid: link.launched.process.pid(),
             was,
             exit,
             cause: None,
             reason,
-            panic: link.panic,
+            panic: link.ledger.panic.filter(|(seq, _)| oldest == Some(*seq)).map(|(_, panic)| panic),
             killed: link.killed,
             running: Vec::new(),
             waiting: Vec::new(),
             unknown: Vec::new(),
-            was_useful: link.results > 0,
+            was_useful: link.ledger.results > 0,
         };
         match &link.launched.board {
             Some(board) => {
                 obituary.cause = board.cause().map(|Cause::StackOverflow| "stack overflow");
                 let begun = board.claim().begun();
-                // Results are sent before the next task begins, so one task at most has begun and given nothing. Anything else
-                // was not written by a worker of ours, and says nothing.
+                // A result is out, or in the outbox, before the next task begins, so one task at most has begun and given nothing.
+                // Anything else was not written by a worker of ours, and says nothing.
                 let sound = in_flight.get(1).is_none_or(|(second, _)| !has_begun(*second, begun))
-                    && !has_begun(link.next_seq, begun);
+                    && !has_begun(link.ledger.next_seq, begun);
                 for (seq, task) in in_flight {
                     if !sound {
                         obituary.unknown.push(task);
@@ -488,13 +559,54 @@ impl<T: Sendable> Supervisor<T> {
     }
 }
 
-/// Results come in the order of the requests: the one of `seq` belongs to the oldest task, or to none.
-fn pop<T>(in_flight: &mut VecDeque<(u32, T)>, seq: u32) -> Option<T> {
-    let (oldest, _) = in_flight.front()?;
-    if *oldest != seq {
-        return None;
+impl Ledger {
+    /// Gives the outcome of one reply, `Done` or `Fault`, to `on`.
+    ///
+    /// Replies come in the order of the requests: one is about the oldest task, or has been seen already, in the outbox.
+    fn settle<T>(
+        &mut self,
+        in_flight: &mut VecDeque<(u32, T)>,
+        reply: Reply<'_>,
+        now: Instant,
+        on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Malformed> {
+        let (Reply::Done { seq, .. } | Reply::Fault { seq, .. }) = reply else { return Err(Malformed) };
+        let oldest = in_flight.front().map_or(self.next_seq, |(oldest, _)| *oldest);
+        if before(seq, oldest) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if seq != oldest {
+            return Err(Malformed);
+        }
+        let (_, task) = in_flight.pop_front().ok_or(Malformed)?;
+        self.results += 1;
+        self.panic = None;
+        self.look_later(in_flight.len(), now);
+        Ok(on(match reply {
+            Reply::Done { nanos, result, .. } => Step::Done { task, nanos, result },
+            Reply::Fault { nanos, fault, .. } => Step::Failed { task, nanos, fault },
+            _ => unreachable!("the pattern above"),
+        }))
     }
-    in_flight.pop_front().map(|(_, task)| task)
+
+    /// As [`settle`](Self::settle), for several, whatever `on` says.
+    fn settle_all<T>(
+        &mut self,
+        in_flight: &mut VecDeque<(u32, T)>,
+        mut replies: Batch,
+        now: Instant,
+        on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+    ) -> Result<(), Malformed> {
+        while let Some(reply) = replies.next()? {
+            let _ = self.settle(in_flight, reply, now, on)?;
+        }
+        Ok(())
+    }
+
+    /// A worker that has one task more than it runs may hold a reply back: if it stays silent, it is looked at.
+    fn look_later(&mut self, in_flight: usize, now: Instant) {
+        self.look_at = (in_flight > 1 && self.has_outbox).then(|| now + LOOK_AFTER);
+    }
 }
 
 impl Link {

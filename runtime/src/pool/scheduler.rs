@@ -440,8 +440,22 @@ impl Scheduler {
 
     /// Collects a worker that has ended, and sees to the tasks that it had.
     fn reap(&mut self, place: usize, poller: &Poller, now: Instant) {
-        let Some(obituary) = self.workers[place].reap(now, poller) else { return };
-        let id = self.workers[place].id();
+        let worker = &mut self.workers[place];
+        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
+        let (book, after) = (&mut self.book, &mut self.after);
+        let obituary = worker.reap(now, poller, |step| {
+            match step {
+                Step::Done { task, nanos, result } => book.done(task, nanos, Ok(result), id, after),
+                Step::Failed { task, nanos, fault } => {
+                    let error =
+                        TaskError::new(task.call.entry.name, fault.into(), task.place(Some((id, pid))));
+                    book.done(task, nanos, Err(error), id, after);
+                }
+                Step::Started | Step::Log(_) => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        let Some(obituary) = obituary else { return };
         self.book.progress.remove(&id);
         let initializing = self.book.initializing.remove(&id);
         let Obituary {
@@ -550,7 +564,7 @@ impl Scheduler {
     /// When something is due though nobody says anything.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let workers = self.workers.iter().filter_map(Supervisor::deadline);
-        let kills = self.workers.iter().flat_map(|w| w.in_flight().take(1)).filter_map(|task| task.cancelled);
+        let kills = self.workers.iter().filter_map(|worker| worker.newest()?.cancelled);
         let back_off = self.not_before.filter(|_| self.wants_workers());
         workers.chain(kills).chain(back_off).chain(self.sharing_deadline()).min()
     }
@@ -591,20 +605,19 @@ impl Scheduler {
     fn on_deadlines(&mut self, poller: &Poller, now: Instant) {
         for place in 0..self.workers.len() {
             self.workers[place].on_deadline(now);
-            let overdue = self.workers[place]
-                .in_flight()
-                .next()
-                .and_then(|task| task.cancelled)
-                .is_some_and(|at| at <= now);
-            if overdue && self.read(place, poller, now) {
-                let still = self.workers[place]
-                    .in_flight()
-                    .next()
-                    .is_some_and(|task| task.cancelled.is_some_and(|at| at <= now));
-                if still {
+            if self.workers[place].is_look_due(now) {
+                self.read(place, poller, now);
+            }
+            let is_overdue = |worker: &Supervisor<Queued>| {
+                worker.newest().and_then(|task| task.cancelled).is_some_and(|at| at <= now)
+            };
+            if is_overdue(&self.workers[place]) {
+                // It may have ended since.
+                self.workers[place].look_now(now);
+                if self.read(place, poller, now) && is_overdue(&self.workers[place]) {
                     self.workers[place].kill();
                     // Its end is what comes next; the deadline has done its work.
-                    if let Some(task) = self.workers[place].in_flight_mut().next() {
+                    if let Some(task) = self.workers[place].newest_mut() {
                         task.cancelled = Some(now + CANCEL_GRACE);
                     }
                 }
@@ -654,7 +667,9 @@ impl Scheduler {
             if self.book.queued == 0 {
                 return;
             }
-            if !worker.is_live() || self.book.initializing.contains(&worker.id()) {
+            // Nothing is sent behind a task that was taken back: its process may be killed any moment.
+            let is_doomed = worker.newest().is_some_and(|task| task.cancelled.is_some());
+            if !worker.is_live() || is_doomed || self.book.initializing.contains(&worker.id()) {
                 continue;
             }
             let id = worker.id();
@@ -769,7 +784,8 @@ impl Scheduler {
                 self.book.leave(&task, id);
                 self.book.fail(task, TaskErrorKind::Cancelled { why }, None, &mut self.after);
             }
-            for task in worker.in_flight_mut().filter(|task| matches(task)) {
+            // All that is left has begun, and all but the newest has ended.
+            if let Some(task) = worker.newest_mut().filter(|task| matches(task)) {
                 task.cancelled = Some(kill_at);
             }
         }

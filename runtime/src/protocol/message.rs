@@ -23,6 +23,7 @@ const DONE: u8 = 131;
 const FAULT: u8 = 132;
 const PANIC: u8 = 133;
 const LOG: u8 = 134;
+const BATCH: u8 = 135;
 
 /// tag, log level, first sequence number, number of tasks
 const RUN_HEAD_BYTES: usize = 1 + 1 + 4 + 4;
@@ -112,6 +113,11 @@ impl<'a> ToWorker<'a> {
 }
 
 impl<'a> RunTasks<'a> {
+    /// Whether there is another.
+    pub(crate) fn has_more(&self) -> bool {
+        self.left > 0
+    }
+
     /// The next task; `None` after the last.
     pub(crate) fn next(&mut self) -> Result<Option<RunTask<'a>>, Malformed> {
         if self.left == 0 {
@@ -156,7 +162,12 @@ pub(crate) enum Reply<'a> {
         fault: Fault,
     },
     /// The running task panics. If the process lives, a `Fault` follows.
-    Panic(RemotePanic),
+    Panic {
+        seq: u32,
+        panic: RemotePanic,
+    },
+    /// Several of `Done` and `Fault`.
+    Batch(Batch),
     Log(LogRecord),
 }
 
@@ -179,8 +190,63 @@ pub(crate) struct LogRecord {
 pub(crate) enum Plain<'a> {
     Ready(&'a Ready),
     Refused(&'a Refused),
-    Panic(&'a RemotePanic),
     Log(&'a LogRecord),
+}
+
+/// Encodes what is known of a panic as it begins.
+pub(crate) fn encode_panic(seq: u32, panic: &RemotePanic) -> Vec<u8> {
+    let mut bytes = vec![PANIC];
+    bytes.extend_from_slice(&seq.to_le_bytes());
+    codec::encode(panic, &mut bytes).expect("our own messages are plain structs, which always encode");
+    bytes
+}
+
+/// Replies about tasks, one after the other: each has its length before it, and ends at a whole word, as in the outbox.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+/// tag and padding to a whole word
+const BATCH_HEAD_BYTES: usize = 8;
+
+impl Batch {
+    /// What the outbox or a message holds.
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// The next reply, which is `Done` or `Fault`.
+    pub(crate) fn next(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
+        let rest = &self.bytes[self.at..];
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let (len, rest) = rest.split_first_chunk::<8>().ok_or(Malformed)?;
+        let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| Malformed)?;
+        let reply = rest.get(..len).ok_or(Malformed)?;
+        self.at = (self.at + 8 + len.next_multiple_of(8)).min(self.bytes.len());
+        match Reply::decode(Cow::Borrowed(reply))? {
+            reply @ (Reply::Done { .. } | Reply::Fault { .. }) => Ok(Some(reply)),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// Makes `bytes` an empty message of several replies.
+pub(crate) fn begin_batch(bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.extend_from_slice(&[BATCH, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+/// Adds a reply to a message of several; returns where it begins.
+pub(crate) fn add_to_batch(bytes: &mut Vec<u8>, reply: &[u8]) -> usize {
+    let start = bytes.len();
+    bytes.extend_from_slice(&(reply.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(reply);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    start
 }
 
 /// Encodes one of the rarer replies.
@@ -188,7 +254,6 @@ pub(crate) fn encode_reply<'a>(reply: impl Into<Plain<'a>>) -> Vec<u8> {
     match reply.into() {
         Plain::Ready(ready) => tagged(READY, ready),
         Plain::Refused(refused) => tagged(REFUSED, refused),
-        Plain::Panic(panic) => tagged(PANIC, panic),
         Plain::Log(record) => tagged(LOG, record),
     }
 }
@@ -236,7 +301,15 @@ impl<'a> Reply<'a> {
             }
             READY => Ok(Self::Ready(decode(rest)?)),
             REFUSED => Ok(Self::Refused(decode(rest)?)),
-            PANIC => Ok(Self::Panic(decode(rest)?)),
+            PANIC => {
+                let (seq, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
+                Ok(Self::Panic { seq: u32::from_le_bytes(*seq), panic: decode(rest)? })
+            }
+            BATCH => {
+                let mut bytes = frame.into_owned();
+                bytes.drain(..BATCH_HEAD_BYTES.min(bytes.len()));
+                Ok(Self::Batch(Batch::new(bytes)))
+            }
             LOG => Ok(Self::Log(decode(rest)?)),
             _ => Err(Malformed),
         }
@@ -265,12 +338,6 @@ impl<'a> From<&'a Refused> for Plain<'a> {
     }
 }
 
-impl<'a> From<&'a RemotePanic> for Plain<'a> {
-    fn from(panic: &'a RemotePanic) -> Self {
-        Self::Panic(panic)
-    }
-}
-
 impl<'a> From<&'a LogRecord> for Plain<'a> {
     fn from(record: &'a LogRecord) -> Self {
         Self::Log(record)
@@ -295,6 +362,33 @@ mod tests {
         let second = RunTask { seq: 42, task: 8, function: FunctionId(2), args: b"" };
         assert_eq!(tasks.next().unwrap(), Some(second));
         assert_eq!(tasks.next().unwrap(), None);
+    }
+
+    #[test]
+    fn replies_of_a_batch_come_back_in_their_order() {
+        let (mut batch, mut reply) = (Vec::new(), Vec::new());
+        begin_batch(&mut batch);
+        for seq in 0..3u32 {
+            encode_done(&mut reply, seq, |result| {
+                result.extend(std::iter::repeat_n(9, seq as usize));
+                (Ok(()), 1)
+            });
+            add_to_batch(&mut batch, &reply);
+        }
+        for len in 1..batch.len() {
+            // Cut anywhere, it gives what is whole, and then an error or nothing; it never panics.
+            if let Ok(Reply::Batch(mut cut)) = Reply::decode(Cow::Borrowed(&batch[..len])) {
+                while let Ok(Some(_)) = cut.next() {}
+            }
+        }
+        let Ok(Reply::Batch(mut whole)) = Reply::decode(Cow::Owned(batch)) else { panic!("no batch") };
+        for expected in 0..3u32 {
+            let Ok(Some(Reply::Done { seq, result, .. })) = whole.next() else {
+                panic!("no reply {expected}")
+            };
+            assert_eq!((seq, result.len()), (expected, expected as usize));
+        }
+        assert!(matches!(whole.next(), Ok(None)));
     }
 
     #[test]

@@ -4,4 +4,7 @@ mod handshake;
 mod message;
 
 pub(crate) use handshake::{Hello, PREAMBLE_BYTES, Preamble, Ready, Refused, VERSION};
-pub(crate) use message::{LogRecord, Reply, RunBuilder, RunTask, ToWorker, encode_done, encode_reply};
+pub(crate) use message::{
+    Batch, LogRecord, Malformed, Reply, RunBuilder, RunTask, ToWorker, add_to_batch, begin_batch,
+    encode_done, encode_panic, encode_reply,
+};

@@ -1,4 +1,4 @@
-//! The board: a page that host and worker share beside their connection. The worker notes on it what must outlive its death.
+//! The board: a few pages that host and worker share beside their connection. The worker notes on it what must outlive its death.
 #![expect(unsafe_code, reason = "views of memory that another process writes")]
 
 use std::{
@@ -8,22 +8,29 @@ use std::{
 
 use crate::{
     claim::ClaimWord,
-    sync::{AtomicU32, Ordering},
+    outbox::{Outbox, WORDS},
+    sync::AtomicU32,
+    sync::Ordering,
     sys::memory::{Mapping, create},
 };
 
-/// What the page holds. The kernel zeroes it, which is a valid state: nothing begun, no cause.
+/// What the pages hold. The kernel zeroes it, which is a valid state: nothing begun, no cause, no replies.
 #[derive(Debug)]
 #[repr(C)]
 struct Page {
     claim: ClaimWord,
     cause: AtomicU32,
+    outbox: Outbox<WORDS>,
 }
 
-const PAGE_BYTES: usize = 4096;
-const _: () = assert!(size_of::<Page>() <= PAGE_BYTES && align_of::<Page>() <= PAGE_BYTES);
+const PAGE_BYTES: usize = 20 << 10;
+const _: () = assert!(size_of::<Page>() <= PAGE_BYTES && align_of::<Page>() <= 4096);
 #[cfg(not(loom))]
-const _: () = assert!(std::mem::offset_of!(Page, claim) == 0 && std::mem::offset_of!(Page, cause) == 8);
+const _: () = assert!(
+    std::mem::offset_of!(Page, claim) == 0
+        && std::mem::offset_of!(Page, cause) == 8
+        && std::mem::offset_of!(Page, outbox) == 16
+);
 
 /// What a worker had to say of its own death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +65,11 @@ impl Board {
     /// The word by which tasks are claimed.
     pub(crate) fn claim(&self) -> &ClaimWord {
         &self.page().claim
+    }
+
+    /// Where replies lie that have not been sent yet.
+    pub(crate) fn outbox(&self) -> &Outbox<WORDS> {
+        &self.page().outbox
     }
 
     /// Notes why this process is about to end. Async-signal-safe.

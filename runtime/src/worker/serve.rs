@@ -5,9 +5,9 @@ use std::{
     os::unix::ffi::OsStrExt,
     sync::{
         Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{INDEX, RUNNING, entry::Connection, log};
@@ -15,7 +15,10 @@ use crate::{
     dispatch,
     error::Fault,
     panic::RemotePanic,
-    protocol::{Hello, Ready, Refused, RunTask, ToWorker, VERSION, encode_done, encode_reply},
+    protocol::{
+        Hello, Ready, Refused, RunTask, ToWorker, VERSION, add_to_batch, begin_batch, encode_done,
+        encode_panic, encode_reply,
+    },
     registry,
     sys::{process::end_now, signal::watch_stack},
     transport::{Board, Cause, FrameReceiver, FrameSender, Received, SocketTransport, Transport},
@@ -26,6 +29,8 @@ static SENDER: OnceLock<Mutex<Box<dyn FrameSender>>> = OnceLock::new();
 static BOARD: OnceLock<Board> = OnceLock::new();
 /// A task runs now. The watching thread asks when the host has gone.
 static BUSY: AtomicBool = AtomicBool::new(false);
+/// The sequence number of the task that runs, or ran last.
+static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
 
 /// The exit code of a worker that was refused, or refused.
 const HANDSHAKE_FAILED: i32 = 88;
@@ -59,11 +64,11 @@ pub(super) fn serve(connection: Connection) {
         std::process::exit(HANDSHAKE_FAILED);
     }
     dispatch::set_witness(tell_of_panic);
-    let mut reply = Vec::new();
+    let mut replies = Replies::new();
     loop {
         match receiver.recv() {
             Ok(Received::Frame(frame)) => {
-                if run_all(&frame, &mut reply).is_none() {
+                if run_all(&frame, &mut replies).is_none() {
                     end_now(PROTOCOL_BROKEN);
                 }
             }
@@ -104,39 +109,98 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
 }
 
 /// Runs the tasks of one request; `None` if it is no request.
-fn run_all(frame: &[u8], reply: &mut Vec<u8>) -> Option<()> {
+fn run_all(frame: &[u8], replies: &mut Replies) -> Option<()> {
     let Ok(ToWorker::Run { log_level, mut tasks }) = ToWorker::decode(frame) else { return None };
     log::set_level(log_level);
-    let claim = BOARD.get()?.claim();
+    let board = BOARD.get()?;
     while let Some(task) = tasks.next().ok()? {
-        if !claim.begin(task.seq) {
+        if !board.claim().begin(task.seq) {
             continue;
         }
         BUSY.store(true, Ordering::Release);
         RUNNING.store(task.task + 1, Ordering::Relaxed);
-        run(&task, reply);
+        RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
+        let end = run(&task, &mut replies.reply);
         RUNNING.store(0, Ordering::Relaxed);
         BUSY.store(false, Ordering::Release);
-        send(reply);
+        replies.post(board, tasks.has_more(), end);
     }
+    replies.flush(board);
     Some(())
 }
 
-fn run(task: &RunTask<'_>, reply: &mut Vec<u8>) {
+/// Runs a task, makes its reply, and says when it ended.
+fn run(task: &RunTask<'_>, reply: &mut Vec<u8>) -> Instant {
+    let start = Instant::now();
+    let mut end = start;
     encode_done(reply, task.seq, |result| {
         let Some(entry) = registry::find(task.function) else {
             let words = format!("function {} is not in this executable's table", task.function.0);
             return (Err(Fault::Codec(words)), 0);
         };
-        let start = Instant::now();
         let outcome = dispatch::run(entry, task.args, result);
-        (outcome, start.elapsed().as_nanos().try_into().unwrap_or(u64::MAX))
+        end = Instant::now();
+        (outcome, (end - start).as_nanos().try_into().unwrap_or(u64::MAX))
     });
+    end
+}
+
+/// Replies on their way to the host: sent one by one, or, while tasks are short and more of them wait, several at a time. What is held
+/// back lies in the outbox, where the host finds it whatever happens here.
+struct Replies {
+    /// The reply that is being made.
+    reply: Vec<u8>,
+    /// A message of several: what is held back.
+    batch: Vec<u8>,
+    /// When a reply was last sent.
+    sent: Instant,
+}
+
+/// Replies are held back no longer than this while short tasks follow each other.
+const HOLD: Duration = Duration::from_micros(50);
+/// A larger reply is not worth holding back.
+const MOST_HELD_BYTES: usize = 512;
+/// A vector that a large reply has blown up is given back.
+const MOST_KEPT_BYTES: usize = 1 << 20;
+
+impl Replies {
+    fn new() -> Self {
+        Self { reply: Vec::new(), batch: Vec::new(), sent: Instant::now() }
+    }
+
+    /// Sends the reply, or holds it back if more tasks follow at once.
+    fn post(&mut self, board: &Board, more: bool, now: Instant) {
+        if more && self.reply.len() <= MOST_HELD_BYTES && now.saturating_duration_since(self.sent) < HOLD {
+            if self.batch.is_empty() {
+                begin_batch(&mut self.batch);
+            }
+            let start = add_to_batch(&mut self.batch, &self.reply);
+            if board.outbox().append(&self.batch[start..]) {
+                return;
+            }
+            self.batch.truncate(start);
+        }
+        self.flush(board);
+        send(&self.reply);
+        self.sent = now;
+        if self.reply.capacity() > MOST_KEPT_BYTES {
+            self.reply = Vec::new();
+        }
+    }
+
+    /// Sends what is held back.
+    fn flush(&mut self, board: &Board) {
+        if !self.batch.is_empty() {
+            send(&self.batch);
+            self.batch.clear();
+            board.outbox().clear();
+        }
+    }
 }
 
 /// Tells the host of a panic that ends the process, before it could tell of it as a result.
 fn tell_of_panic(panic: &RemotePanic) {
-    send(&encode_reply(panic));
+    send(&encode_panic(RUNNING_SEQ.load(Ordering::Relaxed), panic));
 }
 
 fn watch_overflow() {
