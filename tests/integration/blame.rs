@@ -88,8 +88,13 @@ fn submitted_tasks_behind_a_crash_run_once() {
         let log = folder.path("begun");
         let pool = Pool::new(1).unwrap();
         let handles: Vec<_> = (0..50).map(|n| pool.submit(delayed!(note(&log, n, 10)))).collect();
-        let failed: Vec<usize> =
-            handles.into_iter().map(|handle| handle.join()).enumerate().filter(|(_, r)| r.is_err()).map(|(n, _)| n).collect();
+        let failed: Vec<usize> = handles
+            .into_iter()
+            .map(|handle| handle.join())
+            .enumerate()
+            .filter(|(_, r)| r.is_err())
+            .map(|(n, _)| n)
+            .collect();
         assert_eq!(failed, [10]);
         assert_eq!(numbers(&log), (0..50).collect::<Vec<_>>());
     });

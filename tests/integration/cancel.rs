@@ -192,7 +192,10 @@ fn twenty_five_calls_that_fail_leave_the_pool_whole() {
             let failing = round * 7 % 100;
             let error = pool.map((0..500).map(|n| delayed!(fail_at(n, failing)))).unwrap_err();
             let error = error.into_task_error().unwrap();
-            assert!(error.is_panic() && error.task_index() == Some(failing as usize), "round {round}: {error}");
+            assert!(
+                error.is_panic() && error.task_index() == Some(failing as usize),
+                "round {round}: {error}"
+            );
             let whole = pool.map((0..50).map(|n| delayed!(fail_at(n, 1000)))).unwrap();
             assert_eq!(whole, (0..50).collect::<Vec<_>>(), "round {round}");
             assert_eq!(pool.broadcast(delayed!(pid())).unwrap().len(), 2, "round {round}");
@@ -224,8 +227,11 @@ fn ending_the_pool_ends_what_runs_within_a_second() {
         let folder = Folder::new();
         let (first, second) = (folder.path("1"), folder.path("2"));
         let pool = Pool::new(2).unwrap();
-        let handles =
-            [pool.submit(delayed!(begin(&first, LONG))), pool.submit(delayed!(begin(&second, LONG))), pool.submit(delayed!(begin(&first, LONG)))];
+        let handles = [
+            pool.submit(delayed!(begin(&first, LONG))),
+            pool.submit(delayed!(begin(&second, LONG))),
+            pool.submit(delayed!(begin(&first, LONG))),
+        ];
         let pids = [pid_in(&first), pid_in(&second)];
         let start = Instant::now();
         pool.terminate();

@@ -121,9 +121,11 @@ fn faults_amid_a_batch_leave_the_others_in_step() {
     alone(|| {
         use Refusal::{DecodeInHost, DecodeInWorker, EncodeInHost, EncodeInWorker, Nowhere};
         let pool = Pool::builder().jobs(2).chunk_size(16).build().unwrap();
-        let refusals = [Nowhere, EncodeInHost, DecodeInWorker, Nowhere, EncodeInWorker, DecodeInHost, Nowhere];
+        let refusals =
+            [Nowhere, EncodeInHost, DecodeInWorker, Nowhere, EncodeInWorker, DecodeInHost, Nowhere];
         let input = (0..200).map(|n| refusals[n % refusals.len()]);
-        let results: Vec<_> = pool.imap(input.clone().map(|refusal| delayed!(back(Picky(refusal))))).collect();
+        let results: Vec<_> =
+            pool.imap(input.clone().map(|refusal| delayed!(back(Picky(refusal))))).collect();
         assert_eq!(results.len(), 200);
         for (n, (refusal, result)) in input.zip(results).enumerate() {
             match result {
@@ -218,7 +220,9 @@ fn large_values_both_ways_at_once_never_wait_for_each_other() {
     alone(|| {
         let pool = Pool::builder().jobs(2).chunk_size(4).build().unwrap();
         let lens = [3 << 20, 1, 5 << 20, 70_000, 0, 64 << 10, (64 << 10) + 1, 2 << 20];
-        let back = pool.map(lens.iter().cycle().take(32).map(|&len| delayed!(forth_and_back(vec![7; len])))).unwrap();
+        let back = pool
+            .map(lens.iter().cycle().take(32).map(|&len| delayed!(forth_and_back(vec![7; len]))))
+            .unwrap();
         assert!(back.iter().map(Vec::len).eq(lens.iter().cycle().take(32).copied()));
         assert!(back.iter().flatten().all(|&b| b == 7));
     });
@@ -228,7 +232,10 @@ fn large_values_both_ways_at_once_never_wait_for_each_other() {
 fn byte_vectors_of_every_awkward_length_come_back() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
-        let lens = [0, 1, 2, 126, 127, 128, 129, 16_383, 16_384, 32_767, 32_768, 32_769, 65_522, 65_536, 65_537, 200_000];
+        let lens = [
+            0, 1, 2, 126, 127, 128, 129, 16_383, 16_384, 32_767, 32_768, 32_769, 65_522, 65_536, 65_537,
+            200_000,
+        ];
         let back = pool.map(lens.iter().map(|&len| delayed!(forth_and_back(make(len))))).unwrap();
         for (bytes, len) in back.into_iter().zip(lens) {
             assert!(bytes == make(len), "{len}");

@@ -116,7 +116,8 @@ fn check(moment: Moment, end: End) {
 
 fn check_after_the_result(pool: &Pool, folder: &Folder, end: End) {
     let (go, gone) = (folder.path("go"), folder.path("gone"));
-    let before = pool.submit(delayed!(leave_behind(end, &go, &gone))).join().expect("the task had ended well");
+    let before =
+        pool.submit(delayed!(leave_behind(end, &go, &gone))).join().expect("the task had ended well");
     std::fs::write(&go, "").unwrap();
     if end.leaves().is_some() {
         until("the worker is gone", || !is_there(before));

@@ -137,8 +137,17 @@ fn many_callers_and_threads_share_one_pool() {
                     for round in 0..20 {
                         let from = thread * 1000 + round;
                         match thread % 3 {
-                            0 => assert!(pool.map((from..from + 50).map(|n| delayed!(echo(n)))).unwrap().into_iter().eq(from..from + 50)),
-                            1 => assert!(pool.imap((from..from + 50).map(|n| delayed!(echo(n)))).map(Result::unwrap).eq(from..from + 50)),
+                            0 => assert!(
+                                pool.map((from..from + 50).map(|n| delayed!(echo(n))))
+                                    .unwrap()
+                                    .into_iter()
+                                    .eq(from..from + 50)
+                            ),
+                            1 => assert!(
+                                pool.imap((from..from + 50).map(|n| delayed!(echo(n))))
+                                    .map(Result::unwrap)
+                                    .eq(from..from + 50)
+                            ),
                             _ => assert_eq!(pool.submit(delayed!(echo(from))).join().unwrap(), from),
                         }
                     }

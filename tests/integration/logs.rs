@@ -116,7 +116,9 @@ fn long(len: usize) {
 fn from_threads(threads: u64, records: u64) {
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            scope.spawn(move || (0..records).for_each(|n| log::info!("{thread} {n} {}", "x".repeat(n as usize))));
+            scope.spawn(move || {
+                (0..records).for_each(|n| log::info!("{thread} {n} {}", "x".repeat(n as usize)))
+            });
         }
     });
 }
@@ -155,7 +157,10 @@ fn a_record_arrives_whole_and_before_the_result() {
             let task = handle.task_id();
             let (pid, told) = handle.join().unwrap();
             let [record] = &COLLECTOR.take()[..] else { panic!("one record a task, there with its result") };
-            assert_eq!((record.level, record.words.as_str()), (Level::Warn, format!("task {n} speaks").as_str()));
+            assert_eq!(
+                (record.level, record.words.as_str()),
+                (Level::Warn, format!("task {n} speaks").as_str())
+            );
             assert_eq!(record.target, "of our own");
             assert_eq!(record.module.as_deref(), Some("integration::logs"));
             assert!(record.file.as_deref().is_some_and(|file| file.ends_with("integration/logs.rs")));
@@ -176,7 +181,11 @@ fn records_of_a_call_arrive_once_and_before_their_results() {
         let mut seen: BTreeSet<u64> = BTreeSet::new();
         for (n, result) in pool.imap_unordered((0..3000).map(|n| delayed!(say(n)))) {
             for record in COLLECTOR.take() {
-                assert_eq!(record.field("task"), record.words, "a task of a call is known by its place in it");
+                assert_eq!(
+                    record.field("task"),
+                    record.words,
+                    "a task of a call is known by its place in it"
+                );
                 assert!(seen.insert(record.words.parse().unwrap()), "{record:?} came twice");
             }
             assert_eq!(result.unwrap(), n as u64);
@@ -214,7 +223,8 @@ fn each_level_arrives_as_itself() {
         for most in LevelFilter::iter() {
             log::set_max_level(most);
             pool.submit(delayed!(every_level())).join().unwrap();
-            let seen: Vec<(Level, String)> = COLLECTOR.take().into_iter().map(|s| (s.level, s.words)).collect();
+            let seen: Vec<(Level, String)> =
+                COLLECTOR.take().into_iter().map(|s| (s.level, s.words)).collect();
             let expected: Vec<(Level, String)> = Level::iter()
                 .filter(|level| *level <= most)
                 .map(|level| (level, level.as_str().to_lowercase()))

@@ -1,11 +1,6 @@
 //! Results come in the order of the input, and the input is read only as far as it is needed.
 
-use std::{
-    cell::Cell,
-    path::Path,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, path::Path, rc::Rc, time::Duration};
 
 use procession::{Pool, delayed, parallel, worker};
 
@@ -85,10 +80,12 @@ fn imap_unordered_gives_each_result_once_and_the_quick_before_the_slow() {
         let (index, first) = results.next().unwrap();
         assert_ne!((index, first.unwrap()), (0, 0), "the slow one has not ended");
         std::fs::write(&go, "").unwrap();
-        let mut indices: Vec<usize> = results.map(|(index, result)| {
-            assert_eq!(result.unwrap(), index as u64);
-            index
-        }).collect();
+        let mut indices: Vec<usize> = results
+            .map(|(index, result)| {
+                assert_eq!(result.unwrap(), index as u64);
+                index
+            })
+            .collect();
         indices.push(index);
         indices.sort_unstable();
         assert_eq!(indices, (0..100).collect::<Vec<_>>());
@@ -104,7 +101,8 @@ fn parallel_keeps_the_order_of_nested_loops_with_borrowed_arguments() {
         let results =
             parallel!(pool = &pool; len_of(word, *by) for word in &words if word.len() % 2 == 0 for by in &factors if *by != 2)
                 .unwrap();
-        let expected: Vec<usize> = words.iter().filter(|w| w.len() % 2 == 0).flat_map(|w| [w.len(), 3 * w.len()]).collect();
+        let expected: Vec<usize> =
+            words.iter().filter(|w| w.len() % 2 == 0).flat_map(|w| [w.len(), 3 * w.len()]).collect();
         assert_eq!(results, expected);
         let lent = parallel!(pool = &pool; len_of(&word, 1) for word in words).unwrap();
         assert_eq!(lent, (0..40).collect::<Vec<_>>());
@@ -177,7 +175,8 @@ fn an_endless_input_of_slow_tasks_is_hardly_read_ahead() {
         let pool = Pool::new(2).unwrap();
         let read = Rc::new(Cell::new(0));
         let counter = read.clone();
-        let endless = (0..).inspect(move |_| counter.set(counter.get() + 1)).map(|n| delayed!(double_after(n, 3000)));
+        let endless =
+            (0..).inspect(move |_| counter.set(counter.get() + 1)).map(|n| delayed!(double_after(n, 3000)));
         let mut given = 0;
         for (_, result) in pool.imap_unordered(endless).take(60) {
             result.unwrap();
@@ -229,7 +228,9 @@ fn the_window_is_bounded_in_bytes_too() {
         let read = Rc::new(Cell::new(0));
         let counter = read.clone();
         let bytes = vec![1; LEN_BYTES];
-        let endless = (0..).inspect(move |_| counter.set(counter.get() + 1)).map(|_: u64| delayed!(bytes_len(&bytes, 1)));
+        let endless = (0..)
+            .inspect(move |_| counter.set(counter.get() + 1))
+            .map(|_: u64| delayed!(bytes_len(&bytes, 1)));
         for (given, result) in (1..).zip(pool.imap(endless).take(20)) {
             assert_eq!(result.unwrap(), LEN_BYTES);
             let ahead = read.get() - given;
@@ -238,21 +239,45 @@ fn the_window_is_bounded_in_bytes_too() {
     });
 }
 
+fn check_slow_producer(builder: procession::Builder) {
+    let folder = Folder::new();
+    let path = |n: u64| folder.path(&n.to_string());
+    let pool = builder.jobs(2).build().unwrap();
+    // Each item comes only after the task before has run.
+    let tasks = (0..50).map(|n| {
+        if n > 0 {
+            until_exists(&path(n - 1));
+        }
+        delayed!(touch(&path(n)))
+    });
+    assert_eq!(pool.map(tasks).unwrap().len(), 50);
+    // Two tasks that wait for each other, so that both workers must have one, before the input goes on.
+    for round in 0..5 {
+        let name = |n: u64| path(100 + 3 * round + n);
+        let pair = (0..3).map(|n| {
+            if n == 2 {
+                (0..2).for_each(|n| until_exists(&name(n)));
+            }
+            delayed!(touch_and_wait(&name(n), &name(1 - n % 2)))
+        });
+        assert_eq!(pool.map(pair).unwrap().len(), 3);
+    }
+}
+
+#[worker]
+fn touch_and_wait(own: &Path, awaited: &Path) {
+    touch(own);
+    until_exists(awaited);
+}
+
 #[test]
 fn a_slow_producers_tasks_are_not_held_back() {
-    alone(|| {
-        let folder = Folder::new();
-        let path = |n: u64| folder.path(&n.to_string());
-        let pool = Pool::new(2).unwrap();
-        // Each item comes only after the task before has run.
-        let tasks = (0..50).map(|n| {
-            if n > 0 {
-                until_exists(&path(n - 1));
-            }
-            delayed!(touch(&path(n)))
-        });
-        assert_eq!(pool.map(tasks).unwrap().len(), 50);
-    });
+    alone(|| check_slow_producer(Pool::builder()));
+}
+
+#[test]
+fn a_slow_producers_tasks_are_not_held_back_to_fill_a_chunk() {
+    alone(|| check_slow_producer(Pool::builder().chunk_size(50)));
 }
 
 #[test]

@@ -93,12 +93,19 @@ fn fine(n: u32) -> Result<u32, RemoteError> {
     if n == 7 { panic!("seven") } else { Ok(n) }
 }
 
-fn panicked(pool: &Pool, task: procession::Task<impl serde::de::DeserializeOwned + std::fmt::Debug + 'static>) -> TaskError {
+fn panicked(
+    pool: &Pool,
+    task: procession::Task<impl serde::de::DeserializeOwned + std::fmt::Debug + 'static>,
+) -> TaskError {
     let before = pool.submit(delayed!(pid())).join().expect("the pool serves");
     let error = pool.submit(task).join().expect_err("it panics");
     assert!(error.is_panic() && !error.is_crash() && error.exit().is_none(), "{error:?}");
     assert_eq!(error.worker_pid(), Some(before));
-    assert_eq!(pool.submit(delayed!(pid())).join().expect("the pool serves on"), before, "no process was lost");
+    assert_eq!(
+        pool.submit(delayed!(pid())).join().expect("the pool serves on"),
+        before,
+        "no process was lost"
+    );
     error
 }
 
@@ -112,7 +119,10 @@ fn a_panic_tells_what_and_where() {
         assert!(panic.file().ends_with("integration/panic.rs"), "{}", panic.file());
         assert_eq!((panic.line(), panic.column()), (LINE, 6));
         let words = error.to_string();
-        assert!(words.starts_with("a task of `integration::panic::third` panicked in worker 0 (pid "), "{words}");
+        assert!(
+            words.starts_with("a task of `integration::panic::third` panicked in worker 0 (pid "),
+            "{words}"
+        );
         assert!(words.ends_with(&format!("integration/panic.rs:{LINE}:6")), "{words}");
     });
 }
@@ -136,7 +146,10 @@ fn the_panic_of_a_call_says_which_task_it_was() {
         let error = parallel!(pool = &pool; formatted(n) for n in [3]).unwrap_err();
         let error = error.into_task_error().unwrap();
         assert_eq!(error.task_index(), Some(0));
-        assert!(error.to_string().starts_with("task 0 of `integration::panic::formatted` panicked"), "{error}");
+        assert!(
+            error.to_string().starts_with("task 0 of `integration::panic::formatted` panicked"),
+            "{error}"
+        );
         assert!(error.to_string().contains("number 3"));
         let error: RemoteError = parallel!(pool = &pool; fine(n)? for n in 0..10).unwrap_err();
         assert!(error.to_string().contains("task 7 of"), "{error}");
@@ -150,9 +163,15 @@ fn odd_panics_are_panics_like_any_other() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let message = |error: TaskError| error.panic().unwrap().message().to_owned();
-        assert_eq!(message(panicked(&pool, delayed!(odd_payload()))), "a panic whose payload is not a string");
+        assert_eq!(
+            message(panicked(&pool, delayed!(odd_payload()))),
+            "a panic whose payload is not a string"
+        );
         assert_eq!(message(panicked(&pool, delayed!(formatted(5)))), "number 5");
-        assert_eq!(message(panicked(&pool, delayed!(payload_that_panics()))), "a panic whose payload is not a string");
+        assert_eq!(
+            message(panicked(&pool, delayed!(payload_that_panics()))),
+            "a panic whose payload is not a string"
+        );
         assert_eq!(pool.submit(delayed!(caught())).join().unwrap(), 1);
         assert!(pool.submit(delayed!(in_a_thread_of_its_own())).join().unwrap());
     });
@@ -216,9 +235,9 @@ fn a_thousand_panics_cost_no_process() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let before = pool.submit(delayed!(pid())).join().unwrap();
-        let failed = pool.imap((0..1000).map(|n| delayed!(formatted(n)))).filter(|result| {
-            result.as_ref().is_err_and(TaskError::is_panic)
-        });
+        let failed = pool
+            .imap((0..1000).map(|n| delayed!(formatted(n))))
+            .filter(|result| result.as_ref().is_err_and(TaskError::is_panic));
         assert_eq!(failed.count(), 1000);
         assert_eq!(pool.submit(delayed!(pid())).join().unwrap(), before);
     });

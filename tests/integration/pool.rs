@@ -117,7 +117,13 @@ fn the_environment_says_how_many_workers_there_are() {
 #[test]
 fn workers_have_the_environment_that_they_were_given() {
     alone(|| {
-        let pool = Pool::builder().jobs(2).env("COLOUR", "red").env("PATH", "/nowhere").env("EMPTY", "").build().unwrap();
+        let pool = Pool::builder()
+            .jobs(2)
+            .env("COLOUR", "red")
+            .env("PATH", "/nowhere")
+            .env("EMPTY", "")
+            .build()
+            .unwrap();
         for _ in 0..2 {
             let get = |name: &str| pool.broadcast(delayed!(variable(name))).unwrap();
             assert_eq!(get("COLOUR"), vec![Some("red".to_owned()); 2]);
@@ -548,8 +554,7 @@ fn pools_tasks_and_handles_may_go_to_other_threads() {
 fn several_pools_live_side_by_side() {
     alone(|| {
         let pools: Vec<Pool> = (1..=4).map(|jobs| Pool::new(jobs).unwrap()).collect();
-        let handles: Vec<_> =
-            (0..100).map(|n| pools[n % 4].submit(delayed!(echo(n as u64)))).collect();
+        let handles: Vec<_> = (0..100).map(|n| pools[n % 4].submit(delayed!(echo(n as u64)))).collect();
         assert!(handles.into_iter().map(|handle| handle.join().unwrap()).eq(0..100));
         let _ = pools[1].submit(delayed!(strike(End::Exit))).join().map_err(|error| {
             assert_eq!(error.exit().and_then(|exit| exit.code()), Some(EXIT_CODE));
