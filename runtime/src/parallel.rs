@@ -1,12 +1,16 @@
 //! What `parallel!` becomes: sinks that take tasks while the caller's own loops run, and gather their results.
 
-use std::{fmt, ops::ControlFlow};
+use std::{
+    fmt,
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde::de::DeserializeOwned;
 
 use crate::{
     error::{Error, Place, Result, TaskError, TaskErrorKind},
-    handle::{Handle, decode},
+    handle::decode,
     pool::{Call, Jobs, Pool, global},
     task::Task,
 };
@@ -55,11 +59,11 @@ impl<'p> Settings<'p> {
         }
         match (self.pool, jobs) {
             (Some(pool), jobs) => Ok((pool, jobs)),
-            (None, None) => Ok((global()?, None)),
-            (None, Some(jobs)) => {
+            (None, jobs) => {
+                // The process's own pool grows and shrinks to what the latest call asks for.
                 let pool = global()?;
                 pool.resize(jobs);
-                Ok((pool, Some(jobs)))
+                Ok((pool, jobs))
             }
         }
     }
@@ -236,7 +240,7 @@ where
 fn flatten<T, E: From<TaskError>>(
     outcome: Result<std::result::Result<T, E>, TaskError>,
 ) -> std::result::Result<T, E> {
-    outcome.map_err(E::from).flatten()
+    outcome.map_err(E::from).and_then(|result| result)
 }
 
 fn flow(failed: bool) -> ControlFlow<()> {
@@ -246,37 +250,72 @@ fn flow(failed: bool) -> ControlFlow<()> {
 /// Different calls side by side: the members of a tuple. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Group<'p> {
-    pool: Result<&'p Pool>,
-    members: Vec<TaskWatch>,
+    /// The call and its pool, or why there is none.
+    call: Result<Call>,
+    members: Vec<Arc<Mutex<Slot>>>,
+    pool: std::marker::PhantomData<&'p Pool>,
 }
 
-#[derive(Debug)]
-struct TaskWatch;
+/// A member's result, once it is there.
+type Slot = Option<Vec<u8>>;
 
 /// One member of a [`Group`].
 #[derive(Debug)]
-pub struct Member<T>(Option<Handle<T>>);
+pub struct Member<T> {
+    slot: Arc<Mutex<Slot>>,
+    function: &'static str,
+    index: usize,
+    result: std::marker::PhantomData<fn() -> T>,
+}
 
 impl<'p> Group<'p> {
     /// No members yet.
     #[must_use]
     pub fn new(settings: Settings<'p>) -> Self {
-        Self { pool: settings.open().map(|(pool, _)| pool), members: Vec::new() }
+        let call = settings.open().map(|(pool, workers)| Call::new(pool, settings.batch, workers));
+        Self { call, members: Vec::new(), pool: std::marker::PhantomData }
     }
 
     /// Starts one more task.
     pub fn add<T: DeserializeOwned + 'static>(&mut self, task: Task<T>) -> Member<T> {
-        self.members.push(TaskWatch);
-        Member(self.pool.as_ref().ok().map(|pool| pool.submit(task)))
+        let slot = Arc::default();
+        let member = Member {
+            slot: Arc::clone(&slot),
+            function: task.function(),
+            index: self.members.len(),
+            result: std::marker::PhantomData,
+        };
+        self.members.push(slot);
+        if let Ok(call) = &mut self.call {
+            call.push(task.call);
+        }
+        member
     }
 
-    /// Says whether the group could begin.
+    /// Waits for all of them, or for the first failure, which cancels the others.
     ///
     /// # Errors
     ///
-    /// It could not: there is no pool to run it.
+    /// The first failure.
     pub fn wait(&mut self) -> Result<(), Error> {
-        std::mem::replace(&mut self.pool, Err(Error::config("this group has been waited for"))).map(drop)
+        let used = Err(Error::config("this group has been waited for"));
+        let mut call = std::mem::replace(&mut self.call, used)?;
+        while call.outstanding() > 0 {
+            call.wait();
+            let mut failure = None;
+            call.receive(|index, outcome| match outcome {
+                Ok(bytes) => {
+                    *self.members[index].lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(bytes.into_owned())
+                }
+                Err(error) => failure = failure.take().or(Some(error)),
+            });
+            if let Some(error) = failure {
+                call.cancel(true);
+                return Err(error.into());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -285,10 +324,12 @@ impl<T: DeserializeOwned + 'static> Member<T> {
     ///
     /// # Errors
     ///
-    /// The task failed.
-    pub fn take(mut self) -> Result<T, Error> {
-        let handle = self.0.take().expect("a group that could not begin has said so in `wait`");
-        Ok(handle.join()?)
+    /// The result does not decode.
+    pub fn take(self) -> Result<T, Error> {
+        let outcome = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let bytes = outcome.expect("a group whose wait was well has every member's result");
+        let place = Place { index: Some(self.index), attempts: 1, worker: None };
+        Ok(decode(self.function, &bytes, place)?)
     }
 }
 

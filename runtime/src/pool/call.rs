@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread::Thread,
 };
@@ -262,6 +263,15 @@ impl Call {
             self.wait();
             self.receive(|_, _| {});
         }
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("pushed", &self.pushed)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
     }
 }
 

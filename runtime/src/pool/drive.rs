@@ -66,6 +66,8 @@ pub(super) struct Desk {
     background_alarm: Option<Instant>,
     /// Until when the vacant seat is kept warm.
     warm: Option<Instant>,
+    /// How often the seat was left.
+    leavings: u64,
     /// The background poller reports what the workers say.
     armed: bool,
 }
@@ -94,6 +96,7 @@ impl Driver {
                 alarm: None,
                 background_alarm: None,
                 warm: None,
+                leavings: 0,
                 armed: true,
             }),
             workers: Poller::new().map_err(failed)?,
@@ -244,6 +247,7 @@ impl Driver {
     /// Leaves the seat: to another thread that waits, or warm, to whoever comes next.
     fn leave_seat(&self, desk: &mut Desk) {
         desk.taken = false;
+        desk.leavings += 1;
         self.offer_seat(desk);
     }
 
@@ -259,11 +263,20 @@ impl Driver {
 
     fn run_background(&self) {
         let mut events = Vec::new();
+        let mut leavings = 0;
         // Looked at after every turn: the turn may have silenced the bell that was rung for it.
         while !self.stopping.load(Ordering::Acquire) {
             let timeout = {
                 let mut desk = self.lock();
-                let due = if desk.taken { None } else { earlier(desk.scheduler.deadline(), desk.warm) };
+                let due = if !desk.taken {
+                    earlier(desk.scheduler.deadline(), desk.warm)
+                } else if desk.leavings != leavings {
+                    // The seat comes and goes; to look again by itself spares whoever leaves it the ringing.
+                    Some(Instant::now() + WARM)
+                } else {
+                    None
+                };
+                leavings = desk.leavings;
                 desk.background_alarm = due;
                 due.map(|alarm| alarm.saturating_duration_since(Instant::now()))
             };

@@ -282,10 +282,13 @@ impl Pool {
     /// Ends the pool now: queued tasks are cancelled, running ones are killed. Dropping a pool does the same.
     pub fn terminate(self) {}
 
-    /// Changes how many workers there are.
-    pub(crate) fn resize(&self, jobs: usize) {
+    /// Changes how many workers there are; `None`: to what the pool was built with.
+    pub(crate) fn resize(&self, jobs: Option<usize>) {
         if let Backend::Processes(processes) = &self.backend {
-            processes.driver.with(|scheduler, _, _| scheduler.resize(jobs));
+            let jobs = jobs.unwrap_or(processes.config.jobs);
+            if jobs != self.jobs() {
+                processes.driver.with(|scheduler, _, _| scheduler.resize(jobs));
+            }
         }
     }
 }

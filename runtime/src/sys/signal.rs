@@ -74,8 +74,10 @@ fn install(signal: i32) -> io::Result<()> {
 /// The addresses just below this thread's stack: the guard, and as much again, for where glibc counts the guard has varied.
 fn guard_of_this_thread() -> io::Result<(usize, usize)> {
     let mut attr = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
-    // SAFETY: pthread_self is this thread, and `attr` is room for what the call writes.
-    let error = unsafe { libc::pthread_getattr_np(libc::pthread_self(), attr.as_mut_ptr()) };
+    // SAFETY: pthread_self takes nothing and cannot fail.
+    let me = unsafe { libc::pthread_self() };
+    // SAFETY: `me` is a live thread, this one, and `attr` is room for what the call writes.
+    let error = unsafe { libc::pthread_getattr_np(me, attr.as_mut_ptr()) };
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }
@@ -113,9 +115,9 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, _context: *mut l
     // Not ours: let it happen again with the default, which ends the process under its own name.
     // SAFETY: SIG_DFL is a disposition; signal() may be called in a handler.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
-    // A signal that somebody sent does not happen again by itself when the handler returns.
-    // SAFETY: si_code is a plain field.
-    if info.si_code <= 0 {
+    let was_sent = info.si_code <= 0;
+    // What somebody sent does not happen again by itself when the handler returns.
+    if was_sent {
         // SAFETY: raise takes a number and may be called in a handler; it is delivered when the handler returns.
         unsafe { libc::raise(signal) };
     }

@@ -47,8 +47,8 @@ fn waits_for_main() -> bool {
 }
 
 #[used]
-// SAFETY: the section holds pointers to functions of this signature, which the loader calls once before `main`; it passes
-// arguments that a function without parameters ignores in the C calling convention.
+// The section holds pointers to functions, which the loader calls once before `main`; it passes arguments that a function without
+// parameters ignores in the C calling convention.
 #[unsafe(link_section = ".init_array")]
 static HOOK: extern "C" fn() = hook;
 

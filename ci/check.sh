@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Everything that CI checks, in one go: ends with 0 if all of it passed.
+#
+# Each step runs once; a step that fails does not keep the next ones from running. The end repeats what the tests said, and then
+# lists the steps with their durations.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+target=${CARGO_TARGET_DIR:-$root/target}
+scratch=$target/ci
+mkdir -p "$scratch"
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-always} CARGO_INCREMENTAL=0
+
+steps=()
+failed=0
+
+# step NAME COMMAND...: runs a command and notes how it went.
+step() {
+    local name=$1 start=$SECONDS verdict=passed
+    shift
+    printf '\n=== %s\n' "$name"
+    "$@" || { verdict="FAILED ($?)"; failed=1; }
+    steps+=("$(printf '%-10s %4d s  %s' "$verdict" $((SECONDS - start)) "$name")")
+    printf '=== %s: %s after %d s\n' "$name" "$verdict" $((SECONDS - start))
+}
+
+# The line between the marker and the end of its code block is the command that README.md gives for running the tests.
+readme_test_command() {
+    awk '/^cargo test( |$)/ { print; exit }' README.md
+}
+
+documented_tests() {
+    local command
+    command=$(readme_test_command 2>/dev/null)
+    if [[ $command != "cargo test --workspace" ]]; then
+        echo "README.md gives \`$command\` for running the tests, and not \`cargo test --workspace\`"
+        return 1
+    fi
+    $command 2>&1 | tee "$scratch/test.log"
+}
+
+nextest() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --workspace
+    else
+        echo "cargo-nextest is not installed: the suite is not run under it here"
+    fi
+}
+
+# A folder with a program or two, and with files that only look like programs.
+small_folder() {
+    local folder=$scratch/programs
+    rm -rf "$folder"
+    mkdir -p "$folder/nested"
+    cp "$(command -v cargo)" "$folder/"
+    cp "$(command -v sh)" "$(command -v cp)" "$folder/nested/"
+    head -c 4096 "$(command -v sh)" >"$folder/cut-short"
+    printf '\x7fELF' >"$folder/four-bytes"
+    echo "$folder"
+}
+
+examples() {
+    local example arguments
+    for example in $(awk -F'"' '/^\[\[/ { in_example = /^\[\[example\]\]/ } in_example && /^name *=/ { print $2 }' examples/Cargo.toml); do
+        printf -- '--- %s\n' "$example"
+        arguments=()
+        [[ $example == census ]] && arguments=("$(small_folder)")
+        cargo run --quiet --package procession-examples --example "$example" -- ${arguments[@]+"${arguments[@]}"} || return
+    done
+}
+
+benches() {
+    if [[ -f benches/Cargo.toml ]]; then
+        cargo bench --package procession-benches -- --test
+    else
+        echo "benches/ has no package yet: nothing is run"
+    fi
+}
+
+step "tools" ci/tools.sh
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --workspace --all-targets -- -D warnings
+step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+step "tests, by the README's command" documented_tests
+step "tests, under nextest" nextest
+step "every way in" ci/way-in.sh
+step "examples" examples
+step "benches, once, as tests" benches
+
+printf '\n=== what cargo test said\n'
+grep -E 'Running|Doc-tests|^test result|FAILED|panicked' "$scratch/test.log" 2>/dev/null
+printf '\n=== steps, %d s in all\n' "$SECONDS"
+printf '%s\n' "${steps[@]}"
+exit $failed

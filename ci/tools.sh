@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Sees to the tools that the checks use. What comes with Rust must be there; linkers are installed where that is possible (as root,
+# with a package archive in reach), and elsewhere it is said which ones go untried.
+set -uo pipefail
+
+missing=0
+for component in rustfmt cargo-clippy rustdoc; do
+    command -v "$component" >/dev/null || { echo "missing: $component, a component of the Rust toolchain"; missing=1; }
+done
+for tool in cc strip; do
+    command -v "$tool" >/dev/null || { echo "missing: $tool, without which nothing is linked"; missing=1; }
+done
+[[ $missing == 0 ]] || exit 1
+
+declare -A package=([ld.gold]=binutils [ld.lld]=lld [mold]=mold [setpriv]=util-linux)
+wanted=()
+for tool in "${!package[@]}"; do
+    command -v "$tool" >/dev/null || wanted+=("$tool")
+done
+if ((${#wanted[@]})); then
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null && apt-get update -qq >/dev/null 2>&1; then
+        for tool in "${wanted[@]}"; do
+            echo "installing ${package[$tool]}, for $tool"
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${package[$tool]}" >/dev/null || exit 1
+            command -v "$tool" >/dev/null || { echo "missing: $tool, though ${package[$tool]} is installed"; exit 1; }
+        done
+    else
+        echo "not here, and not to be installed from here: ${wanted[*]} (packages: $(for t in "${wanted[@]}"; do printf '%s ' "${package[$t]}"; done))"
+        echo "what needs them says so and is not proven by this run"
+    fi
+fi
+rustc --version
+cargo --version

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Builds one small program (tests/way_in) in every manner and has it prove that its workers find their functions: in every shape of
+# target, with every profile setting that changes what the linker does, and with each linker that is here.
+#
+# A cell passes if the program says the expected sentence and ends with 0. Linkers that are not here are named and left out.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-$PWD/target}
+package=procession-way-in
+failed=0
+
+# cell NAME SENTENCE COMMAND...: runs a command that is to end well and to say the sentence.
+cell() {
+    local name=$1 sentence=$2 start=$SECONDS said
+    shift 2
+    if said=$("$@" 2>&1) && grep -qF -- "$sentence" <<<"$said"; then
+        printf 'ok      %3d s  %s\n' $((SECONDS - start)) "$name"
+    else
+        printf 'FAILED  %3d s  %s\n%s\n' $((SECONDS - start)) "$name" "$said"
+        failed=1
+    fi
+}
+
+# built NAME FOLDER COMMAND...: builds both programs into target/FOLDER by a command, and has both prove themselves.
+built() {
+    local name=$1 folder=$2 said start=$SECONDS
+    shift 2
+    if ! said=$("$@" 2>&1); then
+        printf 'FAILED         %s: it does not build\n%s\n' "$name" "$said"
+        failed=1
+        return 1
+    fi
+    printf 'built   %3d s  %s\n' $((SECONDS - start)) "$name"
+    cell "$name" "workers run from a program" "$target/$folder/way_in"
+    cell "$name, #[procession::main]" "workers run from a program with the attribute" "$target/$folder/way_in_at_main"
+}
+
+build() { cargo build --quiet --package $package --bins "$@"; }
+
+# optimised NAME SETTING...: the release profile with these settings on top; little optimisation, for the linker's sake only.
+optimised() {
+    local name=$1
+    shift
+    built "$name" release env CARGO_PROFILE_RELEASE_OPT_LEVEL=1 "${@/#/CARGO_PROFILE_RELEASE_}" cargo build --quiet --release --package $package --bins
+}
+
+# Only the last step is done again, with another linker; which one it was is read from what it left in the program.
+link() {
+    local linker=$1 bin
+    shift
+    for bin in way_in way_in_at_main; do
+        cargo rustc --quiet --package $package --bin "$bin" -- "$@" || return
+    done
+    command -v readelf >/dev/null || return 0
+    case $linker in
+        *lld) readelf -p .comment "$target/debug/way_in" | grep -q LLD ;;
+        mold) readelf -p .comment "$target/debug/way_in" | grep -q mold ;;
+        gold) readelf -n "$target/debug/way_in" | grep -q gold ;;
+        *) ! readelf -p .comment "$target/debug/way_in" | grep -qE 'LLD|mold' ;;
+    esac || { echo "it was not $linker that linked it"; return 1; }
+}
+
+# In test harnesses a worker's sentence is the harness's to show.
+shows=(-- --nocapture)
+built "debug" debug build
+cell "example" "workers run from an example" cargo run --quiet --package $package --example way_in
+cell "unit test" "workers run from a unit test" cargo test --quiet --package $package --lib "${shows[@]}"
+cell "integration test" "workers run from an integration test" cargo test --quiet --package $package --test way_in "${shows[@]}"
+cell "doc test" "test result: ok. 2 passed" cargo test --quiet --package $package --doc
+cell "bench, as a test" "workers run from a bench" cargo test --quiet --package $package --bench way_in
+if cargo nextest --version >/dev/null 2>&1; then
+    cell "nextest, unit test" "workers run from a unit test" cargo nextest run --package $package --lib --no-capture
+    cell "nextest, integration test" "workers run from an integration test" cargo nextest run --package $package --test way_in --no-capture
+else
+    echo "not here        nextest"
+fi
+
+built "release" release build --release
+cell "bench" "workers run from a bench" cargo bench --quiet --package $package --bench way_in
+optimised "thin LTO" LTO=thin
+optimised "fat LTO" LTO=fat
+optimised "one codegen unit" CODEGEN_UNITS=1
+optimised "panic = \"abort\"" PANIC=abort
+optimised "stripped" STRIP=symbols
+optimised "fat LTO, one codegen unit, panic = \"abort\", stripped" LTO=fat CODEGEN_UNITS=1 PANIC=abort STRIP=symbols
+if command -v strip >/dev/null; then
+    cp "$target/release/way_in" "$target/release/way_in_stripped"
+    strip --strip-all "$target/release/way_in_stripped"
+    cell "stripped by strip" "workers run from a program" "$target/release/way_in_stripped"
+fi
+
+# rustc's own choice on this architecture is the linker that it brings; the others take its place.
+own=()
+if [[ $(uname -m) == x86_64 ]]; then
+    built "linker rust-lld" debug link rust-lld
+    own=(-Clinker-features=-lld)
+fi
+declare -A program=([bfd]=ld.bfd [gold]=ld.gold [lld]=ld.lld [mold]=mold)
+for linker in bfd gold lld mold; do
+    if command -v "${program[$linker]}" >/dev/null; then
+        built "linker $linker" debug link "$linker" ${own[@]+"${own[@]}"} "-Clink-arg=-fuse-ld=$linker"
+    else
+        echo "not here        linker $linker"
+    fi
+done
+exit $failed

@@ -1,0 +1,5 @@
+//! Workers run from an example.
+
+fn main() {
+    procession_way_in::prove!("an example");
+}
