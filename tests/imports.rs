@@ -1,1 +1,218 @@
-fn main() {}
+//! Holds the imports of the runtime to its floors: a module imports what lies below it, and host and worker never import each other.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which part of the program a module belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Both,
+    Host,
+    Worker,
+}
+use Side::{Both, Host, Worker};
+
+/// Each module of the runtime: its floor and its side. It may import modules of lower floors, and of its own.
+const FLOORS: &[(&str, u32, Side)] = &[
+    // Names, words, system calls: they know nothing of the rest.
+    ("id", 0, Both),
+    ("panic", 0, Both),
+    ("error", 0, Both),
+    ("sync", 0, Both),
+    ("sys", 0, Both),
+    ("marker", 0, Both),
+    // Values and shared words.
+    ("codec", 1, Both),
+    ("claim", 1, Both),
+    ("registry", 1, Both),
+    // What host and worker say to each other, and what a task is.
+    ("protocol", 2, Both),
+    ("transport", 2, Both),
+    ("dispatch", 2, Both),
+    ("task", 2, Both),
+    ("handle", 2, Both),
+    // The two ends.
+    ("launch", 3, Host),
+    ("supervisor", 4, Host),
+    ("pool", 5, Host),
+    ("parallel", 5, Host),
+    ("worker", 3, Worker),
+    // What users and expansions see.
+    ("arity", 6, Both),
+    ("call_site", 6, Both),
+    ("__private", 6, Both),
+    ("lib", 6, Both),
+];
+
+/// What would break the rule and is meant: importer, imported, and why.
+const EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "pool",
+    "worker",
+    "a call inside a worker runs there: `is_worker` is part of what users ask, on either side",
+)];
+
+/// Of two modules of one floor these may import each other, in one direction only.
+const WITHIN_A_FLOOR: &[(&str, &str)] = &[
+    ("task", "dispatch"),
+    // The first floor above the bytes: a registered function decodes its own arguments.
+    ("registry", "codec"),
+    // `map` is a gathering; a gathering drives a pool.
+    ("pool", "parallel"),
+    ("parallel", "pool"),
+];
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/src")
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the runtime's sources are beside the tests") {
+        let path = entry.expect("a readable folder").path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The module at the crate's root that a file belongs to.
+fn room(file: &Path) -> String {
+    let inside = file.strip_prefix(sources()).expect("a file of the runtime");
+    let first = inside.components().next().expect("a file has a name").as_os_str().to_string_lossy();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Everything up to the test module of a file, without comments: tests may import what they like.
+fn code(text: &str) -> String {
+    let lines = text
+        .lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]") && !line.starts_with("#[cfg(all(test"));
+    lines.map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// The modules at the crate's root that this code names, be it in a `use`, nested braces included, or in a path.
+fn imported(code: &str) -> Vec<String> {
+    let mut rooms = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let rest = code[at + "crate::".len()..].trim_start();
+        match rest.strip_prefix('{') {
+            Some(group) => rooms.extend(heads(group)),
+            None => rooms.extend(name(rest)),
+        }
+    }
+    rooms
+}
+
+/// The first name of each path of a group, up to the brace that closes it.
+fn heads(group: &str) -> Vec<String> {
+    let (mut depth, mut start, mut heads) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                heads.extend(name(group[start..at].trim_start()));
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                heads.extend(name(group[start..at].trim_start()));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    heads
+}
+
+fn name(path: &str) -> Option<String> {
+    let name: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    // Items of the root itself begin with a capital letter: re-exports, which only the top floor and doc links name.
+    name.chars().next().is_some_and(|c| c.is_lowercase() || c == '_').then_some(name)
+}
+
+fn floors() -> BTreeMap<&'static str, (u32, Side)> {
+    FLOORS.iter().map(|&(room, floor, side)| (room, (floor, side))).collect()
+}
+
+/// Why this import breaks the rules, if it does.
+fn fault(importer: &str, imported: &str) -> Option<String> {
+    if importer == imported || EXCEPTIONS.iter().any(|(from, to, _)| (*from, *to) == (importer, imported)) {
+        return None;
+    }
+    let floors = floors();
+    let Some(&(from, from_side)) = floors.get(importer) else {
+        return Some(format!("`{importer}` has no floor: give it one in this test"));
+    };
+    // A macro or a function at the root.
+    let &(to, to_side) = floors.get(imported)?;
+    if from_side != Both && to_side != Both && from_side != to_side {
+        return Some(format!(
+            "`{importer}` is of the {from_side:?} and imports `{imported}` of the {to_side:?}"
+        ));
+    }
+    if to > from {
+        return Some(format!("`{importer}` on floor {from} imports `{imported}` on floor {to} above it"));
+    }
+    let allowed = to < from || to == 0 || to == 6 || WITHIN_A_FLOOR.contains(&(importer, imported));
+    (!allowed).then(|| {
+        format!("`{importer}` imports `{imported}` of its own floor {from}, which the test does not list")
+    })
+}
+
+#[test]
+fn no_import_crosses_a_floor_upwards_or_goes_from_host_to_worker_or_back() {
+    let mut all = Vec::new();
+    files(&sources(), &mut all);
+    assert!(all.len() > 20, "only {} files found", all.len());
+    let mut faults = Vec::new();
+    for file in all {
+        let text = fs::read_to_string(&file).expect("a readable file");
+        let importer = room(&file);
+        for imported in imported(&code(&text)) {
+            let shown = file.strip_prefix(sources()).expect("a file of the runtime").display().to_string();
+            faults.extend(fault(&importer, &imported).map(|words| format!("{shown}: {words}")));
+        }
+    }
+    faults.sort();
+    faults.dedup();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn every_module_has_a_floor_and_every_floor_has_its_module() {
+    let mut all = Vec::new();
+    files(&sources(), &mut all);
+    let mut rooms: Vec<String> = all.iter().map(|file| room(file)).collect();
+    rooms.sort();
+    rooms.dedup();
+    let mut floors: Vec<String> = FLOORS.iter().map(|(room, ..)| (*room).to_owned()).collect();
+    floors.sort();
+    assert_eq!(rooms, floors);
+}
+
+#[test]
+fn imports_are_found_in_all_their_forms() {
+    let code = code(
+        "use crate::id;\nuse crate::{\n    codec::{Input, Output},\n    error::Fault, // crate::pool\n};\n\
+         let x = crate::worker::is_worker();\nuse super::Thing;\nmacro!($crate::pool);\n#[cfg(test)]\nuse crate::pool;",
+    );
+    assert_eq!(imported(&code), ["id", "codec", "error", "worker"]);
+}
+
+#[test]
+fn a_fault_is_seen() {
+    assert!(fault("codec", "pool").is_some_and(|words| words.contains("above it")));
+    assert!(fault("worker", "launch").is_some_and(|words| words.contains("Host")));
+    assert!(fault("supervisor", "worker").is_some_and(|words| words.contains("Worker")));
+    assert!(fault("transport", "protocol").is_some());
+    assert!(fault("new", "id").is_some_and(|words| words.contains("no floor")));
+    assert!(fault("pool", "codec").is_none());
+}

@@ -81,7 +81,7 @@ fn install_hook() {
             let _ = SEEN.try_with(|seen| {
                 let Ok(mut seen) = seen.try_borrow_mut() else { return };
                 let stuck = CANNOT_UNWIND.contains(&panic.message());
-                if !(stuck && !seen.is_empty()) {
+                if !stuck || seen.is_empty() {
                     if seen.len() == MOST_SEEN {
                         seen.remove(0);
                     }

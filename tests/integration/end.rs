@@ -25,7 +25,6 @@ pub(crate) const PANIC_WORDS: &str = "a panic, as the table of crashes asks for"
 
 impl End {
     /// Does it.
-    #[expect(clippy::exit, reason = "a crash that the tests are about")]
     pub(crate) fn strike(self) -> ! {
         match self {
             Self::Panic => panic!("{PANIC_WORDS}"),

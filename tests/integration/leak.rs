@@ -12,8 +12,8 @@ const THREADS_LINGER: Duration = Duration::from_secs(1);
 /// What this process has at one time.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    /// Pid and state of each child, zombies included.
-    pub(crate) children: BTreeMap<u32, String>,
+    /// Each child, and whether it is a zombie.
+    pub(crate) children: BTreeMap<u32, bool>,
     /// What each descriptor refers to.
     pub(crate) descriptors: BTreeMap<u32, String>,
     /// Each thread's name.
@@ -50,8 +50,8 @@ fn numbers(folder: &str) -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// The children of this process, by pid.
-pub(crate) fn children() -> BTreeMap<u32, String> {
+/// The children of this process, by pid, and whether they are zombies.
+pub(crate) fn children() -> BTreeMap<u32, bool> {
     let own = std::process::id().to_string();
     numbers("/proc")
         .filter_map(|pid| {
@@ -60,7 +60,7 @@ pub(crate) fn children() -> BTreeMap<u32, String> {
             let (_, rest) = stat.rsplit_once(") ")?;
             let mut fields = rest.split(' ');
             let (state, parent) = (fields.next()?, fields.next()?);
-            (parent == own).then(|| (pid, state.to_owned()))
+            (parent == own).then_some((pid, state == "Z"))
         })
         .collect()
 }

@@ -3,6 +3,8 @@
 //! Every test runs in a process of its own (`alone`), which ends by asserting that nothing is left: no child, no open descriptor,
 //! no thread, no segment.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod alone;
 mod blame;
 mod cancel;

@@ -239,21 +239,45 @@ fn the_window_is_bounded_in_bytes_too() {
     });
 }
 
+fn check_slow_producer(builder: procession::Builder) {
+    let folder = Folder::new();
+    let path = |n: u64| folder.path(&n.to_string());
+    let pool = builder.jobs(2).build().unwrap();
+    // Each item comes only after the task before has run.
+    let tasks = (0..50).map(|n| {
+        if n > 0 {
+            until_exists(&path(n - 1));
+        }
+        delayed!(touch(&path(n)))
+    });
+    assert_eq!(pool.map(tasks).unwrap().len(), 50);
+    // Two tasks that wait for each other, so that both workers must have one, before the input goes on.
+    for round in 0..5 {
+        let name = |n: u64| path(100 + 3 * round + n);
+        let pair = (0..3).map(|n| {
+            if n == 2 {
+                (0..2).for_each(|n| until_exists(&name(n)));
+            }
+            delayed!(touch_and_wait(&name(n), &name(1 - n % 2)))
+        });
+        assert_eq!(pool.map(pair).unwrap().len(), 3);
+    }
+}
+
+#[worker]
+fn touch_and_wait(own: &Path, awaited: &Path) {
+    touch(own);
+    until_exists(awaited);
+}
+
 #[test]
 fn a_slow_producers_tasks_are_not_held_back() {
-    alone(|| {
-        let folder = Folder::new();
-        let path = |n: u64| folder.path(&n.to_string());
-        let pool = Pool::new(2).unwrap();
-        // Each item comes only after the task before has run.
-        let tasks = (0..50).map(|n| {
-            if n > 0 {
-                until_exists(&path(n - 1));
-            }
-            delayed!(touch(&path(n)))
-        });
-        assert_eq!(pool.map(tasks).unwrap().len(), 50);
-    });
+    alone(|| check_slow_producer(Pool::builder()));
+}
+
+#[test]
+fn a_slow_producers_tasks_are_not_held_back_to_fill_a_chunk() {
+    alone(|| check_slow_producer(Pool::builder().chunk_size(50)));
 }
 
 #[test]

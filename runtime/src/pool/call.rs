@@ -75,10 +75,6 @@ enum Item {
 }
 
 impl Inbox {
-    fn len(&self) -> usize {
-        self.lock().items.len()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Arrivals> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,13 +144,13 @@ impl Call {
                 let outcome = run_here(&request, Some(index));
                 self.inbox.complete(index, outcome.map(Cow::Owned), &mut Wakes::default());
             }
-            CallBackend::Pool { lane, feed, retries, workers, .. } => {
+            CallBackend::Pool { lane, feed, retries, .. } => {
                 let Some(function) = registry::id_of(request.entry) else {
                     let error = not_in_table(&request, Some(index));
                     return self.inbox.complete(index, Err(error), &mut Wakes::default());
                 };
                 self.bytes_out += request.args.as_ref().map_or(0, Vec::len);
-                let held = feed.push(Queued {
+                let (held, wanted) = feed.push(Queued {
                     // Given when it is queued.
                     id: 0,
                     call: request,
@@ -166,9 +162,7 @@ impl Call {
                     retries: *retries,
                     cancelled: None,
                 });
-                // While some worker may be idle nothing is held back; once all are busy, the scheduler takes the rest when it needs it.
-                let busy = self.pushed.saturating_sub(held + self.received + self.inbox.len());
-                if held >= self.batch.min(MOST_IN_GROUP) || busy < *workers {
+                if wanted || held >= self.batch.min(MOST_IN_GROUP) {
                     self.flush();
                 }
             }

@@ -87,28 +87,44 @@ impl Sendable for Queued {
 }
 
 /// What a call has read from its input and not queued yet, to queue many at a time. The scheduler takes it when the call's queue has
-/// run dry, so that a producer that blocks holds nothing back.
+/// run dry and a worker is idle, so that a producer that blocks holds nothing back.
 #[derive(Default)]
-pub(super) struct Feed(Mutex<Vec<Queued>>);
+pub(super) struct Feed(Mutex<Fed>);
+
+#[derive(Default)]
+struct Fed {
+    tasks: Vec<Queued>,
+    /// A worker is idle and found nothing here: the next task is to be queued at once.
+    wanted: bool,
+}
 
 impl Feed {
-    fn lock(&self) -> MutexGuard<'_, Vec<Queued>> {
+    fn lock(&self) -> MutexGuard<'_, Fed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how many there are now.
-    pub(super) fn push(&self, task: Queued) -> usize {
-        let mut tasks = self.lock();
-        tasks.push(task);
-        tasks.len()
+    /// Returns how many there are now, and whether they are wanted at once.
+    pub(super) fn push(&self, task: Queued) -> (usize, bool) {
+        let mut fed = self.lock();
+        fed.tasks.push(task);
+        (fed.tasks.len(), fed.wanted)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().tasks.is_empty()
     }
 
     pub(super) fn take(&self) -> Vec<Queued> {
-        std::mem::take(&mut *self.lock())
+        let mut fed = self.lock();
+        fed.wanted = false;
+        std::mem::take(&mut fed.tasks)
+    }
+
+    /// Takes what is there, or has it noted that something is wanted.
+    fn want(&self) -> Vec<Queued> {
+        let mut fed = self.lock();
+        fed.wanted = fed.tasks.is_empty();
+        std::mem::take(&mut fed.tasks)
     }
 }
 
@@ -282,6 +298,8 @@ impl Scheduler {
     pub(super) fn open_call(&mut self, chunk: Option<usize>, most_workers: usize, feed: Arc<Feed>) -> LaneId {
         let id = LaneId::Call(self.next_call);
         self.next_call += 1;
+        // The first task goes at once.
+        feed.want();
         self.book.lanes.insert(id, Lane { feed: Some(feed), ..Lane::new(chunk, most_workers) });
         self.book.fed.push(id);
         id
@@ -290,23 +308,37 @@ impl Scheduler {
     /// Queues what a call has not queued yet.
     pub(super) fn pull(&mut self, id: LaneId) {
         let feed = self.book.lanes.get(&id).and_then(|lane| lane.feed.as_ref());
-        for mut task in feed.map(|feed| feed.take()).unwrap_or_default() {
-            task.id = self.next_id();
-            self.enqueue(task);
-        }
+        let tasks = feed.map(|feed| feed.take()).unwrap_or_default();
+        self.enqueue_all(tasks);
     }
 
-    /// The same for every call whose queue has run dry.
-    fn pull_all(&mut self) {
+    /// With a worker that has nothing to do, the same for every call whose queue has run dry. Returns whether there was something.
+    fn pull_for_the_idle(&mut self) -> bool {
+        let has_time = |worker: &Supervisor<Queued>| worker.is_idle() || worker.is_vacant();
+        if self.book.fed.is_empty() || !self.workers[..self.target].iter().any(has_time) {
+            return false;
+        }
+        let before = self.book.queued;
         for at in (0..self.book.fed.len()).rev() {
             let id = self.book.fed[at];
             match self.book.lanes.get(&id) {
-                Some(lane) if lane.queue.is_empty() => self.pull(id),
+                Some(Lane { feed: Some(feed), queue, .. }) if queue.is_empty() => {
+                    let tasks = feed.want();
+                    self.enqueue_all(tasks);
+                }
                 Some(_) => {}
                 None => {
                     self.book.fed.swap_remove(at);
                 }
             }
+        }
+        self.book.queued > before
+    }
+
+    fn enqueue_all(&mut self, tasks: Vec<Queued>) {
+        for mut task in tasks {
+            task.id = self.next_id();
+            self.enqueue(task);
         }
     }
 
@@ -594,12 +626,16 @@ impl Scheduler {
                 worker.drain(now);
             }
         }
-        self.pull_all();
         self.share(now);
         self.send_pinned(poller);
         self.fill(poller, now, |worker, _| worker.is_idle());
         self.launch(poller, now);
         self.fill(poller, now, has_room);
+        while self.pull_for_the_idle() {
+            self.fill(poller, now, |worker, _| worker.is_idle());
+            self.launch(poller, now);
+            self.fill(poller, now, has_room);
+        }
     }
 
     fn on_deadlines(&mut self, poller: &Poller, now: Instant) {
