@@ -24,6 +24,7 @@ struct Page {
 }
 
 const PAGE_BYTES: usize = 20 << 10;
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Page>() <= PAGE_BYTES && align_of::<Page>() <= 4096);
 #[cfg(not(loom))]
 const _: () = assert!(
