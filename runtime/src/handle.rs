@@ -6,7 +6,7 @@ use std::{
     future::Future,
     marker::PhantomData,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
     thread::Thread,
     time::{Duration, Instant},
@@ -81,7 +81,8 @@ pub(crate) trait Exchange: Send + Sync {
 #[must_use = "dropping a handle neither waits for the task nor cancels it"]
 pub struct Handle<T> {
     shared: Arc<Completer>,
-    exchange: Option<Arc<dyn Exchange>>,
+    /// The pool's. A handle that outlives its pool, which has seen to its result, keeps nothing of it.
+    exchange: Option<Weak<dyn Exchange>>,
     function: &'static str,
     task: TaskId,
     result: PhantomData<fn() -> T>,
@@ -158,6 +159,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         function: &'static str,
         task: TaskId,
     ) -> Self {
+        let exchange = exchange.as_ref().map(Arc::downgrade);
         Self { shared, exchange, function, task, result: PhantomData }
     }
 
@@ -186,7 +188,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
 
     /// Takes the task back: queued, it never runs; running, its process is killed. It comes to a cancelled error, unless it had ended.
     pub fn cancel(&self) {
-        if let Some(exchange) = &self.exchange {
+        if let Some(exchange) = self.exchange() {
             exchange.cancel(self.task);
         }
     }
@@ -197,9 +199,14 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         self.task
     }
 
+    /// The exchange that brings the result about; `None` if there is none, or no more.
+    fn exchange(&self) -> Option<Arc<dyn Exchange>> {
+        self.exchange.as_ref()?.upgrade()
+    }
+
     fn wait(&self, deadline: Option<Instant>) {
-        if let Some(exchange) = &self.exchange
-            && !self.shared.is_done()
+        if !self.shared.is_done()
+            && let Some(exchange) = self.exchange()
         {
             exchange.wait(&mut || self.shared.is_done_or_wait(), deadline);
         }
