@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sys::process::setting,
+};
 
 /// How many workers a pool has.
 ///
@@ -64,13 +67,13 @@ impl Jobs {
 
     /// What `PROCESSION_JOBS` asks for, or all.
     pub(crate) fn from_env() -> Result<Self> {
-        match std::env::var("PROCESSION_JOBS") {
-            Ok(words) => words.trim().parse().map(Self::Signed).map_err(|_| {
+        match setting("PROCESSION_JOBS").map(|words| words.to_string_lossy().into_owned()) {
+            Some(words) => words.trim().parse().map(Self::Signed).map_err(|_| {
                 Error::config(format!(
                     "PROCESSION_JOBS={words}: not a whole number; give one from 1, or -1 for all the CPUs"
                 ))
             }),
-            Err(_) => Ok(Self::All),
+            None => Ok(Self::All),
         }
     }
 }

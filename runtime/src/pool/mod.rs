@@ -37,6 +37,7 @@ use crate::{
     launch::LocalLauncher,
     parallel::{Gather, Settings},
     registry,
+    sys::process::setting,
     task::Task,
 };
 
@@ -321,7 +322,7 @@ impl fmt::Debug for Pool {
 
 /// `PROCESSION_IN_PROCESS=1`, or this is a worker, whose nested calls run where they are.
 fn in_process_by_env() -> bool {
-    std::env::var_os("PROCESSION_IN_PROCESS").is_some_and(|value| value == "1")
+    setting("PROCESSION_IN_PROCESS").is_some_and(|value| value == "1")
 }
 
 /// The process's own pool, behind `parallel!`: made at first use and kept warm.

@@ -640,6 +640,11 @@ impl Scheduler {
 
     fn on_deadlines(&mut self, poller: &Poller, now: Instant) {
         for place in 0..self.workers.len() {
+            let late = self.workers[place].deadline().is_some_and(|at| at <= now);
+            if late && self.workers[place].is_starting() {
+                // It may have shaken hands in time, and this process may have been stopped since.
+                self.read(place, poller, now);
+            }
             self.workers[place].on_deadline(now);
             if self.workers[place].is_look_due(now) {
                 self.read(place, poller, now);

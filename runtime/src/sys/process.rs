@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "pidfd calls that nix does not wrap")]
 
 use std::{
-    ffi::{CStr, CString, OsStr},
+    ffi::{CStr, CString, OsStr, OsString},
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -131,6 +131,11 @@ impl Drop for Child {
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: getauxval reads the vector that the kernel made at exec, and takes any number.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// A setting of this library's from the environment, which a process with more rights than its user does not believe.
+pub(crate) fn setting(name: &str) -> Option<OsString> {
+    if is_privileged() { None } else { std::env::var_os(name) }
 }
 
 /// The address is in the main executable, not in a shared library.

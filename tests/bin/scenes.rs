@@ -1,0 +1,299 @@
+//! The scenes that the tests of `isolated/` have a program play, named by its first argument. `PROBE_MAINS` names a file to which
+//! each run of `main` adds a line.
+
+use std::{
+    fs::{self, OpenOptions},
+    hint::black_box,
+    io::Write as _,
+    os::fd::IntoRawFd as _,
+    process::{self, Command},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use nix::{fcntl, libc, sys::signal, sys::stat::Mode, unistd};
+use procession::{Pool, delayed, parallel, worker};
+
+/// Whether this program's own constructor has run.
+static CONSTRUCTED: AtomicBool = AtomicBool::new(false);
+
+#[used]
+// SAFETY: the loader calls what stands in this section, once and before `main`; arguments that are not taken do no harm in C.
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = construct;
+
+extern "C" fn construct() {
+    CONSTRUCTED.store(true, Relaxed);
+}
+
+#[used]
+// SAFETY: as above; a number in the section's name puts it before those without.
+#[unsafe(link_section = ".init_array.00050")]
+static EARLY_CONSTRUCTOR: extern "C" fn() = fail_to_start;
+
+/// In a worker, before it could become one: does as `PROBE_START` says, and notes in the file `PROBE_STARTS` that it was there.
+extern "C" fn fail_to_start() {
+    // SAFETY: the name ends in a zero; the result is only compared. No other thread runs before `main`.
+    let is_worker = unsafe { !libc::getenv(c"PROCESSION_WORKER".as_ptr()).is_null() };
+    let Some(how) = std::env::var_os("PROBE_START").filter(|_| is_worker) else { return };
+    if let Some(file) = std::env::var_os("PROBE_STARTS") {
+        let _ =
+            OpenOptions::new().append(true).create(true).open(file).and_then(|mut file| file.write_all(b"."));
+    }
+    match how.to_str() {
+        Some("exit") => {
+            // SAFETY: _exit ends the process and runs nothing of it.
+            unsafe { libc::_exit(42) }
+        }
+        Some("abort") => process::abort(),
+        _ => loop {
+            std::thread::park();
+        },
+    }
+}
+
+/// Plays the scene that the first argument names.
+pub(crate) fn play() {
+    if let Some(file) = std::env::var_os("PROBE_MAINS") {
+        let line = format!("{}\n", process::id());
+        OpenOptions::new().append(true).create(true).open(file).unwrap().write_all(line.as_bytes()).unwrap();
+    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["hello"] => println!("hello from main"),
+        ["squares"] => println!("{}", squares()),
+        ["state"] => state(),
+        ["again"] => print!(
+            "{}",
+            Pool::new(1).unwrap().submit(delayed!(start(vec!["hello".to_owned()]))).join().unwrap()
+        ),
+        ["bomb"] => bomb(),
+        ["closed"] => closed(),
+        ["overflow"] => {
+            println!("{}", Pool::new(1).unwrap().submit(delayed!(overflow())).join().unwrap_err())
+        }
+        ["flush"] => Pool::new(1).unwrap().submit(delayed!(say_without_end())).join().unwrap(),
+        ["build"] => println!("{:?}", Pool::new(1)),
+        ["start", how] => start_failing(how),
+        ["stop"] => stop(),
+        ["stay", place, load, end] => stay_there(place, load, end),
+        ref other => panic!("no scene {other:?}"),
+    }
+}
+
+#[worker]
+fn square(n: u64) -> u64 {
+    n * n
+}
+
+#[worker]
+fn crash() {
+    process::abort();
+}
+
+fn squares() -> String {
+    squares_in(&Pool::new(2).unwrap())
+}
+
+fn squares_in(pool: &Pool) -> String {
+    assert!(pool.submit(delayed!(crash())).join().unwrap_err().is_crash());
+    let squares = pool.map((0..100).map(|n| delayed!(square(n)))).unwrap();
+    format!("the squares' sum is {}", squares.iter().sum::<u64>())
+}
+
+/// What a worker finds, a line for each thing.
+#[worker]
+fn look_around() -> String {
+    let mut found = Vec::new();
+    let mut note = |name: &str, value: String| found.push(format!("{name}={value}\n"));
+    note("args", std::env::args().skip(1).collect::<Vec<_>>().join(" "));
+    note("extra", std::env::var("PROBE_EXTRA").unwrap_or_default());
+    note("inherited", std::env::var("PROBE_INHERITED").unwrap_or_default());
+    note("marker", format!("{:?}", std::env::var("PROCESSION_WORKER").ok()));
+    note("cwd", std::env::current_dir().unwrap().display().to_string());
+    note("thread", format!("{:?}", std::thread::current().name()));
+    note("own group", (unistd::getpgrp() == unistd::getpid()).to_string());
+    note("constructed", CONSTRUCTED.load(Relaxed).to_string());
+    note("worker", format!("{:?}", procession::worker_index()));
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    for (name, field) in [("blocked", "SigBlk:"), ("ignored", "SigIgn:")] {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        note(name, line.trim().to_owned());
+    }
+    let names = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    for name in names {
+        // The folder's own descriptor is closed by now.
+        if let Ok(target) = fs::read_link(&name) {
+            note("fd", format!("{} {}", name.file_name().unwrap().display(), target.display()));
+        }
+    }
+    found.concat()
+}
+
+fn state() {
+    // A descriptor that any child inherits.
+    let leaked = fcntl::open("/dev/zero", fcntl::OFlag::O_RDONLY, Mode::empty()).unwrap().into_raw_fd();
+    let mut blocked = signal::SigSet::empty();
+    blocked.add(signal::Signal::SIGUSR1);
+    blocked.thread_block().unwrap();
+    let pool = Pool::builder().jobs(1).env("PROBE_EXTRA", "by the pool").current_dir("/").build().unwrap();
+    print!("{}", pool.submit(delayed!(look_around())).join().unwrap());
+    println!("leaked={leaked}");
+}
+
+/// Starts this program again, and gives what it had to say.
+#[worker]
+fn start(args: Vec<String>) -> String {
+    let output = Command::new(std::env::current_exe().unwrap()).args(args).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Has two workers start this program, which has two workers start this program, and so on.
+fn bomb() {
+    match Pool::new(1) {
+        Ok(pool) => print!("{}", pool.submit(delayed!(start(vec!["bomb".to_owned()]))).join().unwrap()),
+        Err(error) => println!("{error}"),
+    }
+}
+
+fn closed() {
+    let before = Pool::new(2).unwrap();
+    for fd in 0..3 {
+        // SAFETY: std keeps no object that owns a standard stream, and nothing in this scene uses one.
+        unsafe { libc::close(fd) };
+    }
+    // The numbers are given away again: to connections of one pool, then to what the other is made of.
+    let words = squares_in(&before);
+    drop(before);
+    assert_eq!(words, squares());
+    fs::write(std::env::var_os("PROBE_OUT").unwrap(), words).unwrap();
+    // What follows `main` expects that descriptors are open that were so at its start.
+    process::exit(0);
+}
+
+#[worker]
+fn overflow() -> u64 {
+    fn deeper(n: u64) -> u64 {
+        let frame = black_box([n; 512]);
+        if black_box(true) { deeper(n + 1) + frame[0] } else { n }
+    }
+    deeper(0)
+}
+
+#[worker]
+fn say_without_end() {
+    print!("a line without an end");
+}
+
+fn start_failing(how: &str) {
+    let pool = Pool::builder()
+        .jobs(2)
+        .env("PROBE_START", how)
+        .start_timeout(Duration::from_millis(300))
+        .build()
+        .unwrap();
+    let start = Instant::now();
+    let error = pool.map((0..10).map(|n| delayed!(square(n)))).unwrap_err();
+    println!("{error}");
+    // The pool stays as it is: nothing is tried again.
+    assert_eq!(
+        pool.submit(delayed!(square(1))).join().unwrap_err().is_lost(),
+        error.as_task_error().unwrap().is_lost()
+    );
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+/// Is stopped while a worker starts, for longer than a worker may take to start.
+fn stop() {
+    let pool = Pool::builder().jobs(1).start_timeout(Duration::from_millis(500)).build().unwrap();
+    let first = pool.submit(delayed!(whoami()));
+    let children = fs::read_to_string(format!("/proc/self/task/{}/children", unistd::gettid())).unwrap();
+    signal::raise(signal::Signal::SIGSTOP).unwrap();
+    let second = pool.submit(delayed!(whoami()));
+    let (first, second) = (first.join().unwrap(), second.join().unwrap());
+    assert_eq!(first, second);
+    assert_eq!(
+        children.trim(),
+        first.to_string(),
+        "the worker that was started at first is the one that serves"
+    );
+    println!("the worker is still the first");
+}
+
+#[worker]
+fn whoami() -> u32 {
+    process::id()
+}
+
+/// Says that it is there, and is busy for ever in the manner of `load`.
+#[worker]
+fn stay(load: &str) {
+    let child = (load == "stubborn").then(|| {
+        // SAFETY: to ignore a signal installs no handler.
+        unsafe { signal::signal(signal::Signal::SIGTERM, signal::SigHandler::SigIgn) }.unwrap();
+        Command::new("sleep").arg("600").spawn().unwrap()
+    });
+    println!("up");
+    match load {
+        "idle" => {}
+        "sleep" => loop {
+            std::thread::park();
+        },
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
+        "stubborn" => drop(child.unwrap().wait()),
+        other => panic!("no load {other:?}"),
+    }
+}
+
+/// Has two workers under load, in a pool that stands at `place`; then, for each line on stdin, does what `end` says.
+fn stay_there(place: &str, load: &str, end: &str) {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    let load = load.to_owned();
+    let begin = {
+        let load = load.clone();
+        move || {
+            let pool = Pool::new(2).unwrap();
+            occupy(&pool, &load);
+            pool
+        }
+    };
+    let mut local = None;
+    match place {
+        "local" => local = Some(begin()),
+        "static" => assert!(POOL.set(begin()).is_ok()),
+        "thread" => local = Some(std::thread::spawn(begin).join().unwrap()),
+        "parallel" => {
+            std::thread::spawn(move || parallel!(jobs = 2; stay(&load) for _ in 0..2));
+        }
+        other => panic!("no place {other:?}"),
+    }
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    match end {
+        "return" => {}
+        "exit" => process::exit(0),
+        "panic" => panic!("as it was told"),
+        "drop" => {
+            drop(local.take());
+            println!("dropped");
+            std::io::stdin().read_line(&mut String::new()).unwrap();
+        }
+        other => panic!("no end {other:?}"),
+    }
+}
+
+/// Gives every worker of the pool its load.
+fn occupy(pool: &Pool, load: &str) {
+    if load == "idle" {
+        pool.broadcast(delayed!(stay(load))).unwrap();
+    } else {
+        for _ in 0..2 {
+            drop(pool.submit(delayed!(stay(load))));
+        }
+    }
+}

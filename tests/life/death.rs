@@ -1,0 +1,201 @@
+//! Life and death: whatever ends a program, nothing of it is left, soon and quietly.
+#![expect(unsafe_code, reason = "a child that leads a terminal's session")]
+
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::program::{PATIENCE, PROBE, PROBE_AT_MAIN, Running, await_readable, is_readable_by, probe};
+use nix::{
+    libc,
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+/// What a test says of the time that an end takes, with room for a loaded machine: the promise is two seconds.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A program with two workers under load, which are there.
+fn staying(program: &str, place: &str, load: &str, end: &str) -> Running {
+    let mut running = Running::start(&mut probe(program, &["stay", place, load, end]));
+    running.expect(&["up", "up", "ready"]);
+    assert_eq!(running.processes().len(), if load == "stubborn" { 5 } else { 3 }, "{place} {load}");
+    running
+}
+
+fn pid(running: &Running) -> Pid {
+    Pid::from_raw(running.child.id().cast_signed())
+}
+
+#[test]
+fn kill_9_of_the_parent_leaves_no_process_with_idle_or_busy_workers_wherever_their_pool_stands() {
+    for (program, place, load) in [
+        (PROBE, "local", "idle"),
+        (PROBE, "local", "sleep"),
+        (PROBE, "local", "spin"),
+        (PROBE, "local", "stubborn"),
+        (PROBE, "static", "sleep"),
+        (PROBE, "parallel", "sleep"),
+        (PROBE, "thread", "idle"),
+        (PROBE, "thread", "sleep"),
+        (PROBE_AT_MAIN, "thread", "idle"),
+        (PROBE_AT_MAIN, "thread", "spin"),
+    ] {
+        let running = staying(program, place, load, "return");
+        kill(pid(&running), Signal::SIGKILL).unwrap();
+        let ended = running.end(SOON);
+        assert_eq!(ended.signal(), Some(libc::SIGKILL), "{place} {load}");
+        assert_eq!(ended.stderr, "", "{place} {load}");
+    }
+}
+
+#[test]
+fn main_that_returns_while_tasks_run_ends_everything_quickly_and_quietly() {
+    for program in [PROBE, PROBE_AT_MAIN] {
+        for (place, load) in [
+            ("local", "sleep"),
+            ("local", "stubborn"),
+            ("static", "idle"),
+            ("static", "spin"),
+            ("static", "stubborn"),
+            ("thread", "spin"),
+            ("parallel", "sleep"),
+        ] {
+            let mut running = staying(program, place, load, "return");
+            running.go_on();
+            let ended = running.end(SOON);
+            assert_eq!(ended.quietly(), "", "{place} {load}");
+        }
+    }
+}
+
+#[test]
+fn exit_in_the_middle_of_tasks_ends_everything_quickly_and_quietly() {
+    for (place, load) in [("local", "idle"), ("local", "sleep"), ("static", "spin"), ("parallel", "sleep")] {
+        let mut running = staying(PROBE, place, load, "exit");
+        running.go_on();
+        assert_eq!(running.end(SOON).quietly(), "", "{place} {load}");
+    }
+}
+
+#[test]
+fn a_panic_in_main_ends_everything_quickly_and_is_all_there_is_to_read() {
+    for (place, load) in [("local", "sleep"), ("static", "spin"), ("parallel", "sleep")] {
+        let mut running = staying(PROBE, place, load, "panic");
+        running.go_on();
+        let ended = running.end(SOON);
+        assert_eq!(ended.status.code(), Some(101));
+        let lines = ended.stderr.lines().filter(|line| !line.is_empty()).count();
+        assert!(ended.stderr.contains("as it was told") && lines == 3, "{place} {load}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_dropped_pool_leaves_no_process_though_its_parent_lives_on() {
+    for load in ["idle", "sleep", "spin", "stubborn"] {
+        let mut running = staying(PROBE, "local", load, "drop");
+        running.go_on();
+        running.expect(&["dropped"]);
+        assert_eq!(running.processes(), [running.child.id()], "{load}");
+        running.go_on();
+        assert_eq!(running.end(SOON).quietly(), "");
+    }
+}
+
+#[test]
+fn a_worker_that_is_stopped_when_its_parent_is_killed_ends_too() {
+    let running = staying(PROBE, "local", "sleep", "return");
+    for worker in running.processes().into_iter().filter(|&pid| pid != running.child.id()) {
+        kill(Pid::from_raw(worker.cast_signed()), Signal::SIGSTOP).unwrap();
+    }
+    kill(pid(&running), Signal::SIGKILL).unwrap();
+    running.end(SOON);
+}
+
+#[test]
+fn what_a_worker_printed_is_flushed_when_it_leaves() {
+    for program in [PROBE, PROBE_AT_MAIN] {
+        let ended = Running::start(&mut probe(program, &["flush"])).end(PATIENCE);
+        assert_eq!(ended.quietly(), "a line without an end");
+    }
+}
+
+#[test]
+fn a_parent_that_is_stopped_for_longer_than_a_timeout_and_continued_has_lost_nothing() {
+    let mut running = Running::start(&mut probe(PROBE, &["stop"]));
+    let status = waitpid(pid(&running), Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert!(matches!(status, WaitStatus::Stopped(_, Signal::SIGSTOP)), "{status:?}");
+    // Nothing is what is waited for here: the start timeout of half a second passes.
+    let (read, _write) = std::io::pipe().unwrap();
+    assert!(!is_readable_by(&read, Instant::now() + Duration::from_millis(700)));
+    kill(pid(&running), Signal::SIGCONT).unwrap();
+    running.expect(&["the worker is still the first"]);
+    assert_eq!(running.end(PATIENCE).quietly(), "");
+}
+
+/// Runs a scene on a terminal of its own, in the foreground; gives the terminal's other end and the child.
+fn on_a_terminal(command: &mut Command) -> (File, std::process::Child) {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let terminal = |()| Stdio::from(pty.slave.try_clone().unwrap());
+    command.stdin(terminal(())).stdout(terminal(())).stderr(terminal(()));
+    // SAFETY: between fork and exec, setsid and ioctl are allowed; descriptor 0 is the terminal by then.
+    unsafe {
+        command.pre_exec(|| {
+            nix::unistd::setsid()?;
+            match libc::ioctl(0, libc::TIOCSCTTY, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        })
+    };
+    let child = command.spawn().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    (File::from(pty.master), child)
+}
+
+/// Reads what is on the terminal until `end` says that it is enough, or every process has closed it.
+fn read_terminal(terminal: &mut File, deadline: Instant, end: impl Fn(&str) -> bool) -> String {
+    let mut text = String::new();
+    while !end(&text) {
+        await_readable(terminal, deadline, &text);
+        let mut piece = [0; 1024];
+        match terminal.read(&mut piece) {
+            // Linux says EIO when the last process has closed its end.
+            Ok(0) | Err(_) => return text,
+            Ok(n) => text.push_str(&String::from_utf8_lossy(&piece[..n])),
+        }
+    }
+    text
+}
+
+#[test]
+fn ctrl_c_in_a_terminal_ends_everything_within_a_second_without_reports_of_crashes() {
+    for (program, place, load) in [
+        (PROBE, "local", "idle"),
+        (PROBE, "local", "sleep"),
+        (PROBE, "local", "stubborn"),
+        (PROBE, "parallel", "spin"),
+        (PROBE_AT_MAIN, "static", "sleep"),
+    ] {
+        let (mut terminal, mut child) = on_a_terminal(&mut probe(program, &["stay", place, load, "return"]));
+        let is_up = |text: &str| text.matches("up\r\n").count() == 2 && text.contains("ready");
+        let said = read_terminal(&mut terminal, Instant::now() + PATIENCE, is_up);
+        assert!(is_up(&said), "{said}");
+        terminal.write_all(b"\x03").unwrap();
+        let said = read_terminal(&mut terminal, Instant::now() + Duration::from_secs(1), |_| false);
+        assert_eq!(said, "^C", "{place} {load}");
+        let status = child.wait().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(libc::SIGINT),
+            "{place} {load}"
+        );
+    }
+}
