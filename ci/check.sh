@@ -83,6 +83,7 @@ step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 step "tests, by the README's command" documented_tests
 step "tests, under nextest" nextest
+step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --package procession --lib --target-dir "$target/loom" models
 step "every way in" ci/way-in.sh
 step "examples" examples
 step "benches, once, as tests" benches
