@@ -21,7 +21,7 @@ use procession::{Pool, delayed, parallel, worker};
 static CONSTRUCTED: AtomicBool = AtomicBool::new(false);
 
 #[used]
-// SAFETY: the loader calls what stands in this section, once and before `main`; arguments that are not taken do no harm in C.
+// The loader calls what stands in this section, once and before `main`; arguments that are not taken do no harm in C.
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = construct;
 
@@ -30,7 +30,7 @@ extern "C" fn construct() {
 }
 
 #[used]
-// SAFETY: as above; a number in the section's name puts it before those without.
+// As above; a number in the section's name puts it before those without.
 #[unsafe(link_section = ".init_array.00050")]
 static EARLY_CONSTRUCTOR: extern "C" fn() = fail_to_start;
 

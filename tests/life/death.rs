@@ -145,16 +145,16 @@ fn on_a_terminal(command: &mut Command) -> (File, std::process::Child) {
     let pty = nix::pty::openpty(None, None).unwrap();
     let terminal = |()| Stdio::from(pty.slave.try_clone().unwrap());
     command.stdin(terminal(())).stdout(terminal(())).stderr(terminal(()));
-    // SAFETY: between fork and exec, setsid and ioctl are allowed; descriptor 0 is the terminal by then.
-    unsafe {
-        command.pre_exec(|| {
-            nix::unistd::setsid()?;
-            match libc::ioctl(0, libc::TIOCSCTTY, 0) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        })
+    let take_terminal = || {
+        nix::unistd::setsid()?;
+        // SAFETY: TIOCSCTTY takes a number and touches no memory of ours; descriptor 0 is the terminal by then.
+        match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
     };
+    // SAFETY: between fork and exec the closure makes two system calls that are allowed there, and allocates nothing.
+    unsafe { command.pre_exec(take_terminal) };
     let child = command.spawn().unwrap();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     (File::from(pty.master), child)

@@ -1,4 +1,5 @@
 //! How processes become workers and how they end: programs of `bin/` are run, and everything that comes of them is watched.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod death;
 mod program;
