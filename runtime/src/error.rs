@@ -3,7 +3,7 @@
 //! [`TaskError`] is what one task comes to; [`Error`] is what everything else returns; [`RemoteError`] is the error that
 //! functions return when they want to use `?` on errors of any kind. [`Exit`] is how a process ended.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,8 @@ struct Inner {
     kind: TaskErrorKind,
     function: &'static str,
     place: Place,
+    /// The name of the pool, if it was given one.
+    pool: Option<Arc<str>>,
 }
 
 /// Where a task was and what is known of its worker.
@@ -142,7 +144,12 @@ pub(crate) enum TaskErrorKind {
 
 impl TaskError {
     pub(crate) fn new(function: &'static str, kind: TaskErrorKind, place: Place) -> Self {
-        Self(Box::new(Inner { kind, function, place }))
+        Self(Box::new(Inner { kind, function, place, pool: None }))
+    }
+
+    pub(crate) fn in_pool(mut self, name: Option<&Arc<str>>) -> Self {
+        self.0.pool = name.cloned();
+        self
     }
 
     /// The function panicked. [`panic`](Self::panic) says what and where.
@@ -265,7 +272,7 @@ impl Clone for TaskError {
 
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, function, place } = &*self.0;
+        let Inner { kind, function, place, pool } = &*self.0;
         match place.index {
             Some(index) => write!(f, "task {index} of `{function}` ")?,
             None => write!(f, "a task of `{function}` ")?,
@@ -281,7 +288,10 @@ impl fmt::Display for TaskError {
         };
         f.write_str(verb)?;
         if let Some((worker, pid)) = place.worker {
-            write!(f, " in worker {worker} (pid {pid})")?;
+            match pool {
+                Some(pool) => write!(f, " in worker {worker} of `{pool}` (pid {pid})")?,
+                None => write!(f, " in worker {worker} (pid {pid})")?,
+            }
         }
         if place.attempts > 1 {
             write!(f, " after {} attempts", place.attempts)?;

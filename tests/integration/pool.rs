@@ -566,3 +566,12 @@ fn several_pools_live_side_by_side() {
         }
     });
 }
+
+#[test]
+fn a_pools_name_shows_in_its_errors() {
+    alone(|| {
+        let pool = Pool::builder().jobs(1).name("scoring").build().unwrap();
+        let error = pool.submit(delayed!(strike(End::Exit))).join().unwrap_err();
+        assert!(error.to_string().contains("in worker 0 of `scoring` (pid "), "{error}");
+    });
+}

@@ -226,6 +226,8 @@ struct Book {
     initializing: BTreeSet<WorkerId>,
     /// Why the pool takes no more tasks.
     broken: Option<TaskErrorKind>,
+    /// The pool's name, for errors.
+    name: Option<Arc<str>>,
 }
 
 /// Where an initializer's result goes: nowhere; its failure is seen as it passes.
@@ -250,6 +252,7 @@ impl Scheduler {
                 progress: BTreeMap::new(),
                 initializing: BTreeSet::new(),
                 broken: None,
+                name: config.name.as_deref().map(Arc::from),
             },
             next_id: 0,
             next_call: 0,
@@ -424,8 +427,7 @@ impl Scheduler {
                         failed_to_initialize = Some((task, TaskErrorKind::from(fault)));
                         return std::ops::ControlFlow::Break(());
                     }
-                    let error =
-                        TaskError::new(task.call.entry.name, fault.into(), task.place(Some((id, pid))));
+                    let error = book.error(&task, fault.into(), Some((id, pid)));
                     book.done(task, nanos, Err(error), id, after);
                 }
                 Step::Log(record) => {
@@ -479,8 +481,7 @@ impl Scheduler {
             match step {
                 Step::Done { task, nanos, result } => book.done(task, nanos, Ok(result), id, after),
                 Step::Failed { task, nanos, fault } => {
-                    let error =
-                        TaskError::new(task.call.entry.name, fault.into(), task.place(Some((id, pid))));
+                    let error = book.error(&task, fault.into(), Some((id, pid)));
                     book.done(task, nanos, Err(error), id, after);
                 }
                 Step::Started | Step::Log(_) => {}
@@ -955,8 +956,12 @@ impl Book {
         worker: Option<(WorkerId, u32)>,
         after: &mut After,
     ) {
-        let error = TaskError::new(task.call.entry.name, kind, task.place(worker));
+        let error = self.error(&task, kind, worker);
         self.complete(&task, Err(error), after);
+    }
+
+    fn error(&self, task: &Queued, kind: TaskErrorKind, worker: Option<(WorkerId, u32)>) -> TaskError {
+        TaskError::new(task.call.entry.name, kind, task.place(worker)).in_pool(self.name.as_ref())
     }
 
     fn complete(&mut self, task: &Queued, outcome: Outcome<'_>, after: &mut After) {
