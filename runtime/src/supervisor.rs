@@ -264,7 +264,13 @@ impl<T: Sendable> Supervisor<T> {
             let head = request.finish();
             // Large arguments go from where they lie.
             let body = in_flight.back().filter(|_| large).map_or(&[][..], |(_, task)| task.args());
-            let _ = link.launched.sender.send(&head, Cow::Borrowed(body));
+            if let Err(error) = link.launched.sender.send(&head, Cow::Borrowed(body))
+                && error.kind() != io::ErrorKind::BrokenPipe
+                && error.kind() != io::ErrorKind::ConnectionReset
+            {
+                // Part of a frame may have gone: nothing that follows would be understood.
+                link.launched.process.kill();
+            }
             self.scratch = head;
         }
         if link.ledger.look_at.is_none() {
@@ -456,7 +462,7 @@ impl<T: Sendable> Supervisor<T> {
     /// Has the next [`read`](Self::read) look at what the worker holds back.
     pub(crate) fn look_now(&mut self, now: Instant) {
         if let Some(link) = self.link_mut() {
-            link.ledger.look_at = Some(now);
+            link.ledger.look_at = link.ledger.has_outbox.then_some(now);
         }
     }
 
