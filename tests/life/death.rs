@@ -109,11 +109,26 @@ fn a_dropped_pool_leaves_no_process_though_its_parent_lives_on() {
     }
 }
 
+/// Whether every thread of a process has come to a stop.
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.filter_map(Result::ok).all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    })
+}
+
 #[test]
 fn a_worker_that_is_stopped_when_its_parent_is_killed_ends_too() {
     let running = staying(PROBE, "local", "sleep", "return");
     for worker in running.processes().into_iter().filter(|&pid| pid != running.child.id()) {
         kill(Pid::from_raw(worker.cast_signed()), Signal::SIGSTOP).unwrap();
+        // The kernel wakes what is stopped when its parent dies; what is about to stop, it does not.
+        let deadline = Instant::now() + PATIENCE;
+        while !is_stopped(worker) {
+            assert!(Instant::now() < deadline, "worker {worker} does not stop");
+            std::thread::yield_now();
+        }
     }
     kill(pid(&running), Signal::SIGKILL).unwrap();
     running.end(SOON);
