@@ -550,6 +550,8 @@ impl Scheduler {
             self.book.leave(&task, id);
             let kind = if task.cancelled.is_some() {
                 TaskErrorKind::Cancelled { why: "it was taken back while it ran, and its process killed" }
+            } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
+                TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
             } else {
                 crash(exit, cause, panic.take())
             };

@@ -5,7 +5,9 @@
 #![expect(unsafe_code, reason = "a function pointer in .init_array")]
 
 use std::{
+    ffi::CString,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::unix::ffi::OsStrExt,
     sync::Arc,
     time::Duration,
 };
@@ -107,6 +109,11 @@ fn connect() -> Result<Connection, String> {
     let depth = marker.depth.to_string();
     // SAFETY: as for `take_env`.
     unsafe { set_env(DEPTH.as_ref(), depth.as_ref()) };
+    // Executed by way of /proc/self/exe, the process would be called `exe`.
+    if let Some(name) = std::env::args_os().next() {
+        let name = std::path::Path::new(&name).file_name().unwrap_or_default().as_bytes();
+        let _ = CString::new(name).map(|name| nix::sys::prctl::set_name(&name));
+    }
     open_standard_streams();
     ignore_pipe_and_terminal();
     let socket = adopt_socket(marker.fd).ok_or("it inherited no connection")?;
