@@ -50,6 +50,7 @@ fn a_function_that_closes_low_descriptors_harms_nobody() {
 }
 
 #[worker]
+#[expect(clippy::zombie_processes, reason = "a worker that leaves a process behind is what is tested")]
 fn start_something_that_stays() -> u32 {
     let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
     child.id()
