@@ -10,7 +10,7 @@ use std::{
 use procession::{Handle, Jobs, Pool, Task, delayed, is_worker, worker, worker_index};
 
 use crate::{
-    alone::alone,
+    alone::{alone, alone_with_warm_pool},
     end::{EXIT_CODE, End},
     event::{block_on, is_there, take_time, until, until_exists},
     leak::children,
@@ -597,5 +597,28 @@ fn a_pools_name_shows_in_its_errors() {
         let pool = Pool::builder().jobs(1).name("scoring").build().unwrap();
         let error = pool.submit(delayed!(strike(End::Exit))).join().unwrap_err();
         assert!(error.to_string().contains("in worker 0 of `scoring` (pid "), "{error}");
+    });
+}
+
+#[test]
+fn the_warm_pool_grows_and_shrinks_to_jobs() {
+    alone_with_warm_pool(|| {
+        #[worker]
+        fn place_after(time: Duration) -> usize {
+            take_time(time);
+            worker_index().expect("a worker has a place")
+        }
+        let places = |jobs: usize| -> BTreeSet<usize> {
+            let time = Duration::from_millis(20);
+            procession::parallel!(jobs = jobs; place_after(time) for _ in 0..jobs * 4)
+                .unwrap()
+                .into_iter()
+                .collect()
+        };
+        assert_eq!(places(3), BTreeSet::from([0, 1, 2]));
+        assert_eq!(children().len(), 3);
+        assert_eq!(places(1), BTreeSet::from([0]));
+        until("the two that are too many have left", || children().len() == 1);
+        assert_eq!(places(2), BTreeSet::from([0, 1]));
     });
 }

@@ -5,6 +5,8 @@
 
 mod board;
 mod socket;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use std::{borrow::Cow, io, os::fd::BorrowedFd};
 
