@@ -13,7 +13,7 @@ use std::{
 use super::{
     Backend, Pool,
     drive::Driver,
-    scheduler::{Feed, LaneId, Queued},
+    lane::{Feed, LaneId, Queued},
 };
 use crate::{
     error::{Fault, POOL_ENDED, Place, TaskError, TaskErrorKind},

@@ -19,10 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    log,
-    scheduler::{After, Scheduler},
-};
+use super::{book::After, log, scheduler::Scheduler};
 use crate::{
     error::{Error, Result},
     handle::Exchange,

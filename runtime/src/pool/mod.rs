@@ -1,10 +1,13 @@
 //! [`Pool`]: worker processes that run tasks.
 
+mod book;
 mod builder;
 mod call;
 mod drive;
 mod imap;
 mod jobs;
+mod lane;
+mod listen;
 mod log;
 mod scheduler;
 
@@ -28,7 +31,8 @@ pub(crate) use call::Call;
 use builder::Config;
 use call::{Here, not_in_table};
 use drive::Driver;
-use scheduler::{LaneId, Queued, Scheduler};
+use lane::{LaneId, Queued};
+use scheduler::Scheduler;
 
 use crate::{
     error::{Error, Result, TaskError},

@@ -2,256 +2,58 @@
 //! it, tells it what the poller saw, and carries out what it leaves in [`After`].
 //!
 //! Tasks wait in *lanes*: one for each call, and one for each thread that submits single tasks. Lanes take turns. A worker is given
-//! as many tasks at a time as it should finish in [`BATCH`], by the measured time of the lane's tasks, and fewer towards the end of
+//! as many tasks at a time as it should finish in 200 µs, by the measured time of the lane's tasks, and fewer towards the end of
 //! a queue. What lies ready in a worker and has not begun can be had back: an idle worker, with nothing queued, gets it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::builder::Config;
+use super::{
+    book::{After, Book},
+    builder::Config,
+    lane::{BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Queued},
+};
 use crate::{
-    error::{Exit, POOL_ENDED, Place, TaskError, TaskErrorKind},
-    handle::{Complete, Outcome, Wakes},
-    id::{FunctionId, WorkerId},
+    error::{POOL_ENDED, TaskErrorKind},
+    id::WorkerId,
     launch::{LaunchRequest, Launcher},
-    protocol::{Hello, LogRecord, VERSION},
+    protocol::{Hello, VERSION},
     registry,
-    supervisor::{Obituary, Phase, Sendable, Step, Supervisor},
-    sys::fd::{Event, Poller},
-    task::Call,
+    supervisor::{Sendable, Supervisor},
+    sys::fd::Poller,
 };
 
-/// A batch should take a worker about so long: long against a system call, short against a person's patience.
-const BATCH: Duration = Duration::from_micros(200);
 /// A worker is given more before it is idle if what it has will take it less than this.
 const PREFETCH: Duration = Duration::from_micros(400);
-/// No batch is larger.
-const MOST_IN_BATCH: usize = 512;
-/// A batch ends when its arguments are so many bytes: what was sent and is taken back has been sent for nothing. A task with more
-/// goes alone, to an idle worker, and nothing goes behind it.
-const BATCH_BYTES: usize = 256 << 10;
 /// A worker that has shown nothing for so long, while others are idle, has to share what it has not begun.
 const SHARE_AFTER: Duration = Duration::from_millis(1);
 /// What another worker could do in less time is not worth moving.
 const WORTH_MOVING: Duration = Duration::from_micros(100);
 /// The task that a cancelled call is running has so long to end by itself before its process is killed.
-const CANCEL_GRACE: Duration = Duration::from_millis(50);
-/// So many starts may fail in a row before the pool gives up.
-const MOST_FAILED_STARTS: u32 = 5;
-/// The pause before a start is tried again; it doubles with each failure.
-const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
-
-/// The name of a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum LaneId {
-    /// One call.
-    Call(u64),
-    /// The single tasks of one thread.
-    Thread(u64),
-    /// Tasks that are bound to one worker each.
-    Pinned,
-}
-
-/// A task that waits or runs, and where its result goes.
-pub(super) struct Queued {
-    pub(super) id: u64,
-    pub(super) call: Call,
-    pub(super) function: FunctionId,
-    pub(super) to: Arc<dyn Complete>,
-    /// Its place in its call; handles have none.
-    pub(super) index: Option<usize>,
-    pub(super) lane: LaneId,
-    pub(super) attempts: u32,
-    pub(super) retries: u32,
-    /// Taken back while it runs: its process is killed at this time.
-    pub(super) cancelled: Option<Instant>,
-}
-
-impl Sendable for Queued {
-    /// What the worker knows it by: its index in its call, or its number in the pool.
-    fn task(&self) -> u64 {
-        self.index.map_or(self.id, |index| index as u64)
-    }
-
-    fn function(&self) -> FunctionId {
-        self.function
-    }
-
-    fn args(&self) -> &[u8] {
-        self.call.args.as_deref().unwrap_or_default()
-    }
-}
-
-/// What a call has read from its input and not queued yet, to queue many at a time. The scheduler takes it when the call's queue has
-/// run dry and a worker is idle, so that a producer that blocks holds nothing back.
-#[derive(Default)]
-pub(super) struct Feed(Mutex<Fed>);
-
-#[derive(Default)]
-struct Fed {
-    tasks: Vec<Queued>,
-    /// A worker is idle and found nothing here: the next task is to be queued at once.
-    wanted: bool,
-}
-
-impl Feed {
-    fn lock(&self) -> MutexGuard<'_, Fed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns how many there are now, and whether they are wanted at once.
-    pub(super) fn push(&self, task: Queued) -> (usize, bool) {
-        let mut fed = self.lock();
-        fed.tasks.push(task);
-        (fed.tasks.len(), fed.wanted)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().tasks.is_empty()
-    }
-
-    pub(super) fn take(&self) -> Vec<Queued> {
-        let mut fed = self.lock();
-        fed.wanted = false;
-        std::mem::take(&mut fed.tasks)
-    }
-
-    /// Takes what is there, or has it noted that something is wanted.
-    fn want(&self) -> Vec<Queued> {
-        let mut fed = self.lock();
-        fed.wanted = fed.tasks.is_empty();
-        std::mem::take(&mut fed.tasks)
-    }
-}
-
-/// The tasks of one caller.
-struct Lane {
-    /// What the caller has not queued yet.
-    feed: Option<Arc<Feed>>,
-    queue: VecDeque<Queued>,
-    /// How many travel together, if the caller has said so.
-    chunk: Option<usize>,
-    /// How many workers it may use at a time.
-    most_workers: usize,
-    /// Nanoseconds a task, smoothed; `None` before the first result.
-    pace: Option<f64>,
-    /// Tasks in flight at each worker.
-    at: BTreeMap<WorkerId, usize>,
-    /// The caller may add more.
-    open: bool,
-}
-
-impl Lane {
-    /// How many tasks of this lane make a batch.
-    fn batch(&self) -> usize {
-        match (self.chunk, self.pace) {
-            (Some(chunk), _) => chunk,
-            (None, None) => 1,
-            (None, Some(pace)) => {
-                ((BATCH.as_nanos() as f64 / pace.max(1.0)) as usize).clamp(1, MOST_IN_BATCH)
-            }
-        }
-    }
-
-    /// How many of the first `most` tasks may travel together, by the size of their arguments.
-    fn fitting(&self, most: usize) -> usize {
-        let mut bytes = 0;
-        let fit = self.queue.iter().take(most).take_while(|task| {
-            bytes += task.args().len();
-            bytes <= BATCH_BYTES
-        });
-        fit.count().max(1)
-    }
-
-    /// A task of this lane is no longer at this worker.
-    fn leave(&mut self, worker: WorkerId) {
-        if let Some(n) = self.at.get_mut(&worker) {
-            *n -= 1;
-            if *n == 0 {
-                self.at.remove(&worker);
-            }
-        }
-    }
-
-    /// Nothing is in it and nobody adds to it.
-    fn is_left(&self) -> bool {
-        !self.open && self.queue.is_empty() && self.at.is_empty()
-    }
-
-    fn may_use(&self, worker: WorkerId) -> bool {
-        self.at.contains_key(&worker) || self.at.len() < self.most_workers
-    }
-
-    /// How long a worker will take for `n` of these tasks, if that can be said.
-    fn estimate(&self, n: usize) -> Option<Duration> {
-        self.pace.map(|pace| Duration::from_nanos((pace * n as f64) as u64))
-    }
-}
-
-/// What is to be done once the scheduler is unlocked.
-#[derive(Default)]
-pub(super) struct After {
-    pub(super) logs: Vec<(LogRecord, WorkerId, u32)>,
-    pub(super) wakes: Wakes,
-}
-
-impl After {
-    pub(super) fn is_empty(&self) -> bool {
-        self.logs.is_empty() && self.wakes.is_empty()
-    }
-}
+pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(50);
 
 /// The queue, the workers, and who is to do what.
 pub(super) struct Scheduler {
-    config: Arc<Config>,
-    launcher: Box<dyn Launcher>,
-    workers: Vec<Supervisor<Queued>>,
+    pub(super) config: Arc<Config>,
+    pub(super) launcher: Box<dyn Launcher>,
+    pub(super) workers: Vec<Supervisor<Queued>>,
     /// How many workers there should be; those beyond leave when they are idle.
-    target: usize,
-    book: Book,
-    next_id: u64,
-    next_call: u64,
+    pub(super) target: usize,
+    pub(super) book: Book,
+    pub(super) next_id: u64,
+    pub(super) next_call: u64,
     /// Starts that have failed since the last worker that was of use.
-    failed_starts: u32,
+    pub(super) failed_starts: u32,
     /// No start is tried before this.
-    not_before: Option<Instant>,
-    closing: bool,
+    pub(super) not_before: Option<Instant>,
+    pub(super) closing: bool,
     /// Places whose worker has been read up to a record only: the rest is in memory, and no poller tells of it.
-    unread: BTreeSet<usize>,
-    after: After,
-}
-
-/// All of the scheduler but the workers: what can be changed while one of them is being read.
-struct Book {
-    lanes: BTreeMap<LaneId, Lane>,
-    /// Lanes with something queued, in the order of their turns.
-    turns: VecDeque<LaneId>,
-    /// Lanes of calls, which may have tasks that are not queued yet.
-    fed: Vec<LaneId>,
-    queued: usize,
-    /// Tasks that have no outcome yet.
-    unfinished: usize,
-    /// Tasks bound to one worker each.
-    pinned: BTreeMap<WorkerId, VecDeque<Queued>>,
-    /// When each worker last gave a sign of life while it had work.
-    progress: BTreeMap<WorkerId, Instant>,
-    /// Workers whose initializer runs.
-    initializing: BTreeSet<WorkerId>,
-    /// Why the pool takes no more tasks.
-    broken: Option<TaskErrorKind>,
-    /// The pool's name, for errors.
-    name: Option<Arc<str>>,
-}
-
-/// Where an initializer's result goes: nowhere; its failure is seen as it passes.
-struct Nowhere;
-
-impl Complete for Nowhere {
-    fn complete(&self, _index: usize, _outcome: Outcome<'_>, _wakes: &mut Wakes) {}
+    pub(super) unread: BTreeSet<usize>,
+    pub(super) after: After,
 }
 
 impl Scheduler {
@@ -407,236 +209,6 @@ impl Scheduler {
         (0..self.target as u32).map(WorkerId)
     }
 
-    /// Reacts to what the poller saw.
-    pub(super) fn handle(&mut self, events: &[Event], poller: &Poller, now: Instant) {
-        for place in std::mem::take(&mut self.unread) {
-            self.read(place, poller, now);
-        }
-        for event in events {
-            let place = ((event.key & 0xffff_ffff) >> 1) as usize;
-            if self.workers.get(place).is_some_and(|worker| worker.owns(event.key)) {
-                self.workers[place].flush(poller);
-                if self.read(place, poller, now) && event.key & 1 == 1 {
-                    self.reap(place, poller, now);
-                }
-            }
-        }
-    }
-
-    /// Reads a worker to the end, or to a record that must be out before what follows it is seen: until then it is read no further,
-    /// and only whoever drives may read. Returns whether it came to the end.
-    fn read(&mut self, place: usize, poller: &Poller, now: Instant) -> bool {
-        let worker = &mut self.workers[place];
-        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
-        let (book, after) = (&mut self.book, &mut self.after);
-        if after.logs.iter().any(|(_, by, _)| *by == id) {
-            self.unread.insert(place);
-            return false;
-        }
-        let mut to_the_end = true;
-        let mut started = false;
-        let mut useful = false;
-        let mut failed_to_initialize = None;
-        worker.read(now, poller, |step| {
-            match step {
-                Step::Started => started = true,
-                Step::Done { task, nanos, result } => {
-                    useful = true;
-                    if !book.initializing.remove(&id) {
-                        book.done(task, nanos, Ok(result), id, after);
-                    }
-                }
-                Step::Failed { task, nanos, fault } => {
-                    useful = true;
-                    if book.initializing.remove(&id) {
-                        useful = false;
-                        failed_to_initialize = Some((task, TaskErrorKind::from(fault)));
-                        return std::ops::ControlFlow::Break(());
-                    }
-                    let error = book.error(&task, fault.into(), Some((id, pid)));
-                    book.done(task, nanos, Err(error), id, after);
-                }
-                Step::Log(record) => {
-                    after.logs.push((record, id, pid));
-                    to_the_end = false;
-                    return std::ops::ControlFlow::Break(());
-                }
-            }
-            std::ops::ControlFlow::Continue(())
-        });
-        if !to_the_end {
-            self.unread.insert(place);
-        }
-        if useful || started {
-            self.book.progress.insert(id, now);
-        }
-        if started && let Some(call) = self.config.initializer.clone() {
-            self.initialize(place, call, poller);
-        }
-        if useful {
-            self.failed_starts = 0;
-        }
-        if let Some((_task, kind)) = failed_to_initialize {
-            self.workers[place].dismiss(now, poller);
-            self.start_failed(now, kind);
-        }
-        to_the_end
-    }
-
-    fn initialize(&mut self, place: usize, call: Call, poller: &Poller) {
-        let Some(function) = registry::id_of(call.entry) else { return };
-        let task = Queued {
-            id: self.next_id(),
-            call,
-            function,
-            to: Arc::new(Nowhere),
-            index: None,
-            lane: LaneId::Pinned,
-            attempts: 1,
-            retries: 0,
-            cancelled: None,
-        };
-        let worker = &mut self.workers[place];
-        self.book.initializing.insert(worker.id());
-        worker.run(vec![task], log_level(), poller);
-    }
-
-    /// Collects a worker that has ended, and sees to the tasks that it had.
-    fn reap(&mut self, place: usize, poller: &Poller, now: Instant) {
-        let worker = &mut self.workers[place];
-        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
-        let (book, after) = (&mut self.book, &mut self.after);
-        let initializing = book.initializing.contains(&id);
-        let obituary = worker.reap(now, poller, |step| {
-            match step {
-                // The initializer's own outcome is nobody's result.
-                _ if initializing => {}
-                Step::Done { task, nanos, result } => book.done(task, nanos, Ok(result), id, after),
-                Step::Failed { task, nanos, fault } => {
-                    let error = book.error(&task, fault.into(), Some((id, pid)));
-                    book.done(task, nanos, Err(error), id, after);
-                }
-                Step::Started | Step::Log(_) => {}
-            }
-            std::ops::ControlFlow::Continue(())
-        });
-        let Some(obituary) = obituary else { return };
-        self.book.progress.remove(&id);
-        let initializing = self.book.initializing.remove(&id);
-        let Obituary {
-            pid,
-            was,
-            exit,
-            cause,
-            reason,
-            mut panic,
-            killed,
-            running,
-            waiting,
-            unknown,
-            was_useful,
-        } = obituary;
-        // Which of a worker's tasks ended it is known only where it could note what it began.
-        let was_idle = running.is_empty() && unknown.is_empty();
-        if initializing {
-            let kind = crash(exit, cause, panic.take());
-            if !killed {
-                self.start_failed(now, kind);
-            }
-            return;
-        }
-        self.book.take_home(waiting, id);
-        for mut task in running {
-            self.book.leave(&task, id);
-            let kind = if task.cancelled.is_some() {
-                TaskErrorKind::Cancelled { why: "it was taken back while it ran, and its process killed" }
-            } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
-                TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
-            } else {
-                crash(exit, cause, panic.take())
-            };
-            let again = task.retries > 0 && matches!(kind, TaskErrorKind::Crash { .. }) && !self.closing;
-            if again {
-                task.retries -= 1;
-                self.book.push_front(task);
-            } else {
-                self.book.fail(task, kind, Some((id, pid)), &mut self.after);
-            }
-        }
-        if self.closing {
-            // What the worker had not begun has gone back to the queue, which nobody serves any more.
-            self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
-        }
-        for task in unknown {
-            self.book.leave(&task, id);
-            let how = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
-            let kind = TaskErrorKind::Lost {
-                message: format!("its worker has ended{how}, and nobody knows whether it ran"),
-            };
-            self.book.fail(task, kind, Some((id, pid)), &mut self.after);
-        }
-        let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
-        if died_at_start && !killed && !self.closing {
-            let how = match (reason, exit) {
-                (Some(reason), _) => reason,
-                (None, Some(exit)) => format!("it ended with {exit}"),
-                (None, None) => "it ended".to_owned(),
-            };
-            self.start_failed(
-                now,
-                TaskErrorKind::Lost { message: format!("no worker could be started: {how}") },
-            );
-        }
-    }
-
-    /// The system would not start a worker: as for [`start_failed`](Self::start_failed), but what comes later may have more luck.
-    fn launch_failed(&mut self, now: Instant, error: &io::Error) {
-        let message = format!("no worker could be started: {error}");
-        self.start_failed(now, TaskErrorKind::Lost { message });
-        if self.book.broken.take().is_some() {
-            self.failed_starts = 0;
-        }
-    }
-
-    /// One more start has failed: pause before the next, or give up.
-    fn start_failed(&mut self, now: Instant, kind: TaskErrorKind) {
-        self.failed_starts += 1;
-        let initializing = &self.book.initializing;
-        let some_serve =
-            self.workers.iter().any(|worker| worker.is_live() && !initializing.contains(&worker.id()));
-        if self.failed_starts < MOST_FAILED_STARTS || some_serve {
-            let doublings = (self.failed_starts - 1).min(MOST_FAILED_STARTS + 2);
-            self.not_before = Some(now + FIRST_BACK_OFF * 2u32.pow(doublings));
-            return;
-        }
-        let kind = match kind {
-            TaskErrorKind::Lost { message } => TaskErrorKind::Lost {
-                message: format!("{message}; given up after {MOST_FAILED_STARTS} attempts"),
-            },
-            other => other,
-        };
-        self.book.broken = Some(kind.clone());
-        self.fail_queued(&kind);
-    }
-
-    /// Completes everything that waits with one error.
-    fn fail_queued(&mut self, kind: &TaskErrorKind) {
-        let book = &mut self.book;
-        let lanes: Vec<LaneId> = book.turns.drain(..).collect();
-        for id in lanes {
-            let queue =
-                book.lanes.get_mut(&id).map(|lane| std::mem::take(&mut lane.queue)).unwrap_or_default();
-            book.queued -= queue.len();
-            for task in queue {
-                book.fail(task, kind.clone(), None, &mut self.after);
-            }
-            book.tidy(id);
-        }
-        for task in std::mem::take(&mut book.pinned).into_values().flatten() {
-            book.fail(task, kind.clone(), None, &mut self.after);
-        }
-    }
-
     /// When something is due though nobody says anything.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if !self.unread.is_empty() {
@@ -681,33 +253,6 @@ impl Scheduler {
             self.fill(poller, now, |worker, _| worker.is_idle());
             self.launch(poller, now);
             self.fill(poller, now, has_room);
-        }
-    }
-
-    /// Does what is due. Only whoever drives may call it, for it reads.
-    pub(super) fn tend(&mut self, poller: &Poller, now: Instant) {
-        for place in 0..self.workers.len() {
-            let worker = &self.workers[place];
-            let late = worker.is_starting() && worker.deadline().is_some_and(|at| at <= now);
-            // One that is late may have shaken hands in time, and this process may have been stopped since.
-            if (late || worker.is_look_due(now)) && !self.read(place, poller, now) {
-                continue;
-            }
-            self.workers[place].on_deadline(now);
-            let is_overdue = |worker: &Supervisor<Queued>| {
-                worker.newest().and_then(|task| task.cancelled).is_some_and(|at| at <= now)
-            };
-            if is_overdue(&self.workers[place]) {
-                // It may have ended since.
-                self.workers[place].look_now(now);
-                if self.read(place, poller, now) && is_overdue(&self.workers[place]) {
-                    self.workers[place].kill();
-                    // Its end is what comes next; the deadline has done its work.
-                    if let Some(task) = self.workers[place].newest_mut() {
-                        task.cancelled = Some(now + CANCEL_GRACE);
-                    }
-                }
-            }
         }
     }
 
@@ -891,141 +436,6 @@ impl Scheduler {
     }
 }
 
-impl Lane {
-    fn new(chunk: Option<usize>, most_workers: usize) -> Self {
-        Self {
-            feed: None,
-            queue: VecDeque::new(),
-            chunk,
-            most_workers,
-            pace: None,
-            at: BTreeMap::new(),
-            open: true,
-        }
-    }
-}
-
-impl Queued {
-    fn begun_once_more(mut self) -> Self {
-        self.attempts += 1;
-        self
-    }
-
-    fn place(&self, worker: Option<(WorkerId, u32)>) -> Place {
-        Place { index: self.index, attempts: self.attempts, worker }
-    }
-}
-
-impl Book {
-    fn lane(&mut self, id: LaneId) -> &mut Lane {
-        self.lanes.entry(id).or_insert_with(|| Lane { open: false, ..Lane::new(None, usize::MAX) })
-    }
-
-    fn push_back(&mut self, task: Queued) {
-        let id = task.lane;
-        let lane = self.lane(id);
-        if lane.queue.is_empty() {
-            lane.queue.push_back(task);
-            self.turns.push_back(id);
-        } else {
-            lane.queue.push_back(task);
-        }
-        self.queued += 1;
-    }
-
-    /// A task that was sent and not begun goes before those that never were.
-    fn push_front(&mut self, task: Queued) {
-        let id = task.lane;
-        let lane = self.lane(id);
-        let first = lane.queue.is_empty();
-        lane.queue.push_front(task);
-        if first {
-            self.turns.push_front(id);
-        }
-        self.queued += 1;
-    }
-
-    /// Tasks that were sent to this worker and have not begun wait again, before those that were never sent, in their order.
-    fn take_home(&mut self, tasks: Vec<Queued>, worker: WorkerId) {
-        for mut task in tasks.into_iter().rev() {
-            task.attempts -= 1;
-            self.leave(&task, worker);
-            if task.lane == LaneId::Pinned {
-                self.pinned.entry(worker).or_default().push_front(task);
-            } else {
-                self.push_front(task);
-            }
-        }
-    }
-
-    fn remove(&mut self, id: LaneId, at: usize) -> Option<Queued> {
-        let lane = self.lanes.get_mut(&id)?;
-        let task = lane.queue.remove(at)?;
-        self.queued -= 1;
-        if lane.queue.is_empty() {
-            self.turns.retain(|turn| *turn != id);
-        }
-        Some(task)
-    }
-
-    /// The task is no longer at this worker.
-    fn leave(&mut self, task: &Queued, worker: WorkerId) {
-        if let Some(lane) = self.lanes.get_mut(&task.lane) {
-            lane.leave(worker);
-        }
-    }
-
-    /// A task has its outcome from a worker.
-    fn done(&mut self, task: Queued, nanos: u64, outcome: Outcome<'_>, worker: WorkerId, after: &mut After) {
-        let mut is_left = false;
-        if let Some(lane) = self.lanes.get_mut(&task.lane) {
-            let nanos = nanos as f64;
-            lane.pace = Some(lane.pace.map_or(nanos, |pace| pace + (nanos - pace) / 8.0));
-            lane.leave(worker);
-            is_left = lane.is_left();
-        }
-        self.unfinished -= 1;
-        task.to.complete(task.index.unwrap_or_default(), outcome, &mut after.wakes);
-        if is_left {
-            self.tidy(task.lane);
-        }
-    }
-
-    fn fail(
-        &mut self,
-        task: Queued,
-        kind: TaskErrorKind,
-        worker: Option<(WorkerId, u32)>,
-        after: &mut After,
-    ) {
-        let error = self.error(&task, kind, worker);
-        self.complete(&task, Err(error), after);
-    }
-
-    fn error(&self, task: &Queued, kind: TaskErrorKind, worker: Option<(WorkerId, u32)>) -> TaskError {
-        TaskError::new(task.call.entry.name, kind, task.place(worker)).in_pool(self.name.as_ref())
-    }
-
-    fn complete(&mut self, task: &Queued, outcome: Outcome<'_>, after: &mut After) {
-        self.unfinished -= 1;
-        task.to.complete(task.index.unwrap_or_default(), outcome, &mut after.wakes);
-        self.tidy(task.lane);
-    }
-
-    /// A lane that nothing is in and nobody adds to goes.
-    fn tidy(&mut self, id: LaneId) {
-        if self.lanes.get(&id).is_some_and(Lane::is_left) {
-            // A thread's lane keeps its pace for the next task.
-            if !matches!(id, LaneId::Thread(_)) || self.lanes.len() > MOST_RESTING_LANES {
-                self.lanes.remove(&id);
-            }
-        }
-    }
-}
-
-/// Threads that have come and gone leave no more lanes than this.
-const MOST_RESTING_LANES: usize = 256;
-
 /// Others could run what this worker has not begun. Pinned tasks, which none else may run, are sent to idle workers only, so that
 /// they are the oldest.
 fn is_laden(worker: &Supervisor<Queued>) -> bool {
@@ -1044,21 +454,6 @@ fn has_room(worker: &Supervisor<Queued>, lane: &Lane) -> bool {
     }
 }
 
-/// What the death of a worker says of the task that it was running.
-fn crash(
-    exit: Option<Exit>,
-    cause: Option<&'static str>,
-    panic: Option<crate::panic::RemotePanic>,
-) -> TaskErrorKind {
-    const SIGABRT: i32 = nix::libc::SIGABRT;
-    match (panic, exit) {
-        (Some(panic), Some(end)) if end.signal() == Some(SIGABRT) && cause.is_none() => {
-            TaskErrorKind::Panic { panic, exit }
-        }
-        _ => TaskErrorKind::Crash { exit, cause },
-    }
-}
-
-fn log_level() -> u8 {
+pub(super) fn log_level() -> u8 {
     log::max_level() as u8
 }

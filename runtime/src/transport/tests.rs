@@ -1,4 +1,5 @@
 //! One suite for every transport: what the layers above rely on.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{borrow::Cow, os::fd::AsFd, time::Duration};
 

@@ -1,0 +1,306 @@
+//! What workers say and how they end: the part of the [`Scheduler`] that listens.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    lane::{LaneId, Queued},
+    scheduler::{CANCEL_GRACE, Scheduler, log_level},
+};
+use crate::{
+    error::{Exit, POOL_ENDED, TaskErrorKind},
+    handle::{Complete, Outcome, Wakes},
+    registry,
+    supervisor::{Obituary, Phase, Step, Supervisor},
+    sys::fd::{Event, Poller},
+    task::Call,
+};
+
+/// So many starts may fail in a row before the pool gives up.
+const MOST_FAILED_STARTS: u32 = 5;
+/// The pause before a start is tried again; it doubles with each failure.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
+
+/// Where an initializer's result goes: nowhere; its failure is seen as it passes.
+struct Nowhere;
+
+impl Complete for Nowhere {
+    fn complete(&self, _index: usize, _outcome: Outcome<'_>, _wakes: &mut Wakes) {}
+}
+
+impl Scheduler {
+    /// Reacts to what the poller saw.
+    pub(super) fn handle(&mut self, events: &[Event], poller: &Poller, now: Instant) {
+        for place in std::mem::take(&mut self.unread) {
+            self.read(place, poller, now);
+        }
+        for event in events {
+            let place = ((event.key & 0xffff_ffff) >> 1) as usize;
+            if self.workers.get(place).is_some_and(|worker| worker.owns(event.key)) {
+                self.workers[place].flush(poller);
+                if self.read(place, poller, now) && event.key & 1 == 1 {
+                    self.reap(place, poller, now);
+                }
+            }
+        }
+    }
+
+    /// Reads a worker to the end, or to a record that must be out before what follows it is seen: until then it is read no further,
+    /// and only whoever drives may read. Returns whether it came to the end.
+    pub(super) fn read(&mut self, place: usize, poller: &Poller, now: Instant) -> bool {
+        let worker = &mut self.workers[place];
+        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
+        let (book, after) = (&mut self.book, &mut self.after);
+        if after.logs.iter().any(|(_, by, _)| *by == id) {
+            self.unread.insert(place);
+            return false;
+        }
+        let mut to_the_end = true;
+        let mut started = false;
+        let mut useful = false;
+        let mut failed_to_initialize = None;
+        worker.read(now, poller, |step| {
+            match step {
+                Step::Started => started = true,
+                Step::Done { task, nanos, result } => {
+                    useful = true;
+                    if !book.initializing.remove(&id) {
+                        book.done(task, nanos, Ok(result), id, after);
+                    }
+                }
+                Step::Failed { task, nanos, fault } => {
+                    useful = true;
+                    if book.initializing.remove(&id) {
+                        useful = false;
+                        failed_to_initialize = Some((task, TaskErrorKind::from(fault)));
+                        return std::ops::ControlFlow::Break(());
+                    }
+                    let error = book.error(&task, fault.into(), Some((id, pid)));
+                    book.done(task, nanos, Err(error), id, after);
+                }
+                Step::Log(record) => {
+                    after.logs.push((record, id, pid));
+                    to_the_end = false;
+                    return std::ops::ControlFlow::Break(());
+                }
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        if !to_the_end {
+            self.unread.insert(place);
+        }
+        if useful || started {
+            self.book.progress.insert(id, now);
+        }
+        if started && let Some(call) = self.config.initializer.clone() {
+            self.initialize(place, call, poller);
+        }
+        if useful {
+            self.failed_starts = 0;
+        }
+        if let Some((_task, kind)) = failed_to_initialize {
+            self.workers[place].dismiss(now, poller);
+            self.start_failed(now, kind);
+        }
+        to_the_end
+    }
+
+    fn initialize(&mut self, place: usize, call: Call, poller: &Poller) {
+        let Some(function) = registry::id_of(call.entry) else { return };
+        let task = Queued {
+            id: self.next_id(),
+            call,
+            function,
+            to: Arc::new(Nowhere),
+            index: None,
+            lane: LaneId::Pinned,
+            attempts: 1,
+            retries: 0,
+            cancelled: None,
+        };
+        let worker = &mut self.workers[place];
+        self.book.initializing.insert(worker.id());
+        worker.run(vec![task], log_level(), poller);
+    }
+
+    /// Collects a worker that has ended, and sees to the tasks that it had.
+    fn reap(&mut self, place: usize, poller: &Poller, now: Instant) {
+        let worker = &mut self.workers[place];
+        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
+        let (book, after) = (&mut self.book, &mut self.after);
+        let initializing = book.initializing.contains(&id);
+        let obituary = worker.reap(now, poller, |step| {
+            match step {
+                // The initializer's own outcome is nobody's result.
+                _ if initializing => {}
+                Step::Done { task, nanos, result } => book.done(task, nanos, Ok(result), id, after),
+                Step::Failed { task, nanos, fault } => {
+                    let error = book.error(&task, fault.into(), Some((id, pid)));
+                    book.done(task, nanos, Err(error), id, after);
+                }
+                Step::Started | Step::Log(_) => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        let Some(obituary) = obituary else { return };
+        self.book.progress.remove(&id);
+        let initializing = self.book.initializing.remove(&id);
+        let Obituary {
+            pid,
+            was,
+            exit,
+            cause,
+            reason,
+            mut panic,
+            killed,
+            running,
+            waiting,
+            unknown,
+            was_useful,
+        } = obituary;
+        // Which of a worker's tasks ended it is known only where it could note what it began.
+        let was_idle = running.is_empty() && unknown.is_empty();
+        if initializing {
+            let kind = crash(exit, cause, panic.take());
+            if !killed {
+                self.start_failed(now, kind);
+            }
+            return;
+        }
+        self.book.take_home(waiting, id);
+        for mut task in running {
+            self.book.leave(&task, id);
+            let kind = if task.cancelled.is_some() {
+                TaskErrorKind::Cancelled { why: "it was taken back while it ran, and its process killed" }
+            } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
+                TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
+            } else {
+                crash(exit, cause, panic.take())
+            };
+            let again = task.retries > 0 && matches!(kind, TaskErrorKind::Crash { .. }) && !self.closing;
+            if again {
+                task.retries -= 1;
+                self.book.push_front(task);
+            } else {
+                self.book.fail(task, kind, Some((id, pid)), &mut self.after);
+            }
+        }
+        if self.closing {
+            // What the worker had not begun has gone back to the queue, which nobody serves any more.
+            self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
+        }
+        for task in unknown {
+            self.book.leave(&task, id);
+            let how = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
+            let kind = TaskErrorKind::Lost {
+                message: format!("its worker has ended{how}, and nobody knows whether it ran"),
+            };
+            self.book.fail(task, kind, Some((id, pid)), &mut self.after);
+        }
+        let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
+        if died_at_start && !killed && !self.closing {
+            let how = match (reason, exit) {
+                (Some(reason), _) => reason,
+                (None, Some(exit)) => format!("it ended with {exit}"),
+                (None, None) => "it ended".to_owned(),
+            };
+            self.start_failed(
+                now,
+                TaskErrorKind::Lost { message: format!("no worker could be started: {how}") },
+            );
+        }
+    }
+
+    /// The system would not start a worker: as for [`start_failed`](Self::start_failed), but what comes later may have more luck.
+    pub(super) fn launch_failed(&mut self, now: Instant, error: &io::Error) {
+        let message = format!("no worker could be started: {error}");
+        self.start_failed(now, TaskErrorKind::Lost { message });
+        if self.book.broken.take().is_some() {
+            self.failed_starts = 0;
+        }
+    }
+
+    /// One more start has failed: pause before the next, or give up.
+    pub(super) fn start_failed(&mut self, now: Instant, kind: TaskErrorKind) {
+        self.failed_starts += 1;
+        let initializing = &self.book.initializing;
+        let some_serve =
+            self.workers.iter().any(|worker| worker.is_live() && !initializing.contains(&worker.id()));
+        if self.failed_starts < MOST_FAILED_STARTS || some_serve {
+            let doublings = (self.failed_starts - 1).min(MOST_FAILED_STARTS + 2);
+            self.not_before = Some(now + FIRST_BACK_OFF * 2u32.pow(doublings));
+            return;
+        }
+        let kind = match kind {
+            TaskErrorKind::Lost { message } => TaskErrorKind::Lost {
+                message: format!("{message}; given up after {MOST_FAILED_STARTS} attempts"),
+            },
+            other => other,
+        };
+        self.book.broken = Some(kind.clone());
+        self.fail_queued(&kind);
+    }
+
+    /// Completes everything that waits with one error.
+    pub(super) fn fail_queued(&mut self, kind: &TaskErrorKind) {
+        let book = &mut self.book;
+        let lanes: Vec<LaneId> = book.turns.drain(..).collect();
+        for id in lanes {
+            let queue =
+                book.lanes.get_mut(&id).map(|lane| std::mem::take(&mut lane.queue)).unwrap_or_default();
+            book.queued -= queue.len();
+            for task in queue {
+                book.fail(task, kind.clone(), None, &mut self.after);
+            }
+            book.tidy(id);
+        }
+        for task in std::mem::take(&mut book.pinned).into_values().flatten() {
+            book.fail(task, kind.clone(), None, &mut self.after);
+        }
+    }
+
+    /// Does what is due. Only whoever drives may call it, for it reads.
+    pub(super) fn tend(&mut self, poller: &Poller, now: Instant) {
+        for place in 0..self.workers.len() {
+            let worker = &self.workers[place];
+            let late = worker.is_starting() && worker.deadline().is_some_and(|at| at <= now);
+            // One that is late may have shaken hands in time, and this process may have been stopped since.
+            if (late || worker.is_look_due(now)) && !self.read(place, poller, now) {
+                continue;
+            }
+            self.workers[place].on_deadline(now);
+            let is_overdue = |worker: &Supervisor<Queued>| {
+                worker.newest().and_then(|task| task.cancelled).is_some_and(|at| at <= now)
+            };
+            if is_overdue(&self.workers[place]) {
+                // It may have ended since.
+                self.workers[place].look_now(now);
+                if self.read(place, poller, now) && is_overdue(&self.workers[place]) {
+                    self.workers[place].kill();
+                    // Its end is what comes next; the deadline has done its work.
+                    if let Some(task) = self.workers[place].newest_mut() {
+                        task.cancelled = Some(now + CANCEL_GRACE);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the death of a worker says of the task that it was running.
+fn crash(
+    exit: Option<Exit>,
+    cause: Option<&'static str>,
+    panic: Option<crate::panic::RemotePanic>,
+) -> TaskErrorKind {
+    const SIGABRT: i32 = nix::libc::SIGABRT;
+    match (panic, exit) {
+        (Some(panic), Some(end)) if end.signal() == Some(SIGABRT) && cause.is_none() => {
+            TaskErrorKind::Panic { panic, exit }
+        }
+        _ => TaskErrorKind::Crash { exit, cause },
+    }
+}
