@@ -363,6 +363,9 @@ impl<T: Sendable> Supervisor<T> {
         }
         // Copied first and looked at last: a record that was sent before a reply was laid there is read before it.
         let held_back = self.copy_held_back(now);
+        if let Some(link) = self.link_mut() {
+            link.launched.receiver.begin();
+        }
         let end = loop {
             let is_starting = self.is_starting();
             let (link, in_flight) = match &mut self.state {

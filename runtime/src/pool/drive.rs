@@ -227,6 +227,7 @@ impl Driver {
         loop {
             let now = Instant::now();
             desk.scheduler.handle(events, &self.workers, now);
+            desk.scheduler.tend(&self.workers, now);
             desk.scheduler.dispatch(&self.workers, now);
             desk.call_watchers();
             let after = desk.scheduler.after();

@@ -167,6 +167,21 @@ impl Lane {
         fit.count().max(1)
     }
 
+    /// A task of this lane is no longer at this worker.
+    fn leave(&mut self, worker: WorkerId) {
+        if let Some(n) = self.at.get_mut(&worker) {
+            *n -= 1;
+            if *n == 0 {
+                self.at.remove(&worker);
+            }
+        }
+    }
+
+    /// Nothing is in it and nobody adds to it.
+    fn is_left(&self) -> bool {
+        !self.open && self.queue.is_empty() && self.at.is_empty()
+    }
+
     fn may_use(&self, worker: WorkerId) -> bool {
         self.at.contains_key(&worker) || self.at.len() < self.most_workers
     }
@@ -402,11 +417,15 @@ impl Scheduler {
         }
     }
 
-    /// Reads a worker to the end, or to a record that must be out before what follows it. Returns whether it came to the end.
+    /// Reads a worker to the end, or to a record that must be out before what follows it is seen: until then it is read no further,
+    /// and only whoever drives may read. Returns whether it came to the end.
     fn read(&mut self, place: usize, poller: &Poller, now: Instant) -> bool {
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
         let (book, after) = (&mut self.book, &mut self.after);
+        if after.logs.iter().any(|(_, by, _)| *by == id) {
+            return false;
+        }
         let mut to_the_end = true;
         let mut started = false;
         let mut useful = false;
@@ -616,9 +635,8 @@ impl Scheduler {
         laden.filter_map(|worker| self.book.progress.get(&worker.id())).min().map(|&at| at + SHARE_AFTER)
     }
 
-    /// Does what is due, and gives work to whoever can take it.
+    /// Gives work to whoever can take it.
     pub(super) fn dispatch(&mut self, poller: &Poller, now: Instant) {
-        self.on_deadlines(poller, now);
         if self.closing {
             return;
         }
@@ -639,17 +657,16 @@ impl Scheduler {
         }
     }
 
-    fn on_deadlines(&mut self, poller: &Poller, now: Instant) {
+    /// Does what is due. Only whoever drives may call it, for it reads.
+    pub(super) fn tend(&mut self, poller: &Poller, now: Instant) {
         for place in 0..self.workers.len() {
-            let late = self.workers[place].deadline().is_some_and(|at| at <= now);
-            if late && self.workers[place].is_starting() {
-                // It may have shaken hands in time, and this process may have been stopped since.
-                self.read(place, poller, now);
+            let worker = &self.workers[place];
+            let late = worker.is_starting() && worker.deadline().is_some_and(|at| at <= now);
+            // One that is late may have shaken hands in time, and this process may have been stopped since.
+            if (late || worker.is_look_due(now)) && !self.read(place, poller, now) {
+                continue;
             }
             self.workers[place].on_deadline(now);
-            if self.workers[place].is_look_due(now) {
-                self.read(place, poller, now);
-            }
             let is_overdue = |worker: &Supervisor<Queued>| {
                 worker.newest().and_then(|task| task.cancelled).is_some_and(|at| at <= now)
             };
@@ -927,26 +944,27 @@ impl Book {
         Some(task)
     }
 
-    /// The task is no longer at this worker; if it goes back to the queue, this start of it does not count.
+    /// The task is no longer at this worker.
     fn leave(&mut self, task: &Queued, worker: WorkerId) {
-        if let Some(lane) = self.lanes.get_mut(&task.lane)
-            && let Some(n) = lane.at.get_mut(&worker)
-        {
-            *n -= 1;
-            if *n == 0 {
-                lane.at.remove(&worker);
-            }
+        if let Some(lane) = self.lanes.get_mut(&task.lane) {
+            lane.leave(worker);
         }
     }
 
     /// A task has its outcome from a worker.
     fn done(&mut self, task: Queued, nanos: u64, outcome: Outcome<'_>, worker: WorkerId, after: &mut After) {
-        self.leave(&task, worker);
+        let mut is_left = false;
         if let Some(lane) = self.lanes.get_mut(&task.lane) {
             let nanos = nanos as f64;
             lane.pace = Some(lane.pace.map_or(nanos, |pace| pace + (nanos - pace) / 8.0));
+            lane.leave(worker);
+            is_left = lane.is_left();
         }
-        self.complete(&task, outcome, after);
+        self.unfinished -= 1;
+        task.to.complete(task.index.unwrap_or_default(), outcome, &mut after.wakes);
+        if is_left {
+            self.tidy(task.lane);
+        }
     }
 
     fn fail(
@@ -972,7 +990,7 @@ impl Book {
 
     /// A lane that nothing is in and nobody adds to goes.
     fn tidy(&mut self, id: LaneId) {
-        if self.lanes.get(&id).is_some_and(|lane| !lane.open && lane.queue.is_empty() && lane.at.is_empty()) {
+        if self.lanes.get(&id).is_some_and(Lane::is_left) {
             // A thread's lane keeps its pace for the next task.
             if !matches!(id, LaneId::Thread(_)) || self.lanes.len() > MOST_RESTING_LANES {
                 self.lanes.remove(&id);

@@ -42,6 +42,10 @@ pub(crate) trait FrameSender: Send {
 
 /// The direction towards here.
 pub(crate) trait FrameReceiver: Send {
+    /// Begins a round of [`recv`](Self::recv): from now on `Nothing` is said of what has arrived since, too. Within a round an end that
+    /// never waits may spare itself asking again what it has just seen to be empty.
+    fn begin(&mut self);
+
     /// The next frame.
     ///
     /// # Errors

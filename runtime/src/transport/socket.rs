@@ -192,12 +192,16 @@ struct SocketReceiver {
     start: usize,
     /// A large frame on its way: its length and what has come of it.
     large: Option<(usize, Vec<u8>)>,
-    /// The last read took all that there was: asking again would find nothing.
+    /// The last read of this round took all that there was: asking again would find nothing.
     drained: bool,
     closed: bool,
 }
 
 impl FrameReceiver for SocketReceiver {
+    fn begin(&mut self) {
+        self.drained = false;
+    }
+
     fn recv(&mut self) -> io::Result<Received<'_>> {
         loop {
             if let Some((len, bytes)) = &mut self.large {
