@@ -1,4 +1,4 @@
-//! What issue by issue was promised about speed, each figure beside what the machine allows, in one run.
+//! What is promised about speed, each figure beside what the machine allows, in one run.
 //!
 //! `cargo bench -p procession-benches --bench limits` measures; with `-- --test` it runs each once, small, as a test. A word after
 //! `--` picks the measurements whose name has it.
@@ -167,7 +167,7 @@ fn start(size: &Size) -> Result<String> {
         bare.push(bare_start());
     }
     let (ours, bare) = (median(ours), median(bare));
-    Ok(format!("{:.2} x ({ours:.0?} against {bare:.0?})", ratio(ours, bare)))
+    Ok(format!("{:.2} x ({ours:.2?} against {bare:.2?})", ratio(ours, bare)))
 }
 
 fn start_small(size: &Size) -> Result<String> {

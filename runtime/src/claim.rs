@@ -42,8 +42,9 @@ impl ClaimWord {
             if before(seq, floor) {
                 return false;
             }
+            // The floor comes along, or it would lie half the range behind one day: nothing up to `seq` may begin again.
             // SYNC(claim): pairs with the Acquire of the same word in `take_back` and `begun`.
-            match self.0.compare_exchange_weak(word, join(floor, seq), Ordering::AcqRel, Ordering::Acquire) {
+            match self.0.compare_exchange_weak(word, join(seq, seq), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -86,6 +87,15 @@ mod tests {
         assert!(!word.begin(2) && !word.begin(4));
         assert!(word.begin(5));
         assert_eq!(word.begun(), 5);
+    }
+
+    #[test]
+    fn a_worker_that_nothing_is_taken_back_from_runs_more_tasks_than_there_are_numbers() {
+        let word = ClaimWord::new();
+        let step = 1 << 20;
+        for seq in (0..=u32::MAX).step_by(step).chain((0..=u32::MAX).step_by(step)).skip(1) {
+            assert!(word.begin(seq), "{seq}");
+        }
     }
 
     #[test]

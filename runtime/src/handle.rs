@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::Future,
     marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
@@ -46,7 +47,10 @@ impl Wakes {
 
     pub(crate) fn wake_all(&mut self) {
         self.threads.drain(..).for_each(|thread| thread.unpark());
-        self.wakers.drain(..).for_each(Waker::wake);
+        for waker in self.wakers.drain(..) {
+            // An executor that panics when it is woken must not cost others their wake-up.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
     }
 }
 
@@ -221,7 +225,8 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(
     bytes: &[u8],
     place: Place,
 ) -> Result<T, TaskError> {
-    codec::decode_result(bytes).map_err(|words| {
+    let decoded = catch_unwind(AssertUnwindSafe(|| codec::decode_result(bytes)));
+    decoded.unwrap_or_else(|_| Err("its Deserialize panicked".to_owned())).map_err(|words| {
         TaskError::new(function, TaskErrorKind::Codec { message: format!("the result: {words}") }, place)
     })
 }

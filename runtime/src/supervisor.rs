@@ -38,8 +38,10 @@ use crate::{
 /// A worker whose connection has ended has so long to end by itself.
 const END_GRACE: Duration = Duration::from_secs(2);
 
-/// A worker that may hold replies back and has been silent for so long is looked at.
+/// A worker that may hold replies back and has been silent for so long is looked at; then after twice as long, and so on.
 const LOOK_AFTER: Duration = Duration::from_millis(1);
+/// The longest pause between two looks.
+const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// Arguments beyond this many bytes travel in a frame of their own, from where they lie.
 pub(crate) const LARGE_ARGS_BYTES: usize = 32 << 10;
@@ -97,6 +99,8 @@ struct Ledger {
     has_outbox: bool,
     /// When to look at what it holds back, if it stays silent.
     look_at: Option<Instant>,
+    /// How long after the last look that is.
+    look_after: Duration,
 }
 
 /// What a worker had to say.
@@ -234,7 +238,14 @@ impl<T: Sendable> Supervisor<T> {
         // If it has died already, its end is about to be reported.
         let _ = launched.sender.send(&hello.encode(), Cow::Borrowed(&[]));
         let has_outbox = launched.board.is_some();
-        let ledger = Ledger { next_seq: 1, results: 0, panic: None, has_outbox, look_at: None };
+        let ledger = Ledger {
+            next_seq: 1,
+            results: 0,
+            panic: None,
+            has_outbox,
+            look_at: None,
+            look_after: LOOK_AFTER,
+        };
         let link = Link { launched, ledger, writing: false, killed: false };
         self.state = State::Starting { link, deadline };
         Ok(())
@@ -264,7 +275,13 @@ impl<T: Sendable> Supervisor<T> {
             let head = request.finish();
             // Large arguments go from where they lie.
             let body = in_flight.back().filter(|_| large).map_or(&[][..], |(_, task)| task.args());
-            let _ = link.launched.sender.send(&head, Cow::Borrowed(body));
+            if let Err(error) = link.launched.sender.send(&head, Cow::Borrowed(body))
+                && error.kind() != io::ErrorKind::BrokenPipe
+                && error.kind() != io::ErrorKind::ConnectionReset
+            {
+                // Part of a frame may have gone: nothing that follows would be understood.
+                link.launched.process.kill();
+            }
             self.scratch = head;
         }
         if link.ledger.look_at.is_none() {
@@ -377,7 +394,7 @@ impl<T: Sendable> Supervisor<T> {
                 Ok(Received::Frame(frame)) => frame,
                 Ok(Received::Nothing) => match (held_back, in_flight) {
                     (Some(replies), Some(in_flight)) => {
-                        link.ledger.look_at = None;
+                        link.ledger.look_again(in_flight.len(), now);
                         match link.ledger.settle_all(in_flight, replies, now, &mut on) {
                             Ok(()) => return,
                             Err(Malformed) => break End::Nonsense,
@@ -431,9 +448,7 @@ impl<T: Sendable> Supervisor<T> {
             End::Failed(words) | End::Refused(words) => self.lose(now, Some(words)),
             End::Nonsense => {
                 self.lose(now, Some("it sent what is no message of ours".to_owned()));
-                if let Some(link) = self.link_mut() {
-                    link.launched.process.kill();
-                }
+                self.kill();
             }
         }
         // An end of file would be reported again and again; the process's end is what is waited for now.
@@ -456,7 +471,7 @@ impl<T: Sendable> Supervisor<T> {
     /// Has the next [`read`](Self::read) look at what the worker holds back.
     pub(crate) fn look_now(&mut self, now: Instant) {
         if let Some(link) = self.link_mut() {
-            link.ledger.look_at = Some(now);
+            link.ledger.look_at = link.ledger.has_outbox.then_some(now);
         }
     }
 
@@ -608,7 +623,14 @@ impl Ledger {
 
     /// A worker that has one task more than it runs may hold a reply back: if it stays silent, it is looked at.
     fn look_later(&mut self, in_flight: usize, now: Instant) {
+        self.look_after = LOOK_AFTER;
         self.look_at = (in_flight > 1 && self.has_outbox).then(|| now + LOOK_AFTER);
+    }
+
+    /// It was looked at, and had nothing: it may have been between making a reply and laying it out.
+    fn look_again(&mut self, in_flight: usize, now: Instant) {
+        self.look_after = (self.look_after * 2).min(MOST_LOOK_AFTER);
+        self.look_at = (in_flight > 1 && self.has_outbox).then(|| now + self.look_after);
     }
 }
 

@@ -13,6 +13,7 @@ mod crash;
 mod end;
 mod event;
 mod fair;
+mod hostile;
 mod leak;
 mod leaks;
 mod logs;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -342,6 +343,29 @@ fn the_environment_can_put_every_call_in_process() {
         let pool = Pool::builder().jobs(1).env("PROCESSION_IN_PROCESS", "1").build().unwrap();
         let (outer, inner) = pool.submit(delayed!(pids())).join().unwrap();
         assert_eq!(outer, inner);
+    });
+}
+
+#[test]
+fn an_initializer_runs_once_in_a_pool_that_the_environment_put_in_process() {
+    alone(|| {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        #[worker]
+        fn count() {
+            RUNS.fetch_add(1, Ordering::Relaxed);
+        }
+        #[worker]
+        fn runs() -> u32 {
+            RUNS.load(Ordering::Relaxed)
+        }
+        #[worker]
+        fn runs_seen_within() -> Vec<u32> {
+            let pool =
+                Pool::builder().jobs(2).initializer(delayed!(count())).build().expect("a pool in a worker");
+            pool.map((0..3).map(|_| delayed!(runs()))).expect("they run")
+        }
+        let pool = Pool::builder().jobs(1).env("PROCESSION_IN_PROCESS", "1").build().unwrap();
+        assert_eq!(pool.submit(delayed!(runs_seen_within())).join().unwrap(), [1, 1, 1]);
     });
 }
 

@@ -2,9 +2,10 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
 
-use super::{Jobs, Pool};
+use super::{Jobs, Pool, call::not_in_table};
 use crate::{
     error::{Error, Result},
+    registry,
     task::{Call, Task},
 };
 
@@ -132,6 +133,9 @@ impl Builder {
             return Err(Error::config(format!(
                 "env({name:?}): a variable's name is not empty and has no `=`"
             )));
+        }
+        if let Some(call) = self.initializer.as_ref().filter(|call| registry::id_of(call.entry).is_none()) {
+            return Err(not_in_table(call, None).into());
         }
         Pool::start(Config {
             jobs,

@@ -3,7 +3,10 @@
 use std::{
     borrow::Cow,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::Thread,
 };
 
@@ -13,8 +16,9 @@ use super::{
     scheduler::{Feed, LaneId, Queued},
 };
 use crate::{
-    error::{POOL_ENDED, Place, TaskError, TaskErrorKind},
+    error::{Fault, POOL_ENDED, Place, TaskError, TaskErrorKind},
     handle::{Complete, Exchange, Outcome, Wakes},
+    id::TaskId,
     registry,
     task::Call as Request,
 };
@@ -39,7 +43,7 @@ pub(crate) struct Call {
 }
 
 enum CallBackend {
-    InProcess,
+    InProcess(Arc<Here>),
     Pool {
         /// When the pool has ended, every task that it was given has its outcome.
         driver: Weak<Driver>,
@@ -101,7 +105,7 @@ impl Complete for Inbox {
 impl Call {
     pub(crate) fn new(pool: &Pool, chunk: Option<usize>, most_workers: Option<usize>) -> Self {
         let backend = match &pool.backend {
-            Backend::InProcess => CallBackend::InProcess,
+            Backend::InProcess(here) => CallBackend::InProcess(here.clone()),
             Backend::Processes(processes) => {
                 let driver = Arc::downgrade(&processes.driver);
                 let feed = Arc::<Feed>::default();
@@ -140,8 +144,8 @@ impl Call {
         let index = self.pushed;
         self.pushed += 1;
         match &self.backend {
-            CallBackend::InProcess => {
-                let outcome = run_here(&request, Some(index));
+            CallBackend::InProcess(here) => {
+                let (_, outcome) = here.run(&request, Some(index));
                 self.inbox.complete(index, outcome.map(Cow::Owned), &mut Wakes::default());
             }
             CallBackend::Pool { lane, feed, retries, .. } => {
@@ -290,10 +294,30 @@ impl Drop for Call {
     }
 }
 
-/// Runs a call in this process.
-pub(super) fn run_here(request: &Request, index: Option<usize>) -> Result<Vec<u8>, TaskError> {
-    let place = Place { index, attempts: 1, worker: None };
-    request.run().map_err(|fault| TaskError::new(request.entry.name, fault.into(), place))
+/// What a pool without processes has: its initializer, which runs once, before the first task, and a count of its tasks.
+#[derive(Debug, Default)]
+pub(super) struct Here {
+    pub(super) initializer: Option<Request>,
+    pub(super) initialized: OnceLock<Result<(), Fault>>,
+    pub(super) tasks: AtomicU64,
+}
+
+impl Here {
+    /// Runs a call in this process.
+    pub(super) fn run(
+        &self,
+        request: &Request,
+        index: Option<usize>,
+    ) -> (TaskId, Result<Vec<u8>, TaskError>) {
+        let id = TaskId(self.tasks.fetch_add(1, Ordering::Relaxed));
+        let place = Place { index, attempts: 1, worker: None };
+        let initialized = self.initialized.get_or_init(|| match &self.initializer {
+            Some(initializer) => initializer.run().map(drop),
+            None => Ok(()),
+        });
+        let outcome = initialized.clone().and_then(|()| request.run());
+        (id, outcome.map_err(|fault| TaskError::new(request.entry.name, fault.into(), place)))
+    }
 }
 
 /// The error of a function that the linker left out of the table.

@@ -10,11 +10,12 @@
 
 use std::{
     os::fd::AsFd,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{JoinHandle, Thread},
+    thread::{JoinHandle, Thread, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -56,6 +57,8 @@ pub(super) struct Desk {
     pub(super) scheduler: Scheduler,
     /// Somebody has the seat.
     taken: bool,
+    /// Who has it: a logger that is called by the one that drives may itself wait for a task.
+    owner: Option<ThreadId>,
     /// Threads that wait while another drives.
     parked: Vec<Thread>,
     /// Threads that wait for the pool to have nothing left to do, or no workers.
@@ -91,6 +94,7 @@ impl Driver {
             desk: Mutex::new(Desk {
                 scheduler,
                 taken: false,
+                owner: None,
                 parked: Vec::new(),
                 watching: Vec::new(),
                 alarm: None,
@@ -242,12 +246,14 @@ impl Driver {
                 return desk;
             }
             // The worker's words after the record are read now: the record is out.
+            events.clear();
         }
     }
 
     /// Leaves the seat: to another thread that waits, or warm, to whoever comes next.
     fn leave_seat(&self, desk: &mut Desk) {
         desk.taken = false;
+        desk.owner = None;
         desk.leavings += 1;
         self.offer_seat(desk);
     }
@@ -298,6 +304,7 @@ impl Driver {
             }
             desk.warm = None;
             desk.taken = true;
+            desk.owner = Some(std::thread::current().id());
             drop(desk);
             let seat = Background(self);
             drop(self.turn(self.lock(), &mut events, Until::Now));
@@ -354,8 +361,13 @@ impl Exchange for Driver {
                 }
                 return is_ready;
             }
+            let me = std::thread::current();
+            if desk.taken && desk.owner == Some(me.id()) {
+                // A user's logger or waker, called by this very thread: it drives on from here.
+                drop(self.turn(desk, &mut events, Until::Then(deadline)));
+                continue;
+            }
             if desk.taken {
-                let me = std::thread::current();
                 desk.parked.push(me.clone());
                 drop(desk);
                 match deadline {
@@ -368,6 +380,7 @@ impl Exchange for Driver {
                 continue;
             }
             desk.taken = true;
+            desk.owner = Some(me.id());
             desk.warm = None;
             self.set_armed(&mut desk, false);
             drop(desk);
@@ -386,9 +399,10 @@ impl Exchange for Driver {
 }
 
 impl After {
+    /// Calls the user's logger and wakers. One that panics has said so by its hook; the others are called all the same.
     fn run(mut self) {
         for (record, worker, pid) in &self.logs {
-            log::emit(record, *worker, *pid);
+            let _ = catch_unwind(AssertUnwindSafe(|| log::emit(record, *worker, *pid)));
         }
         self.wakes.wake_all();
     }

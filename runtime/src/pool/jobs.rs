@@ -67,7 +67,8 @@ impl Jobs {
 
     /// What `PROCESSION_JOBS` asks for, or all.
     pub(crate) fn from_env() -> Result<Self> {
-        match setting("PROCESSION_JOBS").map(|words| words.to_string_lossy().into_owned()) {
+        let words = setting("PROCESSION_JOBS").map(|words| words.to_string_lossy().into_owned());
+        match words.filter(|words| !words.is_empty()) {
             Some(words) => words.trim().parse().map(Self::Signed).map_err(|_| {
                 Error::config(format!(
                     "PROCESSION_JOBS={words}: not a whole number; give one from 1, or -1 for all the CPUs"

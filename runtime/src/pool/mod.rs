@@ -26,7 +26,7 @@ pub use jobs::Jobs;
 pub(crate) use call::Call;
 
 use builder::Config;
-use call::{not_in_table, run_here};
+use call::{Here, not_in_table};
 use drive::Driver;
 use scheduler::{LaneId, Queued, Scheduler};
 
@@ -66,7 +66,7 @@ pub struct Pool {
 
 enum Backend {
     /// Tasks run on the calling thread.
-    InProcess,
+    InProcess(Arc<Here>),
     Processes(Processes),
 }
 
@@ -115,13 +115,15 @@ impl Pool {
     /// ```
     #[must_use]
     pub fn in_process() -> Self {
-        Self { backend: Backend::InProcess }
+        Self { backend: Backend::InProcess(Arc::default()) }
     }
 
     /// Builds what the settings say; under `PROCESSION_IN_PROCESS=1` a pool without processes.
     fn start(config: Config) -> Result<Self> {
         if in_process_by_env() {
-            return Ok(Self::in_process());
+            // Environment and folder are this process's own, and stay.
+            let here = Here { initializer: config.initializer, ..Here::default() };
+            return Ok(Self { backend: Backend::InProcess(Arc::new(here)) });
         }
         let config = Arc::new(config);
         let launcher = LocalLauncher::new().map_err(Error::config)?;
@@ -134,7 +136,7 @@ impl Pool {
     #[must_use]
     pub fn jobs(&self) -> usize {
         match &self.backend {
-            Backend::InProcess => 1,
+            Backend::InProcess(_) => 1,
             Backend::Processes(processes) => processes.driver.look(|scheduler| scheduler.jobs()),
         }
     }
@@ -202,10 +204,13 @@ impl Pool {
     pub fn submit<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Handle<T> {
         let completer = Arc::new(Completer::default());
         let name = task.function();
-        let Backend::Processes(processes) = &self.backend else {
-            let outcome = run_here(&task.call, None);
-            completer.complete(0, outcome.map(Into::into), &mut Wakes::default());
-            return Handle::new(completer, None, name, TaskId(0));
+        let processes = match &self.backend {
+            Backend::Processes(processes) => processes,
+            Backend::InProcess(here) => {
+                let (id, outcome) = here.run(&task.call, None);
+                completer.complete(0, outcome.map(Into::into), &mut Wakes::default());
+                return Handle::new(completer, None, name, id);
+            }
         };
         let Some(function) = registry::id_of(task.call.entry) else {
             completer.complete(0, Err(not_in_table(&task.call, None)), &mut Wakes::default());
@@ -311,7 +316,7 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut f = f.debug_struct("Pool");
         match &self.backend {
-            Backend::InProcess => f.field("in_process", &true),
+            Backend::InProcess(_) => f.field("in_process", &true),
             Backend::Processes(processes) => {
                 f.field("name", &processes.config.name).field("jobs", &self.jobs())
             }
@@ -332,8 +337,8 @@ pub(crate) fn global() -> Result<&'static Pool> {
     static POOL: OnceLock<Pool> = OnceLock::new();
     static MAKING: Mutex<()> = Mutex::new(());
     if crate::worker::is_worker() {
-        static HERE: Pool = Pool { backend: Backend::InProcess };
-        return Ok(&HERE);
+        static HERE: OnceLock<Pool> = OnceLock::new();
+        return Ok(HERE.get_or_init(Pool::in_process));
     }
     if let Some(pool) = POOL.get() {
         return Ok(pool);

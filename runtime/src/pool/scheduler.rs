@@ -220,6 +220,8 @@ pub(super) struct Scheduler {
     /// No start is tried before this.
     not_before: Option<Instant>,
     closing: bool,
+    /// Places whose worker has been read up to a record only: the rest is in memory, and no poller tells of it.
+    unread: BTreeSet<usize>,
     after: After,
 }
 
@@ -274,6 +276,7 @@ impl Scheduler {
             failed_starts: 0,
             not_before: None,
             closing: false,
+            unread: BTreeSet::new(),
             after: After::default(),
             launcher,
             config,
@@ -406,6 +409,9 @@ impl Scheduler {
 
     /// Reacts to what the poller saw.
     pub(super) fn handle(&mut self, events: &[Event], poller: &Poller, now: Instant) {
+        for place in std::mem::take(&mut self.unread) {
+            self.read(place, poller, now);
+        }
         for event in events {
             let place = ((event.key & 0xffff_ffff) >> 1) as usize;
             if self.workers.get(place).is_some_and(|worker| worker.owns(event.key)) {
@@ -424,6 +430,7 @@ impl Scheduler {
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
         let (book, after) = (&mut self.book, &mut self.after);
         if after.logs.iter().any(|(_, by, _)| *by == id) {
+            self.unread.insert(place);
             return false;
         }
         let mut to_the_end = true;
@@ -457,6 +464,9 @@ impl Scheduler {
             }
             std::ops::ControlFlow::Continue(())
         });
+        if !to_the_end {
+            self.unread.insert(place);
+        }
         if useful || started {
             self.book.progress.insert(id, now);
         }
@@ -496,8 +506,11 @@ impl Scheduler {
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
         let (book, after) = (&mut self.book, &mut self.after);
+        let initializing = book.initializing.contains(&id);
         let obituary = worker.reap(now, poller, |step| {
             match step {
+                // The initializer's own outcome is nobody's result.
+                _ if initializing => {}
                 Step::Done { task, nanos, result } => book.done(task, nanos, Ok(result), id, after),
                 Step::Failed { task, nanos, fault } => {
                     let error = book.error(&task, fault.into(), Some((id, pid)));
@@ -537,6 +550,8 @@ impl Scheduler {
             self.book.leave(&task, id);
             let kind = if task.cancelled.is_some() {
                 TaskErrorKind::Cancelled { why: "it was taken back while it ran, and its process killed" }
+            } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
+                TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
             } else {
                 crash(exit, cause, panic.take())
             };
@@ -571,6 +586,15 @@ impl Scheduler {
                 now,
                 TaskErrorKind::Lost { message: format!("no worker could be started: {how}") },
             );
+        }
+    }
+
+    /// The system would not start a worker: as for [`start_failed`](Self::start_failed), but what comes later may have more luck.
+    fn launch_failed(&mut self, now: Instant, error: &io::Error) {
+        let message = format!("no worker could be started: {error}");
+        self.start_failed(now, TaskErrorKind::Lost { message });
+        if self.book.broken.take().is_some() {
+            self.failed_starts = 0;
         }
     }
 
@@ -615,6 +639,9 @@ impl Scheduler {
 
     /// When something is due though nobody says anything.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        if !self.unread.is_empty() {
+            return Some(Instant::now());
+        }
         let workers = self.workers.iter().filter_map(Supervisor::deadline);
         let kills = self.workers.iter().filter_map(|worker| worker.newest()?.cancelled);
         let back_off = self.not_before.filter(|_| self.wants_workers());
@@ -771,10 +798,7 @@ impl Scheduler {
                 continue;
             }
             if let Err(error) = self.launch_at(place, poller, now) {
-                self.start_failed(
-                    now,
-                    TaskErrorKind::Lost { message: format!("no worker could be started: {error}") },
-                );
+                self.launch_failed(now, &error);
                 return;
             }
             wanted = wanted.saturating_sub(1);

@@ -132,8 +132,19 @@ pub(crate) fn adopt_socket(number: RawFd) -> Option<OwnedFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
     match nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::SockType) {
-        Ok(SockType::Stream) => Some(fd),
+        Ok(SockType::Stream) => Some(out_of_the_way(fd)),
         _ => None,
+    }
+}
+
+/// Moves a descriptor to a number that careless code does not write to or close.
+fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
+    const NUMBER: RawFd = 200;
+    match fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(NUMBER)) {
+        // SAFETY: the kernel has just made this descriptor for us, and nothing else knows its number.
+        Ok(moved) => unsafe { OwnedFd::from_raw_fd(moved) },
+        // The limit is lower: it stays where it is.
+        Err(_) => fd,
     }
 }
 

@@ -18,7 +18,6 @@ use nix::{
     sys::{
         signal::{SigSet, Signal},
         stat::Mode,
-        wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
     unistd::Pid,
 };
@@ -91,22 +90,41 @@ impl Child {
 
     /// Collects the process if it has ended.
     pub(crate) fn try_reap(&mut self) -> Option<Ended> {
-        self.reap(WaitPidFlag::WNOHANG)
+        self.reap(libc::WNOHANG)
     }
 
-    fn reap(&mut self, flags: WaitPidFlag) -> Option<Ended> {
+    /// What the process started in its group ends with it: a zombie holds the group's number, so the group can still be named.
+    fn reap(&mut self, flags: libc::c_int) -> Option<Ended> {
+        let ended = self.wait(libc::WEXITED | libc::WNOWAIT | flags)?;
+        let _ = nix::sys::signal::killpg(self.pid, Signal::SIGKILL);
+        self.wait(libc::WEXITED);
+        self.reaped = true;
+        Some(ended)
+    }
+
+    fn wait(&self, flags: libc::c_int) -> Option<Ended> {
+        let id = self.fd.as_raw_fd().unsigned_abs();
         loop {
-            let ended = match waitid(Id::PIDFd(self.fd.as_fd()), WaitPidFlag::WEXITED | flags) {
-                Ok(WaitStatus::Exited(_, code)) => Ended::Code(code),
-                Ok(WaitStatus::Signaled(_, signal, _)) => Ended::Signal(signal as i32),
-                Ok(_) => return None,
-                Err(Errno::EINTR) => continue,
-                // nix has no name for a real-time signal.
-                Err(Errno::EINVAL) => Ended::Unknown,
-                Err(_) => Ended::Unknown,
-            };
-            self.reaped = true;
-            return Some(ended);
+            // SAFETY: all zero is a valid siginfo: it says that nothing has changed.
+            let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+            // SAFETY: the descriptor is ours and open, and `info` is writable.
+            if unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, flags) } != 0 {
+                match Errno::last() {
+                    Errno::EINTR => continue,
+                    _ => return Some(Ended::Unknown),
+                }
+            }
+            // SAFETY: waitid has filled in the fields for SIGCHLD, or left the zeros.
+            let pid = unsafe { info.si_pid() };
+            if pid == 0 {
+                return None;
+            }
+            // SAFETY: as above.
+            let status = unsafe { info.si_status() };
+            return Some(match info.si_code {
+                libc::CLD_EXITED => Ended::Code(status),
+                _ => Ended::Signal(status),
+            });
         }
     }
 }
@@ -122,7 +140,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
             self.kill();
-            let _ = self.reap(WaitPidFlag::empty());
+            let _ = self.reap(0);
         }
     }
 }
@@ -193,14 +211,18 @@ pub(crate) fn has_env(name: &CStr) -> bool {
     unsafe { !libc::getenv(name.as_ptr()).is_null() }
 }
 
-/// Ends this process and its process group, if the group is its own, at once and without running anything.
+/// Ends this process at once, without running anything.
 pub(crate) fn end_now(code: i32) -> ! {
-    // SAFETY: getpgrp and getpid cannot fail and take nothing.
-    let own_group = unsafe { libc::getpgrp() } == std::process::id().cast_signed();
-    if own_group {
+    // SAFETY: _exit does not return and runs nothing of ours.
+    unsafe { libc::_exit(code) }
+}
+
+/// Ends this process and what it started in its process group, if the group is its own, at once and without running anything.
+pub(crate) fn end_group(code: i32) -> ! {
+    // SAFETY: getpgrp cannot fail and takes nothing.
+    if unsafe { libc::getpgrp() } == std::process::id().cast_signed() {
         // SAFETY: kill takes two numbers. 0 is our own group, which holds only us and what we started.
         unsafe { libc::kill(0, libc::SIGKILL) };
     }
-    // SAFETY: _exit does not return and runs nothing of ours.
-    unsafe { libc::_exit(code) }
+    end_now(code)
 }

@@ -10,10 +10,13 @@ use std::{
 
 use nix::libc;
 
-/// Has SIGPIPE ignored, as std's start does it.
-pub(crate) fn ignore_sigpipe() {
-    // SAFETY: SIG_IGN is a disposition, not a handler; nothing of ours will run.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+/// Has SIGPIPE ignored, as std's start does it, and SIGTTOU: a worker is in the background of its terminal, where printing would
+/// stop it under `stty tostop`.
+pub(crate) fn ignore_pipe_and_terminal() {
+    for signal in [libc::SIGPIPE, libc::SIGTTOU] {
+        // SAFETY: SIG_IGN is a disposition, not a handler; nothing of ours will run.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
 }
 
 /// The size of the stack that handlers run on: what the kernel wants at least for this CPU's registers, and room to work.

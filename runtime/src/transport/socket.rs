@@ -14,6 +14,8 @@ use std::{
 use super::{FrameReceiver, FrameSender, Received, Transport};
 use crate::sys::fd;
 
+/// No frame is longer. A longer one is nonsense that somebody else wrote to the connection.
+const MOST_FRAME_BYTES: u64 = 1 << 48;
 /// The length before each frame.
 const PREFIX_BYTES: usize = 8;
 /// Frames beyond this are received into a vector of their own, which is handed on without a copy.
@@ -211,8 +213,11 @@ impl FrameReceiver for SocketReceiver {
                     return Ok(Received::Frame(Cow::Owned(frame)));
                 }
             } else if let Some(prefix) = self.buffer[self.start..].first_chunk::<PREFIX_BYTES>() {
-                let len = usize::try_from(u64::from_le_bytes(*prefix))
-                    .map_err(|_| broken("a frame longer than memory"))?;
+                let len = u64::from_le_bytes(*prefix);
+                if len > MOST_FRAME_BYTES {
+                    return Err(broken("the connection carries what is no frame"));
+                }
+                let len = usize::try_from(len).map_err(|_| broken("a frame longer than memory"))?;
                 let arrived = self.buffer.len() - self.start - PREFIX_BYTES;
                 if arrived >= len {
                     let from = self.start + PREFIX_BYTES;

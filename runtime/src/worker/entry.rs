@@ -5,7 +5,9 @@
 #![expect(unsafe_code, reason = "a function pointer in .init_array")]
 
 use std::{
+    ffi::CString,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::unix::ffi::OsStrExt,
     sync::Arc,
     time::Duration,
 };
@@ -18,8 +20,8 @@ use crate::{
     protocol::{PREAMBLE_BYTES, Preamble},
     sys::{
         fd::{adopt_socket, close_inherited, recv_with_fd, say, wait_for_hangup, wait_readable},
-        process::{end_now, has_env, is_privileged, set_env, take_env},
-        signal::ignore_sigpipe,
+        process::{end_group, end_now, has_env, is_privileged, set_env, take_env},
+        signal::ignore_pipe_and_terminal,
     },
     transport::Board,
 };
@@ -107,8 +109,13 @@ fn connect() -> Result<Connection, String> {
     let depth = marker.depth.to_string();
     // SAFETY: as for `take_env`.
     unsafe { set_env(DEPTH.as_ref(), depth.as_ref()) };
+    // Executed by way of /proc/self/exe, the process would be called `exe`.
+    if let Some(name) = std::env::args_os().next() {
+        let name = std::path::Path::new(&name).file_name().unwrap_or_default().as_bytes();
+        let _ = CString::new(name).map(|name| nix::sys::prctl::set_name(&name));
+    }
     open_standard_streams();
-    ignore_sigpipe();
+    ignore_pipe_and_terminal();
     let socket = adopt_socket(marker.fd).ok_or("it inherited no connection")?;
     let mut bytes = [0; PREAMBLE_BYTES];
     let arrived = wait_readable(socket.as_fd(), PREAMBLE_TIMEOUT).map_err(|error| error.to_string())?;
@@ -153,9 +160,10 @@ fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, S
         .spawn(move || serve::serve(connection))
         .map_err(|error| format!("no thread to serve on: {error}"))?;
     wait_for_hangup(socket.as_fd());
+    serve::stop();
     if !serve::is_busy() {
         // The serving thread sees the end of the connection, too, and leaves through `exit`.
         std::thread::sleep(LEAVE_TIMEOUT);
     }
-    end_now(HOST_GONE)
+    end_group(HOST_GONE)
 }

@@ -20,7 +20,10 @@ use crate::{
         encode_panic, encode_reply,
     },
     registry,
-    sys::{process::end_now, signal::watch_stack},
+    sys::{
+        process::{end_group, end_now},
+        signal::watch_stack,
+    },
     transport::{Board, Cause, FrameReceiver, FrameSender, Received, SocketTransport, Transport},
 };
 
@@ -29,6 +32,8 @@ static SENDER: OnceLock<Mutex<Box<dyn FrameSender>>> = OnceLock::new();
 static BOARD: OnceLock<Board> = OnceLock::new();
 /// A task runs now. The watching thread asks when the host has gone.
 static BUSY: AtomicBool = AtomicBool::new(false);
+/// The host has gone, and no task may begin. Ordered with `BUSY`: a task that begins sees it, or is seen.
+static STOPPING: AtomicBool = AtomicBool::new(false);
 /// The sequence number of the task that runs, or ran last.
 static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
 
@@ -37,9 +42,14 @@ const HANDSHAKE_FAILED: i32 = 88;
 /// The exit code of a worker that was sent nonsense.
 const PROTOCOL_BROKEN: i32 = 89;
 
+/// The host has gone: no more tasks begin.
+pub(super) fn stop() {
+    STOPPING.store(true, Ordering::SeqCst);
+}
+
 /// Whether a task runs now.
 pub(super) fn is_busy() -> bool {
-    BUSY.load(Ordering::Acquire)
+    BUSY.load(Ordering::SeqCst)
 }
 
 /// Sends a frame to the host, and waits until it is sent.
@@ -117,12 +127,15 @@ fn run_all(frame: &[u8], replies: &mut Replies) -> Option<()> {
         if !board.claim().begin(task.seq) {
             continue;
         }
-        BUSY.store(true, Ordering::Release);
+        BUSY.store(true, Ordering::SeqCst);
+        if STOPPING.load(Ordering::SeqCst) {
+            end_group(0);
+        }
         RUNNING.store(task.task + 1, Ordering::Relaxed);
         RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
         let end = run(&task, &mut replies.reply);
         RUNNING.store(0, Ordering::Relaxed);
-        BUSY.store(false, Ordering::Release);
+        BUSY.store(false, Ordering::SeqCst);
         replies.post(board, tasks.has_more(), end);
     }
     replies.flush(board);
