@@ -64,6 +64,12 @@ pub(crate) fn play() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["hello"] => println!("hello from main"),
+        ["child"] => {
+            println!("child up");
+            loop {
+                std::thread::park();
+            }
+        }
         ["squares"] => println!("{}", squares()),
         ["state"] => state(),
         ["again"] => print!(
@@ -234,7 +240,7 @@ fn stay(load: &str) {
     let child = (load == "stubborn").then(|| {
         // SAFETY: to ignore a signal installs no handler.
         unsafe { signal::signal(signal::Signal::SIGTERM, signal::SigHandler::SigIgn) }.unwrap();
-        Command::new("sleep").arg("600").spawn().unwrap()
+        Command::new(std::env::current_exe().unwrap()).arg("child").spawn().unwrap()
     });
     println!("up");
     match load {

@@ -65,11 +65,7 @@ impl Running {
             .unwrap();
         // The command keeps its ends of the pipes until it is given others.
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        // SAFETY: pidfd_open takes two numbers; the child is not reaped, so the id is its own.
-        let pidfd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, child.id(), 0) };
-        assert!(pidfd >= 0, "{}", std::io::Error::last_os_error());
-        // SAFETY: the kernel has just made it for us.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(i32::try_from(pidfd).unwrap()) };
+        let pidfd = hold(child.id()).expect("a child that is not reaped");
         Self { child, stdout, stderr, token, pidfd }
     }
 
@@ -112,10 +108,27 @@ impl Running {
         let stdout = read_to_end(&mut self.stdout, deadline, "every process to close stdout");
         let stderr = read_to_end(&mut self.stderr, deadline, "every process to close stderr");
         // A program that has closed its own streams may still be on its way.
-        await_readable(&self.pidfd, deadline, "the program to end");
+        self.parent_ends(deadline.saturating_duration_since(Instant::now()));
         assert_eq!(self.processes(), [0; 0], "processes are left");
         let status = self.child.wait().unwrap();
         Ended { status, stdout, stderr }
+    }
+
+    /// Waits until the program itself has ended, whatever came of it.
+    pub(crate) fn parent_ends(&self, within: Duration) {
+        await_readable(&self.pidfd, Instant::now() + within, "the program to end");
+    }
+
+    /// Waits until of all that came of this program only the program itself lives.
+    pub(crate) fn alone(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        // A worker's own children are reaped by others, at their leisure.
+        for pid in self.processes().into_iter().filter(|&pid| pid != self.child.id()) {
+            if let Some(pidfd) = hold(pid) {
+                await_readable(&pidfd, deadline, "a worker or its child to end");
+            }
+        }
+        assert_eq!(self.processes(), [self.child.id()], "processes are left");
     }
 
     /// The processes that came of this program and live.
@@ -133,6 +146,15 @@ impl Drop for Running {
         }
         let _ = self.child.wait();
     }
+}
+
+/// A descriptor that becomes readable when the process has ended; `None` if there is no such process.
+fn hold(pid: u32) -> Option<OwnedFd> {
+    // SAFETY: pidfd_open takes two numbers and touches no memory of ours.
+    let pidfd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) };
+    let pidfd = i32::try_from(pidfd).ok().filter(|&fd| fd >= 0)?;
+    // SAFETY: the kernel has just made it for us.
+    Some(unsafe { OwnedFd::from_raw_fd(pidfd) })
 }
 
 fn processes(token: &str) -> Vec<u32> {
