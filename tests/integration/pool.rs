@@ -622,3 +622,33 @@ fn the_warm_pool_grows_and_shrinks_to_jobs() {
         assert_eq!(places(2), BTreeSet::from([0, 1]));
     });
 }
+
+/// Refuses to cross.
+struct Stubborn;
+
+impl serde::Serialize for Stubborn {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("no"))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Stubborn {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Ok(Self)
+    }
+}
+
+#[test]
+fn a_broadcast_whose_argument_does_not_encode_says_so_and_starts_nothing() {
+    alone(|| {
+        #[worker]
+        fn take(value: Stubborn) -> usize {
+            size_of_val(&value)
+        }
+        let pool = Pool::new(2).unwrap();
+        let error = pool.broadcast(delayed!(take(Stubborn))).unwrap_err().into_task_error().unwrap();
+        assert!(error.is_codec() && error.to_string().contains("argument `value`"), "{error}");
+        assert_eq!(error.attempts(), 0);
+        assert!(children().is_empty());
+    });
+}

@@ -8,7 +8,7 @@ use std::{
 
 use super::lane::{Lane, LaneId, Queued};
 use crate::{
-    error::{TaskError, TaskErrorKind},
+    error::{Fault, TaskError, TaskErrorKind},
     handle::{Outcome, Wakes},
     id::WorkerId,
     protocol::LogRecord,
@@ -129,6 +129,19 @@ impl Book {
         if is_left {
             self.tidy(task.lane);
         }
+    }
+
+    /// As [`done`](Self::done), for a task that ran and gave no result.
+    pub(super) fn failed(
+        &mut self,
+        task: Queued,
+        nanos: u64,
+        fault: Fault,
+        by: (WorkerId, u32),
+        after: &mut After,
+    ) {
+        let error = self.error(&task, fault.into(), Some(by));
+        self.done(task, nanos, Err(error), by.0, after);
     }
 
     pub(super) fn fail(

@@ -78,8 +78,7 @@ impl Scheduler {
                         failed_to_initialize = Some((task, TaskErrorKind::from(fault)));
                         return std::ops::ControlFlow::Break(());
                     }
-                    let error = book.error(&task, fault.into(), Some((id, pid)));
-                    book.done(task, nanos, Err(error), id, after);
+                    book.failed(task, nanos, fault, (id, pid), after);
                 }
                 Step::Log(record) => {
                     after.logs.push((record, id, pid));
@@ -137,10 +136,7 @@ impl Scheduler {
                 // The initializer's own outcome is nobody's result.
                 _ if initializing => {}
                 Step::Done { task, nanos, result } => book.done(task, nanos, Ok(result), id, after),
-                Step::Failed { task, nanos, fault } => {
-                    let error = book.error(&task, fault.into(), Some((id, pid)));
-                    book.done(task, nanos, Err(error), id, after);
-                }
+                Step::Failed { task, nanos, fault } => book.failed(task, nanos, fault, (id, pid), after),
                 Step::Started | Step::Log(_) => {}
             }
             std::ops::ControlFlow::Continue(())

@@ -182,27 +182,31 @@ impl Scheduler {
 
     /// Queues a task, or completes it at once if it cannot run.
     pub(super) fn enqueue(&mut self, task: Queued) {
-        let why_not = if self.closing {
-            Some(TaskErrorKind::Cancelled { why: POOL_ENDED })
-        } else if let Err(words) = &task.call.args {
-            Some(TaskErrorKind::Codec { message: words.clone() })
-        } else {
-            self.book.broken.clone()
-        };
         self.book.unfinished += 1;
-        match why_not {
+        match self.why_not(&task) {
             Some(kind) => self.book.fail(task, kind, None, &mut self.after),
             None => self.book.push_back(task),
         }
     }
 
-    /// Queues a task for each worker.
+    /// As [`enqueue`](Self::enqueue), for a task that only this worker may run.
     pub(super) fn pin(&mut self, worker: WorkerId, task: Queued) {
         self.book.unfinished += 1;
-        if let Some(kind) = self.book.broken.clone() {
-            return self.book.fail(task, kind, None, &mut self.after);
+        match self.why_not(&task) {
+            Some(kind) => self.book.fail(task, kind, None, &mut self.after),
+            None => self.book.pinned.entry(worker).or_default().push_back(task),
         }
-        self.book.pinned.entry(worker).or_default().push_back(task);
+    }
+
+    /// Why a task cannot run at all, if it cannot.
+    fn why_not(&self, task: &Queued) -> Option<TaskErrorKind> {
+        if self.closing {
+            return Some(TaskErrorKind::Cancelled { why: POOL_ENDED });
+        }
+        match &task.call.args {
+            Err(words) => Some(TaskErrorKind::Codec { message: words.clone() }),
+            Ok(_) => self.book.broken.clone(),
+        }
     }
 
     pub(super) fn worker_ids(&self) -> impl Iterator<Item = WorkerId> + use<> {
@@ -246,13 +250,13 @@ impl Scheduler {
         }
         self.share(now);
         self.send_pinned(poller);
-        self.fill(poller, now, |worker, _| worker.is_idle());
-        self.launch(poller, now);
-        self.fill(poller, now, has_room);
-        while self.pull_for_the_idle() {
+        loop {
             self.fill(poller, now, |worker, _| worker.is_idle());
             self.launch(poller, now);
             self.fill(poller, now, has_room);
+            if !self.pull_for_the_idle() {
+                return;
+            }
         }
     }
 
