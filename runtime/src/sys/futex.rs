@@ -1,0 +1,88 @@
+//! Futexes: waiting until a word that processes share is changed, and waking who waits.
+#![expect(unsafe_code, reason = "system calls that nix does not wrap")]
+
+use std::{io, ptr, time::Duration};
+
+use nix::{errno::Errno, libc};
+
+use crate::sync::AtomicU32;
+
+/// Waits until somebody wakes this word, as long as it has the expected value. Returns early for a signal and, sometimes, for nothing
+/// at all; `false`: the time is up.
+///
+/// # Errors
+///
+/// The system refuses the call.
+pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> io::Result<bool> {
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos() as _,
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // Not FUTEX_PRIVATE_FLAG: the waker may be another process.
+    // SAFETY: `word` is a valid, aligned word that outlives the call, and the kernel only reads it, atomically; `timeout` is null or
+    // points to a timespec that outlives the call.
+    let done = unsafe { libc::syscall(libc::SYS_futex, address(word), libc::FUTEX_WAIT, expected, timeout) };
+    if done == 0 {
+        return Ok(true);
+    }
+    match Errno::last() {
+        // The word has another value, or a signal came.
+        Errno::EAGAIN | Errno::EINTR => Ok(true),
+        Errno::ETIMEDOUT => Ok(false),
+        error => Err(error.into()),
+    }
+}
+
+/// Wakes one that waits on this word, in whatever process it is.
+///
+/// # Errors
+///
+/// The system refuses the call.
+pub(crate) fn wake(word: &AtomicU32) -> io::Result<()> {
+    // SAFETY: the kernel uses the address of the word, which is valid, as a name and reads nothing of it.
+    let woken = unsafe { libc::syscall(libc::SYS_futex, address(word), libc::FUTEX_WAKE, 1) };
+    if woken < 0 { Err(Errno::last().into()) } else { Ok(()) }
+}
+
+/// This process may make these calls: a filter of system calls may refuse them.
+pub(crate) fn is_available() -> bool {
+    let word = AtomicU32::new(0);
+    wake(&word).is_ok() && wait(&word, 1, Some(Duration::ZERO)).is_ok()
+}
+
+fn address(word: &AtomicU32) -> *const u32 {
+    ptr::from_ref(word).cast()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use super::*;
+    use crate::sync::Ordering;
+
+    #[test]
+    fn a_sleeper_is_woken() {
+        assert!(is_available());
+        let word = Arc::new(AtomicU32::new(1));
+        let sleeper = {
+            let word = word.clone();
+            thread::spawn(move || {
+                while word.load(Ordering::Acquire) == 1 {
+                    assert!(wait(&word, 1, Some(Duration::from_secs(20))).unwrap(), "nobody wakes it");
+                }
+            })
+        };
+        word.store(0, Ordering::Release);
+        wake(&word).unwrap();
+        sleeper.join().unwrap();
+    }
+
+    #[test]
+    fn waiting_ends_with_the_time_and_with_another_value() {
+        let word = AtomicU32::new(1);
+        assert!(!wait(&word, 1, Some(Duration::from_millis(1))).unwrap());
+        assert!(wait(&word, 2, None).unwrap());
+    }
+}
