@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("codec", 1, Both),
     ("claim", 1, Both),
     ("outbox", 1, Both),
+    ("ring", 1, Both),
     ("registry", 1, Both),
     // What host and worker say to each other, and what a task is.
     ("protocol", 2, Both),

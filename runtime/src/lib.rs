@@ -18,6 +18,7 @@ mod parallel;
 mod pool;
 mod protocol;
 mod registry;
+mod ring;
 mod supervisor;
 mod sync;
 mod sys;

@@ -1,0 +1,136 @@
+//! Where a ring lies: the one place that touches lent memory.
+//!
+//! Everything here is checked against the memory's own size, so that no cursor, however wrong, leads outside of it.
+#![expect(unsafe_code, reason = "copies to and from memory that another process writes")]
+
+use std::ptr::NonNull;
+
+use super::{Broken, HEADER_BYTES, header::Header};
+
+/// Memory lent to a ring.
+///
+/// # Safety
+///
+/// For as long as the value lives, wherever it is moved:
+///
+/// - [`base`](Self::base) and [`len_bytes`](Self::len_bytes) always say the same;
+/// - `base` is aligned to 64 and valid for reads and writes of `len_bytes`, and any bytes there are valid;
+/// - other processes may write the memory at any time; in this one, nothing but one [`Producer`](super::Producer) and one
+///   [`Consumer`](super::Consumer) accesses it.
+pub(crate) unsafe trait Memory: Send {
+    /// The start of the memory.
+    fn base(&self) -> NonNull<u8>;
+
+    /// The header and the data.
+    fn len_bytes(&self) -> usize;
+}
+
+/// A header and a number of bytes of data: lent memory, or a model's.
+pub(crate) trait Place {
+    /// The size of the data: a power of two.
+    fn capacity(&self) -> Result<usize, Broken>;
+
+    /// The shared words. Only for a place that has a capacity.
+    fn header(&self) -> &Header;
+
+    /// Copies into the data. Only for a place that has a capacity.
+    ///
+    /// # Panics
+    ///
+    /// The bytes do not fit between `at` and the data's end.
+    fn put(&self, at: usize, bytes: &[u8]);
+
+    /// Appends a copy of `len` bytes of the data. Only for a place that has a capacity.
+    ///
+    /// # Panics
+    ///
+    /// There are no `len` bytes between `at` and the data's end.
+    fn append(&self, at: usize, len: usize, out: &mut Vec<u8>);
+}
+
+impl<M: Memory> Place for M {
+    fn capacity(&self) -> Result<usize, Broken> {
+        let capacity =
+            self.len_bytes().checked_sub(HEADER_BYTES).filter(|capacity| capacity.is_power_of_two());
+        capacity.filter(|_| self.base().addr().get().is_multiple_of(64)).ok_or(Broken::Unfit)
+    }
+
+    #[inline]
+    fn header(&self) -> &Header {
+        assert!(self.len_bytes() >= HEADER_BYTES, "only memory with a capacity is asked");
+        // SAFETY: the memory is as large as a header, as was just checked, and aligned and valid for as long as `self`, as `Memory`
+        // promises; any bytes are a valid `Header`, for it is made of atomics, and through them alone is it accessed.
+        unsafe { self.base().cast::<Header>().as_ref() }
+    }
+
+    #[inline]
+    fn put(&self, at: usize, bytes: &[u8]) {
+        let to = data(self, at, bytes.len());
+        // SAFETY: `data` checked that the target lies in memory that is valid for writes; the source is memory of our own, and so
+        // does not overlap it. Not raced: an honest consumer reads nothing at or past `tail` before ring-published; what another
+        // process does against that rule changes which bytes lie there, and nothing is ever decided by them here.
+        unsafe { copy(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+    }
+
+    #[inline]
+    fn append(&self, at: usize, len: usize, out: &mut Vec<u8>) {
+        let from = data(self, at, len);
+        out.reserve(len);
+        let to = out.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        // SAFETY: `data` checked that the source lies in memory that is valid for reads; `reserve` saw to it that the target is as
+        // long, it is memory of our own, and so does not overlap it. Not raced: an honest producer writes nothing before `head` +
+        // capacity until ring-freed; what another process does against that rule changes which bytes the copy has.
+        unsafe { copy(from.as_ptr(), to, len) };
+        let filled = out.len() + len;
+        // SAFETY: the length is within the capacity, by `reserve`, and the copy has initialized the bytes up to it.
+        unsafe { out.set_len(filled) };
+    }
+}
+
+/// The place of `len` bytes in the data.
+#[inline]
+fn data(memory: &impl Memory, at: usize, len: usize) -> NonNull<u8> {
+    let most = memory.len_bytes() - HEADER_BYTES;
+    assert!(at <= most && len <= most - at, "an end stays within its ring");
+    // SAFETY: header, `at` and `len` bytes end within the memory, as was just checked, and so does this.
+    unsafe { memory.base().add(HEADER_BYTES + at) }
+}
+
+/// Copies bytes, a few of them without a call.
+///
+/// # Safety
+///
+/// As for [`std::ptr::copy_nonoverlapping`].
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    /// Copies what has at least `N` and at most twice as many bytes, as two pieces of `N` that may share their middle.
+    #[inline(always)]
+    unsafe fn two<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
+        // SAFETY: `N` is at most `len`, for which the caller promises all that is asked.
+        unsafe { from.copy_to_nonoverlapping(to, N) };
+        let rest = len - N;
+        // SAFETY: `rest` is less than `len`.
+        let from = unsafe { from.add(rest) };
+        // SAFETY: as above.
+        let to = unsafe { to.add(rest) };
+        // SAFETY: `rest` and `N` make `len`, for which the caller promises all that is asked.
+        unsafe { from.copy_to_nonoverlapping(to, N) };
+    }
+    match len {
+        0 => {}
+        // SAFETY: from 1 to 2, and the caller's promises.
+        1..=2 => unsafe { two::<1>(from, to, len) },
+        // SAFETY: from 2 to 4, and the caller's promises.
+        3..=4 => unsafe { two::<2>(from, to, len) },
+        // SAFETY: from 4 to 8, and the caller's promises.
+        5..=8 => unsafe { two::<4>(from, to, len) },
+        // SAFETY: from 8 to 16, and the caller's promises.
+        9..=16 => unsafe { two::<8>(from, to, len) },
+        // SAFETY: from 16 to 32, and the caller's promises.
+        17..=32 => unsafe { two::<16>(from, to, len) },
+        // SAFETY: from 32 to 64, and the caller's promises.
+        33..=64 => unsafe { two::<32>(from, to, len) },
+        // SAFETY: the caller's promises.
+        _ => unsafe { from.copy_to_nonoverlapping(to, len) },
+    }
+}
