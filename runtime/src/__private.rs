@@ -34,7 +34,8 @@ pub const fn returned<T: Returned>() {}
 /// # Errors
 ///
 /// The result does not encode.
-pub fn put_result<T: Returned>(output: &mut Output<'_>, result: &T) -> Result<(), Fault> {
+#[inline]
+pub fn put_result<T: Returned>(output: &mut Output<'_>, result: T) -> Result<(), Fault> {
     output.put(result)
 }
 

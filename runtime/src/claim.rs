@@ -44,7 +44,7 @@ impl ClaimWord {
             }
             // The floor comes along, or it would lie half the range behind one day: nothing up to `seq` may begin again.
             // SYNC(claim): pairs with the Acquire of the same word in `take_back` and `begun`.
-            match self.0.compare_exchange_weak(word, join(seq, seq), Ordering::AcqRel, Ordering::Acquire) {
+            match self.0.compare_exchange_weak(word, join(seq, seq), Ordering::SeqCst, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -62,6 +62,11 @@ impl ClaimWord {
                 Err(now) => word = now,
             }
         }
+    }
+
+    /// As [`begun`](Self::begun), ordered with what the worker does after it has begun a task.
+    pub(crate) fn begun_now(&self) -> u32 {
+        split(self.0.load(Ordering::SeqCst)).1
     }
 
     /// The last task that the worker has begun.

@@ -9,11 +9,114 @@ use std::{any::Any, any::type_name, ffi::OsStr, os::unix::ffi::OsStrExt, path::P
 
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use smallvec::SmallVec;
 
-use crate::error::Fault;
+use crate::{error::Fault, sys::memory::advise_huge};
+
+/// Encoded bytes that are short more often than not: those of one task's arguments, or of its result.
+pub(crate) type ShortBytes = SmallVec<[u8; 24]>;
+
+/// Byte vectors from this size on are handed on as they are, not copied behind other bytes.
+pub(crate) const LARGE_BYTES: usize = 32 << 10;
+
+/// What encoded bytes are appended to.
+pub(crate) trait Buffer {
+    fn len(&self) -> usize;
+    fn truncate(&mut self, len: usize);
+    fn push(&mut self, byte: u8);
+    fn extend_from_slice(&mut self, bytes: &[u8]);
+    /// Makes room for many bytes at once.
+    fn reserve_large(&mut self, more: usize);
+}
+
+impl Buffer for Vec<u8> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.truncate(len);
+    }
+
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.push(byte);
+    }
+
+    #[inline]
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn reserve_large(&mut self, more: usize) {
+        self.reserve(more);
+        advise_huge(self.as_ptr(), self.capacity());
+    }
+}
+
+impl Buffer for ShortBytes {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.truncate(len);
+    }
+
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.push(byte);
+    }
+
+    #[inline]
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn reserve_large(&mut self, more: usize) {
+        self.reserve(more);
+        advise_huge(self.as_ptr(), self.capacity());
+    }
+}
+
+/// A task's encoded result.
+#[derive(Debug)]
+pub(crate) enum Encoded<'a> {
+    Short(&'a [u8]),
+    /// A large one, in two parts, the first of them short. Of a byte vector the second is what it holds.
+    Large(ShortBytes, Vec<u8>),
+}
+
+impl Encoded<'_> {
+    /// A copy that borrows nothing.
+    pub(crate) fn into_owned(self) -> OwnedResult {
+        match self {
+            Self::Short(bytes) => OwnedResult { head: ShortBytes::from_slice(bytes), body: Vec::new() },
+            Self::Large(head, body) => OwnedResult { head, body },
+        }
+    }
+}
+
+/// A task's encoded result, kept.
+#[derive(Debug, Default)]
+pub(crate) struct OwnedResult {
+    head: ShortBytes,
+    body: Vec<u8>,
+}
+
+impl OwnedResult {
+    pub(crate) fn as_encoded(&mut self) -> Encoded<'_> {
+        if self.body.is_empty() {
+            Encoded::Short(&self.head)
+        } else {
+            Encoded::Large(std::mem::take(&mut self.head), std::mem::take(&mut self.body))
+        }
+    }
+}
 
 /// Appends `value` to `out`; on an error `out` is as it was.
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {
+#[inline]
+pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -> Result<(), String> {
     let start = out.len();
     postcard::serialize_with_flavor(value, Appender(out)).map_err(|error| {
         out.truncate(start);
@@ -21,25 +124,30 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Res
     })
 }
 
-/// Appends a result: like [`encode`], and a byte vector in one copy.
-pub(crate) fn encode_result<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {
-    if let Some(bytes) = (value as &dyn Any).downcast_ref::<Vec<u8>>() {
-        encode_bytes(bytes, out);
-        return Ok(());
-    }
-    encode(value, out)
-}
-
-/// Decodes a whole result: like [`decode`], and a byte vector in one copy.
-pub(crate) fn decode_result<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String> {
+/// Decodes a whole result. A large byte vector is what came, without a copy.
+pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>) -> Result<T, String> {
     let mut slot: Option<T> = None;
-    if let Some(vec) = (&mut slot as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>() {
-        *vec = Some(decode::<&[u8]>(bytes)?.to_vec());
+    let vec = (&mut slot as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>();
+    match (encoded, vec) {
+        (Encoded::Short(bytes), Some(vec)) => *vec = Some(decode::<&[u8]>(bytes)?.to_vec()),
+        (Encoded::Short(bytes), None) => return decode(bytes),
+        (Encoded::Large(head, mut body), Some(vec)) => {
+            let (len, rest) = postcard::take_from_bytes::<u64>(if head.is_empty() { &body } else { &head })
+                .map_err(|error| explain::<T>("decoded", error))?;
+            let before = if head.is_empty() { body.len() - rest.len() } else { 0 };
+            if (!head.is_empty() && !rest.is_empty()) || len != (body.len() - before) as u64 {
+                return Err(explain::<T>("decoded", postcard::Error::DeserializeUnexpectedEnd));
+            }
+            body.drain(..before);
+            *vec = Some(body);
+        }
+        (Encoded::Large(head, body), None) if head.is_empty() => return decode(&body),
+        (Encoded::Large(head, mut body), None) => {
+            body.splice(..0, head);
+            return decode(&body);
+        }
     }
-    match slot {
-        Some(value) => Ok(value),
-        None => decode(bytes),
-    }
+    slot.ok_or_else(|| explain::<T>("decoded", postcard::Error::DeserializeUnexpectedEnd))
 }
 
 /// Decodes one value that fills `bytes` to the last.
@@ -117,11 +225,13 @@ impl<'a> Input<'a> {
 #[derive(Debug)]
 pub struct Output<'a> {
     bytes: &'a mut Vec<u8>,
+    /// Follows `bytes`: a large byte vector, which is not copied behind them.
+    large: &'a mut Vec<u8>,
 }
 
 impl<'a> Output<'a> {
-    pub(crate) fn new(bytes: &'a mut Vec<u8>) -> Self {
-        Self { bytes }
+    pub(crate) fn new(bytes: &'a mut Vec<u8>, large: &'a mut Vec<u8>) -> Self {
+        Self { bytes, large }
     }
 
     /// Puts the result.
@@ -129,37 +239,54 @@ impl<'a> Output<'a> {
     /// # Errors
     ///
     /// It does not encode.
-    pub fn put<T: Serialize + 'static>(&mut self, value: &T) -> Result<(), Fault> {
-        encode_result(value, self.bytes).map_err(|words| Fault::Codec(format!("the result: {words}")))
+    #[inline]
+    pub fn put<T: Serialize + 'static>(&mut self, mut value: T) -> Result<(), Fault> {
+        if let Some(bytes) = (&mut value as &mut dyn Any).downcast_mut::<Vec<u8>>() {
+            if bytes.len() < LARGE_BYTES {
+                encode_bytes(bytes, self.bytes);
+            } else {
+                encode_len(bytes.len(), self.bytes);
+                *self.large = std::mem::take(bytes);
+            }
+            return Ok(());
+        }
+        encode(&value, self.bytes).map_err(|words| Fault::Codec(format!("the result: {words}")))
     }
 }
 
 /// Appends bytes as postcard does: their number, then themselves.
-pub(crate) fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
-    let mut len = bytes.len();
-    out.reserve(len + MOST_VARINT_BYTES);
+pub(crate) fn encode_bytes<B: Buffer>(bytes: &[u8], out: &mut B) {
+    if bytes.len() >= LARGE_BYTES {
+        out.reserve_large(bytes.len() + MOST_VARINT_BYTES);
+    }
+    encode_len(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+fn encode_len<B: Buffer>(mut len: usize, out: &mut B) {
     while len >= 0x80 {
         out.push((len & 0x7f) as u8 | 0x80);
         len >>= 7;
     }
     out.push(len as u8);
-    out.extend_from_slice(bytes);
 }
 
 /// A 64-bit number, seven bits a byte.
 const MOST_VARINT_BYTES: usize = 10;
 
-/// Lets postcard append to a vector that it does not own.
-struct Appender<'a>(&'a mut Vec<u8>);
+/// Lets postcard append to a buffer that it does not own.
+struct Appender<'a, B>(&'a mut B);
 
-impl Flavor for Appender<'_> {
+impl<B: Buffer> Flavor for Appender<'_, B> {
     type Output = ();
 
+    #[inline]
     fn try_push(&mut self, data: u8) -> postcard::Result<()> {
         self.0.push(data);
         Ok(())
     }
 
+    #[inline]
     fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
         self.0.extend_from_slice(data);
         Ok(())
@@ -195,12 +322,22 @@ mod tests {
     fn byte_vectors_have_one_encoding_whichever_way_they_take() {
         for len in [0usize, 1, 127, 128, 300, 70_000] {
             let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let (mut short, mut long) = (Vec::new(), Vec::new());
-            encode_result(&bytes, &mut short).unwrap();
+            let (mut short, mut large, mut long) = (Vec::new(), Vec::new(), Vec::new());
+            Output::new(&mut short, &mut large).put(bytes.clone()).unwrap();
             encode(&bytes, &mut long).unwrap();
-            assert_eq!(short, long);
-            assert_eq!(decode_result::<Vec<u8>>(&short).unwrap(), bytes);
-            assert_eq!(decode::<Vec<u8>>(&short).unwrap(), bytes);
+            assert_eq!([&short[..], &large].concat(), long);
+            assert_eq!(large.is_empty(), len < LARGE_BYTES);
+            assert_eq!(decode::<Vec<u8>>(&long).unwrap(), bytes);
+            for (head, body) in [(&short[..], large), (&[][..], long.clone()), (&long[..2.min(len)], long[2.min(len)..].to_vec())] {
+                let encoded = Encoded::Large(ShortBytes::from_slice(head), body.clone());
+                let all = [head, &body].concat();
+                // Cut elsewhere than between the number and the bytes it is refused, or put together; never misread.
+                match decode_result::<Vec<u8>>(encoded) {
+                    Ok(back) => assert_eq!(back, bytes),
+                    Err(_) => assert!(!head.is_empty() && head.len() + len != all.len()),
+                }
+            }
+            assert_eq!(decode_result::<Vec<u8>>(Encoded::Short(&long)).unwrap(), bytes);
         }
     }
 

@@ -31,12 +31,17 @@ const MOST_SEEN: usize = 16;
 const CANNOT_UNWIND: [&str; 2] =
     ["panic in a function that cannot unwind", "panic in a destructor during cleanup"];
 
-/// Runs a task and appends its result to `result`; after a fault `result` is as it was.
-pub(crate) fn run(entry: &Entry, args: &[u8], result: &mut Vec<u8>) -> Result<(), Fault> {
+/// Runs a task and appends its result to `result`, and what of it is large to `large`; after a fault both are as they were.
+pub(crate) fn run(
+    entry: &Entry,
+    args: &[u8],
+    result: &mut Vec<u8>,
+    large: &mut Vec<u8>,
+) -> Result<(), Fault> {
     install_hook();
     let start = result.len();
     DEPTH.set(DEPTH.get() + 1);
-    let outcome = catch_unwind(AssertUnwindSafe(|| (entry.run)(Input::new(args), Output::new(result))));
+    let outcome = catch_unwind(AssertUnwindSafe(|| (entry.run)(Input::new(args), Output::new(result, large))));
     DEPTH.set(DEPTH.get() - 1);
     let outcome = outcome.unwrap_or_else(|payload| {
         // The panic that came out is not always the last: one that was caught on the way may have come later.
@@ -52,6 +57,7 @@ pub(crate) fn run(entry: &Entry, args: &[u8], result: &mut Vec<u8>) -> Result<()
     });
     if outcome.is_err() {
         result.truncate(start);
+        *large = Vec::new();
     }
     if DEPTH.get() == 0 {
         let _ = SEEN.try_with(|seen| seen.borrow_mut().clear());

@@ -1,7 +1,6 @@
 //! [`Handle`]: a claim on one task's result, and its private other end, the [`Completer`].
 
 use std::{
-    borrow::Cow,
     fmt,
     future::Future,
     marker::PhantomData,
@@ -16,18 +15,13 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    codec,
+    codec::{self, Encoded, OwnedResult},
     error::{Place, TaskError, TaskErrorKind},
     id::TaskId,
 };
 
 /// What a task comes to, before it is decoded.
-pub(crate) type Outcome<'a> = Result<Cow<'a, [u8]>, TaskError>;
-
-/// Where results go. Called with the pool locked: it stores, and leaves the waking to `wakes`.
-pub(crate) trait Complete: Send + Sync {
-    fn complete(&self, index: usize, outcome: Outcome<'_>, wakes: &mut Wakes);
-}
+pub(crate) type Outcome = Result<OwnedResult, TaskError>;
 
 /// Who is to be woken once the pool is unlocked.
 #[derive(Debug, Default)]
@@ -105,7 +99,7 @@ enum Slot {
     /// Someone waits: a thread that lets another drive, or a future.
     WaitingThread(Thread),
     WaitingWaker(Waker),
-    Done(Result<Vec<u8>, TaskError>),
+    Done(Outcome),
     Taken,
 }
 
@@ -130,7 +124,7 @@ impl Completer {
         }
     }
 
-    fn take(&self) -> Option<Result<Vec<u8>, TaskError>> {
+    fn take(&self) -> Option<Outcome> {
         let mut slot = self.lock();
         match std::mem::take(&mut *slot) {
             Slot::Done(outcome) => {
@@ -145,10 +139,10 @@ impl Completer {
     }
 }
 
-impl Complete for Completer {
-    fn complete(&self, _index: usize, outcome: Outcome<'_>, wakes: &mut Wakes) {
-        let done = Slot::Done(outcome.map(Cow::into_owned));
-        match std::mem::replace(&mut *self.lock(), done) {
+impl Completer {
+    /// Stores the outcome. Called with the pool locked: the waking is left to `wakes`.
+    pub(crate) fn complete(&self, outcome: Outcome, wakes: &mut Wakes) {
+        match std::mem::replace(&mut *self.lock(), Slot::Done(outcome)) {
             Slot::WaitingThread(thread) => wakes.threads.push(thread),
             Slot::WaitingWaker(waker) => wakes.wakers.push(waker),
             Slot::Waiting | Slot::Done(_) | Slot::Taken => {}
@@ -215,17 +209,19 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     }
 
     fn finish(&self) -> Option<Result<T, TaskError>> {
-        Some(self.shared.take()?.and_then(|bytes| decode(self.function, &bytes, Place::default())))
+        let outcome = self.shared.take()?;
+        Some(outcome.and_then(|mut result| decode(self.function, result.as_encoded(), Place::default())))
     }
 }
 
 /// Decodes a task's result; one that does not decode is the task's error.
+#[inline]
 pub(crate) fn decode<T: DeserializeOwned + 'static>(
     function: &'static str,
-    bytes: &[u8],
+    result: Encoded<'_>,
     place: Place,
 ) -> Result<T, TaskError> {
-    let decoded = catch_unwind(AssertUnwindSafe(|| codec::decode_result(bytes)));
+    let decoded = catch_unwind(AssertUnwindSafe(|| codec::decode_result(result)));
     decoded.unwrap_or_else(|_| Err("its Deserialize panicked".to_owned())).map_err(|words| {
         TaskError::new(function, TaskErrorKind::Codec { message: format!("the result: {words}") }, place)
     })

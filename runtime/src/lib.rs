@@ -12,7 +12,6 @@ mod handle;
 mod id;
 mod launch;
 mod marker;
-mod outbox;
 mod panic;
 mod parallel;
 mod pool;

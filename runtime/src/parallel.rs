@@ -9,6 +9,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
+    codec::OwnedResult,
     error::{Error, Place, Result, TaskError, TaskErrorKind},
     handle::decode,
     pool::{Call, Jobs, Pool, global},
@@ -119,7 +120,7 @@ impl<T: DeserializeOwned + 'static> Gathering<T> {
                 return;
             }
             let place = Place { index: Some(index), attempts: 1, worker: None };
-            match judge(outcome.and_then(|bytes| decode(function, &bytes, place))) {
+            match judge(outcome.and_then(|result| decode(function, result, place))) {
                 Ok(value) => {
                     if results.len() <= index {
                         results.resize_with(index + 1, || None);
@@ -257,7 +258,7 @@ pub struct Group<'p> {
 }
 
 /// A member's result, once it is there.
-type Slot = Option<Vec<u8>>;
+type Slot = Option<OwnedResult>;
 
 /// One member of a [`Group`].
 #[derive(Debug)]
@@ -304,9 +305,9 @@ impl<'p> Group<'p> {
             call.wait();
             let mut failure = None;
             call.receive(|index, outcome| match outcome {
-                Ok(bytes) => {
+                Ok(result) => {
                     *self.members[index].lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some(bytes.into_owned())
+                        Some(result.into_owned())
                 }
                 Err(error) => failure = failure.take().or(Some(error)),
             });
@@ -327,9 +328,9 @@ impl<T: DeserializeOwned + 'static> Member<T> {
     /// The result does not decode.
     pub fn take(self) -> Result<T, Error> {
         let outcome = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let bytes = outcome.expect("a group whose wait was well has every member's result");
+        let mut result = outcome.expect("a group whose wait was well has every member's result");
         let place = Place { index: Some(self.index), attempts: 1, worker: None };
-        Ok(decode(self.function, &bytes, place)?)
+        Ok(decode(self.function, result.as_encoded(), place)?)
     }
 }
 

@@ -16,7 +16,6 @@
 //! Idle and Busy are one variant here: a worker is busy when tasks are in flight.
 
 use std::{
-    borrow::Cow,
     collections::VecDeque,
     io,
     ops::ControlFlow,
@@ -24,33 +23,40 @@ use std::{
 };
 
 use crate::{
-    claim::{before, has_begun},
+    claim::has_begun,
+    codec::Encoded,
     error::{Exit, Fault},
-    id::{FunctionId, WorkerId},
+    id::WorkerId,
     launch::{LaunchRequest, Launched, Launcher},
     panic::RemotePanic,
-    protocol::{Batch, Hello, LogRecord, Malformed, Ready, Refused, Reply, RunBuilder, VERSION},
+    protocol::{
+        Frames, Hello, LogRecord, Malformed, Ready, Records, Refused, Reply, Results, RunHead, VERSION, Wire,
+    },
     registry,
     sys::fd::Poller,
-    transport::{Cause, Received},
+    transport::{Body, Cause, Received, Room},
 };
 
 /// A worker whose connection has ended has so long to end by itself.
 const END_GRACE: Duration = Duration::from_secs(2);
 
-/// A worker that may hold replies back and has been silent for so long is looked at; then after twice as long, and so on.
+/// A worker that may have replies ready without telling and has been silent for so long is looked at; then after twice as long, and so on.
 const LOOK_AFTER: Duration = Duration::from_millis(1);
 /// The longest pause between two looks.
 const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
 
-/// Arguments beyond this many bytes travel in a frame of their own, from where they lie.
-pub(crate) const LARGE_ARGS_BYTES: usize = 32 << 10;
-
-/// A task as a supervisor needs it: what to send. `T` is the pool's own record of it.
-pub(crate) trait Sendable {
-    fn task(&self) -> u64;
-    fn function(&self) -> FunctionId;
-    fn args(&self) -> &[u8];
+/// Tasks as a supervisor needs them: consecutive, and what to send of them.
+pub(crate) trait Load: Sized {
+    /// How many are left.
+    fn len(&self) -> u32;
+    /// The number of the first that is left; the others' follow.
+    fn first_task(&self) -> u64;
+    /// What to send.
+    fn records(&mut self) -> &mut Records;
+    /// The first `n` have their outcome.
+    fn done(&mut self, n: u32);
+    /// Takes the first `n` away from the others.
+    fn take_first(&mut self, n: u32) -> Self;
 }
 
 /// One worker's place in a pool, and who fills it.
@@ -59,16 +65,23 @@ pub(crate) struct Supervisor<T> {
     /// Counts the processes that have had this place, so that an event of an earlier one is not taken for this one's.
     generation: u32,
     state: State<T>,
-    /// Reused from request to request.
-    scratch: Vec<u8>,
 }
 
 enum State<T> {
     Vacant,
     Starting { link: Link, deadline: Instant },
-    Live { link: Link, in_flight: VecDeque<(u32, T)> },
+    Live { link: Link, in_flight: InFlight<T> },
     Draining { link: Link, deadline: Instant },
-    Lost { link: Link, in_flight: VecDeque<(u32, T)>, deadline: Instant, was: Phase, reason: Option<String> },
+    Lost { link: Link, in_flight: InFlight<T>, deadline: Instant, was: Phase, reason: Option<String> },
+}
+
+/// Tasks that were sent and have given nothing yet, the oldest first.
+struct InFlight<T> {
+    /// Each with the sequence number of its first task. None is empty.
+    loads: VecDeque<(u32, T)>,
+    tasks: usize,
+    /// The newest was taken back after it had begun: its process is killed at this time.
+    doomed: Option<Instant>,
 }
 
 /// What a worker was doing when it ended.
@@ -95,9 +108,9 @@ struct Ledger {
     results: u64,
     /// The task of this number panics; the process may not live to say more.
     panic: Option<(u32, RemotePanic)>,
-    /// It has an outbox.
-    has_outbox: bool,
-    /// When to look at what it holds back, if it stays silent.
+    /// It may have replies ready without telling.
+    is_quiet: bool,
+    /// When to look at what it has ready, if it stays silent.
     look_at: Option<Instant>,
     /// How long after the last look that is.
     look_after: Duration,
@@ -108,10 +121,12 @@ struct Ledger {
 pub(crate) enum Step<'a, T> {
     /// It has shaken hands and is idle.
     Started,
-    /// A task gave a result.
-    Done { task: T, nanos: u64, result: Cow<'a, [u8]> },
-    /// A task gave none.
-    Failed { task: T, nanos: u64, fault: Fault },
+    /// The first tasks of the load gave these results.
+    Done { load: &'a mut T, results: Results<'a> },
+    /// The first task of the load gave a result, after so many nanoseconds.
+    DoneOne { load: &'a mut T, nanos: u64, result: Encoded<'a> },
+    /// The first task of the load gave none.
+    Failed { load: &'a mut T, nanos: u64, fault: Fault },
     /// A record of its logger.
     Log(LogRecord),
 }
@@ -129,8 +144,10 @@ pub(crate) struct Obituary<T> {
     pub(crate) panic: Option<RemotePanic>,
     /// The host killed it.
     pub(crate) killed: bool,
+    /// The task that it was running was taken back.
+    pub(crate) doomed: bool,
     /// The task that it was running.
-    pub(crate) running: Vec<T>,
+    pub(crate) running: Option<T>,
     /// Tasks that it had not begun.
     pub(crate) waiting: Vec<T>,
     /// Tasks of which nobody knows whether it began them.
@@ -139,9 +156,9 @@ pub(crate) struct Obituary<T> {
     pub(crate) was_useful: bool,
 }
 
-impl<T: Sendable> Supervisor<T> {
+impl<T: Load> Supervisor<T> {
     pub(crate) fn new(id: WorkerId) -> Self {
-        Self { id, generation: 0, state: State::Vacant, scratch: Vec::new() }
+        Self { id, generation: 0, state: State::Vacant }
     }
 
     pub(crate) fn id(&self) -> WorkerId {
@@ -166,49 +183,48 @@ impl<T: Sendable> Supervisor<T> {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(&self.state, State::Live { in_flight, .. } if in_flight.is_empty())
+        matches!(&self.state, State::Live { in_flight, .. } if in_flight.tasks == 0)
+    }
+
+    /// What it has not begun can be had back, and what it had begun when it died is known.
+    pub(crate) fn has_board(&self) -> bool {
+        self.link().is_some_and(|link| link.launched.board.is_some())
+    }
+
+    fn in_flight_or_none(&self) -> Option<&InFlight<T>> {
+        match &self.state {
+            State::Live { in_flight, .. } | State::Lost { in_flight, .. } => Some(in_flight),
+            _ => None,
+        }
     }
 
     /// Tasks that were sent and have given nothing yet, the oldest first.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = &T> {
-        let queue = match &self.state {
-            State::Live { in_flight, .. } | State::Lost { in_flight, .. } => Some(in_flight),
-            _ => None,
-        };
-        queue.into_iter().flatten().map(|(_, task)| task)
-    }
-
-    /// As [`in_flight`](Self::in_flight), to note things on them.
-    pub(crate) fn in_flight_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        let queue = match &mut self.state {
-            State::Live { in_flight, .. } | State::Lost { in_flight, .. } => Some(in_flight),
-            _ => None,
-        };
-        queue.into_iter().flatten().map(|(_, task)| task)
+        self.in_flight_or_none().into_iter().flat_map(|in_flight| &in_flight.loads).map(|(_, load)| load)
     }
 
     /// How many tasks are in flight.
     pub(crate) fn in_flight_len(&self) -> usize {
-        match &self.state {
-            State::Live { in_flight, .. } | State::Lost { in_flight, .. } => in_flight.len(),
-            _ => 0,
-        }
+        self.in_flight_or_none().map_or(0, |in_flight| in_flight.tasks)
     }
 
-    /// The newest task in flight, if there is one.
+    /// The newest in flight, if there is one.
     pub(crate) fn newest(&self) -> Option<&T> {
-        match &self.state {
-            State::Live { in_flight, .. } => in_flight.back().map(|(_, task)| task),
-            _ => None,
+        self.in_flight_or_none()?.loads.back().map(|(_, load)| load)
+    }
+
+    /// Notes that the newest task in flight was taken back after it had begun: its process is to be killed at this time.
+    pub(crate) fn doom(&mut self, at: Instant) {
+        if let State::Live { in_flight, .. } | State::Lost { in_flight, .. } = &mut self.state
+            && in_flight.tasks > 0
+        {
+            in_flight.doomed = Some(at);
         }
     }
 
-    /// As [`newest`](Self::newest), to note something on it.
-    pub(crate) fn newest_mut(&mut self) -> Option<&mut T> {
-        match &mut self.state {
-            State::Live { in_flight, .. } => in_flight.back_mut().map(|(_, task)| task),
-            _ => None,
-        }
+    /// When its process is to be killed.
+    pub(crate) fn doomed(&self) -> Option<Instant> {
+        self.in_flight_or_none()?.doomed
     }
 
     /// The key under which the poller reports this worker's connection; its process has the next one.
@@ -236,13 +252,16 @@ impl<T: Sendable> Supervisor<T> {
         poller.add(launched.receiver.poll_fd(), self.key())?;
         poller.add(launched.process.poll_fd(), self.key() | 1)?;
         // If it has died already, its end is about to be reported.
-        let _ = launched.sender.send(&hello.encode(), Cow::Borrowed(&[]));
-        let has_outbox = launched.board.is_some();
+        let _ = launched.sender.send(&[], Body::Borrowed(&hello.encode()));
+        launched.sender.ring();
+        // Nobody may be about to read: the poller is to tell of what it says.
+        launched.receiver.park();
+        let is_quiet = launched.is_quiet;
         let ledger = Ledger {
             next_seq: 1,
             results: 0,
             panic: None,
-            has_outbox,
+            is_quiet,
             look_at: None,
             look_after: LOOK_AFTER,
         };
@@ -251,53 +270,51 @@ impl<T: Sendable> Supervisor<T> {
         Ok(())
     }
 
-    /// Sends tasks, in order. Idle or Busy → Busy. What cannot be sent any more, for the worker has gone, is sorted out at its end.
-    pub(crate) fn run(&mut self, tasks: Vec<T>, log_level: u8, poller: &Poller) {
-        let key = self.key();
+    /// Sends tasks. Idle or Busy → Busy. What cannot be sent any more, for the worker has gone, is sorted out at its end.
+    pub(crate) fn run(&mut self, mut load: T, log_level: u8, may_spin: bool) {
         let State::Live { link, in_flight } = &mut self.state else {
             unreachable!("only a live worker is given tasks")
         };
-        let mut tasks = tasks.into_iter().peekable();
-        while tasks.peek().is_some() {
-            let mut request =
-                RunBuilder::new(std::mem::take(&mut self.scratch), log_level, link.ledger.next_seq);
-            let mut large = false;
-            while let Some(task) = tasks.next_if(|_| !large) {
-                large = task.args().len() >= LARGE_ARGS_BYTES;
-                if large {
-                    request.add_head(task.task(), task.function(), task.args().len());
-                } else {
-                    request.add(task.task(), task.function(), task.args());
-                }
-                in_flight.push_back((link.ledger.next_seq, task));
-                link.ledger.next_seq = link.ledger.next_seq.wrapping_add(1);
+        let (first_seq, count, first_task) = (link.ledger.next_seq, load.len(), load.first_task());
+        let head = RunHead { log_level, may_spin, first_seq, count, first_task };
+        let sender = &mut link.launched.sender;
+        let sent = match load.records().wire() {
+            Wire::Small(records) => sender.send(head.to_bytes(None).as_slice(), Body::Borrowed(records)),
+            Wire::Large(function, args) => {
+                sender.send(head.to_bytes(Some(function)).as_slice(), Body::Shared(args))
             }
-            let head = request.finish();
-            // Large arguments go from where they lie.
-            let body = in_flight.back().filter(|_| large).map_or(&[][..], |(_, task)| task.args());
-            if let Err(error) = link.launched.sender.send(&head, Cow::Borrowed(body))
-                && error.kind() != io::ErrorKind::BrokenPipe
-                && error.kind() != io::ErrorKind::ConnectionReset
-            {
-                // Part of a frame may have gone: nothing that follows would be understood.
-                link.launched.process.kill();
+        };
+        if let Err(error) = sent
+            && error.kind() != io::ErrorKind::BrokenPipe
+            && error.kind() != io::ErrorKind::ConnectionReset
+        {
+            // Part of a frame may have gone: nothing that follows would be understood.
+            link.launched.process.kill();
+        }
+        link.ledger.next_seq = first_seq.wrapping_add(count);
+        in_flight.tasks += count as usize;
+        in_flight.loads.push_back((first_seq, load));
+    }
+
+    /// Has the worker see what it was sent.
+    pub(crate) fn ring(&mut self, now: Instant, poller: &Poller) {
+        let key = self.key();
+        if let State::Live { link, in_flight } = &mut self.state {
+            link.launched.sender.ring();
+            if link.ledger.look_at.is_none() {
+                link.ledger.look_later(in_flight.tasks, now);
             }
-            self.scratch = head;
+            link.await_room(key, poller);
         }
-        if link.ledger.look_at.is_none() {
-            link.ledger.look_later(in_flight.len(), Instant::now());
-        }
-        link.poll_for_room(key, poller);
     }
 
     /// Takes back every task that has not begun, the oldest first.
     pub(crate) fn take_back(&mut self) -> Vec<T> {
         let State::Live { link, in_flight } = &mut self.state else { return Vec::new() };
         let Some(board) = &link.launched.board else { return Vec::new() };
-        let begun = board.claim().take_back(link.ledger.next_seq);
         // The word is the worker's to write, too: one that makes no sense takes nothing back, and the worker will run them.
-        let kept = in_flight.iter().take_while(|(seq, _)| has_begun(*seq, begun)).count();
-        in_flight.drain(kept..).map(|(_, task)| task).collect()
+        let begun = board.claim().take_back(link.ledger.next_seq);
+        in_flight.split_begun(begun)
     }
 
     /// The worker is asked to leave once it is idle. Idle → Draining.
@@ -357,94 +374,127 @@ impl<T: Sendable> Supervisor<T> {
     pub(crate) fn flush(&mut self, poller: &Poller) {
         let key = self.key();
         if let State::Live { link, .. } = &mut self.state
-            && link.writing
+            && link.launched.sender.queued_bytes() > 0
         {
             let _ = link.launched.sender.flush();
-            link.poll_for_room(key, poller);
+            link.await_room(key, poller);
         }
     }
 
-    /// Reads what the worker has to say and hands it to `on`, until there is no more or `on` breaks.
+    /// The worker has said something that no poller tells of. One look.
+    pub(crate) fn has_arrivals(&self) -> bool {
+        self.link().is_some_and(|link| link.launched.receiver.has_arrivals())
+    }
+
+    /// Has the poller tell of whatever the worker says from now on. `false`: it has said something already.
+    pub(crate) fn park(&mut self) -> bool {
+        match &mut self.state {
+            State::Vacant | State::Lost { .. } => true,
+            State::Starting { link, .. } | State::Draining { link, .. } | State::Live { link, .. } => {
+                link.launched.receiver.park()
+            }
+        }
+    }
+
+    /// Reads what the worker has to say and hands it to `on`, until there is no more or `on` breaks. `readable`: the poller told of it.
     pub(crate) fn read(
         &mut self,
+        readable: bool,
         now: Instant,
         poller: &Poller,
         mut on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
     ) {
-        /// Why the reading ends for good.
-        enum End {
-            Closed,
-            Failed(String),
-            Refused(String),
-            Nonsense,
-        }
-        // Copied first and looked at last: a record that was sent before a reply was laid there is read before it.
-        let held_back = self.copy_held_back(now);
         if let Some(link) = self.link_mut() {
-            link.launched.receiver.begin();
+            link.launched.receiver.begin(readable);
         }
         let end = loop {
             let is_starting = self.is_starting();
-            let (link, in_flight) = match &mut self.state {
+            let (link, mut in_flight) = match &mut self.state {
                 State::Vacant | State::Lost { .. } => return,
                 State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
                 State::Live { link, in_flight } => (link, Some(in_flight)),
             };
-            let frame = match link.launched.receiver.recv() {
-                Ok(Received::Frame(frame)) => frame,
-                Ok(Received::Nothing) => match (held_back, in_flight) {
-                    (Some(replies), Some(in_flight)) => {
-                        link.ledger.look_again(in_flight.len(), now);
-                        match link.ledger.settle_all(in_flight, replies, now, &mut on) {
-                            Ok(()) => return,
-                            Err(Malformed) => break End::Nonsense,
-                        }
+            let ledger = &mut link.ledger;
+            let frames = match link.launched.receiver.recv() {
+                Ok(Received::Frames(frames)) => frames,
+                Ok(Received::Large { head, body }) => {
+                    let said = match Reply::decode_large(&head, body) {
+                        Ok(Reply::Log(record)) => Ok(on(Step::Log(record))),
+                        Ok(reply) => match in_flight {
+                            Some(in_flight) => ledger.settle(in_flight, reply, now, &mut on),
+                            None => Err(Malformed),
+                        },
+                        Err(Malformed) => Err(Malformed),
+                    };
+                    match said {
+                        Ok(ControlFlow::Continue(())) => continue,
+                        Ok(ControlFlow::Break(())) => return,
+                        Err(Malformed) => break End::Nonsense,
                     }
-                    _ => return,
-                },
+                }
+                Ok(Received::Nothing) => {
+                    if let Some(in_flight) = in_flight {
+                        ledger.look_again(in_flight.tasks, now);
+                    }
+                    return;
+                }
                 Ok(Received::Closed) => break End::Closed,
                 Err(error) => break End::Failed(error.to_string()),
             };
-            let Ok(reply) = Reply::decode(frame) else { break End::Nonsense };
-            let flow = match (reply, in_flight) {
-                (Reply::Log(record), _) => on(Step::Log(record)),
-                (Reply::Panic { seq, panic }, Some(_)) => {
-                    link.ledger.panic = Some((seq, panic));
+            let mut rest = frames;
+            let mut flow = ControlFlow::Continue(());
+            let mut end = None;
+            while flow.is_continue() && end.is_none() {
+                if let Some(in_flight) = in_flight.as_deref_mut()
+                    && let Some(after) = ledger.settle_all(in_flight, rest, now, &mut on)
+                {
+                    rest = after;
                     continue;
                 }
-                (reply @ (Reply::Done { .. } | Reply::Fault { .. }), Some(in_flight)) => {
-                    match link.ledger.settle(in_flight, reply, now, &mut on) {
-                        Ok(flow) => flow,
-                        Err(Malformed) => break End::Nonsense,
+                let Some((frame, after)) = rest.split_first() else { break };
+                rest = after;
+                let Ok(reply) = Reply::decode(frame) else {
+                    end = Some(End::Nonsense);
+                    break;
+                };
+                match (reply, in_flight.as_deref_mut()) {
+                    (Reply::Log(record), _) => flow = on(Step::Log(record)),
+                    (reply, Some(in_flight)) => match ledger.settle(in_flight, reply, now, &mut on) {
+                        Ok(next) => flow = next,
+                        Err(Malformed) => end = Some(End::Nonsense),
+                    },
+                    (Reply::Ready(Ready { version, build_id, .. }), None) if is_starting => {
+                        end = Some(if version == VERSION && build_id == registry::build_id() {
+                            End::Ready
+                        } else {
+                            End::Refused(format!(
+                                "it is build {build_id:016x} and this program is {:016x}",
+                                registry::build_id()
+                            ))
+                        });
                     }
+                    (Reply::Refused(Refused { reason }), None) => end = Some(End::Refused(reason)),
+                    _ => end = Some(End::Nonsense),
                 }
-                (Reply::Batch(replies), Some(in_flight)) => {
-                    match link.ledger.settle_all(in_flight, replies, now, &mut on) {
-                        Ok(()) => continue,
-                        Err(Malformed) => break End::Nonsense,
-                    }
-                }
-                (Reply::Ready(Ready { version, build_id, .. }), None) if is_starting => {
-                    if version != VERSION || build_id != registry::build_id() {
-                        break End::Refused(format!(
-                            "it is build {build_id:016x} and this program is {:016x}",
-                            registry::build_id()
-                        ));
-                    }
+            }
+            let seen = frames.as_bytes().len() - rest.as_bytes().len();
+            link.launched.receiver.consume(seen);
+            match end {
+                Some(End::Ready) => {
                     if let State::Starting { link, .. } = std::mem::replace(&mut self.state, State::Vacant) {
-                        self.state = State::Live { link, in_flight: VecDeque::new() };
+                        self.state = State::Live { link, in_flight: InFlight::new() };
                     }
-                    on(Step::Started)
+                    flow = on(Step::Started);
                 }
-                (Reply::Refused(Refused { reason }), None) => break End::Refused(reason),
-                _ => break End::Nonsense,
-            };
+                Some(end) => break end,
+                None => {}
+            }
             if flow.is_break() {
                 return;
             }
         };
         match end {
-            End::Closed => self.lose(now, None),
+            End::Closed | End::Ready => self.lose(now, None),
             End::Failed(words) | End::Refused(words) => self.lose(now, Some(words)),
             End::Nonsense => {
                 self.lose(now, Some("it sent what is no message of ours".to_owned()));
@@ -457,52 +507,25 @@ impl<T: Sendable> Supervisor<T> {
         }
     }
 
-    /// What the worker has made and not sent, if it has been silent for so long that a look is due.
-    fn copy_held_back(&self, now: Instant) -> Option<Batch> {
-        let link = self.link()?;
-        if link.ledger.look_at.is_none_or(|at| at > now) {
-            return None;
-        }
-        let board = link.launched.board.as_ref()?;
-        // Emptied under the look: then its replies are on their way.
-        Some(Batch::new(board.outbox().copy().unwrap_or_default()))
-    }
-
-    /// Has the next [`read`](Self::read) look at what the worker holds back.
-    pub(crate) fn look_now(&mut self, now: Instant) {
-        if let Some(link) = self.link_mut() {
-            link.ledger.look_at = link.ledger.has_outbox.then_some(now);
-        }
-    }
-
-    /// A look at what the worker holds back is due.
+    /// A look at what the worker has ready is due.
     pub(crate) fn is_look_due(&self, now: Instant) -> bool {
         self.link().and_then(|link| link.ledger.look_at).is_some_and(|at| at <= now) && self.is_live()
     }
 
     /// Collects the process if it has ended; then the place is vacant, and this is what is known.
     ///
-    /// What it sent before its end must have been read; what it had not sent yet goes to `on`.
-    pub(crate) fn reap(
-        &mut self,
-        now: Instant,
-        poller: &Poller,
-        mut on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
-    ) -> Option<Obituary<T>> {
+    /// What it sent before its end must have been read.
+    pub(crate) fn reap(&mut self, now: Instant, poller: &Poller) -> Option<Obituary<T>> {
         let exit = self.link_mut()?.launched.process.try_reap()?;
         self.lose(now, None);
-        let State::Lost { mut link, mut in_flight, was, reason, .. } =
+        let State::Lost { link, mut in_flight, was, reason, .. } =
             std::mem::replace(&mut self.state, State::Vacant)
         else {
             unreachable!("`lose` has just made it so")
         };
         poller.remove(link.launched.receiver.poll_fd());
         poller.remove(link.launched.process.poll_fd());
-        if let Some(bytes) = link.launched.board.as_ref().and_then(|board| board.outbox().copy()) {
-            // What makes no sense was not written by a worker of ours, and says nothing.
-            let _ = link.ledger.settle_all(&mut in_flight, Batch::new(bytes), now, &mut on);
-        }
-        let oldest = in_flight.front().map(|(seq, _)| *seq);
+        let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
         let mut obituary = Obituary {
             pid: link.launched.process.pid(),
             was,
@@ -511,31 +534,24 @@ impl<T: Sendable> Supervisor<T> {
             reason,
             panic: link.ledger.panic.filter(|(seq, _)| oldest == Some(*seq)).map(|(_, panic)| panic),
             killed: link.killed,
-            running: Vec::new(),
+            doomed: in_flight.doomed.is_some(),
+            running: None,
             waiting: Vec::new(),
             unknown: Vec::new(),
             was_useful: link.ledger.results > 0,
         };
-        match &link.launched.board {
-            Some(board) => {
-                obituary.cause = board.cause().map(|Cause::StackOverflow| "stack overflow");
-                let begun = board.claim().begun();
-                // A result is out, or in the outbox, before the next task begins, so one task at most has begun and given nothing.
-                // Anything else was not written by a worker of ours, and says nothing.
-                let sound = in_flight.get(1).is_none_or(|(second, _)| !has_begun(*second, begun))
-                    && !has_begun(link.ledger.next_seq, begun);
-                for (seq, task) in in_flight {
-                    if !sound {
-                        obituary.unknown.push(task);
-                    } else if has_begun(seq, begun) {
-                        obituary.running.push(task);
-                    } else {
-                        obituary.waiting.push(task);
-                    }
-                }
+        if let Some(board) = &link.launched.board {
+            obituary.cause = board.cause().map(|Cause::StackOverflow| "stack overflow");
+            let begun = board.claim().begun();
+            // A result is out before the next task begins, so one task at most has begun and given nothing. Anything else was not
+            // written by a worker of ours, and says nothing.
+            let second = oldest.map(|seq| seq.wrapping_add(1));
+            if second.is_none_or(|second| !has_begun(second, begun)) && !has_begun(link.ledger.next_seq, begun) {
+                obituary.waiting = in_flight.split_begun(begun);
+                obituary.running = in_flight.loads.pop_front().map(|(_, load)| load);
             }
-            None => obituary.unknown.extend(in_flight.into_iter().map(|(_, task)| task)),
         }
+        obituary.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
         Some(obituary)
     }
 
@@ -544,13 +560,13 @@ impl<T: Sendable> Supervisor<T> {
         let deadline = now + END_GRACE;
         self.state = match std::mem::replace(&mut self.state, State::Vacant) {
             State::Starting { link, .. } => {
-                State::Lost { link, in_flight: VecDeque::new(), deadline, was: Phase::Starting, reason: why }
+                State::Lost { link, in_flight: InFlight::new(), deadline, was: Phase::Starting, reason: why }
             }
             State::Live { link, in_flight } => {
                 State::Lost { link, in_flight, deadline, was: Phase::Serving, reason: why }
             }
             State::Draining { link, .. } => {
-                State::Lost { link, in_flight: VecDeque::new(), deadline, was: Phase::Draining, reason: why }
+                State::Lost { link, in_flight: InFlight::new(), deadline, was: Phase::Draining, reason: why }
             }
             as_it_was @ (State::Lost { .. } | State::Vacant) => as_it_was,
         };
@@ -577,69 +593,145 @@ impl<T: Sendable> Supervisor<T> {
     }
 }
 
+impl<T> InFlight<T> {
+    fn new() -> Self {
+        Self { loads: VecDeque::new(), tasks: 0, doomed: None }
+    }
+}
+
+impl<T: Load> InFlight<T> {
+    /// The first `n` tasks of the oldest load have their outcome.
+    fn done(&mut self, n: u32) {
+        if let Some((seq, load)) = self.loads.front_mut() {
+            load.done(n);
+            *seq = seq.wrapping_add(n);
+            self.tasks -= n as usize;
+            if load.len() == 0 {
+                self.loads.pop_front();
+            }
+            if self.tasks == 0 {
+                self.doomed = None;
+            }
+        }
+    }
+
+    /// Keeps what has begun and returns the rest.
+    fn split_begun(&mut self, begun: u32) -> Vec<T> {
+        let mut rest = Vec::new();
+        for (seq, mut load) in std::mem::take(&mut self.loads) {
+            // Less than none where even the first has not begun.
+            let n = begun.wrapping_sub(seq).wrapping_add(1).cast_signed().max(0).cast_unsigned();
+            if n >= load.len() {
+                self.loads.push_back((seq, load));
+                continue;
+            }
+            if n > 0 {
+                self.loads.push_back((seq, load.take_first(n)));
+            }
+            self.tasks -= load.len() as usize;
+            rest.push(load);
+        }
+        rest
+    }
+}
+
+/// Why the reading of a worker pauses or ends.
+enum End {
+    Ready,
+    Closed,
+    Failed(String),
+    Refused(String),
+    Nonsense,
+}
+
 impl Ledger {
-    /// Gives the outcome of one reply, `Done` or `Fault`, to `on`.
-    ///
-    /// Replies come in the order of the requests: one is about the oldest task, or has been seen already, in the outbox.
-    fn settle<T>(
+    /// Gives the results at the start of `frames` to `on`, if they are those of the oldest tasks; returns what follows them.
+    #[inline]
+    fn settle_all<'f, T: Load>(
         &mut self,
-        in_flight: &mut VecDeque<(u32, T)>,
+        in_flight: &mut InFlight<T>,
+        frames: Frames<'f>,
+        now: Instant,
+        on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+    ) -> Option<Frames<'f>> {
+        let (seq, load) = in_flight.loads.front_mut()?;
+        let (results, after) = Results::split_from(frames, *seq, load.len());
+        let n = results.len();
+        if n == 0 {
+            return None;
+        }
+        // Results end nothing: what `on` says to them does not count.
+        let _ = on(Step::Done { load, results });
+        in_flight.done(n);
+        self.settled(n, in_flight.tasks, now);
+        Some(after)
+    }
+
+    /// Notes what a reply about a task says. Replies come in the order of the requests: this one is about the oldest task.
+    fn settle<T: Load>(
+        &mut self,
+        in_flight: &mut InFlight<T>,
         reply: Reply<'_>,
         now: Instant,
         on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Malformed> {
-        let (Reply::Done { seq, .. } | Reply::Fault { seq, .. }) = reply else { return Err(Malformed) };
-        let oldest = in_flight.front().map_or(self.next_seq, |(oldest, _)| *oldest);
-        if before(seq, oldest) {
-            return Ok(ControlFlow::Continue(()));
-        }
-        if seq != oldest {
-            return Err(Malformed);
-        }
-        let (_, task) = in_flight.pop_front().ok_or(Malformed)?;
-        self.results += 1;
+        let (oldest, load) = in_flight.loads.front_mut().ok_or(Malformed)?;
+        let flow = match reply {
+            Reply::Panic { seq, panic } => {
+                self.panic = Some((seq, panic));
+                return Ok(ControlFlow::Continue(()));
+            }
+            Reply::Done { seq, nanos, result } if seq == *oldest => on(Step::DoneOne { load, nanos, result }),
+            Reply::Fault { seq, nanos, fault } if seq == *oldest => on(Step::Failed { load, nanos, fault }),
+            _ => return Err(Malformed),
+        };
+        in_flight.done(1);
+        self.settled(1, in_flight.tasks, now);
+        Ok(flow)
+    }
+
+    fn settled(&mut self, n: u32, left: usize, now: Instant) {
+        self.results += u64::from(n);
         self.panic = None;
-        self.look_later(in_flight.len(), now);
-        Ok(on(match reply {
-            Reply::Done { nanos, result, .. } => Step::Done { task, nanos, result },
-            Reply::Fault { nanos, fault, .. } => Step::Failed { task, nanos, fault },
-            _ => unreachable!("the pattern above"),
-        }))
+        self.look_later(left, now);
     }
 
-    /// As [`settle`](Self::settle), for several, whatever `on` says.
-    fn settle_all<T>(
-        &mut self,
-        in_flight: &mut VecDeque<(u32, T)>,
-        mut replies: Batch,
-        now: Instant,
-        on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
-    ) -> Result<(), Malformed> {
-        while let Some(reply) = replies.next()? {
-            let _ = self.settle(in_flight, reply, now, on)?;
-        }
-        Ok(())
-    }
-
-    /// A worker that has one task more than it runs may hold a reply back: if it stays silent, it is looked at.
+    /// A worker that has one task more than it runs may have a reply ready without telling: if it stays silent, it is looked at.
     fn look_later(&mut self, in_flight: usize, now: Instant) {
         self.look_after = LOOK_AFTER;
-        self.look_at = (in_flight > 1 && self.has_outbox).then(|| now + LOOK_AFTER);
+        self.look_at = (in_flight > 1 && self.is_quiet).then(|| now + LOOK_AFTER);
     }
 
-    /// It was looked at, and had nothing: it may have been between making a reply and laying it out.
+    /// It was looked at, and had nothing.
     fn look_again(&mut self, in_flight: usize, now: Instant) {
-        self.look_after = (self.look_after * 2).min(MOST_LOOK_AFTER);
-        self.look_at = (in_flight > 1 && self.has_outbox).then(|| now + self.look_after);
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_after = (self.look_after * 2).min(MOST_LOOK_AFTER);
+            self.look_at = (in_flight > 1 && self.is_quiet).then(|| now + self.look_after);
+        }
     }
 }
 
 impl Link {
-    fn poll_for_room(&mut self, key: u64, poller: &Poller) {
-        let writing = self.launched.sender.queued_bytes() > 0;
-        if writing != self.writing {
-            self.writing = writing;
-            let _ = poller.set_writable(self.launched.receiver.poll_fd(), key, writing);
+    /// Sees to it that `flush` is called when there is room for what is queued.
+    fn await_room(&mut self, key: u64, poller: &Poller) {
+        let sender = &mut self.launched.sender;
+        let writable = loop {
+            if sender.queued_bytes() == 0 {
+                break false;
+            }
+            match sender.await_room() {
+                Room::Readable => break false,
+                Room::Writable => break true,
+                Room::Now => {
+                    if sender.flush().is_err() {
+                        break false;
+                    }
+                }
+            }
+        };
+        if writable != self.writing {
+            self.writing = writable;
+            let _ = poller.set_writable(self.launched.receiver.poll_fd(), key, writable);
         }
     }
 }

@@ -5,7 +5,8 @@ use std::{ffi::OsStr, fmt, marker::PhantomData, os::unix::ffi::OsStrExt, path::P
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    codec, dispatch,
+    codec::{self, OwnedResult, ShortBytes},
+    dispatch,
     error::{Fault, Place, TaskError},
     registry::Entry,
 };
@@ -39,7 +40,7 @@ pub struct Task<T> {
 pub(crate) struct Call {
     pub(crate) entry: &'static Entry,
     /// The encoded arguments, or why there are none.
-    pub(crate) args: Result<Vec<u8>, String>,
+    pub(crate) args: Result<ShortBytes, Box<str>>,
 }
 
 impl fmt::Debug for Call {
@@ -66,8 +67,8 @@ impl<T: DeserializeOwned + 'static> Task<T> {
         let function = self.call.entry.name;
         self.call
             .run()
-            .and_then(|bytes| {
-                codec::decode_result(&bytes).map_err(|words| Fault::Codec(format!("the result: {words}")))
+            .and_then(|mut result| {
+                codec::decode_result(result.as_encoded()).map_err(|words| Fault::Codec(format!("the result: {words}")))
             })
             .map_err(|fault| TaskError::new(function, fault.into(), place))
     }
@@ -83,11 +84,11 @@ impl<T> Task<T> {
 
 impl Call {
     /// Runs the call in this process and returns its encoded result.
-    pub(crate) fn run(&self) -> Result<Vec<u8>, Fault> {
-        let args = self.args.as_ref().map_err(|words| Fault::Codec(words.clone()))?;
-        let mut result = Vec::new();
-        dispatch::run(self.entry, args, &mut result)?;
-        Ok(result)
+    pub(crate) fn run(&self) -> Result<OwnedResult, Fault> {
+        let args = self.args.as_ref().map_err(|words| Fault::Codec(words.to_string()))?;
+        let (mut head, mut body) = (Vec::new(), Vec::new());
+        dispatch::run(self.entry, args, &mut head, &mut body)?;
+        Ok(codec::Encoded::Large(head.into(), body).into_owned())
     }
 }
 
@@ -100,23 +101,25 @@ impl<T> fmt::Debug for Task<T> {
 /// Gathers the arguments of one call, in the order of the parameters. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Args {
-    bytes: Result<Vec<u8>, String>,
+    bytes: Result<ShortBytes, Box<str>>,
 }
 
 impl Args {
     /// No arguments yet.
     #[expect(clippy::new_without_default, reason = "expansions call it; nobody else does")]
     #[must_use]
+    #[inline]
     pub fn new() -> Self {
-        Self { bytes: Ok(Vec::new()) }
+        Self { bytes: Ok(ShortBytes::new()) }
     }
 
     /// Encodes the next argument. One that does not encode is remembered: it is what the task comes to.
+    #[inline]
     pub fn put<A: Serialize + ?Sized>(&mut self, name: &str, value: &A) {
         if let Ok(bytes) = &mut self.bytes
             && let Err(words) = codec::encode(value, bytes)
         {
-            self.bytes = Err(format!("argument `{name}`: {words}"));
+            self.bytes = Err(format!("argument `{name}`: {words}").into());
         }
     }
 
@@ -142,6 +145,7 @@ impl Args {
     }
 
     /// The task: a call of the function of `entry`, whose result is a `T`.
+    #[inline]
     pub fn task<T>(self, entry: &'static Entry) -> Task<T> {
         Task { call: Call { entry, args: self.bytes }, result: PhantomData }
     }

@@ -221,7 +221,7 @@ fn entry(worker: &Worker, words: &str, instance: &TokenStream) -> TokenStream {
         ) -> ::core::result::Result<(), #private::Fault> {
             #(#takes)*
             #private::Input::finish(__input)?;
-            #private::put_result::<#result>(&mut __output, &#f #instance(#(#arguments),*))
+            #private::put_result::<#result>(&mut __output, #f #instance(#(#arguments),*))
         }
     }
 }

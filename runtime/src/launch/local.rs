@@ -5,9 +5,10 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
+    sync::Arc,
 };
 
 use super::{LaunchRequest, Launched, Launcher, WorkerProcess};
@@ -19,7 +20,7 @@ use crate::{
         fd::{send_with_fd, stream_pair},
         process::{Child, Ended, is_in_main_program, is_privileged, spawn},
     },
-    transport::{Board, SocketTransport, Transport},
+    transport::{HostEnd, offer},
 };
 
 /// The inode that this process runs, even if the file was replaced or deleted since.
@@ -60,17 +61,18 @@ impl LocalLauncher {
 impl Launcher for LocalLauncher {
     fn launch(&self, request: &LaunchRequest<'_>) -> io::Result<Launched> {
         let (ours, theirs) = stream_pair()?;
-        let (board, segment) = Board::create()?;
+        let ours = Arc::new(ours);
+        let HostEnd { sender, receiver, board, segment, rings } = offer(ours.clone())?;
         let marker = Marker { fd: SOCKET_FD, token: random_token(), depth: self.depth + 1 };
-        send_with_fd(ours.as_fd(), &Preamble { token: marker.token }.to_bytes(), segment.as_fd())?;
+        let preamble = Preamble { token: marker.token, rings };
+        send_with_fd(ours.as_fd(), &preamble.to_bytes(), segment.as_ref().map(OwnedFd::as_fd))?;
         let args: Vec<CString> =
             std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
         let child = spawn(SELF_EXE, &args, &environment(request.env, marker), theirs.as_fd(), SOCKET_FD)
             .map_err(|error| {
                 io::Error::new(error.kind(), format!("/proc/self/exe cannot be executed: {error}"))
             })?;
-        let (sender, receiver) = Box::new(SocketTransport::nonblocking(ours)?).split();
-        Ok(Launched { sender, receiver, board: Some(board), process: Box::new(LocalProcess(child)) })
+        Ok(Launched { sender, receiver, board, is_quiet: rings, process: Box::new(LocalProcess(child)) })
     }
 }
 

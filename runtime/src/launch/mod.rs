@@ -8,7 +8,7 @@ pub(crate) use local::LocalLauncher;
 
 use crate::{
     error::Exit,
-    transport::{Board, FrameReceiver, FrameSender},
+    transport::{Board, FrameReceiver, QueueingSender},
 };
 
 /// Starts workers: here, or wherever else an executable can be started.
@@ -30,10 +30,12 @@ pub(crate) struct LaunchRequest<'a> {
 
 /// A process that was started to be a worker, and the way to talk to it.
 pub(crate) struct Launched {
-    pub(crate) sender: Box<dyn FrameSender>,
+    pub(crate) sender: Box<dyn QueueingSender>,
     pub(crate) receiver: Box<dyn FrameReceiver>,
     /// The page shared with it, if it runs on this machine.
     pub(crate) board: Option<Board>,
+    /// It may have replies ready without telling.
+    pub(crate) is_quiet: bool,
     pub(crate) process: Box<dyn WorkerProcess>,
 }
 

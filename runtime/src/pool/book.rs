@@ -6,12 +6,14 @@ use std::{
     time::Instant,
 };
 
-use super::lane::{Lane, LaneId, Queued};
+use super::lane::{Lane, LaneId, Parcel, Single};
 use crate::{
+    codec::Encoded,
     error::{Fault, TaskError, TaskErrorKind},
-    handle::{Outcome, Wakes},
+    handle::Wakes,
     id::WorkerId,
-    protocol::LogRecord,
+    protocol::{LogRecord, Results},
+    supervisor::Load,
 };
 
 /// What is to be done once the scheduler is unlocked.
@@ -38,7 +40,9 @@ pub(super) struct Book {
     /// Tasks that have no outcome yet.
     pub(super) unfinished: usize,
     /// Tasks bound to one worker each.
-    pub(super) pinned: BTreeMap<WorkerId, VecDeque<Queued>>,
+    pub(super) pinned: BTreeMap<WorkerId, VecDeque<Parcel>>,
+    /// When the feeds are to be looked into once more.
+    pub(super) look_at_feeds: Option<Instant>,
     /// When each worker last gave a sign of life while it had work.
     pub(super) progress: BTreeMap<WorkerId, Instant>,
     /// Workers whose initializer runs.
@@ -50,124 +54,148 @@ pub(super) struct Book {
 }
 
 impl Book {
-    pub(super) fn lane(&mut self, id: LaneId) -> &mut Lane {
-        self.lanes.entry(id).or_insert_with(|| Lane { open: false, ..Lane::new(None, usize::MAX) })
+    fn lane(&mut self, id: LaneId) -> &mut Lane {
+        self.lanes.entry(id).or_insert_with(Lane::of_thread)
     }
 
-    pub(super) fn push_back(&mut self, task: Queued) {
-        let id = task.lane;
+    pub(super) fn push_back(&mut self, parcel: Parcel) {
+        let id = parcel.lane;
+        self.queued += parcel.len() as usize;
         let lane = self.lane(id);
-        if lane.queue.is_empty() {
-            lane.queue.push_back(task);
+        let first = lane.queued() == 0;
+        lane.push_back(parcel);
+        if first {
             self.turns.push_back(id);
-        } else {
-            lane.queue.push_back(task);
         }
-        self.queued += 1;
     }
 
-    /// A task that was sent and not begun goes before those that never were.
-    pub(super) fn push_front(&mut self, task: Queued) {
-        let id = task.lane;
+    /// Puts a task behind others that wait in its lane, if there are some that it may travel with; else it comes back.
+    pub(super) fn append(&mut self, task: Single) -> Option<Single> {
+        let Some(lane) = self.lanes.get_mut(&task.lane) else { return Some(task) };
+        let rest = lane.append(task);
+        self.queued += usize::from(rest.is_none());
+        rest
+    }
+
+    /// What was sent and has not begun goes before what never was.
+    pub(super) fn push_front(&mut self, parcel: Parcel) {
+        let id = parcel.lane;
+        self.queued += parcel.len() as usize;
         let lane = self.lane(id);
-        let first = lane.queue.is_empty();
-        lane.queue.push_front(task);
+        let first = lane.queued() == 0;
+        lane.push_front(parcel);
         if first {
             self.turns.push_front(id);
         }
-        self.queued += 1;
     }
 
-    /// Tasks that were sent to this worker and have not begun wait again, before those that were never sent, in their order.
-    pub(super) fn take_home(&mut self, tasks: Vec<Queued>, worker: WorkerId) {
-        for mut task in tasks.into_iter().rev() {
-            task.attempts -= 1;
-            self.leave(&task, worker);
-            if task.lane == LaneId::Pinned {
-                self.pinned.entry(worker).or_default().push_front(task);
+    /// What was sent to this worker and has not begun waits again, before what was never sent, in its order.
+    pub(super) fn take_home(&mut self, parcels: Vec<Parcel>, worker: WorkerId) {
+        for mut parcel in parcels.into_iter().rev() {
+            parcel.attempts -= 1;
+            self.leave(&parcel, worker);
+            if parcel.lane == LaneId::Pinned {
+                self.pinned.entry(worker).or_default().push_front(parcel);
             } else {
-                self.push_front(task);
+                self.push_front(parcel);
             }
         }
     }
 
-    pub(super) fn remove(&mut self, id: LaneId, at: usize) -> Option<Queued> {
+    /// Takes the task of this number out of its lane's queue.
+    pub(super) fn remove(&mut self, id: LaneId, number: u64) -> Option<Parcel> {
         let lane = self.lanes.get_mut(&id)?;
-        let task = lane.queue.remove(at)?;
+        let task = lane.remove(number)?;
         self.queued -= 1;
-        if lane.queue.is_empty() {
+        if lane.queued() == 0 {
             self.turns.retain(|turn| *turn != id);
         }
         Some(task)
     }
 
-    /// The task is no longer at this worker.
-    pub(super) fn leave(&mut self, task: &Queued, worker: WorkerId) {
-        if let Some(lane) = self.lanes.get_mut(&task.lane) {
-            lane.leave(worker);
+    /// Empties a lane's queue.
+    pub(super) fn take_all(&mut self, id: LaneId) -> VecDeque<Parcel> {
+        let parcels = self.lanes.get_mut(&id).map(Lane::take_all).unwrap_or_default();
+        self.queued -= parcels.iter().map(|parcel| parcel.len() as usize).sum::<usize>();
+        self.turns.retain(|turn| *turn != id);
+        parcels
+    }
+
+    /// These tasks are no longer at this worker.
+    pub(super) fn leave(&mut self, parcel: &Parcel, worker: WorkerId) {
+        if let Some(lane) = self.lanes.get_mut(&parcel.lane) {
+            lane.leave(worker, parcel.len());
         }
     }
 
-    /// A task has its outcome from a worker.
+    /// The first `n` tasks of what was sent to this worker have their outcome.
+    fn finished(&mut self, id: LaneId, n: u32, nanos: u64, worker: WorkerId) {
+        self.unfinished -= n as usize;
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        lane.measure(n, nanos);
+        lane.leave(worker, n);
+        if lane.is_left() {
+            self.tidy(id);
+        }
+    }
+
+    /// The first tasks of the parcel gave these results.
     pub(super) fn done(
         &mut self,
-        task: Queued,
-        nanos: u64,
-        outcome: Outcome<'_>,
+        parcel: &mut Parcel,
+        results: Results<'_>,
         worker: WorkerId,
         after: &mut After,
     ) {
-        let mut is_left = false;
-        if let Some(lane) = self.lanes.get_mut(&task.lane) {
-            let nanos = nanos as f64;
-            lane.pace = Some(lane.pace.map_or(nanos, |pace| pace + (nanos - pace) / 8.0));
-            lane.leave(worker);
-            is_left = lane.is_left();
-        }
-        self.unfinished -= 1;
-        task.to.complete(task.index.unwrap_or_default(), outcome, &mut after.wakes);
-        if is_left {
-            self.tidy(task.lane);
-        }
+        parcel.to.give(parcel.first, results, &mut after.wakes);
+        self.finished(parcel.lane, results.len(), results.nanos(), worker);
     }
 
-    /// As [`done`](Self::done), for a task that ran and gave no result.
+    /// The first task of the parcel came to this.
+    pub(super) fn done_one(
+        &mut self,
+        parcel: &mut Parcel,
+        nanos: u64,
+        outcome: Result<Encoded<'_>, TaskError>,
+        worker: WorkerId,
+        after: &mut After,
+    ) {
+        parcel.to.give_one(parcel.first, outcome, &mut after.wakes);
+        self.finished(parcel.lane, 1, nanos, worker);
+    }
+
+    /// As [`done_one`](Self::done_one), for a task that ran and gave no result.
     pub(super) fn failed(
         &mut self,
-        task: Queued,
+        parcel: &mut Parcel,
         nanos: u64,
         fault: Fault,
         by: (WorkerId, u32),
         after: &mut After,
     ) {
-        let error = self.error(&task, fault.into(), Some(by));
-        self.done(task, nanos, Err(error), by.0, after);
+        let error = self.error(parcel, fault.into(), Some(by));
+        self.done_one(parcel, nanos, Err(error), by.0, after);
     }
 
+    /// Tasks that are at no worker come to this.
     pub(super) fn fail(
         &mut self,
-        task: Queued,
-        kind: TaskErrorKind,
+        mut parcel: Parcel,
+        kind: &TaskErrorKind,
         worker: Option<(WorkerId, u32)>,
         after: &mut After,
     ) {
-        let error = self.error(&task, kind, worker);
-        self.complete(&task, Err(error), after);
+        while parcel.len() > 0 {
+            let error = self.error(&parcel, kind.clone(), worker);
+            parcel.to.give_one(parcel.first, Err(error), &mut after.wakes);
+            parcel.done(1);
+            self.unfinished -= 1;
+        }
+        self.tidy(parcel.lane);
     }
 
-    pub(super) fn error(
-        &self,
-        task: &Queued,
-        kind: TaskErrorKind,
-        worker: Option<(WorkerId, u32)>,
-    ) -> TaskError {
-        TaskError::new(task.call.entry.name, kind, task.place(worker)).in_pool(self.name.as_ref())
-    }
-
-    pub(super) fn complete(&mut self, task: &Queued, outcome: Outcome<'_>, after: &mut After) {
-        self.unfinished -= 1;
-        task.to.complete(task.index.unwrap_or_default(), outcome, &mut after.wakes);
-        self.tidy(task.lane);
+    fn error(&self, parcel: &Parcel, kind: TaskErrorKind, worker: Option<(WorkerId, u32)>) -> TaskError {
+        TaskError::new(parcel.function(), kind, parcel.place(worker)).in_pool(self.name.as_ref())
     }
 
     /// A lane that nothing is in and nobody adds to goes.

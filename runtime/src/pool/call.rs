@@ -1,7 +1,6 @@
 //! One call of many tasks, from the caller's side: reads the input within a window, and takes the results as they come.
 
 use std::{
-    borrow::Cow,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
@@ -13,13 +12,15 @@ use std::{
 use super::{
     Backend, Pool,
     drive::Driver,
-    lane::{Feed, LaneId, Queued},
+    lane::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
 };
 use crate::{
+    codec::{Encoded, OwnedResult},
     error::{Fault, POOL_ENDED, Place, TaskError, TaskErrorKind},
-    handle::{Complete, Exchange, Outcome, Wakes},
-    id::TaskId,
-    registry,
+    handle::{Exchange, Wakes},
+    id::{FunctionId, TaskId},
+    protocol::{Records, Results},
+    registry::{self, Entry},
     task::Call as Request,
 };
 
@@ -27,19 +28,25 @@ use crate::{
 const WINDOW_BATCHES: usize = 4;
 /// Arguments in flight, in bytes, beyond which the input is not read further.
 const WINDOW_BYTES: usize = 64 << 20;
-/// Tasks are put into the queue in groups of at most so many.
-const MOST_IN_GROUP: usize = 128;
+/// Memory for results beyond this is given back.
+const MOST_SPARE_BYTES: usize = 4 << 20;
 
 /// One call in progress.
 pub(crate) struct Call {
     backend: CallBackend,
     inbox: Arc<Inbox>,
+    /// What was received last: its memory is used again.
+    spare: Arrivals,
     /// Bytes of the arguments in each task that has no result yet, roughly.
     bytes_out: usize,
     pushed: usize,
     received: usize,
     window: usize,
     batch: usize,
+    /// Tasks that have been pushed and not queued.
+    fed: usize,
+    /// The entry that was called last, and its ID.
+    last: Option<(&'static Entry, FunctionId)>,
 }
 
 enum CallBackend {
@@ -49,22 +56,22 @@ enum CallBackend {
         driver: Weak<Driver>,
         lane: LaneId,
         /// What was read and has not been queued.
-        feed: Arc<Feed>,
+        feeder: Feeder,
         retries: u32,
-        workers: usize,
     },
 }
 
 /// Where a call's results arrive, in the order in which they were made.
 #[derive(Debug, Default)]
-struct Inbox {
+pub(super) struct Inbox {
     state: Mutex<Arrivals>,
 }
 
 #[derive(Debug, Default)]
 struct Arrivals {
-    /// The small results, one after the other.
+    /// The small results, as they came.
     bytes: Vec<u8>,
+    /// Each with the index of its first task.
     items: Vec<(usize, Item)>,
     /// Who waits while another thread drives.
     waiting: Option<Thread>,
@@ -72,31 +79,36 @@ struct Arrivals {
 
 #[derive(Debug)]
 enum Item {
-    /// So many of the next bytes.
-    Small(usize),
-    Large(Vec<u8>),
-    Failed(TaskError),
+    /// Results of so many tasks, in so many of the next bytes.
+    Many { tasks: u32, len_bytes: usize },
+    One(Result<OwnedResult, TaskError>),
 }
 
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Arrivals> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Takes the results of consecutive tasks.
+    pub(super) fn give(&self, first: usize, results: Results<'_>, wakes: &mut Wakes) {
+        let bytes = results.as_bytes();
+        let mut arrivals = self.lock();
+        arrivals.bytes.extend_from_slice(bytes);
+        arrivals.items.push((first, Item::Many { tasks: results.len(), len_bytes: bytes.len() }));
+        arrivals.wake(wakes);
+    }
+
+    /// Takes the outcome of one task.
+    pub(super) fn give_one(&self, index: usize, outcome: Result<OwnedResult, TaskError>, wakes: &mut Wakes) {
+        let mut arrivals = self.lock();
+        arrivals.items.push((index, Item::One(outcome)));
+        arrivals.wake(wakes);
+    }
 }
 
-impl Complete for Inbox {
-    fn complete(&self, index: usize, outcome: Outcome<'_>, wakes: &mut Wakes) {
-        let mut arrivals = self.lock();
-        let item = match outcome {
-            Ok(Cow::Borrowed(bytes)) => {
-                arrivals.bytes.extend_from_slice(bytes);
-                Item::Small(bytes.len())
-            }
-            Ok(Cow::Owned(bytes)) => Item::Large(bytes),
-            Err(error) => Item::Failed(error),
-        };
-        arrivals.items.push((index, item));
-        if let Some(thread) = arrivals.waiting.take() {
+impl Arrivals {
+    fn wake(&mut self, wakes: &mut Wakes) {
+        if let Some(thread) = self.waiting.take() {
             wakes.add_thread(thread);
         }
     }
@@ -104,26 +116,30 @@ impl Complete for Inbox {
 
 impl Call {
     pub(crate) fn new(pool: &Pool, chunk: Option<usize>, most_workers: Option<usize>) -> Self {
+        let inbox = Arc::<Inbox>::default();
         let backend = match &pool.backend {
             Backend::InProcess(here) => CallBackend::InProcess(here.clone()),
             Backend::Processes(processes) => {
                 let driver = Arc::downgrade(&processes.driver);
-                let feed = Arc::<Feed>::default();
+                let retries = processes.config.retries;
+                let (feeder, feed) = Feeder::new(inbox.clone(), retries);
                 let chunk = chunk.or(processes.config.chunk_size);
                 let workers = most_workers.unwrap_or(usize::MAX);
-                let lane =
-                    processes.driver.look(|scheduler| scheduler.open_call(chunk, workers, feed.clone()));
-                CallBackend::Pool { driver, lane, feed, retries: processes.config.retries, workers: 1 }
+                let lane = processes.driver.look(|scheduler| scheduler.open_call(chunk, workers, feed));
+                CallBackend::Pool { driver, lane, feeder, retries }
             }
         };
         let mut call = Self {
             backend,
-            inbox: Arc::default(),
+            inbox,
+            spare: Arrivals::default(),
             bytes_out: 0,
             pushed: 0,
             received: 0,
             window: 1,
             batch: 1,
+            fed: 0,
+            last: None,
         };
         call.measure();
         call
@@ -135,70 +151,111 @@ impl Call {
     }
 
     /// Whether more input is of use now. `held` results are with the caller, out of their order.
+    #[inline]
     pub(crate) fn has_room(&self, held: usize) -> bool {
         self.outstanding() + held < self.window && self.bytes_out < WINDOW_BYTES
     }
 
     /// Takes the next task.
+    #[inline]
     pub(crate) fn push(&mut self, request: Request) {
-        let index = self.pushed;
-        self.pushed += 1;
-        match &self.backend {
-            CallBackend::InProcess(here) => {
-                let (_, outcome) = here.run(&request, Some(index));
-                self.inbox.complete(index, outcome.map(Cow::Owned), &mut Wakes::default());
+        if let (CallBackend::Pool { feeder, .. }, Some((entry, function)), Ok(args)) =
+            (&mut self.backend, self.last, &request.args)
+            && std::ptr::eq(entry, request.entry)
+            && args.len() <= MOST_FED_BYTES
+            && feeder.push(function, args)
+        {
+            self.pushed += 1;
+            self.fed += 1;
+            self.bytes_out += args.len();
+            if feeder.is_wanted() || self.fed >= self.batch {
+                self.flush();
             }
-            CallBackend::Pool { lane, feed, retries, .. } => {
-                let Some(function) = registry::id_of(request.entry) else {
-                    let error = not_in_table(&request, Some(index));
-                    return self.inbox.complete(index, Err(error), &mut Wakes::default());
-                };
-                self.bytes_out += request.args.as_ref().map_or(0, Vec::len);
-                let (held, wanted) = feed.push(Queued {
-                    // Given when it is queued.
-                    id: 0,
-                    call: request,
-                    function,
-                    to: self.inbox.clone(),
-                    index: Some(index),
-                    lane: *lane,
-                    attempts: 0,
-                    retries: *retries,
-                    cancelled: None,
-                });
-                if wanted || held >= self.batch.min(MOST_IN_GROUP) {
-                    self.flush();
-                }
-            }
+            return;
         }
+        self.push_slowly(request);
+    }
+
+    /// The first task of a function, one with large arguments or with none, or one for which there was no room.
+    #[inline(never)]
+    fn push_slowly(&mut self, request: Request) {
+        let index = self.pushed;
+        if let CallBackend::InProcess(here) = &self.backend {
+            self.pushed += 1;
+            let (_, outcome) = here.run(&request, Some(index));
+            return self.inbox.give_one(index, outcome, &mut Wakes::default());
+        }
+        self.flush();
+        let Some(function) = registry::id_of(request.entry) else {
+            return self.give_up(not_in_table(&request, Some(index)));
+        };
+        self.last = Some((request.entry, function));
+        let args = match request.args {
+            Ok(args) => args,
+            Err(words) => {
+                let kind = TaskErrorKind::Codec { message: words.into() };
+                let place = Place { index: Some(index), ..Place::default() };
+                return self.give_up(TaskError::new(request.entry.name, kind, place));
+            }
+        };
+        if args.len() <= MOST_FED_BYTES {
+            return self.push(Request { args: Ok(args), ..request });
+        }
+        let CallBackend::Pool { driver, lane, retries, .. } = &self.backend else { return };
+        let Some(driver) = driver.upgrade() else {
+            return self.give_up(pool_ended(request.entry.name, index));
+        };
+        self.pushed += 1;
+        self.bytes_out += args.len();
+        let lane = *lane;
+        let parcel = Parcel {
+            lane,
+            first: 0,
+            records: Records::of(function, args),
+            to: Recipient::Call(self.inbox.clone()),
+            attempts: 0,
+            retries: *retries,
+        };
+        driver.with(|scheduler, _, _| scheduler.enqueue_apart(lane, parcel));
+        self.measure();
+    }
+
+    /// The next task comes to this error without having been queued.
+    fn give_up(&mut self, error: TaskError) {
+        if let CallBackend::Pool { driver, lane, .. } = &self.backend
+            && let Some(driver) = driver.upgrade()
+        {
+            let lane = *lane;
+            driver.look(|scheduler| scheduler.skip(lane));
+        }
+        self.inbox.give_one(self.pushed, Err(error), &mut Wakes::default());
+        self.pushed += 1;
     }
 
     /// Queues what was pushed.
     pub(crate) fn flush(&mut self) {
-        let CallBackend::Pool { driver, lane, feed, .. } = &self.backend else { return };
-        if feed.is_empty() {
+        let CallBackend::Pool { driver, lane, feeder, .. } = &self.backend else { return };
+        if self.fed == 0 {
             return;
         }
+        self.fed = 0;
         if let Some(driver) = driver.upgrade() {
             let lane = *lane;
             driver.with(|scheduler, _, _| scheduler.pull(lane));
             return self.measure();
         }
-        for task in feed.take() {
-            let kind = TaskErrorKind::Cancelled { why: POOL_ENDED };
-            let place = Place { index: task.index, ..Place::default() };
-            let error = TaskError::new(task.call.entry.name, kind, place);
-            self.inbox.complete(task.index.unwrap_or_default(), Err(error), &mut Wakes::default());
+        let function = self.last.map_or("", |(entry, _)| entry.name);
+        for index in feeder.next() as usize..self.pushed {
+            self.inbox.give_one(index, Err(pool_ended(function, index)), &mut Wakes::default());
         }
     }
 
     /// Sizes window and batch by what has been measured since.
     fn measure(&mut self) {
-        if let CallBackend::Pool { driver, lane, workers, .. } = &mut self.backend
+        if let CallBackend::Pool { driver, lane, .. } = &self.backend
             && let Some(driver) = driver.upgrade()
         {
             let (batch, most) = driver.look(|scheduler| scheduler.batch_of(*lane));
-            *workers = most;
             self.batch = batch;
             self.window = (batch * most).saturating_mul(WINDOW_BATCHES);
         }
@@ -226,26 +283,38 @@ impl Call {
     }
 
     /// Hands the results that are there to `take`, in the order in which they came.
-    pub(crate) fn receive(&mut self, mut take: impl FnMut(usize, Outcome<'_>)) {
-        let (bytes, items) = {
-            let mut arrivals = self.inbox.lock();
-            (std::mem::take(&mut arrivals.bytes), std::mem::take(&mut arrivals.items))
-        };
-        let mut rest = &bytes[..];
+    pub(crate) fn receive(&mut self, mut take: impl FnMut(usize, Result<Encoded<'_>, TaskError>)) {
+        let mut arrivals = std::mem::take(&mut self.spare);
+        {
+            let mut inbox = self.inbox.lock();
+            std::mem::swap(&mut inbox.bytes, &mut arrivals.bytes);
+            std::mem::swap(&mut inbox.items, &mut arrivals.items);
+        }
+        let mut rest = &arrivals.bytes[..];
         let before = self.received;
-        let many = items.len();
-        for (index, item) in items {
-            self.received += 1;
-            let outcome = match item {
-                Item::Small(len) => {
-                    let (this, others) = rest.split_at(len);
+        for (first, item) in arrivals.items.drain(..) {
+            match item {
+                Item::Many { tasks, len_bytes } => {
+                    let (these, others) = rest.split_at(len_bytes);
                     rest = others;
-                    Ok(Cow::Borrowed(this))
+                    self.received += tasks as usize;
+                    for (index, result) in (first..).zip(Results::from_bytes(these, tasks)) {
+                        take(index, Ok(Encoded::Short(result)));
+                    }
                 }
-                Item::Large(bytes) => Ok(Cow::Owned(bytes)),
-                Item::Failed(error) => Err(error),
-            };
-            take(index, outcome);
+                Item::One(outcome) => {
+                    self.received += 1;
+                    match outcome {
+                        Ok(mut result) => take(first, Ok(result.as_encoded())),
+                        Err(error) => take(first, Err(error)),
+                    }
+                }
+            }
+        }
+        let many = self.received - before;
+        arrivals.bytes.clear();
+        if arrivals.bytes.capacity() <= MOST_SPARE_BYTES {
+            self.spare = arrivals;
         }
         // Arguments are counted by their mean: the exact ones are with the scheduler.
         let out = self.pushed - before;
@@ -259,8 +328,8 @@ impl Call {
 
     /// Drops what is queued and has what runs end, killing what does not within a moment; waits for that if `wait`.
     pub(crate) fn cancel(&mut self, wait: bool) {
-        let CallBackend::Pool { driver, lane, feed, .. } = &self.backend else { return };
-        self.pushed -= feed.take().len();
+        let CallBackend::Pool { driver, lane, .. } = &self.backend else { return };
+        self.fed = 0;
         let Some(driver) = driver.upgrade() else { return };
         driver.with(|scheduler, poller, now| scheduler.cancel_call(*lane, poller, now));
         while wait && self.received < self.pushed {
@@ -308,7 +377,7 @@ impl Here {
         &self,
         request: &Request,
         index: Option<usize>,
-    ) -> (TaskId, Result<Vec<u8>, TaskError>) {
+    ) -> (TaskId, Result<OwnedResult, TaskError>) {
         let id = TaskId(self.tasks.fetch_add(1, Ordering::Relaxed));
         let place = Place { index, attempts: 1, worker: None };
         let initialized = self.initialized.get_or_init(|| match &self.initializer {
@@ -318,6 +387,11 @@ impl Here {
         let outcome = initialized.clone().and_then(|()| request.run());
         (id, outcome.map_err(|fault| TaskError::new(request.entry.name, fault.into(), place)))
     }
+}
+
+fn pool_ended(function: &'static str, index: usize) -> TaskError {
+    let kind = TaskErrorKind::Cancelled { why: POOL_ENDED };
+    TaskError::new(function, kind, Place { index: Some(index), ..Place::default() })
 }
 
 /// The error of a function that the linker left out of the table.

@@ -9,6 +9,7 @@
 //! background arm its poller, and a caller that is back in time finds it as it was.
 
 use std::{
+    hint::spin_loop,
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -19,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{book::After, log, scheduler::Scheduler};
+use super::{book::After, lane::Single, log, scheduler::Scheduler};
 use crate::{
     error::{Error, Result},
     handle::Exchange,
@@ -34,6 +35,8 @@ const WORKERS: u64 = 0;
 
 /// The background's own bell.
 const BACKGROUND_BELL: u64 = 1;
+/// A reply that is near is waited for so long without sleeping: to wake and be woken may cost as much.
+const SPIN: Duration = Duration::from_micros(50);
 /// A seat that was left is kept for a caller's return so long.
 const WARM: Duration = Duration::from_millis(1);
 
@@ -169,6 +172,23 @@ impl Driver {
         let mut desk = self.lock();
         let now = Instant::now();
         let result = change(&mut desk.scheduler, &self.workers, now);
+        self.follow_up(desk, now);
+        result
+    }
+
+    /// Hands in one task; returns its number.
+    pub(super) fn submit(&self, mut task: Single) -> u64 {
+        let mut desk = self.lock();
+        let number = desk.scheduler.next_id();
+        task.number = number;
+        if desk.scheduler.enqueue_single(task) {
+            self.follow_up(desk, Instant::now());
+        }
+        number
+    }
+
+    /// Sees to what follows from a change.
+    fn follow_up(&self, mut desk: MutexGuard<'_, Desk>, now: Instant) {
         desk.scheduler.dispatch(&self.workers, now);
         self.check_alarm(&desk);
         let called = desk.call_watchers();
@@ -179,7 +199,6 @@ impl Driver {
         }
         drop(desk);
         after.run();
-        result
     }
 
     /// Only looks, or changes what nothing follows from.
@@ -208,23 +227,30 @@ impl Driver {
         events: &mut Vec<Event>,
         until: Until,
     ) -> MutexGuard<'a, Desk> {
-        let timeout = match until {
-            Until::Now => Some(Duration::ZERO),
-            Until::Then(deadline) => {
-                desk.alarm = earlier(deadline, desk.scheduler.deadline());
-                desk.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
+        events.clear();
+        if let Until::Then(deadline) = until {
+            desk = self.spin(desk, deadline);
+        }
+        if !desk.scheduler.has_arrivals() {
+            let timeout = match until {
+                Until::Now => Some(Duration::ZERO),
+                Until::Then(_) if !desk.scheduler.park() => Some(Duration::ZERO),
+                Until::Then(deadline) => {
+                    desk.alarm = earlier(deadline, desk.scheduler.deadline());
+                    desk.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
+                }
+            };
+            drop(desk);
+            if self.workers.wait(events, timeout).is_err() {
+                // Only a broken descriptor table does this; what is due is still done.
+                events.clear();
             }
-        };
-        drop(desk);
-        if self.workers.wait(events, timeout).is_err() {
-            // Only a broken descriptor table does this; what is due is still done.
-            events.clear();
+            if events.iter().any(|event| event.key == BELL) {
+                self.bell.silence();
+                events.retain(|event| event.key != BELL);
+            }
+            desk = self.lock();
         }
-        if events.iter().any(|event| event.key == BELL) {
-            self.bell.silence();
-            events.retain(|event| event.key != BELL);
-        }
-        let mut desk = self.lock();
         loop {
             let now = Instant::now();
             desk.scheduler.handle(events, &self.workers, now);
@@ -245,6 +271,25 @@ impl Driver {
             // The worker's words after the record are read now: the record is out.
             events.clear();
         }
+    }
+
+    /// Waits without sleeping, while a reply is likely to be near and there is a core to wait on.
+    fn spin<'a>(&'a self, mut desk: MutexGuard<'a, Desk>, deadline: Option<Instant>) -> MutexGuard<'a, Desk> {
+        if desk.scheduler.has_arrivals() || !desk.scheduler.reply_is_near() {
+            return desk;
+        }
+        let start = Instant::now();
+        let end = deadline.map_or(start + SPIN, |deadline| deadline.min(start + SPIN));
+        while Instant::now() < end {
+            // Others want the desk, too.
+            drop(desk);
+            spin_loop();
+            desk = self.lock();
+            if desk.scheduler.has_arrivals() || !desk.watching.is_empty() {
+                break;
+            }
+        }
+        desk
     }
 
     /// Leaves the seat: to another thread that waits, or warm, to whoever comes next.
@@ -304,7 +349,8 @@ impl Driver {
             desk.owner = Some(std::thread::current().id());
             drop(desk);
             let seat = Background(self);
-            drop(self.turn(self.lock(), &mut events, Until::Now));
+            // From here on the poller tells of whatever comes.
+            while !self.turn(self.lock(), &mut events, Until::Now).scheduler.park() {}
             drop(seat);
         }
     }

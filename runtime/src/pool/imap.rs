@@ -6,8 +6,9 @@ use serde::de::DeserializeOwned;
 
 use super::{Call, Pool};
 use crate::{
+    codec::Encoded,
     error::{Place, TaskError},
-    handle::{Outcome, decode},
+    handle::decode,
     task::Task,
 };
 
@@ -64,10 +65,10 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
 fn decode_at<T: DeserializeOwned + 'static>(
     function: &'static str,
     index: usize,
-    outcome: Outcome<'_>,
+    outcome: Result<Encoded<'_>, TaskError>,
 ) -> Result<T, TaskError> {
     let place = Place { index: Some(index), attempts: 1, worker: None };
-    decode(function, &outcome?, place)
+    decode(function, outcome?, place)
 }
 
 impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMap<T, I> {

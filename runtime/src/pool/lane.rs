@@ -2,25 +2,36 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
+use super::call::Inbox;
 use crate::{
-    error::Place,
-    handle::Complete,
+    codec::{Encoded, ShortBytes},
+    error::{Place, TaskError},
+    handle::{Completer, Wakes},
     id::{FunctionId, WorkerId},
-    supervisor::Sendable,
-    task::Call,
+    protocol::{Records, Results},
+    registry,
+    ring::{self, Consumer, Heap, Producer},
+    supervisor::Load,
 };
 
 /// A batch should take a worker about so long: long against a system call, short against a person's patience.
 const BATCH: Duration = Duration::from_micros(200);
 /// No batch is larger.
-pub(super) const MOST_IN_BATCH: usize = 512;
+pub(super) const MOST_IN_BATCH: usize = 8192;
 /// A batch ends when its arguments are so many bytes: what was sent and is taken back has been sent for nothing. A task with more
 /// goes alone, to an idle worker, and nothing goes behind it.
-pub(super) const BATCH_BYTES: usize = 256 << 10;
+pub(super) const BATCH_BYTES: usize = 96 << 10;
+/// Tasks that wait are kept together up to so many bytes.
+const MOST_PARCEL_BYTES: usize = 48 << 10;
+/// The room for tasks of a call that the caller has not queued yet.
+const FEED_BYTES: usize = 16 << 10;
 
 /// The name of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,100 +44,261 @@ pub(super) enum LaneId {
     Pinned,
 }
 
-/// A task that waits or runs, and where its result goes.
-pub(super) struct Queued {
-    pub(super) id: u64,
-    pub(super) call: Call,
-    pub(super) function: FunctionId,
-    pub(super) to: Arc<dyn Complete>,
-    /// Its place in its call; handles have none.
-    pub(super) index: Option<usize>,
+/// Consecutive tasks that wait or run together, and where their results go.
+pub(super) struct Parcel {
     pub(super) lane: LaneId,
+    /// The number of the first: its index in its call, or its number in the pool.
+    pub(super) first: u64,
+    pub(super) records: Records,
+    pub(super) to: Recipient,
     pub(super) attempts: u32,
     pub(super) retries: u32,
-    /// Taken back while it runs: its process is killed at this time.
-    pub(super) cancelled: Option<Instant>,
 }
 
-impl Sendable for Queued {
-    /// What the worker knows it by: its index in its call, or its number in the pool.
-    fn task(&self) -> u64 {
-        self.index.map_or(self.id, |index| index as u64)
-    }
+/// A task with a handle, before it is queued.
+pub(super) struct Single {
+    pub(super) lane: LaneId,
+    pub(super) number: u64,
+    pub(super) function: FunctionId,
+    pub(super) args: ShortBytes,
+    pub(super) to: Arc<Completer>,
+    pub(super) retries: u32,
+}
 
-    fn function(&self) -> FunctionId {
-        self.function
-    }
-
-    fn args(&self) -> &[u8] {
-        self.call.args.as_deref().unwrap_or_default()
+impl From<Single> for Parcel {
+    fn from(task: Single) -> Self {
+        Self {
+            lane: task.lane,
+            first: task.number,
+            records: Records::of(task.function, task.args),
+            to: Recipient::Handles(VecDeque::from([task.to])),
+            attempts: 0,
+            retries: task.retries,
+        }
     }
 }
 
-impl Queued {
-    pub(super) fn begun_once_more(mut self) -> Self {
-        self.attempts += 1;
-        self
+/// Where results go.
+pub(super) enum Recipient {
+    /// To a call; the tasks' numbers are indices in it.
+    Call(Arc<Inbox>),
+    /// To a handle for each task, the first first.
+    Handles(VecDeque<Arc<Completer>>),
+    /// To the handle of one member of a broadcast; the task's number is its index.
+    Member(Arc<Completer>),
+    /// Nowhere: an initializer's failure is seen as it passes.
+    Nobody,
+}
+
+impl Load for Parcel {
+    #[inline]
+    fn len(&self) -> u32 {
+        self.records.len()
     }
 
+    fn first_task(&self) -> u64 {
+        self.first
+    }
+
+    fn records(&mut self) -> &mut Records {
+        &mut self.records
+    }
+
+    fn done(&mut self, n: u32) {
+        self.records.advance(n);
+        self.first += u64::from(n);
+    }
+
+    fn take_first(&mut self, n: u32) -> Self {
+        let n = n.min(self.len());
+        let to = match &mut self.to {
+            Recipient::Call(inbox) => Recipient::Call(inbox.clone()),
+            Recipient::Handles(handles) => {
+                let rest = handles.split_off(n as usize);
+                Recipient::Handles(std::mem::replace(handles, rest))
+            }
+            Recipient::Member(handle) => Recipient::Member(handle.clone()),
+            Recipient::Nobody => Recipient::Nobody,
+        };
+        let first = Self {
+            lane: self.lane,
+            first: self.first,
+            records: self.records.take_first(n),
+            to,
+            attempts: self.attempts,
+            retries: self.retries,
+        };
+        self.first += u64::from(n);
+        first
+    }
+}
+
+impl Parcel {
+    /// Where the first task is, for its error.
     pub(super) fn place(&self, worker: Option<(WorkerId, u32)>) -> Place {
-        Place { index: self.index, attempts: self.attempts, worker }
+        let index = match self.to {
+            Recipient::Call(_) | Recipient::Member(_) => usize::try_from(self.first).ok(),
+            Recipient::Handles(_) | Recipient::Nobody => None,
+        };
+        Place { index, attempts: self.attempts, worker }
+    }
+
+    /// The name of the first task's function.
+    pub(super) fn function(&self) -> &'static str {
+        let entry = self.records.first().and_then(|(function, _)| registry::find(function));
+        entry.map_or("a function that is not in the table", |entry| entry.name)
+    }
+
+    /// Puts the tasks of `next` behind these, if they may travel together; else it comes back.
+    fn absorb(&mut self, mut next: Self) -> Option<Self> {
+        let fits = self.first + u64::from(self.len()) == next.first
+            && (self.attempts, self.retries) == (next.attempts, next.retries)
+            && !self.records.is_large()
+            && !next.records.is_large()
+            && self.records.len_bytes() + next.records.len_bytes() <= MOST_PARCEL_BYTES;
+        match (&mut self.to, &mut next.to) {
+            (Recipient::Call(_), Recipient::Call(_)) if fits => {}
+            (Recipient::Handles(handles), Recipient::Handles(others)) if fits => handles.append(others),
+            _ => return Some(next),
+        }
+        self.records.append(&next.records);
+        None
     }
 }
 
-/// What a call has read from its input and not queued yet, to queue many at a time. The scheduler takes it when the call's queue has
-/// run dry and a worker is idle, so that a producer that blocks holds nothing back.
-#[derive(Default)]
-pub(super) struct Feed(Mutex<Fed>);
+impl Recipient {
+    /// Gives the results of the first tasks, from the one of this number on.
+    pub(super) fn give(&mut self, first: u64, results: Results<'_>, wakes: &mut Wakes) {
+        match self {
+            Self::Call(inbox) => inbox.give(first as usize, results, wakes),
+            Self::Handles(handles) => {
+                for (result, handle) in results.zip(handles.drain(..results.len() as usize)) {
+                    handle.complete(Ok(Encoded::Short(result).into_owned()), wakes);
+                }
+            }
+            Self::Member(handle) => {
+                for result in results {
+                    handle.complete(Ok(Encoded::Short(result).into_owned()), wakes);
+                }
+            }
+            Self::Nobody => {}
+        }
+    }
 
-#[derive(Default)]
-struct Fed {
-    tasks: Vec<Queued>,
-    /// A worker is idle and found nothing here: the next task is to be queued at once.
-    wanted: bool,
+    /// Gives the outcome of the first task, whose number this is.
+    pub(super) fn give_one(
+        &mut self,
+        number: u64,
+        outcome: Result<Encoded<'_>, TaskError>,
+        wakes: &mut Wakes,
+    ) {
+        match self {
+            Self::Call(inbox) => inbox.give_one(number as usize, outcome.map(Encoded::into_owned), wakes),
+            Self::Handles(handles) => {
+                if let Some(handle) = handles.pop_front() {
+                    handle.complete(outcome.map(Encoded::into_owned), wakes);
+                }
+            }
+            Self::Member(handle) => handle.complete(outcome.map(Encoded::into_owned), wakes),
+            Self::Nobody => {}
+        }
+    }
+}
+
+/// The caller's end of the tasks of a call that it has not queued yet, to queue many at a time. The scheduler takes them when the
+/// call's queue has run dry and a worker is idle, so that a producer that blocks holds nothing back.
+#[derive(Debug)]
+pub(super) struct Feeder {
+    records: Producer<Heap>,
+    shared: Arc<FeedState>,
+}
+
+/// What the two ends tell each other besides the tasks.
+#[derive(Debug)]
+struct FeedState {
+    /// A worker is idle and found nothing: what is pushed is to be queued at once.
+    wanted: AtomicBool,
+    /// The index of the next task that the scheduler will take.
+    next: AtomicU64,
+}
+
+/// The scheduler's end.
+pub(super) struct Feed {
+    records: Consumer<Heap>,
+    shared: Arc<FeedState>,
+    to: Arc<Inbox>,
+    retries: u32,
+}
+
+/// Tasks with larger arguments are queued one by one.
+pub(super) const MOST_FED_BYTES: usize = 2 << 10;
+
+impl Feeder {
+    /// The two ends for a call.
+    pub(super) fn new(to: Arc<Inbox>, retries: u32) -> (Self, Feed) {
+        let (producer, consumer) = ring::pair(FEED_BYTES);
+        // The first task goes at once.
+        let shared = Arc::new(FeedState { wanted: AtomicBool::new(true), next: AtomicU64::new(0) });
+        let feed = Feed { records: consumer, shared: shared.clone(), to, retries };
+        (Self { records: producer, shared }, feed)
+    }
+
+    /// Adds a task; `false`: there is no room.
+    #[inline]
+    pub(super) fn push(&mut self, function: FunctionId, args: &[u8]) -> bool {
+        let head = crate::protocol::record_head(function, args.len());
+        let fits = self.records.fits(head.len() + args.len()) == Ok(true);
+        fits && self.records.write(&[&head, args]).is_ok()
+    }
+
+    /// A worker is idle and found nothing here: what is pushed is to be queued at once.
+    #[inline]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.shared.wanted.load(Ordering::Relaxed)
+    }
+
+    /// The index of the next task that the scheduler will take.
+    pub(super) fn next(&self) -> u64 {
+        self.shared.next.load(Ordering::Acquire)
+    }
 }
 
 impl Feed {
-    fn lock(&self) -> MutexGuard<'_, Fed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes what is there.
+    fn take(&mut self, lane: LaneId) -> Option<Parcel> {
+        let mut bytes = Vec::new();
+        let n = self.records.read(&mut bytes, FEED_BYTES).unwrap_or(0);
+        if n == 0 {
+            return None;
+        }
+        let records = Records::from_bytes(bytes);
+        let first = self.shared.next.fetch_add(u64::from(records.len()), Ordering::AcqRel);
+        let to = Recipient::Call(self.to.clone());
+        Some(Parcel { lane, first, records, to, attempts: 0, retries: self.retries })
     }
 
-    /// Returns how many there are now, and whether they are wanted at once.
-    pub(super) fn push(&self, task: Queued) -> (usize, bool) {
-        let mut fed = self.lock();
-        fed.tasks.push(task);
-        (fed.tasks.len(), fed.wanted)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().tasks.is_empty()
-    }
-
-    pub(super) fn take(&self) -> Vec<Queued> {
-        let mut fed = self.lock();
-        fed.wanted = false;
-        std::mem::take(&mut fed.tasks)
-    }
-
-    /// Takes what is there, or has it noted that something is wanted.
-    pub(super) fn want(&self) -> Vec<Queued> {
-        let mut fed = self.lock();
-        fed.wanted = fed.tasks.is_empty();
-        std::mem::take(&mut fed.tasks)
+    /// The caller has queued a task apart: its number.
+    pub(super) fn skip(&mut self) -> u64 {
+        self.shared.next.fetch_add(1, Ordering::AcqRel)
     }
 }
 
 /// The tasks of one caller.
 pub(super) struct Lane {
     /// What the caller has not queued yet.
-    pub(super) feed: Option<Arc<Feed>>,
-    pub(super) queue: VecDeque<Queued>,
+    pub(super) feed: Option<Feed>,
+    /// What waits. None is empty.
+    queue: VecDeque<Parcel>,
+    /// How many tasks those are.
+    queued: usize,
     /// How many travel together, if the caller has said so.
     pub(super) chunk: Option<usize>,
     /// How many workers it may use at a time.
     pub(super) most_workers: usize,
     /// Nanoseconds a task, smoothed; `None` before the first result.
-    pub(super) pace: Option<f64>,
+    pace: Option<f64>,
+    /// Results since a worker last said how long its tasks took: the next time covers them, too.
+    untimed: u32,
     /// Tasks in flight at each worker.
     pub(super) at: BTreeMap<WorkerId, usize>,
     /// The caller may add more.
@@ -134,6 +306,117 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// For the single tasks of a thread.
+    pub(super) fn of_thread() -> Self {
+        Self::new(None, usize::MAX, None)
+    }
+
+    /// For a call that is open.
+    pub(super) fn of_call(chunk: Option<usize>, most_workers: usize, feed: Feed) -> Self {
+        Self::new(chunk, most_workers, Some(feed))
+    }
+
+    fn new(chunk: Option<usize>, most_workers: usize, feed: Option<Feed>) -> Self {
+        Self {
+            open: feed.is_some(),
+            feed,
+            queue: VecDeque::new(),
+            queued: 0,
+            chunk,
+            most_workers,
+            pace: None,
+            untimed: 0,
+            at: BTreeMap::new(),
+        }
+    }
+
+    /// Takes what the caller has not queued. `want`: if there is nothing, the next is to be queued at once. Says whether the caller
+    /// has just been told so: what it added meanwhile is to be looked for once more.
+    pub(super) fn pull(&mut self, id: LaneId, want: bool) -> (Option<Parcel>, bool) {
+        let Some(feed) = &mut self.feed else { return (None, false) };
+        let taken = feed.take(id);
+        let want = want && taken.is_none();
+        let wanted = &feed.shared.wanted;
+        let told = wanted.load(Ordering::Relaxed) != want && {
+            wanted.store(want, Ordering::SeqCst);
+            want
+        };
+        (taken, told)
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    pub(super) fn parcels(&self) -> impl Iterator<Item = &Parcel> {
+        self.queue.iter()
+    }
+
+    pub(super) fn push_back(&mut self, parcel: Parcel) {
+        self.queued += parcel.len() as usize;
+        let rest = match self.queue.back_mut() {
+            Some(last) => last.absorb(parcel),
+            None => Some(parcel),
+        };
+        self.queue.extend(rest);
+    }
+
+    /// Puts one task behind the last that waits, if it may travel with it; else it comes back.
+    pub(super) fn append(&mut self, task: Single) -> Option<Single> {
+        let Some(last) = self.queue.back_mut() else { return Some(task) };
+        let Recipient::Handles(handles) = &mut last.to else { return Some(task) };
+        let fits = last.first + u64::from(last.records.len()) == task.number
+            && (last.attempts, last.retries) == (0, task.retries)
+            && last.records.append_one(task.function, &task.args, MOST_PARCEL_BYTES);
+        if !fits {
+            return Some(task);
+        }
+        handles.push_back(task.to);
+        self.queued += 1;
+        None
+    }
+
+    pub(super) fn push_front(&mut self, parcel: Parcel) {
+        self.queued += parcel.len() as usize;
+        self.queue.push_front(parcel);
+    }
+
+    /// The first tasks that wait, `most` at the most, and of one parcel.
+    pub(super) fn take_first(&mut self, most: usize) -> Option<Parcel> {
+        let first = self.queue.front_mut()?;
+        let n = u32::try_from(most).unwrap_or(u32::MAX);
+        let taken = if first.len() <= n { self.queue.pop_front()? } else { first.take_first(n) };
+        self.queued -= taken.len() as usize;
+        Some(taken)
+    }
+
+    /// All that waits.
+    pub(super) fn take_all(&mut self) -> VecDeque<Parcel> {
+        self.queued = 0;
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Takes the task of this number out of the queue.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Parcel> {
+        let holds = |parcel: &Parcel| (parcel.first..parcel.first + u64::from(parcel.len())).contains(&number);
+        let at = self.queue.iter().position(holds)?;
+        let mut rest = self.queue.remove(at)?;
+        let before = rest.take_first((number - rest.first) as u32);
+        let this = rest.take_first(1);
+        for part in [rest, before] {
+            if part.len() > 0 {
+                self.queue.insert(at, part);
+            }
+        }
+        self.queued -= 1;
+        Some(this)
+    }
+
+    /// How large the first parcel that waits is.
+    pub(super) fn first_len_bytes(&self) -> usize {
+        self.queue.front().map_or(0, |parcel| parcel.records.len_bytes())
+    }
+
     /// How many tasks of this lane make a batch.
     pub(super) fn batch(&self) -> usize {
         match (self.chunk, self.pace) {
@@ -145,20 +428,23 @@ impl Lane {
         }
     }
 
-    /// How many of the first `most` tasks may travel together, by the size of their arguments.
-    pub(super) fn fitting(&self, most: usize) -> usize {
-        let mut bytes = 0;
-        let fit = self.queue.iter().take(most).take_while(|task| {
-            bytes += task.args().len();
-            bytes <= BATCH_BYTES
-        });
-        fit.count().max(1)
+    /// So many tasks are done, and so much time has been told of.
+    pub(super) fn measure(&mut self, tasks: u32, nanos: u64) {
+        self.untimed = self.untimed.saturating_add(tasks);
+        if nanos == 0 {
+            return;
+        }
+        let tasks = f64::from(std::mem::take(&mut self.untimed));
+        let this = nanos as f64 / tasks;
+        // Many tasks say more than one.
+        let weight = (tasks / 8.0).clamp(0.125, 0.5);
+        self.pace = Some(self.pace.map_or(this, |pace| pace + (this - pace) * weight));
     }
 
-    /// A task of this lane is no longer at this worker.
-    pub(super) fn leave(&mut self, worker: WorkerId) {
+    /// So many tasks of this lane are no longer at this worker.
+    pub(super) fn leave(&mut self, worker: WorkerId, tasks: u32) {
         if let Some(n) = self.at.get_mut(&worker) {
-            *n -= 1;
+            *n = n.saturating_sub(tasks as usize);
             if *n == 0 {
                 self.at.remove(&worker);
             }
@@ -177,19 +463,5 @@ impl Lane {
     /// How long a worker will take for `n` of these tasks, if that can be said.
     pub(super) fn estimate(&self, n: usize) -> Option<Duration> {
         self.pace.map(|pace| Duration::from_nanos((pace * n as f64) as u64))
-    }
-}
-
-impl Lane {
-    pub(super) fn new(chunk: Option<usize>, most_workers: usize) -> Self {
-        Self {
-            feed: None,
-            queue: VecDeque::new(),
-            chunk,
-            most_workers,
-            pace: None,
-            at: BTreeMap::new(),
-            open: true,
-        }
     }
 }

@@ -2,17 +2,16 @@
 
 use std::{
     io,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
-    lane::{LaneId, Queued},
+    lane::{LaneId, Parcel, Recipient},
     scheduler::{CANCEL_GRACE, Scheduler, log_level},
 };
 use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
-    handle::{Complete, Outcome, Wakes},
+    protocol::Records,
     registry,
     supervisor::{Obituary, Phase, Step, Supervisor},
     sys::fd::{Event, Poller},
@@ -24,24 +23,22 @@ const MOST_FAILED_STARTS: u32 = 5;
 /// The pause before a start is tried again; it doubles with each failure.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
 
-/// Where an initializer's result goes: nowhere; its failure is seen as it passes.
-struct Nowhere;
-
-impl Complete for Nowhere {
-    fn complete(&self, _index: usize, _outcome: Outcome<'_>, _wakes: &mut Wakes) {}
-}
-
 impl Scheduler {
     /// Reacts to what the poller saw.
     pub(super) fn handle(&mut self, events: &[Event], poller: &Poller, now: Instant) {
         for place in std::mem::take(&mut self.unread) {
-            self.read(place, poller, now);
+            self.read(place, true, poller, now);
+        }
+        for place in 0..self.workers.len() {
+            if self.workers[place].has_arrivals() {
+                self.read(place, false, poller, now);
+            }
         }
         for event in events {
             let place = ((event.key & 0xffff_ffff) >> 1) as usize;
             if self.workers.get(place).is_some_and(|worker| worker.owns(event.key)) {
                 self.workers[place].flush(poller);
-                if self.read(place, poller, now) && event.key & 1 == 1 {
+                if self.read(place, true, poller, now) && event.key & 1 == 1 {
                     self.reap(place, poller, now);
                 }
             }
@@ -50,7 +47,7 @@ impl Scheduler {
 
     /// Reads a worker to the end, or to a record that must be out before what follows it is seen: until then it is read no further,
     /// and only whoever drives may read. Returns whether it came to the end.
-    pub(super) fn read(&mut self, place: usize, poller: &Poller, now: Instant) -> bool {
+    pub(super) fn read(&mut self, place: usize, readable: bool, poller: &Poller, now: Instant) -> bool {
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
         let (book, after) = (&mut self.book, &mut self.after);
@@ -62,23 +59,29 @@ impl Scheduler {
         let mut started = false;
         let mut useful = false;
         let mut failed_to_initialize = None;
-        worker.read(now, poller, |step| {
+        worker.read(readable, now, poller, |step| {
             match step {
                 Step::Started => started = true,
-                Step::Done { task, nanos, result } => {
+                Step::Done { load, results } => {
                     useful = true;
                     if !book.initializing.remove(&id) {
-                        book.done(task, nanos, Ok(result), id, after);
+                        book.done(load, results, id, after);
                     }
                 }
-                Step::Failed { task, nanos, fault } => {
+                Step::DoneOne { load, nanos, result } => {
+                    useful = true;
+                    if !book.initializing.remove(&id) {
+                        book.done_one(load, nanos, Ok(result), id, after);
+                    }
+                }
+                Step::Failed { load, nanos, fault } => {
                     useful = true;
                     if book.initializing.remove(&id) {
                         useful = false;
-                        failed_to_initialize = Some((task, TaskErrorKind::from(fault)));
+                        failed_to_initialize = Some(TaskErrorKind::from(fault));
                         return std::ops::ControlFlow::Break(());
                     }
-                    book.failed(task, nanos, fault, (id, pid), after);
+                    book.failed(load, nanos, fault, (id, pid), after);
                 }
                 Step::Log(record) => {
                     after.logs.push((record, id, pid));
@@ -95,52 +98,39 @@ impl Scheduler {
             self.book.progress.insert(id, now);
         }
         if started && let Some(call) = self.config.initializer.clone() {
-            self.initialize(place, call, poller);
+            self.initialize(place, call, poller, now);
         }
         if useful {
             self.failed_starts = 0;
         }
-        if let Some((_task, kind)) = failed_to_initialize {
+        if let Some(kind) = failed_to_initialize {
             self.workers[place].dismiss(now, poller);
             self.start_failed(now, kind);
         }
         to_the_end
     }
 
-    fn initialize(&mut self, place: usize, call: Call, poller: &Poller) {
-        let Some(function) = registry::id_of(call.entry) else { return };
-        let task = Queued {
-            id: self.next_id(),
-            call,
-            function,
-            to: Arc::new(Nowhere),
-            index: None,
+    fn initialize(&mut self, place: usize, call: Call, poller: &Poller, now: Instant) {
+        let (Some(function), Ok(args)) = (registry::id_of(call.entry), call.args) else { return };
+        let parcel = Parcel {
             lane: LaneId::Pinned,
+            first: self.next_id(),
+            records: Records::of(function, args),
+            to: Recipient::Nobody,
             attempts: 1,
             retries: 0,
-            cancelled: None,
         };
         let worker = &mut self.workers[place];
         self.book.initializing.insert(worker.id());
-        worker.run(vec![task], log_level(), poller);
+        worker.run(parcel, log_level(), false);
+        worker.ring(now, poller);
     }
 
     /// Collects a worker that has ended, and sees to the tasks that it had.
     fn reap(&mut self, place: usize, poller: &Poller, now: Instant) {
         let worker = &mut self.workers[place];
-        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
-        let (book, after) = (&mut self.book, &mut self.after);
-        let initializing = book.initializing.contains(&id);
-        let obituary = worker.reap(now, poller, |step| {
-            match step {
-                // The initializer's own outcome is nobody's result.
-                _ if initializing => {}
-                Step::Done { task, nanos, result } => book.done(task, nanos, Ok(result), id, after),
-                Step::Failed { task, nanos, fault } => book.failed(task, nanos, fault, (id, pid), after),
-                Step::Started | Step::Log(_) => {}
-            }
-            std::ops::ControlFlow::Continue(())
-        });
+        let id = worker.id();
+        let obituary = worker.reap(now, poller);
         let Some(obituary) = obituary else { return };
         self.book.progress.remove(&id);
         let initializing = self.book.initializing.remove(&id);
@@ -152,13 +142,14 @@ impl Scheduler {
             reason,
             mut panic,
             killed,
+            doomed,
             running,
             waiting,
             unknown,
             was_useful,
         } = obituary;
         // Which of a worker's tasks ended it is known only where it could note what it began.
-        let was_idle = running.is_empty() && unknown.is_empty();
+        let was_idle = running.is_none() && unknown.is_empty();
         if initializing {
             let kind = crash(exit, cause, panic.take());
             if !killed {
@@ -167,9 +158,9 @@ impl Scheduler {
             return;
         }
         self.book.take_home(waiting, id);
-        for mut task in running {
+        if let Some(mut task) = running {
             self.book.leave(&task, id);
-            let kind = if task.cancelled.is_some() {
+            let kind = if doomed {
                 TaskErrorKind::Cancelled { why: "it was taken back while it ran, and its process killed" }
             } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
                 TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
@@ -181,20 +172,20 @@ impl Scheduler {
                 task.retries -= 1;
                 self.book.push_front(task);
             } else {
-                self.book.fail(task, kind, Some((id, pid)), &mut self.after);
+                self.book.fail(task, &kind, Some((id, pid)), &mut self.after);
             }
         }
         if self.closing {
             // What the worker had not begun has gone back to the queue, which nobody serves any more.
             self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
         }
-        for task in unknown {
-            self.book.leave(&task, id);
+        for parcel in unknown {
+            self.book.leave(&parcel, id);
             let how = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
             let kind = TaskErrorKind::Lost {
                 message: format!("its worker has ended{how}, and nobody knows whether it ran"),
             };
-            self.book.fail(task, kind, Some((id, pid)), &mut self.after);
+            self.book.fail(parcel, &kind, Some((id, pid)), &mut self.after);
         }
         let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
         if died_at_start && !killed && !self.closing {
@@ -243,18 +234,14 @@ impl Scheduler {
     /// Completes everything that waits with one error.
     pub(super) fn fail_queued(&mut self, kind: &TaskErrorKind) {
         let book = &mut self.book;
-        let lanes: Vec<LaneId> = book.turns.drain(..).collect();
-        for id in lanes {
-            let queue =
-                book.lanes.get_mut(&id).map(|lane| std::mem::take(&mut lane.queue)).unwrap_or_default();
-            book.queued -= queue.len();
-            for task in queue {
-                book.fail(task, kind.clone(), None, &mut self.after);
+        for id in Vec::from(book.turns.clone()) {
+            for parcel in book.take_all(id) {
+                book.fail(parcel, kind, None, &mut self.after);
             }
             book.tidy(id);
         }
-        for task in std::mem::take(&mut book.pinned).into_values().flatten() {
-            book.fail(task, kind.clone(), None, &mut self.after);
+        for parcel in std::mem::take(&mut book.pinned).into_values().flatten() {
+            book.fail(parcel, kind, None, &mut self.after);
         }
     }
 
@@ -264,23 +251,19 @@ impl Scheduler {
             let worker = &self.workers[place];
             let late = worker.is_starting() && worker.deadline().is_some_and(|at| at <= now);
             // One that is late may have shaken hands in time, and this process may have been stopped since.
-            if (late || worker.is_look_due(now)) && !self.read(place, poller, now) {
+            if (late || worker.is_look_due(now)) && !self.read(place, true, poller, now) {
                 continue;
             }
             self.workers[place].on_deadline(now);
-            let is_overdue = |worker: &Supervisor<Queued>| {
-                worker.newest().and_then(|task| task.cancelled).is_some_and(|at| at <= now)
-            };
-            if is_overdue(&self.workers[place]) {
-                // It may have ended since.
-                self.workers[place].look_now(now);
-                if self.read(place, poller, now) && is_overdue(&self.workers[place]) {
-                    self.workers[place].kill();
-                    // Its end is what comes next; the deadline has done its work.
-                    if let Some(task) = self.workers[place].newest_mut() {
-                        task.cancelled = Some(now + CANCEL_GRACE);
-                    }
-                }
+            let is_overdue = |worker: &Supervisor<Parcel>| worker.doomed().is_some_and(|at| at <= now);
+            // It may have ended since.
+            if is_overdue(&self.workers[place])
+                && self.read(place, true, poller, now)
+                && is_overdue(&self.workers[place])
+            {
+                self.workers[place].kill();
+                // Its end is what comes next; the deadline has done its work.
+                self.workers[place].doom(now + CANCEL_GRACE);
             }
         }
     }

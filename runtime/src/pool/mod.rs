@@ -31,15 +31,17 @@ pub(crate) use call::Call;
 use builder::Config;
 use call::{Here, not_in_table};
 use drive::Driver;
-use lane::{LaneId, Queued};
+use lane::{LaneId, Parcel, Recipient, Single};
 use scheduler::Scheduler;
 
 use crate::{
-    error::{Error, Result, TaskError},
-    handle::{Complete, Completer, Exchange, Handle, Wakes},
-    id::TaskId,
+    codec::ShortBytes,
+    error::{Error, Place, Result, TaskError, TaskErrorKind},
+    handle::{Completer, Exchange, Handle, Wakes},
+    id::{FunctionId, TaskId},
     launch::LocalLauncher,
     parallel::{Gather, Settings},
+    protocol::Records,
     registry,
     sys::process::setting,
     task::Task,
@@ -77,10 +79,16 @@ enum Backend {
 struct Processes {
     driver: Arc<Driver>,
     config: Arc<Config>,
+    name: Option<Arc<str>>,
     background: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Processes {
+    /// The pool's name, for errors.
+    fn name(&self) -> Option<&Arc<str>> {
+        self.name.as_ref()
+    }
+
     /// What handles hold: it keeps nothing open once the pool has ended.
     fn exchange(&self) -> Weak<dyn Exchange> {
         Arc::<Driver>::downgrade(&self.driver)
@@ -133,7 +141,8 @@ impl Pool {
         let launcher = LocalLauncher::new().map_err(Error::config)?;
         let driver = Driver::new(Scheduler::new(config.clone(), Box::new(launcher)))?;
         let background = Mutex::new(Some(driver.start_background(config.name.as_deref())?));
-        Ok(Self { backend: Backend::Processes(Processes { driver, config, background }) })
+        let name = config.name.as_deref().map(Arc::from);
+        Ok(Self { backend: Backend::Processes(Processes { driver, config, name, background }) })
     }
 
     /// How many workers the pool has at most; 1 for a pool without processes.
@@ -212,29 +221,24 @@ impl Pool {
             Backend::Processes(processes) => processes,
             Backend::InProcess(here) => {
                 let (id, outcome) = here.run(&task.call, None);
-                completer.complete(0, outcome.map(Into::into), &mut Wakes::default());
+                completer.complete(outcome, &mut Wakes::default());
                 return Handle::new(completer, None, name, id);
             }
         };
-        let Some(function) = registry::id_of(task.call.entry) else {
-            completer.complete(0, Err(not_in_table(&task.call, None)), &mut Wakes::default());
-            return Handle::new(completer, None, name, TaskId(0));
+        let (function, args) = match travels(task.call, None) {
+            Ok(parts) => parts,
+            Err(error) => {
+                completer.complete(Err(error.in_pool(processes.name())), &mut Wakes::default());
+                return Handle::new(completer, None, name, TaskId(0));
+            }
         };
-        let to = completer.clone();
-        let id = processes.driver.with(|scheduler, _, _| {
-            let id = scheduler.next_id();
-            scheduler.enqueue(Queued {
-                id,
-                call: task.call,
-                function,
-                to,
-                index: None,
-                lane: LaneId::Thread(thread_number()),
-                attempts: 0,
-                retries: processes.config.retries,
-                cancelled: None,
-            });
-            id
+        let id = processes.driver.submit(Single {
+            lane: LaneId::Thread(thread_number()),
+            number: 0,
+            function,
+            args,
+            to: completer.clone(),
+            retries: processes.config.retries,
         });
         Handle::new(completer, Some(processes.exchange()), name, TaskId(id))
     }
@@ -248,28 +252,23 @@ impl Pool {
         let Backend::Processes(processes) = &self.backend else {
             return Ok(vec![self.submit(task).join()?]);
         };
-        let Some(function) = registry::id_of(task.call.entry) else {
-            return Err(not_in_table(&task.call, None).into());
-        };
         let name = task.function();
+        let (function, args) = travels(task.call, Some(0)).map_err(|error| error.in_pool(processes.name()))?;
         let handles: Vec<Handle<T>> = processes.driver.with(|scheduler, _, _| {
             let ids = scheduler.worker_ids();
-            ids.enumerate()
-                .map(|(index, worker)| {
+            ids.zip(0..)
+                .map(|(worker, index)| {
                     let completer = Arc::new(Completer::default());
                     let id = scheduler.next_id();
-                    let task = Queued {
-                        id,
-                        call: task.call.clone(),
-                        function,
-                        to: completer.clone(),
-                        index: Some(index),
+                    let parcel = Parcel {
                         lane: LaneId::Pinned,
+                        first: index,
+                        records: Records::of(function, args.clone()),
+                        to: Recipient::Member(completer.clone()),
                         attempts: 0,
                         retries: 0,
-                        cancelled: None,
                     };
-                    scheduler.pin(worker, task);
+                    scheduler.pin(worker, parcel);
                     Handle::new(completer, Some(processes.exchange()), name, TaskId(id))
                 })
                 .collect()
@@ -327,6 +326,16 @@ impl fmt::Debug for Pool {
         };
         f.finish()
     }
+}
+
+/// A task's function and arguments, if it can go to another process.
+fn travels(call: crate::task::Call, index: Option<usize>) -> Result<(FunctionId, ShortBytes), TaskError> {
+    let Some(function) = registry::id_of(call.entry) else { return Err(not_in_table(&call, index)) };
+    let args = call.args.map_err(|words| {
+        let kind = TaskErrorKind::Codec { message: words.into() };
+        TaskError::new(call.entry.name, kind, Place { index, ..Place::default() })
+    })?;
+    Ok((function, args))
 }
 
 /// `PROCESSION_IN_PROCESS=1`, or this is a worker, whose nested calls run where they are.

@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use std::{
 use super::{
     book::{After, Book},
     builder::Config,
-    lane::{BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Queued},
+    lane::{BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
 };
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
@@ -23,7 +24,7 @@ use crate::{
     launch::{LaunchRequest, Launcher},
     protocol::{Hello, VERSION},
     registry,
-    supervisor::{Sendable, Supervisor},
+    supervisor::{Load, Supervisor},
     sys::fd::Poller,
 };
 
@@ -33,6 +34,10 @@ const PREFETCH: Duration = Duration::from_micros(400);
 const SHARE_AFTER: Duration = Duration::from_millis(1);
 /// What another worker could do in less time is not worth moving.
 const WORTH_MOVING: Duration = Duration::from_micros(100);
+/// A reply that is expected within this time is waited for without sleeping, if there is a core to wait on.
+const NEAR: Duration = Duration::from_micros(50);
+/// A caller that was told that its next task is wanted may have missed it for so long.
+const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
 /// The task that a cancelled call is running has so long to end by itself before its process is killed.
 pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(50);
 
@@ -40,12 +45,14 @@ pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(50);
 pub(super) struct Scheduler {
     pub(super) config: Arc<Config>,
     pub(super) launcher: Box<dyn Launcher>,
-    pub(super) workers: Vec<Supervisor<Queued>>,
+    pub(super) workers: Vec<Supervisor<Parcel>>,
     /// How many workers there should be; those beyond leave when they are idle.
     pub(super) target: usize,
     pub(super) book: Book,
     pub(super) next_id: u64,
     pub(super) next_call: u64,
+    /// The CPUs that this process may use.
+    cpus: usize,
     /// Starts that have failed since the last worker that was of use.
     pub(super) failed_starts: u32,
     /// No start is tried before this.
@@ -70,11 +77,13 @@ impl Scheduler {
                 pinned: BTreeMap::new(),
                 progress: BTreeMap::new(),
                 initializing: BTreeSet::new(),
+                look_at_feeds: None,
                 broken: None,
                 name: config.name.as_deref().map(Arc::from),
             },
             next_id: 0,
             next_call: 0,
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
             failed_starts: 0,
             not_before: None,
             closing: false,
@@ -118,36 +127,60 @@ impl Scheduler {
     }
 
     /// Opens a lane for a call.
-    pub(super) fn open_call(&mut self, chunk: Option<usize>, most_workers: usize, feed: Arc<Feed>) -> LaneId {
+    pub(super) fn open_call(&mut self, chunk: Option<usize>, most_workers: usize, feed: Feed) -> LaneId {
         let id = LaneId::Call(self.next_call);
         self.next_call += 1;
-        // The first task goes at once.
-        feed.want();
-        self.book.lanes.insert(id, Lane { feed: Some(feed), ..Lane::new(chunk, most_workers) });
+        self.book.lanes.insert(id, Lane::of_call(chunk, most_workers, feed));
         self.book.fed.push(id);
         id
     }
 
     /// Queues what a call has not queued yet.
     pub(super) fn pull(&mut self, id: LaneId) {
-        let feed = self.book.lanes.get(&id).and_then(|lane| lane.feed.as_ref());
-        let tasks = feed.map(|feed| feed.take()).unwrap_or_default();
-        self.enqueue_all(tasks);
+        let taken = self.book.lanes.get_mut(&id).and_then(|lane| lane.pull(id, false).0);
+        if let Some(parcel) = taken {
+            self.enqueue(parcel);
+        }
     }
 
-    /// With a worker that has nothing to do, the same for every call whose queue has run dry. Returns whether there was something.
-    fn pull_for_the_idle(&mut self) -> bool {
-        let has_time = |worker: &Supervisor<Queued>| worker.is_idle() || worker.is_vacant();
+    /// Queues a task of a call apart from the others, all of which are queued.
+    pub(super) fn enqueue_apart(&mut self, id: LaneId, mut parcel: Parcel) {
+        if let Some(feed) = self.book.lanes.get_mut(&id).and_then(|lane| lane.feed.as_mut()) {
+            parcel.first = feed.skip();
+        }
+        self.enqueue(parcel);
+    }
+
+    /// The next task of a call has come to its outcome without having been queued.
+    pub(super) fn skip(&mut self, id: LaneId) {
+        if let Some(feed) = self.book.lanes.get_mut(&id).and_then(|lane| lane.feed.as_mut()) {
+            feed.skip();
+        }
+    }
+
+    /// With a worker that has nothing to do, takes what calls whose queue has run dry have not queued. Returns whether there was
+    /// something.
+    fn pull_for_the_idle(&mut self, now: Instant) -> bool {
+        let has_time = |worker: &Supervisor<Parcel>| worker.is_idle() || worker.is_vacant();
         if self.book.fed.is_empty() || !self.workers[..self.target].iter().any(has_time) {
             return false;
+        }
+        if self.book.look_at_feeds.is_some_and(|at| at <= now) {
+            self.book.look_at_feeds = None;
         }
         let before = self.book.queued;
         for at in (0..self.book.fed.len()).rev() {
             let id = self.book.fed[at];
-            match self.book.lanes.get(&id) {
-                Some(Lane { feed: Some(feed), queue, .. }) if queue.is_empty() => {
-                    let tasks = feed.want();
-                    self.enqueue_all(tasks);
+            match self.book.lanes.get_mut(&id) {
+                Some(lane) if lane.queued() == 0 => {
+                    let (taken, told) = lane.pull(id, true);
+                    if told {
+                        // The caller may just have added something without seeing that it is wanted.
+                        self.book.look_at_feeds = Some(now + LOOK_AT_FEEDS_AFTER);
+                    }
+                    if let Some(parcel) = taken {
+                        self.enqueue(parcel);
+                    }
                 }
                 Some(_) => {}
                 None => {
@@ -156,13 +189,6 @@ impl Scheduler {
             }
         }
         self.book.queued > before
-    }
-
-    fn enqueue_all(&mut self, tasks: Vec<Queued>) {
-        for mut task in tasks {
-            task.id = self.next_id();
-            self.enqueue(task);
-        }
     }
 
     /// The caller adds no more. The lane goes with its last task.
@@ -180,33 +206,47 @@ impl Scheduler {
         lane.map_or((1, workers), |lane| (lane.batch(), lane.most_workers.min(workers)))
     }
 
-    /// Queues a task, or completes it at once if it cannot run.
-    pub(super) fn enqueue(&mut self, task: Queued) {
-        self.book.unfinished += 1;
-        match self.why_not(&task) {
-            Some(kind) => self.book.fail(task, kind, None, &mut self.after),
-            None => self.book.push_back(task),
+    /// Queues tasks, or completes them at once if they cannot run.
+    pub(super) fn enqueue(&mut self, parcel: Parcel) {
+        self.book.unfinished += parcel.len() as usize;
+        match self.why_not() {
+            Some(kind) => self.book.fail(parcel, &kind, None, &mut self.after),
+            None => self.book.push_back(parcel),
+        }
+    }
+
+    /// As [`enqueue`](Self::enqueue), one task. Returns whether anything may follow from it: where others wait before it, and every
+    /// worker is there, nothing does.
+    pub(super) fn enqueue_single(&mut self, task: Single) -> bool {
+        let has_vacancy = self.workers[..self.target].iter().any(Supervisor::is_vacant);
+        let rest = if has_vacancy || self.closing { Some(task) } else { self.book.append(task) };
+        match rest {
+            Some(task) => {
+                self.enqueue(task.into());
+                true
+            }
+            None => {
+                self.book.unfinished += 1;
+                false
+            }
         }
     }
 
     /// As [`enqueue`](Self::enqueue), for a task that only this worker may run.
-    pub(super) fn pin(&mut self, worker: WorkerId, task: Queued) {
-        self.book.unfinished += 1;
-        match self.why_not(&task) {
-            Some(kind) => self.book.fail(task, kind, None, &mut self.after),
-            None => self.book.pinned.entry(worker).or_default().push_back(task),
+    pub(super) fn pin(&mut self, worker: WorkerId, parcel: Parcel) {
+        self.book.unfinished += parcel.len() as usize;
+        match self.why_not() {
+            Some(kind) => self.book.fail(parcel, &kind, None, &mut self.after),
+            None => self.book.pinned.entry(worker).or_default().push_back(parcel),
         }
     }
 
-    /// Why a task cannot run at all, if it cannot.
-    fn why_not(&self, task: &Queued) -> Option<TaskErrorKind> {
+    /// Why no task can run at all, if none can.
+    fn why_not(&self) -> Option<TaskErrorKind> {
         if self.closing {
             return Some(TaskErrorKind::Cancelled { why: POOL_ENDED });
         }
-        match &task.call.args {
-            Err(words) => Some(TaskErrorKind::Codec { message: words.clone() }),
-            Ok(_) => self.book.broken.clone(),
-        }
+        self.book.broken.clone()
     }
 
     pub(super) fn worker_ids(&self) -> impl Iterator<Item = WorkerId> + use<> {
@@ -219,9 +259,10 @@ impl Scheduler {
             return Some(Instant::now());
         }
         let workers = self.workers.iter().filter_map(Supervisor::deadline);
-        let kills = self.workers.iter().filter_map(|worker| worker.newest()?.cancelled);
+        let kills = self.workers.iter().filter_map(Supervisor::doomed);
         let back_off = self.not_before.filter(|_| self.wants_workers());
-        workers.chain(kills).chain(back_off).chain(self.sharing_deadline()).min()
+        let feeds = self.book.look_at_feeds;
+        workers.chain(kills).chain(back_off).chain(feeds).chain(self.sharing_deadline()).min()
     }
 
     fn wants_workers(&self) -> bool {
@@ -249,18 +290,18 @@ impl Scheduler {
             }
         }
         self.share(now);
-        self.send_pinned(poller);
+        self.send_pinned(poller, now);
         loop {
             self.fill(poller, now, |worker, _| worker.is_idle());
             self.launch(poller, now);
             self.fill(poller, now, has_room);
-            if !self.pull_for_the_idle() {
+            if !self.pull_for_the_idle(now) {
                 return;
             }
         }
     }
 
-    fn send_pinned(&mut self, poller: &Poller) {
+    fn send_pinned(&mut self, poller: &Poller, now: Instant) {
         if self.book.pinned.is_empty() {
             return;
         }
@@ -269,8 +310,11 @@ impl Scheduler {
                 && !self.book.initializing.contains(&worker.id())
                 && let Some(queue) = self.book.pinned.get_mut(&worker.id())
             {
-                let tasks = queue.drain(..).map(Queued::begun_once_more).collect();
-                worker.run(tasks, log_level(), poller);
+                for mut parcel in queue.drain(..) {
+                    parcel.attempts += 1;
+                    worker.run(parcel, log_level(), false);
+                }
+                worker.ring(now, poller);
                 self.book.pinned.remove(&worker.id());
             }
         }
@@ -284,7 +328,7 @@ impl Scheduler {
         let book = &mut self.book;
         let laden = self.workers.iter_mut().filter(|worker| is_laden(worker)).filter(|worker| {
             let waiting = worker.in_flight_len() - 1;
-            let lane = worker.in_flight().nth(1).and_then(|task| book.lanes.get(&task.lane));
+            let lane = worker.newest().and_then(|newest| book.lanes.get(&newest.lane));
             let long = lane.and_then(|lane| lane.estimate(waiting)).is_none_or(|time| time >= WORTH_MOVING);
             long || book.progress.get(&worker.id()).is_none_or(|&at| at + SHARE_AFTER <= now)
         });
@@ -295,37 +339,78 @@ impl Scheduler {
         book.progress.insert(id, now);
     }
 
+    /// A worker that has done its work may wait for more without sleeping, and so may the host for its replies: there is a core for
+    /// each of those that work, and one for the host.
+    fn may_spin(&self) -> bool {
+        let busy = self.workers.iter().filter(|worker| worker.in_flight_len() > 0).count();
+        busy < self.cpus
+    }
+
+    /// A reply is likely to come within so short a time that sleeping is not worth it, and there is a core to wait on.
+    pub(super) fn reply_is_near(&self) -> bool {
+        let is_near = |worker: &Supervisor<Parcel>| {
+            worker.in_flight().next().is_some_and(|parcel| {
+                let lane = self.book.lanes.get(&parcel.lane);
+                lane.and_then(|lane| lane.estimate(1)).is_none_or(|time| time < NEAR)
+            })
+        };
+        self.may_spin() && self.workers.iter().any(is_near)
+    }
+
+    /// A worker has said something that no poller tells of.
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.workers.iter().any(Supervisor::has_arrivals)
+    }
+
+    /// Has the poller tell of whatever workers say from now on. `false`: one has said something already.
+    pub(super) fn park(&mut self) -> bool {
+        self.workers.iter_mut().all(Supervisor::park)
+    }
+
     /// Gives each worker that `wants` it a batch of the lane whose turn it is.
-    fn fill(&mut self, poller: &Poller, now: Instant, wants: impl Fn(&Supervisor<Queued>, &Lane) -> bool) {
+    fn fill(&mut self, poller: &Poller, now: Instant, wants: impl Fn(&Supervisor<Parcel>, &Lane) -> bool) {
+        if self.book.queued == 0 {
+            return;
+        }
         let live = self.workers.iter().filter(|worker| worker.is_live()).count().max(1);
-        for worker in &mut self.workers[..self.target] {
+        for place in 0..self.target {
             if self.book.queued == 0 {
                 return;
             }
+            let worker = &self.workers[place];
+            let id = worker.id();
             // Nothing is sent behind a task that was taken back: its process may be killed any moment.
-            let is_doomed = worker.newest().is_some_and(|task| task.cancelled.is_some());
-            if !worker.is_live() || is_doomed || self.book.initializing.contains(&worker.id()) {
+            if !worker.is_live() || worker.doomed().is_some() || self.book.initializing.contains(&id) {
                 continue;
             }
-            let id = worker.id();
             let turn = self.book.turns.iter().position(|lane| {
                 let lane = &self.book.lanes[lane];
                 lane.may_use(id) && wants(worker, lane)
             });
             let Some(lane_id) = turn.and_then(|turn| self.book.turns.remove(turn)) else { continue };
+            let may_spin = self.may_spin();
+            let worker = &mut self.workers[place];
             let lane = self.book.lanes.get_mut(&lane_id).expect("a lane with a turn is there");
-            let share = lane.queue.len().div_ceil(if lane.chunk.is_some() { 1 } else { live * 2 });
-            let n = lane.fitting(lane.batch().min(share).max(1));
-            let tasks: Vec<Queued> = lane.queue.drain(..n).map(Queued::begun_once_more).collect();
-            *lane.at.entry(id).or_insert(0) += n;
-            if !lane.queue.is_empty() {
-                self.book.turns.push_back(lane_id);
-            }
-            self.book.queued -= n;
+            let share = lane.queued().div_ceil(if lane.chunk.is_some() { 1 } else { live * 2 });
+            // What has been sent and cannot be had back would be lost with its worker.
+            let most = if worker.has_board() { lane.batch().min(share).max(1) } else { 1 };
             if worker.is_idle() {
                 self.book.progress.insert(id, now);
             }
-            worker.run(tasks, log_level(), poller);
+            let (mut tasks, mut bytes) = (0, 0);
+            while tasks < most && (tasks == 0 || bytes + lane.first_len_bytes() <= BATCH_BYTES) {
+                let Some(mut parcel) = lane.take_first(most - tasks) else { break };
+                tasks += parcel.len() as usize;
+                bytes += parcel.records.len_bytes();
+                parcel.attempts += 1;
+                worker.run(parcel, log_level(), may_spin);
+            }
+            worker.ring(now, poller);
+            *lane.at.entry(id).or_insert(0) += tasks;
+            if lane.queued() > 0 {
+                self.book.turns.push_back(lane_id);
+            }
+            self.book.queued -= tasks;
         }
     }
 
@@ -336,7 +421,7 @@ impl Scheduler {
         }
         let most = self.book.turns.iter().map(|id| {
             let lane = &self.book.lanes[id];
-            lane.queue.len().min(lane.most_workers.saturating_sub(lane.at.len()))
+            lane.queued().min(lane.most_workers.saturating_sub(lane.at.len()))
         });
         let starting = self.workers.iter().filter(|worker| worker.is_starting()).count();
         let mut wanted = most.sum::<usize>().saturating_sub(starting);
@@ -370,16 +455,16 @@ impl Scheduler {
     /// Drops what is queued of a call, and has what runs of it end.
     pub(super) fn cancel_call(&mut self, id: LaneId, poller: &Poller, now: Instant) {
         let why = "its call has ended";
+        self.pull(id);
         if let Some(lane) = self.book.lanes.get_mut(&id) {
             lane.open = false;
-            let queue = std::mem::take(&mut lane.queue);
-            self.book.queued -= queue.len();
-            self.book.turns.retain(|turn| *turn != id);
-            for task in queue {
-                self.book.fail(task, TaskErrorKind::Cancelled { why }, None, &mut self.after);
-            }
         }
-        self.cancel_where(|task| task.lane == id, why, now + CANCEL_GRACE);
+        for parcel in self.book.take_all(id) {
+            self.book.fail(parcel, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
+        }
+        for place in 0..self.workers.len() {
+            self.cancel_at(place, |parcel| (parcel.lane == id).then_some(0..parcel.len()), why, now + CANCEL_GRACE);
+        }
         self.book.tidy(id);
         self.dispatch(poller, now);
     }
@@ -387,39 +472,63 @@ impl Scheduler {
     /// Takes one task back, wherever it is.
     pub(super) fn cancel_task(&mut self, id: u64, poller: &Poller, now: Instant) {
         let why = "it was taken back before it began";
+        let place_in = |parcel: &Parcel| {
+            let at = id.checked_sub(parcel.first).and_then(|at| u32::try_from(at).ok())?;
+            let is_handle = matches!(parcel.to, Recipient::Handles(_));
+            (is_handle && at < parcel.len()).then_some(at..at + 1)
+        };
         let book = &mut self.book;
-        let found = book.lanes.iter().find_map(|(lane, tasks)| {
-            tasks.queue.iter().position(|task| task.id == id).map(|at| (*lane, at))
-        });
-        if let Some((lane, at)) = found {
-            if let Some(task) = book.remove(lane, at) {
-                book.fail(task, TaskErrorKind::Cancelled { why }, None, &mut self.after);
+        let found = book
+            .lanes
+            .iter()
+            .find_map(|(lane, tasks)| tasks.parcels().find_map(place_in).map(|_| *lane));
+        if let Some(lane) = found {
+            if let Some(task) = book.remove(lane, id) {
+                book.fail(task, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
             }
             book.tidy(lane);
         } else {
-            self.cancel_where(|task| task.id == id, why, now);
+            for place in 0..self.workers.len() {
+                self.cancel_at(place, place_in, why, now);
+            }
         }
         self.dispatch(poller, now);
     }
 
-    /// Takes back what is in flight and matches. What has begun is killed at `kill_at`.
-    fn cancel_where(&mut self, matches: impl Fn(&Queued) -> bool, why: &'static str, kill_at: Instant) {
-        for worker in &mut self.workers {
-            if !worker.in_flight().any(&matches) {
+    /// Takes back what is in flight at a worker and is to be cancelled: of each parcel, those tasks that `which` says. What has begun
+    /// is killed at `kill_at`.
+    fn cancel_at(
+        &mut self,
+        place: usize,
+        which: impl Fn(&Parcel) -> Option<Range<u32>>,
+        why: &'static str,
+        kill_at: Instant,
+    ) {
+        let worker = &mut self.workers[place];
+        if !worker.in_flight().any(|parcel| which(parcel).is_some()) {
+            return;
+        }
+        let id = worker.id();
+        let mut kept = Vec::new();
+        for mut parcel in worker.take_back() {
+            let Some(range) = which(&parcel) else {
+                kept.push(parcel);
                 continue;
-            }
-            let id = worker.id();
-            let (gone, kept): (Vec<_>, Vec<_>) = worker.take_back().into_iter().partition(&matches);
-            self.book.take_home(kept, id);
-            for mut task in gone {
-                task.attempts -= 1;
-                self.book.leave(&task, id);
-                self.book.fail(task, TaskErrorKind::Cancelled { why }, None, &mut self.after);
-            }
-            // All that is left has begun, and all but the newest has ended.
-            if let Some(task) = worker.newest_mut().filter(|task| matches(task)) {
-                task.cancelled = Some(kill_at);
-            }
+            };
+            let before = parcel.take_first(range.start);
+            let mut gone = parcel.take_first(range.end - range.start);
+            kept.extend([before, parcel].into_iter().filter(|part| part.len() > 0));
+            gone.attempts -= 1;
+            self.book.leave(&gone, id);
+            self.book.fail(gone, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
+        }
+        self.book.take_home(kept, id);
+        // All that is left has begun, and all but the newest has ended.
+        let newest_goes = worker.newest().is_some_and(|parcel| {
+            which(parcel).is_some_and(|range| range.end == parcel.len())
+        });
+        if newest_goes {
+            worker.doom(kill_at);
         }
     }
 
@@ -428,12 +537,10 @@ impl Scheduler {
         self.closing = true;
         self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
         for worker in &mut self.workers {
-            for task in worker.in_flight_mut() {
-                task.cancelled = Some(now + CANCEL_GRACE);
-            }
             if worker.is_idle() {
                 worker.drain(now);
             } else {
+                worker.doom(now + CANCEL_GRACE);
                 worker.kill();
             }
         }
@@ -442,19 +549,20 @@ impl Scheduler {
 
 /// Others could run what this worker has not begun. Pinned tasks, which none else may run, are sent to idle workers only, so that
 /// they are the oldest.
-fn is_laden(worker: &Supervisor<Queued>) -> bool {
-    worker.in_flight_len() > 1 && worker.newest().is_some_and(|task| task.lane != LaneId::Pinned)
+fn is_laden(worker: &Supervisor<Parcel>) -> bool {
+    worker.in_flight_len() > 1 && worker.newest().is_some_and(|parcel| parcel.lane != LaneId::Pinned)
 }
 
-fn has_room(worker: &Supervisor<Queued>, lane: &Lane) -> bool {
-    let fills = |task: &Queued| task.args().len() > BATCH_BYTES;
-    if worker.newest().is_some_and(fills) || (!worker.is_idle() && lane.queue.front().is_some_and(fills)) {
+fn has_room(worker: &Supervisor<Parcel>, lane: &Lane) -> bool {
+    let is_idle = worker.is_idle();
+    let is_full = worker.newest().is_some_and(|parcel| parcel.records.len_bytes() > BATCH_BYTES);
+    if is_full || (!is_idle && (lane.first_len_bytes() > BATCH_BYTES || !worker.has_board())) {
         return false;
     }
     let n = worker.in_flight_len();
     match lane.chunk {
         Some(chunk) => n < chunk,
-        None => n < 2 * MOST_IN_BATCH && lane.estimate(n).is_some_and(|time| time < PREFETCH),
+        None => n < MOST_IN_BATCH && lane.estimate(n).is_some_and(|time| time < PREFETCH),
     }
 }
 

@@ -6,16 +6,18 @@
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a byte of the protocol does.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The token that the marker in the worker's environment repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Preamble {
     pub(crate) token: u64,
+    /// The memory that comes with it holds rings.
+    pub(crate) rings: bool,
 }
 
-/// A magic number, the version, the token.
-pub(crate) const PREAMBLE_BYTES: usize = 16;
+/// A magic number, the version, the token, what there is.
+pub(crate) const PREAMBLE_BYTES: usize = 20;
 const MAGIC: u32 = u32::from_le_bytes(*b"prcs");
 
 impl Preamble {
@@ -23,7 +25,8 @@ impl Preamble {
         let mut bytes = [0; PREAMBLE_BYTES];
         bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[4..8].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.token.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.token.to_le_bytes());
+        bytes[16..].copy_from_slice(&u32::from(self.rings).to_le_bytes());
         bytes
     }
 
@@ -31,9 +34,11 @@ impl Preamble {
     pub(crate) fn from_bytes(bytes: [u8; PREAMBLE_BYTES]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<4>()?;
         let (version, token) = rest.split_first_chunk::<4>()?;
-        let token = u64::from_le_bytes(*token.first_chunk()?);
+        let (token, rings) = token.split_first_chunk::<8>()?;
+        let token = u64::from_le_bytes(*token);
+        let rings = u32::from_le_bytes(*rings.first_chunk()?) != 0;
         (u32::from_le_bytes(*magic) == MAGIC && u32::from_le_bytes(*version) == VERSION)
-            .then_some(Self { token })
+            .then_some(Self { token, rings })
     }
 }
 

@@ -1,14 +1,20 @@
 //! The messages, one a frame. The first byte says which it is.
 //!
-//! Requests and results, which are many, are laid out by hand: numbers little-endian, lengths of 64 bits. The rest is in postcard's
-//! encoding. Nothing that is read here is believed: whatever does not fit is [`Malformed`].
-
-use std::borrow::Cow;
+//! Requests and results, which are many, are laid out by hand: numbers little-endian. The rest is in postcard's encoding. Nothing that is read here is believed: whatever does not fit is [`Malformed`].
 
 use serde::{Deserialize, Serialize};
 
-use super::handshake::{Hello, Ready, Refused};
-use crate::{codec, error::Fault, id::FunctionId, panic::RemotePanic};
+use super::{
+    frame::Frames,
+    handshake::{Hello, Ready, Refused},
+    records::split_record,
+};
+use crate::{
+    codec::{self, Encoded, ShortBytes},
+    error::Fault,
+    id::FunctionId,
+    panic::RemotePanic,
+};
 
 /// A frame that is no message of this protocol.
 #[derive(Debug)]
@@ -16,6 +22,7 @@ pub(crate) struct Malformed;
 
 const HELLO: u8 = 1;
 const RUN: u8 = 2;
+const RUN_LARGE: u8 = 3;
 
 const READY: u8 = 129;
 const REFUSED: u8 = 130;
@@ -23,50 +30,56 @@ const DONE: u8 = 131;
 const FAULT: u8 = 132;
 const PANIC: u8 = 133;
 const LOG: u8 = 134;
-const BATCH: u8 = 135;
 
-/// tag, log level, first sequence number, number of tasks
-const RUN_HEAD_BYTES: usize = 1 + 1 + 4 + 4;
-/// task, function, length of the arguments
-const TASK_HEAD_BYTES: usize = 8 + 4 + 8;
+/// tag, log level, may spin, nothing; first sequence number, number of tasks; first task
+pub(crate) const RUN_HEAD_BYTES: usize = 4 + 4 + 4 + 8;
+/// The same, and the function of the one task whose arguments are the rest.
+const RUN_LARGE_HEAD_BYTES: usize = RUN_HEAD_BYTES + 4;
 /// tag, sequence number, nanoseconds
-const DONE_HEAD_BYTES: usize = 1 + 4 + 8;
+pub(crate) const DONE_HEAD_BYTES: usize = 1 + 4 + 8;
 
-/// Builds a request to run tasks: consecutive sequence numbers from the first.
-#[derive(Debug)]
-pub(crate) struct RunBuilder {
-    bytes: Vec<u8>,
-    count: u32,
+/// What a request to run tasks says of all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RunHead {
+    pub(crate) log_level: u8,
+    /// More will come soon, and there is a core to wait for it on.
+    pub(crate) may_spin: bool,
+    /// Sequence numbers are consecutive from here.
+    pub(crate) first_seq: u32,
+    pub(crate) count: u32,
+    /// So are the tasks' own numbers.
+    pub(crate) first_task: u64,
 }
 
-impl RunBuilder {
-    /// A request that reuses `bytes`.
-    pub(crate) fn new(mut bytes: Vec<u8>, log_level: u8, first_seq: u32) -> Self {
-        bytes.clear();
-        bytes.extend_from_slice(&[RUN, log_level]);
-        bytes.extend_from_slice(&first_seq.to_le_bytes());
-        bytes.extend_from_slice(&0u32.to_le_bytes());
-        Self { bytes, count: 0 }
-    }
+/// The head of a request; the records follow, or the arguments of one large task.
+#[derive(Debug)]
+pub(crate) struct RunHeadBytes {
+    bytes: [u8; RUN_LARGE_HEAD_BYTES],
+    len: usize,
+}
 
-    /// Adds a task.
-    pub(crate) fn add(&mut self, task: u64, function: FunctionId, args: &[u8]) {
-        self.add_head(task, function, args.len());
-        self.bytes.extend_from_slice(args);
+impl RunHead {
+    pub(crate) fn to_bytes(self, large: Option<FunctionId>) -> RunHeadBytes {
+        let mut bytes = [0; RUN_LARGE_HEAD_BYTES];
+        bytes[0] = if large.is_some() { RUN_LARGE } else { RUN };
+        bytes[1] = self.log_level;
+        bytes[2] = u8::from(self.may_spin);
+        bytes[4..8].copy_from_slice(&self.first_seq.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.first_task.to_le_bytes());
+        match large {
+            None => RunHeadBytes { bytes, len: RUN_HEAD_BYTES },
+            Some(function) => {
+                bytes[RUN_HEAD_BYTES..].copy_from_slice(&function.0.to_le_bytes());
+                RunHeadBytes { bytes, len: RUN_LARGE_HEAD_BYTES }
+            }
+        }
     }
+}
 
-    /// Adds the last task, whose arguments follow the returned bytes in the frame.
-    pub(crate) fn add_head(&mut self, task: u64, function: FunctionId, args_len_bytes: usize) {
-        self.count += 1;
-        self.bytes.extend_from_slice(&task.to_le_bytes());
-        self.bytes.extend_from_slice(&function.0.to_le_bytes());
-        self.bytes.extend_from_slice(&(args_len_bytes as u64).to_le_bytes());
-    }
-
-    /// The bytes of the frame.
-    pub(crate) fn finish(mut self) -> Vec<u8> {
-        self.bytes[6..RUN_HEAD_BYTES].copy_from_slice(&self.count.to_le_bytes());
-        self.bytes
+impl RunHeadBytes {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 
@@ -74,7 +87,7 @@ impl RunBuilder {
 #[derive(Debug)]
 pub(crate) enum ToWorker<'a> {
     Hello(Hello),
-    Run { log_level: u8, tasks: RunTasks<'a> },
+    Run(RunHead, RunTasks<'a>),
 }
 
 /// One task of a request.
@@ -90,22 +103,41 @@ pub(crate) struct RunTask<'a> {
 #[derive(Debug)]
 pub(crate) struct RunTasks<'a> {
     rest: &'a [u8],
+    /// The one task of a request whose arguments are large.
+    large: Option<FunctionId>,
     seq: u32,
+    task: u64,
     left: u32,
 }
 
 impl<'a> ToWorker<'a> {
-    pub(crate) fn decode(frame: &'a [u8]) -> Result<Self, Malformed> {
+    /// Decodes a frame of two parts; of one that came in one piece the second is empty.
+    pub(crate) fn decode(frame: &'a [u8], body: &'a [u8]) -> Result<Self, Malformed> {
         let (&tag, rest) = frame.split_first().ok_or(Malformed)?;
         match tag {
             HELLO => Ok(Self::Hello(codec::decode(rest).map_err(|_| Malformed)?)),
-            RUN => {
-                let (&[log_level], rest) = rest.split_first_chunk().ok_or(Malformed)?;
+            RUN | RUN_LARGE => {
+                let (&[log_level, spin, _], rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (seq, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (count, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+                let (task, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+                let head = RunHead {
+                    log_level,
+                    may_spin: spin != 0,
+                    first_seq: u32::from_le_bytes(*seq),
+                    count: u32::from_le_bytes(*count),
+                    first_task: u64::from_le_bytes(*task),
+                };
+                let (large, rest) = if tag == RUN_LARGE {
+                    let (function, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+                    let large = Some(FunctionId(u32::from_le_bytes(*function)));
+                    (large, if rest.is_empty() { body } else { rest })
+                } else {
+                    (None, if rest.is_empty() { body } else { rest })
+                };
                 let tasks =
-                    RunTasks { rest, seq: u32::from_le_bytes(*seq), left: u32::from_le_bytes(*count) };
-                Ok(Self::Run { log_level, tasks })
+                    RunTasks { rest, large, seq: head.first_seq, task: head.first_task, left: head.count };
+                Ok(Self::Run(head, tasks))
             }
             _ => Err(Malformed),
         }
@@ -114,27 +146,30 @@ impl<'a> ToWorker<'a> {
 
 impl<'a> RunTasks<'a> {
     /// Whether there is another.
+    #[inline]
     pub(crate) fn has_more(&self) -> bool {
         self.left > 0
     }
 
     /// The next task; `None` after the last.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<RunTask<'a>>, Malformed> {
         if self.left == 0 {
             return if self.rest.is_empty() { Ok(None) } else { Err(Malformed) };
         }
-        let (head, rest) = self.rest.split_first_chunk::<TASK_HEAD_BYTES>().ok_or(Malformed)?;
-        let (task, head) = head.split_first_chunk::<8>().ok_or(Malformed)?;
-        let (function, len) = head.split_first_chunk::<4>().ok_or(Malformed)?;
-        let len = u64::from_le_bytes(*len.first_chunk().ok_or(Malformed)?);
-        let (args, rest) =
-            rest.split_at_checked(usize::try_from(len).map_err(|_| Malformed)?).ok_or(Malformed)?;
-        let seq = self.seq;
-        self.rest = rest;
+        let (function, args) = match self.large {
+            Some(function) => (function, std::mem::take(&mut self.rest)),
+            None => {
+                let (function, args, rest) = split_record(self.rest).ok_or(Malformed)?;
+                self.rest = rest;
+                (function, args)
+            }
+        };
+        let (seq, task) = (self.seq, self.task);
         self.seq = seq.wrapping_add(1);
+        self.task = task.wrapping_add(1);
         self.left -= 1;
-        let function = FunctionId(u32::from_le_bytes(*function));
-        Ok(Some(RunTask { seq, task: u64::from_le_bytes(*task), function, args }))
+        Ok(Some(RunTask { seq, task, function, args }))
     }
 }
 
@@ -144,7 +179,7 @@ impl Hello {
     }
 }
 
-/// What a host hears, results apart from the rest for their number.
+/// What a host hears.
 #[derive(Debug)]
 pub(crate) enum Reply<'a> {
     Ready(Ready),
@@ -153,7 +188,7 @@ pub(crate) enum Reply<'a> {
     Done {
         seq: u32,
         nanos: u64,
-        result: Cow<'a, [u8]>,
+        result: Encoded<'a>,
     },
     /// The task gave none.
     Fault {
@@ -166,9 +201,67 @@ pub(crate) enum Reply<'a> {
         seq: u32,
         panic: RemotePanic,
     },
-    /// Several of `Done` and `Fault`.
-    Batch(Batch),
     Log(LogRecord),
+}
+
+/// Results of consecutive tasks, as they came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Results<'a> {
+    frames: Frames<'a>,
+    count: u32,
+    nanos: u64,
+}
+
+impl<'a> Results<'a> {
+    /// The results at the start of `frames`, of at most `most` tasks from `seq` on; and the frames after them.
+    #[inline]
+    pub(crate) fn split_from(frames: Frames<'a>, seq: u32, most: u32) -> (Self, Frames<'a>) {
+        let (mut rest, mut count, mut total) = (frames, 0u32, 0u64);
+        while count < most
+            && let Some((frame, next)) = rest.split_first()
+            && let Some((head, _)) = frame.split_first_chunk::<DONE_HEAD_BYTES>()
+            && let (&[DONE], head) = head.split_first_chunk::<1>().expect("longer than 1")
+            && let Some((this, nanos)) = head.split_first_chunk::<4>()
+            && u32::from_le_bytes(*this) == seq.wrapping_add(count)
+        {
+            let nanos = nanos.first_chunk().map_or(0, |nanos| u64::from_le_bytes(*nanos));
+            total = total.saturating_add(nanos);
+            count += 1;
+            rest = next;
+        }
+        let len = frames.as_bytes().len() - rest.as_bytes().len();
+        let frames = Frames::new(&frames.as_bytes()[..len]);
+        (Self { frames, count, nanos: total }, rest)
+    }
+
+    /// The results that [`as_bytes`](Self::as_bytes) gave.
+    pub(crate) fn from_bytes(bytes: &'a [u8], count: u32) -> Self {
+        Self { frames: Frames::new(bytes), count, nanos: 0 }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &'a [u8] {
+        self.frames.as_bytes()
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// How long the tasks took in all, as far as the worker has said.
+    pub(crate) fn nanos(&self) -> u64 {
+        self.nanos
+    }
+}
+
+impl<'a> Iterator for Results<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (frame, rest) = self.frames.split_first()?;
+        self.frames = rest;
+        frame.get(DONE_HEAD_BYTES..)
+    }
 }
 
 /// A record of the `log` facade.
@@ -201,54 +294,6 @@ pub(crate) fn encode_panic(seq: u32, panic: &RemotePanic) -> Vec<u8> {
     bytes
 }
 
-/// Replies about tasks, one after the other: each has its length before it, and ends at a whole word, as in the outbox.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-/// tag and padding to a whole word
-const BATCH_HEAD_BYTES: usize = 8;
-
-impl Batch {
-    /// What the outbox or a message holds.
-    pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, at: 0 }
-    }
-
-    /// The next reply, which is `Done` or `Fault`.
-    pub(crate) fn next(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
-        let rest = &self.bytes[self.at..];
-        if rest.is_empty() {
-            return Ok(None);
-        }
-        let (len, rest) = rest.split_first_chunk::<8>().ok_or(Malformed)?;
-        let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| Malformed)?;
-        let reply = rest.get(..len).ok_or(Malformed)?;
-        self.at = (self.at + 8 + len.next_multiple_of(8)).min(self.bytes.len());
-        match Reply::decode(Cow::Borrowed(reply))? {
-            reply @ (Reply::Done { .. } | Reply::Fault { .. }) => Ok(Some(reply)),
-            _ => Err(Malformed),
-        }
-    }
-}
-
-/// Makes `bytes` an empty message of several replies.
-pub(crate) fn begin_batch(bytes: &mut Vec<u8>) {
-    bytes.clear();
-    bytes.extend_from_slice(&[BATCH, 0, 0, 0, 0, 0, 0, 0]);
-}
-
-/// Adds a reply to a message of several; returns where it begins.
-pub(crate) fn add_to_batch(bytes: &mut Vec<u8>, reply: &[u8]) -> usize {
-    let start = bytes.len();
-    bytes.extend_from_slice(&(reply.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(reply);
-    bytes.resize(bytes.len().next_multiple_of(8), 0);
-    start
-}
-
 /// Encodes one of the rarer replies.
 pub(crate) fn encode_reply<'a>(reply: impl Into<Plain<'a>>) -> Vec<u8> {
     match reply.into() {
@@ -258,46 +303,45 @@ pub(crate) fn encode_reply<'a>(reply: impl Into<Plain<'a>>) -> Vec<u8> {
     }
 }
 
-/// Makes a vector a reply about task `seq`: `run` appends the result to it.
+/// Makes `bytes` a reply about task `seq`: `run` appends the result to it. What of a result is large goes apart, behind it.
+#[inline]
 pub(crate) fn encode_done(
     bytes: &mut Vec<u8>,
     seq: u32,
-    run: impl FnOnce(&mut Vec<u8>) -> (Result<(), Fault>, u64),
+    run: impl FnOnce(&mut Vec<u8>) -> Result<(), Fault>,
 ) {
     bytes.clear();
-    bytes.push(DONE);
-    bytes.extend_from_slice(&seq.to_le_bytes());
-    bytes.extend_from_slice(&[0; 8]);
-    let (outcome, nanos) = run(bytes);
-    if let Err(fault) = outcome {
-        bytes[0] = FAULT;
+    let mut head = [0; DONE_HEAD_BYTES];
+    head[0] = DONE;
+    head[1..5].copy_from_slice(&seq.to_le_bytes());
+    bytes.extend_from_slice(&head);
+    if let Err(fault) = run(bytes) {
         bytes.truncate(DONE_HEAD_BYTES);
+        bytes[0] = FAULT;
         if codec::encode(&fault, bytes).is_err() {
             bytes.truncate(DONE_HEAD_BYTES);
         }
     }
-    bytes[5..DONE_HEAD_BYTES].copy_from_slice(&nanos.to_le_bytes());
+}
+
+/// Says in a reply how long its task took, and those before it that said nothing.
+#[inline]
+pub(crate) fn set_nanos(reply: &mut [u8], nanos: u64) {
+    reply[5..DONE_HEAD_BYTES].copy_from_slice(&nanos.to_le_bytes());
 }
 
 impl<'a> Reply<'a> {
-    pub(crate) fn decode(frame: Cow<'a, [u8]>) -> Result<Self, Malformed> {
+    /// Decodes a frame that came in one piece.
+    pub(crate) fn decode(frame: &'a [u8]) -> Result<Self, Malformed> {
         let (&tag, rest) = frame.split_first().ok_or(Malformed)?;
         match tag {
-            DONE | FAULT => {
-                let (seq, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
-                let (nanos, body) = rest.split_first_chunk::<8>().ok_or(Malformed)?;
-                let (seq, nanos) = (u32::from_le_bytes(*seq), u64::from_le_bytes(*nanos));
-                if tag == FAULT {
-                    return Ok(Self::Fault { seq, nanos, fault: decode(body)? });
-                }
-                let result = match frame {
-                    Cow::Borrowed(frame) => Cow::Borrowed(&frame[DONE_HEAD_BYTES..]),
-                    Cow::Owned(mut frame) => {
-                        frame.drain(..DONE_HEAD_BYTES);
-                        Cow::Owned(frame)
-                    }
-                };
-                Ok(Self::Done { seq, nanos, result })
+            DONE => {
+                let (seq, nanos, result) = split_done(rest)?;
+                Ok(Self::Done { seq, nanos, result: Encoded::Short(result) })
+            }
+            FAULT => {
+                let (seq, nanos, fault) = split_done(rest)?;
+                Ok(Self::Fault { seq, nanos, fault: decode(fault)? })
             }
             READY => Ok(Self::Ready(decode(rest)?)),
             REFUSED => Ok(Self::Refused(decode(rest)?)),
@@ -305,15 +349,39 @@ impl<'a> Reply<'a> {
                 let (seq, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
                 Ok(Self::Panic { seq: u32::from_le_bytes(*seq), panic: decode(rest)? })
             }
-            BATCH => {
-                let mut bytes = frame.into_owned();
-                bytes.drain(..BATCH_HEAD_BYTES.min(bytes.len()));
-                Ok(Self::Batch(Batch::new(bytes)))
-            }
             LOG => Ok(Self::Log(decode(rest)?)),
             _ => Err(Malformed),
         }
     }
+
+    /// Decodes a frame that was too large for one piece.
+    pub(crate) fn decode_large(head: &'a [u8], body: Vec<u8>) -> Result<Reply<'static>, Malformed> {
+        match head.split_first() {
+            Some((&DONE, rest)) => {
+                let (seq, nanos, result) = split_done(rest)?;
+                Ok(Reply::Done { seq, nanos, result: Encoded::Large(ShortBytes::from_slice(result), body) })
+            }
+            Some((&FAULT, rest)) => {
+                let (seq, nanos, fault) = split_done(rest)?;
+                let fault = if fault.is_empty() { decode(&body)? } else { return Err(Malformed) };
+                Ok(Reply::Fault { seq, nanos, fault })
+            }
+            Some(_) => Err(Malformed),
+            None => match Reply::decode(&body)? {
+                Reply::Panic { seq, panic } => Ok(Reply::Panic { seq, panic }),
+                Reply::Log(record) => Ok(Reply::Log(record)),
+                Reply::Refused(refused) => Ok(Reply::Refused(refused)),
+                _ => Err(Malformed),
+            },
+        }
+    }
+}
+
+/// Sequence number, nanoseconds, and the rest of a reply about a task.
+fn split_done(rest: &[u8]) -> Result<(u32, u64, &[u8]), Malformed> {
+    let (seq, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
+    let (nanos, rest) = rest.split_first_chunk::<8>().ok_or(Malformed)?;
+    Ok((u32::from_le_bytes(*seq), u64::from_le_bytes(*nanos), rest))
 }
 
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
@@ -347,16 +415,28 @@ impl<'a> From<&'a LogRecord> for Plain<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Prefix, Records, Wire, put_record};
+
+    const HEAD: RunHead = RunHead { log_level: 3, may_spin: true, first_seq: 41, count: 2, first_task: 7 };
+
+    fn request() -> Vec<u8> {
+        let mut frame = HEAD.to_bytes(None).as_slice().to_vec();
+        put_record(FunctionId(1), b"abc", &mut frame);
+        put_record(FunctionId(2), b"", &mut frame);
+        frame
+    }
+
+    fn frame(bytes: &[u8]) -> Vec<u8> {
+        let mut frame = Prefix::Frame { head_len: 0, len: bytes.len() }.to_bytes().to_vec();
+        frame.extend_from_slice(bytes);
+        frame
+    }
 
     #[test]
     fn a_request_comes_back_as_it_was_sent() {
-        let mut run = RunBuilder::new(Vec::new(), 3, 41);
-        run.add(7, FunctionId(1), b"abc");
-        run.add(8, FunctionId(2), b"");
-        let frame = run.finish();
-        let Ok(ToWorker::Run { log_level: 3, mut tasks }) = ToWorker::decode(&frame) else {
-            panic!("no request")
-        };
+        let frame = request();
+        let Ok(ToWorker::Run(head, mut tasks)) = ToWorker::decode(&frame, &[]) else { panic!("no request") };
+        assert_eq!(head, HEAD);
         let first = RunTask { seq: 41, task: 7, function: FunctionId(1), args: b"abc" };
         assert_eq!(tasks.next().unwrap(), Some(first));
         let second = RunTask { seq: 42, task: 8, function: FunctionId(2), args: b"" };
@@ -365,50 +445,58 @@ mod tests {
     }
 
     #[test]
-    fn replies_of_a_batch_come_back_in_their_order() {
-        let (mut batch, mut reply) = (Vec::new(), Vec::new());
-        begin_batch(&mut batch);
-        for seq in 0..3u32 {
+    fn a_request_with_large_arguments_comes_back_in_one_piece_or_two() {
+        let mut records = Records::large(FunctionId(9), vec![5; 100]);
+        let Wire::Large(function, args) = records.wire() else { panic!("large") };
+        let head = RunHead { count: 1, ..HEAD }.to_bytes(Some(function));
+        let whole = [head.as_slice(), args].concat();
+        for (head, body) in [(head.as_slice(), &args[..]), (&whole[..], &[][..])] {
+            let Ok(ToWorker::Run(_, mut tasks)) = ToWorker::decode(head, body) else { panic!("no request") };
+            let task = RunTask { seq: 41, task: 7, function: FunctionId(9), args: &[5; 100] };
+            assert_eq!(tasks.next().unwrap(), Some(task));
+            assert_eq!(tasks.next().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn results_of_consecutive_tasks_are_taken_together() {
+        let (mut frames, mut reply) = (Vec::new(), Vec::new());
+        for seq in 0..5u32 {
             encode_done(&mut reply, seq, |result| {
                 result.extend(std::iter::repeat_n(9, seq as usize));
-                (Ok(()), 1)
+                if seq == 3 { Err(Fault::Codec("no".to_owned())) } else { Ok(()) }
             });
-            add_to_batch(&mut batch, &reply);
+            set_nanos(&mut reply, 10);
+            frames.extend(frame(&reply));
         }
-        for len in 1..batch.len() {
-            // Cut anywhere, it gives what is whole, and then an error or nothing; it never panics.
-            if let Ok(Reply::Batch(mut cut)) = Reply::decode(Cow::Borrowed(&batch[..len])) {
-                while let Ok(Some(_)) = cut.next() {}
-            }
-        }
-        let Ok(Reply::Batch(mut whole)) = Reply::decode(Cow::Owned(batch)) else { panic!("no batch") };
-        for expected in 0..3u32 {
-            let Ok(Some(Reply::Done { seq, result, .. })) = whole.next() else {
-                panic!("no reply {expected}")
-            };
-            assert_eq!((seq, result.len()), (expected, expected as usize));
-        }
-        assert!(matches!(whole.next(), Ok(None)));
+        let (results, rest) = Results::split_from(Frames::new(&frames), 0, 100);
+        assert_eq!((results.len(), results.nanos()), (3, 30));
+        assert_eq!(results.map(<[u8]>::len).collect::<Vec<_>>(), [0, 1, 2]);
+        let (fault, rest) = rest.split_first().unwrap();
+        assert!(matches!(Reply::decode(fault), Ok(Reply::Fault { seq: 3, .. })));
+        assert_eq!(Results::split_from(rest, 3, 100).0.len(), 0, "it is out of its turn");
+        assert_eq!(Results::split_from(rest, 4, 0).0.len(), 0);
+        assert_eq!(Results::split_from(rest, 4, 1).0.len(), 1);
     }
 
     #[test]
     fn every_truncation_of_a_message_is_malformed_and_none_panics() {
-        let mut run = RunBuilder::new(Vec::new(), 3, 41);
-        run.add(7, FunctionId(1), b"abc");
-        let frame = run.finish();
+        let frame = request();
         for len in 0..frame.len() {
-            let whole = ToWorker::decode(&frame[..len]).and_then(|message| match message {
-                ToWorker::Run { mut tasks, .. } => tasks.next().and_then(|_| tasks.next()),
+            let whole = ToWorker::decode(&frame[..len], &[]).and_then(|message| match message {
+                ToWorker::Run(_, mut tasks) => tasks.next().and_then(|_| tasks.next()).and_then(|_| tasks.next()),
                 ToWorker::Hello(_) => Ok(None),
             });
             assert!(whole.is_err(), "{len} bytes");
         }
         let mut done = Vec::new();
         let fault = Fault::Codec("no".to_owned());
-        encode_done(&mut done, 9, |_| (Err(fault), 5));
+        encode_done(&mut done, 9, |_| Err(fault));
         for len in 0..done.len() {
-            assert!(Reply::decode(Cow::Borrowed(&done[..len])).is_err(), "{len} bytes");
+            assert!(Reply::decode(&done[..len]).is_err(), "{len} bytes");
         }
-        assert!(matches!(Reply::decode(Cow::Owned(done)), Ok(Reply::Fault { seq: 9, nanos: 5, .. })));
+        assert!(matches!(Reply::decode(&done), Ok(Reply::Fault { seq: 9, .. })));
+        let (head, body) = done.split_at(DONE_HEAD_BYTES);
+        assert!(matches!(Reply::decode_large(head, body.to_vec()), Ok(Reply::Fault { seq: 9, .. })));
     }
 }

@@ -1,10 +1,16 @@
 //! Gives frames meaning. Knows no socket: it makes and reads bytes. The layout is written down in `docs/protocol.md`.
 
+mod frame;
 mod handshake;
 mod message;
+mod records;
 
+pub(crate) use frame::{Frames, MOST_HEAD_BYTES, PREFIX_BYTES, Prefix};
 pub(crate) use handshake::{Hello, PREAMBLE_BYTES, Preamble, Ready, Refused, VERSION};
 pub(crate) use message::{
-    Batch, LogRecord, Malformed, Reply, RunBuilder, RunTask, ToWorker, add_to_batch, begin_batch,
-    encode_done, encode_panic, encode_reply,
+    DONE_HEAD_BYTES, LogRecord, Malformed, Reply, Results, RunHead, RunTask, RunTasks, ToWorker, encode_done,
+    encode_panic, encode_reply, set_nanos,
 };
+pub(crate) use records::{Records, Wire, record_head};
+#[cfg(test)]
+pub(crate) use records::put_record;

@@ -127,7 +127,36 @@ impl<M: Place> Consumer<M> {
         withdraw(self.bell());
     }
 
+    /// The word by which a parked producer is woken, after [`take_bell`](Self::take_bell).
+    pub(crate) fn producer_bell(&self) -> &AtomicU32 {
+        &self.memory.header().producer_parked
+    }
+
     /// The word that a parked consumer waits on: 1 until it is to wake.
+    pub(crate) fn bell(&self) -> &AtomicU32 {
+        &self.memory.header().consumer_parked
+    }
+}
+
+/// Wakes a consumer for a reason that has nothing to do with the ring, from another thread of its own process.
+#[derive(Debug)]
+pub(crate) struct Alarm<M> {
+    memory: M,
+}
+
+impl<M: Place> Alarm<M> {
+    /// For the consumer of the ring in this memory.
+    pub(crate) fn new(memory: M) -> Self {
+        Self { memory }
+    }
+
+    /// Takes down the consumer's announcement that it sleeps, if there is one: `true` means that the caller is to wake it by
+    /// [`bell`](Self::bell). The consumer looks for the reason between [`Consumer::park`] and its sleep.
+    pub(crate) fn take_bell(&self) -> bool {
+        take(self.bell())
+    }
+
+    /// The word that a parked consumer waits on.
     pub(crate) fn bell(&self) -> &AtomicU32 {
         &self.memory.header().consumer_parked
     }

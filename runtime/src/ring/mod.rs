@@ -8,13 +8,11 @@
 //!
 //! The peer is not trusted. It may write anything anywhere in the memory at any time; all that it gains is that this end says
 //! [`Broken`] or hands on bytes that make no sense. README.md beside this file has the algorithm and the argument for it.
-#![cfg_attr(
-    any(not(test), loom),
-    expect(dead_code, unused_imports, reason = "the transport over shared memory comes next")
-)]
 
 mod consumer;
 mod header;
+#[cfg(not(loom))]
+mod heap;
 mod place;
 mod producer;
 #[cfg(all(test, not(loom)))]
@@ -22,8 +20,10 @@ mod tests;
 
 use std::fmt;
 
-pub(crate) use consumer::Consumer;
+pub(crate) use consumer::{Alarm, Consumer};
 pub(crate) use header::HEADER_BYTES;
+#[cfg(not(loom))]
+pub(crate) use heap::{Heap, pair};
 pub(crate) use place::Memory;
 pub(crate) use producer::Producer;
 

@@ -96,6 +96,16 @@ impl<M: Place> Producer<M> {
         Ok(self.room_seen())
     }
 
+    /// Whether so many bytes can be written now.
+    ///
+    /// # Errors
+    ///
+    /// The consumer's cursor makes no sense.
+    #[inline]
+    pub(crate) fn fits(&mut self, len_bytes: usize) -> Result<bool, Broken> {
+        Ok(self.room_seen() >= len_bytes || self.room()? >= len_bytes)
+    }
+
     #[inline]
     fn room_seen(&self) -> usize {
         self.capacity - self.tail.wrapping_sub(self.head) as usize
@@ -133,6 +143,11 @@ impl<M: Place> Producer<M> {
     /// Takes the announcement back.
     pub(crate) fn unpark(&self) {
         withdraw(self.bell());
+    }
+
+    /// The word by which a parked consumer is woken, after [`take_bell`](Self::take_bell).
+    pub(crate) fn consumer_bell(&self) -> &AtomicU32 {
+        &self.memory.header().consumer_parked
     }
 
     /// The word that a parked producer waits on: 1 until it is to wake.

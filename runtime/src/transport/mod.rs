@@ -1,33 +1,58 @@
-//! Moves frames between two processes. Knows no message: a frame is bytes, of any length.
+//! Moves frames between two processes. Knows no message: a frame is bytes, of any length, in two parts of which the first is short.
 //!
 //! The host's end never waits: [`FrameSender::send`] queues what the peer does not take yet, and [`FrameReceiver::recv`] says
 //! [`Received::Nothing`]. The worker's end waits for both, which is sound because the host always reads.
+//!
+//! Two ways: rings in shared memory ([`shm`]), and, where there is none, a stream socket ([`socket`]). Both carry the same stream of
+//! frames ([`framed`]).
 
-mod board;
+mod framed;
+mod segment;
+mod shm;
 mod socket;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::{borrow::Cow, io, os::fd::BorrowedFd};
+use std::{io, os::fd::BorrowedFd, sync::Arc};
 
-pub(crate) use board::{Board, Cause};
-pub(crate) use socket::SocketTransport;
+pub(crate) use segment::{Board, Cause, Segment};
+pub(crate) use shm::{Aside, HostEnd, Waiting, WorkerEnd, offer};
 
-/// Two directions of frames.
-pub(crate) trait Transport: Send {
-    /// The two directions, which may live in different threads.
-    fn split(self: Box<Self>) -> (Box<dyn FrameSender>, Box<dyn FrameReceiver>);
+use crate::protocol::Frames;
+
+/// The second part of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body<'a> {
+    Borrowed(&'a [u8]),
+    /// Sent from where it lies, however long that takes.
+    Shared(&'a Arc<Vec<u8>>),
+}
+
+impl Body<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
 }
 
 /// The direction away from here.
 pub(crate) trait FrameSender: Send {
-    /// Sends a frame of these two parts after all that were sent before it; what does not go now is queued.
+    /// Sends a frame of these two parts after all that were sent before it; an end that never waits queues what does not go now. The peer may sleep
+    /// on.
     ///
     /// # Errors
     ///
     /// The peer is gone.
-    fn send(&mut self, head: &[u8], body: Cow<'_, [u8]>) -> io::Result<()>;
+    fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()>;
 
+    /// Wakes the peer if it sleeps and does not know of what was sent.
+    fn ring(&mut self);
+}
+
+/// The end that never waits.
+pub(crate) trait QueueingSender: FrameSender {
     /// Sends more of what is queued.
     ///
     /// # Errors
@@ -35,35 +60,60 @@ pub(crate) trait FrameSender: Send {
     /// The peer is gone.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// Bytes that are queued: the caller polls for room and calls [`flush`](Self::flush) while there are any.
+    /// Bytes that are queued: the caller calls [`flush`](Self::flush) when there is room for more.
     fn queued_bytes(&self) -> usize;
+
+    /// How the caller learns that there is room for what is queued.
+    fn await_room(&mut self) -> Room;
 
     /// Tells the peer that no more frames will come.
     fn close(&mut self);
 }
 
+/// How one learns that there is room to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// There is.
+    Now,
+    /// The descriptor that is polled for reading becomes writable.
+    Writable,
+    /// The descriptor that is polled for reading becomes readable.
+    Readable,
+}
+
 /// The direction towards here.
 pub(crate) trait FrameReceiver: Send {
-    /// Begins a round of [`recv`](Self::recv): from now on `Nothing` is said of what has arrived since, too. Within a round an end that
-    /// never waits may spare itself asking again what it has just seen to be empty.
-    fn begin(&mut self);
+    /// Begins a round of [`recv`](Self::recv): from now on `Nothing` is said of what has arrived since, too. `readable`: the descriptor
+    /// was seen to be.
+    fn begin(&mut self, readable: bool);
 
-    /// The next frame.
+    /// The next frames.
     ///
     /// # Errors
     ///
     /// The stream is not one of frames, or the connection failed.
     fn recv(&mut self) -> io::Result<Received<'_>>;
 
-    /// What to poll: readable when [`recv`](Self::recv) has something to say.
+    /// So many of the bytes of the [`Received::Frames`] have been seen to; the rest is given again.
+    fn consume(&mut self, len_bytes: usize);
+
+    /// Something has come that no poller tells of. One look, and no system call.
+    fn has_arrivals(&self) -> bool;
+
+    /// Has the descriptor tell of whatever comes from now on. `false`: something has come already.
+    fn park(&mut self) -> bool;
+
+    /// What to poll for reading.
     fn poll_fd(&self) -> BorrowedFd<'_>;
 }
 
 /// What [`FrameReceiver::recv`] found.
 #[derive(Debug)]
 pub(crate) enum Received<'a> {
-    /// A whole frame; a large one is the caller's to keep.
-    Frame(Cow<'a, [u8]>),
+    /// Frames, of which the last may not be whole. The caller says how many of the bytes it has seen to.
+    Frames(Frames<'a>),
+    /// One frame that is too large to come in one piece.
+    Large { head: Vec<u8>, body: Vec<u8> },
     /// No whole frame has come yet. Only on an end that never waits.
     Nothing,
     /// The peer has closed its end, between two frames.

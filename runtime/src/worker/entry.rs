@@ -23,7 +23,7 @@ use crate::{
         process::{end_group, end_now, has_env, is_privileged, set_env, take_env},
         signal::ignore_pipe_and_terminal,
     },
-    transport::Board,
+    transport::{Board, Segment},
 };
 
 /// The exit code of a worker that could not start.
@@ -97,7 +97,10 @@ fn fail(words: &str) -> ! {
 /// What a worker has before it shakes hands.
 pub(super) struct Connection {
     pub(super) socket: Arc<OwnedFd>,
+    /// Shared with the host, or, where no memory can be shared, this process's own.
     pub(super) board: Board,
+    /// The memory that holds the rings, if there are any.
+    pub(super) rings: Option<Segment>,
 }
 
 /// Takes up what the host has left for this process, and makes the process what std's start would have made it.
@@ -129,11 +132,15 @@ fn connect() -> Result<Connection, String> {
     if preamble.token != marker.token {
         return Err("the other end does not know its token".to_owned());
     }
-    let segment = segment.ok_or("no board came with the preamble")?;
-    let board =
-        Board::attach(segment.as_fd()).map_err(|error| format!("its board cannot be mapped: {error}"))?;
+    let memory = match segment {
+        Some(segment) => Segment::attach(segment.as_fd(), preamble.rings),
+        None if !preamble.rings => Segment::unshared(),
+        None => return Err("no memory came with the preamble".to_owned()),
+    };
+    let memory = memory.map_err(|error| format!("the memory that it shares cannot be mapped: {error}"))?;
     close_inherited();
-    Ok(Connection { socket: Arc::new(socket), board })
+    let board = memory.board();
+    Ok(Connection { socket: Arc::new(socket), board, rings: preamble.rings.then_some(memory) })
 }
 
 /// Descriptors 0 to 2 may be closed in the parent; then the next to be opened would be taken for a standard stream.

@@ -1,10 +1,10 @@
 //! The worker's loop: shake hands, then run what the host sends, one task at a time, in order.
 
 use std::{
-    borrow::Cow,
+    cell::RefCell,
     os::unix::ffi::OsStrExt,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -16,56 +16,77 @@ use crate::{
     error::Fault,
     panic::RemotePanic,
     protocol::{
-        Hello, Ready, Refused, RunTask, ToWorker, VERSION, add_to_batch, begin_batch, encode_done,
-        encode_panic, encode_reply,
+        DONE_HEAD_BYTES, Hello, Ready, Refused, RunHead, RunTask, RunTasks, ToWorker, VERSION, encode_done,
+        encode_panic, encode_reply, set_nanos,
     },
     registry,
     sys::{
         process::{end_group, end_now},
         signal::watch_stack,
     },
-    transport::{Board, Cause, FrameReceiver, FrameSender, Received, SocketTransport, Transport},
+    transport::{Aside, Board, Body, Cause, FrameReceiver, FrameSender, Received, Waiting, WorkerEnd},
 };
 
-/// The way to the host, which the serving thread shares with whatever threads log.
-static SENDER: OnceLock<Mutex<Box<dyn FrameSender>>> = OnceLock::new();
+thread_local! {
+    /// The way to the host of the thread that serves. Other threads have none, and send aside.
+    static SENDER: RefCell<Option<Box<dyn FrameSender>>> = const { RefCell::new(None) };
+}
+
+/// The way to the host of all other threads.
+static ASIDE: OnceLock<Aside> = OnceLock::new();
+static WAITING: OnceLock<Waiting> = OnceLock::new();
 static BOARD: OnceLock<Board> = OnceLock::new();
-/// A task runs now. The watching thread asks when the host has gone.
-static BUSY: AtomicBool = AtomicBool::new(false);
-/// The host has gone, and no task may begin. Ordered with `BUSY`: a task that begins sees it, or is seen.
+/// The host has gone, and no task may begin. Ordered with the claim word: a task that begins sees it, or is seen.
 static STOPPING: AtomicBool = AtomicBool::new(false);
 /// The sequence number of the task that runs, or ran last.
 static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
+/// The sequence number of the task that ended last.
+static ENDED_SEQ: AtomicU32 = AtomicU32::new(0);
 
 /// The exit code of a worker that was refused, or refused.
 const HANDSHAKE_FAILED: i32 = 88;
 /// The exit code of a worker that was sent nonsense.
 const PROTOCOL_BROKEN: i32 = 89;
 
-/// The host has gone: no more tasks begin.
+/// The host has gone: no more tasks begin, and the serving thread ends once it has nothing to do.
 pub(super) fn stop() {
     STOPPING.store(true, Ordering::SeqCst);
+    if let Some(waiting) = WAITING.get() {
+        waiting.end();
+    }
 }
 
 /// Whether a task runs now.
 pub(super) fn is_busy() -> bool {
-    BUSY.load(Ordering::SeqCst)
+    BOARD.get().is_some_and(|board| board.claim().begun_now() != ENDED_SEQ.load(Ordering::SeqCst))
 }
 
-/// Sends a frame to the host, and waits until it is sent.
+/// Sends a frame to the host, and waits until it is sent. From any thread.
 pub(super) fn send(frame: &[u8]) {
-    if let Some(sender) = SENDER.get() {
-        let mut sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
-        // An error means that the host has gone; the watching thread sees that, too, and ends the process.
-        let _ = sender.send(frame, Cow::Borrowed(&[]));
+    // An error means that the host has gone; the watching thread sees that, too, and ends the process.
+    let sent = SENDER.try_with(|sender| {
+        let Ok(mut sender) = sender.try_borrow_mut() else { return false };
+        let Some(sender) = &mut *sender else { return false };
+        let _ = sender.send(&[], Body::Borrowed(frame));
+        sender.ring();
+        true
+    });
+    if sent != Ok(true)
+        && let Some(aside) = ASIDE.get()
+    {
+        let _ = aside.send(frame);
     }
 }
 
 /// Serves until the host closes the connection; then leaves through `exit`, so that what runs at exit runs.
 #[expect(clippy::exit, reason = "a worker has no main to return from")]
 pub(super) fn serve(connection: Connection) {
-    let (sender, mut receiver) = Box::new(SocketTransport::blocking(connection.socket)).split();
-    if SENDER.set(Mutex::new(sender)).is_err() || BOARD.set(connection.board).is_err() {
+    let Ok(end) = WorkerEnd::new(connection.socket, connection.rings.as_ref()) else {
+        end_now(HANDSHAKE_FAILED);
+    };
+    let WorkerEnd { sender, mut receiver, aside, waiting } = end;
+    SENDER.set(Some(sender));
+    if ASIDE.set(aside).is_err() || WAITING.set(waiting).is_err() || BOARD.set(connection.board).is_err() {
         end_now(HANDSHAKE_FAILED);
     }
     watch_overflow();
@@ -76,27 +97,46 @@ pub(super) fn serve(connection: Connection) {
     dispatch::set_witness(tell_of_panic);
     let mut replies = Replies::new();
     loop {
-        match receiver.recv() {
-            Ok(Received::Frame(frame)) => {
-                if run_all(&frame, &mut replies).is_none() {
+        receiver.begin(true);
+        let seen = match receiver.recv() {
+            Ok(Received::Frames(frames)) => {
+                let mut rest = frames;
+                while let Some((frame, after)) = rest.split_first() {
+                    if run_all(frame, &[], &mut replies).is_none() {
+                        end_now(PROTOCOL_BROKEN);
+                    }
+                    rest = after;
+                }
+                frames.as_bytes().len() - rest.as_bytes().len()
+            }
+            Ok(Received::Large { head, body }) => {
+                if run_all(&head, &body, &mut replies).is_none() {
                     end_now(PROTOCOL_BROKEN);
                 }
+                0
             }
+            Ok(Received::Nothing) => 0,
             Ok(Received::Closed) => std::process::exit(0),
-            Ok(Received::Nothing) => {}
+            Err(_) if STOPPING.load(Ordering::SeqCst) => std::process::exit(0),
             Err(_) => end_now(PROTOCOL_BROKEN),
-        }
+        };
+        receiver.consume(seen);
     }
 }
 
 fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
-    let hello = match receiver.recv() {
-        Ok(Received::Frame(frame)) => match ToWorker::decode(&frame) {
-            Ok(ToWorker::Hello(hello)) => hello,
-            _ => return Err("the host did not begin with a hello".to_owned()),
+    receiver.begin(true);
+    let (hello, seen) = match receiver.recv() {
+        Ok(Received::Frames(frames)) => match frames.split_first() {
+            Some((frame, rest)) => match ToWorker::decode(frame, &[]) {
+                Ok(ToWorker::Hello(hello)) => (hello, frames.as_bytes().len() - rest.as_bytes().len()),
+                _ => return Err("the host did not begin with a hello".to_owned()),
+            },
+            None => return Err("the host did not begin with a hello".to_owned()),
         },
         _ => return Err("the host went away before its hello".to_owned()),
     };
+    receiver.consume(seen);
     let Hello { version, build_id, worker, current_dir, log_level } = hello;
     if version != VERSION {
         return Err(format!("the host speaks version {version} of the protocol, this worker {VERSION}"));
@@ -119,94 +159,119 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
 }
 
 /// Runs the tasks of one request; `None` if it is no request.
-fn run_all(frame: &[u8], replies: &mut Replies) -> Option<()> {
-    let Ok(ToWorker::Run { log_level, mut tasks }) = ToWorker::decode(frame) else { return None };
+fn run_all(head: &[u8], body: &[u8], replies: &mut Replies) -> Option<()> {
+    let Ok(ToWorker::Run(RunHead { log_level, may_spin, .. }, mut tasks)) = ToWorker::decode(head, body) else {
+        return None;
+    };
     log::set_level(log_level);
+    WAITING.get()?.set_spin(may_spin);
     let board = BOARD.get()?;
-    while let Some(task) = tasks.next().ok()? {
-        if !board.claim().begin(task.seq) {
-            continue;
+    SENDER.with(|sender| {
+        replies.begin();
+        while let Some(task) = tasks.next().ok()? {
+            if board.claim().begin(task.seq) {
+                run(&task, replies);
+                let mut sender = sender.borrow_mut();
+                replies.post(&mut **sender.as_mut()?, &tasks);
+            }
         }
-        BUSY.store(true, Ordering::SeqCst);
-        if STOPPING.load(Ordering::SeqCst) {
-            end_group(0);
-        }
-        RUNNING.store(task.task + 1, Ordering::Relaxed);
-        RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
-        let end = run(&task, &mut replies.reply);
-        RUNNING.store(0, Ordering::Relaxed);
-        BUSY.store(false, Ordering::SeqCst);
-        replies.post(board, tasks.has_more(), end);
+        sender.borrow_mut().as_mut()?.ring();
+        Some(())
+    })
+}
+
+/// Runs a task and makes its reply.
+#[inline]
+fn run(task: &RunTask<'_>, replies: &mut Replies) {
+    if STOPPING.load(Ordering::SeqCst) {
+        end_group(0);
     }
-    replies.flush(board);
-    Some(())
-}
-
-/// Runs a task, makes its reply, and says when it ended.
-fn run(task: &RunTask<'_>, reply: &mut Vec<u8>) -> Instant {
-    let start = Instant::now();
-    let mut end = start;
-    encode_done(reply, task.seq, |result| {
-        let Some(entry) = registry::find(task.function) else {
+    RUNNING.store(task.task.wrapping_add(1), Ordering::Relaxed);
+    RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
+    let Replies { reply, large, .. } = replies;
+    encode_done(reply, task.seq, |result| match registry::find(task.function) {
+        Some(entry) => dispatch::run(entry, task.args, result, large),
+        None => {
             let words = format!("function {} is not in this executable's table", task.function.0);
-            return (Err(Fault::Codec(words)), 0);
-        };
-        let outcome = dispatch::run(entry, task.args, result);
-        end = Instant::now();
-        (outcome, (end - start).as_nanos().try_into().unwrap_or(u64::MAX))
+            Err(Fault::Codec(words))
+        }
     });
-    end
+    RUNNING.store(0, Ordering::Relaxed);
+    // Before the reply is out: whoever has it may close the connection, and no task runs then.
+    ENDED_SEQ.store(task.seq, Ordering::Release);
 }
 
-/// Replies on their way to the host: sent one by one, or, while tasks are short and more of them wait, several at a time. What is held
-/// back lies in the outbox, where the host finds it whatever happens here.
+/// Replies on their way to the host.
+///
+/// Each is out before the next task begins. The clock is looked at after several short tasks, and the host is woken after a while,
+/// before a pause, and after a long task: a long task itself keeps nothing back, for the host, which knows that more is to come,
+/// looks by itself.
 struct Replies {
-    /// The reply that is being made.
+    /// The reply that is being made, and what of it is large.
     reply: Vec<u8>,
-    /// A message of several: what is held back.
-    batch: Vec<u8>,
-    /// When a reply was last sent.
-    sent: Instant,
+    large: Vec<u8>,
+    /// When the clock was looked at last, and how many tasks ago.
+    timed: Instant,
+    untimed: u32,
+    /// So many tasks are timed together.
+    stride: u32,
+    /// When the host was last woken.
+    rung: Instant,
 }
 
-/// Replies are held back no longer than this while short tasks follow each other.
+/// The host hears of replies no later than this while short tasks follow each other.
 const HOLD: Duration = Duration::from_micros(50);
-/// A larger reply is not worth holding back.
-const MOST_HELD_BYTES: usize = 512;
+/// Tasks that are timed together take about so long.
+const STRIDE: Duration = Duration::from_micros(5);
+/// No more tasks are timed together.
+const MOST_STRIDE: u32 = 64;
 /// A vector that a large reply has blown up is given back.
 const MOST_KEPT_BYTES: usize = 1 << 20;
 
 impl Replies {
     fn new() -> Self {
-        Self { reply: Vec::new(), batch: Vec::new(), sent: Instant::now() }
+        let now = Instant::now();
+        Self { reply: Vec::new(), large: Vec::new(), timed: now, untimed: 0, stride: 1, rung: now }
     }
 
-    /// Sends the reply, or holds it back if more tasks follow at once.
-    fn post(&mut self, board: &Board, more: bool, now: Instant) {
-        if more && self.reply.len() <= MOST_HELD_BYTES && now.saturating_duration_since(self.sent) < HOLD {
-            if self.batch.is_empty() {
-                begin_batch(&mut self.batch);
+    /// Begins a request: the time until now was spent waiting.
+    fn begin(&mut self) {
+        self.timed = Instant::now();
+        self.rung = self.timed;
+    }
+
+    /// Sends the reply.
+    #[inline]
+    fn post(&mut self, sender: &mut dyn FrameSender, tasks: &RunTasks<'_>) {
+        self.untimed += 1;
+        let mut rings = false;
+        if self.untimed >= self.stride || !tasks.has_more() {
+            let now = Instant::now();
+            let took = now.saturating_duration_since(self.timed);
+            set_nanos(&mut self.reply, took.as_nanos().try_into().unwrap_or(u64::MAX).max(1));
+            self.stride = if took < STRIDE { (self.stride * 2).min(MOST_STRIDE) } else { (self.stride / 4).max(1) };
+            self.timed = now;
+            self.untimed = 0;
+            rings = now.saturating_duration_since(self.rung) >= HOLD;
+            if rings {
+                self.rung = now;
             }
-            let start = add_to_batch(&mut self.batch, &self.reply);
-            if board.outbox().append(&self.batch[start..]) {
-                return;
-            }
-            self.batch.truncate(start);
         }
-        self.flush(board);
-        send(&self.reply);
-        self.sent = now;
+        let (head, body) = if self.large.is_empty() {
+            self.reply.split_at(DONE_HEAD_BYTES)
+        } else {
+            (&self.reply[..], &self.large[..])
+        };
+        // An error means that the host has gone; the watching thread sees that, too, and ends the process.
+        let _ = sender.send(head, Body::Borrowed(body));
+        if rings {
+            sender.ring();
+        }
+        if !self.large.is_empty() {
+            self.large = Vec::new();
+        }
         if self.reply.capacity() > MOST_KEPT_BYTES {
             self.reply = Vec::new();
-        }
-    }
-
-    /// Sends what is held back.
-    fn flush(&mut self, board: &Board) {
-        if !self.batch.is_empty() {
-            send(&self.batch);
-            self.batch.clear();
-            board.outbox().clear();
         }
     }
 }

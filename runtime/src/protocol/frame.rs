@@ -1,0 +1,103 @@
+//! The bytes before each frame: eight, little-endian. They say how long the frame is, how much of it is its head, and whether what came
+//! by the way for records goes before it.
+
+/// Bytes before each frame.
+pub(crate) const PREFIX_BYTES: usize = 8;
+/// No frame is longer. A longer one is nonsense that somebody else wrote to the connection.
+const MOST_FRAME_BYTES: u64 = (1 << 48) - 1;
+/// No head is longer.
+pub(crate) const MOST_HEAD_BYTES: usize = 255;
+const HEAD_SHIFT: u32 = 48;
+/// The frame is no frame: the number of records that were sent aside before the next one.
+const MARK: u64 = 1 << 63;
+const UNUSED: u64 = 0x7f << 56;
+
+/// What a prefix says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prefix {
+    /// A frame follows.
+    Frame { head_len: usize, len: usize },
+    /// So many frames were sent aside before the next frame was sent.
+    Mark(u64),
+}
+
+/// These eight bytes are no prefix.
+#[derive(Debug)]
+pub(crate) struct NoPrefix;
+
+impl Prefix {
+    #[inline]
+    pub(crate) fn to_bytes(self) -> [u8; PREFIX_BYTES] {
+        match self {
+            Self::Frame { head_len, len } => {
+                debug_assert!(head_len <= MOST_HEAD_BYTES && len as u64 <= MOST_FRAME_BYTES);
+                ((head_len as u64) << HEAD_SHIFT | len as u64).to_le_bytes()
+            }
+            Self::Mark(count) => (MARK | count).to_le_bytes(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn from_bytes(bytes: [u8; PREFIX_BYTES]) -> Result<Self, NoPrefix> {
+        let word = u64::from_le_bytes(bytes);
+        if word & MARK != 0 {
+            return Ok(Self::Mark(word & !MARK));
+        }
+        let len = usize::try_from(word & MOST_FRAME_BYTES).map_err(|_| NoPrefix)?;
+        let head_len = (word >> HEAD_SHIFT) as usize & MOST_HEAD_BYTES;
+        if word & UNUSED != 0 || head_len > len {
+            return Err(NoPrefix);
+        }
+        Ok(Self::Frame { head_len, len })
+    }
+}
+
+/// Whole frames, one after the other, each behind its prefix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frames<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Frames<'a> {
+    /// The caller has seen that `bytes` are whole frames.
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The first frame and what follows it.
+    #[inline]
+    pub(crate) fn split_first(&self) -> Option<(&'a [u8], Self)> {
+        let (prefix, rest) = self.bytes.split_first_chunk::<PREFIX_BYTES>()?;
+        let Ok(Prefix::Frame { len, .. }) = Prefix::from_bytes(*prefix) else { return None };
+        let (frame, rest) = rest.split_at_checked(len)?;
+        Some((frame, Self { bytes: rest }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_comes_back_as_it_was_written() {
+        for prefix in [
+            Prefix::Frame { head_len: 0, len: 0 },
+            Prefix::Frame { head_len: 255, len: 1 << 40 },
+            Prefix::Mark(0),
+            Prefix::Mark(u64::MAX >> 1),
+        ] {
+            assert_eq!(Prefix::from_bytes(prefix.to_bytes()).ok(), Some(prefix));
+        }
+    }
+
+    #[test]
+    fn what_no_frame_has_before_it_is_refused() {
+        for bytes in [*b"garbage!", (1u64 << 57).to_le_bytes(), (3u64 << 48 | 2).to_le_bytes()] {
+            assert!(Prefix::from_bytes(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}

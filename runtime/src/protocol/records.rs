@@ -1,0 +1,273 @@
+//! Tasks in the layout in which they travel: each its function, the length of its arguments, and these.
+
+use std::sync::Arc;
+
+use crate::{
+    codec::{LARGE_BYTES, ShortBytes},
+    id::FunctionId,
+};
+
+/// function, length of the arguments
+pub(crate) const RECORD_HEAD_BYTES: usize = 4 + 4;
+
+/// Tasks, the oldest first, as bytes that go to a worker as they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Records(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Small {
+        bytes: Vec<u8>,
+        /// Where the first that is left begins, less those that are `done`.
+        at: usize,
+        /// Tasks from `at` on that are left no more: they are stepped over when somebody asks for bytes.
+        done: u32,
+        left: u32,
+    },
+    /// One task whose arguments travel from where they lie. Empty once it is done.
+    Large { function: FunctionId, args: Option<Arc<Vec<u8>>> },
+}
+
+/// Appends one task.
+#[inline]
+pub(crate) fn put_record(function: FunctionId, args: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&record_head(function, args.len()));
+    out.extend_from_slice(args);
+}
+
+/// What goes before the arguments.
+#[inline]
+pub(crate) fn record_head(function: FunctionId, args_len_bytes: usize) -> [u8; RECORD_HEAD_BYTES] {
+    let len = u32::try_from(args_len_bytes).expect("large arguments travel apart");
+    (u64::from(len) << 32 | u64::from(function.0)).to_le_bytes()
+}
+
+/// The first task of these and what follows it.
+#[inline]
+pub(crate) fn split_record(bytes: &[u8]) -> Option<(FunctionId, &[u8], &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<RECORD_HEAD_BYTES>()?;
+    let head = u64::from_le_bytes(*head);
+    let (args, rest) = rest.split_at_checked((head >> 32) as usize)?;
+    Some((FunctionId(head as u32), args, rest))
+}
+
+/// What of [`Records`] goes over the wire.
+#[derive(Debug)]
+pub(crate) enum Wire<'a> {
+    Small(&'a [u8]),
+    Large(FunctionId, &'a Arc<Vec<u8>>),
+}
+
+impl Records {
+    /// Tasks in bytes that [`put_record`] made.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        let mut left = 0;
+        let mut rest = &bytes[..];
+        while let Some((_, _, next)) = split_record(rest) {
+            rest = next;
+            left += 1;
+        }
+        Self(Kind::Small { bytes, at: 0, done: 0, left })
+    }
+
+    fn one(function: FunctionId, args: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(RECORD_HEAD_BYTES + args.len());
+        put_record(function, args, &mut bytes);
+        Self(Kind::Small { bytes, at: 0, done: 0, left: 1 })
+    }
+
+    /// One task with these arguments, whatever their size.
+    pub(crate) fn of(function: FunctionId, args: ShortBytes) -> Self {
+        if args.len() < LARGE_BYTES { Self::one(function, &args) } else { Self::large(function, args.into_vec()) }
+    }
+
+    /// One task whose arguments are large.
+    fn large(function: FunctionId, args: Vec<u8>) -> Self {
+        Self(Kind::Large { function, args: Some(Arc::new(args)) })
+    }
+
+    pub(crate) fn is_large(&self) -> bool {
+        matches!(self.0, Kind::Large { .. })
+    }
+
+    /// How many tasks are left.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        match &self.0 {
+            Kind::Small { left, .. } => *left,
+            Kind::Large { args, .. } => u32::from(args.is_some()),
+        }
+    }
+
+    /// Roughly how many bytes these are: those of tasks that are done are counted until somebody asks for bytes.
+    pub(crate) fn len_bytes(&self) -> usize {
+        match &self.0 {
+            Kind::Small { bytes, at, .. } => bytes.len() - at,
+            Kind::Large { args, .. } => args.as_ref().map_or(0, |args| args.len()),
+        }
+    }
+
+    /// Puts more behind these, which are small.
+    pub(crate) fn append(&mut self, more: &Self) {
+        if let (Kind::Small { bytes, left, .. }, Wire::Small(others)) = (&mut self.0, more.clone_wire()) {
+            bytes.extend_from_slice(others);
+            *left += more.len();
+        }
+    }
+
+    /// Puts one task behind these, if all are small and together no more than so many bytes.
+    pub(crate) fn append_one(&mut self, function: FunctionId, args: &[u8], most_bytes: usize) -> bool {
+        match &mut self.0 {
+            Kind::Small { bytes, left, .. } if bytes.len() + args.len() < most_bytes => {
+                put_record(function, args, bytes);
+                *left += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The bytes without the stepping over.
+    fn clone_wire(&self) -> Wire<'_> {
+        match &self.0 {
+            Kind::Small { bytes, at, done, .. } => Wire::Small(skip(&bytes[*at..], *done)),
+            Kind::Large { function, args } => {
+                Wire::Large(*function, args.as_ref().expect("a task that is done goes nowhere"))
+            }
+        }
+    }
+
+    /// What to send.
+    pub(crate) fn wire(&mut self) -> Wire<'_> {
+        self.step();
+        self.clone_wire()
+    }
+
+    /// The first `n` are done.
+    #[inline]
+    pub(crate) fn advance(&mut self, n: u32) {
+        match &mut self.0 {
+            Kind::Small { done, left, .. } => {
+                *done += n;
+                *left -= n;
+            }
+            Kind::Large { args, .. } if n > 0 => *args = None,
+            Kind::Large { .. } => {}
+        }
+    }
+
+    /// Takes the first `n` away from the others.
+    pub(crate) fn take_first(&mut self, n: u32) -> Self {
+        self.step();
+        match &mut self.0 {
+            Kind::Small { bytes, at, left, .. } => {
+                let n = n.min(*left);
+                let here = &bytes[*at..];
+                let len = here.len() - skip(here, n).len();
+                let first = here[..len].to_vec();
+                *at += len;
+                *left -= n;
+                Self(Kind::Small { bytes: first, at: 0, done: 0, left: n })
+            }
+            Kind::Large { function, args } => {
+                let args = if n > 0 { args.take() } else { None };
+                Self(Kind::Large { function: *function, args })
+            }
+        }
+    }
+
+    /// The first task: its function and its arguments.
+    pub(crate) fn first(&self) -> Option<(FunctionId, &[u8])> {
+        match &self.0 {
+            Kind::Small { bytes, at, done, .. } => {
+                split_record(skip(&bytes[*at..], *done)).map(|(function, args, _)| (function, args))
+            }
+            Kind::Large { function, args } => args.as_ref().map(|args| (*function, &args[..])),
+        }
+    }
+
+    fn step(&mut self) {
+        if let Kind::Small { bytes, at, done, .. } = &mut self.0
+            && *done > 0
+        {
+            *at = bytes.len() - skip(&bytes[*at..], *done).len();
+            *done = 0;
+        }
+    }
+}
+
+/// The bytes after the first `n` tasks.
+fn skip(mut bytes: &[u8], n: u32) -> &[u8] {
+    for _ in 0..n {
+        match split_record(bytes) {
+            Some((_, _, rest)) => bytes = rest,
+            None => return &[],
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(n: u8) -> Records {
+        let mut bytes = Vec::new();
+        (0..n).for_each(|i| put_record(FunctionId(u32::from(i)), &vec![i; usize::from(i)], &mut bytes));
+        Records::from_bytes(bytes)
+    }
+
+    fn numbers(mut records: Records) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        while let Some((function, args)) = records.first() {
+            assert_eq!(args, vec![function.0 as u8; function.0 as usize]);
+            numbers.push(function.0);
+            records.advance(1);
+        }
+        assert_eq!(records.len(), 0);
+        numbers
+    }
+
+    #[test]
+    fn tasks_are_taken_and_done_in_their_order() {
+        let mut records = some(9);
+        records.advance(2);
+        let first = records.take_first(3);
+        assert_eq!((first.len(), records.len()), (3, 4));
+        assert_eq!(numbers(first), [2, 3, 4]);
+        records.advance(1);
+        let mut rest = records.take_first(100);
+        rest.append(&some(2));
+        assert_eq!(numbers(rest), [6, 7, 8, 0, 1]);
+        assert_eq!(numbers(records), []);
+    }
+
+    #[test]
+    fn large_arguments_are_one_task() {
+        let mut records = Records::large(FunctionId(7), vec![1; 9]);
+        assert_eq!((records.len(), records.len_bytes()), (1, 9));
+        assert_eq!(records.take_first(0).len(), 0);
+        let mut taken = records.take_first(1);
+        assert_eq!((records.len(), taken.len()), (0, 1));
+        assert_eq!(taken.first(), Some((FunctionId(7), &[1; 9][..])));
+        taken.advance(1);
+        assert_eq!(taken.first(), None);
+    }
+
+    #[test]
+    fn every_truncation_ends_without_a_panic() {
+        let Wire::Small(bytes) = some(5).wire().to_owned_small() else { panic!("small") };
+        for len in 0..bytes.len() {
+            assert!(Records::from_bytes(bytes[..len].to_vec()).len() < 5);
+        }
+    }
+
+    impl Wire<'_> {
+        fn to_owned_small(self) -> Wire<'static> {
+            match self {
+                Wire::Small(bytes) => Wire::Small(bytes.to_vec().leak()),
+                Wire::Large(..) => panic!("large"),
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! A stream of frames over whatever takes and gives bytes: [`crate::protocol::Prefix`], then the frame.
+//!
+//! A frame of any length goes in pieces, as there is room; the receiver makes room as bytes arrive, never on the word of the length
+//! alone.
+
+use std::{collections::VecDeque, io, os::fd::BorrowedFd, sync::Arc};
+
+use super::{Body, FrameReceiver, FrameSender, QueueingSender, Received, Room};
+use crate::{
+    protocol::{Frames, MOST_HEAD_BYTES, PREFIX_BYTES, Prefix},
+    sys::memory::advise_huge,
+};
+
+/// Frames beyond this are received into a vector of their own, which is handed on without a copy.
+const LARGE_BYTES: usize = 80 << 10;
+/// One read asks for so much.
+const READ_BYTES: usize = 64 << 10;
+/// Room for a large frame grows by this much ahead of what has arrived, or by as much as that.
+const AHEAD_BYTES: usize = 4 << 20;
+
+/// Takes bytes.
+pub(super) trait Sink: Send {
+    /// Takes as many of the parts' bytes as there is room for; 0: there is none.
+    fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize>;
+    /// Waits for room. Only on an end that waits.
+    fn wait(&mut self) -> io::Result<()>;
+    fn ring(&mut self);
+    fn await_room(&mut self) -> Room;
+    fn close(&mut self);
+}
+
+/// Gives bytes.
+pub(super) trait Source: Send {
+    /// Appends at most `most` bytes.
+    fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read>;
+    /// Waits until there is something to read. Only on an end that waits.
+    fn wait(&mut self) -> io::Result<()>;
+    fn has_arrivals(&self) -> bool;
+    fn park(&mut self) -> bool;
+    fn poll_fd(&self) -> BorrowedFd<'_>;
+}
+
+/// What [`Source::read`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    Bytes(usize),
+    Nothing,
+    Closed,
+}
+
+/// The sending half.
+pub(super) struct FramedSender<S> {
+    sink: S,
+    waits: bool,
+    queue: VecDeque<Piece>,
+    /// Bytes of the first in the queue that have gone.
+    gone: usize,
+    queued: usize,
+}
+
+enum Piece {
+    Own(Vec<u8>),
+    Shared(Arc<Vec<u8>>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl<S: Sink> FramedSender<S> {
+    pub(super) fn new(sink: S, waits: bool) -> Self {
+        Self { sink, waits, queue: VecDeque::new(), gone: 0, queued: 0 }
+    }
+
+    /// Sends eight bytes that stand before a frame.
+    pub(super) fn send_prefix(&mut self, prefix: Prefix) -> io::Result<()> {
+        self.send_parts(&prefix.to_bytes(), &[], Body::Borrowed(&[]))
+    }
+
+    #[inline]
+    fn send_parts(&mut self, prefix: &[u8], head: &[u8], body: Body<'_>) -> io::Result<()> {
+        let all = prefix.len() + head.len() + body.bytes().len();
+        let mut gone = 0;
+        if self.queue.is_empty() {
+            gone = self.sink.write(&[prefix, head, body.bytes()])?;
+            while gone < all {
+                let parts = skip([prefix, head, body.bytes()], gone);
+                match self.sink.write(&parts)? {
+                    0 if self.waits => self.sink.wait()?,
+                    0 => break,
+                    n => gone += n,
+                }
+            }
+        }
+        if gone < all {
+            self.queue(prefix, head, body, gone);
+        }
+        Ok(())
+    }
+
+    /// Queues what is left of a frame of which so many bytes have gone.
+    #[cold]
+    fn queue(&mut self, prefix: &[u8], head: &[u8], body: Body<'_>, gone: usize) {
+        let before = prefix.len() + head.len();
+        if gone < before {
+            let first = [prefix, head].concat();
+            self.push(Piece::Own(first), gone);
+        }
+        let gone = gone.saturating_sub(before);
+        match body {
+            Body::Borrowed(bytes) => self.push(Piece::Own(bytes[gone..].to_vec()), 0),
+            Body::Shared(bytes) => self.push(Piece::Shared(bytes.clone()), gone),
+        }
+    }
+
+    fn push(&mut self, piece: Piece, gone: usize) {
+        let left = piece.bytes().len() - gone;
+        if left > 0 {
+            debug_assert!(gone == 0 || self.queue.is_empty(), "only the first has begun to go");
+            if self.queue.is_empty() {
+                self.gone = gone;
+            }
+            self.queued += left;
+            self.queue.push_back(piece);
+        }
+    }
+}
+
+impl<S: Sink> FrameSender for FramedSender<S> {
+    #[inline]
+    fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
+        debug_assert!(head.len() <= MOST_HEAD_BYTES, "heads are short");
+        let prefix = Prefix::Frame { head_len: head.len(), len: head.len() + body.bytes().len() };
+        self.send_parts(&prefix.to_bytes(), head, body)
+    }
+
+    fn ring(&mut self) {
+        self.sink.ring();
+    }
+}
+
+impl<S: Sink> QueueingSender for FramedSender<S> {
+    fn flush(&mut self) -> io::Result<()> {
+        while let Some(front) = self.queue.front() {
+            let rest = &front.bytes()[self.gone..];
+            let n = self.sink.write(&[rest])?;
+            if n == 0 {
+                break;
+            }
+            self.gone += n;
+            self.queued -= n;
+            if self.gone == front.bytes().len() {
+                self.queue.pop_front();
+                self.gone = 0;
+            }
+        }
+        self.sink.ring();
+        Ok(())
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.queued
+    }
+
+    fn await_room(&mut self) -> Room {
+        self.sink.await_room()
+    }
+
+    fn close(&mut self) {
+        self.sink.close();
+    }
+}
+
+/// The parts without their first `n` bytes.
+pub(super) fn skip<const N: usize>(mut parts: [&[u8]; N], mut n: usize) -> [&[u8]; N] {
+    for part in &mut parts {
+        let here = n.min(part.len());
+        *part = &part[here..];
+        n -= here;
+    }
+    parts
+}
+
+/// The receiving half.
+pub(super) struct FramedReceiver<S> {
+    source: S,
+    /// Whether this end waits for the peer.
+    waits: bool,
+    /// What has arrived; from `start` on it has not been seen to.
+    buffer: Vec<u8>,
+    start: usize,
+    /// A large frame on its way.
+    large: Option<Large>,
+    /// The last read of this round took all that there was: asking again would find nothing.
+    drained: bool,
+    closed: bool,
+}
+
+struct Large {
+    head: Vec<u8>,
+    /// Of the head.
+    head_len: usize,
+    /// Of all but the head.
+    body_len: usize,
+    body: Vec<u8>,
+}
+
+/// What [`FramedReceiver::poll`] found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// One whole frame at least: see [`FramedReceiver::frames`].
+    Frames,
+    Large {
+        head: Vec<u8>,
+        body: Vec<u8>,
+    },
+    /// So many frames were sent aside before the next one here.
+    Mark(u64),
+    Nothing,
+    Closed,
+}
+
+/// What lies at the start of the buffer.
+enum Next {
+    Whole,
+    Mark(u64),
+    Large { head_len: usize, len: usize },
+    Part,
+}
+
+impl<S: Source> FramedReceiver<S> {
+    pub(super) fn new(source: S, waits: bool) -> Self {
+        Self { source, waits, buffer: Vec::new(), start: 0, large: None, drained: false, closed: false }
+    }
+
+    /// Frames that have come, after [`Found::Frames`]; the last of them may not be whole.
+    pub(super) fn frames(&self) -> Frames<'_> {
+        Frames::new(&self.buffer[self.start..])
+    }
+
+    fn next(&self) -> io::Result<Next> {
+        let rest = &self.buffer[self.start..];
+        let Some((prefix, rest)) = rest.split_first_chunk::<PREFIX_BYTES>() else { return Ok(Next::Part) };
+        match Prefix::from_bytes(*prefix) {
+            Err(_) => Err(broken("the connection carries what is no frame")),
+            Ok(Prefix::Mark(count)) => Ok(Next::Mark(count)),
+            Ok(Prefix::Frame { len, .. }) if rest.len() >= len => Ok(Next::Whole),
+            Ok(Prefix::Frame { head_len, len }) if len > LARGE_BYTES => Ok(Next::Large { head_len, len }),
+            Ok(Prefix::Frame { .. }) => Ok(Next::Part),
+        }
+    }
+
+    /// Looks for the next frame, or waits for it.
+    pub(super) fn poll(&mut self) -> io::Result<Found> {
+        loop {
+            if let Some(large) = &self.large {
+                if large.head.len() == large.head_len && large.body.len() == large.body_len {
+                    let Large { head, body, .. } = self.large.take().expect("looked at just now");
+                    return Ok(Found::Large { head, body });
+                }
+            } else {
+                match self.next()? {
+                    Next::Whole => return Ok(Found::Frames),
+                    Next::Mark(count) => {
+                        self.start += PREFIX_BYTES;
+                        return Ok(Found::Mark(count));
+                    }
+                    Next::Large { head_len, len } => {
+                        // All that is in the buffer belongs to this frame.
+                        let arrived = &self.buffer[self.start + PREFIX_BYTES..];
+                        let (head, body) = arrived.split_at(head_len.min(arrived.len()));
+                        let body_len = len - head_len;
+                        let large = Large { head: head.to_vec(), head_len, body_len, body: body.to_vec() };
+                        self.large = Some(large);
+                        self.buffer.clear();
+                        self.start = 0;
+                        continue;
+                    }
+                    Next::Part => {}
+                }
+            }
+            if self.closed {
+                return if self.large.is_none() && self.start == self.buffer.len() {
+                    Ok(Found::Closed)
+                } else {
+                    Err(broken("the connection ended within a frame"))
+                };
+            }
+            if self.drained && !self.waits {
+                self.drained = false;
+                return Ok(Found::Nothing);
+            }
+            match self.read()? {
+                Read::Bytes(_) => {}
+                Read::Closed => self.closed = true,
+                Read::Nothing if self.waits => self.source.wait()?,
+                Read::Nothing => return Ok(Found::Nothing),
+            }
+        }
+    }
+
+    fn read(&mut self) -> io::Result<Read> {
+        let (target, wanted) = match &mut self.large {
+            Some(Large { head, head_len, .. }) if head.len() < *head_len => {
+                let missing = *head_len - head.len();
+                (head, missing)
+            }
+            Some(Large { body, body_len, .. }) => {
+                let missing = *body_len - body.len();
+                if body.capacity() - body.len() < missing.min(READ_BYTES) {
+                    body.reserve_exact(missing.min(AHEAD_BYTES.max(body.len())));
+                    advise_huge(body.as_ptr(), body.capacity());
+                }
+                let room = body.capacity() - body.len();
+                (body, missing.min(room))
+            }
+            None => {
+                if self.start > 0 {
+                    self.buffer.drain(..self.start);
+                    self.start = 0;
+                }
+                self.buffer.reserve(READ_BYTES);
+                (&mut self.buffer, READ_BYTES)
+            }
+        };
+        let read = self.source.read(target, wanted)?;
+        self.drained = matches!(read, Read::Bytes(n) if n < wanted);
+        Ok(read)
+    }
+}
+
+impl<S: Source> FrameReceiver for FramedReceiver<S> {
+    fn begin(&mut self, _readable: bool) {
+        self.drained = false;
+    }
+
+    fn recv(&mut self) -> io::Result<Received<'_>> {
+        match self.poll()? {
+            Found::Frames => Ok(Received::Frames(self.frames())),
+            Found::Large { head, body } => Ok(Received::Large { head, body }),
+            Found::Nothing => Ok(Received::Nothing),
+            Found::Closed => Ok(Received::Closed),
+            Found::Mark(_) => Err(broken("a mark where nothing goes aside")),
+        }
+    }
+
+    fn consume(&mut self, len_bytes: usize) {
+        self.start += len_bytes;
+    }
+
+    fn has_arrivals(&self) -> bool {
+        // Part of a frame says nothing yet.
+        matches!(self.next(), Ok(Next::Whole | Next::Mark(_))) || self.source.has_arrivals()
+    }
+
+    fn park(&mut self) -> bool {
+        self.source.park()
+    }
+
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.source.poll_fd()
+    }
+}
+
+fn broken(words: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, words)
+}

@@ -1,0 +1,147 @@
+//! The memory that host and worker share: the board, a page on which the worker notes what must outlive its death, and, behind it, a
+//! ring for each direction.
+#![expect(unsafe_code, reason = "views of memory that another process writes")]
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    ptr::NonNull,
+    sync::Arc,
+};
+
+use crate::{
+    claim::ClaimWord,
+    ring,
+    sync::AtomicU32,
+    sync::Ordering,
+    sys::memory::{Mapping, create},
+};
+
+/// What the page holds. The kernel zeroes it, which is a valid state: nothing begun, no cause.
+#[derive(Debug)]
+#[repr(C)]
+struct Page {
+    claim: ClaimWord,
+    cause: AtomicU32,
+}
+
+const PAGE_BYTES: usize = 4 << 10;
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<Page>() <= PAGE_BYTES && align_of::<Page>() <= 4096);
+    assert!(std::mem::offset_of!(Page, claim) == 0 && std::mem::offset_of!(Page, cause) == 8);
+};
+
+/// The data of each ring: small enough to stay in a core's cache, large enough for a batch of short tasks and the next.
+const RING_BYTES: usize = 256 << 10;
+/// A ring and its header, up to where the next may begin.
+const RING_STRIDE: usize = (ring::HEADER_BYTES + RING_BYTES).next_multiple_of(PAGE_BYTES);
+/// The board and two rings.
+const SEGMENT_BYTES: usize = PAGE_BYTES + 2 * RING_STRIDE;
+
+/// What a worker had to say of its own death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    StackOverflow,
+}
+
+/// One side's mapping of the shared memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    mapping: Arc<Mapping>,
+}
+
+impl Segment {
+    /// New memory, for two rings or the board alone, and the descriptor to pass on.
+    pub(super) fn create(rings: bool) -> io::Result<(Self, OwnedFd)> {
+        let len = if rings { SEGMENT_BYTES } else { PAGE_BYTES };
+        let fd = create(c"procession", len)?;
+        Ok((Self { mapping: Arc::new(Mapping::new(fd.as_fd(), len)?) }, fd))
+    }
+
+    /// Maps memory that was passed on.
+    pub(crate) fn attach(fd: BorrowedFd<'_>, rings: bool) -> io::Result<Self> {
+        let len = if rings { SEGMENT_BYTES } else { PAGE_BYTES };
+        Ok(Self { mapping: Arc::new(Mapping::new(fd, len)?) })
+    }
+
+    /// A board that nobody else sees.
+    pub(crate) fn unshared() -> io::Result<Self> {
+        Ok(Self { mapping: Arc::new(Mapping::private(PAGE_BYTES)?) })
+    }
+
+    /// The board.
+    pub(crate) fn board(&self) -> Board {
+        Board { mapping: self.mapping.clone() }
+    }
+
+    /// The ring to the worker, to be attached to once.
+    pub(super) fn to_worker(&self) -> Part {
+        Part::new(self.mapping.clone(), PAGE_BYTES)
+    }
+
+    /// The ring to the host, to be attached to once.
+    pub(super) fn to_host(&self) -> Part {
+        Part::new(self.mapping.clone(), PAGE_BYTES + RING_STRIDE)
+    }
+}
+
+/// The part of the memory that holds one ring.
+#[derive(Debug)]
+pub(super) struct Part {
+    mapping: Arc<Mapping>,
+    offset: usize,
+}
+
+impl Part {
+    fn new(mapping: Arc<Mapping>, offset: usize) -> Self {
+        assert!(offset + RING_STRIDE <= mapping.len_bytes(), "the memory was made for rings");
+        Self { mapping, offset }
+    }
+}
+
+// SAFETY: base and length are fixed when the part is made, and the mapping lives as long as it. `new` saw to it that the part lies
+// within the mapping, which is aligned to a page, as is the offset. Others than the ring's ends do not use the part: it is private
+// to this module and `shm`, which attaches each end once, and an alarm, which is part of the ring.
+unsafe impl ring::Memory for Part {
+    fn base(&self) -> NonNull<u8> {
+        // SAFETY: `new` checked that the offset lies within the mapping.
+        unsafe { self.mapping.base().add(self.offset) }
+    }
+
+    fn len_bytes(&self) -> usize {
+        ring::HEADER_BYTES + RING_BYTES
+    }
+}
+
+/// One side's view of the board.
+#[derive(Clone, Debug)]
+pub(crate) struct Board {
+    mapping: Arc<Mapping>,
+}
+
+impl Board {
+    #[inline]
+    fn page(&self) -> &Page {
+        // SAFETY: every mapping here is PAGE_BYTES long at least and aligned to a page, which is enough for a `Page`; it lives as long
+        // as `self`; any bytes are a valid `Page`, for it is made of atomics, and through them alone is it shared.
+        unsafe { self.mapping.base().cast::<Page>().as_ref() }
+    }
+
+    /// The word by which tasks are claimed.
+    #[inline]
+    pub(crate) fn claim(&self) -> &ClaimWord {
+        &self.page().claim
+    }
+
+    /// Notes why this process is about to end. Async-signal-safe.
+    pub(crate) fn set_cause(&self, cause: Cause) {
+        let Cause::StackOverflow = cause;
+        self.page().cause.store(1, Ordering::Release);
+    }
+
+    /// What the worker noted.
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        (self.page().cause.load(Ordering::Acquire) == 1).then_some(Cause::StackOverflow)
+    }
+}
