@@ -371,7 +371,7 @@ impl<T: Load> Supervisor<T> {
     }
 
     /// Sends more of what is queued, when there is room.
-    pub(crate) fn flush(&mut self, poller: &Poller) {
+    fn flush(&mut self, poller: &Poller) {
         let key = self.key();
         if let State::Live { link, .. } = &mut self.state
             && link.launched.sender.queued_bytes() > 0
@@ -398,6 +398,18 @@ impl<T: Load> Supervisor<T> {
 
     /// Reads what the worker has to say and hands it to `on`, until there is no more or `on` breaks. `readable`: the poller told of it.
     pub(crate) fn read(
+        &mut self,
+        readable: bool,
+        now: Instant,
+        poller: &Poller,
+        on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+    ) {
+        self.hear(readable, now, poller, on);
+        // What it said may have been that there is room.
+        self.flush(poller);
+    }
+
+    fn hear(
         &mut self,
         readable: bool,
         now: Instant,

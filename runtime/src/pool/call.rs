@@ -59,6 +59,8 @@ enum CallBackend {
         feeder: Feeder,
         retries: u32,
     },
+    /// The pool has ended.
+    Ended,
 }
 
 /// Where a call's results arrive, in the order in which they were made.
@@ -179,13 +181,17 @@ impl Call {
     /// The first task of a function, one with large arguments or with none, or one for which there was no room.
     #[inline(never)]
     fn push_slowly(&mut self, request: Request) {
-        let index = self.pushed;
-        if let CallBackend::InProcess(here) = &self.backend {
-            self.pushed += 1;
-            let (_, outcome) = here.run(&request, Some(index));
-            return self.inbox.give_one(index, outcome, &mut Wakes::default());
-        }
         self.flush();
+        let index = self.pushed;
+        match &self.backend {
+            CallBackend::InProcess(here) => {
+                self.pushed += 1;
+                let (_, outcome) = here.run(&request, Some(index));
+                return self.inbox.give_one(index, outcome, &mut Wakes::default());
+            }
+            CallBackend::Ended => return self.give_up(pool_ended(request.entry.name, index)),
+            CallBackend::Pool { .. } => {}
+        }
         let Some(function) = registry::id_of(request.entry) else {
             return self.give_up(not_in_table(&request, Some(index)));
         };
@@ -248,6 +254,7 @@ impl Call {
         for index in feeder.next() as usize..self.pushed {
             self.inbox.give_one(index, Err(pool_ended(function, index)), &mut Wakes::default());
         }
+        self.backend = CallBackend::Ended;
     }
 
     /// Sizes window and batch by what has been measured since.
