@@ -308,6 +308,14 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
+    /// It has begun one at least of the tasks that are in flight.
+    pub(crate) fn has_begun(&self) -> bool {
+        let State::Live { link, in_flight } = &self.state else { return false };
+        let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
+        let board = link.launched.board.as_ref();
+        oldest.zip(board).is_some_and(|(seq, board)| has_begun(seq, board.claim().begun()))
+    }
+
     /// Takes back every task that has not begun, the oldest first.
     pub(crate) fn take_back(&mut self) -> Vec<T> {
         let State::Live { link, in_flight } = &mut self.state else { return Vec::new() };

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     lane::{LaneId, Parcel, Recipient},
-    scheduler::{CANCEL_GRACE, Scheduler, log_level},
+    scheduler::{CANCEL_GRACE, SHARE_AFTER, Scheduler, log_level},
 };
 use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
@@ -101,6 +101,7 @@ impl Scheduler {
         }
         if useful {
             self.failed_starts = 0;
+            self.share_after = SHARE_AFTER;
         }
         if let Some(kind) = failed_to_initialize {
             self.workers[place].dismiss(now, poller);

@@ -31,7 +31,9 @@ use crate::{
 /// A worker is given more before it is idle if what it has will take it less than this.
 const PREFETCH: Duration = Duration::from_micros(400);
 /// A worker that has shown nothing for so long, while others are idle, has to share what it has not begun.
-const SHARE_AFTER: Duration = Duration::from_millis(1);
+pub(super) const SHARE_AFTER: Duration = Duration::from_millis(1);
+/// It is not waited for longer than this.
+const MOST_SHARE_AFTER: Duration = Duration::from_millis(100);
 /// What another worker could do in less time is not worth moving.
 const WORTH_MOVING: Duration = Duration::from_micros(100);
 /// A reply that is expected within this time is waited for without sleeping, if there is a core to wait on.
@@ -55,6 +57,8 @@ pub(super) struct Scheduler {
     cpus: usize,
     /// Starts that have failed since the last worker that was of use.
     pub(super) failed_starts: u32,
+    /// As [`SHARE_AFTER`]; doubled each time that something was moved, until there is a result.
+    pub(super) share_after: Duration,
     /// No start is tried before this.
     pub(super) not_before: Option<Instant>,
     pub(super) closing: bool,
@@ -85,6 +89,7 @@ impl Scheduler {
             next_call: 0,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             failed_starts: 0,
+            share_after: SHARE_AFTER,
             not_before: None,
             closing: false,
             unread: BTreeSet::new(),
@@ -276,7 +281,7 @@ impl Scheduler {
             return None;
         }
         let laden = self.workers.iter().filter(|worker| is_laden(worker));
-        laden.filter_map(|worker| self.book.progress.get(&worker.id())).min().map(|&at| at + SHARE_AFTER)
+        laden.filter_map(|worker| self.book.progress.get(&worker.id())).min().map(|&at| at + self.share_after)
     }
 
     /// Gives work to whoever can take it.
@@ -330,13 +335,17 @@ impl Scheduler {
             let waiting = worker.in_flight_len() - 1;
             let lane = worker.newest().and_then(|newest| book.lanes.get(&newest.lane));
             let long = lane.and_then(|lane| lane.estimate(waiting)).is_none_or(|time| time >= WORTH_MOVING);
-            long || book.progress.get(&worker.id()).is_none_or(|&at| at + SHARE_AFTER <= now)
+            // One that has begun nothing may not have been woken yet: what it has would be moved to and fro.
+            (long && worker.has_begun())
+                || book.progress.get(&worker.id()).is_none_or(|&at| at + self.share_after <= now)
         });
         let Some(worker) = laden.max_by_key(|worker| worker.in_flight_len()) else { return };
         let id = worker.id();
         book.take_home(worker.take_back(), id);
-        // Tasks that the worker would not give back have begun; asking again before it says something is no use.
+        // Tasks that the worker would not give back have begun; asking again before it says something is no use. Nor is moving things
+        // faster than workers are woken.
         book.progress.insert(id, now);
+        self.share_after = (self.share_after * 2).min(MOST_SHARE_AFTER);
     }
 
     /// A worker that has done its work may wait for more without sleeping, and so may the host for its replies: there is a core for

@@ -175,7 +175,7 @@ fn run_all(head: &[u8], body: &[u8], replies: &mut Replies) -> Option<()> {
                 replies.post(&mut **sender.as_mut()?, &tasks);
             }
         }
-        sender.borrow_mut().as_mut()?.ring();
+        replies.ring(&mut **sender.borrow_mut().as_mut()?);
         Some(())
     })
 }
@@ -217,6 +217,8 @@ struct Replies {
     stride: u32,
     /// When the host was last woken.
     rung: Instant,
+    /// There is a reply that it has not been woken for.
+    due: bool,
 }
 
 /// The host hears of replies no later than this while short tasks follow each other.
@@ -231,13 +233,20 @@ const MOST_KEPT_BYTES: usize = 1 << 20;
 impl Replies {
     fn new() -> Self {
         let now = Instant::now();
-        Self { reply: Vec::new(), large: Vec::new(), timed: now, untimed: 0, stride: 1, rung: now }
+        Self { reply: Vec::new(), large: Vec::new(), timed: now, untimed: 0, stride: 1, rung: now, due: false }
     }
 
     /// Begins a request: the time until now was spent waiting.
     fn begin(&mut self) {
         self.timed = Instant::now();
         self.rung = self.timed;
+    }
+
+    /// Wakes the host if there is something for it.
+    fn ring(&mut self, sender: &mut dyn FrameSender) {
+        if std::mem::take(&mut self.due) {
+            sender.ring();
+        }
     }
 
     /// Sends the reply.
@@ -264,8 +273,9 @@ impl Replies {
         };
         // An error means that the host has gone; the watching thread sees that, too, and ends the process.
         let _ = sender.send(head, Body::Borrowed(body));
+        self.due = true;
         if rings {
-            sender.ring();
+            self.ring(sender);
         }
         if !self.large.is_empty() {
             self.large = Vec::new();
