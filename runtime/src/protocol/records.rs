@@ -82,7 +82,7 @@ impl Records {
     }
 
     /// One task whose arguments are large.
-    fn large(function: FunctionId, args: Vec<u8>) -> Self {
+    pub(super) fn large(function: FunctionId, args: Vec<u8>) -> Self {
         Self(Kind::Large { function, args: Some(Arc::new(args)) })
     }
 

@@ -61,16 +61,19 @@ pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
     } else {
         None
     };
-    let made = Segment::create(why_not.is_none());
-    let why_not = why_not.or_else(|| Some(format!("memory cannot be shared: {}", made.as_ref().err()?)));
-    if let Some(why_not) = &why_not {
-        static SAID: AtomicBool = AtomicBool::new(false);
-        if !SAID.swap(true, Ordering::Relaxed) {
-            log::info!("workers are talked to over sockets, not shared memory: {why_not}");
-        }
+    let why_not = match why_not {
+        None => match offer_rings(socket.clone()) {
+            Ok(end) => return Ok(end),
+            Err(error) => format!("memory cannot be shared: {error}"),
+        },
+        Some(why_not) => why_not,
+    };
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        log::info!("workers are talked to over sockets, not shared memory: {why_not}");
     }
-    let (board, segment) = match made {
-        Ok((memory, segment)) if why_not.is_none() => return over_rings(socket, &memory, segment),
+    // The board alone may be had where futexes are not.
+    let (board, segment) = match Segment::create(false) {
         Ok((memory, segment)) => (Some(memory.board()), Some(segment)),
         Err(_) => (None, None),
     };
@@ -88,7 +91,9 @@ pub(super) fn over_socket(socket: Arc<OwnedFd>) -> HostEnd {
     }
 }
 
-fn over_rings(socket: Arc<OwnedFd>, memory: &Segment, segment: OwnedFd) -> io::Result<HostEnd> {
+/// The host's end over rings, and over this socket, which does not wait.
+pub(super) fn offer_rings(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
+    let (memory, segment) = Segment::create(true)?;
     let producer = Producer::attach(memory.to_worker()).map_err(broken)?;
     let consumer = Consumer::attach(memory.to_host()).map_err(broken)?;
     Ok(HostEnd {

@@ -1,38 +1,70 @@
 //! One suite for every transport: what the layers above rely on.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{borrow::Cow, os::fd::AsFd, time::Duration};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::{FrameReceiver, FrameSender, Received, SocketTransport, Transport};
-use crate::sys::fd::{Poller, stream_pair, wait_readable, write_one};
+use super::{
+    Body, FrameReceiver, HostEnd, QueueingSender, Received, Room, Segment, WorkerEnd,
+    framed::FramedReceiver,
+    shm::{offer_rings, over_socket},
+    socket::SocketSource,
+};
+use crate::{
+    protocol::PREFIX_BYTES,
+    sys::fd::{Poller, set_nonblocking, stream_pair, wait_readable, write_one},
+};
 
-/// A transport's two ends: the one that never waits, and the one that does.
-type Ends = (Box<dyn Transport>, Box<dyn Transport>);
+/// A transport's two ends: the host's, which never waits, and the worker's, which does.
+type Ends = (HostEnd, WorkerEnd);
+
+fn pair() -> (Arc<OwnedFd>, Arc<OwnedFd>) {
+    let (host, worker) = stream_pair().unwrap();
+    set_nonblocking(host.as_fd()).unwrap();
+    (Arc::new(host), Arc::new(worker))
+}
 
 fn sockets() -> Ends {
-    let (host, worker) = stream_pair().unwrap();
-    let host = SocketTransport::nonblocking(host).unwrap();
-    (Box::new(host), Box::new(SocketTransport::blocking(worker.into())))
+    let (host, worker) = pair();
+    (over_socket(host), WorkerEnd::new(worker, None).unwrap())
 }
 
-/// The next frame, waited for.
+fn rings() -> Ends {
+    let (host, worker) = pair();
+    let host = offer_rings(host).unwrap();
+    let memory = Segment::attach(host.segment.as_ref().unwrap().as_fd(), true).unwrap();
+    (host, WorkerEnd::new(worker, Some(&memory)).unwrap())
+}
+
+/// What was received, one frame after the other, in one part each.
+fn take(receiver: &mut dyn FrameReceiver) -> Option<Option<Vec<u8>>> {
+    let (frame, seen) = match receiver.recv().unwrap() {
+        Received::Frames(frames) => {
+            let (frame, rest) = frames.split_first().expect("one whole frame at least");
+            (frame.to_vec(), frames.as_bytes().len() - rest.as_bytes().len())
+        }
+        Received::Large { head, body } => ([head, body].concat(), 0),
+        Received::Closed => return Some(None),
+        Received::Nothing => return None,
+    };
+    receiver.consume(seen);
+    Some(Some(frame))
+}
+
+/// The next frame, waited for: `None` at the end.
 fn next(receiver: &mut dyn FrameReceiver) -> Option<Vec<u8>> {
     loop {
-        receiver.begin();
-        match receiver.recv().unwrap() {
-            Received::Frame(frame) => return Some(frame.into_owned()),
-            Received::Closed => return None,
-            Received::Nothing => {}
+        receiver.begin(true);
+        if let Some(frame) = take(receiver) {
+            return frame;
         }
-        assert!(wait_readable(receiver.poll_fd(), Duration::from_secs(20)).unwrap(), "nothing comes");
-    }
-}
-
-/// Sends all that is queued as room is made.
-fn flush(sender: &mut dyn FrameSender, poller: &Poller) {
-    while sender.queued_bytes() > 0 {
-        poller.wait(&mut Vec::new(), Some(Duration::from_secs(20))).unwrap();
-        sender.flush().unwrap();
+        if receiver.park() {
+            let readable = wait_readable(receiver.poll_fd(), Duration::from_secs(20)).unwrap();
+            assert!(readable, "nothing comes");
+        }
     }
 }
 
@@ -40,61 +72,132 @@ fn pattern(len: usize, salt: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 + salt) as u8).collect()
 }
 
-fn frames_of_every_size_arrive_whole_and_in_order((host, worker): Ends) {
-    const SIZES: [usize; 12] = [0, 1, 7, 8, 9, 4095, 65_535, 65_536, 65_537, 1 << 20, 3, 5 << 20];
-    let (mut to_worker, mut from_worker) = host.split();
-    let (mut to_host, mut from_host) = worker.split();
-    let echo = std::thread::spawn(move || {
-        while let Some(frame) = next(&mut *from_host) {
-            let (head, body) = frame.split_at(frame.len() / 2);
-            to_host.send(head, Cow::Borrowed(body)).unwrap();
+/// Sends more of what is queued, and sees to it that the poller tells of room for the rest.
+fn flush(sender: &mut dyn QueueingSender, receiver: &dyn FrameReceiver, poller: &Poller) {
+    sender.flush().unwrap();
+    while sender.queued_bytes() > 0 {
+        match sender.await_room() {
+            Room::Now => sender.flush().unwrap(),
+            room => {
+                return poller.set_writable(receiver.poll_fd(), 0, room == Room::Writable).unwrap();
+            }
         }
+    }
+    poller.set_writable(receiver.poll_fd(), 0, false).unwrap();
+}
+
+fn frames_of_every_size_arrive_whole_and_in_order((host, worker): Ends) {
+    const SIZES: [usize; 13] = [0, 1, 7, 8, 9, 4095, 65_535, 65_536, 81_920, 262_144, 1 << 20, 3, 5 << 20];
+    let HostEnd { sender: mut to_worker, receiver: mut from_worker, .. } = host;
+    let WorkerEnd { sender: mut to_host, receiver: mut from_host, waiting, .. } = worker;
+    let echo = std::thread::spawn(move || {
+        for _ in SIZES {
+            let frame = next(&mut *from_host).expect("a frame");
+            let (head, body) = frame.split_at(frame.len().min(20));
+            to_host.send(head, Body::Borrowed(body)).unwrap();
+            to_host.ring();
+        }
+        assert_eq!(next(&mut *from_host), None);
     });
     // All is sent before anything is read: both directions fill up, and neither end waits for the other for ever.
     let poller = Poller::new().unwrap();
     poller.add(from_worker.poll_fd(), 0).unwrap();
-    poller.set_writable(from_worker.poll_fd(), 0, true).unwrap();
     for (salt, len) in SIZES.into_iter().enumerate() {
-        let frame = pattern(len, salt);
-        let (head, body) = frame.split_at(len.min(13));
-        to_worker.send(head, Cow::Borrowed(body)).unwrap();
+        let frame = Arc::new(pattern(len, salt));
+        match salt % 2 {
+            0 => to_worker.send(&[], Body::Shared(&frame)).unwrap(),
+            _ => {
+                let (head, body) = frame.split_at(len.min(13));
+                to_worker.send(head, Body::Borrowed(body)).unwrap();
+            }
+        }
     }
     let mut received = 0;
     while received < SIZES.len() {
-        to_worker.flush().unwrap();
-        from_worker.begin();
-        while let Received::Frame(frame) = from_worker.recv().unwrap() {
-            assert!(
-                *frame == pattern(SIZES[received], received),
-                "frame {received} of {} bytes",
-                SIZES[received]
-            );
+        to_worker.ring();
+        flush(&mut *to_worker, &*from_worker, &poller);
+        if from_worker.park() {
+            let mut events = Vec::new();
+            poller.wait(&mut events, Some(Duration::from_secs(20))).unwrap();
+            assert!(!events.is_empty(), "nothing comes");
+        }
+        from_worker.begin(true);
+        while let Some(frame) = take(&mut *from_worker) {
+            let expected = pattern(SIZES[received], received);
+            assert!(frame == Some(expected), "frame {received} of {} bytes", SIZES[received]);
             received += 1;
         }
     }
-    flush(&mut *to_worker, &poller);
+    assert_eq!(to_worker.queued_bytes(), 0, "all has arrived");
     to_worker.close();
+    waiting.end();
     echo.join().unwrap();
     assert_eq!(next(&mut *from_worker), None, "the other end closed between two frames");
 }
 
 fn an_end_that_never_waits_says_so((host, worker): Ends) {
-    let (_to_worker, mut from_worker) = host.split();
-    let (mut to_host, _from_host) = worker.split();
+    let mut from_worker = host.receiver;
+    let mut to_host = worker.sender;
+    from_worker.begin(true);
     assert!(matches!(from_worker.recv().unwrap(), Received::Nothing));
-    to_host.send(b"a", Cow::Borrowed(b"b")).unwrap();
-    to_host.send(b"", Cow::Borrowed(b"")).unwrap();
+    to_host.send(b"a", Body::Borrowed(b"b")).unwrap();
+    to_host.send(b"", Body::Borrowed(b"")).unwrap();
     assert_eq!(next(&mut *from_worker).as_deref(), Some(&b"ab"[..]));
     assert_eq!(next(&mut *from_worker).as_deref(), Some(&b""[..]));
-    from_worker.begin();
+    from_worker.begin(true);
     assert!(matches!(from_worker.recv().unwrap(), Received::Nothing));
 }
 
-fn a_peer_that_is_gone_is_an_error_to_the_sender((host, worker): Ends) {
-    let (mut to_worker, mut from_worker) = host.split();
-    drop(worker);
-    assert!(to_worker.send(b"a", Cow::Borrowed(&[])).is_err());
+fn what_was_not_seen_to_is_given_again((host, worker): Ends) {
+    let mut from_worker = host.receiver;
+    let mut to_host = worker.sender;
+    to_host.send(b"one", Body::Borrowed(b"")).unwrap();
+    to_host.send(b"two", Body::Borrowed(b"")).unwrap();
+    from_worker.begin(true);
+    for _ in 0..2 {
+        let Received::Frames(frames) = from_worker.recv().unwrap() else { panic!("frames") };
+        assert_eq!(frames.split_first().map(|(first, _)| first), Some(&b"one"[..]));
+        from_worker.consume(0);
+    }
+    from_worker.consume(PREFIX_BYTES + 3);
+    assert_eq!(next(&mut *from_worker).as_deref(), Some(&b"two"[..]));
+}
+
+fn what_goes_aside_is_seen_before_what_was_sent_after_it((host, worker): Ends) {
+    let mut from_worker = host.receiver;
+    let WorkerEnd { sender: mut to_host, aside, .. } = worker;
+    // What goes aside must fit the socket: nobody reads meanwhile.
+    let large = pattern(30_000, 3);
+    for round in 0..3u8 {
+        to_host.send(&[round], Body::Borrowed(b"before")).unwrap();
+        let (aside, sent) = (aside.clone(), large.clone());
+        let other = std::thread::spawn(move || {
+            aside.send(b"aside").unwrap();
+            aside.send(&sent).unwrap();
+        });
+        other.join().unwrap();
+        to_host.send(&[round], Body::Borrowed(b"after")).unwrap();
+        to_host.ring();
+    }
+    let frames: Vec<Vec<u8>> = (0..12).map(|_| next(&mut *from_worker).unwrap()).collect();
+    let place = |frame: &[u8], nth: usize| {
+        frames.iter().enumerate().filter(|(_, f)| *f == frame).nth(nth).expect("it has come").0
+    };
+    for round in 0..3u8 {
+        let after = place(&[&[round], &b"after"[..]].concat(), 0);
+        assert!(place(b"aside", usize::from(round)) < after && place(&large, usize::from(round)) < after);
+        assert!(place(&[&[round], &b"before"[..]].concat(), 0) < after);
+    }
+}
+
+fn a_peer_that_is_gone_is_told_of_once_all_is_read((host, worker): Ends) {
+    let mut from_worker = host.receiver;
+    let mut to_host = worker.sender;
+    to_host.send(b"last", Body::Borrowed(b"words")).unwrap();
+    drop((to_host, worker.receiver, worker.aside, worker.waiting));
+    assert_eq!(next(&mut *from_worker).as_deref(), Some(&b"lastwords"[..]));
     assert_eq!(next(&mut *from_worker), None);
+    assert_eq!(next(&mut *from_worker), None, "and stays so");
 }
 
 /// The suite, for one transport.
@@ -113,39 +216,59 @@ conformance! {
     sockets:
     frames_of_every_size_arrive_whole_and_in_order
     an_end_that_never_waits_says_so
-    a_peer_that_is_gone_is_an_error_to_the_sender
+    what_was_not_seen_to_is_given_again
+    what_goes_aside_is_seen_before_what_was_sent_after_it
+    a_peer_that_is_gone_is_told_of_once_all_is_read
+}
+
+conformance! {
+    rings:
+    frames_of_every_size_arrive_whole_and_in_order
+    an_end_that_never_waits_says_so
+    what_was_not_seen_to_is_given_again
+    what_goes_aside_is_seen_before_what_was_sent_after_it
+    a_peer_that_is_gone_is_told_of_once_all_is_read
+}
+
+/// The receiver of a stream of which these bytes have come, and then its end.
+fn receiver_of(bytes: &[u8], ends: bool) -> (FramedReceiver<SocketSource>, Option<Arc<OwnedFd>>) {
+    let (host, peer) = pair();
+    write_one(peer.as_fd(), bytes).unwrap();
+    (FramedReceiver::new(SocketSource::new(host), false), (!ends).then_some(peer))
 }
 
 #[test]
 fn a_stream_that_ends_within_a_frame_is_an_error() {
     for sent in [1, 8, 9, 70_000] {
-        let (host, peer) = stream_pair().unwrap();
         let mut bytes = 100_000u64.to_le_bytes().to_vec();
         bytes.resize(sent, 0);
-        write_one(peer.as_fd(), &bytes).unwrap();
-        drop(peer);
-        let (_, mut receiver) =
-            (Box::new(SocketTransport::nonblocking(host).unwrap()) as Box<dyn Transport>).split();
+        let (mut receiver, _) = receiver_of(&bytes, true);
         // The first round may end with what had arrived, the second comes to the end.
         let first = receiver.recv().is_err();
-        receiver.begin();
+        receiver.begin(true);
         assert!(first || receiver.recv().is_err(), "{sent} bytes");
     }
 }
 
 #[test]
 fn a_length_that_no_frame_has_is_an_error_and_commits_no_memory() {
-    for length in [1u64 << 49, u64::MAX, u64::from_le_bytes(*b"garbage!")] {
-        let (host, peer) = stream_pair().unwrap();
-        write_one(peer.as_fd(), &length.to_le_bytes()).unwrap();
-        let (_, mut receiver) =
-            (Box::new(SocketTransport::nonblocking(host).unwrap()) as Box<dyn Transport>).split();
+    for length in [1u64 << 57, u64::MAX, u64::from_le_bytes(*b"garbage!")] {
+        let (mut receiver, _peer) = receiver_of(&length.to_le_bytes(), false);
         assert!(receiver.recv().is_err(), "{length}");
     }
     // A length that a frame may have is no reason to reserve so much.
-    let (host, peer) = stream_pair().unwrap();
-    write_one(peer.as_fd(), &(1u64 << 40).to_le_bytes()).unwrap();
-    let (_, mut receiver) =
-        (Box::new(SocketTransport::nonblocking(host).unwrap()) as Box<dyn Transport>).split();
+    let (mut receiver, _peer) = receiver_of(&(1u64 << 40).to_le_bytes(), false);
     assert!(matches!(receiver.recv().unwrap(), Received::Nothing));
+}
+
+#[test]
+fn a_ring_that_tells_of_records_that_were_not_sent_is_an_error() {
+    let (host, worker) = pair();
+    let mut host = offer_rings(host).unwrap();
+    let memory = Segment::attach(host.segment.as_ref().unwrap().as_fd(), true).unwrap();
+    let mut to_host = crate::ring::Producer::attach(memory.to_host()).unwrap();
+    to_host.write(&[&crate::protocol::Prefix::Mark(1).to_bytes()]).unwrap();
+    host.receiver.begin(false);
+    assert!(host.receiver.recv().is_err());
+    drop(worker);
 }
