@@ -89,7 +89,7 @@ fn flush(sender: &mut dyn QueueingSender, receiver: &dyn FrameReceiver, poller: 
 fn frames_of_every_size_arrive_whole_and_in_order((host, worker): Ends) {
     const SIZES: [usize; 13] = [0, 1, 7, 8, 9, 4095, 65_535, 65_536, 81_920, 262_144, 1 << 20, 3, 5 << 20];
     let HostEnd { sender: mut to_worker, receiver: mut from_worker, .. } = host;
-    let WorkerEnd { sender: mut to_host, receiver: mut from_host, waiting, .. } = worker;
+    let WorkerEnd { sender: mut to_host, receiver: mut from_host, aside, waiting } = worker;
     let echo = std::thread::spawn(move || {
         for _ in SIZES {
             let frame = next(&mut *from_host).expect("a frame");
@@ -132,6 +132,7 @@ fn frames_of_every_size_arrive_whole_and_in_order((host, worker): Ends) {
     to_worker.close();
     waiting.end();
     echo.join().unwrap();
+    drop((aside, waiting));
     assert_eq!(next(&mut *from_worker), None, "the other end closed between two frames");
 }
 
