@@ -13,7 +13,14 @@ use super::{Broken, Consumer, HEADER_BYTES, Memory, Producer};
 
 /// Memory of this process, all zero, which its last holder frees.
 #[derive(Clone, Debug)]
-pub(super) struct Lent(Arc<Block>);
+pub(super) struct Lent {
+    base: NonNull<u8>,
+    len_bytes: usize,
+    _block: Arc<Block>,
+}
+
+// SAFETY: as for the block.
+unsafe impl Send for Lent {}
 
 #[derive(Debug)]
 struct Block {
@@ -38,7 +45,8 @@ impl Lent {
         let layout = Layout::from_size_align(len_bytes, 64).unwrap();
         // SAFETY: no test asks for no memory at all.
         let base = unsafe { alloc_zeroed(layout) };
-        Self(Arc::new(Block { base: NonNull::new(base).expect("there is memory"), layout }))
+        let base = NonNull::new(base).expect("there is memory");
+        Self { base, len_bytes, _block: Arc::new(Block { base, layout }) }
     }
 }
 
@@ -46,11 +54,11 @@ impl Lent {
 // one end of each kind.
 unsafe impl Memory for Lent {
     fn base(&self) -> NonNull<u8> {
-        self.0.base
+        self.base
     }
 
     fn len_bytes(&self) -> usize {
-        self.0.layout.size()
+        self.len_bytes
     }
 }
 
