@@ -9,12 +9,15 @@
 //! The peer is not trusted. It may write anything anywhere in the memory at any time; all that it gains is that this end says
 //! [`Broken`] or hands on bytes that make no sense. README.md beside this file has the algorithm and the argument for it.
 #![cfg_attr(
-    any(not(test), loom),
+    not(test),
     expect(dead_code, unused_imports, reason = "the transport over shared memory comes next")
 )]
+#![cfg_attr(all(test, loom), expect(unused_imports, reason = "the transport over shared memory comes next"))]
 
 mod consumer;
 mod header;
+#[cfg(all(test, loom))]
+mod models;
 mod place;
 mod producer;
 #[cfg(all(test, not(loom)))]
