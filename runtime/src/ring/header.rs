@@ -24,7 +24,7 @@ type Padding<const WORDS: usize> = [u64; WORDS];
 #[repr(C)]
 pub(crate) struct Header {
     /// Says that this is a ring, of which version and size. Written by whoever attaches first.
-    mark: AtomicU64,
+    pub(super) mark: AtomicU64,
     /// 1 while the producer sleeps: set by the producer, taken back by either end.
     pub(super) producer_parked: AtomicU32,
     /// 1 while the consumer sleeps: set by the consumer, taken back by either end.

@@ -16,9 +16,13 @@
 
 mod consumer;
 mod header;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+mod heap;
 #[cfg(all(test, loom))]
 mod models;
 mod place;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+mod play;
 mod producer;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -28,6 +32,8 @@ use std::fmt;
 pub(crate) use consumer::Consumer;
 pub(crate) use header::HEADER_BYTES;
 pub(crate) use place::Memory;
+#[cfg(fuzzing)]
+pub(crate) use play::play_script;
 pub(crate) use producer::Producer;
 
 /// Why an end cannot go on: the memory is unfit, or the peer wrote what no honest peer writes.

@@ -1,0 +1,62 @@
+//! Memory of this process, lent to a ring by tests.
+#![expect(unsafe_code, reason = "lends memory")]
+
+use std::{
+    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    ptr::NonNull,
+    sync::Arc,
+};
+
+use super::Memory;
+
+/// Memory that begins as all zero, and that its last holder frees. One end of each kind is attached to it.
+#[derive(Clone, Debug)]
+pub(super) struct Heap {
+    base: NonNull<u8>,
+    len_bytes: usize,
+    _block: Arc<Block>,
+}
+
+#[derive(Debug)]
+struct Block {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Heap {
+    /// Exactly so much: a tool that watches the heap sees any step outside of it.
+    pub(super) fn new(len_bytes: usize) -> Self {
+        let layout = Layout::from_size_align(len_bytes.max(1), 64).expect("a size that exists");
+        // SAFETY: the layout is not of size zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
+        Self { base, len_bytes, _block: Arc::new(Block { base, layout }) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: `Heap::new` allocated it with this layout, and whoever used it held the block.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+    }
+}
+
+// SAFETY: the block is plain memory, tied to no thread.
+unsafe impl Send for Block {}
+// SAFETY: `&Block` gives out nothing.
+unsafe impl Sync for Block {}
+// SAFETY: the address is of plain memory, tied to no thread.
+unsafe impl Send for Heap {}
+
+// SAFETY: both fields never change; the block is aligned to 64, as long as said, initialized, and there until its last holder, of
+// which this is one, is dropped; tests attach one end of each kind, and what else they write, they write through atomics, or while
+// no end is at work.
+unsafe impl Memory for Heap {
+    fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+}
