@@ -24,7 +24,7 @@ type Padding<const WORDS: usize> = [u64; WORDS];
 #[repr(C)]
 pub(crate) struct Header {
     /// Says that this is a ring, of which version and size. Written by whoever attaches first.
-    mark: AtomicU64,
+    pub(super) mark: AtomicU64,
     /// 1 while the producer sleeps: set by the producer, taken back by either end.
     pub(super) producer_parked: AtomicU32,
     /// 1 while the consumer sleeps: set by the consumer, taken back by either end.
@@ -66,7 +66,9 @@ impl Header {
 
 /// Announces that the end whose word this is sleeps. Whoever calls it looks for work once more before it does.
 pub(super) fn announce(word: &AtomicU32) {
-    word.store(1, Ordering::Relaxed);
+    // A swap where a store would do, here and in `withdraw`: loom takes a swap to come after all that it saw, and is not so sure of
+    // a store.
+    word.swap(1, Ordering::Relaxed);
     // SYNC(ring-parked): pairs with the fence in `take`. Of the two fences one comes first: if this one, the peer sees the word; if
     // the other, this end sees what the peer did before it, when it looks once more.
     fence(Ordering::SeqCst);
@@ -74,7 +76,7 @@ pub(super) fn announce(word: &AtomicU32) {
 
 /// Takes the announcement back.
 pub(super) fn withdraw(word: &AtomicU32) {
-    word.store(0, Ordering::Relaxed);
+    word.swap(0, Ordering::Relaxed);
 }
 
 /// Takes the peer's announcement down, if there is one: `true` for whoever is to wake the peer.

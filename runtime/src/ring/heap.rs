@@ -1,5 +1,5 @@
 //! A ring between two threads of one process, in memory of its own.
-#![expect(unsafe_code, reason = "memory that two ends share")]
+#![expect(unsafe_code, reason = "lends memory")]
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
@@ -9,32 +9,20 @@ use std::{
 
 use super::{Consumer, HEADER_BYTES, Memory, Producer};
 
-/// A ring whose ends share memory on the heap.
-///
-/// # Panics
-///
-/// The capacity is no power of two.
+/// A ring of this capacity, a power of two, whose ends share memory on the heap.
 pub(crate) fn pair(capacity: usize) -> (Producer<Heap>, Consumer<Heap>) {
-    let heap = Heap(Arc::new(Block::zeroed(HEADER_BYTES + capacity)));
-    let producer = Producer::attach(Heap(heap.0.clone())).expect("fresh memory of a fitting size is a ring");
+    let heap = Heap::new(HEADER_BYTES + capacity);
+    let producer = Producer::attach(heap.clone()).expect("fresh memory of a fitting size is a ring");
     let consumer = Consumer::attach(heap).expect("fresh memory of a fitting size is a ring");
     (producer, consumer)
 }
 
-/// One end's share of the memory.
-#[derive(Debug)]
-pub(crate) struct Heap(Arc<Block>);
-
-// SAFETY: base and length are fixed when the block is made, it is aligned to a cache line and lives as long as either end, whose
-// shares of it only `pair` makes: one for a producer, one for a consumer. No other process maps it.
-unsafe impl Memory for Heap {
-    fn base(&self) -> NonNull<u8> {
-        self.0.base
-    }
-
-    fn len_bytes(&self) -> usize {
-        self.0.layout.size()
-    }
+/// Memory that begins as all zero, and that its last holder frees. One end of each kind is attached to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Heap {
+    base: NonNull<u8>,
+    len_bytes: usize,
+    _block: Arc<Block>,
 }
 
 #[derive(Debug)]
@@ -43,23 +31,40 @@ struct Block {
     layout: Layout,
 }
 
-impl Block {
-    fn zeroed(len_bytes: usize) -> Self {
-        let layout = Layout::from_size_align(len_bytes, 128).expect("a small size and a power of two");
-        // SAFETY: the size is not zero: there is a header at least.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) });
-        Self { base: base.unwrap_or_else(|| handle_alloc_error(layout)), layout }
+impl Heap {
+    /// Exactly so much: a tool that watches the heap sees any step outside of it.
+    pub(super) fn new(len_bytes: usize) -> Self {
+        let layout = Layout::from_size_align(len_bytes.max(1), 64).expect("a size that exists");
+        // SAFETY: the layout is not of size zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
+        Self { base, len_bytes, _block: Arc::new(Block { base, layout }) }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: `zeroed` allocated it with this layout, and whoever drops it is the last to know of it.
+        // SAFETY: `Heap::new` allocated it with this layout, and whoever used it held the block.
         unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
 }
 
-// SAFETY: plain memory, tied to no thread; whoever accesses it argues for that access.
+// SAFETY: the block is plain memory, tied to no thread.
 unsafe impl Send for Block {}
-// SAFETY: `&Block` gives out an address only.
+// SAFETY: `&Block` gives out nothing.
 unsafe impl Sync for Block {}
+// SAFETY: the address is of plain memory, tied to no thread.
+unsafe impl Send for Heap {}
+
+// SAFETY: both fields never change; the block is aligned to 64, as long as said, initialized, and there until its last holder, of
+// which this is one, is dropped; `pair` and tests attach one end of each kind, and what else tests they write, they write through atomics, or while
+// no end is at work.
+unsafe impl Memory for Heap {
+    fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+}

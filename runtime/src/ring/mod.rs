@@ -13,7 +13,11 @@ mod consumer;
 mod header;
 #[cfg(not(loom))]
 mod heap;
+#[cfg(all(test, loom))]
+mod models;
 mod place;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+mod play;
 mod producer;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -25,6 +29,8 @@ pub(crate) use header::HEADER_BYTES;
 #[cfg(not(loom))]
 pub(crate) use heap::{Heap, pair};
 pub(crate) use place::Memory;
+#[cfg(fuzzing)]
+pub(crate) use play::play_script;
 pub(crate) use producer::Producer;
 
 /// Why an end cannot go on: the memory is unfit, or the peer wrote what no honest peer writes.

@@ -33,12 +33,12 @@ pub(crate) trait Place {
     /// The shared words. Only for a place that has a capacity.
     fn header(&self) -> &Header;
 
-    /// Copies into the data. Only for a place that has a capacity.
+    /// Copies parts, one after the other, into the data. Only for a place that has a capacity.
     ///
     /// # Panics
     ///
-    /// The bytes do not fit between `at` and the data's end.
-    fn put(&self, at: usize, bytes: &[u8]);
+    /// The parts do not fit between `at` and the data's end.
+    fn put(&self, at: usize, parts: &[&[u8]]);
 
     /// Appends a copy of `len` bytes of the data. Only for a place that has a capacity.
     ///
@@ -64,12 +64,17 @@ impl<M: Memory> Place for M {
     }
 
     #[inline]
-    fn put(&self, at: usize, bytes: &[u8]) {
-        let to = data(self, at, bytes.len());
-        // SAFETY: `data` checked that the target lies in memory that is valid for writes; the source is memory of our own, and so
-        // does not overlap it. Not raced: an honest consumer reads nothing at or past `tail` before ring-published; what another
-        // process does against that rule changes which bytes lie there, and nothing is ever decided by them here.
-        unsafe { copy(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+    fn put(&self, at: usize, parts: &[&[u8]]) {
+        let mut to = data(self, at, sum(parts));
+        for part in parts {
+            // SAFETY: `data` checked that the target and what follows it for the sum of the parts, of which this is the next, lies in
+            // memory that is valid for writes; the source is memory of our own, and so does not overlap it. Not raced: an honest
+            // consumer reads nothing at or past `tail` before ring-published; what another process does against that rule changes
+            // which bytes lie there, and nothing is ever decided by them here.
+            unsafe { copy(part.as_ptr(), to.as_ptr(), part.len()) };
+            // SAFETY: the end of this part is at most the end of all of them, within the same memory.
+            to = unsafe { to.add(part.len()) };
+        }
     }
 
     #[inline]
@@ -85,6 +90,13 @@ impl<M: Memory> Place for M {
         // SAFETY: the length is within the capacity, by `reserve`, and the copy has initialized the bytes up to it.
         unsafe { out.set_len(filled) };
     }
+}
+
+/// The length of all the parts.
+#[inline]
+pub(super) fn sum(parts: &[&[u8]]) -> usize {
+    // The same part may be there many times.
+    parts.iter().fold(0, |sum: usize, part| sum.saturating_add(part.len()))
 }
 
 /// The place of `len` bytes in the data.
@@ -116,18 +128,21 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: `rest` and `N` make `len`, for which the caller promises all that is asked.
         unsafe { from.copy_to_nonoverlapping(to, N) };
     }
+    // What is common comes first.
     match len {
-        0 => {}
-        // SAFETY: from 1 to 2, and the caller's promises.
-        1..=2 => unsafe { two::<1>(from, to, len) },
-        // SAFETY: from 2 to 4, and the caller's promises.
-        3..=4 => unsafe { two::<2>(from, to, len) },
-        // SAFETY: from 4 to 8, and the caller's promises.
-        5..=8 => unsafe { two::<4>(from, to, len) },
-        // SAFETY: from 8 to 16, and the caller's promises.
-        9..=16 => unsafe { two::<8>(from, to, len) },
         // SAFETY: from 16 to 32, and the caller's promises.
         17..=32 => unsafe { two::<16>(from, to, len) },
+        // SAFETY: from 8 to 16, and the caller's promises.
+        9..=16 => unsafe { two::<8>(from, to, len) },
+        // SAFETY: the caller's promises, for a length that the compiler knows.
+        8 => unsafe { from.copy_to_nonoverlapping(to, 8) },
+        // SAFETY: from 4 to 8, and the caller's promises.
+        4..=7 => unsafe { two::<4>(from, to, len) },
+        // SAFETY: from 2 to 4, and the caller's promises.
+        2..=3 => unsafe { two::<2>(from, to, len) },
+        // SAFETY: one byte, and the caller's promises.
+        1 => unsafe { from.copy_to_nonoverlapping(to, 1) },
+        0 => {}
         // SAFETY: from 32 to 64, and the caller's promises.
         33..=64 => unsafe { two::<32>(from, to, len) },
         // SAFETY: the caller's promises.

@@ -3,7 +3,7 @@
 use super::{
     Broken,
     header::{announce, take, withdraw},
-    place::Place,
+    place::{Place, sum},
 };
 use crate::sync::{AtomicU32, Ordering};
 
@@ -40,9 +40,9 @@ impl<M: Place> Producer<M> {
     /// # Errors
     ///
     /// The consumer's cursor makes no sense.
-    #[inline]
+    #[inline(always)] // A caller's parts are few and known: inlined, the copy of a prefix is one store.
     pub(crate) fn write(&mut self, parts: &[&[u8]]) -> Result<usize, Broken> {
-        let wanted = parts.iter().fold(0, |sum: usize, part| sum.saturating_add(part.len()));
+        let wanted = sum(parts);
         let mut room = self.room_seen();
         if room < wanted {
             room = self.room()?;
@@ -53,11 +53,7 @@ impl<M: Place> Producer<M> {
         }
         let at = self.position();
         if len == wanted && len <= self.capacity - at {
-            let mut to = at;
-            for part in parts {
-                self.memory.put(to, part);
-                to += part.len();
-            }
+            self.memory.put(at, parts);
         } else {
             self.put_pieces(at, parts, len);
         }
@@ -68,14 +64,14 @@ impl<M: Place> Producer<M> {
     }
 
     /// Copies the first `len` bytes of the parts to `at`, those that do not fit before the end to the start.
-    #[inline(never)]
+    #[cold]
     fn put_pieces(&self, mut at: usize, parts: &[&[u8]], mut len: usize) {
         for part in parts {
             let part = &part[..part.len().min(len)];
             len -= part.len();
             let (first, second) = part.split_at(part.len().min(self.capacity - at));
-            self.memory.put(at, first);
-            self.memory.put(0, second);
+            self.memory.put(at, &[first]);
+            self.memory.put(0, &[second]);
             at = (at + part.len()) & (self.capacity - 1);
         }
     }

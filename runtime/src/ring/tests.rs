@@ -1,61 +1,25 @@
 //! What honest ends give each other, over memory of this process.
-#![expect(unsafe_code, reason = "lends memory")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc},
-    ptr::NonNull,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
-use super::{Broken, Consumer, HEADER_BYTES, Memory, Producer};
+use proptest::{collection::vec, prelude::*};
 
-/// Memory of this process, all zero, which its last holder frees.
-#[derive(Clone, Debug)]
-pub(super) struct Lent(Arc<Block>);
+use super::{
+    Broken, Consumer, HEADER_BYTES, Producer,
+    heap::Heap,
+    place::Place,
+    play::{End, Step, Word, play, play_script},
+};
 
-#[derive(Debug)]
-struct Block {
-    base: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: the block is plain memory, tied to no thread.
-unsafe impl Send for Block {}
-// SAFETY: `&Block` gives out an address only.
-unsafe impl Sync for Block {}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout, and nobody holds it any more.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) };
-    }
-}
-
-impl Lent {
-    pub(super) fn new(len_bytes: usize) -> Self {
-        let layout = Layout::from_size_align(len_bytes, 64).unwrap();
-        // SAFETY: no test asks for no memory at all.
-        let base = unsafe { alloc_zeroed(layout) };
-        Self(Arc::new(Block { base: NonNull::new(base).expect("there is memory"), layout }))
-    }
-}
-
-// SAFETY: the block is aligned to 64 and valid for its length, and it stays where it is as long as somebody holds it; tests attach
-// one end of each kind.
-unsafe impl Memory for Lent {
-    fn base(&self) -> NonNull<u8> {
-        self.0.base
-    }
-
-    fn len_bytes(&self) -> usize {
-        self.0.layout.size()
-    }
-}
-
-pub(super) fn ring(capacity: usize) -> (Producer<Lent>, Consumer<Lent>) {
-    let memory = Lent::new(HEADER_BYTES + capacity);
+fn ring(capacity: usize) -> (Producer<Heap>, Consumer<Heap>) {
+    let memory = Heap::new(HEADER_BYTES + capacity);
     (Producer::attach(memory.clone()).unwrap(), Consumer::attach(memory).unwrap())
 }
 
@@ -65,7 +29,7 @@ fn pattern(len: usize, salt: usize) -> Vec<u8> {
 
 #[test]
 fn what_is_written_is_read_whichever_end_comes_first() {
-    let memory = Lent::new(HEADER_BYTES + 16);
+    let memory = Heap::new(HEADER_BYTES + 16);
     let mut consumer = Consumer::attach(memory.clone()).unwrap();
     let mut producer = Producer::attach(memory).unwrap();
     assert!(consumer.is_empty());
@@ -139,10 +103,10 @@ fn an_end_is_woken_once_and_only_if_it_announced_that_it_sleeps() {
     let (mut producer, mut consumer) = ring(4);
     assert!(!producer.take_bell());
     assert!(consumer.park());
-    assert_eq!(consumer.bell().load(crate::sync::Ordering::Relaxed), 1);
+    assert_eq!(consumer.bell().load(Ordering::Relaxed), 1);
     assert_eq!(producer.write(&[b"abcd"]), Ok(4));
     assert!(producer.take_bell());
-    assert_eq!(consumer.bell().load(crate::sync::Ordering::Relaxed), 0);
+    assert_eq!(consumer.bell().load(Ordering::Relaxed), 0);
     assert!(!producer.take_bell());
     assert!(!consumer.park(), "there is something to read");
     assert!(!producer.take_bell(), "and it does not sleep");
@@ -163,14 +127,14 @@ fn an_end_is_woken_once_and_only_if_it_announced_that_it_sleeps() {
 #[test]
 fn unfit_memory_is_refused() {
     for len_bytes in [1, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 3, HEADER_BYTES + 4095] {
-        assert_eq!(Producer::attach(Lent::new(len_bytes)).err(), Some(Broken::Unfit), "{len_bytes}");
-        assert_eq!(Consumer::attach(Lent::new(len_bytes)).err(), Some(Broken::Unfit), "{len_bytes}");
+        assert_eq!(Producer::attach(Heap::new(len_bytes)).err(), Some(Broken::Unfit), "{len_bytes}");
+        assert_eq!(Consumer::attach(Heap::new(len_bytes)).err(), Some(Broken::Unfit), "{len_bytes}");
     }
 }
 
 #[test]
 fn a_ring_that_was_used_is_refused() {
-    let memory = Lent::new(HEADER_BYTES + 8);
+    let memory = Heap::new(HEADER_BYTES + 8);
     let mut producer = Producer::attach(memory.clone()).unwrap();
     assert_eq!(producer.write(&[b"a"]), Ok(1));
     drop(producer);
@@ -179,4 +143,139 @@ fn a_ring_that_was_used_is_refused() {
     assert_eq!(consumer.read(&mut Vec::new(), 1), Ok(1));
     drop(consumer);
     assert_eq!(Consumer::attach(memory).err(), Some(Broken::Used));
+}
+
+#[test]
+fn a_cursor_that_ran_ahead_or_went_back_is_refused() {
+    let memory = Heap::new(HEADER_BYTES + 8);
+    let mut producer = Producer::attach(memory.clone()).unwrap();
+    let mut consumer = Consumer::attach(memory.clone()).unwrap();
+    assert_eq!(producer.write(&[b"abcdef"]), Ok(6));
+    assert_eq!(consumer.read(&mut Vec::new(), 3), Ok(3));
+    assert_eq!((producer.room(), consumer.len_bytes()), (Ok(5), Ok(3)));
+    let header = memory.header();
+    for tail in [0, 2, 3, 5, 12, u64::MAX] {
+        header.tail.store(tail, Ordering::Relaxed);
+        assert_eq!(consumer.len_bytes(), Err(Broken::Cursor), "{tail}");
+        assert_eq!(consumer.read(&mut Vec::new(), 4), Err(Broken::Cursor), "{tail}");
+    }
+    for head in [0, 2, 7, 100, u64::MAX] {
+        header.head.store(head, Ordering::Relaxed);
+        assert_eq!(producer.room(), Err(Broken::Cursor), "{head}");
+        assert_eq!(producer.write(&[b"123456"]), Err(Broken::Cursor), "{head}");
+    }
+    header.tail.store(11, Ordering::Relaxed);
+    header.head.store(6, Ordering::Relaxed);
+    assert_eq!((producer.room(), consumer.len_bytes()), (Ok(8), Ok(8)), "an end is as it was before");
+}
+
+#[test]
+fn memory_that_is_marked_otherwise_is_refused() {
+    let memory = Heap::new(HEADER_BYTES + 8);
+    Producer::attach(memory.clone()).unwrap();
+    let mark = memory.header().mark.load(Ordering::Relaxed);
+    for other in [mark + 1, mark ^ (1 << 16), mark ^ (1 << 40), u64::MAX] {
+        memory.header().mark.store(other, Ordering::Relaxed);
+        assert_eq!(Consumer::attach(memory.clone()).err(), Some(Broken::Mark), "{other:x}");
+    }
+}
+
+#[test]
+fn a_peer_that_moves_the_cursors_while_an_end_works_gains_nothing() {
+    let memory = Heap::new(HEADER_BYTES + 64);
+    // One end at a time: the peer that writes the data is another process.
+    let mut producer = Producer::attach(memory.clone()).unwrap();
+    let mut consumer = Consumer::attach(memory.clone()).unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let peer = {
+        let done = done.clone();
+        thread::spawn(move || {
+            let header = memory.header();
+            for i in 0_u64.. {
+                let value = if i % 7 == 0 { u64::MAX - i } else { i / 5 % 200 };
+                header.head.store(value, Ordering::Release);
+                header.tail.store(value, Ordering::Release);
+                header.closed.store(i as u32, Ordering::Release);
+                header.producer_parked.store(i as u32, Ordering::Release);
+                header.consumer_parked.store(i as u32, Ordering::Release);
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        })
+    };
+    let mut out = Vec::new();
+    for len in (0..100).cycle().take(100_000) {
+        if let Ok(written) = producer.write(&[&[1; 100][..len / 2], &[2; 100][..len - len / 2]]) {
+            assert!(written <= len.min(64));
+        }
+        if let Ok(room) = producer.room() {
+            assert!(room <= 64);
+        }
+        producer.park();
+        producer.take_bell();
+        out.clear();
+        if let Ok(read) = consumer.read(&mut out, len) {
+            assert!(read <= len.min(64) && read == out.len());
+        }
+        consumer.park();
+        consumer.take_bell();
+    }
+    done.store(true, Ordering::Relaxed);
+    peer.join().unwrap();
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![Just(End::Producer), Just(End::Consumer)]
+}
+
+/// What two honest ends do.
+fn honest() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => any::<[u8; 3]>().prop_map(Step::Write),
+        4 => (0_u8..10).prop_map(|len| Step::Write([len, 0, 1])),
+        4 => (0_u16..600).prop_map(Step::Read),
+        4 => (0_u16..10).prop_map(Step::Read),
+        1 => Just(Step::Room),
+        1 => Just(Step::Len),
+        1 => Just(Step::Close),
+        2 => end().prop_map(Step::Ring),
+        2 => end().prop_map(Step::Park),
+        1 => end().prop_map(Step::Unpark),
+        1 => end().prop_map(Step::Attach),
+    ]
+}
+
+/// What a hostile peer does.
+fn hostile() -> impl Strategy<Value = Step> {
+    let word = prop_oneof![
+        Just(Word::Mark),
+        Just(Word::ProducerParked),
+        Just(Word::ConsumerParked),
+        Just(Word::Tail),
+        Just(Word::Closed),
+        Just(Word::Head),
+    ];
+    prop_oneof![
+        (word.clone(), any::<u64>()).prop_map(|(word, value)| Step::Store(word, value)),
+        (word, any::<i8>()).prop_map(|(word, by)| Step::Nudge(word, by)),
+        (any::<u16>(), any::<u8>()).prop_map(|(at, byte)| Step::Scribble(at, byte)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn honest_ends_give_each_other_a_stream(log in 0_u32..9, steps in vec(honest(), 0..100)) {
+        play(log, steps);
+    }
+
+    #[test]
+    fn a_hostile_peer_gains_nothing(log in 0_u32..9, steps in vec(prop_oneof![3 => honest(), 1 => hostile()], 0..100)) {
+        play(log, steps);
+    }
+
+    #[test]
+    fn every_script_can_be_played(script in vec(any::<u8>(), 0..400)) {
+        play_script(&script);
+    }
 }

@@ -1,0 +1,301 @@
+//! A play: any sequence of what two ends can do, and of what a hostile peer can write between, with all that must hold.
+//!
+//! Property tests and the fuzz target `hostile_ring` make up the sequences.
+
+use std::collections::VecDeque;
+
+use super::{Broken, Consumer, HEADER_BYTES, Producer, heap::Heap, place::Place};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// One step.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Writes parts of these lengths.
+    Write([u8; 3]),
+    /// Reads so much at the most.
+    Read(u16),
+    Room,
+    Len,
+    Close,
+    /// Either end rings for the other.
+    Ring(End),
+    Park(End),
+    Unpark(End),
+    /// Another end takes the place of this one.
+    Attach(End),
+    /// The peer writes a shared word.
+    Store(Word, u64),
+    /// The peer changes a shared word by a little.
+    Nudge(Word, i8),
+    /// The peer writes a byte of the data.
+    Scribble(u16, u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Producer,
+    Consumer,
+}
+
+/// A word of the header.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Word {
+    Mark,
+    ProducerParked,
+    ConsumerParked,
+    Tail,
+    Closed,
+    Head,
+}
+
+/// Plays steps on a ring of 2^`log` bytes.
+///
+/// # Panics
+///
+/// Something does not hold that must.
+pub(super) fn play(log: u32, steps: impl IntoIterator<Item = Step>) {
+    let capacity = 1 << log;
+    let memory = Heap::new(HEADER_BYTES + capacity);
+    let mut play = Play {
+        capacity,
+        producer: Producer::attach(memory.clone()).expect("the memory is fresh"),
+        consumer: Consumer::attach(memory.clone()).expect("the memory is fresh"),
+        memory,
+        honest: Some(Honest::default()),
+        next: 0,
+        out: Vec::new(),
+    };
+    for step in steps {
+        play.step(step);
+    }
+}
+
+struct Play {
+    capacity: usize,
+    memory: Heap,
+    producer: Producer<Heap>,
+    consumer: Consumer<Heap>,
+    /// What the ring must be, until the peer has written anything.
+    honest: Option<Honest>,
+    /// The byte that is written next.
+    next: u8,
+    out: Vec<u8>,
+}
+
+/// What is in an honest ring.
+#[derive(Default)]
+struct Honest {
+    bytes: VecDeque<u8>,
+    closed: bool,
+    producer_parked: bool,
+    consumer_parked: bool,
+    written: bool,
+    read: bool,
+}
+
+impl Play {
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Write(lens) => self.write(lens),
+            Step::Read(most) => self.read(most.into()),
+            Step::Room => {
+                let room = self.producer.room();
+                self.check(room, |honest, capacity| capacity - honest.bytes.len());
+            }
+            Step::Len => {
+                let len = self.consumer.len_bytes();
+                self.check(len, |honest, _| honest.bytes.len());
+            }
+            Step::Close => {
+                self.producer.close();
+                assert!(self.consumer.is_closed());
+                self.honest.iter_mut().for_each(|honest| honest.closed = true);
+            }
+            Step::Ring(End::Producer) => {
+                let rings = self.producer.take_bell();
+                if let Some(honest) = &mut self.honest {
+                    assert_eq!(rings, std::mem::take(&mut honest.consumer_parked));
+                }
+                assert!(!self.producer.take_bell());
+            }
+            Step::Ring(End::Consumer) => {
+                let rings = self.consumer.take_bell();
+                if let Some(honest) = &mut self.honest {
+                    assert_eq!(rings, std::mem::take(&mut honest.producer_parked));
+                }
+                assert!(!self.consumer.take_bell());
+            }
+            Step::Park(End::Producer) => {
+                let sleeps = self.producer.park();
+                assert_eq!(self.producer.bell().load(Ordering::Relaxed), u32::from(sleeps));
+                if let Some(honest) = &mut self.honest {
+                    assert_eq!(sleeps, honest.bytes.len() == self.capacity);
+                    honest.producer_parked = sleeps;
+                }
+            }
+            Step::Park(End::Consumer) => {
+                let sleeps = self.consumer.park();
+                assert_eq!(self.consumer.bell().load(Ordering::Relaxed), u32::from(sleeps));
+                if let Some(honest) = &mut self.honest {
+                    assert_eq!(sleeps, honest.bytes.is_empty() && !honest.closed);
+                    honest.consumer_parked = sleeps;
+                }
+            }
+            Step::Unpark(End::Producer) => {
+                self.producer.unpark();
+                self.honest.iter_mut().for_each(|honest| honest.producer_parked = false);
+            }
+            Step::Unpark(End::Consumer) => {
+                self.consumer.unpark();
+                self.honest.iter_mut().for_each(|honest| honest.consumer_parked = false);
+            }
+            Step::Attach(End::Producer) => {
+                let attached = Producer::attach(self.memory.clone());
+                if let Some(honest) = &self.honest {
+                    assert_eq!(attached.as_ref().err(), honest.written.then_some(&Broken::Used));
+                }
+                if let Ok(producer) = attached {
+                    self.producer = producer;
+                }
+            }
+            Step::Attach(End::Consumer) => {
+                let attached = Consumer::attach(self.memory.clone());
+                if let Some(honest) = &self.honest {
+                    assert_eq!(attached.as_ref().err(), honest.read.then_some(&Broken::Used));
+                }
+                if let Ok(consumer) = attached {
+                    self.consumer = consumer;
+                }
+            }
+            Step::Store(word, value) => self.change(word, |_| value),
+            Step::Nudge(word, by) => self.change(word, |value| value.wrapping_add_signed(by.into())),
+            Step::Scribble(at, byte) => {
+                self.honest = None;
+                self.memory.put(usize::from(at) & (self.capacity - 1), &[&[byte]]);
+            }
+        }
+    }
+
+    fn write(&mut self, lens: [u8; 3]) {
+        let bytes: Vec<u8> = (0..lens.iter().map(|&len| usize::from(len)).sum())
+            .map(|i| self.next.wrapping_add(i as u8))
+            .collect();
+        let (one, rest) = bytes.split_at(lens[0].into());
+        let (two, three) = rest.split_at(lens[1].into());
+        let written = self.producer.write(&[one, two, three]);
+        let len = self.check(written, |honest, capacity| bytes.len().min(capacity - honest.bytes.len()));
+        assert!(len <= bytes.len());
+        self.next = self.next.wrapping_add(len as u8);
+        if let Some(honest) = &mut self.honest {
+            honest.bytes.extend(&bytes[..len]);
+            honest.written |= len > 0;
+            assert_eq!(self.consumer.is_empty(), honest.bytes.is_empty());
+        }
+    }
+
+    fn read(&mut self, most: usize) {
+        // What was in the vector stays there.
+        let before = self.out.len();
+        let read = self.consumer.read(&mut self.out, most);
+        let len = self.check(read, |honest, _| honest.bytes.len().min(most));
+        assert!(len <= most);
+        assert_eq!(self.out.len(), before + len);
+        if let Some(honest) = &mut self.honest {
+            assert!(honest.bytes.drain(..len).eq(self.out[before..].iter().copied()));
+            honest.read |= len > 0;
+            assert_eq!(self.consumer.is_empty(), honest.bytes.is_empty());
+        }
+        if self.out.len() > self.capacity {
+            self.out.clear();
+        }
+    }
+
+    /// What an end says of a length: never more than the capacity, and what is expected of an honest ring. The length.
+    fn check(&self, said: Result<usize, Broken>, expected: impl Fn(&Honest, usize) -> usize) -> usize {
+        if let Some(honest) = &self.honest {
+            assert_eq!(said, Ok(expected(honest, self.capacity)));
+        }
+        assert!(matches!(said, Ok(0..) | Err(Broken::Cursor)), "{said:?}");
+        let len = said.unwrap_or(0);
+        assert!(len <= self.capacity);
+        len
+    }
+
+    fn change(&mut self, word: Word, change: impl Fn(u64) -> u64) {
+        self.honest = None;
+        let header = self.memory.header();
+        let small = |word: &AtomicU32| {
+            word.store(change(word.load(Ordering::Relaxed).into()) as u32, Ordering::Relaxed);
+        };
+        let large = |word: &AtomicU64| {
+            word.store(change(word.load(Ordering::Relaxed)), Ordering::Relaxed);
+        };
+        match word {
+            Word::Mark => large(&header.mark),
+            Word::ProducerParked => small(&header.producer_parked),
+            Word::ConsumerParked => small(&header.consumer_parked),
+            Word::Tail => large(&header.tail),
+            Word::Closed => small(&header.closed),
+            Word::Head => large(&header.head),
+        }
+    }
+}
+
+/// Plays what some bytes say: the first gives the ring's size, each step is a byte and its arguments.
+///
+/// # Panics
+///
+/// Something does not hold that must.
+pub(crate) fn play_script(script: &[u8]) {
+    let mut script = Script(script.iter());
+    let log = script.byte() % 9;
+    play(log.into(), script);
+}
+
+struct Script<'a>(std::slice::Iter<'a, u8>);
+
+impl Script<'_> {
+    /// The next byte, 0 behind the end.
+    fn byte(&mut self) -> u8 {
+        self.0.next().copied().unwrap_or(0)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.byte())
+    }
+
+    fn word(&mut self) -> Word {
+        match self.byte() % 6 {
+            0 => Word::Mark,
+            1 => Word::ProducerParked,
+            2 => Word::ConsumerParked,
+            3 => Word::Tail,
+            4 => Word::Closed,
+            _ => Word::Head,
+        }
+    }
+}
+
+impl Iterator for Script<'_> {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        Some(match self.0.next()? % 16 {
+            0 => Step::Write(self.bytes()),
+            1 => Step::Write([self.byte(), 0, 0]),
+            2 => Step::Read(u16::from_le_bytes(self.bytes())),
+            3 => Step::Room,
+            4 => Step::Len,
+            5 => Step::Close,
+            6 => Step::Ring(End::Producer),
+            7 => Step::Ring(End::Consumer),
+            8 => Step::Park(End::Producer),
+            9 => Step::Park(End::Consumer),
+            10 => Step::Unpark(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
+            11 => Step::Attach(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
+            12 => Step::Store(self.word(), u64::from_le_bytes(self.bytes())),
+            13 | 14 => Step::Nudge(self.word(), self.byte() as i8),
+            _ => Step::Scribble(u16::from_le_bytes(self.bytes()), self.byte()),
+        })
+    }
+}
