@@ -1,7 +1,7 @@
 //! What a process has that must not be left over: children, descriptors, threads, shared segments.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     time::{Duration, Instant},
 };
@@ -52,17 +52,34 @@ fn numbers(folder: &str) -> impl Iterator<Item = u32> {
 
 /// The children of this process, by pid, and whether they are zombies.
 pub(crate) fn children() -> BTreeMap<u32, bool> {
-    let own = std::process::id().to_string();
+    children_of(std::process::id())
+}
+
+fn children_of(parent: u32) -> BTreeMap<u32, bool> {
+    let parent = parent.to_string();
     numbers("/proc")
         .filter_map(|pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             // The name, in parentheses, may hold anything; after it come state and parent.
             let (_, rest) = stat.rsplit_once(") ")?;
             let mut fields = rest.split(' ');
-            let (state, parent) = (fields.next()?, fields.next()?);
-            (parent == own).then_some((pid, state == "Z"))
+            let (state, of) = (fields.next()?, fields.next()?);
+            (of == parent).then_some((pid, state == "Z"))
         })
         .collect()
+}
+
+/// The templates among the children of this process.
+pub(crate) fn templates() -> Vec<u32> {
+    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    children().into_keys().filter(|pid| name(pid) == "fork-template\n").collect()
+}
+
+/// The worker processes of this process's pools, whether it or a template of its own has made them.
+pub(crate) fn workers() -> BTreeSet<u32> {
+    let templates = templates();
+    let forked = templates.iter().flat_map(|template| children_of(*template).into_keys());
+    children().into_keys().filter(|pid| !templates.contains(pid)).chain(forked).collect()
 }
 
 /// The descriptors of this process, without the one that lists them.

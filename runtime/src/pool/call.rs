@@ -104,7 +104,7 @@ impl Complete for Inbox {
 
 impl Call {
     pub(crate) fn new(pool: &Pool, chunk: Option<usize>, most_workers: Option<usize>) -> Self {
-        let backend = match &pool.backend {
+        let backend = match pool.backend() {
             Backend::InProcess(here) => CallBackend::InProcess(here.clone()),
             Backend::Processes(processes) => {
                 let driver = Arc::downgrade(&processes.driver);

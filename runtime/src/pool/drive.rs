@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{book::After, log, scheduler::Scheduler};
+use super::{book::After, listen::LAUNCHER, log, scheduler::Scheduler};
 use crate::{
     error::{Error, Result},
     handle::Exchange,
@@ -107,6 +107,9 @@ impl Driver {
             stopping: AtomicBool::new(false),
         };
         driver.workers.add(driver.bell.as_fd(), BELL).map_err(failed)?;
+        if let Some(fd) = driver.lock().scheduler.launcher.poll_fd() {
+            driver.workers.add(fd, LAUNCHER).map_err(failed)?;
+        }
         driver.background.add_disarmed(driver.workers.as_fd(), WORKERS).map_err(failed)?;
         driver.background.add(driver.background_bell.as_fd(), BACKGROUND_BELL).map_err(failed)?;
         driver.background.arm(driver.workers.as_fd(), WORKERS);

@@ -3,7 +3,10 @@
 mod handshake;
 mod message;
 
-pub(crate) use handshake::{Hello, PREAMBLE_BYTES, Preamble, Ready, Refused, VERSION};
+pub(crate) use handshake::{
+    FORK_REQUEST, Hello, Outcome, PREAMBLE_BYTES, Preamble, Preload, Prepared, REPORT_BYTES, Ready, Refused,
+    Report, Setup, VERSION,
+};
 pub(crate) use message::{
     Batch, LogRecord, Malformed, Reply, RunBuilder, RunTask, ToWorker, add_to_batch, begin_batch,
     encode_done, encode_panic, encode_reply,

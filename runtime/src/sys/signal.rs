@@ -19,6 +19,23 @@ pub(crate) fn ignore_pipe_and_terminal() {
     }
 }
 
+/// Gives every signal the disposition that a program has when it is executed, and blocks none: handlers are the parent's, whose copy
+/// this process is. What is ignored stays so, but SIGCHLD, without which nothing is known of children.
+pub(crate) fn reset_signals() {
+    let all = 1..=libc::SIGRTMAX();
+    for signal in all.filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // SAFETY: all zero is a valid sigaction, which is overwritten.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: without a new disposition the call only writes the old one, to `action`; it refuses numbers that are none.
+        let known = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
+        if known && (action.sa_sigaction != libc::SIG_IGN || signal == libc::SIGCHLD) {
+            // SAFETY: SIG_DFL is a disposition, not a handler; nothing of ours will run.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
 /// The size of the stack that handlers run on: what the kernel wants at least for this CPU's registers, and room to work.
 const HANDLER_STACK_BYTES: usize = 64 << 10;
 
