@@ -9,7 +9,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -25,7 +25,8 @@ use crate::{
             Poller, Timer, file_of, read_append, recv_with_fds, send_with_fd, send_with_fds, set_nonblocking,
             stream_pair, wait_readable,
         },
-        process::{Child, Fork, Held, flush_streams, fork, thread_count},
+        process::{Child, Fork, Held, flush_streams, fork},
+        rest::{Quiet, quiet},
     },
 };
 
@@ -100,21 +101,25 @@ impl ForkLauncher {
     ///
     /// # Errors
     ///
-    /// This process has more than one thread, or cannot be copied, in words for people.
+    /// This process has threads besides this one and our own, or cannot be copied, in words for people.
     pub(crate) fn copy(
         setup: Setup,
         env: Vec<(OsString, OsString)>,
         start_timeout: Duration,
         become_template: BecomeTemplate,
     ) -> Result<Self, String> {
-        expect_one_thread()?;
         let launcher = Self::new(setup, env, start_timeout, true)?;
+        let quiet = alone()?;
         let made = launcher.connect().and_then(|(control, theirs, _)| {
             flush_streams();
-            // SAFETY: `expect_one_thread` has found this thread to be the only one, and nothing has been started since.
+            // SAFETY: `quiet` says that no other thread exists but some of ours, which rest and have nothing locked.
             match unsafe { fork() }? {
-                Fork::Parent(child) => Ok(Template { control, child }),
+                Fork::Parent(child) => {
+                    drop(quiet);
+                    Ok(Template { control, child })
+                }
                 Fork::Child => {
+                    quiet.begin_alone();
                     // SAFETY: this is that copy, in which nothing but `theirs` is used again: the call does not return.
                     unsafe { become_template(theirs, launcher.depth, &launcher.env) }
                 }
@@ -243,24 +248,19 @@ impl ForkLauncher {
     }
 }
 
+/// Sees to it that this thread is the only one that runs; our own may sleep meanwhile.
+///
 /// # Errors
 ///
-/// This process has more than one thread, in words for people.
-fn expect_one_thread() -> Result<(), String> {
-    let deadline = Instant::now() + THREADS_LINGER;
-    loop {
-        match thread_count() {
-            Ok(1) => return Ok(()),
-            Ok(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
-            Ok(n) => {
-                return Err(format!(
-                    "StartMethod::Fork copies a process with one thread only, and this one has {n}: build the pool before any thread \
-                     starts (another pool has one, too), or use StartMethod::ForkServer"
-                ));
-            }
-            Err(error) => return Err(format!("the threads of this process cannot be counted: {error}")),
-        }
-    }
+/// There are others, in words for people.
+fn alone() -> Result<Quiet, String> {
+    quiet(THREADS_LINGER).map_err(|count| match count {
+        Ok(n) => format!(
+            "StartMethod::Fork copies a process with one thread only, and this one has {n}: build the pool before any other thread \
+             starts, or use StartMethod::ForkServer"
+        ),
+        Err(error) => format!("the threads of this process cannot be counted: {error}"),
+    })
 }
 
 fn is_readable(fd: BorrowedFd<'_>) -> bool {

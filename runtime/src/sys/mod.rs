@@ -3,4 +3,5 @@
 pub(crate) mod fd;
 pub(crate) mod memory;
 pub(crate) mod process;
+pub(crate) mod rest;
 pub(crate) mod signal;
