@@ -54,23 +54,26 @@ thread_local! {
 ///
 /// `on_overflow` is called in a signal handler, on a small stack: it may only load and store atomics.
 pub(crate) fn watch_stack(on_overflow: fn()) -> io::Result<()> {
+    if HAS_STACK.get() {
+        // It is watched already: this process was forked by the thread.
+        ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Relaxed);
+        return Ok(());
+    }
     let (start, end) = guard_of_this_thread()?;
     GUARD_START.store(start, Ordering::Relaxed);
     GUARD_END.store(end, Ordering::Relaxed);
     ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Relaxed);
-    if !HAS_STACK.get() {
-        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
-        let len = std::num::NonZeroUsize::new(HANDLER_STACK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
-        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
-        // SAFETY: without MAP_FIXED the kernel picks an address that is not in use.
-        let base = unsafe { mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
-        let stack = libc::stack_t { ss_sp: base.as_ptr(), ss_flags: 0, ss_size: HANDLER_STACK_BYTES };
-        // SAFETY: the stack is mapped, of that size, used by nothing else, and never unmapped: the thread lives as long as the worker.
-        if unsafe { libc::sigaltstack(&raw const stack, null_mut()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        HAS_STACK.set(true);
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+    let len = std::num::NonZeroUsize::new(HANDLER_STACK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
+    // SAFETY: without MAP_FIXED the kernel picks an address that is not in use.
+    let base = unsafe { mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
+    let stack = libc::stack_t { ss_sp: base.as_ptr(), ss_flags: 0, ss_size: HANDLER_STACK_BYTES };
+    // SAFETY: the stack is mapped, of that size, used by nothing else, and never unmapped: the thread lives as long as the worker.
+    if unsafe { libc::sigaltstack(&raw const stack, null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    HAS_STACK.set(true);
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
         install(signal)?;
     }

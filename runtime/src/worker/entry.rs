@@ -39,6 +39,8 @@ const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(30);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What std gives its threads is too small for code that was written for a main thread.
 const STACK_BYTES: usize = 8 << 20;
+/// To wait takes next to nothing.
+const WATCH_STACK_BYTES: usize = 64 << 10;
 
 /// The modules in which a `main` carries `#[procession::main]`. (The linker gathers nothing without size.)
 #[linkme::distributed_slice]
@@ -200,7 +202,7 @@ fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, String> {
 pub(super) fn become_forked_worker(socket: OwnedFd) -> ! {
     or_fail(|| {
         name_as_program();
-        serve_and_watch(take_up(out_of_the_way(socket), None)?)
+        watch_and_serve(take_up(out_of_the_way(socket), None)?)
     })
 }
 
@@ -227,7 +229,25 @@ fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, S
         .stack_size(stack)
         .spawn(move || serve::serve(connection))
         .map_err(|error| format!("no thread to serve on: {error}"))?;
-    wait_for_hangup(socket.as_fd());
+    watch(socket.as_fd())
+}
+
+/// As [`serve_and_watch`], the other way round: serves on this thread, which has the memory and the stack that it needs, and whose
+/// thread-locals the preload has filled.
+fn watch_and_serve(connection: Connection) -> Result<std::convert::Infallible, String> {
+    let socket = connection.socket.clone();
+    std::thread::Builder::new()
+        .name("watch".to_owned())
+        .stack_size(WATCH_STACK_BYTES)
+        .spawn(move || watch(socket.as_fd()))
+        .map_err(|error| format!("no thread to watch the connection: {error}"))?;
+    serve::serve(connection);
+    Err("it serves no more".to_owned())
+}
+
+/// Ends the process when the host has gone.
+fn watch(socket: BorrowedFd<'_>) -> ! {
+    wait_for_hangup(socket);
     serve::stop();
     if !serve::is_busy() {
         // The serving thread sees the end of the connection, too, and leaves through `exit`.

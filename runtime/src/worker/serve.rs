@@ -216,7 +216,8 @@ fn tell_of_panic(panic: &RemotePanic) {
     send(&encode_panic(RUNNING_SEQ.load(Ordering::Relaxed), panic));
 }
 
-fn watch_overflow() {
+/// Has stack overflows of this thread noted on the board, and said.
+pub(super) fn watch_overflow() {
     fn note() {
         if let Some(board) = BOARD.get() {
             board.set_cause(Cause::StackOverflow);

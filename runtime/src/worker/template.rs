@@ -20,7 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::entry::{HOST_GONE, become_forked_worker, recv_preamble};
+use super::{
+    entry::{HOST_GONE, become_forked_worker, recv_preamble},
+    serve::watch_overflow,
+};
 use crate::{
     dispatch,
     error::Fault,
@@ -59,6 +62,8 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
     let setup = read_file(setup).map_err(|error| format!("its setup cannot be read: {error}"))?;
     IS_TEMPLATE.store(true, Ordering::Relaxed);
     let _ = nix::sys::prctl::set_name(c"fork-template");
+    // The preload's overflows are seen, and the workers' without the cost of finding out where the stack ends.
+    watch_overflow();
     let prepared = match prepare(Setup::from_bytes(&setup), &control) {
         Ok(()) => Prepared::Ready,
         Err(words) => Prepared::Failed(words),
