@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::event::until;
+
 /// A joined thread is gone from the list of threads a moment after the join.
 const THREADS_LINGER: Duration = Duration::from_secs(1);
 
@@ -69,17 +71,26 @@ fn children_of(parent: u32) -> BTreeMap<u32, bool> {
         .collect()
 }
 
+/// A template has this name, and so has a worker that it has made ahead of its time.
+fn has_name_of_template(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "fork-template\n")
+}
+
 /// The templates among the children of this process.
 pub(crate) fn templates() -> Vec<u32> {
-    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    children().into_keys().filter(|pid| name(pid) == "fork-template\n").collect()
+    children().into_keys().filter(|pid| has_name_of_template(*pid)).collect()
+}
+
+/// Waits until every template has made the worker that is wanted next: it does so by itself, a moment after the last.
+pub(crate) fn settle() {
+    let has_next = |template| children_of(template).into_keys().any(has_name_of_template);
+    until("the next worker is made", || templates().into_iter().all(has_next));
 }
 
 /// The worker processes of this process's pools, whether it or a template of its own has made them.
 pub(crate) fn workers() -> BTreeSet<u32> {
-    let templates = templates();
-    let forked = templates.iter().flat_map(|template| children_of(*template).into_keys());
-    children().into_keys().filter(|pid| !templates.contains(pid)).chain(forked).collect()
+    let forked = templates().into_iter().flat_map(|template| children_of(template).into_keys());
+    children().into_keys().chain(forked).filter(|pid| !has_name_of_template(*pid)).collect()
 }
 
 /// The descriptors of this process, without the one that lists them.

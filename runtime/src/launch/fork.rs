@@ -37,8 +37,12 @@ pub(super) type BecomeTemplate = unsafe fn(OwnedFd, u32, &[(OsString, OsString)]
 const THREADS_LINGER: Duration = Duration::from_millis(200);
 /// A template that waits for requests forks at once; only a stopped machine makes it slower.
 const FORK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The next worker is made so long after the last was taken, which has its first task by then.
+const REFILL_AFTER: Duration = Duration::from_micros(200);
 /// A template tells of a worker's end at once.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
+/// A process that was killed ends soon.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// What a template may say of itself.
 const MOST_WORDS_BYTES: usize = 1 << 20;
 
@@ -68,11 +72,32 @@ enum State {
     Absent,
     /// It loads what workers share; these bytes are what it has said.
     Preparing(Template, Vec<u8>),
-    Ready(Template),
+    Ready(Stock),
     /// It has failed, which nobody has been told yet.
     Failed(String),
     /// It has failed and cannot be made again.
     Gone(String),
+}
+
+/// A template that is ready, and the next worker, which has been ordered ahead of its time: to make a process takes longer than all
+/// that follows, and so it is done before anybody waits.
+///
+/// Dropped in this order: there is a template to reap the worker that nobody has asked for.
+#[derive(Debug)]
+struct Stock {
+    next: Option<Order>,
+    template: Template,
+}
+
+/// A worker that the template was asked for, until it is received: it waits for its hello. Dropped, it ends.
+#[derive(Debug)]
+struct Order(Option<Made>);
+
+/// The connection to such a worker, and the socket on which the template tells of its life.
+#[derive(Debug)]
+struct Made {
+    connection: Connection,
+    status: OwnedFd,
 }
 
 /// The template's process, killed and reaped when this is dropped.
@@ -180,7 +205,7 @@ impl ForkLauncher {
             State::Preparing(template, mut said) => match template.listen(&mut said) {
                 Ok(Some(Prepared::Ready)) => {
                     self.timer.unset();
-                    *state = State::Ready(template);
+                    *state = State::Ready(Stock { next: None, template });
                 }
                 Ok(Some(Prepared::Failed(words))) => self.lose(state, template, Some(words)),
                 Ok(None) if is_readable(self.timer.as_fd()) => {
@@ -190,12 +215,21 @@ impl ForkLauncher {
                 Ok(None) => *state = State::Preparing(template, said),
                 Err(words) => self.lose(state, template, words),
             },
-            State::Ready(template) if template.has_ended() => {
+            State::Ready(stock) if stock.template.has_ended() => {
+                let Stock { next, template } = stock;
+                drop(next);
                 self.lose(state, template, None);
                 // It had done its work so far; the next worker's is another's.
                 if let State::Failed(_) = state {
                     *state = State::Absent;
                 }
+            }
+            State::Ready(mut stock) => {
+                if is_readable(self.timer.as_fd()) {
+                    self.timer.unset();
+                    stock.order();
+                }
+                *state = State::Ready(stock);
             }
             as_it_was => *state = as_it_was,
         }
@@ -222,28 +256,63 @@ impl ForkLauncher {
             State::Failed(words)
         };
     }
+}
 
-    /// Has the template fork a worker.
-    fn fork(&self, template: &Template) -> io::Result<Launched> {
+impl Stock {
+    /// The next worker.
+    fn take(&mut self) -> io::Result<Launched> {
+        let waiting = self.next.take().and_then(|mut order| order.receive().ok());
+        // It may have been killed while it waited.
+        let launched = match waiting.filter(|launched| !is_readable(launched.process.poll_fd())) {
+            Some(launched) => launched,
+            None => Order::new(&self.template)?.receive().inspect_err(|error| {
+                if error.kind() == io::ErrorKind::TimedOut {
+                    self.template.child.kill();
+                }
+            })?,
+        };
+        Ok(launched)
+    }
+
+    /// Has the worker made that is taken next.
+    fn order(&mut self) {
+        if self.next.is_none() {
+            self.next = Order::new(&self.template).ok();
+        }
+    }
+}
+
+impl Order {
+    fn new(template: &Template) -> io::Result<Self> {
         let (connection, theirs) = Connection::new(random_token())?;
         let (status, told) = stream_pair()?;
-        let control = template.control.as_fd();
-        send_with_fds(control, &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()])?;
-        drop((theirs, told));
+        send_with_fds(template.control.as_fd(), &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()])?;
+        Ok(Self(Some(Made { connection, status })))
+    }
+
+    /// The worker, once the template has made it: at once, or a moment later.
+    fn receive(&mut self) -> io::Result<Launched> {
+        let Made { connection, status } = self.0.take().ok_or(io::ErrorKind::NotFound)?;
         let mut bytes = [0; REPORT_BYTES];
         if !wait_readable(status.as_fd(), FORK_TIMEOUT)? {
-            template.child.kill();
-            return Err(io::Error::other(NeverReady("the template does not fork".to_owned())));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the template of workers does not fork"));
         }
         let pidfd = recv_with_fds::<1>(status.as_fd(), &mut bytes)?.pop();
         match (Report::from_bytes(bytes), pidfd) {
             (Some(Report::Forked(pid)), Some(pidfd)) => {
-                set_nonblocking(status.as_fd())?;
                 let process = ForkedProcess { pid, held: Held::new(pidfd), status, reaped: false };
                 connection.launched(Box::new(process))
             }
             (Some(Report::NotForked(errno)), _) => Err(io::Error::from_raw_os_error(errno)),
             _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            drop(self.receive());
         }
     }
 }
@@ -274,10 +343,11 @@ impl Launcher for ForkLauncher {
         if let State::Absent = &*state {
             self.prepare(&mut state, self.execute()?)?;
         }
-        match &*state {
+        match &mut *state {
             State::Absent | State::Preparing(..) => Err(io::ErrorKind::WouldBlock.into()),
-            State::Ready(template) => {
-                let launched = self.fork(template);
+            State::Ready(stock) => {
+                let launched = stock.take();
+                self.timer.set(REFILL_AFTER);
                 if launched.is_err() {
                     // It may have been the template's end that failed.
                     self.look(&mut state);
@@ -382,10 +452,12 @@ impl WorkerProcess for ForkedProcess {
 }
 
 impl Drop for ForkedProcess {
+    /// Waits until it is reaped, as far as that can be seen.
     fn drop(&mut self) {
         if !self.reaped {
             self.kill();
-            let _ = wait_readable(self.held.as_fd(), Duration::from_secs(60));
+            let _ = wait_readable(self.held.as_fd(), END_TIMEOUT);
+            let _ = wait_readable(self.status.as_fd(), REPORT_TIMEOUT);
         }
     }
 }

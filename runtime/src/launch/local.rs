@@ -86,6 +86,7 @@ impl Launcher for LocalLauncher {
 }
 
 /// The host's ends of what it shares with one worker.
+#[derive(Debug)]
 pub(super) struct Connection {
     socket: OwnedFd,
     board: Board,

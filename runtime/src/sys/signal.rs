@@ -94,8 +94,27 @@ fn install(signal: i32) -> io::Result<()> {
     }
 }
 
+/// The process's first stack grows until the limit; where it must end, everything below it for so many bytes is its guard.
+const FIRST_STACK_GUARD_BYTES: usize = 64 << 10;
+
+/// The guard of the process's first stack, if this thread runs on it. glibc says where that ends without what lies above it.
+fn guard_of_first_stack() -> Option<(usize, usize)> {
+    let local = 0u8;
+    let here = (&raw const local).addr();
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let range = maps.lines().find(|line| line.ends_with("[stack]"))?.split(' ').next()?;
+    let (start, end) = range.split_once('-')?;
+    let [start, end] = [start, end].map(|number| usize::from_str_radix(number, 16).unwrap_or_default());
+    let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_STACK).ok()?;
+    let last = end.checked_sub(usize::try_from(limit).ok()?)?;
+    (start..end).contains(&here).then(|| (last.saturating_sub(FIRST_STACK_GUARD_BYTES), last))
+}
+
 /// The addresses just below this thread's stack: the guard, and as much again, for where glibc counts the guard has varied.
 fn guard_of_this_thread() -> io::Result<(usize, usize)> {
+    if let Some(guard) = guard_of_first_stack() {
+        return Ok(guard);
+    }
     let mut attr = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: pthread_self takes nothing and cannot fail.
     let me = unsafe { libc::pthread_self() };

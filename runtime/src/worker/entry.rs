@@ -200,10 +200,7 @@ fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, String> {
 
 /// What a template has its copy do.
 pub(super) fn become_forked_worker(socket: OwnedFd) -> ! {
-    or_fail(|| {
-        name_as_program();
-        watch_and_serve(take_up(out_of_the_way(socket), None)?)
-    })
+    or_fail(|| watch_and_serve(take_up(out_of_the_way(socket), None)?))
 }
 
 /// Descriptors 0 to 2 may be closed in the parent; then the next to be opened would be taken for a standard stream.
