@@ -34,22 +34,27 @@ const FOLLOW: Duration = Duration::from_secs(2);
 /// Runs `body` in a process of its own, and then asserts that this process is left as `body` found it.
 #[track_caller]
 pub(crate) fn alone<F: FnOnce()>(body: F) {
-    run(body, true);
+    run(body, true, is_fork());
+}
+
+/// As [`alone`], in a process with one thread, whatever the start method is: for tests that build pools that copy it.
+#[track_caller]
+pub(crate) fn alone_in_one_thread<F: FnOnce()>(body: F) {
+    run(body, true, true);
 }
 
 /// As [`alone`], for tests that use the process's own pool, which stays: what is asserted is that it ends with the process.
 #[track_caller]
 pub(crate) fn alone_with_warm_pool<F: FnOnce()>(body: F) {
-    run(body, false);
+    run(body, false, is_fork());
 }
 
 #[track_caller]
-fn run<F: FnOnce()>(body: F, leaves_nothing: bool) {
+fn run<F: FnOnce()>(body: F, leaves_nothing: bool, in_one_thread: bool) {
     // The test is the function that the closure was written in.
     let path = type_name::<F>().trim_end_matches("::{{closure}}");
     let name = path.split_once("::").expect("a test is in a crate").1;
-    let is_fork = std::env::var_os("PROCESSION_START_METHOD").is_some_and(|method| method == "fork");
-    if let Some((_, why)) = NOT_UNDER_FORK.iter().find(|(listed, _)| is_fork && *listed == name) {
+    if let Some((_, why)) = NOT_UNDER_FORK.iter().find(|(listed, _)| is_fork() && *listed == name) {
         println!("not run under fork: `{name}`: {why}");
         return;
     }
@@ -61,7 +66,7 @@ fn run<F: FnOnce()>(body: F, leaves_nothing: bool) {
                 before.assert_same_now();
             }
         };
-        if is_fork {
+        if in_one_thread {
             in_a_copy(play)
         } else {
             play()
@@ -112,6 +117,11 @@ fn run<F: FnOnce()>(body: F, leaves_nothing: bool) {
         park_timeout(Duration::from_millis(5));
     }
     panic!("`{name}` leaves processes behind: {left:?}\n{words}");
+}
+
+/// Pools copy this process, unless they are told otherwise.
+fn is_fork() -> bool {
+    std::env::var_os("PROCESSION_START_METHOD").is_some_and(|method| method == "fork")
 }
 
 /// The tests that contradict the start method Fork by what they are about, and why.

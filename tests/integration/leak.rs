@@ -57,7 +57,7 @@ pub(crate) fn children() -> BTreeMap<u32, bool> {
     children_of(std::process::id())
 }
 
-fn children_of(parent: u32) -> BTreeMap<u32, bool> {
+pub(crate) fn children_of(parent: u32) -> BTreeMap<u32, bool> {
     let parent = parent.to_string();
     numbers("/proc")
         .filter_map(|pid| {

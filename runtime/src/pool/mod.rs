@@ -129,7 +129,8 @@ impl Pool {
     fn start(config: Config) -> Result<Self> {
         if in_process_by_env() {
             // Environment and folder are this process's own, and stay.
-            let here = Here { initializer: config.initializer, ..Here::default() };
+            let preload = config.preload.map(|(call, _)| call);
+            let here = Here { preload, initializer: config.initializer, ..Here::default() };
             return Ok(Self { backend: Backend::InProcess(Arc::new(here)) });
         }
         let config = Arc::new(config);
