@@ -4,6 +4,7 @@
 //! Under `PROCESSION_START_METHOD=fork` that process must have one thread, and a test harness has two: there the body runs in a copy of
 //! the process, which has only the thread that made it.
 #![expect(unsafe_code, reason = "a copy of this process, which has one thread")]
+#![expect(clippy::print_stdout, reason = "a test that is left out is named")]
 
 use std::{
     any::type_name,
@@ -140,6 +141,7 @@ fn the_tests_that_do_not_run_under_fork_are_few_and_say_why() {
 }
 
 /// Runs the body in a copy of this process, whose only thread is this one, and asserts that it ends well.
+#[expect(clippy::exit, reason = "the copy has no main to return to")]
 fn in_a_copy(body: impl FnOnce()) {
     // The harness's own thread has nothing locked while it waits for this one.
     let main = format!("/proc/self/task/{}/stat", std::process::id());
