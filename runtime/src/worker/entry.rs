@@ -2,7 +2,7 @@
 //!
 //! In a process without the marker both look and return, and touch nothing else of std. A process with the marker becomes a worker
 //! or ends with [`START_FAILED`]; it never goes on to the caller's `main`. `docs/before-main.md` tells what is different there.
-#![expect(unsafe_code, reason = "a function pointer in .init_array")]
+#![expect(unsafe_code, reason = "a function pointer in .init_array; a copy of the host")]
 
 use std::{
     ffi::CString,
