@@ -330,6 +330,47 @@ fn a_template_that_is_killed_is_made_again_and_tasks_that_run_go_on() {
 }
 
 #[test]
+fn a_copy_of_this_process_that_is_killed_leaves_its_workers_and_an_error_for_the_next() {
+    alone_in_one_thread(|| {
+        let pool = Pool::builder().jobs(1).start_method(StartMethod::Fork).build().unwrap();
+        let (_, pid, template) = pool.submit(delayed!(look())).join().unwrap();
+        kill(Pid::from_raw(template.cast_signed()), Signal::SIGKILL).unwrap();
+        until("the template is reaped", || !is_there(template));
+        assert_eq!(pool.submit(delayed!(look())).join().unwrap().1, pid, "its worker serves on");
+        assert!(pool.submit(delayed!(strike(End::Kill))).join().unwrap_err().is_crash());
+        let error = pool.submit(delayed!(look())).join().unwrap_err();
+        let words = error.to_string();
+        assert!(
+            error.is_lost() && words.contains("SIGKILL") && words.contains("cannot be made again"),
+            "{words}"
+        );
+    });
+}
+
+/// Leaves its group and does not end.
+#[worker]
+fn leave_the_group(begun: &Path) {
+    let template = nix::unistd::getpgid(Some(nix::unistd::getppid())).expect("the template's group");
+    nix::unistd::setpgid(Pid::from_raw(0), template).expect("a group of the same session");
+    std::fs::write(begun, "").expect("a file of the test's");
+    take_time(Duration::from_secs(1000));
+}
+
+#[test]
+fn a_forked_worker_that_has_left_its_group_is_killed_all_the_same() {
+    alone(|| {
+        let there = Folder::new();
+        let begun = there.path("begun");
+        let pool = server().jobs(1).build().unwrap();
+        let handle = pool.submit(delayed!(leave_the_group(&begun)));
+        until_exists(&begun);
+        handle.cancel();
+        assert!(handle.join().unwrap_err().is_cancelled());
+        assert_eq!(pool.submit(delayed!(echo(1))).join().unwrap(), 1);
+    });
+}
+
+#[test]
 fn tasks_can_be_handed_in_while_a_slow_preload_runs_and_the_pool_then_ends_promptly() {
     alone(|| {
         let there = Folder::new();

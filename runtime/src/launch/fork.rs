@@ -38,7 +38,7 @@ const THREADS_LINGER: Duration = Duration::from_millis(200);
 /// A template that waits for requests forks at once; only a stopped machine makes it slower.
 const FORK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The next worker is made so long after the last was taken, which has its first task by then.
-const REFILL_AFTER: Duration = Duration::from_micros(200);
+const REFILL_AFTER: Duration = Duration::from_micros(100);
 /// A template tells of a worker's end at once.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// A process that was killed ends soon.

@@ -218,9 +218,9 @@ impl Held {
     pub(crate) fn kill(&self) {
         /// Since Linux 6.9.
         const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
-        if self.signal(PIDFD_SIGNAL_PROCESS_GROUP).is_err() {
-            let _ = self.signal(0);
-        }
+        // The group first, which is known by the process; the process in any case, for it may have left its group.
+        let _ = self.signal(PIDFD_SIGNAL_PROCESS_GROUP);
+        let _ = self.signal(0);
     }
 
     fn signal(&self, flags: libc::c_uint) -> io::Result<()> {
