@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procession::{Pool, Result, delayed, worker};
+use procession::{Pool, Result, StartMethod, delayed, worker};
 use procession_benches::{
     BareChild, act_as_bare_child, bare_start, cpu_ticks, median, repeat, resident_kib, time,
 };
@@ -69,6 +69,7 @@ const ALL: &[Measurement] = &[
     ("submit().join() against a bare socket ping-pong", "2.0 x", round_trip),
     ("pool start to first result against a bare start", "1.6 x", start_small),
     ("the same, with 4 GiB in the parent", "1.6 x", start_large),
+    ("start of a further worker under ForkServer to its first result", "0.25 ms", further),
     ("two workers on CPU-bound work against one", "1.9 x", two_against_one),
     ("an idle pool's CPU time, parent and workers", "0 ms", idle),
     ("a worker at rest, resident", "5 MiB", rest),
@@ -179,6 +180,25 @@ fn start_large(size: &Size) -> Result<String> {
     let words = start(size);
     assert_eq!(black_box(&ballast)[size.ballast_bytes - 1], 1);
     words
+}
+
+/// Leaves its pool without its worker.
+#[worker]
+#[expect(clippy::exit, reason = "that the process ends is what it is for")]
+fn leave() {
+    std::process::exit(0);
+}
+
+fn further(size: &Size) -> Result<String> {
+    let pool = Pool::builder().jobs(1).start_method(StartMethod::ForkServer).build()?;
+    pool.submit(delayed!(add_one(1))).join()?;
+    let times = repeat(size.starts, || {
+        // Its end has been seen to when the error is there, and nobody asks for another worker yet.
+        assert!(pool.submit(delayed!(leave())).join().is_err());
+        time(|| drop(pool.submit(delayed!(add_one(1))).join()))
+    });
+    let average = times.iter().sum::<Duration>() / u32::try_from(times.len()).expect("not that many");
+    Ok(format!("{:.3} ms ({:.3} on average)", median(times).as_secs_f64() * 1e3, average.as_secs_f64() * 1e3))
 }
 
 fn two_against_one(size: &Size) -> Result<String> {

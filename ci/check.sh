@@ -47,6 +47,19 @@ nextest() {
     fi
 }
 
+# The suite once more, by each way in which workers come to be that is not the default. The tests that one of them cannot pass are
+# named first, with the reason.
+start_methods() {
+    local method verdict=0
+    cargo test --quiet --package procession-tests --test integration -- --exact --nocapture \
+        alone::the_tests_that_do_not_run_under_fork_are_few_and_say_why || return
+    for method in forkserver fork; do
+        printf -- '--- PROCESSION_START_METHOD=%s\n' "$method"
+        PROCESSION_START_METHOD=$method cargo test --quiet --package procession-tests --test integration || verdict=1
+    done
+    return $verdict
+}
+
 # A folder with a program or two, and with files that only look like programs.
 small_folder() {
     local folder=$scratch/programs
@@ -65,6 +78,8 @@ examples() {
         printf -- '--- %s\n' "$example"
         arguments=()
         [[ $example == census ]] && arguments=("$(small_folder)")
+        # A gigabyte is for a machine that has nothing else to do.
+        [[ $example == preload ]] && arguments=(128)
         cargo run --quiet --package procession-examples --example "$example" -- ${arguments[@]+"${arguments[@]}"} || return
     done
 }
@@ -83,6 +98,7 @@ step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 step "tests, by the README's command" documented_tests
 step "tests, under nextest" nextest
+step "tests, by every start method" start_methods
 step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --package procession --lib --target-dir "$target/loom" models
 step "every way in" ci/way-in.sh
 step "examples" examples

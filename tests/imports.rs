@@ -53,7 +53,8 @@ const FLOORS: &[(&str, u32, Side)] = &[
 const EXCEPTIONS: &[(&str, &str, &str)] = &[(
     "pool",
     "worker",
-    "a call inside a worker runs there: `is_worker` is part of what users ask, on either side",
+    "a call inside a worker runs there: `is_worker` is part of what users ask, on either side; and a copy of the host becomes a \
+     template of workers",
 )];
 
 /// Of two modules of one floor these may import each other, in one direction only.

@@ -31,6 +31,7 @@ pub mod __private;
 pub use error::{Error, Exit, RemoteError, Result, TaskError};
 pub use handle::Handle;
 pub use id::TaskId;
+pub use launch::StartMethod;
 pub use panic::RemotePanic;
 pub use pool::{Builder, IMap, IMapUnordered, Jobs, Pool};
 pub use procession_macros::{main, worker};

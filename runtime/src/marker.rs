@@ -1,4 +1,5 @@
-//! The marker: how a process learns from its environment that it is a worker. Written by the host, read and cleared by the worker.
+//! The marker: how a process learns from its environment that it is a worker, or the template of workers. Written by the host, read
+//! and cleared by the worker.
 
 use std::fmt;
 
@@ -15,9 +16,21 @@ pub(crate) const MOST_DEPTH: u32 = 8;
 /// The descriptor by which a worker finds its connection.
 pub(crate) const SOCKET_FD: i32 = 3;
 
+/// What a marked process is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Worker,
+    /// The process that workers are forked from.
+    Template,
+}
+
+/// What stands in a template's marker where a worker's ends.
+const TEMPLATE: &str = "template";
+
 /// The marker's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
+    pub(crate) role: Role,
     pub(crate) fd: i32,
     pub(crate) token: u64,
     pub(crate) depth: u32,
@@ -25,19 +38,26 @@ pub(crate) struct Marker {
 
 impl fmt::Display for Marker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{:x}:{}", self.fd, self.token, self.depth)
+        write!(f, "{}:{:x}:{}", self.fd, self.token, self.depth)?;
+        match self.role {
+            Role::Worker => Ok(()),
+            Role::Template => write!(f, ":{TEMPLATE}"),
+        }
     }
 }
 
 impl Marker {
     pub(crate) fn parse(value: &str) -> Option<Self> {
         let mut parts = value.split(':');
-        let marker = Self {
-            fd: parts.next()?.parse().ok()?,
-            token: u64::from_str_radix(parts.next()?, 16).ok()?,
-            depth: parts.next()?.parse().ok()?,
+        let fd = parts.next()?.parse().ok()?;
+        let token = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let depth = parts.next()?.parse().ok()?;
+        let role = match parts.next() {
+            None => Role::Worker,
+            Some(TEMPLATE) => Role::Template,
+            Some(_) => return None,
         };
-        parts.next().is_none().then_some(marker)
+        parts.next().is_none().then_some(Self { role, fd, token, depth })
     }
 }
 
@@ -47,9 +67,11 @@ mod tests {
 
     #[test]
     fn a_marker_comes_back_as_it_was_written() {
-        let marker = Marker { fd: 3, token: 0xfeed, depth: 2 };
-        assert_eq!(Marker::parse(&marker.to_string()), Some(marker));
-        for bad in ["", "3", "3:feed", "3:xyz:1", "3:feed:1:9", "a:1:1"] {
+        for role in [Role::Worker, Role::Template] {
+            let marker = Marker { role, fd: 3, token: 0xfeed, depth: 2 };
+            assert_eq!(Marker::parse(&marker.to_string()), Some(marker));
+        }
+        for bad in ["", "3", "3:feed", "3:xyz:1", "3:feed:1:9", "a:1:1", "3:feed:1:template:1"] {
             assert_eq!(Marker::parse(bad), None, "{bad}");
         }
     }

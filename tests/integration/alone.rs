@@ -1,15 +1,29 @@
 //! Runs a test in a process of its own, so that what it leaves behind can be counted to the last descriptor, and so that a test
 //! that hangs is a failure.
+//!
+//! Under `PROCESSION_START_METHOD=fork` that process must have one thread, and a test harness has two: there the body runs in a copy of
+//! the process, which has only the thread that made it.
+#![expect(unsafe_code, reason = "a copy of this process, which has one thread")]
+#![expect(clippy::print_stdout, reason = "a test that is left out is named")]
 
 use std::{
     any::type_name,
     fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     process::{Command, ExitStatus, Stdio},
     thread::park_timeout,
     time::{Duration, Instant},
 };
 
-use crate::{leak::Snapshot, scratch::Folder};
+use nix::{
+    sys::{
+        signal::Signal,
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, fork},
+};
+
+use crate::{event::until, leak::Snapshot, scratch::Folder};
 
 /// In the process of one test: the test's name. Its workers inherit it.
 const ALONE: &str = "PROCESSION_TESTS_ALONE";
@@ -21,25 +35,42 @@ const FOLLOW: Duration = Duration::from_secs(2);
 /// Runs `body` in a process of its own, and then asserts that this process is left as `body` found it.
 #[track_caller]
 pub(crate) fn alone<F: FnOnce()>(body: F) {
-    run(body, true);
+    run(body, true, is_fork());
+}
+
+/// As [`alone`], in a process with one thread, whatever the start method is: for tests that build pools that copy it.
+#[track_caller]
+pub(crate) fn alone_in_one_thread<F: FnOnce()>(body: F) {
+    run(body, true, true);
 }
 
 /// As [`alone`], for tests that use the process's own pool, which stays: what is asserted is that it ends with the process.
 #[track_caller]
 pub(crate) fn alone_with_warm_pool<F: FnOnce()>(body: F) {
-    run(body, false);
+    run(body, false, is_fork());
 }
 
 #[track_caller]
-fn run<F: FnOnce()>(body: F, leaves_nothing: bool) {
+fn run<F: FnOnce()>(body: F, leaves_nothing: bool, in_one_thread: bool) {
     // The test is the function that the closure was written in.
     let path = type_name::<F>().trim_end_matches("::{{closure}}");
     let name = path.split_once("::").expect("a test is in a crate").1;
+    if let Some((_, why)) = NOT_UNDER_FORK.iter().find(|(listed, _)| is_fork() && *listed == name) {
+        println!("not run under fork: `{name}`: {why}");
+        return;
+    }
     if std::env::var_os(ALONE).is_some_and(|running| running == name) {
-        let before = Snapshot::take();
-        body();
-        if leaves_nothing {
-            before.assert_same_now();
+        let play = || {
+            let before = Snapshot::take();
+            body();
+            if leaves_nothing {
+                before.assert_same_now();
+            }
+        };
+        if in_one_thread {
+            in_a_copy(play)
+        } else {
+            play()
         }
         return;
     }
@@ -87,6 +118,52 @@ fn run<F: FnOnce()>(body: F, leaves_nothing: bool) {
         park_timeout(Duration::from_millis(5));
     }
     panic!("`{name}` leaves processes behind: {left:?}\n{words}");
+}
+
+/// Pools copy this process, unless they are told otherwise.
+fn is_fork() -> bool {
+    std::env::var_os("PROCESSION_START_METHOD").is_some_and(|method| method == "fork")
+}
+
+/// The tests that contradict the start method Fork by what they are about, and why.
+const NOT_UNDER_FORK: &[(&str, &str)] = &[(
+    "pool::a_pool_outlives_the_thread_that_made_it",
+    "the pool is built by a second thread, and only a process with one can be copied",
+)];
+
+#[test]
+fn the_tests_that_do_not_run_under_fork_are_few_and_say_why() {
+    println!("{} tests do not run under fork:", NOT_UNDER_FORK.len());
+    for (name, why) in NOT_UNDER_FORK {
+        println!("  {name}: {why}");
+    }
+    assert!(NOT_UNDER_FORK.len() < 10);
+}
+
+/// Runs the body in a copy of this process, whose only thread is this one, and asserts that it ends well.
+#[expect(clippy::exit, reason = "the copy has no main to return to")]
+fn in_a_copy(body: impl FnOnce()) {
+    // The harness's own thread has nothing locked while it waits for this one.
+    let main = format!("/proc/self/task/{}/stat", std::process::id());
+    until("the harness waits", || {
+        std::fs::read_to_string(&main)
+            .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, s)| s.starts_with('S')))
+    });
+    // SAFETY: the harness's thread waits, and there is no other: the copy finds nothing half done.
+    match unsafe { fork() }.expect("a copy of this process") {
+        ForkResult::Child => {
+            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+            let outcome = catch_unwind(AssertUnwindSafe(body));
+            std::process::exit(if outcome.is_ok() { 0 } else { 101 })
+        }
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).expect("our own child");
+            assert!(
+                matches!(status, WaitStatus::Exited(_, 0)),
+                "the copy that ran the test ended so: {status:?}"
+            );
+        }
+    }
 }
 
 fn say(status: ExitStatus) -> String {

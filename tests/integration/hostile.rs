@@ -146,6 +146,7 @@ impl Log for Busy {
     fn flush(&self) {}
 }
 
+/// From now on. Pools are built before: a worker that is a copy of a process that has a logger keeps it.
 fn on_each_record(act: fn()) {
     ON_RECORD.set(act).unwrap();
     log::set_logger(&Busy).unwrap();
@@ -155,8 +156,8 @@ fn on_each_record(act: fn()) {
 #[test]
 fn results_behind_the_record_of_a_slow_logger_are_not_forgotten() {
     alone(|| {
-        on_each_record(|| take_time(Duration::from_millis(3)));
         let pool = Pool::builder().jobs(2).chunk_size(2).build().unwrap();
+        on_each_record(|| take_time(Duration::from_millis(3)));
         for round in 0..100 {
             let handles: Vec<_> = (0..4)
                 .map(|n| pool.submit(if n == 2 { delayed!(echo(n)) } else { delayed!(say(n)) }))
@@ -173,8 +174,8 @@ fn results_behind_the_record_of_a_slow_logger_are_not_forgotten() {
 #[test]
 fn a_logger_that_panics_costs_nobody_a_result() {
     alone(|| {
-        on_each_record(|| panic!("this logger always panics"));
         let pool = Pool::new(1).unwrap();
+        on_each_record(|| panic!("this logger always panics"));
         for n in 0..3 {
             assert_eq!(block_on(pool.submit(delayed!(say(n)))).unwrap(), n);
             assert_eq!(pool.submit(delayed!(say(n))).join().unwrap(), n);
@@ -186,11 +187,11 @@ fn a_logger_that_panics_costs_nobody_a_result() {
 fn a_logger_may_use_the_pool_whose_records_it_is_given() {
     static POOL: OnceLock<Pool> = OnceLock::new();
     alone_with_warm_pool(|| {
+        let pool = POOL.get_or_init(|| Pool::new(2).unwrap());
         on_each_record(|| {
             let pool = POOL.get().unwrap();
             assert_eq!(pool.submit(delayed!(echo(5))).join().unwrap(), 5);
         });
-        let pool = POOL.get_or_init(|| Pool::new(2).unwrap());
         for n in 0..20 {
             assert_eq!(pool.submit(delayed!(say(n))).join().unwrap(), n);
             assert_eq!(block_on(pool.submit(delayed!(say(n)))).unwrap(), n);

@@ -1,10 +1,12 @@
 //! What a process has that must not be left over: children, descriptors, threads, shared segments.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     time::{Duration, Instant},
 };
+
+use crate::event::until;
 
 /// A joined thread is gone from the list of threads a moment after the join.
 const THREADS_LINGER: Duration = Duration::from_secs(1);
@@ -52,17 +54,43 @@ fn numbers(folder: &str) -> impl Iterator<Item = u32> {
 
 /// The children of this process, by pid, and whether they are zombies.
 pub(crate) fn children() -> BTreeMap<u32, bool> {
-    let own = std::process::id().to_string();
+    children_of(std::process::id())
+}
+
+pub(crate) fn children_of(parent: u32) -> BTreeMap<u32, bool> {
+    let parent = parent.to_string();
     numbers("/proc")
         .filter_map(|pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             // The name, in parentheses, may hold anything; after it come state and parent.
             let (_, rest) = stat.rsplit_once(") ")?;
             let mut fields = rest.split(' ');
-            let (state, parent) = (fields.next()?, fields.next()?);
-            (parent == own).then_some((pid, state == "Z"))
+            let (state, of) = (fields.next()?, fields.next()?);
+            (of == parent).then_some((pid, state == "Z"))
         })
         .collect()
+}
+
+/// A template has this name, and so has a worker that it has made ahead of its time.
+fn has_name_of_template(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "fork-template\n")
+}
+
+/// The templates among the children of this process.
+pub(crate) fn templates() -> Vec<u32> {
+    children().into_keys().filter(|pid| has_name_of_template(*pid)).collect()
+}
+
+/// Waits until every template has made the worker that is wanted next: it does so by itself, a moment after the last.
+pub(crate) fn settle() {
+    let has_next = |template| children_of(template).into_keys().any(has_name_of_template);
+    until("the next worker is made", || templates().into_iter().all(has_next));
+}
+
+/// The worker processes of this process's pools, whether it or a template of its own has made them.
+pub(crate) fn workers() -> BTreeSet<u32> {
+    let forked = templates().into_iter().flat_map(|template| children_of(template).into_keys());
+    children().into_keys().chain(forked).filter(|pid| !has_name_of_template(*pid)).collect()
 }
 
 /// The descriptors of this process, without the one that lists them.

@@ -72,7 +72,7 @@ impl Log for Collector {
     fn flush(&self) {}
 }
 
-/// In this test's process, from now on.
+/// In this test's process, from now on. Pools are built before: a worker that is a copy of a process that has a logger keeps it.
 fn collect(level: LevelFilter) {
     log::set_logger(&COLLECTOR).expect("a process of our own");
     log::set_max_level(level);
@@ -150,8 +150,8 @@ fn say(n: u64) -> u64 {
 #[test]
 fn a_record_arrives_whole_and_before_the_result() {
     alone(|| {
-        collect(LevelFilter::Info);
         let pool = Pool::new(1).unwrap();
+        collect(LevelFilter::Info);
         for n in 0..200 {
             let handle = pool.submit(delayed!(speak(n)));
             let task = handle.task_id();
@@ -176,8 +176,8 @@ fn a_record_arrives_whole_and_before_the_result() {
 #[test]
 fn records_of_a_call_arrive_once_and_before_their_results() {
     alone(|| {
-        collect(LevelFilter::Info);
         let pool = Pool::new(2).unwrap();
+        collect(LevelFilter::Info);
         let mut seen: BTreeSet<u64> = BTreeSet::new();
         for (n, result) in pool.imap_unordered((0..3000).map(|n| delayed!(say(n)))) {
             for record in COLLECTOR.take() {
@@ -198,10 +198,10 @@ fn records_of_a_call_arrive_once_and_before_their_results() {
 #[test]
 fn levels_that_are_off_in_the_parent_are_never_evaluated_in_the_worker() {
     alone(|| {
-        collect(LevelFilter::Info);
         let folder = Folder::new();
         let evaluated = folder.path("evaluated");
         let pool = Pool::new(1).unwrap();
+        collect(LevelFilter::Info);
         pool.submit(delayed!(expensive(&evaluated))).join().unwrap();
         assert_eq!(numbers(&evaluated), [2]);
         log::set_max_level(LevelFilter::Off);
@@ -218,8 +218,8 @@ fn levels_that_are_off_in_the_parent_are_never_evaluated_in_the_worker() {
 #[test]
 fn each_level_arrives_as_itself() {
     alone(|| {
-        collect(LevelFilter::Trace);
         let pool = Pool::new(1).unwrap();
+        collect(LevelFilter::Trace);
         for most in LevelFilter::iter() {
             log::set_max_level(most);
             pool.submit(delayed!(every_level())).join().unwrap();
@@ -237,8 +237,8 @@ fn each_level_arrives_as_itself() {
 #[test]
 fn what_the_parents_logger_does_not_want_it_does_not_get() {
     alone(|| {
-        collect(LevelFilter::Info);
         let pool = Pool::new(1).unwrap();
+        collect(LevelFilter::Info);
         pool.submit(delayed!(muted())).join().unwrap();
         let words: Vec<String> = COLLECTOR.take().into_iter().map(|seen| seen.words).collect();
         assert_eq!(words, ["somebody listens"]);
@@ -248,8 +248,8 @@ fn what_the_parents_logger_does_not_want_it_does_not_get() {
 #[test]
 fn a_long_record_arrives_whole() {
     alone(|| {
-        collect(LevelFilter::Info);
         let pool = Pool::new(1).unwrap();
+        collect(LevelFilter::Info);
         for len in [5, 60_000, 65_535, 3_000_000] {
             pool.submit(delayed!(long(len))).join().unwrap();
             let seen = COLLECTOR.take();
@@ -262,8 +262,8 @@ fn a_long_record_arrives_whole() {
 #[test]
 fn records_of_several_threads_of_a_task_neither_mix_nor_vanish() {
     alone(|| {
-        collect(LevelFilter::Info);
         let pool = Pool::new(2).unwrap();
+        collect(LevelFilter::Info);
         let tasks: Vec<_> = (0..2).map(|_| pool.submit(delayed!(from_threads(4, 300)))).collect();
         tasks.into_iter().for_each(|task| task.join().unwrap());
         let mut counts: BTreeMap<(String, u64), Vec<usize>> = BTreeMap::new();
@@ -284,8 +284,8 @@ fn records_of_several_threads_of_a_task_neither_mix_nor_vanish() {
 #[test]
 fn records_made_before_a_panic_or_a_crash_arrive() {
     alone(|| {
-        collect(LevelFilter::Info);
         let pool = Pool::new(1).unwrap();
+        collect(LevelFilter::Info);
         assert!(pool.submit(delayed!(say_then_panic())).join().unwrap_err().is_panic());
         assert_eq!(COLLECTOR.take().len(), 1);
         assert!(pool.submit(delayed!(say_then_abort())).join().unwrap_err().is_crash());

@@ -22,3 +22,4 @@ mod order;
 mod panic;
 mod pool;
 mod scratch;
+mod start;

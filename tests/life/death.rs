@@ -215,3 +215,61 @@ fn ctrl_c_in_a_terminal_ends_everything_within_a_second_without_reports_of_crash
         );
     }
 }
+
+#[test]
+fn a_template_and_its_workers_end_with_their_program_however_that_ends() {
+    for (program, method, load) in [
+        (PROBE, "forkserver", "idle"),
+        (PROBE, "forkserver", "spin"),
+        (PROBE, "forkserver", "stubborn"),
+        (PROBE_AT_MAIN, "forkserver", "sleep"),
+        (PROBE, "fork", "idle"),
+        (PROBE, "fork", "sleep"),
+    ] {
+        for end in ["kill", "return", "exit", "panic", "drop"] {
+            let mut running = Running::start(
+                probe(program, &["stay", "local", load, end]).env("PROCESSION_START_METHOD", method),
+            );
+            let mut lines = vec!["up", "up", "ready"];
+            if load == "stubborn" {
+                lines.extend(["child up", "child up"]);
+            }
+            running.expect(&lines);
+            // The program, its template, two workers.
+            assert!(running.processes().len() >= 4, "{method} {load} {end}");
+            match end {
+                "kill" => kill(pid(&running), Signal::SIGKILL).unwrap(),
+                "drop" => {
+                    running.go_on();
+                    running.expect(&["dropped"]);
+                    running.alone(SOON);
+                    running.go_on();
+                }
+                _ => running.go_on(),
+            }
+            let ended = running.end(SOON);
+            let is_quiet = ended.stderr.is_empty() || end == "panic";
+            assert!(is_quiet && ended.stdout.is_empty(), "{method} {load} {end}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn ctrl_c_in_a_terminal_ends_a_template_and_its_workers_without_reports_of_crashes() {
+    for (method, load) in [("forkserver", "idle"), ("forkserver", "sleep"), ("fork", "spin")] {
+        let mut command = probe(PROBE, &["stay", "local", load, "return"]);
+        let (mut terminal, mut child) = on_a_terminal(command.env("PROCESSION_START_METHOD", method));
+        let is_up = |text: &str| text.matches("up\r\n").count() == 2 && text.contains("ready");
+        let said = read_terminal(&mut terminal, Instant::now() + PATIENCE, is_up);
+        assert!(is_up(&said), "{said}");
+        terminal.write_all(b"\x03").unwrap();
+        let said = read_terminal(&mut terminal, Instant::now() + Duration::from_secs(1), |_| false);
+        assert_eq!(said, "^C", "{method} {load}");
+        let status = child.wait().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(libc::SIGINT),
+            "{method} {load}"
+        );
+    }
+}

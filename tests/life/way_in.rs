@@ -81,6 +81,43 @@ fn a_worker_is_as_std_would_have_made_it_and_keeps_arguments_and_environment() {
 }
 
 #[test]
+fn a_forked_worker_is_as_one_that_was_executed() {
+    for (program, method) in [(PROBE, "forkserver"), (PROBE_AT_MAIN, "forkserver"), (PROBE, "fork")] {
+        let mut command = probe(program, &["state"]);
+        command.env("PROBE_INHERITED", "by everyone").env("PROCESSION_START_METHOD", method);
+        let found = Found(run(&mut command).quietly());
+        assert_eq!(found.one("args"), "state");
+        assert_eq!(found.one("extra"), "by the pool");
+        assert_eq!(found.one("inherited"), "by everyone");
+        assert_eq!(found.one("cwd"), "/");
+        assert_eq!(found.one("own group"), "true");
+        assert_eq!(found.one("worker"), "Some(0)");
+        assert_eq!(found.one("marker"), "None", "the marker is cleared");
+        assert_eq!(found.one("blocked"), "0000000000000000", "no signal is blocked");
+        let ignored = u64::from_str_radix(found.one("ignored"), 16).unwrap();
+        assert_ne!(ignored & (1 << (nix::libc::SIGPIPE - 1)), 0, "SIGPIPE is ignored");
+        let mut descriptors = found.all("fd");
+        descriptors.sort_unstable();
+        assert_eq!(descriptors.len(), 4, "{descriptors:?}; the parent leaked {}", found.one("leaked"));
+        assert_eq!(descriptors[0], "0 /dev/null");
+        assert!(descriptors[3].contains("socket"), "{descriptors:?}");
+    }
+}
+
+#[test]
+fn a_marker_of_a_template_that_leads_nowhere_ends_the_process_and_never_runs_main() {
+    for program in [PROBE, PROBE_AT_MAIN] {
+        let marked = |marker| {
+            let mut command = probe(program, &["hello"]);
+            command.env("PROCESSION_WORKER", marker);
+            command
+        };
+        check_refused(&mut marked("3:dead:1:template"), "no connection");
+        check_refused(&mut marked("3:dead:1:pattern"), "marker is damaged");
+    }
+}
+
+#[test]
 fn constructors_have_run_in_a_worker_that_came_in_at_main() {
     assert_eq!(state(PROBE_AT_MAIN).one("constructed"), "true");
 }
@@ -254,7 +291,9 @@ fn a_program_with_more_rights_than_its_user_ignores_the_environment_and_starts_n
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let copy = folder.join("program");
-        fs::copy(program, &copy).unwrap();
+        // By another process: a file that this one has open for writing, a child that another test forks just now has, too, and
+        // then it cannot be executed.
+        assert!(Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).unwrap();
         let as_nobody = |scene: &str| {
             let mut command = probe(copy.to_str().unwrap(), &[scene]);

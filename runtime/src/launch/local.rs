@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{CString, OsString},
+    fmt,
     hash::{BuildHasher, Hasher, RandomState},
     io,
     os::{
@@ -14,7 +15,7 @@ use std::{
 use super::{LaunchRequest, Launched, Launcher, WorkerProcess};
 use crate::{
     error::Exit,
-    marker::{DEPTH, MARKER, MOST_DEPTH, Marker, SOCKET_FD},
+    marker::{DEPTH, MARKER, MOST_DEPTH, Marker, Role, SOCKET_FD},
     protocol::Preamble,
     sys::{
         fd::{send_with_fd, stream_pair},
@@ -37,43 +38,91 @@ impl LocalLauncher {
     ///
     /// This process cannot be started again as a worker, in words for people.
     pub(crate) fn new() -> Result<Self, String> {
-        if is_privileged() {
-            return Err("this program runs with more rights than its user (setuid or file capabilities), and starts no workers: \
-                        drop the rights and execute it again"
-                .to_owned());
-        }
-        if !is_in_main_program((LocalLauncher::new as fn() -> Result<Self, String> as *const ()).addr()) {
-            return Err("procession runs in a shared library that another program has loaded, which cannot be executed again as a \
-                        worker: use Pool::in_process(), or call from an executable of your own"
-                .to_owned());
-        }
-        let depth = std::env::var(DEPTH).ok().and_then(|depth| depth.parse().ok()).unwrap_or(0);
-        if depth >= MOST_DEPTH {
-            return Err(format!(
-                "this process is {depth} workers deep, and {MOST_DEPTH} is the limit: does the program start itself from its own \
-                 workers?"
-            ));
-        }
-        Ok(Self { depth })
+        check_executable()?;
+        Ok(Self { depth: next_depth()? })
     }
+}
+
+/// # Errors
+///
+/// This process cannot be executed again, in words for people.
+pub(super) fn check_executable() -> Result<(), String> {
+    if is_privileged() {
+        return Err("this program runs with more rights than its user (setuid or file capabilities), and starts no workers: \
+                    drop the rights and execute it again"
+            .to_owned());
+    }
+    if !is_in_main_program((LocalLauncher::new as fn() -> Result<LocalLauncher, String> as *const ()).addr())
+    {
+        return Err("procession runs in a shared library that another program has loaded, which cannot be executed again as a \
+                    worker: use Pool::in_process(), or call from an executable of your own"
+            .to_owned());
+    }
+    Ok(())
+}
+
+/// How many workers deep a worker of this process is.
+///
+/// # Errors
+///
+/// Too many, in words for people.
+pub(super) fn next_depth() -> Result<u32, String> {
+    let depth = std::env::var(DEPTH).ok().and_then(|depth| depth.parse().ok()).unwrap_or(0);
+    if depth >= MOST_DEPTH {
+        return Err(format!(
+            "this process is {depth} workers deep, and {MOST_DEPTH} is the limit: does the program start itself from its own \
+             workers?"
+        ));
+    }
+    Ok(depth + 1)
 }
 
 impl Launcher for LocalLauncher {
     fn launch(&self, request: &LaunchRequest<'_>) -> io::Result<Launched> {
-        let (ours, theirs) = stream_pair()?;
-        let ours = Arc::new(ours);
-        let HostEnd { sender, receiver, board, segment, rings } = offer(ours.clone())?;
-        let marker = Marker { fd: SOCKET_FD, token: random_token(), depth: self.depth + 1 };
-        let preamble = Preamble { token: marker.token, rings };
-        send_with_fd(ours.as_fd(), &preamble.to_bytes(), segment.as_ref().map(OwnedFd::as_fd))?;
-        let args: Vec<CString> =
-            std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
-        let child = spawn(SELF_EXE, &args, &environment(request.env, marker), theirs.as_fd(), SOCKET_FD)
-            .map_err(|error| {
-                io::Error::new(error.kind(), format!("/proc/self/exe cannot be executed: {error}"))
-            })?;
-        Ok(Launched { sender, receiver, board, is_quiet: rings, process: Box::new(LocalProcess(child)) })
+        let token = random_token();
+        let (connection, theirs) = Connection::new(token)?;
+        let marker = Marker { role: Role::Worker, fd: SOCKET_FD, token, depth: self.depth };
+        let child = execute_self(request.env, marker, theirs.as_fd())?;
+        Ok(connection.launched(Box::new(LocalProcess(child))))
     }
+}
+
+/// The host's ends of what it shares with one worker.
+pub(super) struct Connection(HostEnd);
+
+impl Connection {
+    /// Makes the connection, puts the preamble into it, and gives the worker's end, too.
+    pub(super) fn new(token: u64) -> io::Result<(Self, OwnedFd)> {
+        let (socket, theirs) = stream_pair()?;
+        let socket = Arc::new(socket);
+        let end = offer(socket.clone())?;
+        let preamble = Preamble { token, rings: end.rings };
+        send_with_fd(socket.as_fd(), &preamble.to_bytes(), end.segment.as_ref().map(OwnedFd::as_fd))?;
+        Ok((Self(end), theirs))
+    }
+
+    pub(super) fn launched(self, process: Box<dyn WorkerProcess>) -> Launched {
+        let HostEnd { sender, receiver, board, rings, .. } = self.0;
+        Launched { sender, receiver, board, is_quiet: rings, process }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+/// Executes this executable again, with this end of a connection.
+pub(super) fn execute_self(
+    env: &[(OsString, OsString)],
+    marker: Marker,
+    socket: BorrowedFd<'_>,
+) -> io::Result<Child> {
+    let args: Vec<CString> =
+        std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
+    spawn(SELF_EXE, &args, &environment(env, marker), socket, SOCKET_FD)
+        .map_err(|error| io::Error::new(error.kind(), format!("/proc/self/exe cannot be executed: {error}")))
 }
 
 /// This process's environment, with the pool's variables and the marker on top.
@@ -94,8 +143,17 @@ fn environment(extra: &[(OsString, OsString)], marker: Marker) -> Vec<CString> {
 }
 
 /// A number that others do not guess: std keys its hashers from the kernel's random numbers.
-fn random_token() -> u64 {
+pub(super) fn random_token() -> u64 {
     RandomState::new().build_hasher().finish()
+}
+
+/// How a process ended, if that is known.
+pub(super) fn exit(ended: Ended) -> Option<Exit> {
+    match ended {
+        Ended::Code(code) => Some(Exit::from_code(code)),
+        Ended::Signal(signal) => Some(Exit::from_signal(signal)),
+        Ended::Unknown => None,
+    }
 }
 
 struct LocalProcess(Child);
@@ -110,11 +168,7 @@ impl WorkerProcess for LocalProcess {
     }
 
     fn try_reap(&mut self) -> Option<Option<Exit>> {
-        Some(match self.0.try_reap()? {
-            Ended::Code(code) => Some(Exit::from_code(code)),
-            Ended::Signal(signal) => Some(Exit::from_signal(signal)),
-            Ended::Unknown => None,
-        })
+        self.0.try_reap().map(exit)
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {

@@ -1,9 +1,14 @@
 //! Makes worker processes exist and says how they ended. Knows no task.
 
+mod fork;
 mod local;
+mod method;
 
-use std::{ffi::OsString, io, os::fd::BorrowedFd};
+use std::{ffi::OsString, fmt, io, os::fd::BorrowedFd};
 
+pub use method::StartMethod;
+
+pub(crate) use fork::ForkLauncher;
 pub(crate) use local::LocalLauncher;
 
 use crate::{
@@ -17,9 +22,30 @@ pub(crate) trait Launcher: Send + Sync {
     ///
     /// # Errors
     ///
-    /// It cannot be started, in words for people.
+    /// It cannot be started, in words for people. [`WouldBlock`](io::ErrorKind::WouldBlock) is no failure: what workers are made from
+    /// is being made, and [`poll_fd`](Self::poll_fd) tells when to ask again. A [`NeverReady`] within says that it has failed.
     fn launch(&self, request: &LaunchRequest<'_>) -> io::Result<Launched>;
+
+    /// What to poll besides the workers: readable when [`tend`](Self::tend) has something to see to.
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Sees to what `poll_fd` told of; afterwards it is not readable for the same reason.
+    fn tend(&self) {}
 }
+
+/// What workers are made from could not be made: as bad as a worker that ends as it starts.
+#[derive(Debug)]
+pub(crate) struct NeverReady(pub(crate) String);
+
+impl fmt::Display for NeverReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NeverReady {}
 
 /// What a new worker is to have.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,14 @@
 //! [`Builder`]: a pool's settings, checked when it is built.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
+use std::{any::type_name, ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
 
 use super::{Jobs, Pool, call::not_in_table};
 use crate::{
     error::{Error, Result},
+    launch::StartMethod,
+    protocol::Outcome,
     registry,
+    sys::process::setting,
     task::{Call, Task},
 };
 
@@ -32,6 +35,8 @@ pub struct Builder {
     env: Vec<(OsString, OsString)>,
     current_dir: Option<PathBuf>,
     initializer: Option<Call>,
+    start_method: Option<StartMethod>,
+    preload: Option<(Call, Outcome)>,
     start_timeout: Duration,
     retries: u32,
 }
@@ -45,6 +50,8 @@ pub(super) struct Config {
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) current_dir: Option<Vec<u8>>,
     pub(super) initializer: Option<Call>,
+    pub(super) start_method: StartMethod,
+    pub(super) preload: Option<(Call, Outcome)>,
     pub(super) start_timeout: Duration,
     pub(super) retries: u32,
 }
@@ -58,6 +65,8 @@ impl Builder {
             env: Vec::new(),
             current_dir: None,
             initializer: None,
+            start_method: None,
+            preload: None,
             start_timeout: START_TIMEOUT,
             retries: 0,
         }
@@ -101,7 +110,53 @@ impl Builder {
         self
     }
 
-    /// How long a worker may take to shake hands before it is killed and another is tried. Default: 30 s.
+    /// How workers come to be. Default: `PROCESSION_START_METHOD`, or [`StartMethod::Spawn`].
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.start_method = Some(method);
+        self
+    }
+
+    /// A task that runs once, in the template that workers are forked from, before the first of them: what it leaves in statics is
+    /// there in every worker, replacements included, and its memory is shared until somebody writes to it.
+    ///
+    /// It runs in the pool's folder and with its environment, when the first worker is wanted (under [`StartMethod::Fork`] when the
+    /// pool is built). It may start threads if it joins them. If it panics, ends its process, or returns an `Err` in every attempt, or
+    /// is not done within the [`start_timeout`](Self::start_timeout), the pool's tasks come to an error with its words. Records that it
+    /// logs stay in the template. If the template itself is killed, another is made, and the task runs again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::OnceLock;
+    /// use procession::{Pool, StartMethod, delayed, worker};
+    ///
+    /// static WORDS: OnceLock<Vec<String>> = OnceLock::new();
+    ///
+    /// #[worker]
+    /// fn load(text: &str) {
+    ///     WORDS.get_or_init(|| text.split(' ').map(str::to_owned).collect());
+    /// }
+    ///
+    /// #[worker]
+    /// fn word(n: usize) -> Option<String> {
+    ///     WORDS.get()?.get(n).cloned()
+    /// }
+    ///
+    /// let pool = Pool::builder()
+    ///     .jobs(2)
+    ///     .start_method(StartMethod::ForkServer)
+    ///     .preload(delayed!(load("loaded once, seen by all")))
+    ///     .build()?;
+    /// assert_eq!(pool.submit(delayed!(word(1))).join()?.as_deref(), Some("once,"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn preload<T: 'static>(mut self, task: Task<T>) -> Self {
+        self.preload = Some((task.call, outcome_of(type_name::<T>())));
+        self
+    }
+
+    /// How long a worker may take to shake hands before it is killed and another is tried. Default: 30 s. A template has the same
+    /// time for its start, [`preload`](Self::preload) included.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = timeout;
         self
@@ -124,8 +179,19 @@ impl Builder {
         if self.chunk_size == Some(0) {
             return Err(Error::config("chunk_size(0): no task would ever travel; give a number from 1"));
         }
-        if let Some(Call { entry, args: Err(words) }) = &self.initializer {
-            return Err(Error::config(format!("the initializer `{}` cannot be called: {words}", entry.name)));
+        let start_method = self.start_method.map_or_else(method_from_env, Ok)?;
+        let preload = self.preload.as_ref().map(|(call, _)| call);
+        for (what, call) in [("initializer", self.initializer.as_ref()), ("preload", preload)] {
+            if let Some(Call { entry, args: Err(words) }) = call {
+                return Err(Error::config(format!("the {what} `{}` cannot be called: {words}", entry.name)));
+            }
+        }
+        if let (StartMethod::Spawn, Some(call)) = (start_method, preload) {
+            return Err(Error::config(format!(
+                "preload `{}`: there is no process to load it in, for StartMethod::Spawn executes each worker anew: use \
+                 start_method(StartMethod::ForkServer), or an initializer, which runs in every worker",
+                call.entry.name
+            )));
         }
         if let Some((name, _)) =
             self.env.iter().find(|(name, _)| name.is_empty() || name.as_encoded_bytes().contains(&b'='))
@@ -134,7 +200,8 @@ impl Builder {
                 "env({name:?}): a variable's name is not empty and has no `=`"
             )));
         }
-        if let Some(call) = self.initializer.as_ref().filter(|call| registry::id_of(call.entry).is_none()) {
+        let mut calls = self.initializer.iter().chain(preload);
+        if let Some(call) = calls.find(|call| registry::id_of(call.entry).is_none()) {
             return Err(not_in_table(call, None).into());
         }
         Pool::start(Config {
@@ -144,8 +211,53 @@ impl Builder {
             env: self.env,
             current_dir: self.current_dir.map(|folder| folder.into_os_string().into_vec()),
             initializer: self.initializer,
+            start_method,
+            preload: self.preload,
             start_timeout: self.start_timeout,
             retries: self.retries,
         })
+    }
+}
+
+/// `PROCESSION_START_METHOD`, if it is set. A worker, which has two threads, cannot be copied: its own pools take the nearest to it.
+fn method_from_env() -> Result<StartMethod> {
+    const NAME: &str = "PROCESSION_START_METHOD";
+    let Some(value) = setting(NAME) else { return Ok(StartMethod::default()) };
+    let method =
+        value.to_string_lossy().parse().map_err(|error| Error::config(format!("{NAME}: {error}")))?;
+    Ok(match method {
+        StartMethod::Fork if crate::worker::is_worker() => StartMethod::ForkServer,
+        method => method,
+    })
+}
+
+/// What a result of the type of this name says of failure. The template has the encoded result and not its type; should the compiler
+/// ever name types otherwise, an `Err` goes unnoticed.
+fn outcome_of(type_name: &str) -> Outcome {
+    if !type_name.starts_with("core::result::Result<") {
+        Outcome::Value
+    } else if type_name.ends_with("::RemoteError>") || type_name.ends_with("::String>") {
+        Outcome::Words
+    } else {
+        Outcome::Result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::RemoteError;
+
+    #[test]
+    fn a_result_is_known_by_the_name_of_its_type() {
+        for (name, outcome) in [
+            (type_name::<()>(), Outcome::Value),
+            (type_name::<Option<Result<(), String>>>(), Outcome::Value),
+            (type_name::<Result<u32, RemoteError>>(), Outcome::Words),
+            (type_name::<Result<(), String>>(), Outcome::Words),
+            (type_name::<std::result::Result<(), u8>>(), Outcome::Result),
+        ] {
+            assert_eq!(outcome_of(name), outcome, "{name}");
+        }
     }
 }

@@ -119,7 +119,7 @@ impl Arrivals {
 impl Call {
     pub(crate) fn new(pool: &Pool, chunk: Option<usize>, most_workers: Option<usize>) -> Self {
         let inbox = Arc::<Inbox>::default();
-        let backend = match &pool.backend {
+        let backend = match pool.backend() {
             Backend::InProcess(here) => CallBackend::InProcess(here.clone()),
             Backend::Processes(processes) => {
                 let driver = Arc::downgrade(&processes.driver);
@@ -373,6 +373,7 @@ impl Drop for Call {
 /// What a pool without processes has: its initializer, which runs once, before the first task, and a count of its tasks.
 #[derive(Debug, Default)]
 pub(super) struct Here {
+    pub(super) preload: Option<Request>,
     pub(super) initializer: Option<Request>,
     pub(super) initialized: OnceLock<Result<(), Fault>>,
     pub(super) tasks: AtomicU64,
@@ -387,9 +388,8 @@ impl Here {
     ) -> (TaskId, Result<OwnedResult, TaskError>) {
         let id = TaskId(self.tasks.fetch_add(1, Ordering::Relaxed));
         let place = Place { index, attempts: 1, worker: None };
-        let initialized = self.initialized.get_or_init(|| match &self.initializer {
-            Some(initializer) => initializer.run().map(drop),
-            None => Ok(()),
+        let initialized = self.initialized.get_or_init(|| {
+            self.preload.iter().chain(&self.initializer).try_for_each(|first| first.run().map(drop))
         });
         let outcome = initialized.clone().and_then(|()| request.run());
         (id, outcome.map_err(|fault| TaskError::new(request.entry.name, fault.into(), place)))

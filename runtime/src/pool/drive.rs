@@ -20,12 +20,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{book::After, lane::Single, log, scheduler::Scheduler};
+use super::{book::After, lane::Single, listen::LAUNCHER, log, scheduler::Scheduler};
 use crate::{
     error::{Error, Result},
     handle::Exchange,
     id::TaskId,
-    sys::fd::{Bell, Event, Poller},
+    sys::{
+        fd::{Bell, Event, Poller},
+        process::generation,
+        rest::OwnThread,
+    },
 };
 
 /// The bell among the workers; no worker has this key.
@@ -50,6 +54,8 @@ pub(super) struct Driver {
     background: Poller,
     background_bell: Bell,
     stopping: AtomicBool,
+    /// Whose process this is.
+    generation: u32,
 }
 
 /// What the lock protects: the scheduler and who drives it.
@@ -108,8 +114,12 @@ impl Driver {
             bell: Bell::new().map_err(failed)?,
             background_bell: Bell::new().map_err(failed)?,
             stopping: AtomicBool::new(false),
+            generation: generation(),
         };
         driver.workers.add(driver.bell.as_fd(), BELL).map_err(failed)?;
+        if let Some(fd) = driver.lock().scheduler.launcher.poll_fd() {
+            driver.workers.add(fd, LAUNCHER).map_err(failed)?;
+        }
         driver.background.add_disarmed(driver.workers.as_fd(), WORKERS).map_err(failed)?;
         driver.background.add(driver.background_bell.as_fd(), BACKGROUND_BELL).map_err(failed)?;
         driver.background.arm(driver.workers.as_fd(), WORKERS);
@@ -311,6 +321,7 @@ impl Driver {
     }
 
     fn run_background(&self) {
+        let mut thread = OwnThread::new();
         let mut events = Vec::new();
         let mut leavings = 0;
         // Looked at after every turn: the turn may have silenced the bell that was rung for it.
@@ -329,7 +340,7 @@ impl Driver {
                 desk.background_alarm = due;
                 due.map(|alarm| alarm.saturating_duration_since(Instant::now()))
             };
-            let _ = self.background.wait(&mut events, timeout);
+            let _ = thread.rest(|| self.background.wait(&mut events, timeout));
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
@@ -393,6 +404,10 @@ impl Drop for Seat<'_> {
 
 impl Exchange for Driver {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
+        assert!(
+            self.generation == generation(),
+            "a handle was made before this process was forked, and its result comes to the process that made it"
+        );
         let mut events = Vec::new();
         loop {
             let is_ready = ready();

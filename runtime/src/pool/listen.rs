@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
+    launch::NeverReady,
     protocol::Records,
     registry,
     supervisor::{Obituary, Phase, Step, Supervisor},
@@ -23,6 +24,9 @@ const MOST_FAILED_STARTS: u32 = 5;
 /// The pause before a start is tried again; it doubles with each failure.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
 
+/// The launcher among the workers; no worker has this key.
+pub(super) const LAUNCHER: u64 = u64::MAX - 1;
+
 impl Scheduler {
     /// Reacts to what the poller saw.
     pub(super) fn handle(&mut self, events: &[Event], poller: &Poller, now: Instant) {
@@ -33,6 +37,9 @@ impl Scheduler {
             if self.workers[place].has_arrivals() {
                 self.read(place, false, poller, now);
             }
+        }
+        if events.iter().any(|event| event.key == LAUNCHER) {
+            self.launcher.tend();
         }
         for event in events {
             let place = ((event.key & 0xffff_ffff) >> 1) as usize;
@@ -205,7 +212,8 @@ impl Scheduler {
     pub(super) fn launch_failed(&mut self, now: Instant, error: &io::Error) {
         let message = format!("no worker could be started: {error}");
         self.start_failed(now, TaskErrorKind::Lost { message });
-        if self.book.broken.take().is_some() {
+        let is_lasting = error.get_ref().is_some_and(|error| error.is::<NeverReady>());
+        if !is_lasting && self.book.broken.take().is_some() {
             self.failed_starts = 0;
         }
     }

@@ -39,11 +39,11 @@ use crate::{
     error::{Error, Place, Result, TaskError, TaskErrorKind},
     handle::{Completer, Exchange, Handle, Wakes},
     id::{FunctionId, TaskId},
-    launch::LocalLauncher,
+    launch::{ForkLauncher, Launcher, LocalLauncher, StartMethod},
     parallel::{Gather, Settings},
-    protocol::Records,
+    protocol::{Preload, Records, Setup, VERSION},
     registry,
-    sys::process::setting,
+    sys::process::{generation, setting},
     task::Task,
 };
 
@@ -81,6 +81,8 @@ struct Processes {
     config: Arc<Config>,
     name: Option<Arc<str>>,
     background: Mutex<Option<JoinHandle<()>>>,
+    /// Whose process this is: in a copy that was forked later, everything here belongs to another.
+    generation: u32,
 }
 
 impl Processes {
@@ -134,21 +136,36 @@ impl Pool {
     fn start(config: Config) -> Result<Self> {
         if in_process_by_env() {
             // Environment and folder are this process's own, and stay.
-            let here = Here { initializer: config.initializer, ..Here::default() };
+            let preload = config.preload.map(|(call, _)| call);
+            let here = Here { preload, initializer: config.initializer, ..Here::default() };
             return Ok(Self { backend: Backend::InProcess(Arc::new(here)) });
         }
         let config = Arc::new(config);
-        let launcher = LocalLauncher::new().map_err(Error::config)?;
-        let driver = Driver::new(Scheduler::new(config.clone(), Box::new(launcher)))?;
+        // Before anything that starts a thread.
+        let launcher = launcher(&config).map_err(Error::config)?;
+        let driver = Driver::new(Scheduler::new(config.clone(), launcher))?;
         let background = Mutex::new(Some(driver.start_background(config.name.as_deref())?));
         let name = config.name.as_deref().map(Arc::from);
-        Ok(Self { backend: Backend::Processes(Processes { driver, config, name, background }) })
+        let processes = Processes { driver, config, name, background, generation: generation() };
+        Ok(Self { backend: Backend::Processes(processes) })
+    }
+
+    /// Where tasks run. A worker that was forked has copies of the pools of the process that it was forked from: it has their memory, and
+    /// neither their threads nor their workers. What is given to such a copy runs in the worker.
+    fn backend(&self) -> &Backend {
+        static HERE: OnceLock<Backend> = OnceLock::new();
+        match &self.backend {
+            Backend::Processes(processes) if processes.generation != generation() => {
+                HERE.get_or_init(|| Backend::InProcess(Arc::default()))
+            }
+            own => own,
+        }
     }
 
     /// How many workers the pool has at most; 1 for a pool without processes.
     #[must_use]
     pub fn jobs(&self) -> usize {
-        match &self.backend {
+        match self.backend() {
             Backend::InProcess(_) => 1,
             Backend::Processes(processes) => processes.driver.look(|scheduler| scheduler.jobs()),
         }
@@ -217,7 +234,7 @@ impl Pool {
     pub fn submit<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Handle<T> {
         let completer = Arc::new(Completer::default());
         let name = task.function();
-        let processes = match &self.backend {
+        let processes = match self.backend() {
             Backend::Processes(processes) => processes,
             Backend::InProcess(here) => {
                 let (id, outcome) = here.run(&task.call, None);
@@ -249,7 +266,7 @@ impl Pool {
     ///
     /// The first failure.
     pub fn broadcast<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Result<Vec<T>> {
-        let Backend::Processes(processes) = &self.backend else {
+        let Backend::Processes(processes) = self.backend() else {
             return Ok(vec![self.submit(task).join()?]);
         };
         let name = task.function();
@@ -282,7 +299,7 @@ impl Pool {
     ///
     /// None now; what went wrong with a task is for its handle to say.
     pub fn join(self) -> Result<()> {
-        if let Backend::Processes(processes) = &self.backend {
+        if let Backend::Processes(processes) = self.backend() {
             processes.driver.wait_while(|scheduler| scheduler.unfinished() > 0);
         }
         Ok(())
@@ -293,7 +310,7 @@ impl Pool {
 
     /// Changes how many workers there are; `None`: to what the pool was built with.
     pub(crate) fn resize(&self, jobs: Option<usize>) {
-        if let Backend::Processes(processes) = &self.backend {
+        if let Backend::Processes(processes) = self.backend() {
             let jobs = jobs.unwrap_or(processes.config.jobs);
             if jobs != self.jobs() {
                 processes.driver.with(|scheduler, _, _| scheduler.resize(jobs));
@@ -305,6 +322,11 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         let Backend::Processes(processes) = &self.backend else { return };
+        if processes.generation != generation() {
+            // Of a copy in another process nothing may be touched: numbers of descriptors and processes mean something else here.
+            let nothing = Backend::InProcess(Arc::default());
+            return std::mem::forget(std::mem::replace(&mut self.backend, nothing));
+        }
         let driver = &processes.driver;
         driver.with(|scheduler, _, now| scheduler.close(now));
         driver.wait_while(|scheduler| !scheduler.is_empty_of_workers());
@@ -336,6 +358,25 @@ fn travels(call: crate::task::Call, index: Option<usize>) -> Result<(FunctionId,
         TaskError::new(call.entry.name, kind, Place { index, ..Place::default() })
     })?;
     Ok((function, args))
+}
+
+/// What makes workers come to be in the manner that the settings say.
+fn launcher(config: &Config) -> Result<Box<dyn Launcher>, String> {
+    let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
+        function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
+        args: call.args.as_deref().unwrap_or_default().to_vec(),
+        current_dir: config.current_dir.clone(),
+        outcome: *outcome,
+    });
+    let setup = Setup { version: VERSION, build_id: registry::build_id(), preload };
+    let (env, start_timeout) = (config.env.clone(), config.start_timeout);
+    Ok(match config.start_method {
+        StartMethod::Spawn => Box::new(LocalLauncher::new()?),
+        StartMethod::ForkServer => Box::new(ForkLauncher::server(setup, env, start_timeout)?),
+        StartMethod::Fork => {
+            Box::new(ForkLauncher::copy(setup, env, start_timeout, crate::worker::become_template)?)
+        }
+    })
 }
 
 /// `PROCESSION_IN_PROCESS=1`, or this is a worker, whose nested calls run where they are.

@@ -428,6 +428,7 @@ impl Scheduler {
         if !self.wants_workers() || self.not_before.is_some_and(|at| at > now) || self.book.broken.is_some() {
             return;
         }
+        self.not_before = None;
         let most = self.book.turns.iter().map(|id| {
             let lane = &self.book.lanes[id];
             lane.queued().min(lane.most_workers.saturating_sub(lane.at.len()))
@@ -440,9 +441,11 @@ impl Scheduler {
             if !worker.is_vacant() || (wanted == 0 && !pinned) {
                 continue;
             }
-            if let Err(error) = self.launch_at(place, poller, now) {
-                self.launch_failed(now, &error);
-                return;
+            match self.launch_at(place, poller, now) {
+                Ok(()) => {}
+                // The launcher tells when it is ready.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return self.launch_failed(now, &error),
             }
             wanted = wanted.saturating_sub(1);
         }

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec;
+
 /// Changes whenever a byte of the protocol does.
 pub(crate) const VERSION: u32 = 2;
 
@@ -67,4 +69,162 @@ pub(crate) struct Ready {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refused {
     pub(crate) reason: String,
+}
+
+/// What a template is to do before it forks workers. It lies in the file that comes with the preamble.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    pub(crate) version: u32,
+    pub(crate) build_id: u64,
+    pub(crate) preload: Option<Preload>,
+}
+
+impl Setup {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        codec::encode(self, &mut bytes).expect("plain data always encodes");
+        bytes
+    }
+
+    /// # Errors
+    ///
+    /// They are no setup of this version, in words for people.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        codec::decode(bytes)
+    }
+}
+
+/// The task that a template runs, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Preload {
+    /// The function's place in the table.
+    pub(crate) function: u32,
+    pub(crate) args: Vec<u8>,
+    /// Bytes of the folder to work in.
+    pub(crate) current_dir: Option<Vec<u8>>,
+    /// What kind of result it has.
+    pub(crate) outcome: Outcome,
+}
+
+/// What the encoded result of a preload says of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    /// Nothing: it is no `Result`.
+    Value,
+    /// It is a `Result`, whose error begins with its words.
+    Words,
+    /// It is a `Result`.
+    Result,
+}
+
+/// What a template says once it is ready for requests, or why it never will be: after its length, as four bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Prepared {
+    Ready,
+    Failed(String),
+}
+
+/// The length before it.
+const PREPARED_PREFIX_BYTES: usize = 4;
+
+impl Prepared {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; PREPARED_PREFIX_BYTES];
+        codec::encode(self, &mut bytes).expect("plain data always encodes");
+        let len = u32::try_from(bytes.len() - PREPARED_PREFIX_BYTES).expect("words are not that long");
+        bytes[..PREPARED_PREFIX_BYTES].copy_from_slice(&len.to_le_bytes());
+        bytes
+    }
+
+    /// What these bytes say, if they are all there already.
+    ///
+    /// # Errors
+    ///
+    /// They are no such message, in words for people.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Option<Self>, String> {
+        let Some((len, rest)) = bytes.split_first_chunk::<PREPARED_PREFIX_BYTES>() else { return Ok(None) };
+        let len = u32::from_le_bytes(*len) as usize;
+        rest.get(..len).map(codec::decode).transpose()
+    }
+}
+
+/// What asks a template for a worker; with it come the worker's connection and the socket on which its life is told of.
+pub(crate) const FORK_REQUEST: u8 = b'f';
+
+/// What a template says of one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// It was forked and has this id; with it comes a pidfd.
+    Forked(u32),
+    /// It could not be forked, for this reason (an errno).
+    NotForked(i32),
+    /// It has ended with this code.
+    Exited(i32),
+    /// It was ended by this signal.
+    Signaled(i32),
+    /// It has ended, and nobody knows how.
+    Vanished,
+}
+
+/// A tag and a number.
+pub(crate) const REPORT_BYTES: usize = 8;
+
+impl Report {
+    pub(crate) fn to_bytes(self) -> [u8; REPORT_BYTES] {
+        let (tag, number) = match self {
+            Self::Forked(pid) => (1u32, pid),
+            Self::NotForked(errno) => (2, errno.cast_unsigned()),
+            Self::Exited(code) => (3, code.cast_unsigned()),
+            Self::Signaled(signal) => (4, signal.cast_unsigned()),
+            Self::Vanished => (5, 0),
+        };
+        let mut bytes = [0; REPORT_BYTES];
+        bytes[..4].copy_from_slice(&tag.to_le_bytes());
+        bytes[4..].copy_from_slice(&number.to_le_bytes());
+        bytes
+    }
+
+    /// The report, if these bytes are one.
+    pub(crate) fn from_bytes(bytes: [u8; REPORT_BYTES]) -> Option<Self> {
+        let (tag, number) = bytes.split_first_chunk::<4>()?;
+        let number = u32::from_le_bytes(*number.first_chunk()?);
+        Some(match u32::from_le_bytes(*tag) {
+            1 => Self::Forked(number),
+            2 => Self::NotForked(number.cast_signed()),
+            3 => Self::Exited(number.cast_signed()),
+            4 => Self::Signaled(number.cast_signed()),
+            5 => Self::Vanished,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_template_says_is_understood_once_it_is_whole() {
+        let said = Prepared::Failed("out of corn".to_owned());
+        let bytes = said.to_bytes();
+        for n in 0..bytes.len() {
+            assert_eq!(Prepared::from_bytes(&bytes[..n]), Ok(None), "{n}");
+        }
+        assert_eq!(Prepared::from_bytes(&bytes), Ok(Some(said)));
+        assert!(Prepared::from_bytes(&[1, 0, 0, 0, 99]).is_err());
+    }
+
+    #[test]
+    fn a_report_comes_back_as_it_was_made() {
+        for report in [
+            Report::Forked(u32::MAX),
+            Report::NotForked(11),
+            Report::Exited(-1),
+            Report::Signaled(9),
+            Report::Vanished,
+        ] {
+            assert_eq!(Report::from_bytes(report.to_bytes()), Some(report));
+        }
+        assert_eq!(Report::from_bytes([0; REPORT_BYTES]), None);
+    }
 }

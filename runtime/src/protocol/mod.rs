@@ -6,7 +6,10 @@ mod message;
 mod records;
 
 pub(crate) use frame::{Frames, MOST_HEAD_BYTES, PREFIX_BYTES, Prefix};
-pub(crate) use handshake::{Hello, PREAMBLE_BYTES, Preamble, Ready, Refused, VERSION};
+pub(crate) use handshake::{
+    FORK_REQUEST, Hello, Outcome, PREAMBLE_BYTES, Preamble, Preload, Prepared, REPORT_BYTES, Ready, Refused,
+    Report, Setup, VERSION,
+};
 pub(crate) use message::{
     DONE_HEAD_BYTES, LogRecord, Malformed, Reply, Results, RunHead, RunTask, RunTasks, ToWorker, encode_done,
     encode_panic, encode_reply, set_nanos,

@@ -57,7 +57,7 @@ unsafe impl Sync for Block {}
 unsafe impl Send for Heap {}
 
 // SAFETY: both fields never change; the block is aligned to 64, as long as said, initialized, and there until its last holder, of
-// which this is one, is dropped; `pair` and tests attach one end of each kind, and what else tests they write, they write through atomics, or while
+// which this is one, is dropped; `pair` and tests attach one end of each kind, and what else tests write, they write through atomics, or while
 // no end is at work.
 unsafe impl Memory for Heap {
     fn base(&self) -> NonNull<u8> {

@@ -3,7 +3,9 @@
 #![expect(unsafe_code, reason = "taking ownership of descriptors that arrive as bare numbers")]
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    ffi::CStr,
+    fs::File,
+    io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     time::Duration,
 };
@@ -15,10 +17,12 @@ use nix::{
     sys::{
         epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
         eventfd::{EfdFlags, EventFd},
+        memfd::{MFdFlags, memfd_create},
         socket::{
             AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
             sendmsg, socketpair,
         },
+        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
     },
 };
 
@@ -40,8 +44,20 @@ pub(crate) fn send_with_fd(
     bytes: &[u8],
     fd: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
-    let fds = fd.map(|fd| [fd.as_raw_fd()]);
-    let control: Vec<_> = fds.iter().map(|fds| ControlMessage::ScmRights(fds)).collect();
+    match fd {
+        Some(fd) => send_with_fds(socket, bytes, [fd]),
+        None => send_with_fds(socket, bytes, []),
+    }
+}
+
+/// Sends a few bytes and so many descriptors.
+pub(crate) fn send_with_fds<const N: usize>(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: [BorrowedFd<'_>; N],
+) -> io::Result<()> {
+    let fds = fds.map(|fd| fd.as_raw_fd());
+    let control: Vec<_> = (N > 0).then_some(ControlMessage::ScmRights(&fds)).into_iter().collect();
     let sent =
         sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::MSG_NOSIGNAL, None)?;
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
@@ -49,21 +65,62 @@ pub(crate) fn send_with_fd(
 
 /// Receives exactly `bytes.len()` bytes, in one piece, and the descriptor that came with them.
 pub(crate) fn recv_with_fd(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
+    Ok(recv_with_fds::<1>(socket, bytes)?.pop())
+}
+
+/// Receives exactly `bytes.len()` bytes, in one piece, and the descriptors that came with them: at most `N`.
+pub(crate) fn recv_with_fds<const N: usize>(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+) -> io::Result<Vec<OwnedFd>> {
     let wanted = bytes.len();
-    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut space = nix::cmsg_space!([RawFd; N]);
     let mut parts = [IoSliceMut::new(bytes)];
-    let message =
-        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let mut received = None;
+    let message = loop {
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    let mut received = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = control {
             for fd in fds {
                 // SAFETY: the kernel has just made this descriptor for us and nothing else knows its number.
-                received = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+                received.push(unsafe { OwnedFd::from_raw_fd(fd) });
             }
         }
     }
     if message.bytes == wanted { Ok(received) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// A file without a name that holds these bytes, to be passed on.
+pub(crate) fn file_of(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    // Whoever reads it shares the place in it.
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
+}
+
+/// All that a file holds.
+pub(crate) fn read_file(fd: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::from(fd).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes all of it, waiting for room.
+pub(crate) fn write_whole(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match write_one(fd, bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Reads once, at most `most` bytes, and appends what came. The vector must have room for them.
@@ -106,6 +163,18 @@ pub(crate) fn wait_for_hangup(fd: BorrowedFd<'_>) {
     }
 }
 
+/// Waits until some of these are readable or at their end, and says which.
+pub(crate) fn wait_any(fds: &[BorrowedFd<'_>]) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    loop {
+        match nix::poll::poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) => return Ok(polled.iter().map(|fd| fd.any().unwrap_or(true)).collect()),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Waits until there is something to read, at most so long.
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
@@ -142,7 +211,7 @@ pub(crate) fn adopt_socket(number: RawFd) -> Option<OwnedFd> {
 }
 
 /// Moves a descriptor to a number that careless code does not write to or close.
-fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
+pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
     const NUMBER: RawFd = 200;
     match fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(NUMBER)) {
         // SAFETY: the kernel has just made this descriptor for us, and nothing else knows its number.
@@ -169,6 +238,52 @@ pub(crate) fn close_inherited() {
             // SAFETY: without the flag it was inherited, so no object in this process owns it.
             unsafe { libc::close(number) };
         }
+    }
+}
+
+/// Closes every descriptor but 0 to 2 and these.
+///
+/// # Safety
+///
+/// No object of this process that is used again owns one of the others.
+pub(crate) unsafe fn close_all_but(kept: &[BorrowedFd<'_>]) {
+    let Ok(folder) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<RawFd> = folder
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&number| number > 2 && !kept.iter().any(|fd| fd.as_raw_fd() == number))
+        .collect();
+    for number in numbers {
+        // SAFETY: what owns the descriptor is not used again (the caller's promise); the folder's own is closed by now.
+        unsafe { libc::close(number) };
+    }
+}
+
+/// Becomes readable when a time has passed.
+#[derive(Debug)]
+pub(crate) struct Timer(TimerFd);
+
+impl Timer {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        Ok(Self(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?))
+    }
+
+    /// From now on.
+    pub(crate) fn set(&self, time: Duration) {
+        // Zero would mean never.
+        let time = time.max(Duration::from_nanos(1));
+        let _ = self.0.set(Expiration::OneShot(time.into()), TimerSetTimeFlags::empty());
+    }
+
+    /// It does not become readable any more.
+    pub(crate) fn unset(&self) {
+        let _ = self.0.unset();
+    }
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

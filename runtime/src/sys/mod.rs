@@ -4,4 +4,5 @@ pub(crate) mod fd;
 pub(crate) mod futex;
 pub(crate) mod memory;
 pub(crate) mod process;
+pub(crate) mod rest;
 pub(crate) mod signal;

@@ -8,6 +8,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use nix::{
@@ -56,6 +57,61 @@ pub(crate) fn spawn(
     attr.set_pgroup(Pid::from_raw(0))?;
     attr.set_sigmask(&SigSet::empty())?;
     let pid = posix_spawn(program, &actions, &attr, args, env)?;
+    hold(pid)
+}
+
+fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two numbers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and nothing else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether this is the process that had the parent's threads, or a copy of one of them.
+#[derive(Debug)]
+pub(crate) enum Fork {
+    Parent(Child),
+    Child,
+}
+
+/// Makes a copy of this process, in a process group of its own, with what runs at a fork (`pthread_atfork`).
+///
+/// # Safety
+///
+/// No other thread may exist, or no other thread may hold anything that the copy will ask for: it exists only here.
+pub(crate) unsafe fn fork() -> io::Result<Fork> {
+    // SAFETY: the copy finds nothing half done by another thread (the caller's promise).
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => {
+            FORKS.fetch_add(1, Ordering::Relaxed);
+            let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
+            Ok(Fork::Child)
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            // Both do it, so that it is so whoever comes first.
+            let _ = nix::unistd::setpgid(child, child);
+            hold(child).map(Fork::Parent)
+        }
+    }
+}
+
+/// Counts the forks of this library between the program's start and this process.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// How many forks of this library lie between the program's start and this process: what an object remembers to know whether it is
+/// a copy that belongs to another process.
+pub(crate) fn generation() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// How many threads this process has.
+pub(crate) fn thread_count() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Holds a child that was just made and not reaped.
+fn hold(pid: Pid) -> io::Result<Child> {
     match open_pidfd(pid) {
         Ok(fd) => Ok(Child { pid, fd, reaped: false }),
         Err(error) => {
@@ -67,15 +123,12 @@ pub(crate) fn spawn(
     }
 }
 
-fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two numbers and touches no memory of ours.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and nothing else knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 impl Child {
+    /// Forgets the child: it is another process's to kill and to reap, whose copy this one is.
+    pub(crate) fn disown(mut self) {
+        self.reaped = true;
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
     }
@@ -129,6 +182,13 @@ impl Child {
     }
 }
 
+impl Child {
+    /// The same process, for another to hold: what is to be passed on.
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl AsFd for Child {
     /// Becomes readable when the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -143,6 +203,47 @@ impl Drop for Child {
             let _ = self.reap(0);
         }
     }
+}
+
+/// Another's child, held by a descriptor that was passed on.
+#[derive(Debug)]
+pub(crate) struct Held(OwnedFd);
+
+impl Held {
+    pub(crate) fn new(pidfd: OwnedFd) -> Self {
+        Self(pidfd)
+    }
+
+    /// Kills the process and, where the kernel can do that by a descriptor, its group.
+    pub(crate) fn kill(&self) {
+        /// Since Linux 6.9.
+        const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+        // The group first, which is known by the process; the process in any case, for it may have left its group.
+        let _ = self.signal(PIDFD_SIGNAL_PROCESS_GROUP);
+        let _ = self.signal(0);
+    }
+
+    fn signal(&self, flags: libc::c_uint) -> io::Result<()> {
+        let (fd, signal) = (self.0.as_raw_fd(), libc::SIGKILL);
+        let info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: the descriptor is ours and open; without a siginfo the kernel reads no memory of ours.
+        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, flags) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl AsFd for Held {
+    /// Becomes readable when the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Writes out what this process has said and still holds in its buffers: a copy of the process would say it again.
+pub(crate) fn flush_streams() {
+    let _ = io::Write::flush(&mut io::stdout());
+    // SAFETY: a null stream means all of C's own.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
 /// This process runs with more rights than whoever started it (setuid, file capabilities).

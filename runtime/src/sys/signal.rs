@@ -19,6 +19,23 @@ pub(crate) fn ignore_pipe_and_terminal() {
     }
 }
 
+/// Gives every signal the disposition that a program has when it is executed, and blocks none: handlers are the parent's, whose copy
+/// this process is. What is ignored stays so, but SIGCHLD, without which nothing is known of children.
+pub(crate) fn reset_signals() {
+    let all = 1..=libc::SIGRTMAX();
+    for signal in all.filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // SAFETY: all zero is a valid sigaction, which is overwritten.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: without a new disposition the call only writes the old one, to `action`; it refuses numbers that are none.
+        let known = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
+        if known && (action.sa_sigaction != libc::SIG_IGN || signal == libc::SIGCHLD) {
+            // SAFETY: SIG_DFL is a disposition, not a handler; nothing of ours will run.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
 /// The size of the stack that handlers run on: what the kernel wants at least for this CPU's registers, and room to work.
 const HANDLER_STACK_BYTES: usize = 64 << 10;
 
@@ -37,23 +54,26 @@ thread_local! {
 ///
 /// `on_overflow` is called in a signal handler, on a small stack: it may only load and store atomics.
 pub(crate) fn watch_stack(on_overflow: fn()) -> io::Result<()> {
+    if HAS_STACK.get() {
+        // It is watched already: this process was forked by the thread.
+        ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Relaxed);
+        return Ok(());
+    }
     let (start, end) = guard_of_this_thread()?;
     GUARD_START.store(start, Ordering::Relaxed);
     GUARD_END.store(end, Ordering::Relaxed);
     ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Relaxed);
-    if !HAS_STACK.get() {
-        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
-        let len = std::num::NonZeroUsize::new(HANDLER_STACK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
-        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
-        // SAFETY: without MAP_FIXED the kernel picks an address that is not in use.
-        let base = unsafe { mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
-        let stack = libc::stack_t { ss_sp: base.as_ptr(), ss_flags: 0, ss_size: HANDLER_STACK_BYTES };
-        // SAFETY: the stack is mapped, of that size, used by nothing else, and never unmapped: the thread lives as long as the worker.
-        if unsafe { libc::sigaltstack(&raw const stack, null_mut()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        HAS_STACK.set(true);
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+    let len = std::num::NonZeroUsize::new(HANDLER_STACK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
+    // SAFETY: without MAP_FIXED the kernel picks an address that is not in use.
+    let base = unsafe { mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
+    let stack = libc::stack_t { ss_sp: base.as_ptr(), ss_flags: 0, ss_size: HANDLER_STACK_BYTES };
+    // SAFETY: the stack is mapped, of that size, used by nothing else, and never unmapped: the thread lives as long as the worker.
+    if unsafe { libc::sigaltstack(&raw const stack, null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    HAS_STACK.set(true);
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
         install(signal)?;
     }
@@ -74,8 +94,27 @@ fn install(signal: i32) -> io::Result<()> {
     }
 }
 
+/// The process's first stack grows until the limit; where it must end, everything below it for so many bytes is its guard.
+const FIRST_STACK_GUARD_BYTES: usize = 64 << 10;
+
+/// The guard of the process's first stack, if this thread runs on it. glibc says where that ends without what lies above it.
+fn guard_of_first_stack() -> Option<(usize, usize)> {
+    let local = 0u8;
+    let here = (&raw const local).addr();
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let range = maps.lines().find(|line| line.ends_with("[stack]"))?.split(' ').next()?;
+    let (start, end) = range.split_once('-')?;
+    let [start, end] = [start, end].map(|number| usize::from_str_radix(number, 16).unwrap_or_default());
+    let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_STACK).ok()?;
+    let last = end.checked_sub(usize::try_from(limit).ok()?)?;
+    (start..end).contains(&here).then(|| (last.saturating_sub(FIRST_STACK_GUARD_BYTES), last))
+}
+
 /// The addresses just below this thread's stack: the guard, and as much again, for where glibc counts the guard has varied.
 fn guard_of_this_thread() -> io::Result<(usize, usize)> {
+    if let Some(guard) = guard_of_first_stack() {
+        return Ok(guard);
+    }
     let mut attr = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: pthread_self takes nothing and cannot fail.
     let me = unsafe { libc::pthread_self() };

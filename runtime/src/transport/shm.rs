@@ -147,6 +147,8 @@ impl Sink for HostSink {
     }
 
     fn close(&mut self) {
+        self.producer.close();
+        self.ring();
         fd::shutdown_write(self.socket.as_fd());
     }
 }
@@ -486,7 +488,7 @@ struct WorkerSource {
 
 impl Source for WorkerSource {
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
-        let ended = self.waiting.ended.load(Ordering::SeqCst);
+        let ended = self.waiting.ended.load(Ordering::SeqCst) || self.consumer.is_closed();
         let n = self.consumer.read(target, most).map_err(broken)?;
         if n > 0 {
             if self.consumer.take_bell() {

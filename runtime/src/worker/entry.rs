@@ -2,11 +2,11 @@
 //!
 //! In a process without the marker both look and return, and touch nothing else of std. A process with the marker becomes a worker
 //! or ends with [`START_FAILED`]; it never goes on to the caller's `main`. `docs/before-main.md` tells what is different there.
-#![expect(unsafe_code, reason = "a function pointer in .init_array")]
+#![expect(unsafe_code, reason = "a function pointer in .init_array; a copy of the host")]
 
 use std::{
     ffi::CString,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
     sync::Arc,
     time::Duration,
@@ -14,14 +14,17 @@ use std::{
 
 use nix::{fcntl::OFlag, sys::resource::Resource, sys::stat::Mode};
 
-use super::serve;
+use super::{serve, template};
 use crate::{
-    marker::{DEPTH, Marker},
+    marker::{DEPTH, Marker, Role},
     protocol::{PREAMBLE_BYTES, Preamble},
     sys::{
-        fd::{adopt_socket, close_inherited, recv_with_fd, say, wait_for_hangup, wait_readable},
+        fd::{
+            adopt_socket, close_all_but, close_inherited, out_of_the_way, recv_with_fd, say, wait_for_hangup,
+            wait_readable,
+        },
         process::{end_group, end_now, has_env, is_privileged, set_env, take_env},
-        signal::ignore_pipe_and_terminal,
+        signal::{ignore_pipe_and_terminal, reset_signals},
     },
     transport::{Board, Segment},
 };
@@ -29,13 +32,15 @@ use crate::{
 /// The exit code of a worker that could not start.
 const START_FAILED: i32 = 86;
 /// The exit code of a worker whose host has gone.
-const HOST_GONE: i32 = 87;
+pub(super) const HOST_GONE: i32 = 87;
 /// The host has sent the preamble before the process existed; only a stopped machine makes it wait.
 const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A worker that was told to leave has so long for `atexit` functions and the like.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What std gives its threads is too small for code that was written for a main thread.
 const STACK_BYTES: usize = 8 << 20;
+/// To wait takes next to nothing.
+const WATCH_STACK_BYTES: usize = 64 << 10;
 
 /// The modules in which a `main` carries `#[procession::main]`. (The linker gathers nothing without size.)
 #[linkme::distributed_slice]
@@ -77,12 +82,57 @@ fn is_marked() -> bool {
 }
 
 fn become_worker() -> ! {
-    // A panic must not unwind out of the hook: it would be an abort without our exit code.
-    let outcome = std::panic::catch_unwind(|| {
-        let connection = connect()?;
-        serve_and_watch(connection)
-    });
-    match outcome {
+    or_fail(|| {
+        let (marker, socket) = connect()?;
+        match marker.role {
+            Role::Worker => {
+                let connection = take_up(socket, Some(marker.token))?;
+                close_inherited();
+                serve_and_watch(connection)
+            }
+            Role::Template => {
+                close_inherited();
+                template::serve(socket, Some(marker.token))
+            }
+        }
+    })
+}
+
+/// What a host that forks itself has the copy do: it becomes a template, and never returns to what its host was at.
+///
+/// `env` is set on top of the environment that it has; `depth` is its own.
+///
+/// # Safety
+///
+/// This process is such a copy: no other thread exists, and no object that owns a descriptor is used again, but `socket`.
+pub(crate) unsafe fn become_template(
+    socket: OwnedFd,
+    depth: u32,
+    env: &[(std::ffi::OsString, std::ffi::OsString)],
+) -> ! {
+    or_fail(|| {
+        let socket = out_of_the_way(socket);
+        // SAFETY: no object that owns another is used again (the caller's promise).
+        unsafe { close_all_but(&[socket.as_fd()]) };
+        for (name, value) in env {
+            // SAFETY: no other thread exists (the caller's promise).
+            unsafe { set_env(name, value) };
+        }
+        // SAFETY: as above.
+        unsafe { set_env(DEPTH.as_ref(), depth.to_string().as_ref()) };
+        reset_signals();
+        // Descriptor 0 is the first to be free.
+        let _ = nix::unistd::close(0);
+        open_standard_streams();
+        ignore_pipe_and_terminal();
+        template::serve(socket, None)
+    })
+}
+
+fn or_fail(run: impl FnOnce() -> Result<std::convert::Infallible, String>) -> ! {
+    // A panic must not unwind out of the hook, or into what a copy of the host had been at: it would be an abort without our exit
+    // code, or worse.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
         Ok(Ok(never)) => match never {},
         Ok(Err(words)) => fail(&words),
         Err(_) => fail("a panic"),
@@ -103,8 +153,8 @@ pub(super) struct Connection {
     pub(super) rings: Option<Segment>,
 }
 
-/// Takes up what the host has left for this process, and makes the process what std's start would have made it.
-fn connect() -> Result<Connection, String> {
+/// Reads the marker, takes up what the host has left for this process, and makes the process what std's start would have made it.
+fn connect() -> Result<(Marker, OwnedFd), String> {
     // SAFETY: before main, or at the top of it, this is the process's only thread; constructors of other crates that start threads
     // which change the environment would be at fault in any program.
     let value = unsafe { take_env(MARKER) }.ok_or("its marker is gone")?;
@@ -112,35 +162,56 @@ fn connect() -> Result<Connection, String> {
     let depth = marker.depth.to_string();
     // SAFETY: as for `take_env`.
     unsafe { set_env(DEPTH.as_ref(), depth.as_ref()) };
-    // Executed by way of /proc/self/exe, the process would be called `exe`.
+    name_as_program();
+    open_standard_streams();
+    ignore_pipe_and_terminal();
+    let socket = adopt_socket(marker.fd).ok_or("it inherited no connection")?;
+    Ok((marker, socket))
+}
+
+/// Executed by way of /proc/self/exe, the process would be called `exe`.
+pub(super) fn name_as_program() {
     if let Some(name) = std::env::args_os().next() {
         let name = std::path::Path::new(&name).file_name().unwrap_or_default().as_bytes();
         let _ = CString::new(name).map(|name| nix::sys::prctl::set_name(&name));
     }
-    open_standard_streams();
-    ignore_pipe_and_terminal();
-    let socket = adopt_socket(marker.fd).ok_or("it inherited no connection")?;
+}
+
+/// Receives what the host sends before anything else: the preamble and the descriptor that comes with it.
+pub(super) fn recv_preamble(
+    socket: BorrowedFd<'_>,
+    token: Option<u64>,
+) -> Result<(Preamble, Option<OwnedFd>), String> {
     let mut bytes = [0; PREAMBLE_BYTES];
-    let arrived = wait_readable(socket.as_fd(), PREAMBLE_TIMEOUT).map_err(|error| error.to_string())?;
+    let arrived = wait_readable(socket, PREAMBLE_TIMEOUT).map_err(|error| error.to_string())?;
     if !arrived {
         return Err("its connection is silent".to_owned());
     }
-    let segment = recv_with_fd(socket.as_fd(), &mut bytes)
-        .map_err(|error| format!("its connection failed: {error}"))?;
+    let fd = recv_with_fd(socket, &mut bytes).map_err(|error| format!("its connection failed: {error}"))?;
     let preamble =
         Preamble::from_bytes(bytes).ok_or("the other end speaks another protocol: is it another build?")?;
-    if preamble.token != marker.token {
+    if token.is_some_and(|token| token != preamble.token) {
         return Err("the other end does not know its token".to_owned());
     }
+    Ok((preamble, fd))
+}
+
+/// Takes up a worker's connection. One that was passed on by a template needs no token.
+fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, String> {
+    let (preamble, segment) = recv_preamble(socket.as_fd(), token)?;
     let memory = match segment {
         Some(segment) => Segment::attach(segment.as_fd(), preamble.rings),
         None if !preamble.rings => Segment::unshared(),
         None => return Err("no memory came with the preamble".to_owned()),
     };
     let memory = memory.map_err(|error| format!("the memory that it shares cannot be mapped: {error}"))?;
-    close_inherited();
     let board = memory.board();
     Ok(Connection { socket: Arc::new(socket), board, rings: preamble.rings.then_some(memory) })
+}
+
+/// What a template has its copy do.
+pub(super) fn become_forked_worker(socket: OwnedFd) -> ! {
+    or_fail(|| watch_and_serve(take_up(out_of_the_way(socket), None)?))
 }
 
 /// Descriptors 0 to 2 may be closed in the parent; then the next to be opened would be taken for a standard stream.
@@ -166,7 +237,25 @@ fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, S
         .stack_size(stack)
         .spawn(move || serve::serve(connection))
         .map_err(|error| format!("no thread to serve on: {error}"))?;
-    wait_for_hangup(socket.as_fd());
+    watch(socket.as_fd())
+}
+
+/// As [`serve_and_watch`], the other way round: serves on this thread, which has the memory and the stack that it needs, and whose
+/// thread-locals the preload has filled.
+fn watch_and_serve(connection: Connection) -> Result<std::convert::Infallible, String> {
+    let socket = connection.socket.clone();
+    std::thread::Builder::new()
+        .name("watch".to_owned())
+        .stack_size(WATCH_STACK_BYTES)
+        .spawn(move || watch(socket.as_fd()))
+        .map_err(|error| format!("no thread to watch the connection: {error}"))?;
+    serve::serve(connection);
+    Err("it serves no more".to_owned())
+}
+
+/// Ends the process when the host has gone.
+fn watch(socket: BorrowedFd<'_>) -> ! {
+    wait_for_hangup(socket);
     serve::stop();
     if !serve::is_busy() {
         // The serving thread sees the end of the connection, too, and leaves through `exit`.

@@ -5,6 +5,7 @@
 mod entry;
 mod log;
 mod serve;
+mod template;
 
 use std::sync::{
     OnceLock,
@@ -13,6 +14,8 @@ use std::sync::{
 
 pub use entry::{AT_MAIN, dispatch_main};
 
+pub(crate) use entry::become_template;
+
 use crate::id::TaskId;
 
 /// This worker's place in its pool, set once it has shaken hands.
@@ -20,7 +23,7 @@ static INDEX: OnceLock<u32> = OnceLock::new();
 /// The running task's number plus one; 0 between tasks.
 static RUNNING: AtomicU64 = AtomicU64::new(0);
 
-/// Whether this process is a worker.
+/// Whether this process is a worker, or the template that workers are forked from.
 ///
 /// # Examples
 ///
@@ -29,7 +32,7 @@ static RUNNING: AtomicU64 = AtomicU64::new(0);
 /// ```
 #[must_use]
 pub fn is_worker() -> bool {
-    INDEX.get().is_some()
+    INDEX.get().is_some() || template::is_template()
 }
 
 /// This worker's place in its pool, from 0; `None` in a process that is no worker.

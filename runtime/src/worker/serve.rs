@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{INDEX, RUNNING, entry::Connection, log};
+use super::{
+    INDEX, RUNNING,
+    entry::{Connection, name_as_program},
+    log,
+};
 use crate::{
     dispatch,
     error::Fault,
@@ -152,6 +156,8 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
         std::env::set_current_dir(folder)
             .map_err(|error| format!("it cannot work in {}: {error}", folder.display()))?;
     }
+    // One that a template has made ahead of its time had the template's name.
+    name_as_program();
     log::install(log_level);
     let _ = INDEX.set(worker);
     send(&encode_reply(&Ready { version: VERSION, build_id: own, pid: std::process::id() }));
@@ -291,7 +297,8 @@ fn tell_of_panic(panic: &RemotePanic) {
     send(&encode_panic(RUNNING_SEQ.load(Ordering::Relaxed), panic));
 }
 
-fn watch_overflow() {
+/// Has stack overflows of this thread noted on the board, and said.
+pub(super) fn watch_overflow() {
     fn note() {
         if let Some(board) = BOARD.get() {
             board.set_cause(Cause::StackOverflow);

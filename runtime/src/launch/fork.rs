@@ -1,0 +1,463 @@
+//! Workers that a template forks: a process with one thread, made once, which has loaded what they share.
+//!
+//! The template is this executable, executed again, or a copy of this process. It is made when the first worker is asked for, and again
+//! after its end; a copy of this process is made once, when the pool is built, for later there is more than one thread.
+#![expect(unsafe_code, reason = "fork")]
+
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    LaunchRequest, Launched, Launcher, NeverReady, WorkerProcess,
+    local::{Connection, check_executable, execute_self, exit, next_depth, random_token},
+};
+use crate::{
+    error::Exit,
+    marker::{Marker, Role, SOCKET_FD},
+    protocol::{FORK_REQUEST, Preamble, Prepared, REPORT_BYTES, Report, Setup},
+    sys::{
+        fd::{
+            Poller, Timer, file_of, read_append, recv_with_fds, send_with_fd, send_with_fds, set_nonblocking,
+            stream_pair, wait_readable,
+        },
+        process::{Child, Fork, Held, flush_streams, fork},
+        rest::{Quiet, quiet},
+    },
+};
+
+/// What a copy of this process does to become a template: its end of the connection, how deep it is, its environment.
+pub(super) type BecomeTemplate = unsafe fn(OwnedFd, u32, &[(OsString, OsString)]) -> !;
+
+/// A thread that was joined is gone from the list of threads a moment later.
+const THREADS_LINGER: Duration = Duration::from_millis(200);
+/// A template that waits for requests forks at once; only a stopped machine makes it slower.
+const FORK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The next worker is made so long after the last was taken, which has its first task by then.
+const REFILL_AFTER: Duration = Duration::from_micros(100);
+/// A template tells of a worker's end at once.
+const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
+/// A process that was killed ends soon.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a template may say of itself.
+const MOST_WORDS_BYTES: usize = 1 << 20;
+
+/// What the launcher's own poller reports: the template's connection, its process, the time it has.
+const CONTROL: u64 = 0;
+const PROCESS: u64 = 1;
+const TIMER: u64 = 2;
+
+/// Has a template fork workers.
+#[derive(Debug)]
+pub(crate) struct ForkLauncher {
+    depth: u32,
+    env: Vec<(OsString, OsString)>,
+    setup: Setup,
+    start_timeout: Duration,
+    /// The template is a copy of this process, and cannot be made again.
+    is_copy: bool,
+    poller: Poller,
+    timer: Timer,
+    state: Mutex<State>,
+}
+
+/// Where the template is.
+#[derive(Debug)]
+enum State {
+    /// There is none.
+    Absent,
+    /// It loads what workers share; these bytes are what it has said.
+    Preparing(Template, Vec<u8>),
+    Ready(Stock),
+    /// It has failed, which nobody has been told yet.
+    Failed(String),
+    /// It has failed and cannot be made again.
+    Gone(String),
+}
+
+/// A template that is ready, and the next worker, which has been ordered ahead of its time: to make a process takes longer than all
+/// that follows, and so it is done before anybody waits.
+///
+/// Dropped in this order: there is a template to reap the worker that nobody has asked for.
+#[derive(Debug)]
+struct Stock {
+    next: Option<Order>,
+    template: Template,
+}
+
+/// A worker that the template was asked for, until it is received: it waits for its hello. Dropped, it ends.
+#[derive(Debug)]
+struct Order(Option<Made>);
+
+/// The connection to such a worker, and the socket on which the template tells of its life.
+#[derive(Debug)]
+struct Made {
+    connection: Connection,
+    status: OwnedFd,
+}
+
+/// The template's process, killed and reaped when this is dropped.
+#[derive(Debug)]
+struct Template {
+    control: OwnedFd,
+    child: Child,
+}
+
+impl ForkLauncher {
+    /// Workers come from a template that is this executable, executed again.
+    ///
+    /// # Errors
+    ///
+    /// This process cannot be executed again, in words for people.
+    pub(crate) fn server(
+        setup: Setup,
+        env: Vec<(OsString, OsString)>,
+        start_timeout: Duration,
+    ) -> Result<Self, String> {
+        check_executable()?;
+        Self::new(setup, env, start_timeout, false)
+    }
+
+    /// Workers come from a template that is a copy of this process, which is made now.
+    ///
+    /// # Errors
+    ///
+    /// This process has threads besides this one and our own, or cannot be copied, in words for people.
+    pub(crate) fn copy(
+        setup: Setup,
+        env: Vec<(OsString, OsString)>,
+        start_timeout: Duration,
+        become_template: BecomeTemplate,
+    ) -> Result<Self, String> {
+        let launcher = Self::new(setup, env, start_timeout, true)?;
+        let quiet = alone()?;
+        let made = launcher.connect().and_then(|(control, theirs, _)| {
+            flush_streams();
+            // SAFETY: `quiet` says that no other thread exists but some of ours, which rest and have nothing locked.
+            match unsafe { fork() }? {
+                Fork::Parent(child) => {
+                    drop(quiet);
+                    Ok(Template { control, child })
+                }
+                Fork::Child => {
+                    quiet.begin_alone();
+                    // SAFETY: this is that copy, in which nothing but `theirs` is used again: the call does not return.
+                    unsafe { become_template(theirs, launcher.depth, &launcher.env) }
+                }
+            }
+        });
+        let template = made.map_err(|error| format!("this process cannot be copied: {error}"))?;
+        let prepared = launcher.prepare(&mut launcher.lock(), template);
+        prepared.map_err(|error| format!("the template of workers cannot be watched: {error}"))?;
+        Ok(launcher)
+    }
+
+    fn new(
+        setup: Setup,
+        env: Vec<(OsString, OsString)>,
+        start_timeout: Duration,
+        is_copy: bool,
+    ) -> Result<Self, String> {
+        let failed = |error| format!("a template cannot be watched: {error}");
+        let (poller, timer) = (Poller::new().map_err(failed)?, Timer::new().map_err(failed)?);
+        poller.add(timer.as_fd(), TIMER).map_err(failed)?;
+        let state = Mutex::new(State::Absent);
+        Ok(Self { depth: next_depth()?, env, setup, start_timeout, is_copy, poller, timer, state })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a template's connection, and puts into it what it is to do: our end, its end, and the token.
+    fn connect(&self) -> io::Result<(OwnedFd, OwnedFd, u64)> {
+        let (ours, theirs) = stream_pair()?;
+        let token = random_token();
+        let setup = file_of(c"procession-setup", &self.setup.to_bytes())?;
+        send_with_fd(ours.as_fd(), &Preamble { token, rings: false }.to_bytes(), Some(setup.as_fd()))?;
+        set_nonblocking(ours.as_fd())?;
+        Ok((ours, theirs, token))
+    }
+
+    fn execute(&self) -> io::Result<Template> {
+        let (control, theirs, token) = self.connect()?;
+        let marker = Marker { role: Role::Template, fd: SOCKET_FD, token, depth: self.depth };
+        let child = execute_self(&self.env, marker, theirs.as_fd())?;
+        Ok(Template { control, child })
+    }
+
+    /// Absent → Preparing.
+    fn prepare(&self, state: &mut State, template: Template) -> io::Result<()> {
+        self.poller.add(template.control.as_fd(), CONTROL)?;
+        self.poller.add(template.child.as_fd(), PROCESS)?;
+        self.timer.set(self.start_timeout);
+        *state = State::Preparing(template, Vec::new());
+        Ok(())
+    }
+
+    /// Sees how the template is. Preparing → Ready, or any → Absent, Failed or Gone.
+    fn look(&self, state: &mut State) {
+        match std::mem::replace(state, State::Absent) {
+            State::Preparing(template, mut said) => match template.listen(&mut said) {
+                Ok(Some(Prepared::Ready)) => {
+                    self.timer.unset();
+                    *state = State::Ready(Stock { next: None, template });
+                }
+                Ok(Some(Prepared::Failed(words))) => self.lose(state, template, Some(words)),
+                Ok(None) if is_readable(self.timer.as_fd()) => {
+                    let words = format!("its template was not ready within {:?}", self.start_timeout);
+                    self.lose(state, template, Some(words));
+                }
+                Ok(None) => *state = State::Preparing(template, said),
+                Err(words) => self.lose(state, template, words),
+            },
+            State::Ready(stock) if stock.template.has_ended() => {
+                let Stock { next, template } = stock;
+                drop(next);
+                self.lose(state, template, None);
+                // It had done its work so far; the next worker's is another's.
+                if let State::Failed(_) = state {
+                    *state = State::Absent;
+                }
+            }
+            State::Ready(mut stock) => {
+                if is_readable(self.timer.as_fd()) {
+                    self.timer.unset();
+                    stock.order();
+                }
+                *state = State::Ready(stock);
+            }
+            as_it_was => *state = as_it_was,
+        }
+    }
+
+    /// The template is of no use any more, for this reason or because it has ended by itself.
+    fn lose(&self, state: &mut State, mut template: Template, words: Option<String>) {
+        self.timer.unset();
+        self.poller.remove(template.control.as_fd());
+        self.poller.remove(template.child.as_fd());
+        let words = words.unwrap_or_else(|| {
+            let _ = wait_readable(template.child.as_fd(), REPORT_TIMEOUT);
+            let how = template
+                .child
+                .try_reap()
+                .and_then(exit)
+                .map_or_else(String::new, |exit| format!(" with {exit}"));
+            let at = self.setup.preload.as_ref().map_or("", |_| ", which runs the preload,");
+            format!("the template that workers are forked from{at} ended{how}")
+        });
+        *state = if self.is_copy {
+            State::Gone(format!("{words}; under StartMethod::Fork it cannot be made again"))
+        } else {
+            State::Failed(words)
+        };
+    }
+}
+
+impl Stock {
+    /// The next worker.
+    fn take(&mut self) -> io::Result<Launched> {
+        let waiting = self.next.take().and_then(|mut order| order.receive().ok());
+        // It may have been killed while it waited.
+        let launched = match waiting.filter(|launched| !is_readable(launched.process.poll_fd())) {
+            Some(launched) => launched,
+            None => Order::new(&self.template)?.receive().inspect_err(|error| {
+                if error.kind() == io::ErrorKind::TimedOut {
+                    self.template.child.kill();
+                }
+            })?,
+        };
+        Ok(launched)
+    }
+
+    /// Has the worker made that is taken next.
+    fn order(&mut self) {
+        if self.next.is_none() {
+            self.next = Order::new(&self.template).ok();
+        }
+    }
+}
+
+impl Order {
+    fn new(template: &Template) -> io::Result<Self> {
+        let (connection, theirs) = Connection::new(random_token())?;
+        let (status, told) = stream_pair()?;
+        send_with_fds(template.control.as_fd(), &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()])?;
+        Ok(Self(Some(Made { connection, status })))
+    }
+
+    /// The worker, once the template has made it: at once, or a moment later.
+    fn receive(&mut self) -> io::Result<Launched> {
+        let Made { connection, status } = self.0.take().ok_or(io::ErrorKind::NotFound)?;
+        let mut bytes = [0; REPORT_BYTES];
+        if !wait_readable(status.as_fd(), FORK_TIMEOUT)? {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the template of workers does not fork"));
+        }
+        let pidfd = recv_with_fds::<1>(status.as_fd(), &mut bytes)?.pop();
+        match (Report::from_bytes(bytes), pidfd) {
+            (Some(Report::Forked(pid)), Some(pidfd)) => {
+                let process = ForkedProcess { pid, held: Held::new(pidfd), status, reaped: false };
+                Ok(connection.launched(Box::new(process)))
+            }
+            (Some(Report::NotForked(errno)), _) => Err(io::Error::from_raw_os_error(errno)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            drop(self.receive());
+        }
+    }
+}
+
+/// Sees to it that this thread is the only one that runs; our own may sleep meanwhile.
+///
+/// # Errors
+///
+/// There are others, in words for people.
+fn alone() -> Result<Quiet, String> {
+    quiet(THREADS_LINGER).map_err(|count| match count {
+        Ok(n) => format!(
+            "StartMethod::Fork copies a process with one thread only, and this one has {n}: build the pool before any other thread \
+             starts, or use StartMethod::ForkServer"
+        ),
+        Err(error) => format!("the threads of this process cannot be counted: {error}"),
+    })
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    wait_readable(fd, Duration::ZERO).unwrap_or(true)
+}
+
+impl Launcher for ForkLauncher {
+    fn launch(&self, _request: &LaunchRequest<'_>) -> io::Result<Launched> {
+        let mut state = self.lock();
+        self.look(&mut state);
+        if let State::Absent = &*state {
+            self.prepare(&mut state, self.execute()?)?;
+        }
+        match &mut *state {
+            State::Absent | State::Preparing(..) => Err(io::ErrorKind::WouldBlock.into()),
+            State::Ready(stock) => {
+                let launched = stock.take();
+                self.timer.set(REFILL_AFTER);
+                if launched.is_err() {
+                    // It may have been the template's end that failed.
+                    self.look(&mut state);
+                }
+                launched
+            }
+            State::Gone(words) => Err(io::Error::other(NeverReady(words.clone()))),
+            State::Failed(words) => {
+                let error = io::Error::other(NeverReady(words.clone()));
+                *state = State::Absent;
+                Err(error)
+            }
+        }
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.poller.as_fd())
+    }
+
+    fn tend(&self) {
+        self.look(&mut self.lock());
+    }
+}
+
+impl Template {
+    /// What the template has said, if it has said it all; the error is why nothing more will come, if it is not the process's end.
+    fn listen(&self, said: &mut Vec<u8>) -> Result<Option<Prepared>, Option<String>> {
+        let ended = self.has_exited();
+        loop {
+            said.reserve(4096);
+            match read_append(self.control.as_fd(), said, 4096) {
+                Ok(0) => return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None),
+                Ok(_) if said.len() < MOST_WORDS_BYTES => {}
+                Ok(_) => return Err(Some("its template sent what is no message of ours".to_owned())),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None);
+                }
+                Err(error) => return Err(Some(format!("its template cannot be heard: {error}"))),
+            }
+        }
+        match Prepared::from_bytes(said).map_err(Some)? {
+            None if ended => Err(None),
+            prepared => Ok(prepared),
+        }
+    }
+
+    fn has_exited(&self) -> bool {
+        is_readable(self.child.as_fd())
+    }
+
+    /// It waits for requests and says nothing: what can be read is its end.
+    fn has_ended(&self) -> bool {
+        self.has_exited() || is_readable(self.control.as_fd())
+    }
+}
+
+/// A worker that a template has forked.
+struct ForkedProcess {
+    pid: u32,
+    held: Held,
+    /// Where the template tells of its end.
+    status: OwnedFd,
+    reaped: bool,
+}
+
+impl WorkerProcess for ForkedProcess {
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What it has started in its group ends with it: the template sees to that before it reaps it.
+    fn kill(&self) {
+        if !self.reaped {
+            self.held.kill();
+        }
+    }
+
+    fn try_reap(&mut self) -> Option<Option<Exit>> {
+        if !is_readable(self.held.as_fd()) {
+            return None;
+        }
+        // The template has seen the same just now.
+        if !wait_readable(self.status.as_fd(), REPORT_TIMEOUT).unwrap_or(true) {
+            return None;
+        }
+        let mut bytes = [0; REPORT_BYTES];
+        let report = recv_with_fds::<1>(self.status.as_fd(), &mut bytes);
+        self.reaped = true;
+        Some(match report.ok().and_then(|_| Report::from_bytes(bytes)) {
+            Some(Report::Exited(code)) => Some(Exit::from_code(code)),
+            Some(Report::Signaled(signal)) => Some(Exit::from_signal(signal)),
+            // The template has ended first: somebody else reaps the worker, and keeps to himself how it ended.
+            _ => None,
+        })
+    }
+
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.held.as_fd()
+    }
+}
+
+impl Drop for ForkedProcess {
+    /// Waits until it is reaped, as far as that can be seen.
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            let _ = wait_readable(self.held.as_fd(), END_TIMEOUT);
+            let _ = wait_readable(self.status.as_fd(), REPORT_TIMEOUT);
+        }
+    }
+}

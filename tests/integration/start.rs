@@ -1,0 +1,638 @@
+//! Start methods: what a template loads once is there in every worker, a replaced one included, and whatever ends a template, the
+//! pool's calls come to a result or to an error that says why.
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use log::{LevelFilter, Log, Metadata, Record};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use procession::{Builder, Pool, RemoteError, StartMethod, TaskError, delayed, worker};
+
+use crate::{
+    alone::{alone, alone_in_one_thread},
+    end::{EXIT_CODE, End},
+    event::{is_there, take_time, until, until_exists},
+    leak::{children, settle, templates, workers},
+    scratch::{Folder, append, numbers},
+};
+
+/// What a preload leaves for the workers.
+static LOADED: OnceLock<Vec<u64>> = OnceLock::new();
+
+thread_local! {
+    static ON_THIS_THREAD: Cell<u32> = const { Cell::new(0) };
+}
+
+#[worker]
+fn load(runs: &Path, value: u64) {
+    append(runs, std::process::id());
+    LOADED.get_or_init(|| vec![value; 1000]);
+    ON_THIS_THREAD.set(7);
+}
+
+/// What was loaded, who says so, and who has made it.
+#[worker]
+fn look() -> (Option<u64>, u32, u32) {
+    let loaded = LOADED.get().and_then(|loaded| loaded.last().copied());
+    (loaded, std::process::id(), std::os::unix::process::parent_id())
+}
+
+#[worker]
+fn thread_local() -> u32 {
+    ON_THIS_THREAD.get()
+}
+
+#[worker]
+fn echo(n: u64) -> u64 {
+    n
+}
+
+#[worker]
+fn strike(end: End) {
+    end.strike()
+}
+
+#[worker]
+fn strike_in_the_template(attempts: &Path, end: End) {
+    append(attempts, std::process::id());
+    end.strike()
+}
+
+#[worker]
+fn return_an_error(attempts: &Path, say: bool) -> Result<Vec<u8>, RemoteError> {
+    append(attempts, std::process::id());
+    if say { Err(RemoteError::msg("out of corn")) } else { Ok(vec![1]) }
+}
+
+#[worker]
+fn return_a_number_as_error(attempts: &Path) -> Result<(), u8> {
+    append(attempts, std::process::id());
+    Err(3)
+}
+
+#[worker]
+fn leave_a_thread_behind(attempts: &Path) {
+    append(attempts, std::process::id());
+    std::thread::spawn(|| {
+        loop {
+            std::thread::park();
+        }
+    });
+}
+
+#[worker]
+fn use_threads() {
+    std::thread::scope(|scope| {
+        (0..4).for_each(|_| drop(scope.spawn(|| take_time(Duration::from_millis(1)))))
+    });
+    LOADED.get_or_init(|| vec![1]);
+}
+
+#[worker]
+fn wait_for(begun: &Path, go: &Path) {
+    std::fs::write(begun, "").expect("a file of the test's");
+    until_exists(go);
+}
+
+fn server() -> Builder {
+    Pool::builder().start_method(StartMethod::ForkServer)
+}
+
+/// Runs the body under each method that has a template.
+fn with_each_template(body: impl Fn(StartMethod)) {
+    [StartMethod::ForkServer, StartMethod::Fork].into_iter().for_each(body);
+}
+
+#[test]
+fn a_preload_runs_once_in_the_template_and_every_worker_sees_what_it_loaded() {
+    alone_in_one_thread(|| {
+        with_each_template(|method| {
+            let there = Folder::new();
+            let runs = there.path("runs");
+            let preload = delayed!(load(&runs, 42));
+            let pool = Pool::builder().jobs(3).start_method(method).preload(preload).build().unwrap();
+            let seen = pool.broadcast(delayed!(look())).unwrap();
+            let [template] = templates()[..] else { panic!("one template, not {:?}", templates()) };
+            assert!(seen.iter().all(|(loaded, ..)| *loaded == Some(42)), "{seen:?}");
+            assert!(seen.iter().all(|(.., parent)| *parent == template), "{template} {seen:?}");
+            let pids: BTreeSet<u32> = seen.iter().map(|(_, pid, _)| *pid).collect();
+            assert_eq!(pids, workers());
+            assert_eq!(numbers(&runs), [u64::from(template)], "{method}");
+            assert_eq!(
+                pool.submit(delayed!(thread_local())).join().unwrap(),
+                7,
+                "on the preload's own thread"
+            );
+            assert_eq!(LOADED.get(), None, "and nothing of it is here");
+        });
+    });
+}
+
+#[test]
+fn replaced_workers_come_from_the_template_that_has_loaded() {
+    alone_in_one_thread(|| {
+        with_each_template(|method| {
+            let there = Folder::new();
+            let runs = there.path("runs");
+            let preload = delayed!(load(&runs, 5));
+            let pool = Pool::builder().jobs(1).start_method(method).preload(preload).build().unwrap();
+            let mut pids = BTreeSet::new();
+            for end in [End::Kill, End::Exit, End::Segfault, End::Abort, End::StackOverflow] {
+                let (loaded, pid, _) = pool.submit(delayed!(look())).join().unwrap();
+                assert!(loaded == Some(5) && pids.insert(pid), "{method} {end:?}");
+                let error = pool.submit(delayed!(strike(end))).join().unwrap_err();
+                let exit = error.exit().map(|exit| (exit.code(), exit.signal()));
+                assert_eq!(exit, end.leaves(), "{method}: {error}");
+                assert!(error.to_string().contains(end.words()), "{method}: {error}");
+                assert_eq!(error.worker_pid(), Some(pid));
+                assert!(!is_there(pid), "{method}: it was reaped");
+            }
+            assert_eq!(numbers(&runs).len(), 1, "{method}");
+        });
+    });
+}
+
+#[test]
+fn a_worker_that_is_killed_while_it_waits_to_be_wanted_is_not_given_out() {
+    alone(|| {
+        let pool = server().jobs(1).build().unwrap();
+        for _ in 0..3 {
+            let (_, serving, template) = pool.submit(delayed!(look())).join().unwrap();
+            settle();
+            let next = children_of_but(template, serving);
+            kill(Pid::from_raw(next.cast_signed()), Signal::SIGKILL).unwrap();
+            until("it is gone", || !is_there(next));
+            assert!(pool.submit(delayed!(strike(End::Exit))).join().unwrap_err().is_crash());
+            assert_ne!(pool.submit(delayed!(look())).join().unwrap().1, next);
+        }
+    });
+}
+
+/// The only other child.
+fn children_of_but(parent: u32, one: u32) -> u32 {
+    let all = crate::leak::children_of(parent);
+    let [other] = all.into_keys().filter(|pid| *pid != one).collect::<Vec<_>>()[..] else {
+        panic!("two children")
+    };
+    other
+}
+
+/// A preload that fails, whatever it does, is what calls come to, in these words.
+fn check_failing_preload(attempts: &Path, pool: &Pool, words: &[&str]) {
+    let start = Instant::now();
+    let check = |error: TaskError| {
+        let text = error.to_string();
+        assert!(error.is_lost() && error.attempts() == 0, "{text}");
+        assert!(words.iter().all(|words| text.contains(words)), "{text}");
+        assert!(text.contains("no worker could be started") && text.contains("after 5 attempts"), "{text}");
+    };
+    let handles: Vec<_> = (0..10).map(|n| pool.submit(delayed!(echo(n)))).collect();
+    handles.into_iter().for_each(|handle| check(handle.join().unwrap_err()));
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert_eq!(numbers(attempts).len(), 5, "the attempts are bounded");
+    check(pool.submit(delayed!(echo(1))).join().unwrap_err());
+    check(pool.map((0..3).map(|n| delayed!(echo(n)))).unwrap_err().into_task_error().unwrap());
+    assert_eq!(numbers(attempts).len(), 5, "nobody tries again");
+    assert_eq!(children().len(), 0, "and nothing is left of them");
+}
+
+#[test]
+fn a_preload_that_panics_is_the_error_of_calls_with_its_words_after_bounded_attempts() {
+    alone(|| {
+        let there = Folder::new();
+        let attempts = there.path("attempts");
+        let pool = server()
+            .jobs(2)
+            .preload(delayed!(strike_in_the_template(&attempts, End::Panic)))
+            .build()
+            .unwrap();
+        check_failing_preload(
+            &attempts,
+            &pool,
+            &["strike_in_the_template` panicked", End::Panic.words(), "integration/end.rs:"],
+        );
+    });
+}
+
+#[test]
+fn a_preload_that_ends_its_process_is_the_error_of_calls_with_the_cause() {
+    alone(|| {
+        for end in [End::Exit, End::Abort, End::Segfault, End::Kill] {
+            let there = Folder::new();
+            let attempts = there.path("attempts");
+            let pool =
+                server().jobs(2).preload(delayed!(strike_in_the_template(&attempts, end))).build().unwrap();
+            check_failing_preload(&attempts, &pool, &["preload", end.words()]);
+        }
+    });
+}
+
+#[test]
+fn a_preload_that_returns_an_error_is_the_error_of_calls_with_its_words() {
+    alone(|| {
+        let there = Folder::new();
+        let attempts = there.path("attempts");
+        let pool = server().jobs(1).preload(delayed!(return_an_error(&attempts, true))).build().unwrap();
+        check_failing_preload(&attempts, &pool, &["return_an_error` returned an error: out of corn"]);
+        let attempts = there.path("other attempts");
+        let pool = server().jobs(1).preload(delayed!(return_a_number_as_error(&attempts))).build().unwrap();
+        check_failing_preload(&attempts, &pool, &["return_a_number_as_error` returned an error"]);
+        let attempts = there.path("success");
+        let pool = server().jobs(1).preload(delayed!(return_an_error(&attempts, false))).build().unwrap();
+        assert_eq!(pool.submit(delayed!(echo(1))).join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_preload_that_leaves_threads_behind_is_an_error_that_says_so() {
+    alone(|| {
+        let there = Folder::new();
+        let attempts = there.path("attempts");
+        let pool = server().jobs(1).preload(delayed!(leave_a_thread_behind(&attempts))).build().unwrap();
+        check_failing_preload(&attempts, &pool, &["leave_a_thread_behind", "1 more thread", "join them"]);
+    });
+}
+
+#[test]
+fn a_preload_may_start_threads_that_it_joins() {
+    alone(|| {
+        let pool = server().jobs(1).preload(delayed!(use_threads())).build().unwrap();
+        assert_eq!(pool.submit(delayed!(look())).join().unwrap().0, Some(1));
+    });
+}
+
+#[test]
+fn a_preload_that_takes_longer_than_the_start_timeout_is_an_error_that_says_so() {
+    alone(|| {
+        let there = Folder::new();
+        let (begun, never) = (there.path("begun"), there.path("never"));
+        let pool = server()
+            .jobs(2)
+            .start_timeout(Duration::from_millis(100))
+            .preload(delayed!(wait_for(&begun, &never)))
+            .build()
+            .unwrap();
+        let error = pool.submit(delayed!(echo(1))).join().unwrap_err();
+        assert!(error.is_lost() && error.to_string().contains("not ready within 100ms"), "{error}");
+        until_exists(&begun);
+        assert_eq!(children().len(), 0);
+    });
+}
+
+#[test]
+fn a_failed_preload_of_a_copy_of_this_process_is_an_error_that_says_that_there_is_no_other() {
+    alone_in_one_thread(|| {
+        let there = Folder::new();
+        let attempts = there.path("attempts");
+        let preload = delayed!(strike_in_the_template(&attempts, End::Panic));
+        let pool = Pool::builder().jobs(1).start_method(StartMethod::Fork).preload(preload).build().unwrap();
+        let error = pool.submit(delayed!(echo(1))).join().unwrap_err().to_string();
+        assert!(error.contains(End::Panic.words()) && error.contains("cannot be made again"), "{error}");
+        assert_eq!(numbers(&attempts).len(), 1);
+    });
+}
+
+#[test]
+fn a_template_that_is_killed_is_made_again_and_tasks_that_run_go_on() {
+    alone(|| {
+        let there = Folder::new();
+        let (runs, begun, go) = (there.path("runs"), there.path("begun"), there.path("go"));
+        let pool = server().jobs(2).preload(delayed!(load(&runs, 9))).build().unwrap();
+        let running = pool.submit(delayed!(wait_for(&begun, &go)));
+        until_exists(&begun);
+        let [template] = templates()[..] else { panic!("one template") };
+        kill(Pid::from_raw(template.cast_signed()), Signal::SIGKILL).unwrap();
+        until("the template is reaped", || !is_there(template));
+        // The other place is filled by a worker of another template.
+        let seen: Vec<_> = (0..20).map(|_| pool.submit(delayed!(look())).join().unwrap()).collect();
+        assert!(seen.iter().all(|(loaded, ..)| *loaded == Some(9)), "{seen:?}");
+        assert_eq!(numbers(&runs).len(), 2);
+        std::fs::write(&go, "").unwrap();
+        running.join().expect("its worker has not noticed");
+        // How an orphan ends nobody can tell; that it ended, everybody.
+        let errors: Vec<_> =
+            (0..4).map(|_| pool.submit(delayed!(strike(End::Kill))).join().unwrap_err()).collect();
+        assert!(errors.iter().all(TaskError::is_crash), "{errors:?}");
+        assert_eq!(pool.submit(delayed!(look())).join().unwrap().0, Some(9));
+        assert_eq!(numbers(&runs).len(), 2);
+    });
+}
+
+#[test]
+fn a_copy_of_this_process_that_is_killed_leaves_its_workers_and_an_error_for_the_next() {
+    alone_in_one_thread(|| {
+        let pool = Pool::builder().jobs(1).start_method(StartMethod::Fork).build().unwrap();
+        let (_, pid, template) = pool.submit(delayed!(look())).join().unwrap();
+        kill(Pid::from_raw(template.cast_signed()), Signal::SIGKILL).unwrap();
+        until("the template is reaped", || !is_there(template));
+        assert_eq!(pool.submit(delayed!(look())).join().unwrap().1, pid, "its worker serves on");
+        assert!(pool.submit(delayed!(strike(End::Kill))).join().unwrap_err().is_crash());
+        let error = pool.submit(delayed!(look())).join().unwrap_err();
+        let words = error.to_string();
+        assert!(
+            error.is_lost() && words.contains("SIGKILL") && words.contains("cannot be made again"),
+            "{words}"
+        );
+    });
+}
+
+/// Leaves its group and does not end.
+#[worker]
+fn leave_the_group(begun: &Path) {
+    let template = nix::unistd::getpgid(Some(nix::unistd::getppid())).expect("the template's group");
+    nix::unistd::setpgid(Pid::from_raw(0), template).expect("a group of the same session");
+    std::fs::write(begun, "").expect("a file of the test's");
+    take_time(Duration::from_secs(1000));
+}
+
+#[test]
+fn a_forked_worker_that_has_left_its_group_is_killed_all_the_same() {
+    alone(|| {
+        let there = Folder::new();
+        let begun = there.path("begun");
+        let pool = server().jobs(1).build().unwrap();
+        let handle = pool.submit(delayed!(leave_the_group(&begun)));
+        until_exists(&begun);
+        handle.cancel();
+        assert!(handle.join().unwrap_err().is_cancelled());
+        assert_eq!(pool.submit(delayed!(echo(1))).join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn tasks_can_be_handed_in_while_a_slow_preload_runs_and_the_pool_then_ends_promptly() {
+    alone(|| {
+        let there = Folder::new();
+        let (begun, never) = (there.path("begun"), there.path("never"));
+        let pool = server().jobs(2).preload(delayed!(wait_for(&begun, &never))).build().unwrap();
+        let start = Instant::now();
+        let handles: Vec<_> = (0..100).map(|n| pool.submit(delayed!(echo(n)))).collect();
+        until_exists(&begun);
+        assert!(handles.iter().all(|handle| !handle.is_finished()));
+        drop(pool);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(handles.into_iter().all(|handle| handle.join().unwrap_err().is_cancelled()));
+        assert_eq!(children().len(), 0);
+    });
+}
+
+#[test]
+fn a_process_that_waits_for_a_slow_preload_sleeps() {
+    alone(|| {
+        let there = Folder::new();
+        let (begun, go) = (there.path("begun"), there.path("go"));
+        let pool = server().jobs(2).preload(delayed!(wait_for(&begun, &go))).build().unwrap();
+        let handle = pool.submit(delayed!(echo(1)));
+        until_exists(&begun);
+        let before = cpu_ticks();
+        take_time(Duration::from_millis(500));
+        let spent = cpu_ticks() - before;
+        std::fs::write(&go, "").unwrap();
+        assert_eq!(handle.join().unwrap(), 1);
+        assert!(spent < 10, "{spent} ticks of a hundredth of a second");
+    });
+}
+
+/// What this process has used of the CPUs.
+fn cpu_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_preload_has_the_pools_environment_and_folder_and_workers_have_them_once() {
+    #[worker]
+    fn note(name: &Path) {
+        let variable = std::env::var("START_TEST").unwrap_or_default();
+        std::fs::write(name, variable).expect("a folder of the test's");
+    }
+    #[worker]
+    fn folder() -> (PathBuf, String) {
+        let variable = std::env::var("START_TEST").unwrap_or_default();
+        (std::env::current_dir().expect("a folder"), variable)
+    }
+    alone_in_one_thread(|| {
+        with_each_template(|method| {
+            let there = Folder::new();
+            std::env::set_current_dir(there.root()).unwrap();
+            std::fs::create_dir("below").unwrap();
+            let pool = Pool::builder()
+                .jobs(1)
+                .start_method(method)
+                .env("START_TEST", "of the pool")
+                .current_dir("below")
+                .preload(delayed!(note(Path::new("noted"))))
+                .build()
+                .unwrap();
+            let (folder, variable) = pool.submit(delayed!(folder())).join().unwrap();
+            assert_eq!(folder, there.path("below").canonicalize().unwrap(), "{method}");
+            assert_eq!(variable, "of the pool");
+            assert_eq!(std::fs::read_to_string("below/noted").unwrap(), "of the pool");
+            assert!(std::env::var("START_TEST").is_err());
+            std::env::set_current_dir("/").unwrap();
+        });
+    });
+}
+
+const SHARED_BYTES: usize = 64 << 20;
+
+#[worker]
+fn load_much() {
+    LOADED.get_or_init(|| vec![3; SHARED_BYTES / 8]);
+}
+
+/// Reads all of it, and says what this process's memory costs: its own part, and what it has mapped.
+#[worker]
+fn weigh() -> (usize, usize) {
+    let loaded = LOADED.get().expect("it was loaded");
+    assert!(loaded.iter().all(|n| *n == 3));
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").expect("/proc is there");
+    let kib = |name: &str| -> usize {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    (kib("Pss:") << 10, kib("Rss:") << 10)
+}
+
+#[test]
+fn what_a_template_has_loaded_is_shared_by_its_workers() {
+    alone(|| {
+        let pool = server().jobs(3).preload(delayed!(load_much())).build().unwrap();
+        let _ = pool.broadcast(delayed!(weigh())).unwrap();
+        settle();
+        for (proportional, resident) in pool.broadcast(delayed!(weigh())).unwrap() {
+            assert!(resident >= SHARED_BYTES, "{resident} bytes are mapped");
+            // Four or five processes share it.
+            assert!(
+                proportional < SHARED_BYTES / 2,
+                "{proportional} of {resident} bytes are a worker's own part"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_copy_of_this_process_has_what_it_had_in_memory() {
+    alone_in_one_thread(|| {
+        LOADED.get_or_init(|| vec![11]);
+        let pool = Pool::builder().jobs(2).start_method(StartMethod::Fork).build().unwrap();
+        let seen = pool.broadcast(delayed!(look())).unwrap();
+        assert!(seen.iter().all(|(loaded, ..)| *loaded == Some(11)), "{seen:?}");
+        let pool = server().jobs(1).build().unwrap();
+        assert_eq!(pool.submit(delayed!(look())).join().unwrap().0, None, "elsewhere nothing is inherited");
+    });
+}
+
+#[test]
+fn a_process_with_a_second_thread_is_not_copied_and_the_error_says_what_to_do() {
+    alone_in_one_thread(|| {
+        let build = || Pool::builder().jobs(1).start_method(StartMethod::Fork).build();
+        std::thread::scope(|scope| {
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || wait.recv());
+            let error = build().unwrap_err().to_string();
+            assert!(error.contains("this one has 2") && error.contains("ForkServer"), "{error}");
+            drop(go);
+        });
+        assert_eq!(children().len(), 0);
+        assert_eq!(build().unwrap().submit(delayed!(echo(1))).join().unwrap(), 1, "now there is one again");
+    });
+}
+
+#[test]
+fn a_pool_that_a_forked_worker_has_inherited_runs_tasks_where_they_are_and_harms_nobody() {
+    static INHERITED: std::sync::Mutex<Option<Pool>> = std::sync::Mutex::new(None);
+    #[worker]
+    fn use_and_drop() -> (u32, Vec<u32>) {
+        let pool = INHERITED.lock().expect("not poisoned").take().expect("it was inherited");
+        let pid = pool.submit(delayed!(look())).join().expect("it runs here").1;
+        let others = pool.map((0..3).map(|_| delayed!(look()))).expect("they run here");
+        drop(pool);
+        let pids = others.into_iter().map(|(_, pid, _)| pid).chain([pid]).collect();
+        (std::process::id(), pids)
+    }
+    alone_in_one_thread(|| {
+        let first = Pool::builder().jobs(2).start_method(StartMethod::Fork).build().unwrap();
+        let before = first.broadcast(delayed!(look())).unwrap();
+        *INHERITED.lock().unwrap() = Some(first);
+        let second = Pool::builder().jobs(1).start_method(StartMethod::Fork).build().unwrap();
+        let (pid, pids) = second.submit(delayed!(use_and_drop())).join().unwrap();
+        assert_eq!(pids, [pid; 4]);
+        let first = INHERITED.lock().unwrap().take().unwrap();
+        assert_eq!(first.broadcast(delayed!(look())).unwrap(), before, "its workers live on");
+    });
+}
+
+#[test]
+fn a_copy_of_this_process_keeps_the_logger_that_was_set_before_and_forwards_without_one() {
+    struct Count(AtomicU32);
+    impl Log for Count {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, _: &Record<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn flush(&self) {}
+    }
+    static COUNT: Count = Count(AtomicU32::new(0));
+    /// What the logger of this process has counted.
+    #[worker]
+    fn say() -> u32 {
+        log::info!("said");
+        COUNT.0.load(Ordering::Relaxed)
+    }
+    alone_in_one_thread(|| {
+        let before = Pool::builder().jobs(1).start_method(StartMethod::Fork).build().unwrap();
+        log::set_logger(&COUNT).unwrap();
+        log::set_max_level(LevelFilter::Info);
+        assert_eq!(before.submit(delayed!(say())).join().unwrap(), 0);
+        assert_eq!(COUNT.0.load(Ordering::Relaxed), 1, "the record came here");
+        let after = Pool::builder().jobs(1).start_method(StartMethod::Fork).build().unwrap();
+        assert_eq!(
+            after.submit(delayed!(say())).join().unwrap(),
+            1 + 1,
+            "the worker's copy of the logger had it"
+        );
+        assert_eq!(COUNT.0.load(Ordering::Relaxed), 1, "and this one had not");
+    });
+}
+
+#[test]
+fn a_preload_without_a_template_is_refused_with_a_way_out() {
+    alone(|| {
+        let build = |method| Pool::builder().start_method(method).preload(delayed!(use_threads())).build();
+        let error = build(StartMethod::Spawn).unwrap_err().to_string();
+        assert!(error.contains("ForkServer") && error.contains("use_threads"), "{error}");
+    });
+}
+
+#[test]
+fn the_environment_says_how_workers_come_to_be_and_a_mistake_is_refused_by_name() {
+    #[worker]
+    fn build() -> Result<(bool, u32), String> {
+        let pool = Pool::new(1).map_err(|error| error.to_string())?;
+        let parent = pool.submit(delayed!(look())).join().map_err(|error| error.to_string())?.2;
+        Ok((parent == std::process::id(), parent))
+    }
+    alone(|| {
+        let said = |value: &str| {
+            let pool = Pool::builder().jobs(1).env("PROCESSION_START_METHOD", value).build().unwrap();
+            pool.submit(delayed!(build())).join().unwrap()
+        };
+        assert!(said("spawn").unwrap().0, "a worker's own worker is its child");
+        assert!(!said("forkserver").unwrap().0, "it is its template's");
+        assert!(!said("fork").unwrap().0, "a worker is not copied, for it has two threads");
+        let error = said("thread").unwrap_err();
+        assert!(error.contains("PROCESSION_START_METHOD") && error.contains("`thread`"), "{error}");
+    });
+}
+
+#[test]
+fn a_preload_runs_once_in_a_pool_that_the_environment_put_in_process() {
+    #[worker]
+    fn preloaded_here(runs: &Path) -> Vec<Option<u64>> {
+        let pool = server().jobs(2).preload(delayed!(load(runs, 4))).build().expect("a pool in a worker");
+        pool.map((0..3).map(|_| delayed!(look()))).expect("they run").into_iter().map(|seen| seen.0).collect()
+    }
+    alone(|| {
+        let there = Folder::new();
+        let runs = there.path("runs");
+        let pool = Pool::builder().jobs(1).env("PROCESSION_IN_PROCESS", "1").build().unwrap();
+        assert_eq!(pool.submit(delayed!(preloaded_here(&runs))).join().unwrap(), [Some(4); 3]);
+        assert_eq!(numbers(&runs).len(), 1);
+    });
+}
+
+#[test]
+fn a_template_knows_that_it_is_no_ordinary_process() {
+    #[worker]
+    fn ask(answers: &Path) -> Result<(), RemoteError> {
+        // A call that names no pool runs here, and leaves no thread.
+        let inner = procession::parallel!(echo(n) for n in 0..3)?;
+        append(answers, u32::from(procession::is_worker()));
+        append(answers, procession::worker_index().map_or(2, |_| 3));
+        inner.into_iter().for_each(|n| append(answers, n + 10));
+        Ok(())
+    }
+    alone(|| {
+        let there = Folder::new();
+        let answers = there.path("answers");
+        let pool = server().jobs(1).preload(delayed!(ask(&answers))).build().unwrap();
+        let error = pool.submit(delayed!(strike(End::Exit))).join().unwrap_err();
+        assert_eq!(error.exit().and_then(|exit| exit.code()), Some(EXIT_CODE));
+        assert_eq!(numbers(&answers), [1, 2, 10, 11, 12]);
+    });
+}
