@@ -16,6 +16,9 @@ use crate::{error::Fault, sys::memory::advise_huge};
 /// Encoded bytes that are short more often than not: those of one task's arguments, or of its result.
 pub(crate) type ShortBytes = SmallVec<[u8; 24]>;
 
+/// A few bytes are copied one by one: it takes less time than the call of a function that copies any number.
+const FEW_BYTES: usize = 10;
+
 /// Byte vectors from this size on are handed on as they are, not copied behind other bytes.
 pub(crate) const LARGE_BYTES: usize = 32 << 10;
 
@@ -45,7 +48,11 @@ impl Buffer for Vec<u8> {
 
     #[inline]
     fn extend_from_slice(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
+        if bytes.len() <= FEW_BYTES {
+            bytes.iter().for_each(|&byte| self.push(byte));
+        } else {
+            self.extend_from_slice(bytes);
+        }
     }
 
     fn reserve_large(&mut self, more: usize) {
@@ -70,7 +77,11 @@ impl Buffer for ShortBytes {
 
     #[inline]
     fn extend_from_slice(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
+        if bytes.len() <= FEW_BYTES {
+            bytes.iter().for_each(|&byte| self.push(byte));
+        } else {
+            self.extend_from_slice(bytes);
+        }
     }
 
     fn reserve_large(&mut self, more: usize) {
@@ -125,6 +136,7 @@ pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -
 }
 
 /// Decodes a whole result. A large byte vector is what came, without a copy.
+#[inline]
 pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>) -> Result<T, String> {
     let mut slot: Option<T> = None;
     let vec = (&mut slot as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>();
@@ -151,6 +163,7 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
 }
 
 /// Decodes one value that fills `bytes` to the last.
+#[inline]
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
@@ -180,6 +193,7 @@ impl<'a> Input<'a> {
     /// # Errors
     ///
     /// The argument does not decode.
+    #[inline]
     pub fn take<T: Deserialize<'a>>(&mut self, name: &str) -> Result<T, Fault> {
         let (value, rest) = postcard::take_from_bytes(self.rest).map_err(|error| {
             Fault::Codec(format!("argument `{name}`: {}", explain::<T>("decoded", error)))
@@ -211,6 +225,7 @@ impl<'a> Input<'a> {
     /// # Errors
     ///
     /// There are bytes left: an argument's `Serialize` and `Deserialize` do not agree.
+    #[inline]
     pub fn finish(self) -> Result<(), Fault> {
         match self.rest.len() {
             0 => Ok(()),

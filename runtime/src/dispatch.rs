@@ -18,6 +18,8 @@ use crate::{
 thread_local! {
     /// How many tasks deep this thread is: a task may call another in its own process.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// There are some of those:
+    static HAS_SEEN: Cell<bool> = const { Cell::new(false) };
     /// The panics that the hook has seen on this thread while a task ran, the oldest first: a task may catch one and go on.
     static SEEN: RefCell<Vec<RemotePanic>> = const { RefCell::new(Vec::new()) };
     /// Is told of a panic of a task on this thread that ends the process, before it does.
@@ -59,7 +61,8 @@ pub(crate) fn run(
         result.truncate(start);
         *large = Vec::new();
     }
-    if DEPTH.get() == 0 {
+    if HAS_SEEN.get() && DEPTH.get() == 0 {
+        HAS_SEEN.set(false);
         let _ = SEEN.try_with(|seen| seen.borrow_mut().clear());
     }
     outcome
@@ -88,6 +91,7 @@ fn install_hook() {
                 let Ok(mut seen) = seen.try_borrow_mut() else { return };
                 let stuck = CANNOT_UNWIND.contains(&panic.message());
                 if !stuck || seen.is_empty() {
+                    let _ = HAS_SEEN.try_with(|has_seen| has_seen.set(true));
                     if seen.len() == MOST_SEEN {
                         seen.remove(0);
                     }

@@ -121,12 +121,13 @@ impl<T: DeserializeOwned + 'static> Gathering<T> {
             }
             let place = Place { index: Some(index), attempts: 1, worker: None };
             match judge(outcome.and_then(|result| decode(function, result, place))) {
-                Ok(value) => {
-                    if results.len() <= index {
-                        results.resize_with(index + 1, || None);
+                Ok(value) => match results.get_mut(index) {
+                    Some(place) => *place = Some(value),
+                    None => {
+                        results.resize_with(index, || None);
+                        results.push(Some(value));
                     }
-                    results[index] = Some(value);
-                }
+                },
                 Err(error) => failure = Some(error),
             }
         });

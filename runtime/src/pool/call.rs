@@ -247,8 +247,11 @@ impl Call {
         self.fed = 0;
         if let Some(driver) = driver.upgrade() {
             let lane = *lane;
-            driver.with(|scheduler, _, _| scheduler.pull(lane));
-            return self.measure();
+            let (batch, most) = driver.with_arrivals(|scheduler| {
+                scheduler.pull(lane);
+                scheduler.batch_of(lane)
+            });
+            return self.resize(batch, most);
         }
         let function = self.last.map_or("", |(entry, _)| entry.name);
         for index in feeder.next() as usize..self.pushed {
@@ -263,9 +266,13 @@ impl Call {
             && let Some(driver) = driver.upgrade()
         {
             let (batch, most) = driver.look(|scheduler| scheduler.batch_of(*lane));
-            self.batch = batch;
-            self.window = (batch * most).saturating_mul(WINDOW_BATCHES);
+            self.resize(batch, most);
         }
+    }
+
+    fn resize(&mut self, batch: usize, workers: usize) {
+        self.batch = batch;
+        self.window = (batch * workers).saturating_mul(WINDOW_BATCHES);
     }
 
     /// Waits until a result is there, if any is outstanding.

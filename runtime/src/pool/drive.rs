@@ -82,6 +82,11 @@ pub(super) struct Desk {
 }
 
 impl Desk {
+    /// When the background thread is to see to a vacant seat: while it is kept warm, nothing is so urgent.
+    fn background_due(&self) -> Option<Instant> {
+        self.warm.or_else(|| self.scheduler.deadline())
+    }
+
     /// Wakes those that wait for the pool to be at rest, if it is; returns whether there were any.
     fn call_watchers(&mut self) -> bool {
         let at_rest = self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers();
@@ -186,6 +191,23 @@ impl Driver {
         result
     }
 
+    /// As [`with`](Self::with), for a caller that goes on handing in tasks: while nobody else drives, it takes what workers have said, too,
+    /// so that nobody has to be woken for that.
+    pub(super) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
+        let mut desk = self.lock();
+        let result = change(&mut desk.scheduler);
+        if desk.taken || desk.armed {
+            self.follow_up(desk, Instant::now());
+            return result;
+        }
+        desk.taken = true;
+        desk.owner = Some(std::thread::current().id());
+        let seat = Seat(self);
+        drop(self.react(desk, &mut Vec::new()));
+        drop(seat);
+        result
+    }
+
     /// Hands in one task; returns its number.
     pub(super) fn submit(&self, mut task: Single) -> u64 {
         let mut desk = self.lock();
@@ -221,7 +243,7 @@ impl Driver {
         let (due, alarm, bell) = if desk.taken {
             (desk.scheduler.deadline(), desk.alarm, &self.bell)
         } else {
-            (earlier(desk.scheduler.deadline(), desk.warm), desk.background_alarm, &self.background_bell)
+            (desk.background_due(), desk.background_alarm, &self.background_bell)
         };
         if due.is_some_and(|due| alarm.is_none_or(|alarm| due < alarm)) {
             bell.ring();
@@ -261,6 +283,15 @@ impl Driver {
             }
             desk = self.lock();
         }
+        self.react(desk, events)
+    }
+
+    /// Reacts to what the poller saw, and to what workers have said that no poller tells of. The caller has the seat.
+    fn react<'a>(
+        &'a self,
+        mut desk: MutexGuard<'a, Desk>,
+        events: &mut Vec<Event>,
+    ) -> MutexGuard<'a, Desk> {
         loop {
             let now = Instant::now();
             desk.scheduler.handle(events, &self.workers, now);
@@ -329,7 +360,7 @@ impl Driver {
             let timeout = {
                 let mut desk = self.lock();
                 let due = if !desk.taken {
-                    earlier(desk.scheduler.deadline(), desk.warm)
+                    desk.background_due()
                 } else if desk.leavings != leavings {
                     // The seat comes and goes; to look again by itself spares whoever leaves it the ringing.
                     Some(Instant::now() + WARM)

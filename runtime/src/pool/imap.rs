@@ -62,6 +62,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
     }
 }
 
+#[inline]
 fn decode_at<T: DeserializeOwned + 'static>(
     function: &'static str,
     index: usize,
@@ -95,11 +96,14 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IM
             let Self { engine, ready, held, given } = self;
             let function = engine.function;
             engine.call.receive(|index, outcome| {
-                let at = index - *given;
-                if ready.len() <= at {
-                    ready.resize_with(at + 1, || None);
+                let (at, outcome) = (index - *given, Some(decode_at(function, index, outcome)));
+                match ready.get_mut(at) {
+                    Some(place) => *place = outcome,
+                    None => {
+                        ready.resize_with(at, || None);
+                        ready.push_back(outcome);
+                    }
                 }
-                ready[at] = Some(decode_at(function, index, outcome));
                 *held += 1;
             });
         }

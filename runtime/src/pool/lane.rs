@@ -31,7 +31,7 @@ pub(super) const BATCH_BYTES: usize = 96 << 10;
 /// Tasks that wait are kept together up to so many bytes.
 const MOST_PARCEL_BYTES: usize = 48 << 10;
 /// The room for tasks of a call that the caller has not queued yet.
-const FEED_BYTES: usize = 16 << 10;
+const FEED_BYTES: usize = 32 << 10;
 
 /// The name of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

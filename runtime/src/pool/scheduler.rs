@@ -400,7 +400,13 @@ impl Scheduler {
             let may_spin = self.may_spin();
             let worker = &mut self.workers[place];
             let lane = self.book.lanes.get_mut(&lane_id).expect("a lane with a turn is there");
-            let share = lane.queued().div_ceil(if lane.chunk.is_some() { 1 } else { live * 2 });
+            // Towards the end of a queue less at a time, so that all end together; as long as more is coming there is no end.
+            let parts = match (lane.chunk, lane.open) {
+                (Some(_), _) => 1,
+                (None, true) => live,
+                (None, false) => live * 2,
+            };
+            let share = lane.queued().div_ceil(parts);
             // What has been sent and cannot be had back would be lost with its worker.
             let most = if worker.has_board() { lane.batch().min(share).max(1) } else { 1 };
             if worker.is_idle() {

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    frame::Frames,
+    frame::{Frames, PREFIX_BYTES, Prefix},
     handshake::{Hello, Ready, Refused},
     records::split_record,
 };
@@ -303,31 +303,92 @@ pub(crate) fn encode_reply<'a>(reply: impl Into<Plain<'a>>) -> Vec<u8> {
     }
 }
 
-/// Makes `bytes` a reply about task `seq`: `run` appends the result to it. What of a result is large goes apart, behind it.
-#[inline]
-pub(crate) fn encode_done(
-    bytes: &mut Vec<u8>,
-    seq: u32,
-    run: impl FnOnce(&mut Vec<u8>) -> Result<(), Fault>,
-) {
-    bytes.clear();
-    let mut head = [0; DONE_HEAD_BYTES];
-    head[0] = DONE;
-    head[1..5].copy_from_slice(&seq.to_le_bytes());
-    bytes.extend_from_slice(&head);
-    if let Err(fault) = run(bytes) {
-        bytes.truncate(DONE_HEAD_BYTES);
-        bytes[0] = FAULT;
-        if codec::encode(&fault, bytes).is_err() {
-            bytes.truncate(DONE_HEAD_BYTES);
-        }
-    }
+/// A reply to one task, as it is made: behind its prefix, and what of it is large apart.
+#[derive(Debug, Default)]
+pub(crate) struct ReplyFrame {
+    bytes: Vec<u8>,
+    large: Vec<u8>,
 }
 
-/// Says in a reply how long its task took, and those before it that said nothing.
-#[inline]
-pub(crate) fn set_nanos(reply: &mut [u8], nanos: u64) {
-    reply[5..DONE_HEAD_BYTES].copy_from_slice(&nanos.to_le_bytes());
+/// What of a [`ReplyFrame`] goes over the wire.
+#[derive(Debug)]
+pub(crate) enum ReplyWire<'a> {
+    /// A frame behind its prefix.
+    Prefixed(&'a [u8]),
+    /// A head and a body.
+    Parts(&'a [u8], &'a [u8]),
+}
+
+/// A vector that a large reply has blown up is given back.
+const MOST_KEPT_BYTES: usize = 1 << 20;
+/// Longer replies go in two parts.
+const MOST_PREFIXED_BYTES: usize = 4 << 10;
+
+impl ReplyFrame {
+    /// Makes it a reply about task `seq`: `run` appends the result, and puts what of it is large apart.
+    #[inline]
+    pub(crate) fn make(
+        &mut self,
+        seq: u32,
+        run: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>) -> Result<(), Fault>,
+    ) {
+        let mut head = [0; PREFIX_BYTES + DONE_HEAD_BYTES];
+        head[PREFIX_BYTES] = DONE;
+        head[PREFIX_BYTES + 1..PREFIX_BYTES + 5].copy_from_slice(&seq.to_le_bytes());
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&head);
+        if let Err(fault) = run(&mut self.bytes, &mut self.large) {
+            self.fail(&fault);
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, fault: &Fault) {
+        self.large = Vec::new();
+        self.bytes.truncate(PREFIX_BYTES + DONE_HEAD_BYTES);
+        self.bytes[PREFIX_BYTES] = FAULT;
+        if codec::encode(fault, &mut self.bytes).is_err() {
+            self.bytes.truncate(PREFIX_BYTES + DONE_HEAD_BYTES);
+        }
+    }
+
+    /// Says how long the task took, and those before it that said nothing.
+    #[inline]
+    pub(crate) fn set_nanos(&mut self, nanos: u64) {
+        let from = PREFIX_BYTES + DONE_HEAD_BYTES - 8;
+        self.bytes[from..from + 8].copy_from_slice(&nanos.to_le_bytes());
+    }
+
+    /// What to send.
+    #[inline]
+    pub(crate) fn wire(&mut self) -> ReplyWire<'_> {
+        if self.bytes.len() > MOST_PREFIXED_BYTES || !self.large.is_empty() {
+            return self.parts();
+        }
+        let len = self.bytes.len() - PREFIX_BYTES;
+        let prefix = Prefix::Frame { head_len: DONE_HEAD_BYTES, len }.to_bytes();
+        self.bytes[..PREFIX_BYTES].copy_from_slice(&prefix);
+        ReplyWire::Prefixed(&self.bytes)
+    }
+
+    fn parts(&self) -> ReplyWire<'_> {
+        let frame = &self.bytes[PREFIX_BYTES..];
+        match &self.large[..] {
+            [] => {
+                let (head, body) = frame.split_at(DONE_HEAD_BYTES);
+                ReplyWire::Parts(head, body)
+            }
+            large => ReplyWire::Parts(frame, large),
+        }
+    }
+
+    /// Gives back what a large reply took.
+    #[inline]
+    pub(crate) fn shrink(&mut self) {
+        if !self.large.is_empty() || self.bytes.capacity() > MOST_KEPT_BYTES {
+            *self = Self::default();
+        }
+    }
 }
 
 impl<'a> Reply<'a> {
@@ -415,7 +476,7 @@ impl<'a> From<&'a LogRecord> for Plain<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Prefix, Records, Wire, put_record};
+    use crate::protocol::{Records, Wire, put_record};
 
     const HEAD: RunHead = RunHead { log_level: 3, may_spin: true, first_seq: 41, count: 2, first_task: 7 };
 
@@ -423,12 +484,6 @@ mod tests {
         let mut frame = HEAD.to_bytes(None).as_slice().to_vec();
         put_record(FunctionId(1), b"abc", &mut frame);
         put_record(FunctionId(2), b"", &mut frame);
-        frame
-    }
-
-    fn frame(bytes: &[u8]) -> Vec<u8> {
-        let mut frame = Prefix::Frame { head_len: 0, len: bytes.len() }.to_bytes().to_vec();
-        frame.extend_from_slice(bytes);
         frame
     }
 
@@ -460,14 +515,15 @@ mod tests {
 
     #[test]
     fn results_of_consecutive_tasks_are_taken_together() {
-        let (mut frames, mut reply) = (Vec::new(), Vec::new());
+        let (mut frames, mut reply) = (Vec::new(), ReplyFrame::default());
         for seq in 0..5u32 {
-            encode_done(&mut reply, seq, |result| {
+            reply.make(seq, |result, _| {
                 result.extend(std::iter::repeat_n(9, seq as usize));
                 if seq == 3 { Err(Fault::Codec("no".to_owned())) } else { Ok(()) }
             });
-            set_nanos(&mut reply, 10);
-            frames.extend(frame(&reply));
+            reply.set_nanos(10);
+            let ReplyWire::Prefixed(bytes) = reply.wire() else { panic!("it is short") };
+            frames.extend_from_slice(bytes);
         }
         let (results, rest) = Results::split_from(Frames::new(&frames), 0, 100);
         assert_eq!((results.len(), results.nanos()), (3, 30));
@@ -489,13 +545,14 @@ mod tests {
             });
             assert!(whole.is_err(), "{len} bytes");
         }
-        let mut done = Vec::new();
-        let fault = Fault::Codec("no".to_owned());
-        encode_done(&mut done, 9, |_| Err(fault));
+        let mut reply = ReplyFrame::default();
+        reply.make(9, |_, _| Err(Fault::Codec("no".to_owned())));
+        let ReplyWire::Prefixed(done) = reply.wire() else { panic!("it is short") };
+        let done = &done[PREFIX_BYTES..];
         for len in 0..done.len() {
             assert!(Reply::decode(&done[..len]).is_err(), "{len} bytes");
         }
-        assert!(matches!(Reply::decode(&done), Ok(Reply::Fault { seq: 9, .. })));
+        assert!(matches!(Reply::decode(done), Ok(Reply::Fault { seq: 9, .. })));
         let (head, body) = done.split_at(DONE_HEAD_BYTES);
         assert!(matches!(Reply::decode_large(head, body.to_vec()), Ok(Reply::Fault { seq: 9, .. })));
     }

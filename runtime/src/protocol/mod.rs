@@ -11,8 +11,8 @@ pub(crate) use handshake::{
     Report, Setup, VERSION,
 };
 pub(crate) use message::{
-    DONE_HEAD_BYTES, LogRecord, Malformed, Reply, Results, RunHead, RunTask, RunTasks, ToWorker, encode_done,
-    encode_panic, encode_reply, set_nanos,
+    LogRecord, Malformed, Reply, ReplyFrame, ReplyWire, Results, RunHead, RunTask, RunTasks, ToWorker,
+    encode_panic, encode_reply,
 };
 pub(crate) use records::{Records, Wire, record_head};
 #[cfg(test)]

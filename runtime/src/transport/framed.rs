@@ -13,6 +13,8 @@ use crate::{
 
 /// Frames beyond this are received into a vector of their own, which is handed on without a copy.
 const LARGE_BYTES: usize = 80 << 10;
+/// Frames up to this go in one piece, more often than not.
+const SMALL_BYTES: usize = 64 << 10;
 /// One read asks for so much.
 const READ_BYTES: usize = 64 << 10;
 /// Room for a large frame grows by this much ahead of what has arrived, or by as much as that.
@@ -79,43 +81,37 @@ impl<S: Sink> FramedSender<S> {
 
     /// Sends eight bytes that stand before a frame.
     pub(super) fn send_prefix(&mut self, prefix: Prefix) -> io::Result<()> {
-        self.send_parts(&prefix.to_bytes(), &[], Body::Borrowed(&[]))
+        self.send_head(&[&prefix.to_bytes()])
     }
 
+    /// Sends a frame that goes in one piece, or what of it does not, slowly.
     #[inline]
-    fn send_parts(&mut self, prefix: &[u8], head: &[u8], body: Body<'_>) -> io::Result<()> {
-        let all = prefix.len() + head.len() + body.bytes().len();
-        let mut gone = 0;
-        if self.queue.is_empty() {
-            gone = self.sink.write(&[prefix, head, body.bytes()])?;
-            while gone < all {
-                let parts = skip([prefix, head, body.bytes()], gone);
-                match self.sink.write(&parts)? {
-                    0 if self.waits => self.sink.wait()?,
-                    0 => break,
-                    n => gone += n,
-                }
+    fn send_head(&mut self, head: &[&[u8]]) -> io::Result<()> {
+        let len = head.iter().map(|part| part.len()).sum::<usize>();
+        let gone = if self.queue.is_empty() { self.sink.write(head)? } else { 0 };
+        if gone == len { Ok(()) } else { self.send_rest(&head.concat(), Body::Borrowed(&[]), gone) }
+    }
+
+    /// Sends what is left of a frame of which so many bytes have gone.
+    #[inline(never)]
+    fn send_rest(&mut self, head: &[u8], body: Body<'_>, mut gone: usize) -> io::Result<()> {
+        let all = head.len() + body.bytes().len();
+        while self.queue.is_empty() && gone < all {
+            match self.sink.write(&skip([head, body.bytes()], gone))? {
+                0 if self.waits => self.sink.wait()?,
+                0 => break,
+                n => gone += n,
             }
         }
-        if gone < all {
-            self.queue(prefix, head, body, gone);
+        if gone < head.len() {
+            self.push(Piece::Own(head.to_vec()), gone);
         }
-        Ok(())
-    }
-
-    /// Queues what is left of a frame of which so many bytes have gone.
-    #[cold]
-    fn queue(&mut self, prefix: &[u8], head: &[u8], body: Body<'_>, gone: usize) {
-        let before = prefix.len() + head.len();
-        if gone < before {
-            let first = [prefix, head].concat();
-            self.push(Piece::Own(first), gone);
-        }
-        let gone = gone.saturating_sub(before);
+        let gone = gone.saturating_sub(head.len());
         match body {
             Body::Borrowed(bytes) => self.push(Piece::Own(bytes[gone..].to_vec()), 0),
             Body::Shared(bytes) => self.push(Piece::Shared(bytes.clone()), gone),
         }
+        Ok(())
     }
 
     fn push(&mut self, piece: Piece, gone: usize) {
@@ -136,7 +132,17 @@ impl<S: Sink> FrameSender for FramedSender<S> {
     fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
         debug_assert!(head.len() <= MOST_HEAD_BYTES, "heads are short");
         let prefix = Prefix::Frame { head_len: head.len(), len: head.len() + body.bytes().len() };
-        self.send_parts(&prefix.to_bytes(), head, body)
+        let prefix = prefix.to_bytes();
+        if body.bytes().len() <= SMALL_BYTES {
+            self.send_head(&[&prefix, head, body.bytes()])
+        } else {
+            self.send_rest(&[&prefix, head].concat(), body, 0)
+        }
+    }
+
+    #[inline]
+    fn send_prefixed(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.send_head(&[frame])
     }
 
     fn ring(&mut self) {

@@ -89,24 +89,31 @@ impl Segment {
 /// The part of the memory that holds one ring.
 #[derive(Debug)]
 pub(super) struct Part {
-    mapping: Arc<Mapping>,
-    offset: usize,
+    /// Where it begins: asked for with each access, and so kept at hand.
+    base: NonNull<u8>,
+    _mapping: Arc<Mapping>,
 }
 
 impl Part {
     fn new(mapping: Arc<Mapping>, offset: usize) -> Self {
         assert!(offset + RING_STRIDE <= mapping.len_bytes(), "the memory was made for rings");
-        Self { mapping, offset }
+        // SAFETY: the offset lies within the mapping, as was just checked.
+        let base = unsafe { mapping.base().add(offset) };
+        Self { base, _mapping: mapping }
     }
 }
+
+// SAFETY: the address is of plain memory of the process, tied to no thread.
+unsafe impl Send for Part {}
+// SAFETY: `&Part` gives out an address only.
+unsafe impl Sync for Part {}
 
 // SAFETY: base and length are fixed when the part is made, and the mapping lives as long as it. `new` saw to it that the part lies
 // within the mapping, which is aligned to a page, as is the offset. Others than the ring's ends do not use the part: it is private
 // to this module and `shm`, which attaches each end once, and an alarm, which is part of the ring.
 unsafe impl ring::Memory for Part {
     fn base(&self) -> NonNull<u8> {
-        // SAFETY: `new` checked that the offset lies within the mapping.
-        unsafe { self.mapping.base().add(self.offset) }
+        self.base
     }
 
     fn len_bytes(&self) -> usize {

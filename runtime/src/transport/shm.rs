@@ -412,6 +412,10 @@ impl FrameSender for Alone {
         self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).send(head, body)
     }
 
+    fn send_prefixed(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).send_prefixed(frame)
+    }
+
     fn ring(&mut self) {}
 }
 
@@ -422,15 +426,29 @@ struct WorkerSender {
     marked: u64,
 }
 
-impl FrameSender for WorkerSender {
+impl WorkerSender {
+    /// Marks what has gone aside since the last mark.
     #[inline]
-    fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
+    fn mark(&mut self) -> io::Result<()> {
         let sent = self.aside.sent.load(Ordering::Acquire);
         if sent != self.marked {
             self.marked = sent;
             self.ring.send_prefix(Prefix::Mark(sent))?;
         }
+        Ok(())
+    }
+}
+
+impl FrameSender for WorkerSender {
+    fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
+        self.mark()?;
         self.ring.send(head, body)
+    }
+
+    #[inline]
+    fn send_prefixed(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.mark()?;
+        self.ring.send_prefixed(frame)
     }
 
     fn ring(&mut self) {

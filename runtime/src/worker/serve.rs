@@ -20,8 +20,8 @@ use crate::{
     error::Fault,
     panic::RemotePanic,
     protocol::{
-        DONE_HEAD_BYTES, Hello, Ready, Refused, RunHead, RunTask, RunTasks, ToWorker, VERSION, encode_done,
-        encode_panic, encode_reply, set_nanos,
+        Hello, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker, VERSION,
+        encode_panic, encode_reply,
     },
     registry,
     sys::{
@@ -194,8 +194,7 @@ fn run(task: &RunTask<'_>, replies: &mut Replies) {
     }
     RUNNING.store(task.task.wrapping_add(1), Ordering::Relaxed);
     RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
-    let Replies { reply, large, .. } = replies;
-    encode_done(reply, task.seq, |result| match registry::find(task.function) {
+    replies.reply.make(task.seq, |result, large| match registry::find(task.function) {
         Some(entry) => dispatch::run(entry, task.args, result, large),
         None => {
             let words = format!("function {} is not in this executable's table", task.function.0);
@@ -213,9 +212,8 @@ fn run(task: &RunTask<'_>, replies: &mut Replies) {
 /// before a pause, and after a long task: a long task itself keeps nothing back, for the host, which knows that more is to come,
 /// looks by itself.
 struct Replies {
-    /// The reply that is being made, and what of it is large.
-    reply: Vec<u8>,
-    large: Vec<u8>,
+    /// The reply that is being made.
+    reply: ReplyFrame,
     /// When the clock was looked at last, and how many tasks ago.
     timed: Instant,
     untimed: u32,
@@ -233,13 +231,11 @@ const HOLD: Duration = Duration::from_micros(50);
 const STRIDE: Duration = Duration::from_micros(5);
 /// No more tasks are timed together.
 const MOST_STRIDE: u32 = 64;
-/// A vector that a large reply has blown up is given back.
-const MOST_KEPT_BYTES: usize = 1 << 20;
 
 impl Replies {
     fn new() -> Self {
         let now = Instant::now();
-        Self { reply: Vec::new(), large: Vec::new(), timed: now, untimed: 0, stride: 1, rung: now, due: false }
+        Self { reply: ReplyFrame::default(), timed: now, untimed: 0, stride: 1, rung: now, due: false }
     }
 
     /// Begins a request: the time until now was spent waiting.
@@ -263,7 +259,7 @@ impl Replies {
         if self.untimed >= self.stride || !tasks.has_more() {
             let now = Instant::now();
             let took = now.saturating_duration_since(self.timed);
-            set_nanos(&mut self.reply, took.as_nanos().try_into().unwrap_or(u64::MAX).max(1));
+            self.reply.set_nanos(took.as_nanos().try_into().unwrap_or(u64::MAX).max(1));
             self.stride = if took < STRIDE { (self.stride * 2).min(MOST_STRIDE) } else { (self.stride / 4).max(1) };
             self.timed = now;
             self.untimed = 0;
@@ -272,23 +268,16 @@ impl Replies {
                 self.rung = now;
             }
         }
-        let (head, body) = if self.large.is_empty() {
-            self.reply.split_at(DONE_HEAD_BYTES)
-        } else {
-            (&self.reply[..], &self.large[..])
-        };
         // An error means that the host has gone; the watching thread sees that, too, and ends the process.
-        let _ = sender.send(head, Body::Borrowed(body));
+        let _ = match self.reply.wire() {
+            ReplyWire::Prefixed(frame) => sender.send_prefixed(frame),
+            ReplyWire::Parts(head, body) => sender.send(head, Body::Borrowed(body)),
+        };
         self.due = true;
         if rings {
             self.ring(sender);
         }
-        if !self.large.is_empty() {
-            self.large = Vec::new();
-        }
-        if self.reply.capacity() > MOST_KEPT_BYTES {
-            self.reply = Vec::new();
-        }
+        self.reply.shrink();
     }
 }
 
