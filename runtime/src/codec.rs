@@ -9,15 +9,102 @@ use std::{any::Any, any::type_name, ffi::OsStr, os::unix::ffi::OsStrExt, path::P
 
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use smallvec::SmallVec;
 
 use crate::{error::Fault, sys::memory::advise_huge};
 
 /// Encoded bytes that are short more often than not: those of one task's arguments, or of its result.
-pub(crate) type ShortBytes = SmallVec<[u8; 24]>;
+#[derive(Clone, Debug)]
+pub(crate) struct ShortBytes(Short);
 
-/// A few bytes are copied one by one: it takes less time than the call of a function that copies any number.
-const FEW_BYTES: usize = 10;
+#[derive(Clone, Debug)]
+enum Short {
+    Here { len: u8, bytes: [u8; HERE_BYTES] },
+    Apart(Vec<u8>),
+}
+
+/// So many bytes need no allocation.
+const HERE_BYTES: usize = 30;
+
+impl ShortBytes {
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Self(Short::Here { len: 0, bytes: [0; HERE_BYTES] })
+    }
+
+    pub(crate) fn from_slice(bytes: &[u8]) -> Self {
+        let mut short = Self::new();
+        short.extend_from_slice(bytes);
+        short
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<u8> {
+        match self.0 {
+            Short::Here { len, bytes } => bytes[..usize::from(len)].to_vec(),
+            Short::Apart(bytes) => bytes,
+        }
+    }
+
+    /// Where more bytes go than there is room for here.
+    #[cold]
+    fn apart(&mut self, more: usize) -> &mut Vec<u8> {
+        if let Short::Here { len, bytes } = &self.0 {
+            let mut apart = Vec::with_capacity(usize::from(*len) + more);
+            apart.extend_from_slice(&bytes[..usize::from(*len)]);
+            self.0 = Short::Apart(apart);
+        }
+        match &mut self.0 {
+            Short::Apart(bytes) => bytes,
+            Short::Here { .. } => unreachable!("it was moved just now"),
+        }
+    }
+}
+
+impl std::ops::Deref for ShortBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Short::Here { len, bytes } => &bytes[..usize::from(*len)],
+            Short::Apart(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for ShortBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Short::Apart(bytes))
+    }
+}
+
+impl Default for ShortBytes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Copies a few bytes without the call of a function that copies any number. Both are of one length, at most 16.
+#[inline]
+fn copy_few(to: &mut [u8], from: &[u8]) {
+    /// What has at least `N` bytes and at most twice as many is two pieces of `N` that may share their middle.
+    #[inline]
+    fn two<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
+        let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return false };
+        let (first, last) = (*first, *last);
+        if let Some(to) = to.first_chunk_mut::<N>() {
+            *to = first;
+        }
+        if let Some(to) = to.last_chunk_mut::<N>() {
+            *to = last;
+        }
+        true
+    }
+    debug_assert!(to.len() == from.len() && from.len() <= FEW_BYTES);
+    let _ = two::<8>(to, from) || two::<4>(to, from) || two::<2>(to, from) || two::<1>(to, from);
+}
+
+/// So few bytes are copied by [`copy_few`].
+const FEW_BYTES: usize = 16;
 
 /// Byte vectors from this size on are handed on as they are, not copied behind other bytes.
 pub(crate) const LARGE_BYTES: usize = 32 << 10;
@@ -48,11 +135,13 @@ impl Buffer for Vec<u8> {
 
     #[inline]
     fn extend_from_slice(&mut self, bytes: &[u8]) {
-        if bytes.len() <= FEW_BYTES {
-            bytes.iter().for_each(|&byte| self.push(byte));
-        } else {
-            self.extend_from_slice(bytes);
+        if bytes.len() > FEW_BYTES {
+            return self.extend_from_slice(bytes);
         }
+        let start = self.len();
+        self.extend_from_slice(&[0; FEW_BYTES]);
+        copy_few(&mut self[start..start + bytes.len()], bytes);
+        self.truncate(start + bytes.len());
     }
 
     fn reserve_large(&mut self, more: usize) {
@@ -62,31 +151,45 @@ impl Buffer for Vec<u8> {
 }
 
 impl Buffer for ShortBytes {
+    #[inline]
     fn len(&self) -> usize {
-        self.len()
+        (**self).len()
     }
 
-    fn truncate(&mut self, len: usize) {
-        self.truncate(len);
+    fn truncate(&mut self, to: usize) {
+        match &mut self.0 {
+            Short::Here { len, .. } => *len = (*len).min(u8::try_from(to).unwrap_or(u8::MAX)),
+            Short::Apart(bytes) => bytes.truncate(to),
+        }
     }
 
     #[inline]
     fn push(&mut self, byte: u8) {
-        self.push(byte);
+        if let Short::Here { len, bytes } = &mut self.0
+            && let Some(place) = bytes.get_mut(usize::from(*len))
+        {
+            *place = byte;
+            *len += 1;
+            return;
+        }
+        self.apart(1).push(byte);
     }
 
     #[inline]
-    fn extend_from_slice(&mut self, bytes: &[u8]) {
-        if bytes.len() <= FEW_BYTES {
-            bytes.iter().for_each(|&byte| self.push(byte));
-        } else {
-            self.extend_from_slice(bytes);
+    fn extend_from_slice(&mut self, more: &[u8]) {
+        if let Short::Here { len, bytes } = &mut self.0
+            && more.len() <= FEW_BYTES
+            && let Some(place) = bytes.get_mut(usize::from(*len)..usize::from(*len) + more.len())
+        {
+            copy_few(place, more);
+            *len += more.len() as u8;
+            return;
         }
+        self.apart(more.len()).extend_from_slice(more);
     }
 
     fn reserve_large(&mut self, more: usize) {
-        self.reserve(more);
-        advise_huge(self.as_ptr(), self.capacity());
+        self.apart(more).reserve_large(more);
     }
 }
 
@@ -155,7 +258,7 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
         }
         (Encoded::Large(head, body), None) if head.is_empty() => return decode(&body),
         (Encoded::Large(head, mut body), None) => {
-            body.splice(..0, head);
+            body.splice(..0, head.iter().copied());
             return decode(&body);
         }
     }
@@ -196,7 +299,7 @@ impl<'a> Input<'a> {
     #[inline]
     pub fn take<T: Deserialize<'a>>(&mut self, name: &str) -> Result<T, Fault> {
         let (value, rest) = postcard::take_from_bytes(self.rest).map_err(|error| {
-            Fault::Codec(format!("argument `{name}`: {}", explain::<T>("decoded", error)))
+            Fault::codec(format!("argument `{name}`: {}", explain::<T>("decoded", error)))
         })?;
         self.rest = rest;
         Ok(value)
@@ -229,7 +332,7 @@ impl<'a> Input<'a> {
     pub fn finish(self) -> Result<(), Fault> {
         match self.rest.len() {
             0 => Ok(()),
-            left => Err(Fault::Codec(format!(
+            left => Err(Fault::codec(format!(
                 "{left} bytes of the arguments were left unread: an argument's Serialize and Deserialize do not agree"
             ))),
         }
@@ -265,7 +368,7 @@ impl<'a> Output<'a> {
             }
             return Ok(());
         }
-        encode(&value, self.bytes).map_err(|words| Fault::Codec(format!("the result: {words}")))
+        encode(&value, self.bytes).map_err(|words| Fault::codec(format!("the result: {words}")))
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn run(
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             std::mem::forget(again);
         }
-        Err(Fault::Panic(panic))
+        Err(Fault::panic(panic))
     });
     if outcome.is_err() {
         result.truncate(start);

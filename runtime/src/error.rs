@@ -104,19 +104,40 @@ pub(crate) struct Place {
 }
 
 /// Why a task that ran gave no result: the words of whoever ran it. Crosses processes.
+///
+/// As small as can be: a result that is no fault is moved with the room for one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fault {
+pub struct Fault(Box<FaultKind>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum FaultKind {
     /// The function panicked.
     Panic(RemotePanic),
     /// A value did not encode or decode, in these words.
     Codec(String),
 }
 
+impl Fault {
+    #[cold]
+    pub(crate) fn panic(panic: RemotePanic) -> Self {
+        Self(Box::new(FaultKind::Panic(panic)))
+    }
+
+    #[cold]
+    pub(crate) fn codec(words: String) -> Self {
+        Self(Box::new(FaultKind::Codec(words)))
+    }
+
+    pub(crate) fn into_kind(self) -> FaultKind {
+        *self.0
+    }
+}
+
 impl From<Fault> for TaskErrorKind {
     fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Panic(panic) => Self::Panic { panic, exit: None },
-            Fault::Codec(message) => Self::Codec { message },
+        match fault.into_kind() {
+            FaultKind::Panic(panic) => Self::Panic { panic, exit: None },
+            FaultKind::Codec(message) => Self::Codec { message },
         }
     }
 }

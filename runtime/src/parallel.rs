@@ -1,6 +1,7 @@
 //! What `parallel!` becomes: sinks that take tasks while the caller's own loops run, and gather their results.
 
 use std::{
+    collections::VecDeque,
     fmt,
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
@@ -74,8 +75,49 @@ impl<'p> Settings<'p> {
 struct Gathering<T> {
     /// `None` if the call could not begin.
     call: Option<Call>,
-    results: Vec<Option<T>>,
+    results: InOrder<T>,
     function: &'static str,
+}
+
+/// Results in the order of the input.
+struct InOrder<T> {
+    /// Those before which none is missing.
+    first: Vec<T>,
+    /// Those after it, from the next on.
+    ahead: VecDeque<Option<T>>,
+}
+
+impl<T> InOrder<T> {
+    #[inline]
+    fn insert(&mut self, index: usize, value: T) {
+        if index == self.first.len() {
+            self.first.push(value);
+            if !self.ahead.is_empty() {
+                self.advance();
+            }
+        } else {
+            self.put_ahead(index - self.first.len(), value);
+        }
+    }
+
+    /// The first of those that were ahead has just been added to the others.
+    fn advance(&mut self) {
+        self.ahead.pop_front();
+        while let Some(value) = self.ahead.front_mut().and_then(Option::take) {
+            self.first.push(value);
+            self.ahead.pop_front();
+        }
+    }
+
+    fn put_ahead(&mut self, at: usize, value: T) {
+        match self.ahead.get_mut(at) {
+            Some(place) => *place = Some(value),
+            None => {
+                self.ahead.resize_with(at, || None);
+                self.ahead.push_back(Some(value));
+            }
+        }
+    }
 }
 
 impl<T: DeserializeOwned + 'static> Gathering<T> {
@@ -84,7 +126,7 @@ impl<T: DeserializeOwned + 'static> Gathering<T> {
             Ok((pool, workers)) => (Some(Call::new(pool, settings.batch, workers)), None),
             Err(error) => (None, Some(error)),
         };
-        (Self { call, results: Vec::new(), function: "" }, error)
+        (Self { call, results: InOrder { first: Vec::new(), ahead: VecDeque::new() }, function: "" }, error)
     }
 
     /// Queues the task; while the window is full, takes results and hands each to `judge`, which keeps the value or fails the call.
@@ -121,13 +163,7 @@ impl<T: DeserializeOwned + 'static> Gathering<T> {
             }
             let place = Place { index: Some(index), attempts: 1, worker: None };
             match judge(outcome.and_then(|result| decode(function, result, place))) {
-                Ok(value) => match results.get_mut(index) {
-                    Some(place) => *place = Some(value),
-                    None => {
-                        results.resize_with(index, || None);
-                        results.push(Some(value));
-                    }
-                },
+                Ok(value) => results.insert(index, value),
                 Err(error) => failure = Some(error),
             }
         });
@@ -150,11 +186,8 @@ impl<T: DeserializeOwned + 'static> Gathering<T> {
             call.wait();
             self.receive(&judge)?;
         }
-        Ok(self
-            .results
-            .into_iter()
-            .map(|value| value.expect("every task of a call without failures has a result"))
-            .collect())
+        debug_assert!(self.results.ahead.is_empty(), "every task of a call without failures has a result");
+        Ok(self.results.first)
     }
 }
 

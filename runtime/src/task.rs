@@ -5,7 +5,7 @@ use std::{ffi::OsStr, fmt, marker::PhantomData, os::unix::ffi::OsStrExt, path::P
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    codec::{self, OwnedResult, ShortBytes},
+    codec::{self, Buffer, OwnedResult, ShortBytes},
     dispatch,
     error::{Fault, Place, TaskError},
     registry::Entry,
@@ -68,7 +68,7 @@ impl<T: DeserializeOwned + 'static> Task<T> {
         self.call
             .run()
             .and_then(|mut result| {
-                codec::decode_result(result.as_encoded()).map_err(|words| Fault::Codec(format!("the result: {words}")))
+                codec::decode_result(result.as_encoded()).map_err(|words| Fault::codec(format!("the result: {words}")))
             })
             .map_err(|fault| TaskError::new(function, fault.into(), place))
     }
@@ -85,7 +85,7 @@ impl<T> Task<T> {
 impl Call {
     /// Runs the call in this process and returns its encoded result.
     pub(crate) fn run(&self) -> Result<OwnedResult, Fault> {
-        let args = self.args.as_ref().map_err(|words| Fault::Codec(words.to_string()))?;
+        let args = self.args.as_ref().map_err(|words| Fault::codec(words.to_string()))?;
         let (mut head, mut body) = (Vec::new(), Vec::new());
         dispatch::run(self.entry, args, &mut head, &mut body)?;
         Ok(codec::Encoded::Large(head.into(), body).into_owned())

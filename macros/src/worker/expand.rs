@@ -379,6 +379,7 @@ impl Code<'_> {
         });
         let mutable = (!self.worker.params.is_empty()).then(|| quote!(mut));
         quote_spanned! {Span::mixed_site()=>
+            #[inline]
             #head {
                 let #mutable __args = #private::Args::new();
                 #(#puts)*

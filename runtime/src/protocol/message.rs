@@ -519,7 +519,7 @@ mod tests {
         for seq in 0..5u32 {
             reply.make(seq, |result, _| {
                 result.extend(std::iter::repeat_n(9, seq as usize));
-                if seq == 3 { Err(Fault::Codec("no".to_owned())) } else { Ok(()) }
+                if seq == 3 { Err(Fault::codec("no".to_owned())) } else { Ok(()) }
             });
             reply.set_nanos(10);
             let ReplyWire::Prefixed(bytes) = reply.wire() else { panic!("it is short") };
@@ -546,7 +546,7 @@ mod tests {
             assert!(whole.is_err(), "{len} bytes");
         }
         let mut reply = ReplyFrame::default();
-        reply.make(9, |_, _| Err(Fault::Codec("no".to_owned())));
+        reply.make(9, |_, _| Err(Fault::codec("no".to_owned())));
         let ReplyWire::Prefixed(done) = reply.wire() else { panic!("it is short") };
         let done = &done[PREFIX_BYTES..];
         for len in 0..done.len() {

@@ -198,7 +198,7 @@ fn run(task: &RunTask<'_>, replies: &mut Replies) {
         Some(entry) => dispatch::run(entry, task.args, result, large),
         None => {
             let words = format!("function {} is not in this executable's table", task.function.0);
-            Err(Fault::Codec(words))
+            Err(Fault::codec(words))
         }
     });
     RUNNING.store(0, Ordering::Relaxed);

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     dispatch,
-    error::Fault,
+    error::FaultKind,
     id::FunctionId,
     panic::RemotePanic,
     protocol::{FORK_REQUEST, Outcome, Preload, Prepared, Report, Setup, VERSION},
@@ -175,8 +175,10 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
     }
     match outcome {
         Ok(()) => check(entry.name, preload.outcome, &result),
-        Err(Fault::Panic(panic)) => Err(panicked(entry.name, &panic)),
-        Err(Fault::Codec(words)) => Err(format!("the preload `{}` failed to cross: {words}", entry.name)),
+        Err(fault) => Err(match fault.into_kind() {
+            FaultKind::Panic(panic) => panicked(entry.name, &panic),
+            FaultKind::Codec(words) => format!("the preload `{}` failed to cross: {words}", entry.name),
+        }),
     }
 }
 
