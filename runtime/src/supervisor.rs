@@ -379,7 +379,7 @@ impl<T: Load> Supervisor<T> {
     }
 
     /// Sends more of what is queued, when there is room.
-    fn flush(&mut self, poller: &Poller) {
+    pub(crate) fn flush(&mut self, poller: &Poller) {
         let key = self.key();
         if let State::Live { link, .. } = &mut self.state
             && link.launched.sender.queued_bytes() > 0
@@ -392,6 +392,21 @@ impl<T: Load> Supervisor<T> {
     /// The worker has said something that no poller tells of. One look.
     pub(crate) fn has_arrivals(&self) -> bool {
         self.link().is_some_and(|link| link.launched.receiver.has_arrivals())
+    }
+
+    /// There is room for some of what is queued for the worker. One look.
+    pub(crate) fn has_room(&mut self) -> bool {
+        match &mut self.state {
+            State::Live { link, .. } => link.launched.sender.has_room(),
+            _ => false,
+        }
+    }
+
+    /// The poller need tell no more: somebody looks.
+    pub(crate) fn unpark(&mut self) {
+        if let State::Live { link, .. } = &mut self.state {
+            link.launched.receiver.unpark();
+        }
     }
 
     /// Has the poller tell of whatever the worker says from now on. `false`: it has said something already.

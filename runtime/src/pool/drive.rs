@@ -75,6 +75,8 @@ pub(super) struct Desk {
     background_alarm: Option<Instant>,
     /// Until when the vacant seat is kept warm.
     warm: Option<Instant>,
+    /// When it was left last.
+    left: Option<Instant>,
     /// How often the seat was left.
     leavings: u64,
     /// The background poller reports what the workers say.
@@ -111,6 +113,7 @@ impl Driver {
                 alarm: None,
                 background_alarm: None,
                 warm: None,
+                left: None,
                 leavings: 0,
                 armed: true,
             }),
@@ -320,7 +323,7 @@ impl Driver {
             return desk;
         }
         let start = Instant::now();
-        let end = deadline.map_or(start + SPIN, |deadline| deadline.min(start + SPIN));
+        let mut end = deadline.map_or(start + SPIN, |deadline| deadline.min(start + SPIN));
         while Instant::now() < end {
             // Others want the desk, too.
             drop(desk);
@@ -328,6 +331,10 @@ impl Driver {
             desk = self.lock();
             if desk.scheduler.has_arrivals() || !desk.watching.is_empty() {
                 break;
+            }
+            if desk.scheduler.flush(&self.workers) {
+                // A worker takes a large value, piece by piece.
+                end = Instant::now() + SPIN;
             }
         }
         desk
@@ -346,8 +353,16 @@ impl Driver {
         if let Some(thread) = desk.parked.pop() {
             thread.unpark();
         } else if !desk.armed {
-            desk.warm = Some(Instant::now() + WARM);
-            self.check_alarm(desk);
+            let now = Instant::now();
+            let hot = desk.left.replace(now).is_some_and(|left| now - left < WARM);
+            if hot || !desk.scheduler.park() {
+                desk.warm = Some(now + WARM);
+                self.check_alarm(desk);
+            } else {
+                // Nobody has been here for a while, and the next may not come soon.
+                self.set_armed(desk, true);
+                self.check_alarm(desk);
+            }
         }
     }
 
@@ -471,7 +486,10 @@ impl Exchange for Driver {
             desk.taken = true;
             desk.owner = Some(me.id());
             desk.warm = None;
-            self.set_armed(&mut desk, false);
+            if desk.armed {
+                self.set_armed(&mut desk, false);
+                desk.scheduler.unpark();
+            }
             drop(desk);
             let seat = Seat(self);
             // What came while the seat was somebody else's has been seen to, and nobody will tell of it again: look before sleeping.

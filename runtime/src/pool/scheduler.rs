@@ -366,6 +366,23 @@ impl Scheduler {
         self.may_spin() && self.workers.iter().any(is_near)
     }
 
+    /// Sends more of what is queued for workers, where there is room.
+    pub(super) fn flush(&mut self, poller: &Poller) -> bool {
+        let mut some = false;
+        for worker in &mut self.workers {
+            if worker.has_room() {
+                worker.flush(poller);
+                some = true;
+            }
+        }
+        some
+    }
+
+    /// The poller need tell no more of what workers say: somebody looks.
+    pub(super) fn unpark(&mut self) {
+        self.workers.iter_mut().for_each(Supervisor::unpark);
+    }
+
     /// A worker has said something that no poller tells of.
     pub(super) fn has_arrivals(&self) -> bool {
         self.workers.iter().any(Supervisor::has_arrivals)

@@ -17,8 +17,8 @@ const LARGE_BYTES: usize = 80 << 10;
 const SMALL_BYTES: usize = 64 << 10;
 /// One read asks for so much.
 const READ_BYTES: usize = 64 << 10;
-/// Room for a large frame grows by this much ahead of what has arrived, or by as much as that.
-const AHEAD_BYTES: usize = 4 << 20;
+/// Room for a large frame is reserved this far ahead of what has arrived, or as far as that.
+const MOST_AHEAD_BYTES: usize = 1 << 30;
 
 /// Takes bytes.
 pub(super) trait Sink: Send {
@@ -27,6 +27,7 @@ pub(super) trait Sink: Send {
     /// Waits for room. Only on an end that waits.
     fn wait(&mut self) -> io::Result<()>;
     fn ring(&mut self);
+    fn has_room(&mut self) -> bool;
     fn await_room(&mut self) -> Room;
     fn close(&mut self);
 }
@@ -35,10 +36,11 @@ pub(super) trait Sink: Send {
 pub(super) trait Source: Send {
     /// Appends at most `most` bytes.
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read>;
-    /// Waits until there is something to read. Only on an end that waits.
-    fn wait(&mut self) -> io::Result<()>;
+    /// Waits until there is something to read, which is `near` within a frame. Only on an end that waits.
+    fn wait(&mut self, near: bool) -> io::Result<()>;
     fn has_arrivals(&self) -> bool;
     fn park(&mut self) -> bool;
+    fn unpark(&mut self);
     fn poll_fd(&self) -> BorrowedFd<'_>;
 }
 
@@ -97,10 +99,17 @@ impl<S: Sink> FramedSender<S> {
     fn send_rest(&mut self, head: &[u8], body: Body<'_>, mut gone: usize) -> io::Result<()> {
         let all = head.len() + body.bytes().len();
         while self.queue.is_empty() && gone < all {
-            match self.sink.write(&skip([head, body.bytes()], gone))? {
+            // A piece at a time, so that the peer takes one while the next is put.
+            let [head, body] = skip([head, body.bytes()], gone);
+            match self.sink.write(&[head, &body[..body.len().min(SMALL_BYTES)]])? {
                 0 if self.waits => self.sink.wait()?,
                 0 => break,
-                n => gone += n,
+                n => {
+                    gone += n;
+                    if gone < all {
+                        self.sink.ring();
+                    }
+                }
             }
         }
         if gone < head.len() {
@@ -154,23 +163,27 @@ impl<S: Sink> QueueingSender for FramedSender<S> {
     fn flush(&mut self) -> io::Result<()> {
         while let Some(front) = self.queue.front() {
             let rest = &front.bytes()[self.gone..];
-            let n = self.sink.write(&[rest])?;
+            let n = self.sink.write(&[&rest[..rest.len().min(SMALL_BYTES)]])?;
             if n == 0 {
                 break;
             }
             self.gone += n;
             self.queued -= n;
+            self.sink.ring();
             if self.gone == front.bytes().len() {
                 self.queue.pop_front();
                 self.gone = 0;
             }
         }
-        self.sink.ring();
         Ok(())
     }
 
     fn queued_bytes(&self) -> usize {
         self.queued
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.queued > 0 && self.sink.has_room()
     }
 
     fn await_room(&mut self) -> Room {
@@ -304,7 +317,7 @@ impl<S: Source> FramedReceiver<S> {
             match self.read()? {
                 Read::Bytes(_) => {}
                 Read::Closed => self.closed = true,
-                Read::Nothing if self.waits => self.source.wait()?,
+                Read::Nothing if self.waits => self.source.wait(self.large.is_some())?,
                 Read::Nothing => return Ok(Found::Nothing),
             }
         }
@@ -319,11 +332,13 @@ impl<S: Source> FramedReceiver<S> {
             Some(Large { body, body_len, .. }) => {
                 let missing = *body_len - body.len();
                 if body.capacity() - body.len() < missing.min(READ_BYTES) {
-                    body.reserve_exact(missing.min(AHEAD_BYTES.max(body.len())));
+                    // No memory is committed before there are bytes to fill it.
+                    body.try_reserve_exact(missing.min(MOST_AHEAD_BYTES.max(body.len())))
+                        .map_err(|_| broken("a frame longer than memory"))?;
                     advise_huge(body.as_ptr(), body.capacity());
                 }
                 let room = body.capacity() - body.len();
-                (body, missing.min(room))
+                (body, missing.min(room).min(READ_BYTES))
             }
             None => {
                 if self.start > 0 {
@@ -366,6 +381,10 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
 
     fn park(&mut self) -> bool {
         self.source.park()
+    }
+
+    fn unpark(&mut self) {
+        self.source.unpark();
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {

@@ -70,6 +70,9 @@ pub(crate) trait QueueingSender: FrameSender {
     /// Bytes that are queued: the caller calls [`flush`](Self::flush) when there is room for more.
     fn queued_bytes(&self) -> usize;
 
+    /// There is room for some of what is queued, at one look.
+    fn has_room(&mut self) -> bool;
+
     /// How the caller learns that there is room for what is queued.
     fn await_room(&mut self) -> Room;
 
@@ -109,6 +112,9 @@ pub(crate) trait FrameReceiver: Send {
 
     /// Has the descriptor tell of whatever comes from now on. `false`: something has come already.
     fn park(&mut self) -> bool;
+
+    /// The descriptor need tell no more: somebody looks.
+    fn unpark(&mut self);
 
     /// What to poll for reading.
     fn poll_fd(&self) -> BorrowedFd<'_>;

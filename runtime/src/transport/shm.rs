@@ -36,6 +36,8 @@ use crate::{
 
 /// A worker that may spin does so this long before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
+/// Less room is not worth a piece of a large frame.
+const ROOM_BYTES: usize = 64 << 10;
 /// Looks at the ring between two looks at the clock.
 const SPINS_A_LOOK: u32 = 64;
 
@@ -142,6 +144,10 @@ impl Sink for HostSink {
         }
     }
 
+    fn has_room(&mut self) -> bool {
+        self.producer.fits(ROOM_BYTES) != Ok(false)
+    }
+
     fn await_room(&mut self) -> Room {
         if self.producer.park() { Room::Readable } else { Room::Now }
     }
@@ -170,7 +176,7 @@ impl Source for HostSource {
         Ok(Read::Bytes(n))
     }
 
-    fn wait(&mut self) -> io::Result<()> {
+    fn wait(&mut self, _near: bool) -> io::Result<()> {
         unreachable!("the host never waits")
     }
 
@@ -184,6 +190,10 @@ impl Source for HostSource {
             return self.consumer.is_empty();
         }
         self.consumer.park()
+    }
+
+    fn unpark(&mut self) {
+        self.consumer.unpark();
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
@@ -309,6 +319,10 @@ impl FrameReceiver for HostReceiver {
 
     fn park(&mut self) -> bool {
         self.ring.park()
+    }
+
+    fn unpark(&mut self) {
+        self.ring.unpark();
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
@@ -477,6 +491,13 @@ impl Sink for WorkerSink {
 
     fn wait(&mut self) -> io::Result<()> {
         self.ring();
+        let start = Instant::now();
+        while start.elapsed() < SPIN {
+            if self.producer.fits(ROOM_BYTES) != Ok(false) {
+                return Ok(());
+            }
+            spin_loop();
+        }
         if self.producer.park() {
             // The host always reads. Should it have gone, the watching thread ends this process.
             futex::wait(self.producer.bell(), 1, None)?;
@@ -488,6 +509,10 @@ impl Sink for WorkerSink {
         if self.producer.take_bell() {
             self.aside.ring();
         }
+    }
+
+    fn has_room(&mut self) -> bool {
+        true
     }
 
     fn await_room(&mut self) -> Room {
@@ -518,8 +543,8 @@ impl Source for WorkerSource {
         Ok(if ended { Read::Closed } else { Read::Nothing })
     }
 
-    fn wait(&mut self) -> io::Result<()> {
-        if self.waiting.may_spin.load(Ordering::Relaxed) {
+    fn wait(&mut self, near: bool) -> io::Result<()> {
+        if near || self.waiting.may_spin.load(Ordering::Relaxed) {
             let start = Instant::now();
             while start.elapsed() < SPIN {
                 for _ in 0..SPINS_A_LOOK {
@@ -546,6 +571,10 @@ impl Source for WorkerSource {
 
     fn park(&mut self) -> bool {
         self.consumer.park()
+    }
+
+    fn unpark(&mut self) {
+        self.consumer.unpark();
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {

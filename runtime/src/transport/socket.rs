@@ -54,6 +54,10 @@ impl Sink for SocketSink {
 
     fn ring(&mut self) {}
 
+    fn has_room(&mut self) -> bool {
+        false
+    }
+
     fn await_room(&mut self) -> Room {
         Room::Writable
     }
@@ -89,7 +93,7 @@ impl Source for SocketSource {
         }
     }
 
-    fn wait(&mut self) -> io::Result<()> {
+    fn wait(&mut self, _near: bool) -> io::Result<()> {
         Ok(())
     }
 
@@ -100,6 +104,8 @@ impl Source for SocketSource {
     fn park(&mut self) -> bool {
         true
     }
+
+    fn unpark(&mut self) {}
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
