@@ -14,7 +14,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     thread::{JoinHandle, Thread, ThreadId},
     time::{Duration, Instant},
@@ -46,6 +46,14 @@ const WARM: Duration = Duration::from_millis(1);
 
 pub(super) struct Driver {
     desk: Mutex<Desk>,
+    /// Numbers of tasks.
+    next_id: Arc<AtomicU64>,
+    /// Single tasks that were handed in and that nobody has taken to the desk yet: whoever submits many does not wait for the desk.
+    handed_in: Mutex<Vec<Single>>,
+    /// There are some of those.
+    has_handed_in: AtomicBool,
+    /// A worker could have one at once.
+    hungry: AtomicBool,
     /// Polls the workers and the bell.
     workers: Poller,
     /// Wakes whoever drives.
@@ -61,6 +69,8 @@ pub(super) struct Driver {
 /// What the lock protects: the scheduler and who drives it.
 pub(super) struct Desk {
     pub(super) scheduler: Scheduler,
+    /// Memory for what is taken in.
+    taken_in: Vec<Single>,
     /// Somebody has the seat.
     taken: bool,
     /// Who has it: a logger that is called by the one that drives may itself wait for a task.
@@ -104,8 +114,10 @@ impl Driver {
     pub(super) fn new(scheduler: Scheduler) -> Result<Arc<Self>> {
         let failed = |error| Error::system("a pool's poller cannot be made", error);
         let driver = Self {
+            next_id: scheduler.numbers(),
             desk: Mutex::new(Desk {
                 scheduler,
+                taken_in: Vec::new(),
                 taken: false,
                 owner: None,
                 parked: Vec::new(),
@@ -117,6 +129,9 @@ impl Driver {
                 leavings: 0,
                 armed: true,
             }),
+            handed_in: Mutex::default(),
+            has_handed_in: AtomicBool::new(false),
+            hungry: AtomicBool::new(true),
             workers: Poller::new().map_err(failed)?,
             background: Poller::new().map_err(failed)?,
             bell: Bell::new().map_err(failed)?,
@@ -160,6 +175,7 @@ impl Driver {
             &mut || {
                 // The lock is held by none of the callers of `ready`.
                 let mut desk = self.lock();
+                self.take_in(&mut desk);
                 let ready = !still(&desk.scheduler);
                 if !ready {
                     desk.watching.push(std::thread::current());
@@ -188,6 +204,7 @@ impl Driver {
     /// Changes something, and sees to what follows from it.
     pub(super) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, &Poller, Instant) -> R) -> R {
         let mut desk = self.lock();
+        self.take_in(&mut desk);
         let now = Instant::now();
         let result = change(&mut desk.scheduler, &self.workers, now);
         self.follow_up(desk, now);
@@ -199,12 +216,11 @@ impl Driver {
     pub(super) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
         let mut desk = self.lock();
         let result = change(&mut desk.scheduler);
-        if desk.taken || desk.armed {
+        if desk.taken {
             self.follow_up(desk, Instant::now());
             return result;
         }
-        desk.taken = true;
-        desk.owner = Some(std::thread::current().id());
+        self.take_seat(&mut desk);
         let seat = Seat(self);
         drop(self.react(desk, &mut Vec::new()));
         drop(seat);
@@ -213,18 +229,54 @@ impl Driver {
 
     /// Hands in one task; returns its number.
     pub(super) fn submit(&self, mut task: Single) -> u64 {
-        let mut desk = self.lock();
-        let number = desk.scheduler.next_id();
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         task.number = number;
-        if desk.scheduler.enqueue_single(task) {
-            self.follow_up(desk, Instant::now());
+        self.handed_in.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        self.has_handed_in.store(true, Ordering::Relaxed);
+        // SYNC(handed-in): pairs with the fence in `feed`. One of the two comes first: either it is seen here that somebody is hungry, or
+        // there that something was handed in.
+        fence(Ordering::SeqCst);
+        if self.hungry.load(Ordering::Relaxed) {
+            self.with_arrivals(|_| {});
         }
         number
     }
 
+    /// Takes what was handed in to the desk.
+    fn take_in(&self, desk: &mut Desk) {
+        if self.has_handed_in.load(Ordering::Relaxed) {
+            let mut handed_in = self.handed_in.lock().unwrap_or_else(PoisonError::into_inner);
+            self.has_handed_in.store(false, Ordering::Relaxed);
+            std::mem::swap(&mut *handed_in, &mut desk.taken_in);
+            drop(handed_in);
+            let mut taken_in = std::mem::take(&mut desk.taken_in);
+            taken_in.drain(..).for_each(|task| desk.scheduler.enqueue_single(task));
+            desk.taken_in = taken_in;
+        }
+    }
+
+    /// Gives work to whoever can take it.
+    fn feed(&self, desk: &mut Desk, now: Instant) {
+        loop {
+            self.take_in(desk);
+            desk.scheduler.dispatch(&self.workers, now);
+            let hungry = desk.scheduler.is_hungry();
+            if !hungry {
+                self.hungry.store(false, Ordering::Relaxed);
+                return;
+            }
+            self.hungry.store(true, Ordering::Relaxed);
+            // SYNC(handed-in): pairs with the fence in `submit`.
+            fence(Ordering::SeqCst);
+            if !self.has_handed_in.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
     /// Sees to what follows from a change.
     fn follow_up(&self, mut desk: MutexGuard<'_, Desk>, now: Instant) {
-        desk.scheduler.dispatch(&self.workers, now);
+        self.feed(&mut desk, now);
         self.check_alarm(&desk);
         let called = desk.call_watchers();
         let after = desk.scheduler.after();
@@ -299,7 +351,7 @@ impl Driver {
             let now = Instant::now();
             desk.scheduler.handle(events, &self.workers, now);
             desk.scheduler.tend(&self.workers, now);
-            desk.scheduler.dispatch(&self.workers, now);
+            self.feed(&mut desk, now);
             desk.call_watchers();
             let after = desk.scheduler.after();
             if after.is_empty() {
@@ -338,6 +390,17 @@ impl Driver {
             }
         }
         desk
+    }
+
+    /// Takes the vacant seat.
+    fn take_seat(&self, desk: &mut Desk) {
+        desk.taken = true;
+        desk.owner = Some(std::thread::current().id());
+        desk.warm = None;
+        if desk.armed {
+            self.set_armed(desk, false);
+            desk.scheduler.unpark();
+        }
     }
 
     /// Leaves the seat: to another thread that waits, or warm, to whoever comes next.
@@ -483,13 +546,7 @@ impl Exchange for Driver {
                 self.lock().parked.retain(|thread| thread.id() != me.id());
                 continue;
             }
-            desk.taken = true;
-            desk.owner = Some(me.id());
-            desk.warm = None;
-            if desk.armed {
-                self.set_armed(&mut desk, false);
-                desk.scheduler.unpark();
-            }
+            self.take_seat(&mut desk);
             drop(desk);
             let seat = Seat(self);
             // What came while the seat was somebody else's has been seen to, and nobody will tell of it again: look before sleeping.

@@ -9,7 +9,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     ops::Range,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -51,7 +54,8 @@ pub(super) struct Scheduler {
     /// How many workers there should be; those beyond leave when they are idle.
     pub(super) target: usize,
     pub(super) book: Book,
-    pub(super) next_id: u64,
+    /// The number of the next task.
+    next_id: Arc<AtomicU64>,
     pub(super) next_call: u64,
     /// The CPUs that this process may use.
     cpus: usize,
@@ -85,7 +89,7 @@ impl Scheduler {
                 broken: None,
                 name: config.name.as_deref().map(Arc::from),
             },
-            next_id: 0,
+            next_id: Arc::default(),
             next_call: 0,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             failed_starts: 0,
@@ -127,8 +131,12 @@ impl Scheduler {
     }
 
     pub(super) fn next_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id - 1
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Where numbers of tasks come from.
+    pub(super) fn numbers(&self) -> Arc<AtomicU64> {
+        self.next_id.clone()
     }
 
     /// Opens a lane for a call.
@@ -220,21 +228,28 @@ impl Scheduler {
         }
     }
 
-    /// As [`enqueue`](Self::enqueue), one task. Returns whether anything may follow from it: where others wait before it, and every
-    /// worker is there, nothing does.
-    pub(super) fn enqueue_single(&mut self, task: Single) -> bool {
-        let has_vacancy = self.workers[..self.target].iter().any(Supervisor::is_vacant);
-        let rest = if has_vacancy || self.closing { Some(task) } else { self.book.append(task) };
-        match rest {
-            Some(task) => {
-                self.enqueue(task.into());
-                true
-            }
-            None => {
-                self.book.unfinished += 1;
-                false
-            }
+    /// As [`enqueue`](Self::enqueue), one task.
+    pub(super) fn enqueue_single(&mut self, task: Single) {
+        let is_open = !self.closing && self.book.broken.is_none();
+        match if is_open { self.book.append(task) } else { Some(task) } {
+            Some(task) => self.enqueue(task.into()),
+            None => self.book.unfinished += 1,
         }
+    }
+
+    /// A worker could have a task that is handed in now at once, or soon, and there is none for it.
+    pub(super) fn is_hungry(&self) -> bool {
+        let is_short = |worker: &Supervisor<Parcel>| {
+            worker.is_vacant()
+                || (self.book.queued == 0
+                    && worker.is_live()
+                    && worker.newest().is_none_or(|newest| {
+                        let lane = self.book.lanes.get(&newest.lane);
+                        let left = lane.and_then(|lane| lane.estimate(worker.in_flight_len()));
+                        left.is_some_and(|left| left < NEAR)
+                    }))
+        };
+        self.closing || self.workers[..self.target].iter().any(is_short)
     }
 
     /// As [`enqueue`](Self::enqueue), for a task that only this worker may run.
