@@ -53,6 +53,9 @@ pub(crate) trait Exchange: Send + Sync {
     /// Works on the exchange, or waits for whoever does, until `ready` or the deadline. Returns whether it is ready.
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool;
 
+    /// Sees to it that what was handed in does not wait for more of it.
+    fn hurry(&self);
+
     /// Takes a task back: it never begins, or its process is killed.
     fn cancel(&self, task: TaskId);
 }
@@ -180,6 +183,9 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     /// Whether the result is there, so that [`join`](Self::join) would not wait.
     #[must_use]
     pub fn is_finished(&self) -> bool {
+        if let (false, Some(exchange)) = (self.shared.is_done(), self.exchange()) {
+            exchange.hurry();
+        }
         self.shared.is_done()
     }
 
@@ -239,6 +245,10 @@ impl<T: DeserializeOwned + 'static> Future for Handle<T> {
                 Slot::WaitingWaker(waker) if waker.will_wake(context.waker()) => return Poll::Pending,
                 _ => {
                     *slot = Slot::WaitingWaker(context.waker().clone());
+                    drop(slot);
+                    if let Some(exchange) = self.exchange() {
+                        exchange.hurry();
+                    }
                     return Poll::Pending;
                 }
             }

@@ -14,7 +14,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
     thread::{JoinHandle, Thread, ThreadId},
     time::{Duration, Instant},
@@ -41,6 +41,10 @@ const WORKERS: u64 = 0;
 const BACKGROUND_BELL: u64 = 1;
 /// A reply that is near is waited for so long without sleeping: to wake and be woken may cost as much.
 const SPIN: Duration = Duration::from_micros(50);
+/// Whoever hands in so many tasks, one by one, and waits for none, ...
+const STREAK: u32 = 32;
+/// ... has so many at a time taken to the desk.
+const TOGETHER: usize = 16;
 /// A seat that was left is kept for a caller's return so long.
 const WARM: Duration = Duration::from_millis(1);
 
@@ -54,6 +58,8 @@ pub(super) struct Driver {
     has_handed_in: AtomicBool,
     /// A worker could have one at once.
     hungry: AtomicBool,
+    /// How many were handed in since somebody waited for one, or since the pool came to rest.
+    streak: AtomicU32,
     /// Polls the workers and the bell.
     workers: Poller,
     /// Wakes whoever drives.
@@ -132,6 +138,7 @@ impl Driver {
             handed_in: Mutex::default(),
             has_handed_in: AtomicBool::new(false),
             hungry: AtomicBool::new(true),
+            streak: AtomicU32::new(0),
             workers: Poller::new().map_err(failed)?,
             background: Poller::new().map_err(failed)?,
             bell: Bell::new().map_err(failed)?,
@@ -231,12 +238,17 @@ impl Driver {
     pub(super) fn submit(&self, mut task: Single) -> u64 {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         task.number = number;
-        self.handed_in.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        let waiting = {
+            let mut handed_in = self.handed_in.lock().unwrap_or_else(PoisonError::into_inner);
+            handed_in.push(task);
+            handed_in.len()
+        };
         self.has_handed_in.store(true, Ordering::Relaxed);
-        // SYNC(handed-in): pairs with the fence in `feed`. One of the two comes first: either it is seen here that somebody is hungry, or
-        // there that something was handed in.
+        let streak = self.streak.fetch_add(1, Ordering::Relaxed);
+        // SYNC(handed-in): pairs with the fences in `feed` and `arm`. One of the two comes first: either it is seen here that somebody is
+        // hungry, and that this is no streak, or there that something was handed in.
         fence(Ordering::SeqCst);
-        if self.hungry.load(Ordering::Relaxed) {
+        if (streak < STREAK || waiting >= TOGETHER) && self.hungry.load(Ordering::Relaxed) {
             self.with_arrivals(|_| {});
         }
         number
@@ -392,6 +404,26 @@ impl Driver {
         desk
     }
 
+    /// Has the background poller tell of whatever comes from now on. `false`: something has come already.
+    fn arm(&self, desk: &mut Desk) -> bool {
+        self.streak.store(0, Ordering::Relaxed);
+        // SYNC(handed-in): pairs with the fence in `submit`.
+        fence(Ordering::SeqCst);
+        let at_rest = !self.has_handed_in.load(Ordering::Relaxed) && desk.scheduler.park();
+        if at_rest {
+            self.set_armed(desk, true);
+        }
+        at_rest
+    }
+
+    /// Sees to it that nothing waits for more to be handed in.
+    fn hurry(&self) {
+        self.streak.store(0, Ordering::Relaxed);
+        if self.has_handed_in.load(Ordering::Relaxed) {
+            self.with_arrivals(|_| {});
+        }
+    }
+
     /// Takes the vacant seat.
     fn take_seat(&self, desk: &mut Desk) {
         desk.taken = true;
@@ -418,14 +450,11 @@ impl Driver {
         } else if !desk.armed {
             let now = Instant::now();
             let hot = desk.left.replace(now).is_some_and(|left| now - left < WARM);
-            if hot || !desk.scheduler.park() {
+            // If nobody has been here for a while, the next may not come soon.
+            if hot || !self.arm(desk) {
                 desk.warm = Some(now + WARM);
-                self.check_alarm(desk);
-            } else {
-                // Nobody has been here for a while, and the next may not come soon.
-                self.set_armed(desk, true);
-                self.check_alarm(desk);
             }
+            self.check_alarm(desk);
         }
     }
 
@@ -469,8 +498,7 @@ impl Driver {
             desk.owner = Some(std::thread::current().id());
             drop(desk);
             let seat = Background(self);
-            // From here on the poller tells of whatever comes.
-            while !self.turn(self.lock(), &mut events, Until::Now).scheduler.park() {}
+            while !self.arm(&mut self.turn(self.lock(), &mut events, Until::Now)) {}
             drop(seat);
         }
     }
@@ -483,6 +511,7 @@ impl Drop for Background<'_> {
     fn drop(&mut self) {
         let driver = self.0;
         let mut desk = driver.lock();
+        // Where a user's logger has panicked, it may not be.
         driver.set_armed(&mut desk, true);
         driver.leave_seat(&mut desk);
     }
@@ -517,6 +546,7 @@ impl Exchange for Driver {
             self.generation == generation(),
             "a handle was made before this process was forked, and its result comes to the process that made it"
         );
+        self.hurry();
         let mut events = Vec::new();
         loop {
             let is_ready = ready();
@@ -555,6 +585,10 @@ impl Exchange for Driver {
             }
             drop(seat);
         }
+    }
+
+    fn hurry(&self) {
+        self.hurry();
     }
 
     fn cancel(&self, task: TaskId) {
