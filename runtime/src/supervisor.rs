@@ -237,6 +237,11 @@ impl<T: Load> Supervisor<T> {
         !self.is_vacant() && key & !1 == self.key()
     }
 
+    /// Why this worker is not talked to through shared memory, if nobody has asked for that; says so once.
+    pub(crate) fn why_slow(&mut self) -> Option<String> {
+        self.link_mut()?.launched.why_slow.take()
+    }
+
     /// Vacant → Starting.
     pub(crate) fn launch(
         &mut self,
