@@ -396,7 +396,13 @@ impl<T: Load> Supervisor<T> {
 
     /// The worker has said something that no poller tells of. One look.
     pub(crate) fn has_arrivals(&self) -> bool {
-        self.link().is_some_and(|link| link.launched.receiver.has_arrivals())
+        match &self.state {
+            // What a lost worker has left unread nobody will read.
+            State::Vacant | State::Lost { .. } => false,
+            State::Starting { link, .. } | State::Draining { link, .. } | State::Live { link, .. } => {
+                link.launched.receiver.has_arrivals()
+            }
+        }
     }
 
     /// Has the poller tell of whatever the worker says from now on. `false`: it has said something already.
