@@ -41,6 +41,9 @@ const WORKERS: u64 = 0;
 const BACKGROUND_BELL: u64 = 1;
 /// A reply that is near is waited for so long without sleeping: to wake and be woken may cost as much.
 const SPIN: Duration = Duration::from_micros(50);
+/// However much comes that no poller tells of, the poller is asked this often: deaths, and workers that say little, are not to wait for
+/// those that never pause.
+const POLL_EVERY: Duration = Duration::from_millis(1);
 /// A seat that was left is kept for a caller's return so long.
 const WARM: Duration = Duration::from_millis(1);
 
@@ -79,6 +82,8 @@ pub(super) struct Desk {
     leavings: u64,
     /// The background poller reports what the workers say.
     armed: bool,
+    /// When the workers' poller was last asked.
+    polled: Instant,
 }
 
 impl Desk {
@@ -108,6 +113,7 @@ impl Driver {
                 warm: None,
                 leavings: 0,
                 armed: true,
+                polled: Instant::now(),
             }),
             workers: Poller::new().map_err(failed)?,
             background: Poller::new().map_err(failed)?,
@@ -241,8 +247,11 @@ impl Driver {
         if let Until::Then(deadline) = until {
             desk = self.spin(desk, deadline);
         }
-        if !desk.scheduler.has_arrivals() {
+        let has_arrivals = desk.scheduler.has_arrivals();
+        if !has_arrivals || desk.polled.elapsed() >= POLL_EVERY {
+            desk.polled = Instant::now();
             let timeout = match until {
+                _ if has_arrivals => Some(Duration::ZERO),
                 Until::Now => Some(Duration::ZERO),
                 Until::Then(_) if !desk.scheduler.park() => Some(Duration::ZERO),
                 Until::Then(deadline) => {
