@@ -147,6 +147,10 @@ impl Sink for HostSink {
         self.ring();
         fd::shutdown_write(self.socket.as_fd());
     }
+
+    fn is_peer_at_rest(&self) -> bool {
+        self.producer.is_peer_at_rest()
+    }
 }
 
 struct HostSource {
@@ -179,7 +183,8 @@ impl Source for HostSource {
         if self.consumer.bell().load(crate::sync::Ordering::Relaxed) == 1 {
             return self.consumer.is_empty();
         }
-        self.consumer.park()
+        // No worker of ours closes its ring. One that seems to have done so is looked at now and then, not waited for in a loop.
+        self.consumer.park() || self.consumer.is_empty()
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
@@ -473,6 +478,10 @@ impl Sink for WorkerSink {
     }
 
     fn close(&mut self) {}
+
+    fn is_peer_at_rest(&self) -> bool {
+        false
+    }
 }
 
 struct WorkerSource {

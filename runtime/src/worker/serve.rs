@@ -277,8 +277,13 @@ impl Replies {
         } else {
             (&self.reply[..], &self.large[..])
         };
-        // An error means that the host has gone; the watching thread sees that, too, and ends the process.
-        let _ = sender.send(head, Body::Borrowed(body));
+        // An error means that the host has gone; the watching thread sees that, too, and ends the process. Or that the way to it is
+        // broken: without this reply it would wait for ever.
+        if let Err(error) = sender.send(head, Body::Borrowed(body))
+            && error.kind() == std::io::ErrorKind::InvalidData
+        {
+            end_now(PROTOCOL_BROKEN);
+        }
         self.due = true;
         if rings {
             self.ring(sender);
