@@ -63,6 +63,12 @@ impl ClaimWord {
         }
     }
 
+    /// In the host: task `seq`, which was not taken back, has not begun and never will. No worker of ours writes such a word.
+    pub(crate) fn bars(&self, seq: u32) -> bool {
+        let (floor, begun) = split(self.0.load(Ordering::Acquire));
+        before(seq, floor) && !has_begun(seq, begun)
+    }
+
     /// In the host: takes back every task before `next` that has not begun. Returns the last that has.
     pub(crate) fn take_back(&self, next: u32) -> u32 {
         let mut word = self.0.load(Ordering::Acquire);

@@ -42,7 +42,8 @@ const END_GRACE: Duration = Duration::from_secs(2);
 
 /// A worker that may have replies ready without telling and has been silent for so long is looked at; then after twice as long, and so on.
 const LOOK_AFTER: Duration = Duration::from_millis(1);
-/// The longest pause between two looks.
+/// The longest pause between two looks. A worker that has but one task is looked at so often: it would tell, if what it shares with the
+/// host were whole.
 const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// Tasks as a supervisor needs them: consecutive, and what to send of them.
@@ -104,6 +105,8 @@ struct Link {
 /// What is known of a worker's requests and replies.
 struct Ledger {
     next_seq: u32,
+    /// The last task that has an outcome.
+    ended_seq: u32,
     /// Results that have come.
     results: u64,
     /// The task of this number panics; the process may not live to say more.
@@ -112,7 +115,7 @@ struct Ledger {
     is_quiet: bool,
     /// When to look at what it has ready, if it stays silent.
     look_at: Option<Instant>,
-    /// How long after the last look that is.
+    /// How long after the last look that is, if there may be something ready.
     look_after: Duration,
 }
 
@@ -237,6 +240,11 @@ impl<T: Load> Supervisor<T> {
         !self.is_vacant() && key & !1 == self.key()
     }
 
+    /// Why this worker is not talked to through shared memory, if nobody has asked for that; says so once.
+    pub(crate) fn why_slow(&mut self) -> Option<String> {
+        self.link_mut()?.launched.why_slow.take()
+    }
+
     /// Vacant → Starting.
     pub(crate) fn launch(
         &mut self,
@@ -259,6 +267,7 @@ impl<T: Load> Supervisor<T> {
         let is_quiet = launched.is_quiet;
         let ledger = Ledger {
             next_seq: 1,
+            ended_seq: 0,
             results: 0,
             panic: None,
             is_quiet,
@@ -301,7 +310,8 @@ impl<T: Load> Supervisor<T> {
         let key = self.key();
         if let State::Live { link, in_flight } = &mut self.state {
             link.launched.sender.ring();
-            if link.ledger.look_at.is_none() {
+            // It may have had one task, and have more now.
+            if link.ledger.look_at.is_none_or(|at| at > now + link.ledger.look_after) {
                 link.ledger.look_later(in_flight.tasks, now);
             }
             link.await_room(key, poller);
@@ -322,7 +332,7 @@ impl<T: Load> Supervisor<T> {
         let Some(board) = &link.launched.board else { return Vec::new() };
         // The word is the worker's to write, too: one that makes no sense takes nothing back, and the worker will run them.
         let begun = board.claim().take_back(link.ledger.next_seq);
-        in_flight.split_begun(begun)
+        if link.ledger.is_plausible(begun, in_flight) { in_flight.split_begun(begun) } else { Vec::new() }
     }
 
     /// The worker is asked to leave once it is idle. Idle → Draining.
@@ -384,14 +394,24 @@ impl<T: Load> Supervisor<T> {
         if let State::Live { link, .. } = &mut self.state
             && link.launched.sender.queued_bytes() > 0
         {
-            let _ = link.launched.sender.flush();
+            if let Err(error) = link.launched.sender.flush()
+                && error.kind() == io::ErrorKind::InvalidData
+            {
+                link.launched.process.kill();
+            }
             link.await_room(key, poller);
         }
     }
 
     /// The worker has said something that no poller tells of. One look.
     pub(crate) fn has_arrivals(&self) -> bool {
-        self.link().is_some_and(|link| link.launched.receiver.has_arrivals())
+        match &self.state {
+            // What a lost worker has left unread nobody will read.
+            State::Vacant | State::Lost { .. } => false,
+            State::Starting { link, .. } | State::Draining { link, .. } | State::Live { link, .. } => {
+                link.launched.receiver.has_arrivals()
+            }
+        }
     }
 
     /// There is room for some of what is queued for the worker. One look.
@@ -439,6 +459,8 @@ impl<T: Load> Supervisor<T> {
         poller: &Poller,
         mut on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
     ) {
+        // Before what it has said is read, to the end.
+        let is_at_rest = self.is_look_due(now) && self.is_at_rest();
         if let Some(link) = self.link_mut() {
             link.launched.receiver.begin(readable);
         }
@@ -464,16 +486,22 @@ impl<T: Load> Supervisor<T> {
                     match said {
                         Ok(ControlFlow::Continue(())) => continue,
                         Ok(ControlFlow::Break(())) => return,
-                        Err(Malformed) => break End::Nonsense,
+                        Err(Malformed) => break End::no_message(),
                     }
                 }
                 Ok(Received::Nothing) => {
                     if let Some(in_flight) = in_flight {
+                        if is_at_rest && in_flight.tasks > 0 {
+                            break End::Nonsense("it has left tasks without an answer".to_owned());
+                        }
                         ledger.look_again(in_flight.tasks, now);
                     }
                     return;
                 }
                 Ok(Received::Closed) => break End::Closed,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    break End::Nonsense(error.to_string());
+                }
                 Err(error) => break End::Failed(error.to_string()),
             };
             let mut rest = frames;
@@ -489,14 +517,14 @@ impl<T: Load> Supervisor<T> {
                 let Some((frame, after)) = rest.split_first() else { break };
                 rest = after;
                 let Ok(reply) = Reply::decode(frame) else {
-                    end = Some(End::Nonsense);
+                    end = Some(End::no_message());
                     break;
                 };
                 match (reply, in_flight.as_deref_mut()) {
                     (Reply::Log(record), _) => flow = on(Step::Log(record)),
                     (reply, Some(in_flight)) => match ledger.settle(in_flight, reply, now, &mut on) {
                         Ok(next) => flow = next,
-                        Err(Malformed) => end = Some(End::Nonsense),
+                        Err(Malformed) => end = Some(End::no_message()),
                     },
                     (Reply::Ready(Ready { version, build_id, .. }), None) if is_starting => {
                         end = Some(if version == VERSION && build_id == registry::build_id() {
@@ -509,7 +537,7 @@ impl<T: Load> Supervisor<T> {
                         });
                     }
                     (Reply::Refused(Refused { reason }), None) => end = Some(End::Refused(reason)),
-                    _ => end = Some(End::Nonsense),
+                    _ => end = Some(End::no_message()),
                 }
             }
             let seen = frames.as_bytes().len() - rest.as_bytes().len();
@@ -531,8 +559,8 @@ impl<T: Load> Supervisor<T> {
         match end {
             End::Closed | End::Ready => self.lose(now, None),
             End::Failed(words) | End::Refused(words) => self.lose(now, Some(words)),
-            End::Nonsense => {
-                self.lose(now, Some("it sent what is no message of ours".to_owned()));
+            End::Nonsense(words) => {
+                self.lose(now, Some(words));
                 self.kill();
             }
         }
@@ -540,6 +568,15 @@ impl<T: Load> Supervisor<T> {
         if let Some(link) = self.link_mut() {
             poller.remove(link.launched.receiver.poll_fd());
         }
+    }
+
+    /// The worker will begin nothing more of what it has, or has done with all of it.
+    fn is_at_rest(&self) -> bool {
+        let State::Live { link, in_flight } = &self.state else { return false };
+        let Launched { sender, board, .. } = &link.launched;
+        let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
+        let is_barred = oldest.zip(board.as_ref()).is_some_and(|(seq, board)| board.claim().bars(seq));
+        is_barred || sender.is_peer_at_rest()
     }
 
     /// A look at what the worker has ready is due.
@@ -580,8 +617,7 @@ impl<T: Load> Supervisor<T> {
             let begun = board.claim().begun();
             // A result is out before the next task begins, so one task at most has begun and given nothing. Anything else was not
             // written by a worker of ours, and says nothing.
-            let second = oldest.map(|seq| seq.wrapping_add(1));
-            if second.is_none_or(|second| !has_begun(second, begun)) && !has_begun(link.ledger.next_seq, begun) {
+            if oldest == Some(begun) || begun == link.ledger.ended_seq {
                 obituary.waiting = in_flight.split_begun(begun);
                 obituary.running = in_flight.loads.pop_front().map(|(_, load)| load);
             }
@@ -676,7 +712,14 @@ enum End {
     Closed,
     Failed(String),
     Refused(String),
-    Nonsense,
+    /// What a worker of ours does not do.
+    Nonsense(String),
+}
+
+impl End {
+    fn no_message() -> Self {
+        Self::Nonsense("it sent what is no message of ours".to_owned())
+    }
 }
 
 impl Ledger {
@@ -690,11 +733,13 @@ impl Ledger {
         on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
     ) -> Option<Frames<'f>> {
         let (seq, load) = in_flight.loads.front_mut()?;
-        let (results, after) = Results::split_from(frames, *seq, load.len());
+        let seq = *seq;
+        let (results, after) = Results::split_from(frames, seq, load.len());
         let n = results.len();
         if n == 0 {
             return None;
         }
+        self.ended_seq = seq.wrapping_add(n).wrapping_sub(1);
         // Results end nothing: what `on` says to them does not count.
         let _ = on(Step::Done { load, results });
         in_flight.done(n);
@@ -711,18 +756,28 @@ impl Ledger {
         on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Malformed> {
         let (oldest, load) = in_flight.loads.front_mut().ok_or(Malformed)?;
+        let oldest = *oldest;
         let flow = match reply {
             Reply::Panic { seq, panic } => {
                 self.panic = Some((seq, panic));
                 return Ok(ControlFlow::Continue(()));
             }
-            Reply::Done { seq, nanos, result } if seq == *oldest => on(Step::DoneOne { load, nanos, result }),
-            Reply::Fault { seq, nanos, fault } if seq == *oldest => on(Step::Failed { load, nanos, fault }),
+            Reply::Done { seq, nanos, result } if seq == oldest => on(Step::DoneOne { load, nanos, result }),
+            Reply::Fault { seq, nanos, fault } if seq == oldest => on(Step::Failed { load, nanos, fault }),
             _ => return Err(Malformed),
         };
+        self.ended_seq = oldest;
         in_flight.done(1);
         self.settled(1, in_flight.tasks, now);
         Ok(flow)
+    }
+
+    /// A worker of ours may have begun this task last: it has an outcome, or is in flight. (What was taken back lies between the two.)
+    fn is_plausible<T: Load>(&self, begun: u32, in_flight: &InFlight<T>) -> bool {
+        let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
+        let is_in_flight =
+            oldest.is_some_and(|seq| has_begun(seq, begun)) && !has_begun(self.next_seq, begun);
+        begun == self.ended_seq || is_in_flight
     }
 
     fn settled(&mut self, n: u32, left: usize, now: Instant) {
@@ -734,14 +789,19 @@ impl Ledger {
     /// A worker that has one task more than it runs may have a reply ready without telling: if it stays silent, it is looked at.
     fn look_later(&mut self, in_flight: usize, now: Instant) {
         self.look_after = LOOK_AFTER;
-        self.look_at = (in_flight > 1 && self.is_quiet).then(|| now + LOOK_AFTER);
+        self.look_at = self.next_look(in_flight, now);
+    }
+
+    fn next_look(&self, in_flight: usize, now: Instant) -> Option<Instant> {
+        let may_hold_back = in_flight > 1 && self.is_quiet;
+        (in_flight > 0).then(|| now + if may_hold_back { self.look_after } else { MOST_LOOK_AFTER })
     }
 
     /// It was looked at, and had nothing.
     fn look_again(&mut self, in_flight: usize, now: Instant) {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_after = (self.look_after * 2).min(MOST_LOOK_AFTER);
-            self.look_at = (in_flight > 1 && self.is_quiet).then(|| now + self.look_after);
+            self.look_at = self.next_look(in_flight, now);
         }
     }
 }

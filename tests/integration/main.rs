@@ -22,4 +22,5 @@ mod order;
 mod panic;
 mod pool;
 mod scratch;
+mod scribble;
 mod start;

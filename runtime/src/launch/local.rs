@@ -102,8 +102,8 @@ impl Connection {
     }
 
     pub(super) fn launched(self, process: Box<dyn WorkerProcess>) -> Launched {
-        let HostEnd { sender, receiver, board, rings, .. } = self.0;
-        Launched { sender, receiver, board, is_quiet: rings, process }
+        let HostEnd { sender, receiver, board, rings, why_not, .. } = self.0;
+        Launched { sender, receiver, board, is_quiet: rings, why_slow: why_not, process }
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) struct Launched {
     pub(crate) board: Option<Board>,
     /// It may have replies ready without telling.
     pub(crate) is_quiet: bool,
+    /// Why there is no shared memory between the two, if nobody has asked for that.
+    pub(crate) why_slow: Option<String>,
     pub(crate) process: Box<dyn WorkerProcess>,
 }
 

@@ -20,12 +20,14 @@ use crate::{
 #[derive(Default)]
 pub(super) struct After {
     pub(super) logs: Vec<(LogRecord, WorkerId, u32)>,
+    /// What the pool itself has to say.
+    pub(super) notes: Vec<String>,
     pub(super) wakes: Wakes,
 }
 
 impl After {
     pub(super) fn is_empty(&self) -> bool {
-        self.logs.is_empty() && self.wakes.is_empty()
+        self.logs.is_empty() && self.notes.is_empty() && self.wakes.is_empty()
     }
 }
 

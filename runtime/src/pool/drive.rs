@@ -45,6 +45,9 @@ const SPIN: Duration = Duration::from_micros(50);
 const STREAK: u32 = 32;
 /// ... has so many at a time taken to the desk.
 const TOGETHER: usize = 16;
+/// However much comes that no poller tells of, the poller is asked this often: deaths, and workers that say little, are not to wait for
+/// those that never pause.
+const POLL_EVERY: Duration = Duration::from_millis(1);
 /// A seat that was left is kept for a caller's return so long.
 const WARM: Duration = Duration::from_millis(1);
 
@@ -97,6 +100,8 @@ pub(super) struct Desk {
     leavings: u64,
     /// The background poller reports what the workers say.
     armed: bool,
+    /// When the workers' poller was last asked.
+    polled: Instant,
 }
 
 impl Desk {
@@ -134,6 +139,7 @@ impl Driver {
                 left: None,
                 leavings: 0,
                 armed: true,
+                polled: Instant::now(),
             }),
             handed_in: Mutex::default(),
             has_handed_in: AtomicBool::new(false),
@@ -330,8 +336,11 @@ impl Driver {
         if let Until::Then(deadline) = until {
             desk = self.spin(desk, deadline);
         }
-        if !desk.scheduler.has_arrivals() {
+        let has_arrivals = desk.scheduler.has_arrivals();
+        if !has_arrivals || desk.polled.elapsed() >= POLL_EVERY {
+            desk.polled = Instant::now();
             let timeout = match until {
+                _ if has_arrivals => Some(Duration::ZERO),
                 Until::Now => Some(Duration::ZERO),
                 Until::Then(_) if !desk.scheduler.park() => Some(Duration::ZERO),
                 Until::Then(deadline) => {
@@ -599,6 +608,9 @@ impl Exchange for Driver {
 impl After {
     /// Calls the user's logger and wakers. One that panics has said so by its hook; the others are called all the same.
     fn run(mut self) {
+        for note in &self.notes {
+            let _ = catch_unwind(AssertUnwindSafe(|| ::log::info!(target: "procession", "{note}")));
+        }
         for (record, worker, pid) in &self.logs {
             let _ = catch_unwind(AssertUnwindSafe(|| log::emit(record, *worker, *pid)));
         }

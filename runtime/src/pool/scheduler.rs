@@ -63,6 +63,8 @@ pub(super) struct Scheduler {
     pub(super) failed_starts: u32,
     /// As [`SHARE_AFTER`]; doubled each time that something was moved, until there is a result.
     pub(super) share_after: Duration,
+    /// It was said why workers are not talked to through shared memory.
+    said_why_slow: bool,
     /// No start is tried before this.
     pub(super) not_before: Option<Instant>,
     pub(super) closing: bool,
@@ -94,6 +96,7 @@ impl Scheduler {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             failed_starts: 0,
             share_after: SHARE_AFTER,
+            said_why_slow: false,
             not_before: None,
             closing: false,
             unread: BTreeSet::new(),
@@ -499,7 +502,14 @@ impl Scheduler {
             log_level: log_level(),
         };
         let request = LaunchRequest { env: &self.config.env };
-        worker.launch(&*self.launcher, &request, &hello, poller, now + self.config.start_timeout)
+        worker.launch(&*self.launcher, &request, &hello, poller, now + self.config.start_timeout)?;
+        if let Some(why) = worker.why_slow()
+            && !std::mem::replace(&mut self.said_why_slow, true)
+        {
+            let note = format!("workers are talked to over sockets, not shared memory: {why}");
+            self.after.notes.push(note);
+        }
+        Ok(())
     }
 
     /// Drops what is queued of a call, and has what runs of it end.

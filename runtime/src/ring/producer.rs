@@ -5,7 +5,7 @@ use super::{
     header::{announce, take, withdraw},
     place::{Place, sum},
 };
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, fence};
 
 /// The end that writes.
 #[derive(Debug)]
@@ -123,6 +123,15 @@ impl<M: Place> Producer<M> {
     #[inline]
     pub(crate) fn take_bell(&self) -> bool {
         take(&self.memory.header().consumer_parked)
+    }
+
+    /// The consumer has read all that was written, and has announced that it sleeps. What it did before that can be seen.
+    pub(crate) fn is_peer_at_rest(&self) -> bool {
+        let header = self.memory.header();
+        let sleeps = header.consumer_parked.load(Ordering::Relaxed) != 0;
+        // SYNC(ring-parked): pairs with the fence in `take`, which the peer has passed after whatever it published.
+        fence(Ordering::SeqCst);
+        sleeps && header.head.load(Ordering::Relaxed) == self.tail
     }
 
     /// Announces that this end sleeps until there is room. `false`: there is some already, or nonsense that the next call will

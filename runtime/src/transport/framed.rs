@@ -30,6 +30,7 @@ pub(super) trait Sink: Send {
     fn has_room(&mut self) -> bool;
     fn await_room(&mut self) -> Room;
     fn close(&mut self);
+    fn is_peer_at_rest(&self) -> bool;
 }
 
 /// Gives bytes.
@@ -193,6 +194,10 @@ impl<S: Sink> QueueingSender for FramedSender<S> {
     fn close(&mut self) {
         self.sink.close();
     }
+
+    fn is_peer_at_rest(&self) -> bool {
+        self.queue.is_empty() && self.sink.is_peer_at_rest()
+    }
 }
 
 /// The parts without their first `n` bytes.
@@ -307,7 +312,7 @@ impl<S: Source> FramedReceiver<S> {
                 return if self.large.is_none() && self.start == self.buffer.len() {
                     Ok(Found::Closed)
                 } else {
-                    Err(broken("the connection ended within a frame"))
+                    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended within a frame"))
                 };
             }
             if self.drained && !self.waits {

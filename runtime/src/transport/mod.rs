@@ -78,6 +78,9 @@ pub(crate) trait QueueingSender: FrameSender {
 
     /// Tells the peer that no more frames will come.
     fn close(&mut self);
+
+    /// The peer has read all that was sent, and sleeps: what it had to say to that, it has said. `false`: that is not known.
+    fn is_peer_at_rest(&self) -> bool;
 }
 
 /// How one learns that there is room to send.

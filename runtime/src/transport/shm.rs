@@ -50,6 +50,8 @@ pub(crate) struct HostEnd {
     pub(crate) segment: Option<OwnedFd>,
     /// The shared memory has rings.
     pub(crate) rings: bool,
+    /// Why there are none, if nobody has asked for that.
+    pub(crate) why_not: Option<String>,
 }
 
 /// Makes the host's end of a connection over this socket: rings if there are memfd and futexes, else the socket itself.
@@ -57,29 +59,21 @@ pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
     fd::set_nonblocking(socket.as_fd())?;
     let wants_socket = setting("PROCESSION_TRANSPORT").is_some_and(|value| value == "socket");
     let why_not = if wants_socket {
-        Some("PROCESSION_TRANSPORT asks for it".to_owned())
+        None
     } else if !is_available() {
         Some("futexes may not be used here".to_owned())
     } else {
-        None
-    };
-    let why_not = match why_not {
-        None => match offer_rings(socket.clone()) {
+        match offer_rings(socket.clone()) {
             Ok(end) => return Ok(end),
-            Err(error) => format!("memory cannot be shared: {error}"),
-        },
-        Some(why_not) => why_not,
+            Err(error) => Some(format!("memory cannot be shared: {error}")),
+        }
     };
-    static SAID: AtomicBool = AtomicBool::new(false);
-    if !SAID.swap(true, Ordering::Relaxed) {
-        log::info!("workers are talked to over sockets, not shared memory: {why_not}");
-    }
     // The board alone may be had where futexes are not.
     let (board, segment) = match Segment::create(false) {
         Ok((memory, segment)) => (Some(memory.board()), Some(segment)),
         Err(_) => (None, None),
     };
-    Ok(HostEnd { board, segment, ..over_socket(socket) })
+    Ok(HostEnd { board, segment, why_not, ..over_socket(socket) })
 }
 
 /// The host's end over a socket that does not wait.
@@ -90,6 +84,7 @@ pub(super) fn over_socket(socket: Arc<OwnedFd>) -> HostEnd {
         board: None,
         segment: None,
         rings: false,
+        why_not: None,
     }
 }
 
@@ -112,6 +107,7 @@ pub(super) fn offer_rings(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
         board: Some(memory.board()),
         segment: Some(segment),
         rings: true,
+        why_not: None,
     })
 }
 
@@ -157,6 +153,10 @@ impl Sink for HostSink {
         self.ring();
         fd::shutdown_write(self.socket.as_fd());
     }
+
+    fn is_peer_at_rest(&self) -> bool {
+        self.producer.is_peer_at_rest()
+    }
 }
 
 struct HostSource {
@@ -189,7 +189,8 @@ impl Source for HostSource {
         if self.consumer.bell().load(crate::sync::Ordering::Relaxed) == 1 {
             return self.consumer.is_empty();
         }
-        self.consumer.park()
+        // No worker of ours closes its ring. One that seems to have done so is looked at now and then, not waited for in a loop.
+        self.consumer.park() || self.consumer.is_empty()
     }
 
     fn unpark(&mut self) {
@@ -520,6 +521,10 @@ impl Sink for WorkerSink {
     }
 
     fn close(&mut self) {}
+
+    fn is_peer_at_rest(&self) -> bool {
+        false
+    }
 }
 
 struct WorkerSource {

@@ -65,6 +65,10 @@ impl Sink for SocketSink {
     fn close(&mut self) {
         fd::shutdown_write(self.socket.as_fd());
     }
+
+    fn is_peer_at_rest(&self) -> bool {
+        false
+    }
 }
 
 /// Receives from a socket.

@@ -268,11 +268,17 @@ impl Replies {
                 self.rung = now;
             }
         }
-        // An error means that the host has gone; the watching thread sees that, too, and ends the process.
-        let _ = match self.reply.wire() {
+        // An error means that the host has gone; the watching thread sees that, too, and ends the process. Or that the way to it is
+        // broken: without this reply it would wait for ever.
+        let sent = match self.reply.wire() {
             ReplyWire::Prefixed(frame) => sender.send_prefixed(frame),
             ReplyWire::Parts(head, body) => sender.send(head, Body::Borrowed(body)),
         };
+        if let Err(error) = sent
+            && error.kind() == std::io::ErrorKind::InvalidData
+        {
+            end_now(PROTOCOL_BROKEN);
+        }
         self.due = true;
         if rings {
             self.ring(sender);
