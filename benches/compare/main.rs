@@ -17,17 +17,21 @@ mod timing;
 
 use std::process::ExitCode;
 
+use rustix::process::{Signal, set_parent_process_death_signal};
+
 use crate::{run::Runs, timing::Size};
 
 const HELP: &str = "\
-compare [--rounds N] [--test] [WORD]
+compare [--rounds N] [--readme] [--test] [WORD]
   --rounds N   how often each measurement is run (5 if not said); the table shows medians
+  --readme     puts the table into README.md as well, between its two marks
   --test       everything once, as small as can be, with the results checked: for CI; writes no record
   WORD         only the rows in whose text, or in whose measurements' names, it occurs; writes no record";
 
 /// What the command line asks for.
 struct Options {
     rounds: usize,
+    readme: bool,
     test: bool,
     word: Option<String>,
 }
@@ -41,6 +45,10 @@ fn main() -> ExitCode {
         ["measure", name, ref size @ ..] => measure(name, &Size { test: size.contains(&"--test") }),
         ["futex", manner] => futex::answer(manner),
         ["channel", kind, server] => channels::answer(kind, server),
+        ["--help"] => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
         _ => match options(&words) {
             Ok(options) => compare(&options),
             Err(words) => {
@@ -52,11 +60,12 @@ fn main() -> ExitCode {
 }
 
 fn options(args: &[&str]) -> Result<Options, String> {
-    let mut options = Options { rounds: 5, test: false, word: None };
+    let mut options = Options { rounds: 5, readme: false, test: false, word: None };
     let mut args = args.iter();
     while let Some(&arg) = args.next() {
         match arg {
             "--test" => (options.test, options.rounds) = (true, 1),
+            "--readme" => options.readme = true,
             "--rounds" => {
                 let n = args.next().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
                 options.rounds = n.ok_or("--rounds wants a number from 1")?;
@@ -74,6 +83,8 @@ fn measure(name: &str, size: &Size) -> ExitCode {
         eprintln!("there is no measurement `{name}`");
         return ExitCode::FAILURE;
     };
+    // Who interrupts the comparison does not wait for what it was at.
+    set_parent_process_death_signal(Some(Signal::KILL)).expect("Linux has it");
     let line = match measurement(size) {
         Ok(figures) => figures.into_iter().map(|(name, figure)| (name.to_owned(), figure.into())).collect(),
         Err(why) => serde_json::Map::from_iter([(run::MISSING.to_owned(), why.into())]),
@@ -85,20 +96,18 @@ fn measure(name: &str, size: &Size) -> ExitCode {
 fn compare(options: &Options) -> ExitCode {
     let wanted = |row: &rows::Row| options.word.as_ref().is_none_or(|word| row.mentions(word));
     let rows: Vec<rows::Row> = rows::all().into_iter().filter(wanted).collect();
+    let load_before = table::load();
     let runs = Runs::of(&rows, options.rounds, &Size { test: options.test });
     if options.test {
         return runs.verdict();
     }
     let table = table::markdown(&rows, &runs);
     println!("{table}");
-    if options.word.is_none() {
-        match table::record(&table, options.rounds) {
-            Ok(path) => println!("recorded in {}", path.display()),
-            Err(error) => {
-                println!("not recorded: {error}");
-                return ExitCode::FAILURE;
-            }
-        }
+    if options.word.is_none()
+        && let Err(error) = table::record(&table, options.rounds, &load_before, options.readme)
+    {
+        println!("not recorded: {error}");
+        return ExitCode::FAILURE;
     }
     runs.verdict()
 }

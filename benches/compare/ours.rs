@@ -213,7 +213,7 @@ pub(crate) fn large(size: &Size) -> Outcome {
         assert_eq!(pool.submit(delayed!(length(&bytes))).join().ok(), Some(bytes.len()));
     });
     // The vector is given, so it is made first, which the time has not.
-    let mut given: Vec<Vec<u8>> = (0..=size.samples(7)).map(|_| bytes.clone()).collect();
+    let mut given: Vec<Vec<u8>> = (0..=size.samples(timing::LONG_SAMPLES)).map(|_| bytes.clone()).collect();
     let echoed = throughput(size, bytes.len(), || {
         let given = given.pop().expect("one for each run");
         let back = pool.submit(delayed!(echo(given))).join();

@@ -86,14 +86,19 @@ def latency(calls, call):
 
 def throughput(count, run):
     run()
-    return count / statistics.median(timed(run) for _ in range(samples(7)))
+    begun = time.perf_counter()
+    times = []
+    while not times or (len(times) < samples(7) and time.perf_counter() - begun < 3):
+        times.append(timed(run))
+    return count / statistics.median(times)
 
 
 def gain(one, two):
     one()
     two()
+    begun = time.perf_counter()
     alone, together = [], []
-    for _ in range(samples(5)):
+    while not alone or (len(alone) < samples(7) and time.perf_counter() - begun < 3):
         alone.append(timed(one))
         together.append(timed(two))
     return {"gain": statistics.median(alone) / statistics.median(together)}
@@ -186,7 +191,7 @@ def pool_large():
 
 
 def spins():
-    return [300 if TEST else 100_000] * 64
+    return [300 if TEST else 50_000] * 64
 
 
 def pool_two():
@@ -272,7 +277,7 @@ def joblib_two():
     def median_time(jobs):
         with loky.ProcessPoolExecutor(max_workers=jobs) as pool:
             list(pool.map(spin, spins()))
-            return statistics.median(timed(lambda: list(pool.map(spin, spins()))) for _ in range(samples(5)))
+            return statistics.median(timed(lambda: list(pool.map(spin, spins()))) for _ in range(samples(3)))
 
     return {"gain": median_time(1) / median_time(2)}
 

@@ -72,12 +72,12 @@ fn echo(bytes: Vec<u8>) -> Vec<u8> {
 pub(crate) fn large(size: &Size) -> Outcome {
     let pool = pool(1);
     let bytes = vec![7u8; size.bytes(LARGE_BYTES)];
-    let mut given: Vec<Vec<u8>> = (0..=size.samples(7)).map(|_| bytes.clone()).collect();
+    let mut given: Vec<Vec<u8>> = (0..=size.samples(timing::LONG_SAMPLES)).map(|_| bytes.clone()).collect();
     let lent = throughput(size, bytes.len(), || {
         let given = given.pop().expect("one for each run");
         assert_eq!(pool.spawn(given, length).join().ok(), Some(bytes.len()));
     });
-    let mut given: Vec<Vec<u8>> = (0..=size.samples(7)).map(|_| bytes.clone()).collect();
+    let mut given: Vec<Vec<u8>> = (0..=size.samples(timing::LONG_SAMPLES)).map(|_| bytes.clone()).collect();
     let echoed = throughput(size, bytes.len(), || {
         let given = given.pop().expect("one for each run");
         assert_eq!(pool.spawn(given, echo).join().map(|back| back.len()).ok(), Some(bytes.len()));

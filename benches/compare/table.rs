@@ -1,11 +1,6 @@
 //! The table, and its record with date, machine and commit.
 
-use std::{
-    fmt::Write as _,
-    io,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fmt::Write as _, io, path::Path, process::Command};
 
 use crate::{
     rows::{Asked, Line, Row, Unit},
@@ -111,19 +106,40 @@ fn digits(figure: f64) -> String {
     }
 }
 
-/// Writes the table with date, machine and commit to `benches/record/`.
-pub(crate) fn record(table: &str, rounds: usize) -> io::Result<PathBuf> {
+/// The lines of README.md between which the table stands.
+const MARKS: [&str; 2] = ["<!-- benches/compare -->\n", "<!-- end of benches/compare -->\n"];
+
+/// Writes the table with date, machine and commit to `benches/record/`, and to README.md if that is wanted.
+pub(crate) fn record(table: &str, rounds: usize, load_before: &str, readme: bool) -> io::Result<()> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let date = output("date", &["-u", "+%F"]);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../record/{date}-compare.md"));
+    let name = format!("{date}-compare.md");
+    let about = circumstances(rounds, load_before);
     std::fs::write(
-        &path,
-        format!("# {date}: procession beside others\n\n{}\n{table}", circumstances(rounds)),
+        here.join("../record").join(&name),
+        format!("# {date}: procession beside others\n\n{about}\n{table}"),
     )?;
-    path.canonicalize()
+    println!("recorded in benches/record/{name}");
+    if readme {
+        let path = here.join("../../README.md");
+        let text = std::fs::read_to_string(&path)?;
+        let parts =
+            text.split_once(MARKS[0]).and_then(|(before, rest)| Some((before, rest.split_once(MARKS[1])?.1)));
+        let (before, after) = parts.ok_or_else(|| io::Error::other("README.md has lost its marks"))?;
+        std::fs::write(path, format!("{before}{}\n{table}\n{}{after}", MARKS[0], MARKS[1]))?;
+        println!("and in README.md");
+    }
+    Ok(())
+}
+
+/// How many threads wanted the machine's cores in the last minute; what other programs do is in every figure.
+pub(crate) fn load() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
 /// Where and how the figures were taken.
-fn circumstances(rounds: usize) -> String {
+fn circumstances(rounds: usize, load_before: &str) -> String {
     let git = |args: &[&str]| output("git", &[&["-C", env!("CARGO_MANIFEST_DIR")], args].concat());
     let changed = if git(&["status", "--porcelain"]).is_empty() { "" } else { ", with changes" };
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -135,17 +151,15 @@ fn circumstances(rounds: usize) -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = read("/proc/meminfo");
     let memory = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
-    let load = read("/proc/loadavg");
     format!(
         "Commit {commit}{changed}; {model}, {cores} cores, {memory:.0} GiB{virtual_machine}; Linux {kernel}; {rustc}; {python}; \
-         the machine's load at the end was {load}. Medians of {rounds} rounds, each measurement in a process of its own.\n\n\
+         load before the run {load_before}. Medians of {rounds} rounds, each measurement in a process of its own.\n\n\
          ```sh\nbenches/compare/run.sh --rounds {rounds}\n```\n",
         commit = git(&["rev-parse", "--short", "HEAD"]),
         memory = memory / 1_048_576.0,
         kernel = read("/proc/sys/kernel/osrelease").trim(),
         rustc = output("rustc", &["--version"]),
         python = said(run::python_command().arg("versions")),
-        load = load.split_whitespace().take(3).collect::<Vec<_>>().join(", "),
     )
 }
 

@@ -31,6 +31,10 @@ impl Size {
 
 /// How long runs are repeated within one measurement.
 const BUDGET: Duration = Duration::from_millis(500);
+/// How long samples are taken that are of seconds and not of microseconds.
+const LONG_BUDGET: Duration = Duration::from_secs(3);
+/// The most of such samples.
+pub(crate) const LONG_SAMPLES: usize = 7;
 /// The rest before a call that is to find everything asleep.
 pub(crate) const REST: Duration = Duration::from_millis(10);
 
@@ -78,7 +82,11 @@ pub(crate) fn rested(size: &Size, mut call: impl FnMut()) -> f64 {
 /// Bytes per second of `run`, which moves so many.
 pub(crate) fn throughput(size: &Size, bytes: usize, mut run: impl FnMut()) -> f64 {
     run();
-    let times = procession_benches::repeat(size.samples(7), || procession_benches::time(&mut run));
+    let begun = Instant::now();
+    let mut times = Vec::new();
+    while times.is_empty() || (times.len() < size.samples(LONG_SAMPLES) && begun.elapsed() < LONG_BUDGET) {
+        times.push(procession_benches::time(&mut run));
+    }
     bytes as f64 / median_time(times)
 }
 
@@ -86,8 +94,9 @@ pub(crate) fn throughput(size: &Size, bytes: usize, mut run: impl FnMut()) -> f6
 pub(crate) fn gain(size: &Size, mut one: impl FnMut(), mut two: impl FnMut()) -> f64 {
     one();
     two();
+    let begun = Instant::now();
     let (mut alone, mut together) = (Vec::new(), Vec::new());
-    for _ in 0..size.samples(5) {
+    while alone.is_empty() || (alone.len() < size.samples(LONG_SAMPLES) && begun.elapsed() < LONG_BUDGET) {
         alone.push(procession_benches::time(&mut one));
         together.push(procession_benches::time(&mut two));
     }
@@ -134,5 +143,5 @@ pub(crate) const SPINS: u64 = 64;
 
 /// Rounds of a CPU-bound task.
 pub(crate) fn spin_rounds(size: &Size) -> u64 {
-    if size.test { 1_000 } else { 5_000_000 }
+    if size.test { 1_000 } else { 2_500_000 }
 }
