@@ -33,7 +33,7 @@ fn line(table: &mut String, row: &Row, line: &Line, known: &Known, ours: Option<
     };
     let (figure, spread) = match known {
         Known::Found { median, least, most } => {
-            let spread = if least == most { String::new() } else { span(row.unit, *least, *most) };
+            let spread = if least == most { String::new() } else { span(row.unit, *median, *least, *most) };
             (show(row.unit, *median), spread)
         }
         Known::Missing(why) => (why.replace('|', "/"), String::new()),
@@ -74,9 +74,9 @@ fn show(unit: Unit, figure: f64) -> String {
     format!("{} {name}", digits(figure / scale))
 }
 
-/// Two figures with the prefix that the greater one wants.
-fn span(unit: Unit, least: f64, most: f64) -> String {
-    let (scale, _) = scale(unit, most);
+/// Two figures in the unit that their median is shown in.
+fn span(unit: Unit, median: f64, least: f64, most: f64) -> String {
+    let (scale, _) = scale(unit, median);
     format!("{} – {}", digits(least / scale), digits(most / scale))
 }
 
@@ -157,7 +157,8 @@ fn circumstances(rounds: usize, load_before: &str) -> String {
          ```sh\nbenches/compare/run.sh --rounds {rounds}\n```\n",
         commit = git(&["rev-parse", "--short", "HEAD"]),
         memory = memory / 1_048_576.0,
-        kernel = read("/proc/sys/kernel/osrelease").trim(),
+        // What follows the version names somebody's build of it.
+        kernel = read("/proc/sys/kernel/osrelease").trim().split('-').next().unwrap_or_default(),
         rustc = output("rustc", &["--version"]),
         python = said(run::python_command().arg("versions")),
     )
