@@ -38,10 +38,15 @@ pub(crate) const LONG_SAMPLES: usize = 7;
 /// The rest before a call that is to find everything asleep.
 pub(crate) const REST: Duration = Duration::from_millis(10);
 
-/// The median.
+/// The median; of an even number, between the two in the middle.
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_unstable_by(f64::total_cmp);
-    figures[figures.len() / 2]
+    let middle = figures.len() / 2;
+    if figures.len().is_multiple_of(2) {
+        figures[middle - 1].midpoint(figures[middle])
+    } else {
+        figures[middle]
+    }
 }
 
 /// The median of times, in seconds.
