@@ -92,6 +92,17 @@ benches() {
     fi
 }
 
+# benches/compare is a workspace of its own, so the steps for ours do not see it. A peer that cannot be had here is named, and no failure.
+compare() {
+    local compare=(--locked --manifest-path benches/compare/Cargo.toml)
+    export CARGO_TARGET_DIR=$target
+    cargo fmt --manifest-path benches/compare/Cargo.toml --check || return
+    cargo clippy "${compare[@]}" --all-targets -- -D warnings || return
+    cargo test "${compare[@]}" || return
+    benches/compare/venv.sh || echo "going on without it"
+    cargo run "${compare[@]}" -- --test
+}
+
 step "tools" ci/tools.sh
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
@@ -103,6 +114,7 @@ step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --packa
 step "every way in" ci/way-in.sh
 step "examples" examples
 step "benches, once, as tests" benches
+step "comparison with others, once, as a test" compare
 
 printf '\n=== what cargo test said\n'
 grep -E 'Running|Doc-tests|^test result|FAILED|panicked' "$scratch/test.log" 2>/dev/null
