@@ -9,7 +9,7 @@
 //! The peer is not trusted. It may write anything anywhere in the memory at any time; all that it gains is that this end says
 //! [`Broken`] or hands on bytes that make no sense. README.md beside this file has the algorithm and the argument for it.
 #![cfg_attr(
-    not(test),
+    not(any(test, fuzzing)),
     expect(dead_code, unused_imports, reason = "the transport over shared memory comes next")
 )]
 #![cfg_attr(all(test, loom), expect(unused_imports, reason = "the transport over shared memory comes next"))]
