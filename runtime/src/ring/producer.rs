@@ -135,4 +135,9 @@ impl<M: Place> Producer<M> {
     pub(crate) fn bell(&self) -> &AtomicU32 {
         &self.memory.header().producer_parked
     }
+
+    /// The word that a parked consumer waits on, by which whoever was told by [`take_bell`](Self::take_bell) wakes it.
+    pub(crate) fn peer_bell(&self) -> &AtomicU32 {
+        &self.memory.header().consumer_parked
+    }
 }
