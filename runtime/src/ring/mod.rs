@@ -12,7 +12,10 @@
     not(any(test, fuzzing)),
     expect(dead_code, unused_imports, reason = "the transport over shared memory comes next")
 )]
-#![cfg_attr(all(test, loom), expect(unused_imports, reason = "the transport over shared memory comes next"))]
+#![cfg_attr(
+    all(test, loom),
+    expect(dead_code, unused_imports, reason = "the transport over shared memory comes next")
+)]
 
 mod consumer;
 mod header;
