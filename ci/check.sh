@@ -60,6 +60,17 @@ start_methods() {
     return $verdict
 }
 
+format() {
+    cargo fmt --all --check && cargo fmt --check --manifest-path fuzz/Cargo.toml
+}
+
+# Plays a hostile peer for a minute. What was found worth trying is kept, and the next run goes on from there.
+fuzz() {
+    local corpus=$scratch/corpus/$1
+    mkdir -p "$corpus"
+    cargo +nightly fuzz run "$1" --fuzz-dir fuzz --target-dir "$target/fuzz" "$corpus" -- -max_total_time=60 -verbosity=0 -print_final_stats=1
+}
+
 # A folder with a program or two, and with files that only look like programs.
 small_folder() {
     local folder=$scratch/programs
@@ -104,13 +115,14 @@ compare() {
 }
 
 step "tools" ci/tools.sh
-step "format" cargo fmt --all --check
+step "format" format
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 step "tests, by the README's command" documented_tests
 step "tests, under nextest" nextest
 step "tests, by every start method" start_methods
 step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --package procession --lib --target-dir "$target/loom" models
+step "fuzzing: a hostile ring" fuzz hostile_ring
 step "every way in" ci/way-in.sh
 step "examples" examples
 step "benches, once, as tests" benches

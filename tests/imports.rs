@@ -46,6 +46,8 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("arity", 6, Both),
     ("call_site", 6, Both),
     ("__private", 6, Both),
+    // What fuzz targets drive.
+    ("__fuzzing", 6, Both),
     ("lib", 6, Both),
 ];
 

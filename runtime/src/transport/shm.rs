@@ -136,7 +136,7 @@ impl Sink for HostSink {
 
     fn ring(&mut self) {
         if self.producer.take_bell() {
-            wake(self.producer.consumer_bell());
+            wake(self.producer.peer_bell());
         }
     }
 
@@ -171,7 +171,7 @@ impl Source for HostSource {
             return Ok(Read::Nothing);
         }
         if self.consumer.take_bell() {
-            wake(self.consumer.producer_bell());
+            wake(self.consumer.peer_bell());
         }
         Ok(Read::Bytes(n))
     }
