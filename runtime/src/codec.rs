@@ -83,28 +83,23 @@ impl Default for ShortBytes {
     }
 }
 
-/// Copies a few bytes without the call of a function that copies any number. Both are of one length, at most 16.
+/// Copies a few bytes without the call of a function that copies any number.
+///
+/// One by one: they have just been written so, and a processor that is to read several of them at once would wait for that.
 #[inline]
-fn copy_few(to: &mut [u8], from: &[u8]) {
-    /// What has at least `N` bytes and at most twice as many is two pieces of `N` that may share their middle.
-    #[inline]
-    fn two<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
-        let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return false };
-        let (first, last) = (*first, *last);
-        if let Some(to) = to.first_chunk_mut::<N>() {
-            *to = first;
-        }
-        if let Some(to) = to.last_chunk_mut::<N>() {
-            *to = last;
-        }
-        true
+fn copy_few(to: &mut [u8; FEW_BYTES], from: &[u8]) {
+    debug_assert!(from.len() <= FEW_BYTES);
+    macro_rules! each {
+        ($($i:literal)*) => { $(
+            let Some(&byte) = from.get($i) else { return };
+            to[$i] = byte;
+        )* };
     }
-    debug_assert!(to.len() == from.len() && from.len() <= FEW_BYTES);
-    let _ = two::<8>(to, from) || two::<4>(to, from) || two::<2>(to, from) || two::<1>(to, from);
+    each!(0 1 2 3 4 5 6 7 8 9);
 }
 
 /// So few bytes are copied by [`copy_few`].
-const FEW_BYTES: usize = 16;
+const FEW_BYTES: usize = 10;
 
 /// Byte vectors from this size on are handed on as they are, not copied behind other bytes.
 pub(crate) const LARGE_BYTES: usize = 32 << 10;
@@ -140,7 +135,9 @@ impl Buffer for Vec<u8> {
         }
         let start = self.len();
         self.extend_from_slice(&[0; FEW_BYTES]);
-        copy_few(&mut self[start..start + bytes.len()], bytes);
+        if let Some(place) = self[start..].first_chunk_mut() {
+            copy_few(place, bytes);
+        }
         self.truncate(start + bytes.len());
     }
 
@@ -179,7 +176,7 @@ impl Buffer for ShortBytes {
     fn extend_from_slice(&mut self, more: &[u8]) {
         if let Short::Here { len, bytes } = &mut self.0
             && more.len() <= FEW_BYTES
-            && let Some(place) = bytes.get_mut(usize::from(*len)..usize::from(*len) + more.len())
+            && let Some(place) = bytes[usize::from(*len)..].first_chunk_mut()
         {
             copy_few(place, more);
             *len += more.len() as u8;
@@ -312,6 +309,19 @@ impl<'a> Input<'a> {
     /// The argument does not decode.
     pub fn take_bytes(&mut self, name: &str) -> Result<&'a [u8], Fault> {
         self.take(name)
+    }
+
+    /// Takes the next argument, bytes, as a vector.
+    ///
+    /// # Errors
+    ///
+    /// The argument does not decode.
+    pub fn take_byte_vec(&mut self, name: &str) -> Result<Vec<u8>, Fault> {
+        let bytes = self.take_bytes(name)?;
+        let mut vec = Vec::with_capacity(bytes.len());
+        advise_huge(vec.as_ptr(), vec.capacity());
+        vec.extend_from_slice(bytes);
+        Ok(vec)
     }
 
     /// Takes the next argument, a path of any bytes, without a copy.
