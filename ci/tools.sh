@@ -1,16 +1,26 @@
 #!/usr/bin/env bash
-# Sees to the tools that the checks use. What comes with Rust must be there; linkers are installed where that is possible (as root,
-# with a package archive in reach), and elsewhere it is said which ones go untried.
+# Sees to the tools that the checks use. What comes with Rust must be there; what fuzzing takes is installed; linkers are installed
+# where that is possible (as root, with a package archive in reach), and elsewhere it is said which ones go untried.
 set -uo pipefail
 
 missing=0
 for component in rustfmt cargo-clippy rustdoc; do
     command -v "$component" >/dev/null || { echo "missing: $component, a component of the Rust toolchain"; missing=1; }
 done
-for tool in cc strip; do
-    command -v "$tool" >/dev/null || { echo "missing: $tool, without which nothing is linked"; missing=1; }
+for tool in cc c++ strip; do
+    command -v "$tool" >/dev/null || { echo "missing: $tool, without which not everything is built"; missing=1; }
 done
 [[ $missing == 0 ]] || exit 1
+
+# Fuzz targets are built by a nightly compiler.
+if ! cargo +nightly --version >/dev/null 2>&1; then
+    echo "installing the nightly toolchain, for fuzzing"
+    rustup toolchain install nightly --profile minimal || { echo "missing: the nightly toolchain"; exit 1; }
+fi
+if ! cargo fuzz --version >/dev/null 2>&1; then
+    echo "installing cargo-fuzz"
+    cargo install --quiet --locked cargo-fuzz || { echo "missing: cargo-fuzz"; exit 1; }
+fi
 
 declare -A package=([ld.gold]=binutils [ld.lld]=lld [mold]=mold [setpriv]=util-linux)
 wanted=()
@@ -31,3 +41,5 @@ if ((${#wanted[@]})); then
 fi
 rustc --version
 cargo --version
+cargo +nightly --version
+cargo fuzz --version

@@ -25,6 +25,9 @@ mod task;
 mod transport;
 mod worker;
 
+#[cfg(all(any(fuzzing, test), not(loom)))]
+#[doc(hidden)]
+pub mod __fuzzing;
 #[doc(hidden)]
 pub mod __private;
 

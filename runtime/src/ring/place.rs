@@ -102,8 +102,8 @@ pub(super) fn sum(parts: &[&[u8]]) -> usize {
 /// The place of `len` bytes in the data.
 #[inline]
 fn data(memory: &impl Memory, at: usize, len: usize) -> NonNull<u8> {
-    let most = memory.len_bytes() - HEADER_BYTES;
-    assert!(at <= most && len <= most - at, "an end stays within its ring");
+    let most = memory.len_bytes().checked_sub(HEADER_BYTES).and_then(|data| data.checked_sub(at));
+    assert!(most.is_some_and(|most| len <= most), "an end stays within its ring");
     // SAFETY: header, `at` and `len` bytes end within the memory, as was just checked, and so does this.
     unsafe { memory.base().add(HEADER_BYTES + at) }
 }

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use proptest::{collection::vec, prelude::*};
@@ -17,6 +18,7 @@ use super::{
     place::Place,
     play::{End, Step, Word, play, play_script},
 };
+use crate::sys::futex;
 
 fn ring(capacity: usize) -> (Producer<Heap>, Consumer<Heap>) {
     let memory = Heap::new(HEADER_BYTES + capacity);
@@ -92,6 +94,48 @@ fn more_than_the_ring_holds_goes_through_in_pieces() {
                 break;
             }
             thread::yield_now();
+        }
+    }
+    writer.join().unwrap();
+    assert!(out == expected);
+}
+
+#[test]
+fn a_stream_arrives_whole_while_both_ends_sleep_whenever_they_can() {
+    let (mut producer, mut consumer) = ring(16);
+    let sent = pattern(20_000, 5);
+    let expected = sent.clone();
+    let sleep =
+        |bell: &_| assert!(futex::wait(bell, 1, Some(Duration::from_secs(20))).unwrap(), "nobody rings");
+    let writer = thread::spawn(move || {
+        let mut rest = &sent[..];
+        while !rest.is_empty() {
+            let len = producer.write(&[&rest[..rest.len().min(7)]]).unwrap();
+            rest = &rest[len..];
+            if len > 0 && producer.take_bell() {
+                futex::wake(producer.consumer_bell()).unwrap();
+            }
+            if len == 0 && producer.park() {
+                sleep(producer.bell());
+            }
+        }
+        producer.close();
+        if producer.take_bell() {
+            futex::wake(producer.consumer_bell()).unwrap();
+        }
+    });
+    let mut out = Vec::new();
+    loop {
+        let closed = consumer.is_closed();
+        let len = consumer.read(&mut out, 5).unwrap();
+        if len > 0 && consumer.take_bell() {
+            futex::wake(consumer.producer_bell()).unwrap();
+        }
+        if len == 0 && closed {
+            break;
+        }
+        if len == 0 && consumer.park() {
+            sleep(consumer.bell());
         }
     }
     writer.join().unwrap();
