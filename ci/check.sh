@@ -47,28 +47,28 @@ nextest() {
     fi
 }
 
-# The suite once more, by each way in which workers come to be that is not the default. The tests that one of them cannot pass are
-# named first, with the reason.
-start_methods() {
-    local method verdict=0
+# The promises that need worker processes once more, with this in the environment: another way to talk to workers, another way in
+# which they come to be.
+integration() {
+    env "$@" cargo test --quiet --package procession-tests --test integration
+}
+
+# The same, by copies of the host. The tests that this start method cannot pass are named first, with the reason.
+integration_by_fork() {
     cargo test --quiet --package procession-tests --test integration -- --exact --nocapture \
         alone::the_tests_that_do_not_run_under_fork_are_few_and_say_why || return
-    for method in forkserver fork; do
-        printf -- '--- PROCESSION_START_METHOD=%s\n' "$method"
-        PROCESSION_START_METHOD=$method cargo test --quiet --package procession-tests --test integration || verdict=1
-    done
-    return $verdict
+    integration PROCESSION_START_METHOD=fork
 }
 
 format() {
     cargo fmt --all --check && cargo fmt --check --manifest-path fuzz/Cargo.toml
 }
 
-# Plays a hostile peer for a minute. What was found worth trying is kept, and the next run goes on from there.
+# Plays a hostile peer for so many seconds. What was found worth trying is kept, and the next run goes on from there.
 fuzz() {
     local corpus=$scratch/corpus/$1
     mkdir -p "$corpus"
-    cargo +nightly fuzz run "$1" --fuzz-dir fuzz --target-dir "$target/fuzz" "$corpus" -- -max_total_time=60 -verbosity=0 -print_final_stats=1
+    cargo +nightly fuzz run "$1" --fuzz-dir fuzz --target-dir "$target/fuzz" "$corpus" -- -max_total_time="$2" -verbosity=0 -print_final_stats=1
 }
 
 # A folder with a program or two, and with files that only look like programs.
@@ -120,9 +120,13 @@ step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 step "tests, by the README's command" documented_tests
 step "tests, under nextest" nextest
-step "tests, by every start method" start_methods
+step "tests, over sockets" integration PROCESSION_TRANSPORT=socket
+step "tests, by the fork server" integration PROCESSION_START_METHOD=forkserver
+step "tests, by the fork server, over sockets" integration PROCESSION_START_METHOD=forkserver PROCESSION_TRANSPORT=socket
+step "tests, by fork" integration_by_fork
 step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --package procession --lib --target-dir "$target/loom" models
-step "fuzzing: a hostile ring" fuzz hostile_ring
+step "fuzzing: a hostile ring" fuzz hostile_ring 60
+step "fuzzing: hostile frames" fuzz hostile_frames 20
 step "every way in" ci/way-in.sh
 step "examples" examples
 step "benches, once, as tests" benches

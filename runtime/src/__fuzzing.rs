@@ -1,4 +1,10 @@
-//! What the targets in `fuzz/` drive. Not public: it is there only for a build with `--cfg fuzzing`.
+//! What the targets in `fuzz/` drive. Not public: it is there only for a build with `--cfg fuzzing`, and for this crate's own tests.
+
+use crate::{
+    codec::{Encoded, decode_result},
+    protocol::{Frames, Reply, Results, ToWorker},
+    transport::{Received, play_frames},
+};
 
 /// Plays a script of what two ends of a ring and a hostile peer do.
 ///
@@ -7,4 +13,120 @@
 /// Something does not hold that must.
 pub fn hostile_ring(script: &[u8]) {
     crate::ring::play_script(script);
+}
+
+/// Receives what a script has a hostile worker send, and decodes it as the host does, and as a worker would.
+///
+/// # Panics
+///
+/// Something does not hold that must.
+pub fn hostile_frames(script: &[u8]) {
+    play_frames(script, |received| match received {
+        Received::Frames(frames) => {
+            let first = frames.split_first().map_or(0, |(frame, _)| first_seq(frame));
+            let (results, rest) = Results::split_from(frames, first, 100);
+            let (count, results_len) = (results.len() as usize, results.as_bytes().len());
+            assert_eq!(results.count(), count);
+            assert!(Results::from_bytes(results.as_bytes(), results.len()).eq(results));
+            for result in results {
+                decode_as_result(Encoded::Short(result));
+            }
+            if let Some((frame, rest)) = rest.split_first() {
+                decode_frame(frame, &[]);
+                frames.as_bytes().len() - rest.as_bytes().len()
+            } else {
+                assert!(count > 0 || Frames::new(frames.as_bytes()).split_first().is_none());
+                results_len
+            }
+        }
+        Received::Large { head, body } => {
+            decode_frame(&head, &body);
+            if let Ok(Reply::Done { result, .. }) = Reply::decode_large(&head, body) {
+                decode_as_result(result);
+            }
+            0
+        }
+        Received::Nothing | Received::Closed => 0,
+    });
+}
+
+/// The sequence number of a reply about a task.
+fn first_seq(frame: &[u8]) -> u32 {
+    frame.get(1..5).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+fn decode_frame(frame: &[u8], body: &[u8]) {
+    if let Ok(Reply::Done { result, .. }) = Reply::decode(frame) {
+        decode_as_result(result);
+    }
+    if let Ok(ToWorker::Run(head, mut tasks)) = ToWorker::decode(frame, body) {
+        let mut count = 0;
+        while let Ok(Some(task)) = tasks.next() {
+            assert_eq!(task.seq, head.first_seq.wrapping_add(count));
+            assert!(task.args.len() <= frame.len() + body.len());
+            count += 1;
+            if count > 1000 {
+                break;
+            }
+        }
+    }
+}
+
+fn decode_as_result(encoded: Encoded<'_>) {
+    match encoded {
+        Encoded::Short(bytes) => {
+            drop(decode_result::<Vec<u8>>(Encoded::Short(bytes)));
+            drop(decode_result::<Vec<(u32, String)>>(Encoded::Short(bytes)));
+            drop(decode_result::<Result<Option<u64>, String>>(Encoded::Short(bytes)));
+        }
+        Encoded::Large(head, body) => {
+            drop(decode_result::<Vec<u8>>(Encoded::Large(head.clone(), body.clone())));
+            drop(decode_result::<Vec<String>>(Encoded::Large(head, body)));
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::protocol::{Prefix, encode_done};
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_a_peer_sends_is_refused_or_decoded(script in vec(any::<u8>(), 0..600)) {
+            hostile_frames(&script);
+        }
+
+        /// Whole replies, of which some bytes are others.
+        #[test]
+        fn replies_that_are_spoilt_are_refused_or_decoded(
+            over_memory in any::<bool>(),
+            spoilt in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        ) {
+            let (mut bytes, mut reply) = (Vec::new(), Vec::new());
+            for seq in 1..9u32 {
+                encode_done(&mut reply, seq, |result| {
+                    result.extend((0..seq as u8).map(|n| n ^ 3));
+                    Ok(())
+                });
+                let prefix = Prefix::Frame { head_len: reply.len().min(13), len: reply.len() };
+                bytes.extend_from_slice(&prefix.to_bytes());
+                bytes.extend_from_slice(&reply);
+            }
+            for (at, byte) in spoilt {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let mut script = vec![u8::from(over_memory)];
+            for piece in bytes.chunks(100) {
+                script.extend([0, piece.len() as u8]);
+                script.extend_from_slice(piece);
+            }
+            hostile_frames(&script);
+        }
+    }
 }

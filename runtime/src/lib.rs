@@ -25,7 +25,7 @@ mod task;
 mod transport;
 mod worker;
 
-#[cfg(fuzzing)]
+#[cfg(all(any(fuzzing, test), not(loom)))]
 #[doc(hidden)]
 pub mod __fuzzing;
 #[doc(hidden)]

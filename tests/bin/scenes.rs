@@ -85,6 +85,7 @@ pub(crate) fn play() {
         ["build"] => println!("{:?}", Pool::new(1)),
         ["start", how] => start_failing(how),
         ["stop"] => stop(),
+        ["without", what] => without(what),
         ["stay", place, load, end] => stay_there(place, load, end),
         ref other => panic!("no scene {other:?}"),
     }
@@ -137,6 +138,85 @@ fn look_around() -> String {
         }
     }
     found.concat()
+}
+
+/// Prints what is logged.
+struct Print;
+
+impl log::Log for Print {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        println!("logged: {}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Runs a pool where the system refuses something that shared memory needs.
+fn without(what: &str) {
+    match what {
+        "memfd" => refuse(libc::SYS_memfd_create, None),
+        "futex" => [libc::FUTEX_WAIT, libc::FUTEX_WAKE].into_iter().for_each(|op| refuse(libc::SYS_futex, Some(op))),
+        "nothing" => {}
+        other => panic!("nobody refuses {other:?}"),
+    }
+    log::set_logger(&Print).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let pool = Pool::new(2).unwrap();
+    let squares = pool.map((0..2000).map(|n| delayed!(square(n)))).unwrap();
+    println!("the squares' sum is {}", squares.iter().sum::<u64>());
+    let outcomes = pool.imap((0..40).map(|n| if n == 20 { delayed!(crash_in_place()) } else { delayed!(square(n)) }));
+    let failed: Vec<_> = outcomes.enumerate().filter_map(|(n, outcome)| Some((n, outcome.err()?))).collect();
+    println!("failed: {}", failed.len());
+    for (n, error) in failed {
+        println!("task {n}: crash {}, lost {}", error.is_crash(), error.is_lost());
+    }
+    println!("{}", pool.submit(delayed!(count_bytes(vec![1; 3 << 20]))).join().unwrap().len());
+}
+
+#[worker]
+fn crash_in_place() -> u64 {
+    process::abort();
+}
+
+#[worker]
+fn count_bytes(bytes: Vec<u8>) -> Vec<u8> {
+    bytes
+}
+
+/// From now on this process and all that it starts are refused a system call: if `op` is given, only with it as its second argument.
+fn refuse(call: libc::c_long, op: Option<libc::c_int>) {
+    const NUMBER: u32 = 0;
+    const SECOND_ARGUMENT: u32 = 16 + 8;
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
+    let skip_unless = |k: u32, over| libc::sock_filter {
+        jf: over,
+        ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k)
+    };
+    let say = |verdict| statement(libc::BPF_RET | libc::BPF_K, verdict);
+    let call = u32::try_from(call).unwrap();
+    let no = say(libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned());
+    let yes = say(libc::SECCOMP_RET_ALLOW);
+    let mut program = match op {
+        None => vec![load(NUMBER), skip_unless(call, 1), no, yes],
+        Some(op) => vec![
+            load(NUMBER),
+            skip_unless(call, 3),
+            load(SECOND_ARGUMENT),
+            skip_unless(op.cast_unsigned(), 1),
+            no,
+            yes,
+        ],
+    };
+    let filter = libc::sock_fprog { len: program.len().try_into().unwrap(), filter: program.as_mut_ptr() };
+    nix::sys::prctl::set_no_new_privs().unwrap();
+    // SAFETY: the filter points to a program of its length, which the kernel copies before the call returns.
+    let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
+    assert_eq!(done, 0, "the filter is refused: {}", std::io::Error::last_os_error());
 }
 
 fn state() {

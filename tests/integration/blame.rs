@@ -165,3 +165,36 @@ fn a_panic_is_not_retried() {
         assert_eq!(numbers(&log).len(), 1);
     });
 }
+
+/// Notes its number; those that are named in the list end their process then.
+#[worker]
+fn note_or_strike(log: &Path, n: u64, every: u64, end: End) -> u64 {
+    append(log, n);
+    if n % every == every / 2 { end.strike() } else { n }
+}
+
+#[test]
+fn crashes_among_thousands_of_short_tasks_cost_those_tasks_alone_and_every_other_runs_once() {
+    alone(|| {
+        const TASKS: u64 = 6_000;
+        for (end, every) in [(End::Kill, 97), (End::Abort, 251), (End::Exit, 613)] {
+            let folder = Folder::new();
+            let log = folder.path("log");
+            let pool = Pool::new(2).unwrap();
+            let outcomes = pool.imap_unordered((0..TASKS).map(|n| delayed!(note_or_strike(&log, n, every, end))));
+            let mut seen = vec![0; TASKS as usize];
+            for (index, outcome) in outcomes {
+                seen[index] += 1;
+                match outcome {
+                    Ok(value) => assert!(value == index as u64 && value % every != every / 2),
+                    Err(error) => assert!(
+                        error.is_crash() && index as u64 % every == every / 2 && error.attempts() == 1,
+                        "{error}"
+                    ),
+                }
+            }
+            assert!(seen.iter().all(|times| *times == 1), "every task has one outcome");
+            assert!(numbers(&log).into_iter().eq(0..TASKS), "every task ran once");
+        }
+    });
+}

@@ -148,7 +148,8 @@ fn the_first_failure_ends_a_call_whatever_else_runs() {
     alone(|| {
         let folder = Folder::new();
         let begun = folder.path("begun");
-        let pool = Pool::new(2).unwrap();
+        // To put names to a panic's backtrace takes a debug build a second on a loaded machine, and is no part of ending the call.
+        let pool = Pool::builder().jobs(2).env("RUST_BACKTRACE", "0").build().unwrap();
         pool.broadcast(delayed!(pid())).unwrap();
         let start = Instant::now();
         let tasks = [delayed!(begin(&begun, LONG)), delayed!(fail_after(&begun))];
@@ -241,5 +242,47 @@ fn ending_the_pool_ends_what_runs_within_a_second() {
             let error: TaskError = handle.join().unwrap_err();
             assert!(error.is_cancelled(), "{error}");
         }
+    });
+}
+
+#[worker]
+fn note_briefly(file: &Path, n: u64) -> u64 {
+    append(file, n);
+    take_time(Duration::from_micros(20));
+    n
+}
+
+#[test]
+fn of_many_short_tasks_those_whose_cancelling_says_so_never_begin() {
+    alone(|| {
+        let folder = Folder::new();
+        let ran = folder.path("ran");
+        let pool = Pool::new(2).unwrap();
+        let (mut expected, mut cancelled, mut next) = (Vec::new(), 0, 0);
+        for round in 0..150u64 {
+            // By now they are short, and many lie ready in each worker.
+            let handles: Vec<_> = (next..next + 40).map(|n| (n, pool.submit(delayed!(note_briefly(&ran, n))))).collect();
+            next += 40;
+            let step = 1 + round as usize % 7;
+            handles.iter().rev().step_by(step).for_each(|(_, handle)| handle.cancel());
+            for (n, handle) in handles {
+                match handle.join() {
+                    Ok(value) => {
+                        assert_eq!(value, n);
+                        expected.push(n);
+                    }
+                    Err(error) => {
+                        assert!(error.is_cancelled(), "{error}");
+                        cancelled += 1;
+                        // One that was killed while it ran may have noted itself.
+                        if error.attempts() > 0 && numbers(&ran).binary_search(&n).is_ok() {
+                            expected.push(n);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(cancelled > 100, "{cancelled} were cancelled");
+        assert_eq!(numbers(&ran), expected, "what ran, and how often");
     });
 }

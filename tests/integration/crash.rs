@@ -199,3 +199,57 @@ fn a_task_sent_to_a_worker_that_is_being_killed_runs_or_tells_why_it_did_not() {
         }
     });
 }
+
+/// Notes its number, and gives it back, a few times over, so that replies have some length.
+#[worker]
+fn note_and_echo(log: &Path, n: u64) -> Vec<u64> {
+    crate::scratch::append(log, n);
+    vec![n; (n % 50) as usize]
+}
+
+#[test]
+fn workers_killed_at_any_time_lose_no_result_and_double_none() {
+    alone(|| {
+        use nix::{sys::signal, unistd::Pid};
+        const ROUNDS: u64 = 200;
+        const TASKS: u64 = 150;
+        let folder = Folder::new();
+        let pool = Pool::new(2).unwrap();
+        let (mut killed, mut random) = (0, 1u64);
+        for round in 0..ROUNDS {
+            let log = folder.path(&round.to_string());
+            let victim = pool.broadcast(delayed!(pid())).unwrap()[(round % 2) as usize];
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let pause = std::time::Duration::from_micros((random >> 33) % 1_500);
+            let outcomes: Vec<_> = std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    crate::event::take_time(pause);
+                    // It lives until then, for nobody else ends it.
+                    let _ = signal::kill(Pid::from_raw(victim.cast_signed()), signal::Signal::SIGKILL);
+                });
+                pool.imap((0..TASKS).map(|n| delayed!(note_and_echo(&log, n)))).collect()
+            });
+            assert_eq!(outcomes.len(), TASKS as usize);
+            let ran = crate::scratch::numbers(&log);
+            let mut lost = 0;
+            for (n, outcome) in (0..).zip(outcomes) {
+                let times = ran.iter().filter(|&&ran| ran == n).count();
+                match outcome {
+                    Ok(values) => {
+                        assert!(values.len() == (n % 50) as usize && values.iter().all(|value| *value == n));
+                        assert_eq!(times, 1, "round {round}: task {n}");
+                    }
+                    Err(error) => {
+                        assert!(error.is_crash() && error.worker_pid() == Some(victim), "round {round}: {error}");
+                        assert!(times <= 1, "round {round}: task {n} ran {times} times");
+                        lost += 1;
+                    }
+                }
+            }
+            assert!(lost <= 1, "round {round}: one task at most was running");
+            killed += u64::from(lost > 0);
+            std::fs::remove_file(&log).unwrap();
+        }
+        assert!(killed > 0, "none was killed while it ran something");
+    });
+}

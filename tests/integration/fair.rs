@@ -166,3 +166,66 @@ fn a_call_uses_no_more_workers_than_it_was_given() {
         parallel!(pool = &pool, jobs = 1; be_alone(&file) for _ in 0..40).unwrap();
     });
 }
+
+/// Takes so long, and says who took it, from when to when, by a clock that all processes share.
+#[worker]
+fn take_and_tell(micros: u64) -> (u32, Duration, Duration) {
+    let begun = now();
+    take_time(Duration::from_micros(micros));
+    (std::process::id(), begun, now())
+}
+
+fn now() -> Duration {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
+    Duration::from(time)
+}
+
+/// Numbers over three orders of magnitude, from `least` on: each step of the scale as often as any other, in an order that looks random
+/// and is always the same.
+fn spread(least: u64, many: u64) -> Vec<u64> {
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let mut times: Vec<u64> =
+        (0..many).map(|n| (least as f64 * 1000f64.powf(n as f64 / many as f64)) as u64).collect();
+    for n in (1..times.len()).rev() {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        times.swap(n, (random >> 33) as usize % (n + 1));
+    }
+    times
+}
+
+/// What an idle worker may take to get what lies at another: the pauses of the sharing, and a loaded machine's.
+const SHARING: Duration = Duration::from_millis(60);
+
+fn check_ends_together(workers: usize, chunk: Option<usize>) {
+    let mut pool = Pool::builder().jobs(workers);
+    if let Some(chunk) = chunk {
+        pool = pool.chunk_size(chunk);
+    }
+    let pool = pool.build().unwrap();
+    pool.broadcast(delayed!(take(1))).unwrap();
+    let told = pool.map(spread(20, 300).into_iter().map(|micros| delayed!(take_and_tell(micros)))).unwrap();
+    // As they were measured: on a loaded machine a task takes longer than it asked for.
+    let longest = told.iter().map(|(_, begun, ended)| *ended - *begun).max().unwrap();
+    let mut last = std::collections::BTreeMap::new();
+    for (pid, _, ended) in told {
+        let end = last.entry(pid).or_insert(ended);
+        *end = ended.max(*end);
+    }
+    assert_eq!(last.len(), workers, "every worker had something to do");
+    let (first, last) = (last.values().min().unwrap(), last.values().max().unwrap());
+    assert!(
+        *last - *first <= longest + SHARING,
+        "a worker was idle {:?} before another had done its last task; the longest task took {longest:?}",
+        *last - *first
+    );
+}
+
+#[test]
+fn workers_end_within_the_longest_task_of_each_other_whatever_tasks_take() {
+    alone(|| {
+        check_ends_together(2, None);
+        check_ends_together(4, None);
+        // All of it lies at one worker at first.
+        check_ends_together(2, Some(300));
+    });
+}

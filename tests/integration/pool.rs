@@ -654,3 +654,38 @@ fn a_broadcast_whose_argument_does_not_encode_says_so_and_starts_nothing() {
         until("there is no worker", || workers().is_empty());
     });
 }
+
+#[test]
+fn a_pool_of_two_hundred_workers_starts_one_for_one_task_and_no_more_than_there_is_work_for() {
+    alone(|| {
+        let folder = Folder::new();
+        let pool = Pool::new(200).unwrap();
+        assert_eq!(pool.submit(delayed!(echo(1))).join().unwrap(), 1);
+        assert_eq!(crate::leak::workers().len(), 1);
+        for n in 0..50 {
+            assert_eq!(pool.submit(delayed!(echo(n))).join().unwrap(), n);
+        }
+        assert_eq!(crate::leak::workers().len(), 1, "one after the other, they need but one");
+        assert_eq!(pool.map((0..3).map(|n| delayed!(echo(n)))).unwrap(), [0, 1, 2]);
+        assert!(crate::leak::workers().len() <= 4);
+        let go = folder.path("go");
+        let handles: Vec<_> = (0..7).map(|_| pool.submit(delayed!(wait_for(&go)))).collect();
+        until("each has a worker", || crate::leak::workers().len() >= 7);
+        std::fs::write(&go, "").unwrap();
+        handles.into_iter().for_each(|handle| assert!(handle.join().is_ok()));
+        assert!(crate::leak::workers().len() <= 7, "seven tasks at a time need seven workers");
+    });
+}
+
+#[test]
+fn two_hundred_workers_on_few_cores_make_progress() {
+    alone(|| {
+        let pool = Pool::new(200).unwrap();
+        let pids = pool.broadcast(delayed!(place())).unwrap();
+        assert_eq!(pids.len(), 200);
+        for _ in 0..2 {
+            let results = pool.map((0..5_000).map(|n| delayed!(echo(n)))).unwrap();
+            assert!(results.into_iter().eq(0..5_000));
+        }
+    });
+}

@@ -3,4 +3,5 @@
 
 mod death;
 mod program;
+mod refused;
 mod way_in;

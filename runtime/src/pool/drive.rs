@@ -41,13 +41,17 @@ const WORKERS: u64 = 0;
 const BACKGROUND_BELL: u64 = 1;
 /// A reply that is near is waited for so long without sleeping: to wake and be woken may cost as much.
 const SPIN: Duration = Duration::from_micros(50);
-/// Whoever hands in so many tasks, one by one, and waits for none, ...
+/// Whoever hands in so many tasks, one by one, may hand in more before it waits for one.
+const FEW: u32 = 4;
+/// Whoever hands in so many, and waits for none, ...
 const STREAK: u32 = 32;
 /// ... has so many at a time taken to the desk.
 const TOGETHER: usize = 16;
 /// However much comes that no poller tells of, the poller is asked this often: deaths, and workers that say little, are not to wait for
 /// those that never pause.
 const POLL_EVERY: Duration = Duration::from_millis(1);
+/// The background thread of a pool that is in use wakes this often, at least.
+const ROUND: Duration = Duration::from_millis(900);
 /// A seat that was left is kept for a caller's return so long.
 const WARM: Duration = Duration::from_millis(1);
 
@@ -226,10 +230,12 @@ impl Driver {
 
     /// As [`with`](Self::with), for a caller that goes on handing in tasks: while nobody else drives, it takes what workers have said, too,
     /// so that nobody has to be woken for that.
-    pub(super) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
+    ///
+    /// `goes_on`: the caller is not about to wait.
+    pub(super) fn with_arrivals<R>(&self, goes_on: bool, change: impl FnOnce(&mut Scheduler) -> R) -> R {
         let mut desk = self.lock();
         let result = change(&mut desk.scheduler);
-        if desk.taken {
+        if desk.taken || (desk.armed && !goes_on) {
             self.follow_up(desk, Instant::now());
             return result;
         }
@@ -258,7 +264,7 @@ impl Driver {
         // hungry, and that this is no streak, or there that something was handed in.
         fence(Ordering::SeqCst);
         if (streak < STREAK || waiting >= TOGETHER) && self.hungry.load(Ordering::Relaxed) {
-            self.with_arrivals(|_| {});
+            self.with_arrivals(streak >= FEW, |_| {});
         }
         number
     }
@@ -432,7 +438,7 @@ impl Driver {
     fn hurry(&self) {
         self.streak.store(0, Ordering::Relaxed);
         if self.has_handed_in.load(Ordering::Relaxed) {
-            self.with_arrivals(|_| {});
+            self.with_arrivals(false, |_| {});
         }
     }
 
@@ -474,12 +480,16 @@ impl Driver {
         let mut thread = OwnThread::new();
         let mut events = Vec::new();
         let mut leavings = 0;
+        let mut used = 0;
         // Looked at after every turn: the turn may have silenced the bell that was rung for it.
         while !self.stopping.load(Ordering::Acquire) {
             let timeout = {
                 let mut desk = self.lock();
                 let due = if !desk.taken {
-                    desk.background_due()
+                    // While the pool is in use it looks now and then, so that it need not be woken for each look that is due later.
+                    let in_use = desk.leavings != used;
+                    used = desk.leavings;
+                    earlier(desk.background_due(), in_use.then(|| Instant::now() + ROUND))
                 } else if desk.leavings != leavings {
                     // The seat comes and goes; to look again by itself spares whoever leaves it the ringing.
                     Some(Instant::now() + WARM)

@@ -43,10 +43,11 @@ impl Scheduler {
         }
         for event in events {
             let place = ((event.key & 0xffff_ffff) >> 1) as usize;
-            if self.workers.get(place).is_some_and(|worker| worker.owns(event.key)) {
-                if self.read(place, true, poller, now) && event.key & 1 == 1 {
-                    self.reap(place, poller, now);
-                }
+            if self.workers.get(place).is_some_and(|worker| worker.owns(event.key))
+                && self.read(place, true, poller, now)
+                && event.key & 1 == 1
+            {
+                self.reap(place, poller, now);
             }
         }
     }

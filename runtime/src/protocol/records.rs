@@ -256,14 +256,14 @@ mod tests {
 
     #[test]
     fn every_truncation_ends_without_a_panic() {
-        let Wire::Small(bytes) = some(5).wire().to_owned_small() else { panic!("small") };
+        let Wire::Small(bytes) = some(5).wire().into_owned_small() else { panic!("small") };
         for len in 0..bytes.len() {
             assert!(Records::from_bytes(bytes[..len].to_vec()).len() < 5);
         }
     }
 
     impl Wire<'_> {
-        fn to_owned_small(self) -> Wire<'static> {
+        fn into_owned_small(self) -> Wire<'static> {
             match self {
                 Wire::Small(bytes) => Wire::Small(bytes.to_vec().leak()),
                 Wire::Large(..) => panic!("large"),

@@ -29,7 +29,7 @@ pub(crate) use header::HEADER_BYTES;
 #[cfg(not(loom))]
 pub(crate) use heap::{Heap, pair};
 pub(crate) use place::Memory;
-#[cfg(fuzzing)]
+#[cfg(all(any(test, fuzzing), not(loom)))]
 pub(crate) use play::play_script;
 pub(crate) use producer::Producer;
 

@@ -150,13 +150,13 @@ impl<M: Place> Producer<M> {
         withdraw(self.bell());
     }
 
+    /// The word by which the consumer is woken, after [`take_bell`](Self::take_bell).
+    pub(crate) fn peer_bell(&self) -> &AtomicU32 {
+        &self.memory.header().consumer_parked
+    }
+
     /// The word that a parked producer waits on: 1 until it is to wake.
     pub(crate) fn bell(&self) -> &AtomicU32 {
         &self.memory.header().producer_parked
-    }
-
-    /// The word that a parked consumer waits on, by which whoever was told by [`take_bell`](Self::take_bell) wakes it.
-    pub(crate) fn peer_bell(&self) -> &AtomicU32 {
-        &self.memory.header().consumer_parked
     }
 }

@@ -262,6 +262,11 @@ impl<S: Source> FramedReceiver<S> {
         Self { source, waits, buffer: Vec::new(), start: 0, large: None, drained: false, closed: false }
     }
 
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub(super) fn source_mut(&mut self) -> &mut S {
+        &mut self.source
+    }
+
     /// Frames that have come, after [`Found::Frames`]; the last of them may not be whole.
     pub(super) fn frames(&self) -> Frames<'_> {
         Frames::new(&self.buffer[self.start..])

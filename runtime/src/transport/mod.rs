@@ -7,6 +7,8 @@
 //! frames ([`framed`]).
 
 mod framed;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+mod play;
 mod segment;
 mod shm;
 mod socket;
@@ -15,6 +17,8 @@ mod tests;
 
 use std::{io, os::fd::BorrowedFd, sync::Arc};
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub(crate) use play::play_frames;
 pub(crate) use segment::{Board, Cause, Segment};
 pub(crate) use shm::{Aside, HostEnd, Waiting, WorkerEnd, offer};
 

@@ -1,0 +1,132 @@
+//! What a hostile peer can send: bytes of its choice, by the ring, by the socket, or over the memory, in pieces of its choice. For the
+//! fuzz target `hostile_frames` and for property tests.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use super::{
+    FrameReceiver, HostEnd, Received, Segment,
+    framed::{FramedReceiver, Read, Source},
+    shm::offer_rings,
+};
+use crate::{
+    ring::Producer,
+    sys::fd::{set_nonblocking, stream_pair, write_one},
+};
+
+/// Plays a script: the first byte says over what, then each piece is a byte of what to do, one of how long, and its bytes. All that is
+/// received goes to `on`, which says how much of it was seen to.
+pub(crate) fn play_frames(script: &[u8], on: impl FnMut(Received<'_>) -> usize) {
+    match script.split_first() {
+        Some((first, script)) if first & 1 == 0 => over_bytes(script, on),
+        Some((_, script)) => over_memory(script, on).expect("a socket and a page are to be had"),
+        None => {}
+    }
+}
+
+fn split(script: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[what, len], rest) = script.split_first_chunk()?;
+    let (piece, rest) = rest.split_at(rest.len().min(usize::from(len)));
+    Some((what, piece, rest))
+}
+
+/// Receives until there is nothing; `false`: the stream is broken or at its end.
+fn receive(receiver: &mut dyn FrameReceiver, on: &mut impl FnMut(Received<'_>) -> usize) -> bool {
+    receiver.begin(true);
+    loop {
+        let (seen, is_whole) = match receiver.recv() {
+            Ok(Received::Nothing) => return true,
+            Ok(Received::Closed) | Err(_) => return false,
+            Ok(Received::Frames(frames)) => {
+                let all = frames.as_bytes().len();
+                assert!(frames.split_first().is_some(), "one whole frame at least");
+                let seen = on(Received::Frames(frames));
+                assert!(seen <= all);
+                (seen, false)
+            }
+            Ok(large) => (on(large), true),
+        };
+        if seen == 0 && !is_whole {
+            return false;
+        }
+        if !is_whole {
+            receiver.consume(seen);
+        }
+    }
+}
+
+/// Gives what lies ready.
+struct Ready {
+    bytes: Vec<u8>,
+    socket: OwnedFd,
+}
+
+impl Source for Ready {
+    fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
+        let n = self.bytes.len().min(most);
+        target.extend(self.bytes.drain(..n));
+        Ok(if n == 0 { Read::Nothing } else { Read::Bytes(n) })
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        unreachable!("this end never waits")
+    }
+
+    fn has_arrivals(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
+    fn park(&mut self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn over_bytes(mut script: &[u8], mut on: impl FnMut(Received<'_>) -> usize) {
+    let (socket, _) = stream_pair().expect("a socket is to be had");
+    let mut pieces = Vec::new();
+    while let Some((_, piece, rest)) = split(script) {
+        pieces.push(piece);
+        script = rest;
+    }
+    let source = Ready { bytes: Vec::new(), socket };
+    let mut receiver = FramedReceiver::new(source, false);
+    for piece in pieces {
+        receiver.source_mut().bytes.extend_from_slice(piece);
+        if !receive(&mut receiver, &mut on) {
+            return;
+        }
+    }
+}
+
+fn over_memory(mut script: &[u8], mut on: impl FnMut(Received<'_>) -> usize) -> io::Result<()> {
+    let (host, peer) = stream_pair()?;
+    set_nonblocking(host.as_fd())?;
+    set_nonblocking(peer.as_fd())?;
+    let HostEnd { mut receiver, segment, .. } = offer_rings(Arc::new(host))?;
+    let segment = segment.expect("there are rings");
+    let memory = Segment::attach(segment.as_fd(), true)?;
+    let mut producer = Producer::attach(memory.to_host()).map_err(io::Error::other)?;
+    while let Some((what, piece, rest)) = split(script) {
+        script = rest;
+        match what % 4 {
+            0 | 1 => {
+                let _ = producer.write(&[piece]);
+            }
+            2 => {
+                let _ = write_one(peer.as_fd(), piece);
+            }
+            _ => drop(receiver.park()),
+        }
+        if !receive(&mut *receiver, &mut on) {
+            break;
+        }
+    }
+    Ok(())
+}
