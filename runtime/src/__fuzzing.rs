@@ -91,7 +91,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::protocol::{Prefix, encode_done};
+    use crate::protocol::{ReplyFrame, ReplyWire};
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
@@ -107,15 +107,14 @@ mod tests {
             over_memory in any::<bool>(),
             spoilt in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         ) {
-            let (mut bytes, mut reply) = (Vec::new(), Vec::new());
+            let (mut bytes, mut reply) = (Vec::new(), ReplyFrame::default());
             for seq in 1..9u32 {
-                encode_done(&mut reply, seq, |result| {
+                reply.make(seq, |result, _| {
                     result.extend((0..seq as u8).map(|n| n ^ 3));
                     Ok(())
                 });
-                let prefix = Prefix::Frame { head_len: reply.len().min(13), len: reply.len() };
-                bytes.extend_from_slice(&prefix.to_bytes());
-                bytes.extend_from_slice(&reply);
+                let ReplyWire::Prefixed(frame) = reply.wire() else { panic!("it is short") };
+                bytes.extend_from_slice(frame);
             }
             for (at, byte) in spoilt {
                 let at = at.index(bytes.len());

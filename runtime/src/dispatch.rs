@@ -43,7 +43,8 @@ pub(crate) fn run(
     install_hook();
     let start = result.len();
     DEPTH.set(DEPTH.get() + 1);
-    let outcome = catch_unwind(AssertUnwindSafe(|| (entry.run)(Input::new(args), Output::new(result, large))));
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| (entry.run)(Input::new(args), Output::new(result, large))));
     DEPTH.set(DEPTH.get() - 1);
     let outcome = outcome.unwrap_or_else(|payload| {
         // The panic that came out is not always the last: one that was caught on the way may have come later.

@@ -372,11 +372,7 @@ impl Driver {
     }
 
     /// Reacts to what the poller saw, and to what workers have said that no poller tells of. The caller has the seat.
-    fn react<'a>(
-        &'a self,
-        mut desk: MutexGuard<'a, Desk>,
-        events: &mut Vec<Event>,
-    ) -> MutexGuard<'a, Desk> {
+    fn react<'a>(&'a self, mut desk: MutexGuard<'a, Desk>, events: &mut Vec<Event>) -> MutexGuard<'a, Desk> {
         loop {
             let now = Instant::now();
             desk.scheduler.handle(events, &self.workers, now);

@@ -14,6 +14,6 @@ pub(crate) use message::{
     LogRecord, Malformed, Reply, ReplyFrame, ReplyWire, Results, RunHead, RunTask, RunTasks, ToWorker,
     encode_panic, encode_reply,
 };
-pub(crate) use records::{Records, Wire, record_head};
 #[cfg(test)]
 pub(crate) use records::put_record;
+pub(crate) use records::{Records, Wire, record_head};

@@ -71,7 +71,7 @@ impl Source for Ready {
         Ok(if n == 0 { Read::Nothing } else { Read::Bytes(n) })
     }
 
-    fn wait(&mut self) -> io::Result<()> {
+    fn wait(&mut self, _near: bool) -> io::Result<()> {
         unreachable!("this end never waits")
     }
 
@@ -82,6 +82,8 @@ impl Source for Ready {
     fn park(&mut self) -> bool {
         self.bytes.is_empty()
     }
+
+    fn unpark(&mut self) {}
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

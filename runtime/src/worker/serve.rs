@@ -166,7 +166,8 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
 
 /// Runs the tasks of one request; `None` if it is no request.
 fn run_all(head: &[u8], body: &[u8], replies: &mut Replies) -> Option<()> {
-    let Ok(ToWorker::Run(RunHead { log_level, may_spin, .. }, mut tasks)) = ToWorker::decode(head, body) else {
+    let Ok(ToWorker::Run(RunHead { log_level, may_spin, .. }, mut tasks)) = ToWorker::decode(head, body)
+    else {
         return None;
     };
     log::set_level(log_level);
@@ -260,7 +261,8 @@ impl Replies {
             let now = Instant::now();
             let took = now.saturating_duration_since(self.timed);
             self.reply.set_nanos(took.as_nanos().try_into().unwrap_or(u64::MAX).max(1));
-            self.stride = if took < STRIDE { (self.stride * 2).min(MOST_STRIDE) } else { (self.stride / 4).max(1) };
+            self.stride =
+                if took < STRIDE { (self.stride * 2).min(MOST_STRIDE) } else { (self.stride / 4).max(1) };
             self.timed = now;
             self.untimed = 0;
             rings = now.saturating_duration_since(self.rung) >= HOLD;
