@@ -27,6 +27,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     // Values and shared words.
     ("codec", 1, Both),
     ("claim", 1, Both),
+    ("frame", 1, Both),
     ("ring", 1, Both),
     ("registry", 1, Both),
     // What host and worker say to each other, and what a task is.
@@ -62,7 +63,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[(
 const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     ("task", "dispatch"),
     // How bytes become frames, and no more, is told where their prefix is.
-    ("transport", "protocol"),
     // The first floor above the bytes: a registered function decodes its own arguments.
     ("registry", "codec"),
     // `map` is a gathering; a gathering drives a pool.

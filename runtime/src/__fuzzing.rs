@@ -2,7 +2,8 @@
 
 use crate::{
     codec::{Encoded, decode_result},
-    protocol::{Frames, Reply, Results, ToWorker},
+    frame::Frames,
+    protocol::{Reply, Results, ToWorker},
     transport::{Received, play_frames},
 };
 

@@ -8,6 +8,7 @@ mod claim;
 mod codec;
 mod dispatch;
 mod error;
+mod frame;
 mod handle;
 mod id;
 mod launch;

@@ -26,11 +26,12 @@ use crate::{
     claim::has_begun,
     codec::Encoded,
     error::{Exit, Fault},
+    frame::Frames,
     id::WorkerId,
     launch::{LaunchRequest, Launched, Launcher},
     panic::RemotePanic,
     protocol::{
-        Frames, Hello, LogRecord, Malformed, Ready, Records, Refused, Reply, Results, RunHead, VERSION, Wire,
+        Hello, LogRecord, Malformed, Ready, Records, Refused, Reply, Results, RunHead, VERSION, Wire,
     },
     registry,
     sys::fd::Poller,

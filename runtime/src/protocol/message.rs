@@ -5,13 +5,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    frame::{Frames, PREFIX_BYTES, Prefix},
     handshake::{Hello, Ready, Refused},
     records::split_record,
 };
 use crate::{
     codec::{self, Encoded, ShortBytes},
     error::Fault,
+    frame::{Frames, PREFIX_BYTES, Prefix},
     id::FunctionId,
     panic::RemotePanic,
 };

@@ -1,11 +1,9 @@
 //! Gives frames meaning. Knows no socket: it makes and reads bytes. The layout is written down in `docs/protocol.md`.
 
-mod frame;
 mod handshake;
 mod message;
 mod records;
 
-pub(crate) use frame::{Frames, MOST_HEAD_BYTES, PREFIX_BYTES, Prefix};
 pub(crate) use handshake::{
     FORK_REQUEST, Hello, Outcome, PREAMBLE_BYTES, Preamble, Preload, Prepared, REPORT_BYTES, Ready, Refused,
     Report, Setup, VERSION,

@@ -1,4 +1,4 @@
-//! A stream of frames over whatever takes and gives bytes: [`crate::protocol::Prefix`], then the frame.
+//! A stream of frames over whatever takes and gives bytes: [`crate::frame::Prefix`], then the frame.
 //!
 //! A frame of any length goes in pieces, as there is room; the receiver makes room as bytes arrive, never on the word of the length
 //! alone.
@@ -7,7 +7,7 @@ use std::{collections::VecDeque, io, os::fd::BorrowedFd, sync::Arc};
 
 use super::{Body, FrameReceiver, FrameSender, QueueingSender, Received, Room};
 use crate::{
-    protocol::{Frames, MOST_HEAD_BYTES, PREFIX_BYTES, Prefix},
+    frame::{Frames, MOST_HEAD_BYTES, PREFIX_BYTES, Prefix},
     sys::memory::advise_huge,
 };
 

@@ -22,7 +22,7 @@ pub(crate) use play::play_frames;
 pub(crate) use segment::{Board, Cause, Segment};
 pub(crate) use shm::{Aside, HostEnd, Waiting, WorkerEnd, offer};
 
-use crate::protocol::Frames;
+use crate::frame::Frames;
 
 /// The second part of a frame.
 #[derive(Clone, Copy, Debug)]

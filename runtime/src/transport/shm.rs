@@ -25,7 +25,7 @@ use super::{
     socket::{SocketSink, SocketSource},
 };
 use crate::{
-    protocol::{Frames, PREFIX_BYTES, Prefix},
+    frame::{Frames, PREFIX_BYTES, Prefix},
     ring::{Alarm, Broken, Consumer, Producer},
     sys::{
         fd,

@@ -14,7 +14,7 @@ use super::{
     socket::SocketSource,
 };
 use crate::{
-    protocol::PREFIX_BYTES,
+    frame::PREFIX_BYTES,
     sys::fd::{Poller, set_nonblocking, stream_pair, wait_readable, write_one},
 };
 
@@ -268,7 +268,7 @@ fn a_ring_that_tells_of_records_that_were_not_sent_is_an_error() {
     let mut host = offer_rings(host).unwrap();
     let memory = Segment::attach(host.segment.as_ref().unwrap().as_fd(), true).unwrap();
     let mut to_host = crate::ring::Producer::attach(memory.to_host()).unwrap();
-    to_host.write(&[&crate::protocol::Prefix::Mark(1).to_bytes()]).unwrap();
+    to_host.write(&[&crate::frame::Prefix::Mark(1).to_bytes()]).unwrap();
     host.receiver.begin(false);
     assert!(host.receiver.recv().is_err());
     drop(worker);
