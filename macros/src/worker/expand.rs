@@ -248,7 +248,7 @@ fn take(private: &TokenStream, i: usize, param: &Param) -> TokenStream {
         }
         Travels::Bytes => quote_spanned!(span=> #private::Input::take_bytes(&mut #input, #name)?),
         Travels::ByteVec | Travels::LentByteVec => {
-            quote_spanned!(span=> <[::core::primitive::u8]>::to_vec(#private::Input::take_bytes(&mut #input, #name)?))
+            quote_spanned!(span=> #private::Input::take_byte_vec(&mut #input, #name)?)
         }
         Travels::Path => quote_spanned!(span=> #private::Input::take_path(&mut #input, #name)?),
         Travels::PathBuf | Travels::LentPathBuf => {
@@ -272,7 +272,7 @@ fn put(private: &TokenStream, param: &Param, args: &TokenStream) -> TokenStream 
             (typed_put(&quote!([#elem])), quote!(#value))
         }
         Travels::Bytes | Travels::LentByteVec => (quote!(put_bytes), quote!(#value)),
-        Travels::ByteVec => (quote!(put_bytes), quote!(&#value)),
+        Travels::ByteVec => (quote!(put_byte_vec), quote!(#value)),
         Travels::Path | Travels::LentPathBuf => (quote!(put_path), quote!(#value)),
         Travels::PathBuf => (quote!(put_path), quote!(&#value)),
     };
