@@ -91,6 +91,7 @@ examples() {
         [[ $example == census ]] && arguments=("$(small_folder)")
         # A gigabyte is for a machine that has nothing else to do.
         [[ $example == preload ]] && arguments=(128)
+        [[ $example == large_arguments ]] && arguments=(--mib 200)
         cargo run --quiet --package procession-examples --example "$example" -- ${arguments[@]+"${arguments[@]}"} || return
     done
 }

@@ -218,7 +218,7 @@ fn a_fault_is_seen() {
     assert!(fault("codec", "pool").is_some_and(|words| words.contains("above it")));
     assert!(fault("worker", "launch").is_some_and(|words| words.contains("Host")));
     assert!(fault("supervisor", "worker").is_some_and(|words| words.contains("Worker")));
-    assert!(fault("transport", "protocol").is_some());
+    assert!(fault("protocol", "transport").is_some());
     assert!(fault("new", "id").is_some_and(|words| words.contains("no floor")));
     assert!(fault("pool", "codec").is_none());
 }

@@ -281,11 +281,26 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Strin
 #[derive(Debug)]
 pub struct Input<'a> {
     rest: &'a [u8],
+    /// All of them, as long as none was taken: if a byte vector is all that they are, it is taken as it is.
+    whole: Option<&'a mut Vec<u8>>,
 }
 
 impl<'a> Input<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self { rest: bytes, whole: None }
+    }
+
+    /// Arguments that nobody needs any more. What is left of them is the caller's to drop.
+    pub(crate) fn of(bytes: &'a mut Vec<u8>) -> Self {
+        Self { rest: &[], whole: Some(bytes) }
+    }
+
+    #[inline]
+    fn rest(&mut self) -> &'a [u8] {
+        if let Some(whole) = self.whole.take() {
+            self.rest = whole;
+        }
+        self.rest
     }
 
     /// Takes the next argument.
@@ -295,7 +310,7 @@ impl<'a> Input<'a> {
     /// The argument does not decode.
     #[inline]
     pub fn take<T: Deserialize<'a>>(&mut self, name: &str) -> Result<T, Fault> {
-        let (value, rest) = postcard::take_from_bytes(self.rest).map_err(|error| {
+        let (value, rest) = postcard::take_from_bytes(self.rest()).map_err(|error| {
             Fault::codec(format!("argument `{name}`: {}", explain::<T>("decoded", error)))
         })?;
         self.rest = rest;
@@ -311,12 +326,23 @@ impl<'a> Input<'a> {
         self.take(name)
     }
 
-    /// Takes the next argument, bytes, as a vector.
+    /// Takes the next argument, bytes: without a copy, if they are many and the only argument.
     ///
     /// # Errors
     ///
     /// The argument does not decode.
     pub fn take_byte_vec(&mut self, name: &str) -> Result<Vec<u8>, Fault> {
+        if let Some(whole) = &mut self.whole
+            && whole.len() >= LARGE_BYTES
+            && let Ok((len, rest)) = postcard::take_from_bytes::<u64>(whole)
+            && len == rest.len() as u64
+        {
+            let before = whole.len() - rest.len();
+            let mut bytes = std::mem::take(*whole);
+            self.whole = None;
+            bytes.drain(..before);
+            return Ok(bytes);
+        }
         let bytes = self.take_bytes(name)?;
         let mut vec = Vec::with_capacity(bytes.len());
         advise_huge(vec.as_ptr(), vec.capacity());
@@ -339,8 +365,8 @@ impl<'a> Input<'a> {
     ///
     /// There are bytes left: an argument's `Serialize` and `Deserialize` do not agree.
     #[inline]
-    pub fn finish(self) -> Result<(), Fault> {
-        match self.rest.len() {
+    pub fn finish(mut self) -> Result<(), Fault> {
+        match self.rest().len() {
             0 => Ok(()),
             left => Err(Fault::codec(format!(
                 "{left} bytes of the arguments were left unread: an argument's Serialize and Deserialize do not agree"
@@ -389,6 +415,17 @@ pub(crate) fn encode_bytes<B: Buffer>(bytes: &[u8], out: &mut B) {
     }
     encode_len(bytes.len(), out);
     out.extend_from_slice(bytes);
+}
+
+/// As [`encode_bytes`]: many bytes stay in the memory that they have, if there is little before them.
+pub(crate) fn encode_byte_vec(mut bytes: Vec<u8>, out: &mut ShortBytes) {
+    if bytes.len() < LARGE_BYTES || out.len() >= LARGE_BYTES {
+        return encode_bytes(&bytes, out);
+    }
+    encode_len(bytes.len(), out);
+    bytes.reserve_exact(out.len());
+    bytes.splice(..0, out.iter().copied());
+    *out = bytes.into();
 }
 
 fn encode_len<B: Buffer>(mut len: usize, out: &mut B) {
@@ -471,6 +508,41 @@ mod tests {
             }
             assert_eq!(decode_result::<Vec<u8>>(Encoded::Short(&long)).unwrap(), bytes);
         }
+    }
+
+    #[test]
+    fn many_bytes_stay_where_they_are_on_either_way() {
+        let value: Vec<u8> = (0..LARGE_BYTES + 5).map(|n| n as u8).collect();
+        let mut encoded = ShortBytes::new();
+        encode_byte_vec(value.clone(), &mut encoded);
+        let mut plain = Vec::new();
+        encode_bytes(&value, &mut plain);
+        assert_eq!(&encoded[..], plain);
+        let at = plain.as_ptr();
+        let mut input = Input::of(&mut plain);
+        let taken = input.take_byte_vec("bytes").unwrap();
+        assert_eq!((taken.as_ptr(), &taken), (at, &value), "it is the memory that came");
+        input.finish().unwrap();
+
+        // Behind and before others it is copied.
+        for (first, last) in [(true, false), (false, true)] {
+            let mut args = ShortBytes::new();
+            if first {
+                encode(&7u8, &mut args).unwrap();
+            }
+            encode_byte_vec(value.clone(), &mut args);
+            if last {
+                encode(&9u8, &mut args).unwrap();
+            }
+            let mut args = args.into_vec();
+            let mut input = Input::of(&mut args);
+            assert!(!first || input.take::<u8>("first").unwrap() == 7);
+            assert_eq!(input.take_byte_vec("bytes").unwrap(), value);
+            assert!(!last || input.take::<u8>("last").unwrap() == 9);
+            input.finish().unwrap();
+        }
+        let mut left = vec![1, 2, 3];
+        assert!(Input::of(&mut left).finish().is_err());
     }
 
     #[test]

@@ -36,15 +36,14 @@ const CANNOT_UNWIND: [&str; 2] =
 /// Runs a task and appends its result to `result`, and what of it is large to `large`; after a fault both are as they were.
 pub(crate) fn run(
     entry: &Entry,
-    args: &[u8],
+    args: Input<'_>,
     result: &mut Vec<u8>,
     large: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     install_hook();
     let start = result.len();
     DEPTH.set(DEPTH.get() + 1);
-    let outcome =
-        catch_unwind(AssertUnwindSafe(|| (entry.run)(Input::new(args), Output::new(result, large))));
+    let outcome = catch_unwind(AssertUnwindSafe(|| (entry.run)(args, Output::new(result, large))));
     DEPTH.set(DEPTH.get() - 1);
     let outcome = outcome.unwrap_or_else(|payload| {
         // The panic that came out is not always the last: one that was caught on the way may have come later.

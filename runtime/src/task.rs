@@ -5,7 +5,7 @@ use std::{ffi::OsStr, fmt, marker::PhantomData, os::unix::ffi::OsStrExt, path::P
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    codec::{self, Buffer, OwnedResult, ShortBytes},
+    codec::{self, Buffer, Input, OwnedResult, ShortBytes},
     dispatch,
     error::{Fault, Place, TaskError},
     registry::Entry,
@@ -88,7 +88,7 @@ impl Call {
     pub(crate) fn run(&self) -> Result<OwnedResult, Fault> {
         let args = self.args.as_ref().map_err(|words| Fault::codec(words.to_string()))?;
         let (mut head, mut body) = (Vec::new(), Vec::new());
-        dispatch::run(self.entry, args, &mut head, &mut body)?;
+        dispatch::run(self.entry, Input::new(args), &mut head, &mut body)?;
         Ok(codec::Encoded::Large(head.into(), body).into_owned())
     }
 }
@@ -128,6 +128,13 @@ impl Args {
     pub fn put_bytes(&mut self, _name: &str, value: &[u8]) {
         if let Ok(bytes) = &mut self.bytes {
             codec::encode_bytes(value, bytes);
+        }
+    }
+
+    /// Encodes the next argument, bytes that nobody else needs: many of them without a copy.
+    pub fn put_byte_vec(&mut self, _name: &str, value: Vec<u8>) {
+        if let Ok(bytes) = &mut self.bytes {
+            codec::encode_byte_vec(value, bytes);
         }
     }
 

@@ -272,7 +272,7 @@ fn put(private: &TokenStream, param: &Param, args: &TokenStream) -> TokenStream 
             (typed_put(&quote!([#elem])), quote!(#value))
         }
         Travels::Bytes | Travels::LentByteVec => (quote!(put_bytes), quote!(#value)),
-        Travels::ByteVec => (quote!(put_bytes), quote!(&#value)),
+        Travels::ByteVec => (quote!(put_byte_vec), quote!(#value)),
         Travels::Path | Travels::LentPathBuf => (quote!(put_path), quote!(#value)),
         Travels::PathBuf => (quote!(put_path), quote!(&#value)),
     };

@@ -145,6 +145,11 @@ impl<'a> ToWorker<'a> {
 }
 
 impl<'a> RunTasks<'a> {
+    /// It is one task, whose arguments are all that follows the head.
+    pub(crate) fn is_large(&self) -> bool {
+        self.large.is_some()
+    }
+
     /// Whether there is another.
     #[inline]
     pub(crate) fn has_more(&self) -> bool {

@@ -16,6 +16,7 @@ use super::{
     log,
 };
 use crate::{
+    codec::Input,
     dispatch,
     error::Fault,
     panic::RemotePanic,
@@ -106,7 +107,7 @@ pub(super) fn serve(connection: Connection) {
             Ok(Received::Frames(frames)) => {
                 let mut rest = frames;
                 while let Some((frame, after)) = rest.split_first() {
-                    if run_all(frame, &[], &mut replies).is_none() {
+                    if run_all(frame, Vec::new(), &mut replies).is_none() {
                         end_now(PROTOCOL_BROKEN);
                     }
                     rest = after;
@@ -114,7 +115,7 @@ pub(super) fn serve(connection: Connection) {
                 frames.as_bytes().len() - rest.as_bytes().len()
             }
             Ok(Received::Large { head, body }) => {
-                if run_all(&head, &body, &mut replies).is_none() {
+                if run_all(&head, body, &mut replies).is_none() {
                     end_now(PROTOCOL_BROKEN);
                 }
                 0
@@ -165,8 +166,16 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
 }
 
 /// Runs the tasks of one request; `None` if it is no request.
-fn run_all(head: &[u8], body: &[u8], replies: &mut Replies) -> Option<()> {
-    let Ok(ToWorker::Run(RunHead { log_level, may_spin, .. }, mut tasks)) = ToWorker::decode(head, body)
+fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> {
+    // The arguments of one large task are that task's alone.
+    let mut whole = None;
+    if !body.is_empty()
+        && let Ok(ToWorker::Run(_, tasks)) = ToWorker::decode(head, &[])
+        && tasks.is_large()
+    {
+        whole = Some(std::mem::take(&mut body));
+    }
+    let Ok(ToWorker::Run(RunHead { log_level, may_spin, .. }, mut tasks)) = ToWorker::decode(head, &body)
     else {
         return None;
     };
@@ -177,7 +186,8 @@ fn run_all(head: &[u8], body: &[u8], replies: &mut Replies) -> Option<()> {
         replies.begin();
         while let Some(task) = tasks.next().ok()? {
             if board.claim().begin(task.seq) {
-                run(&task, replies);
+                let args = whole.as_mut().map_or(Input::new(task.args), Input::of);
+                run(&task, args, replies);
                 let mut sender = sender.borrow_mut();
                 replies.post(&mut **sender.as_mut()?, &tasks);
             }
@@ -189,14 +199,14 @@ fn run_all(head: &[u8], body: &[u8], replies: &mut Replies) -> Option<()> {
 
 /// Runs a task and makes its reply.
 #[inline]
-fn run(task: &RunTask<'_>, replies: &mut Replies) {
+fn run(task: &RunTask<'_>, args: Input<'_>, replies: &mut Replies) {
     if STOPPING.load(Ordering::SeqCst) {
         end_group(0);
     }
     RUNNING.store(task.task.wrapping_add(1), Ordering::Relaxed);
     RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
     replies.reply.make(task.seq, |result, large| match registry::find(task.function) {
-        Some(entry) => dispatch::run(entry, task.args, result, large),
+        Some(entry) => dispatch::run(entry, args, result, large),
         None => {
             let words = format!("function {} is not in this executable's table", task.function.0);
             Err(Fault::codec(words))

@@ -25,6 +25,7 @@ use super::{
     serve::watch_overflow,
 };
 use crate::{
+    codec::Input,
     dispatch,
     error::FaultKind,
     id::FunctionId,
@@ -165,7 +166,7 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
         None => None,
     };
     let (mut result, mut large) = (Vec::new(), Vec::new());
-    let outcome = dispatch::run(entry, &preload.args, &mut result, &mut large);
+    let outcome = dispatch::run(entry, Input::new(&preload.args), &mut result, &mut large);
     drop(large);
     // A worker must not inherit it.
     set_preloading(None);
