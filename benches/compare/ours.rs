@@ -194,15 +194,9 @@ pub(crate) fn further_spawn(size: &Size) -> Outcome {
     further(size, Pool::builder())
 }
 
-/// SWITCH: once procession has `StartMethod::ForkServer`, this is the function to keep, and the one below and the feature go.
-#[cfg(feature = "fork-server")]
+/// One more worker of a pool whose workers a template forks.
 pub(crate) fn further_fork_server(size: &Size) -> Outcome {
     further(size, Pool::builder().start_method(procession::StartMethod::ForkServer))
-}
-
-#[cfg(not(feature = "fork-server"))]
-pub(crate) fn further_fork_server(_size: &Size) -> Outcome {
-    Err("this procession has no `StartMethod::ForkServer`".to_owned())
 }
 
 /// A large slice lent, and a large vector there and back.
