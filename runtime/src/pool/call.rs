@@ -250,7 +250,7 @@ impl Call {
         self.fed = 0;
         if let Some(driver) = driver.upgrade() {
             let lane = *lane;
-            let (batch, most) = driver.with_arrivals(true, |scheduler| {
+            let (batch, most) = driver.with_arrivals(|scheduler| {
                 scheduler.pull(lane);
                 scheduler.batch_of(lane)
             });

@@ -230,12 +230,10 @@ impl Driver {
 
     /// As [`with`](Self::with), for a caller that goes on handing in tasks: while nobody else drives, it takes what workers have said, too,
     /// so that nobody has to be woken for that.
-    ///
-    /// `goes_on`: the caller is not about to wait.
-    pub(super) fn with_arrivals<R>(&self, goes_on: bool, change: impl FnOnce(&mut Scheduler) -> R) -> R {
+    pub(super) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
         let mut desk = self.lock();
         let result = change(&mut desk.scheduler);
-        if desk.taken || (desk.armed && !goes_on) {
+        if desk.taken {
             self.follow_up(desk, Instant::now());
             return result;
         }
@@ -264,7 +262,7 @@ impl Driver {
         // hungry, and that this is no streak, or there that something was handed in.
         fence(Ordering::SeqCst);
         if (streak < STREAK || waiting >= TOGETHER) && self.hungry.load(Ordering::Relaxed) {
-            self.with_arrivals(streak >= FEW, |_| {});
+            if streak < FEW { self.with(|_, _, _| {}) } else { self.with_arrivals(|_| {}) }
         }
         number
     }
@@ -434,7 +432,7 @@ impl Driver {
     fn hurry(&self) {
         self.streak.store(0, Ordering::Relaxed);
         if self.has_handed_in.load(Ordering::Relaxed) {
-            self.with_arrivals(false, |_| {});
+            self.with(|_, _, _| {});
         }
     }
 
