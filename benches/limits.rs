@@ -71,7 +71,11 @@ const ALL: &[Measurement] = &[
     ("the same, with 4 GiB in the parent", "1.6 x", start_large),
     ("start of a further worker under ForkServer to its first result", "0.25 ms", further),
     ("two workers on CPU-bound work against one", "1.9 x", two_against_one),
+    ("tasks of 20 us to 20 ms on 2 workers against the ideal", "1.1 x", uneven),
+    ("map of no-ops on 4, 8, 32, 200 workers against 2", "-", many_no_ops),
+    ("map of 10 us tasks on 4, 8, 32, 200 workers against 2", "-", many_short),
     ("an idle pool's CPU time, parent and workers", "0 ms", idle),
+    ("the same of 200 workers", "0 ms", idle_crowd),
     ("a worker at rest, resident", "5 MiB", rest),
 ];
 
@@ -220,14 +224,104 @@ fn two_against_one(size: &Size) -> Result<String> {
     Ok(format!("{:.2} x", ratio(median(alone), median(together))))
 }
 
-fn idle(size: &Size) -> Result<String> {
+/// Takes so long, without a core.
+#[worker]
+fn take(micros: u64) -> u64 {
+    let start = Instant::now();
+    let time = Duration::from_micros(micros);
+    while start.elapsed() < time {
+        std::thread::park_timeout(time.saturating_sub(start.elapsed()));
+    }
+    u64::try_from(start.elapsed().as_nanos()).expect("centuries are too long")
+}
+
+/// Keeps a core busy for so long.
+#[worker]
+fn busy(micros: u64) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(micros) {
+        black_box(0);
+    }
+}
+
+fn uneven(size: &Size) -> Result<String> {
+    let many = size.tasks.min(600);
+    let mut random = 1u64;
+    let mut times: Vec<u64> =
+        (0..many).map(|n| (20.0 * 1000f64.powf(n as f64 / many as f64)) as u64).collect();
+    for n in (1..times.len()).rev() {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        times.swap(n, (random >> 33) as usize % (n + 1));
+    }
     let pool = Pool::new(2)?;
+    pool.broadcast(delayed!(take(1)))?;
+    let mut ratios = Vec::new();
+    for _ in 0..3 {
+        let start = Instant::now();
+        let took = pool.map(times.iter().map(|&micros| delayed!(take(micros))))?;
+        let all = start.elapsed();
+        // What they took, not what they asked for: timers are late, and that is nobody's scheduling.
+        let ideal = Duration::from_nanos(took.iter().sum::<u64>() / 2);
+        ratios.push(ratio(all, ideal));
+    }
+    ratios.sort_by(f64::total_cmp);
+    Ok(format!("{:.3} x", ratios[1]))
+}
+
+fn crowds(size: &Size, run: impl Fn(&Pool) -> Result<Duration>) -> Result<String> {
+    let mut words = Vec::new();
+    let mut two = None;
+    for workers in [2, 4, 8, 32, 200] {
+        let pool = Pool::new(workers)?;
+        pool.broadcast(delayed!(pid()))?;
+        run(&pool)?;
+        let took = median(vec![run(&pool)?, run(&pool)?, run(&pool)?]);
+        let two = *two.get_or_insert(took);
+        words.push(if workers == 2 {
+            format!("{:.2} M tasks/s;", millions(size.tasks / 20, took))
+        } else {
+            format!("{:.2} x", ratio(two, took))
+        });
+    }
+    Ok(words.join(" "))
+}
+
+fn many_no_ops(size: &Size) -> Result<String> {
+    crowds(size, |pool| {
+        let start = Instant::now();
+        let results = pool.map((0..size.tasks / 20).map(|n| delayed!(add_one(n))))?;
+        let took = start.elapsed();
+        assert!(results.into_iter().eq(1..=size.tasks / 20));
+        Ok(took)
+    })
+}
+
+fn many_short(size: &Size) -> Result<String> {
+    crowds(size, |pool| {
+        let start = Instant::now();
+        pool.map((0..size.tasks / 20).map(|_| delayed!(busy(10))))?;
+        Ok(start.elapsed())
+    })
+}
+
+fn idle_of(workers: usize, size: &Size) -> Result<String> {
+    let pool = Pool::new(workers)?;
+    // After a burst.
+    pool.map((0..size.tasks / 20).map(|n| delayed!(add_one(n))))?;
     let mut pids = pool.broadcast(delayed!(pid()))?;
     pids.push(std::process::id());
     let before: u64 = pids.iter().map(|&pid| cpu_ticks(pid)).sum();
     std::thread::sleep(size.rest);
     let after: u64 = pids.iter().map(|&pid| cpu_ticks(pid)).sum();
     Ok(format!("{} ms in {:.0?}", (after - before) * 10, size.rest))
+}
+
+fn idle(size: &Size) -> Result<String> {
+    idle_of(2, size)
+}
+
+fn idle_crowd(size: &Size) -> Result<String> {
+    idle_of(200, size)
 }
 
 fn rest(_size: &Size) -> Result<String> {

@@ -7,6 +7,9 @@ use std::{sync::OnceLock, time::Instant};
 
 use procession::{Pool, RemoteError, delayed, worker};
 
+/// What may be needed beyond the values themselves, whatever their size.
+const OVERHEAD_BYTES: usize = 32 << 20;
+
 /// What the worker has seen.
 static SEEN: OnceLock<u64> = OnceLock::new();
 
@@ -72,7 +75,10 @@ fn main() -> Result<(), RemoteError> {
     assert_eq!(hash(&back), sent, "what came back is what was sent, inverted");
     let gib = len as f64 / f64::from(1 << 30);
     println!("{gib:.3} GiB there and back in {took:.2?}: {:.2} GiB/s", 2.0 * gib / took.as_secs_f64());
-    for (who, kib) in [("parent", peak_kib()?), ("worker", worker_kib)] {
+    // The parent has what it sends and what comes back, the worker one value that is both.
+    for (who, kib, values) in [("parent", peak_kib()?, 2), ("worker", worker_kib, 1)] {
+        let most_kib = (values * len + OVERHEAD_BYTES) as u64 >> 10;
+        assert!(kib <= most_kib, "{who}: {kib} KiB at most, and {most_kib} are enough");
         let gib_at_most = kib as f64 / f64::from(1 << 20);
         println!("{who}: {gib_at_most:.3} GiB at most, {:.2} x the value", gib_at_most / gib);
     }

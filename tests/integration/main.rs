@@ -21,6 +21,7 @@ mod nested;
 mod order;
 mod panic;
 mod pool;
+mod rest;
 mod scratch;
 mod scribble;
 mod start;

@@ -178,11 +178,13 @@ impl Scheduler {
     /// something.
     fn pull_for_the_idle(&mut self, now: Instant) -> bool {
         let has_time = |worker: &Supervisor<Parcel>| worker.is_idle() || worker.is_vacant();
-        if self.book.fed.is_empty() || !self.workers[..self.target].iter().any(has_time) {
-            return false;
-        }
+        // Whatever comes of it: what is due and stays due has somebody wake all the time. Should a worker have time later, this is asked
+        // again.
         if self.book.look_at_feeds.is_some_and(|at| at <= now) {
             self.book.look_at_feeds = None;
+        }
+        if self.book.fed.is_empty() || !self.workers[..self.target].iter().any(has_time) {
+            return false;
         }
         let before = self.book.queued;
         for at in (0..self.book.fed.len()).rev() {
@@ -295,7 +297,7 @@ impl Scheduler {
 
     /// When the worker that has shown nothing for longest has to share.
     fn sharing_deadline(&self) -> Option<Instant> {
-        if self.book.queued > 0 || !self.workers[..self.target].iter().any(Supervisor::is_idle) {
+        if self.book.queued > 0 || self.closing || !self.workers[..self.target].iter().any(Supervisor::is_idle) {
             return None;
         }
         let laden = self.workers.iter().filter(|worker| is_laden(worker));
@@ -598,6 +600,8 @@ impl Scheduler {
     /// The pool ends: nothing queued runs any more, busy workers are killed, idle ones leave.
     pub(super) fn close(&mut self, now: Instant) {
         self.closing = true;
+        // Nothing is dispatched any more that would see to it.
+        self.book.look_at_feeds = None;
         self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
         for worker in &mut self.workers {
             if worker.is_idle() {

@@ -40,8 +40,11 @@ pub(crate) fn advise_huge(start: *const u8, len_bytes: usize) {
     if len_bytes < HUGE_FROM_BYTES {
         return;
     }
-    let from = start.addr().next_multiple_of(PAGE_BYTES);
-    let len = (start.addr() + len_bytes - from) / PAGE_BYTES * PAGE_BYTES;
+    // All of the first and of the last page: an allocation of this size is a mapping of its own, which begins a little before its
+    // bytes. Were a page of it left out, the kernel would take it for two mappings, and could not grow it in place: each growth
+    // would be a copy, with both copies in memory.
+    let from = start.addr() / PAGE_BYTES * PAGE_BYTES;
+    let len = (start.addr() + len_bytes).next_multiple_of(PAGE_BYTES) - from;
     // SAFETY: MADV_HUGEPAGE changes neither the contents nor the rights of the pages, which may be any; it only hints at their size.
     unsafe { nix::libc::madvise(from as *mut nix::libc::c_void, len, nix::libc::MADV_HUGEPAGE) };
 }

@@ -1,0 +1,110 @@
+//! Who waits, sleeps: a pool without work uses no CPU, and neither does a host whose workers are busy.
+
+use std::{path::Path, time::Duration};
+
+use procession::{Pool, delayed, parallel, worker};
+
+use crate::{
+    alone::{alone, alone_with_warm_pool},
+    event::{take_time, until_exists},
+    leak::workers,
+    scratch::Folder,
+};
+
+#[worker]
+fn echo(n: u64) -> u64 {
+    n
+}
+
+#[worker]
+fn wait_for(file: &Path) -> u64 {
+    until_exists(file);
+    1
+}
+
+#[worker]
+fn take(millis: u64) {
+    take_time(Duration::from_millis(millis));
+}
+
+/// The CPU time that a process has used, in hundredths of a second.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
+}
+
+const TIME: Duration = Duration::from_millis(400);
+/// Whoever spins gets more than this of that time, on a loaded machine, too.
+const MOST_TICKS: u64 = 5;
+
+#[track_caller]
+fn assert_at_rest(what: &str, with_workers: bool) {
+    let mut pids = vec![std::process::id()];
+    if with_workers {
+        pids.extend(workers());
+    }
+    // What was begun may end.
+    take_time(Duration::from_millis(50));
+    let before: Vec<u64> = pids.iter().copied().map(ticks).collect();
+    take_time(TIME);
+    for (pid, before) in pids.into_iter().zip(before) {
+        let used = ticks(pid) - before;
+        assert!(used <= MOST_TICKS, "{what}: process {pid} has used {used}0 ms of {TIME:?}");
+    }
+}
+
+#[test]
+fn a_pool_uses_no_cpu_after_a_burst_of_any_kind() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        for _ in 0..2 {
+            assert_eq!(pool.map((0..20_000).map(|n| delayed!(echo(n)))).unwrap().len(), 20_000);
+            assert_at_rest("map", true);
+            assert_eq!(pool.imap((0..).map(|n| delayed!(echo(n)))).take(5_000).count(), 5_000);
+            assert_at_rest("imap, dropped", true);
+            let handles: Vec<_> = (0..2_000).map(|n| pool.submit(delayed!(echo(n)))).collect();
+            handles.into_iter().for_each(|handle| assert!(handle.join().is_ok()));
+            assert_at_rest("submit", true);
+            drop(pool.submit(delayed!(echo(1))));
+            assert_at_rest("submit, nobody waits", true);
+            assert!(pool.map([delayed!(echo(1))]).is_ok());
+            assert_at_rest("map of one", true);
+        }
+    });
+}
+
+#[test]
+fn the_warm_pool_uses_no_cpu_after_a_burst() {
+    alone_with_warm_pool(|| {
+        assert_eq!(parallel!(jobs = 2; echo(n) for n in 0..20_000).unwrap().len(), 20_000);
+        assert_at_rest("parallel!", true);
+    });
+}
+
+#[test]
+fn a_host_whose_workers_are_busy_sleeps() {
+    alone(|| {
+        let folder = Folder::new();
+        let go = folder.path("go");
+        let pool = Pool::new(2).unwrap();
+        // The first are quick: more of the same is expected soon.
+        for (n, what) in [(2u64, "as many as workers"), (3, "one more"), (40, "many more")] {
+            assert!(pool.map((0..500).map(|n| delayed!(echo(n)))).is_ok());
+            std::thread::scope(|scope| {
+                let call = scope.spawn(|| {
+                    let tasks = (0..200).map(|n| delayed!(echo(n))).chain((0..n).map(|_| delayed!(wait_for(&go))));
+                    assert_eq!(pool.map(tasks).unwrap().len() as u64, 200 + n);
+                });
+                take_time(Duration::from_millis(300));
+                assert_at_rest(what, false);
+                std::fs::write(&go, "").unwrap();
+                call.join().unwrap();
+            });
+            std::fs::remove_file(&go).unwrap();
+        }
+        let long = pool.submit(delayed!(take(60_000)));
+        assert_at_rest("a handle that nobody joins", false);
+        drop(long);
+    });
+}
