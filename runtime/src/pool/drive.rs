@@ -14,13 +14,20 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{JoinHandle, Thread, ThreadId},
     time::{Duration, Instant},
 };
 
-use super::{book::After, lane::Single, listen::LAUNCHER, log, scheduler::Scheduler};
+use super::{
+    book::After,
+    lane::Single,
+    listen::LAUNCHER,
+    log,
+    scheduler::Scheduler,
+    tray::{Then, Tray},
+};
 use crate::{
     error::{Error, Result},
     handle::Exchange,
@@ -41,12 +48,6 @@ const WORKERS: u64 = 0;
 const BACKGROUND_BELL: u64 = 1;
 /// A reply that is near is waited for so long without sleeping: to wake and be woken may cost as much.
 const SPIN: Duration = Duration::from_micros(50);
-/// Whoever hands in so many tasks, one by one, may hand in more before it waits for one.
-const FEW: u32 = 4;
-/// Whoever hands in so many, and waits for none, ...
-const STREAK: u32 = 32;
-/// ... has so many at a time taken to the desk.
-const TOGETHER: usize = 16;
 /// However much comes that no poller tells of, the poller is asked this often: deaths, and workers that say little, are not to wait for
 /// those that never pause.
 const POLL_EVERY: Duration = Duration::from_millis(1);
@@ -59,14 +60,8 @@ pub(super) struct Driver {
     desk: Mutex<Desk>,
     /// Numbers of tasks.
     next_id: Arc<AtomicU64>,
-    /// Single tasks that were handed in and that nobody has taken to the desk yet: whoever submits many does not wait for the desk.
-    handed_in: Mutex<Vec<Single>>,
-    /// There are some of those.
-    has_handed_in: AtomicBool,
-    /// A worker could have one at once.
-    hungry: AtomicBool,
-    /// How many were handed in since somebody waited for one, or since the pool came to rest.
-    streak: AtomicU32,
+    /// Single tasks that were handed in and that nobody has taken to the desk yet.
+    tray: Tray<Single>,
     /// Polls the workers and the bell.
     workers: Poller,
     /// Wakes whoever drives.
@@ -145,10 +140,7 @@ impl Driver {
                 armed: true,
                 polled: Instant::now(),
             }),
-            handed_in: Mutex::default(),
-            has_handed_in: AtomicBool::new(false),
-            hungry: AtomicBool::new(true),
-            streak: AtomicU32::new(0),
+            tray: Tray::new(),
             workers: Poller::new().map_err(failed)?,
             background: Poller::new().map_err(failed)?,
             bell: Bell::new().map_err(failed)?,
@@ -251,30 +243,19 @@ impl Driver {
     pub(super) fn submit(&self, mut task: Single) -> u64 {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         task.number = number;
-        let waiting = {
-            let mut handed_in = self.handed_in.lock().unwrap_or_else(PoisonError::into_inner);
-            handed_in.push(task);
-            handed_in.len()
-        };
-        self.has_handed_in.store(true, Ordering::Relaxed);
-        let streak = self.streak.fetch_add(1, Ordering::Relaxed);
-        // SYNC(handed-in): pairs with the fences in `feed` and `arm`. One of the two comes first: either it is seen here that somebody is
-        // hungry, and that this is no streak, or there that something was handed in.
-        fence(Ordering::SeqCst);
-        if (streak < STREAK || waiting >= TOGETHER) && self.hungry.load(Ordering::Relaxed) {
-            if streak < FEW { self.with(|_, _, _| {}) } else { self.with_arrivals(|_| {}) }
+        match self.tray.put(task) {
+            Then::Nothing => {}
+            Then::Feed => self.with(|_, _, _| {}),
+            Then::FeedAndRead => self.with_arrivals(|_| {}),
         }
         number
     }
 
     /// Takes what was handed in to the desk.
     fn take_in(&self, desk: &mut Desk) {
-        if self.has_handed_in.load(Ordering::Relaxed) {
-            let mut handed_in = self.handed_in.lock().unwrap_or_else(PoisonError::into_inner);
-            self.has_handed_in.store(false, Ordering::Relaxed);
-            std::mem::swap(&mut *handed_in, &mut desk.taken_in);
-            drop(handed_in);
+        if !self.tray.is_empty() {
             let mut taken_in = std::mem::take(&mut desk.taken_in);
+            self.tray.take(&mut taken_in);
             taken_in.drain(..).for_each(|task| desk.scheduler.enqueue_single(task));
             desk.taken_in = taken_in;
         }
@@ -285,15 +266,7 @@ impl Driver {
         loop {
             self.take_in(desk);
             desk.scheduler.dispatch(&self.workers, now);
-            let hungry = desk.scheduler.is_hungry();
-            if !hungry {
-                self.hungry.store(false, Ordering::Relaxed);
-                return;
-            }
-            self.hungry.store(true, Ordering::Relaxed);
-            // SYNC(handed-in): pairs with the fence in `submit`.
-            fence(Ordering::SeqCst);
-            if !self.has_handed_in.load(Ordering::Relaxed) {
+            if self.tray.is_well_fed(desk.scheduler.is_hungry()) {
                 return;
             }
         }
@@ -349,7 +322,7 @@ impl Driver {
             let timeout = match until {
                 _ if has_arrivals => Some(Duration::ZERO),
                 Until::Now => Some(Duration::ZERO),
-                Until::Then(_) if !desk.scheduler.park() => Some(Duration::ZERO),
+                Until::Then(_) if !self.tray.rest() || !desk.scheduler.park() => Some(Duration::ZERO),
                 Until::Then(deadline) => {
                     desk.alarm = earlier(deadline, desk.scheduler.deadline());
                     desk.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
@@ -418,10 +391,7 @@ impl Driver {
 
     /// Has the background poller tell of whatever comes from now on. `false`: something has come already.
     fn arm(&self, desk: &mut Desk) -> bool {
-        self.streak.store(0, Ordering::Relaxed);
-        // SYNC(handed-in): pairs with the fence in `submit`.
-        fence(Ordering::SeqCst);
-        let at_rest = !self.has_handed_in.load(Ordering::Relaxed) && desk.scheduler.park();
+        let at_rest = self.tray.rest() && desk.scheduler.park();
         if at_rest {
             self.set_armed(desk, true);
         }
@@ -430,8 +400,7 @@ impl Driver {
 
     /// Sees to it that nothing waits for more to be handed in.
     fn hurry(&self) {
-        self.streak.store(0, Ordering::Relaxed);
-        if self.has_handed_in.load(Ordering::Relaxed) {
+        if !self.tray.rest() {
             self.with(|_, _, _| {});
         }
     }

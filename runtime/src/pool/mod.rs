@@ -10,6 +10,7 @@ mod lane;
 mod listen;
 mod log;
 mod scheduler;
+mod tray;
 
 use std::{
     fmt,

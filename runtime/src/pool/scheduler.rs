@@ -297,7 +297,10 @@ impl Scheduler {
 
     /// When the worker that has shown nothing for longest has to share.
     fn sharing_deadline(&self) -> Option<Instant> {
-        if self.book.queued > 0 || self.closing || !self.workers[..self.target].iter().any(Supervisor::is_idle) {
+        if self.book.queued > 0
+            || self.closing
+            || !self.workers[..self.target].iter().any(Supervisor::is_idle)
+        {
             return None;
         }
         let laden = self.workers.iter().filter(|worker| is_laden(worker));
