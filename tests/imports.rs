@@ -235,34 +235,27 @@ fn unsafe_page() -> String {
 }
 
 /// Each source file, by its path from the workspace's root, with its text.
-fn files() -> Vec<(String, String)> {
-    let (mut files, mut folders) = (Vec::new(), vec![sources()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a folder of the crate") {
-            let path = entry.expect("its entries").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(sources()).expect("it lies there").display().to_string();
-                let text = fs::read_to_string(&path).expect("a source file");
-                files.push((format!("runtime/src/{name}"), text));
-            }
-        }
-    }
-    files
+fn texts() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    files(&sources(), &mut found);
+    let text = |path: PathBuf| {
+        let name = path.strip_prefix(sources()).expect("it lies there").display().to_string();
+        (format!("runtime/src/{name}"), fs::read_to_string(&path).expect("a source file"))
+    };
+    found.into_iter().map(text).collect()
 }
 
 #[test]
 fn every_unsafe_zone_is_on_the_page_and_every_one_on_the_page_is_there() {
     let zones: BTreeSet<String> =
-        files().into_iter().filter(|(_, text)| text.contains("expect(unsafe_code")).map(|(name, _)| name).collect();
+        texts().into_iter().filter(|(_, text)| text.contains("expect(unsafe_code")).map(|(name, _)| name).collect();
     assert_eq!(zones, first_column(&unsafe_page(), "| zone | why |"));
 }
 
 #[test]
 fn every_labelled_pair_is_on_the_page_and_every_one_on_the_page_is_there() {
     let mut labels = BTreeMap::new();
-    for (_, text) in files() {
+    for (_, text) in texts() {
         for part in text.split("SYNC(").skip(1) {
             let label = part.split(')').next().expect("it is closed");
             *labels.entry(label.to_owned()).or_insert(0) += 1;
