@@ -11,7 +11,6 @@
 
 mod consumer;
 mod header;
-#[cfg(not(loom))]
 mod heap;
 #[cfg(all(test, loom))]
 mod models;
@@ -26,7 +25,6 @@ use std::fmt;
 
 pub(crate) use consumer::{Alarm, Consumer};
 pub(crate) use header::HEADER_BYTES;
-#[cfg(not(loom))]
 pub(crate) use heap::{Heap, pair};
 pub(crate) use place::Memory;
 #[cfg(all(any(test, fuzzing), not(loom)))]
