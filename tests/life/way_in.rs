@@ -224,9 +224,9 @@ fn with_descriptor(program: &str, fd: OwnedFd) -> Command {
     command
 }
 
-/// What a host sends before anything else: magic, version, token.
+/// What a host sends before anything else: magic, version, token, and that there are rings.
 fn preamble(magic: &[u8; 4], version: u32, token: u64) -> Vec<u8> {
-    [&magic[..], &version.to_le_bytes(), &token.to_le_bytes()].concat()
+    [&magic[..], &version.to_le_bytes(), &token.to_le_bytes(), &1u32.to_le_bytes()].concat()
 }
 
 #[test]
@@ -240,10 +240,10 @@ fn a_stale_descriptor_a_wrong_token_and_another_build_end_the_process_and_never_
         check_refused(&mut with_descriptor(program, worker.into()), "its connection failed");
 
         for (bytes, words) in [
-            (preamble(b"prcs", 1, 0xbeef), "does not know its token"),
-            (preamble(b"HTTP", 1, 0xdead), "another protocol"),
+            (preamble(b"prcs", 2, 0xbeef), "does not know its token"),
+            (preamble(b"HTTP", 2, 0xdead), "another protocol"),
             (preamble(b"prcs", 999, 0xdead), "another protocol"),
-            (preamble(b"prcs", 1, 0xdead), "no board"),
+            (preamble(b"prcs", 2, 0xdead), "no memory came"),
         ] {
             let (mut host, worker) = UnixStream::pair().unwrap();
             host.write_all(&bytes).unwrap();
@@ -254,10 +254,10 @@ fn a_stale_descriptor_a_wrong_token_and_another_build_end_the_process_and_never_
         let (host, worker) = UnixStream::pair().unwrap();
         let stray = fs::File::open("/dev/null").unwrap();
         let fds = [stray.as_raw_fd()];
-        let bytes = preamble(b"prcs", 1, 0xdead);
+        let bytes = preamble(b"prcs", 2, 0xdead);
         let control = [ControlMessage::ScmRights(&fds)];
         sendmsg::<()>(host.as_raw_fd(), &[IoSlice::new(&bytes)], &control, MsgFlags::empty(), None).unwrap();
-        check_refused(&mut with_descriptor(program, worker.into()), "its board");
+        check_refused(&mut with_descriptor(program, worker.into()), "the memory that it shares");
     }
 }
 
