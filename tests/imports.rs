@@ -231,7 +231,8 @@ fn first_column(document: &str, heading: &str) -> BTreeSet<String> {
 }
 
 fn unsafe_page() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/unsafe.md")).expect("the page is there")
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/unsafe.md"))
+        .expect("the page is there")
 }
 
 /// Each source file, by its path from the workspace's root, with its text.
@@ -247,8 +248,11 @@ fn texts() -> Vec<(String, String)> {
 
 #[test]
 fn every_unsafe_zone_is_on_the_page_and_every_one_on_the_page_is_there() {
-    let zones: BTreeSet<String> =
-        texts().into_iter().filter(|(_, text)| text.contains("expect(unsafe_code")).map(|(name, _)| name).collect();
+    let zones: BTreeSet<String> = texts()
+        .into_iter()
+        .filter(|(_, text)| text.contains("expect(unsafe_code"))
+        .map(|(name, _)| name)
+        .collect();
     assert_eq!(zones, first_column(&unsafe_page(), "| zone | why |"));
 }
 

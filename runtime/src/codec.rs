@@ -374,7 +374,11 @@ mod tests {
             assert_eq!([&short[..], &large].concat(), long);
             assert_eq!(large.is_empty(), len < LARGE_BYTES);
             assert_eq!(decode::<Vec<u8>>(&long).unwrap(), bytes);
-            for (head, body) in [(&short[..], large), (&[][..], long.clone()), (&long[..2.min(len)], long[2.min(len)..].to_vec())] {
+            for (head, body) in [
+                (&short[..], large),
+                (&[][..], long.clone()),
+                (&long[..2.min(len)], long[2.min(len)..].to_vec()),
+            ] {
                 let encoded = Encoded::Large(ShortBytes::from_slice(head), body.clone());
                 let all = [head, &body].concat();
                 // Cut elsewhere than between the number and the bytes it is refused, or put together; never misread.

@@ -68,7 +68,8 @@ impl<T: DeserializeOwned + 'static> Task<T> {
         self.call
             .run()
             .and_then(|mut result| {
-                codec::decode_result(result.as_encoded()).map_err(|words| Fault::Codec(format!("the result: {words}")))
+                codec::decode_result(result.as_encoded())
+                    .map_err(|words| Fault::Codec(format!("the result: {words}")))
             })
             .map_err(|fault| TaskError::new(function, fault.into(), place))
     }

@@ -159,7 +159,9 @@ impl log::Log for Print {
 fn without(what: &str) {
     match what {
         "memfd" => refuse(libc::SYS_memfd_create, None),
-        "futex" => [libc::FUTEX_WAIT, libc::FUTEX_WAKE].into_iter().for_each(|op| refuse(libc::SYS_futex, Some(op))),
+        "futex" => {
+            [libc::FUTEX_WAIT, libc::FUTEX_WAKE].into_iter().for_each(|op| refuse(libc::SYS_futex, Some(op)))
+        }
         "nothing" => {}
         other => panic!("nobody refuses {other:?}"),
     }
@@ -168,7 +170,8 @@ fn without(what: &str) {
     let pool = Pool::new(2).unwrap();
     let squares = pool.map((0..2000).map(|n| delayed!(square(n)))).unwrap();
     println!("the squares' sum is {}", squares.iter().sum::<u64>());
-    let outcomes = pool.imap((0..40).map(|n| if n == 20 { delayed!(crash_in_place()) } else { delayed!(square(n)) }));
+    let outcomes =
+        pool.imap((0..40).map(|n| if n == 20 { delayed!(crash_in_place()) } else { delayed!(square(n)) }));
     let failed: Vec<_> = outcomes.enumerate().filter_map(|(n, outcome)| Some((n, outcome.err()?))).collect();
     println!("failed: {}", failed.len());
     for (n, error) in failed {

@@ -181,7 +181,8 @@ fn crashes_among_thousands_of_short_tasks_cost_those_tasks_alone_and_every_other
             let folder = Folder::new();
             let log = folder.path("log");
             let pool = Pool::new(2).unwrap();
-            let outcomes = pool.imap_unordered((0..TASKS).map(|n| delayed!(note_or_strike(&log, n, every, end))));
+            let outcomes =
+                pool.imap_unordered((0..TASKS).map(|n| delayed!(note_or_strike(&log, n, every, end))));
             let mut seen = vec![0; TASKS as usize];
             for (index, outcome) in outcomes {
                 seen[index] += 1;

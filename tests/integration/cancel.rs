@@ -261,7 +261,8 @@ fn of_many_short_tasks_those_whose_cancelling_says_so_never_begin() {
         let (mut expected, mut cancelled, mut next) = (Vec::new(), 0, 0);
         for round in 0..150u64 {
             // By now they are short, and many lie ready in each worker.
-            let handles: Vec<_> = (next..next + 40).map(|n| (n, pool.submit(delayed!(note_briefly(&ran, n))))).collect();
+            let handles: Vec<_> =
+                (next..next + 40).map(|n| (n, pool.submit(delayed!(note_briefly(&ran, n))))).collect();
             next += 40;
             let step = 1 + round as usize % 7;
             handles.iter().rev().step_by(step).for_each(|(_, handle)| handle.cancel());

@@ -240,7 +240,10 @@ fn workers_killed_at_any_time_lose_no_result_and_double_none() {
                         assert_eq!(times, 1, "round {round}: task {n}");
                     }
                     Err(error) => {
-                        assert!(error.is_crash() && error.worker_pid() == Some(victim), "round {round}: {error}");
+                        assert!(
+                            error.is_crash() && error.worker_pid() == Some(victim),
+                            "round {round}: {error}"
+                        );
                         assert!(times <= 1, "round {round}: task {n} ran {times} times");
                         lost += 1;
                     }

@@ -176,7 +176,8 @@ fn take_and_tell(micros: u64) -> (u32, Duration, Duration) {
 }
 
 fn now() -> Duration {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
+    let time =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
     Duration::from(time)
 }
 

@@ -93,7 +93,8 @@ fn a_host_whose_workers_are_busy_sleeps() {
             assert!(pool.map((0..500).map(|n| delayed!(echo(n)))).is_ok());
             std::thread::scope(|scope| {
                 let call = scope.spawn(|| {
-                    let tasks = (0..200).map(|n| delayed!(echo(n))).chain((0..n).map(|_| delayed!(wait_for(&go))));
+                    let tasks =
+                        (0..200).map(|n| delayed!(echo(n))).chain((0..n).map(|_| delayed!(wait_for(&go))));
                     assert_eq!(pool.map(tasks).unwrap().len() as u64, 200 + n);
                 });
                 take_time(Duration::from_millis(300));

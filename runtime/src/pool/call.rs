@@ -82,7 +82,10 @@ struct Arrivals {
 #[derive(Debug)]
 enum Item {
     /// Results of so many tasks, in so many of the next bytes.
-    Many { tasks: u32, len_bytes: usize },
+    Many {
+        tasks: u32,
+        len_bytes: usize,
+    },
     One(Result<OwnedResult, TaskError>),
 }
 

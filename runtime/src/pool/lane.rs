@@ -400,7 +400,8 @@ impl Lane {
 
     /// Takes the task of this number out of the queue.
     pub(super) fn remove(&mut self, number: u64) -> Option<Parcel> {
-        let holds = |parcel: &Parcel| (parcel.first..parcel.first + u64::from(parcel.len())).contains(&number);
+        let holds =
+            |parcel: &Parcel| (parcel.first..parcel.first + u64::from(parcel.len())).contains(&number);
         let at = self.queue.iter().position(holds)?;
         let mut rest = self.queue.remove(at)?;
         let before = rest.take_first((number - rest.first) as u32);

@@ -270,7 +270,8 @@ impl Pool {
             return Ok(vec![self.submit(task).join()?]);
         };
         let name = task.function();
-        let (function, args) = travels(task.call, Some(0)).map_err(|error| error.in_pool(processes.name()))?;
+        let (function, args) =
+            travels(task.call, Some(0)).map_err(|error| error.in_pool(processes.name()))?;
         let handles: Vec<Handle<T>> = processes.driver.with(|scheduler, _, _| {
             let ids = scheduler.worker_ids();
             ids.zip(0..)

@@ -282,7 +282,10 @@ impl Scheduler {
 
     /// When the worker that has shown nothing for longest has to share.
     fn sharing_deadline(&self) -> Option<Instant> {
-        if self.book.queued > 0 || self.closing || !self.workers[..self.target].iter().any(Supervisor::is_idle) {
+        if self.book.queued > 0
+            || self.closing
+            || !self.workers[..self.target].iter().any(Supervisor::is_idle)
+        {
             return None;
         }
         let laden = self.workers.iter().filter(|worker| is_laden(worker));
@@ -487,7 +490,12 @@ impl Scheduler {
             self.book.fail(parcel, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
         }
         for place in 0..self.workers.len() {
-            self.cancel_at(place, |parcel| (parcel.lane == id).then_some(0..parcel.len()), why, now + CANCEL_GRACE);
+            self.cancel_at(
+                place,
+                |parcel| (parcel.lane == id).then_some(0..parcel.len()),
+                why,
+                now + CANCEL_GRACE,
+            );
         }
         self.book.tidy(id);
         self.dispatch(poller, now);
@@ -502,10 +510,8 @@ impl Scheduler {
             (is_handle && at < parcel.len()).then_some(at..at + 1)
         };
         let book = &mut self.book;
-        let found = book
-            .lanes
-            .iter()
-            .find_map(|(lane, tasks)| tasks.parcels().find_map(place_in).map(|_| *lane));
+        let found =
+            book.lanes.iter().find_map(|(lane, tasks)| tasks.parcels().find_map(place_in).map(|_| *lane));
         if let Some(lane) = found {
             if let Some(task) = book.remove(lane, id) {
                 book.fail(task, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
@@ -548,9 +554,9 @@ impl Scheduler {
         }
         self.book.take_home(kept, id);
         // All that is left has begun, and all but the newest has ended.
-        let newest_goes = worker.newest().is_some_and(|parcel| {
-            which(parcel).is_some_and(|range| range.end == parcel.len())
-        });
+        let newest_goes = worker
+            .newest()
+            .is_some_and(|parcel| which(parcel).is_some_and(|range| range.end == parcel.len()));
         if newest_goes {
             worker.doom(kill_at);
         }

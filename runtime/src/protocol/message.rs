@@ -489,7 +489,9 @@ mod tests {
         let frame = request();
         for len in 0..frame.len() {
             let whole = ToWorker::decode(&frame[..len], &[]).and_then(|message| match message {
-                ToWorker::Run(_, mut tasks) => tasks.next().and_then(|_| tasks.next()).and_then(|_| tasks.next()),
+                ToWorker::Run(_, mut tasks) => {
+                    tasks.next().and_then(|_| tasks.next()).and_then(|_| tasks.next())
+                }
                 ToWorker::Hello(_) => Ok(None),
             });
             assert!(whole.is_err(), "{len} bytes");

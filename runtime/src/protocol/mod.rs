@@ -14,6 +14,6 @@ pub(crate) use message::{
     DONE_HEAD_BYTES, LogRecord, Malformed, Reply, Results, RunHead, RunTask, RunTasks, ToWorker, encode_done,
     encode_panic, encode_reply, set_nanos,
 };
-pub(crate) use records::{Records, Wire, record_head};
 #[cfg(test)]
 pub(crate) use records::put_record;
+pub(crate) use records::{Records, Wire, record_head};

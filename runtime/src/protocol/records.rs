@@ -78,7 +78,11 @@ impl Records {
 
     /// One task with these arguments, whatever their size.
     pub(crate) fn of(function: FunctionId, args: ShortBytes) -> Self {
-        if args.len() < LARGE_BYTES { Self::one(function, &args) } else { Self::large(function, args.into_vec()) }
+        if args.len() < LARGE_BYTES {
+            Self::one(function, &args)
+        } else {
+            Self::large(function, args.into_vec())
+        }
     }
 
     /// One task whose arguments are large.

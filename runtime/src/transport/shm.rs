@@ -331,7 +331,8 @@ impl WorkerEnd {
     pub(crate) fn new(socket: Arc<OwnedFd>, rings: Option<&Segment>) -> io::Result<Self> {
         let to_socket = FramedSender::new(SocketSink::new(socket.clone()), true);
         let aside = Aside { socket: Arc::new(Mutex::new(to_socket)), sent: Arc::default() };
-        let waiting = Arc::new(WaitingState { may_spin: AtomicBool::new(false), ended: AtomicBool::new(false) });
+        let waiting =
+            Arc::new(WaitingState { may_spin: AtomicBool::new(false), ended: AtomicBool::new(false) });
         let Some(segment) = rings else {
             return Ok(Self {
                 sender: Box::new(Alone(aside.clone())),

@@ -178,7 +178,8 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
     {
         whole = Some(std::mem::take(&mut body));
     }
-    let Ok(ToWorker::Run(RunHead { log_level, may_spin, .. }, mut tasks)) = ToWorker::decode(head, &body) else {
+    let Ok(ToWorker::Run(RunHead { log_level, may_spin, .. }, mut tasks)) = ToWorker::decode(head, &body)
+    else {
         return None;
     };
     log::set_level(log_level);
@@ -254,7 +255,15 @@ const MOST_KEPT_BYTES: usize = 1 << 20;
 impl Replies {
     fn new() -> Self {
         let now = Instant::now();
-        Self { reply: Vec::new(), large: Vec::new(), timed: now, untimed: 0, stride: 1, rung: now, due: false }
+        Self {
+            reply: Vec::new(),
+            large: Vec::new(),
+            timed: now,
+            untimed: 0,
+            stride: 1,
+            rung: now,
+            due: false,
+        }
     }
 
     /// Begins a request: the time until now was spent waiting.
@@ -279,7 +288,8 @@ impl Replies {
             let now = Instant::now();
             let took = now.saturating_duration_since(self.timed);
             set_nanos(&mut self.reply, took.as_nanos().try_into().unwrap_or(u64::MAX).max(1));
-            self.stride = if took < STRIDE { (self.stride * 2).min(MOST_STRIDE) } else { (self.stride / 4).max(1) };
+            self.stride =
+                if took < STRIDE { (self.stride * 2).min(MOST_STRIDE) } else { (self.stride / 4).max(1) };
             self.timed = now;
             self.untimed = 0;
             rings = now.saturating_duration_since(self.rung) >= HOLD;
