@@ -1,7 +1,7 @@
 //! Holds the imports of the runtime to its floors: a module imports what lies below it, and host and worker never import each other.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -221,4 +221,51 @@ fn a_fault_is_seen() {
     assert!(fault("protocol", "transport").is_some());
     assert!(fault("new", "id").is_some_and(|words| words.contains("no floor")));
     assert!(fault("pool", "codec").is_none());
+}
+
+/// What stands between backquotes at the start of the rows of a table that has this heading.
+fn first_column(document: &str, heading: &str) -> BTreeSet<String> {
+    let table = document.split_once(heading).expect("the table is there").1;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.filter_map(|row| Some(row.strip_prefix("| `")?.split_once('`')?.0.to_owned())).collect()
+}
+
+fn unsafe_page() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/unsafe.md"))
+        .expect("the page is there")
+}
+
+/// Each source file, by its path from the workspace's root, with its text.
+fn texts() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    files(&sources(), &mut found);
+    let text = |path: PathBuf| {
+        let name = path.strip_prefix(sources()).expect("it lies there").display().to_string();
+        (format!("runtime/src/{name}"), fs::read_to_string(&path).expect("a source file"))
+    };
+    found.into_iter().map(text).collect()
+}
+
+#[test]
+fn every_unsafe_zone_is_on_the_page_and_every_one_on_the_page_is_there() {
+    let zones: BTreeSet<String> = texts()
+        .into_iter()
+        .filter(|(_, text)| text.contains("expect(unsafe_code"))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(zones, first_column(&unsafe_page(), "| zone | why |"));
+}
+
+#[test]
+fn every_labelled_pair_is_on_the_page_and_every_one_on_the_page_is_there() {
+    let mut labels = BTreeMap::new();
+    for (_, text) in texts() {
+        for part in text.split("SYNC(").skip(1) {
+            let label = part.split(')').next().expect("it is closed");
+            *labels.entry(label.to_owned()).or_insert(0) += 1;
+        }
+    }
+    assert!(labels.values().all(|times| *times >= 2), "a pair has two ends: {labels:?}");
+    let labels: BTreeSet<String> = labels.into_keys().collect();
+    assert_eq!(labels, first_column(&unsafe_page(), "| label | Release | Acquire | what it orders |"));
 }

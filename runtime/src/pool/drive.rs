@@ -170,6 +170,7 @@ impl Driver {
 
     /// Ends the background thread.
     pub(super) fn stop_background(&self, thread: JoinHandle<()>) {
+        // SYNC(pool-stopping): pairs with the Acquire loads in `run_background`.
         self.stopping.store(true, Ordering::Release);
         self.background_bell.ring();
         // It runs no code of users but their loggers; one that panics has said so.
@@ -445,6 +446,7 @@ impl Driver {
         let mut leavings = 0;
         let mut used = 0;
         // Looked at after every turn: the turn may have silenced the bell that was rung for it.
+        // SYNC(pool-stopping): pairs with the Release store in `stop_background`.
         while !self.stopping.load(Ordering::Acquire) {
             let timeout = {
                 let mut desk = self.lock();

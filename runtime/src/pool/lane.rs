@@ -259,6 +259,7 @@ impl Feeder {
 
     /// The index of the next task that the scheduler will take.
     pub(super) fn next(&self) -> u64 {
+        // SYNC(feed-next): pairs with the Release in `Feed::take` and `Feed::skip`.
         self.shared.next.load(Ordering::Acquire)
     }
 }
@@ -272,6 +273,7 @@ impl Feed {
             return None;
         }
         let records = Records::from_bytes(bytes);
+        // SYNC(feed-next): pairs with the Acquire load in `Feeder::next`.
         let first = self.shared.next.fetch_add(u64::from(records.len()), Ordering::AcqRel);
         let to = Recipient::Call(self.to.clone());
         Some(Parcel { lane, first, records, to, attempts: 0, retries: self.retries })

@@ -272,3 +272,24 @@ fn an_announcement_that_is_taken_back_harms_nobody() {
         writer.join().unwrap();
     });
 }
+
+#[test]
+fn a_consumer_at_rest_has_published_its_answers() {
+    loom::model(|| {
+        let (mut requests, mut inbox) = ring(2);
+        let (mut outbox, mut answers) = ring(2);
+        assert_eq!(requests.write(&[&[7]]), Ok(1));
+        let worker = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            assert_eq!(inbox.read(&mut bytes, 1), Ok(1));
+            assert_eq!(outbox.write(&[&bytes]), Ok(1));
+            outbox.take_bell();
+            inbox.park();
+        });
+        if requests.is_peer_at_rest() {
+            let mut bytes = Vec::new();
+            assert_eq!(answers.read(&mut bytes, 1), Ok(1), "it sleeps, and owes an answer");
+        }
+        worker.join().unwrap();
+    });
+}

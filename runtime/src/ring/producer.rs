@@ -125,13 +125,14 @@ impl<M: Place> Producer<M> {
         take(&self.memory.header().consumer_parked)
     }
 
-    /// The consumer has read all that was written, and has announced that it sleeps. What it did before that can be seen.
+    /// The consumer has read all that it can see, and has announced that it sleeps. What it did before that can be seen here. (What it
+    /// can see is less than was written if it has written over this end's cursor.)
     pub(crate) fn is_peer_at_rest(&self) -> bool {
         let header = self.memory.header();
         let sleeps = header.consumer_parked.load(Ordering::Relaxed) != 0;
         // SYNC(ring-parked): pairs with the fence in `take`, which the peer has passed after whatever it published.
         fence(Ordering::SeqCst);
-        sleeps && header.head.load(Ordering::Relaxed) == self.tail
+        sleeps && header.head.load(Ordering::Relaxed) == header.tail.load(Ordering::Relaxed)
     }
 
     /// Announces that this end sleeps until there is room. `false`: there is some already, or nonsense that the next call will

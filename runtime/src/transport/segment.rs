@@ -144,11 +144,13 @@ impl Board {
     /// Notes why this process is about to end. Async-signal-safe.
     pub(crate) fn set_cause(&self, cause: Cause) {
         let Cause::StackOverflow = cause;
+        // SYNC(cause): pairs with the Acquire load in `cause`. The process ends behind it; nothing else is ordered by it.
         self.page().cause.store(1, Ordering::Release);
     }
 
     /// What the worker noted.
     pub(crate) fn cause(&self) -> Option<Cause> {
+        // SYNC(cause): pairs with the Release store in `set_cause`.
         (self.page().cause.load(Ordering::Acquire) == 1).then_some(Cause::StackOverflow)
     }
 }

@@ -392,6 +392,8 @@ impl Waiting {
 
     /// The host has closed the connection: what is there is read to the end, and that is all.
     pub(crate) fn end(&self) {
+        // SYNC(reading-ended): pairs with the loads of `ended` in `WorkerSource`. It comes before the look at the bell, as the source's
+        // announcement comes before its look at this.
         self.state.ended.store(true, Ordering::SeqCst);
         if let Some(alarm) = &self.alarm
             && alarm.take_bell()
@@ -415,6 +417,7 @@ impl Aside {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         socket.send(&[], Body::Borrowed(frame))?;
         // Whoever sees the number, and tells the host of it, knows that the frame is on its way.
+        // SYNC(aside-sent): pairs with the Acquire load of `sent` in `WorkerSender::send`.
         self.sent.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -446,6 +449,7 @@ impl WorkerSender {
     /// Marks what has gone aside since the last mark.
     #[inline]
     fn mark(&mut self) -> io::Result<()> {
+        // SYNC(aside-sent): pairs with the Release in `Aside::send`.
         let sent = self.aside.sent.load(Ordering::Acquire);
         if sent != self.marked {
             self.marked = sent;
@@ -562,6 +566,7 @@ impl Source for WorkerSource {
             }
         }
         if self.consumer.park() {
+            // SYNC(reading-ended): pairs with the store in `Waiting::end`.
             if self.waiting.ended.load(Ordering::SeqCst) {
                 self.consumer.unpark();
             } else {

@@ -55,6 +55,8 @@ const PROTOCOL_BROKEN: i32 = 89;
 
 /// The host has gone: no more tasks begin, and the serving thread ends once it has nothing to do.
 pub(super) fn stop() {
+    // SYNC(stop-or-begin): pairs with the load in `run`, by way of the claim word: whoever begins a task has changed that word, and
+    // sees this, or is seen by `is_busy`.
     STOPPING.store(true, Ordering::SeqCst);
     if let Some(waiting) = WAITING.get() {
         waiting.end();
@@ -63,6 +65,7 @@ pub(super) fn stop() {
 
 /// Whether a task runs now.
 pub(super) fn is_busy() -> bool {
+    // SYNC(task-ended): pairs with the Release store in `run`.
     BOARD.get().is_some_and(|board| board.claim().begun_now() != ENDED_SEQ.load(Ordering::SeqCst))
 }
 
@@ -200,6 +203,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
 /// Runs a task and makes its reply.
 #[inline]
 fn run(task: &RunTask<'_>, args: Input<'_>, replies: &mut Replies) {
+    // SYNC(stop-or-begin): pairs with the store in `stop`.
     if STOPPING.load(Ordering::SeqCst) {
         end_group(0);
     }
@@ -214,6 +218,7 @@ fn run(task: &RunTask<'_>, args: Input<'_>, replies: &mut Replies) {
     });
     RUNNING.store(0, Ordering::Relaxed);
     // Before the reply is out: whoever has it may close the connection, and no task runs then.
+    // SYNC(task-ended): pairs with the load in `is_busy`.
     ENDED_SEQ.store(task.seq, Ordering::Release);
 }
 
