@@ -44,6 +44,19 @@ impl ShortBytes {
         }
     }
 
+    /// Many bytes, or such as only just fit.
+    #[inline(never)]
+    fn extend_slowly(&mut self, more: &[u8]) {
+        if let Short::Here { len, bytes } = &mut self.0
+            && let Some(place) = bytes.get_mut(usize::from(*len)..usize::from(*len) + more.len())
+        {
+            place.copy_from_slice(more);
+            *len += more.len() as u8;
+            return;
+        }
+        self.apart(more.len()).extend_from_slice(more);
+    }
+
     /// Where more bytes go than there is room for here.
     #[cold]
     fn apart(&mut self, more: usize) -> &mut Vec<u8> {
@@ -182,7 +195,7 @@ impl Buffer for ShortBytes {
             *len += more.len() as u8;
             return;
         }
-        self.apart(more.len()).extend_from_slice(more);
+        self.extend_slowly(more);
     }
 
     fn reserve_large(&mut self, more: usize) {

@@ -52,14 +52,14 @@ impl Prefix {
     }
 }
 
-/// Whole frames, one after the other, each behind its prefix.
+/// Frames, one after the other, each behind its prefix; the last may not be whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frames<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Frames<'a> {
-    /// The caller has seen that `bytes` are whole frames.
+    /// Bytes that begin with a frame's prefix.
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
@@ -68,7 +68,7 @@ impl<'a> Frames<'a> {
         self.bytes
     }
 
-    /// The first frame and what follows it.
+    /// The first frame and what follows it, if it is whole.
     #[inline]
     pub(crate) fn split_first(&self) -> Option<(&'a [u8], Self)> {
         let (prefix, rest) = self.bytes.split_first_chunk::<PREFIX_BYTES>()?;

@@ -53,8 +53,8 @@ pub(crate) trait Exchange: Send + Sync {
     /// Works on the exchange, or waits for whoever does, until `ready` or the deadline. Returns whether it is ready.
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool;
 
-    /// Sees to it that what was handed in does not wait for more of it.
-    fn hurry(&self);
+    /// A future waits for a result: nobody will drive for it.
+    fn watch(&self);
 
     /// Takes a task back: it never begins, or its process is killed.
     fn cancel(&self, task: TaskId);
@@ -112,7 +112,7 @@ impl Completer {
     }
 
     fn is_done(&self) -> bool {
-        matches!(*self.lock(), Slot::Done(_))
+        matches!(*self.lock(), Slot::Done(_) | Slot::Taken)
     }
 
     /// Whether there is a result; if not, this thread is unparked when there is.
@@ -184,7 +184,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         if let (false, Some(exchange)) = (self.shared.is_done(), self.exchange()) {
-            exchange.hurry();
+            exchange.watch();
         }
         self.shared.is_done()
     }
@@ -247,7 +247,7 @@ impl<T: DeserializeOwned + 'static> Future for Handle<T> {
                     *slot = Slot::WaitingWaker(context.waker().clone());
                     drop(slot);
                     if let Some(exchange) = self.exchange() {
-                        exchange.hurry();
+                        exchange.watch();
                     }
                     return Poll::Pending;
                 }

@@ -24,4 +24,5 @@ mod pool;
 mod rest;
 mod scratch;
 mod scribble;
+mod seat;
 mod start;

@@ -47,6 +47,9 @@ pub(super) struct Book {
     pub(super) look_at_feeds: Option<Instant>,
     /// When each worker last gave a sign of life while it had work.
     pub(super) progress: BTreeMap<WorkerId, Instant>,
+    /// Workers that were silent for so long that what they had not begun was taken from them: until they give a sign of life, they get
+    /// nothing that would have to be taken from them again.
+    pub(super) overdue: BTreeSet<WorkerId>,
     /// Workers whose initializer runs.
     pub(super) initializing: BTreeSet<WorkerId>,
     /// Why the pool takes no more tasks.

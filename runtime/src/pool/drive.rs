@@ -574,8 +574,16 @@ impl Exchange for Driver {
         }
     }
 
-    fn hurry(&self) {
+    fn watch(&self) {
         self.hurry();
+        let mut desk = self.lock();
+        if !desk.taken && !desk.armed && desk.parked.is_empty() {
+            // The seat is kept warm for a caller's return; a future is none.
+            desk.warm = None;
+            if !self.arm(&mut desk) {
+                self.background_bell.ring();
+            }
+        }
     }
 
     fn cancel(&self, task: TaskId) {

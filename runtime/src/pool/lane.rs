@@ -23,6 +23,8 @@ use crate::{
 
 /// A batch should take a worker about so long: long against a system call, short against a person's patience.
 const BATCH: Duration = Duration::from_micros(200);
+/// To wake a process that sleeps takes about so long.
+const WAKING: Duration = Duration::from_micros(20);
 /// No batch is larger.
 pub(super) const MOST_IN_BATCH: usize = 8192;
 /// A batch ends when its arguments are so many bytes: what was sent and is taken back has been sent for nothing. A task with more
@@ -429,6 +431,11 @@ impl Lane {
                 ((BATCH.as_nanos() as f64 / pace.max(1.0)) as usize).clamp(1, MOST_IN_BATCH)
             }
         }
+    }
+
+    /// So many tasks take as long as it takes to wake a worker for them; at least one.
+    pub(super) fn worth_waking(&self) -> usize {
+        self.pace.map_or(1, |pace| (WAKING.as_nanos() as f64 / pace.max(1.0)) as usize)
     }
 
     /// So many tasks are done, and so much time has been told of.

@@ -103,6 +103,7 @@ impl Scheduler {
         }
         if useful || started {
             self.book.progress.insert(id, now);
+            self.book.overdue.remove(&id);
         }
         if started && let Some(call) = self.config.initializer.clone() {
             self.initialize(place, call, poller, now);
@@ -141,6 +142,7 @@ impl Scheduler {
         let obituary = worker.reap(now, poller);
         let Some(obituary) = obituary else { return };
         self.book.progress.remove(&id);
+        self.book.overdue.remove(&id);
         let initializing = self.book.initializing.remove(&id);
         let Obituary {
             pid,

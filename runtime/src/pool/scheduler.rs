@@ -87,6 +87,7 @@ impl Scheduler {
                 pinned: BTreeMap::new(),
                 progress: BTreeMap::new(),
                 initializing: BTreeSet::new(),
+                overdue: BTreeSet::new(),
                 look_at_feeds: None,
                 broken: None,
                 name: config.name.as_deref().map(Arc::from),
@@ -177,7 +178,6 @@ impl Scheduler {
     /// With a worker that has nothing to do, takes what calls whose queue has run dry have not queued. Returns whether there was
     /// something.
     fn pull_for_the_idle(&mut self, now: Instant) -> bool {
-        let has_time = |worker: &Supervisor<Parcel>| worker.is_idle() || worker.is_vacant();
         // Whatever comes of it: what is due and stays due has somebody wake all the time. Should a worker have time later, this is asked
         // again.
         if self.book.look_at_feeds.is_some_and(|at| at <= now) {
@@ -297,10 +297,7 @@ impl Scheduler {
 
     /// When the worker that has shown nothing for longest has to share.
     fn sharing_deadline(&self) -> Option<Instant> {
-        if self.book.queued > 0
-            || self.closing
-            || !self.workers[..self.target].iter().any(Supervisor::is_idle)
-        {
+        if self.book.queued > 0 || self.closing || !self.workers[..self.target].iter().any(has_time) {
             return None;
         }
         let laden = self.workers.iter().filter(|worker| is_laden(worker));
@@ -350,7 +347,7 @@ impl Scheduler {
 
     /// An idle worker with nothing queued gets what a laden one has not begun.
     fn share(&mut self, now: Instant) {
-        if self.book.queued > 0 || !self.workers[..self.target].iter().any(Supervisor::is_idle) {
+        if self.book.queued > 0 || !self.workers[..self.target].iter().any(has_time) {
             return;
         }
         let book = &mut self.book;
@@ -364,6 +361,9 @@ impl Scheduler {
         });
         let Some(worker) = laden.max_by_key(|worker| worker.in_flight_len()) else { return };
         let id = worker.id();
+        if book.progress.get(&id).is_none_or(|&at| at + self.share_after <= now) {
+            book.overdue.insert(id);
+        }
         book.take_home(worker.take_back(), id);
         // Tasks that the worker would not give back have begun; asking again before it says something is no use. Nor is moving things
         // faster than workers are woken.
@@ -432,6 +432,9 @@ impl Scheduler {
             if !worker.is_live() || worker.doomed().is_some() || self.book.initializing.contains(&id) {
                 continue;
             }
+            if !worker.is_idle() && self.book.overdue.contains(&id) {
+                continue;
+            }
             let turn = self.book.turns.iter().position(|lane| {
                 let lane = &self.book.lanes[lane];
                 lane.may_use(id) && wants(worker, lane)
@@ -446,7 +449,8 @@ impl Scheduler {
                 (None, true) => live,
                 (None, false) => live * 2,
             };
-            let share = lane.queued().div_ceil(parts);
+            // To wake a worker takes longer than a few short tasks.
+            let share = lane.queued().div_ceil(parts).max(lane.worth_waking());
             // What has been sent and cannot be had back would be lost with its worker.
             let most = if worker.has_board() { lane.batch().min(share).max(1) } else { 1 };
             if worker.is_idle() {
@@ -615,6 +619,11 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// This worker has nothing to do, or could be started.
+fn has_time(worker: &Supervisor<Parcel>) -> bool {
+    worker.is_idle() || worker.is_vacant()
 }
 
 /// Others could run what this worker has not begun. Pinned tasks, which none else may run, are sent to idle workers only, so that
