@@ -616,11 +616,13 @@ fn the_warm_pool_grows_and_shrinks_to_jobs() {
                 .into_iter()
                 .collect()
         };
-        assert_eq!(places(3), BTreeSet::from([0, 1, 2]));
+        // A worker that is slow to start, on a loaded machine, may find nothing left to do.
+        until("three have something to do", || places(3) == BTreeSet::from([0, 1, 2]));
         assert_eq!(workers().len(), 3);
         assert_eq!(places(1), BTreeSet::from([0]));
         until("the two that are too many have left", || workers().len() == 1);
-        assert_eq!(places(2), BTreeSet::from([0, 1]));
+        until("two have something to do", || places(2) == BTreeSet::from([0, 1]));
+        assert_eq!(workers().len(), 2);
     });
 }
 
