@@ -1,16 +1,13 @@
 //! A pool at rest uses no CPU, whatever it did before, and a task that nobody waits for runs as soon as any other.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use procession::{Pool, delayed, worker};
 
 use crate::{
     alone::alone,
-    event::take_time,
+    event::{take_time, within},
     scratch::{Folder, append, numbers},
 };
 
@@ -42,9 +39,9 @@ fn a_call_and_a_submit_behind_it_leave_the_pool_at_rest() {
             pool.map((0..3).map(|n| delayed!(echo(n)))).unwrap();
         }
         pool.submit(delayed!(echo(1))).join().unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        take_time(Duration::from_millis(20));
         let before = cpu_time();
-        std::thread::sleep(Duration::from_millis(200));
+        take_time(Duration::from_millis(200));
         let used = cpu_time() - before;
         assert!(used < Duration::from_millis(20), "{used:?} of 200 ms");
     });
@@ -60,14 +57,11 @@ fn what_is_handed_in_now_and_then_runs_while_another_thread_waits_for_a_long_tas
         pool.broadcast(delayed!(echo(1))).unwrap();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| pool.submit(delayed!(take(3000))).join().unwrap());
-            std::thread::sleep(Duration::from_millis(100));
+            take_time(Duration::from_millis(100));
             for n in 0..60 {
                 drop(pool.submit(delayed!(note(&file, n))));
-                let start = Instant::now();
-                while numbers(&file).len() <= n as usize {
-                    assert!(start.elapsed() < Duration::from_millis(500), "task {n} does not begin");
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+                let begins = within(Duration::from_millis(500), || numbers(&file).len() > n as usize);
+                assert!(begins, "task {n} does not begin");
             }
             waiting.join().unwrap();
         });
