@@ -20,6 +20,7 @@ mod logs;
 mod nested;
 mod order;
 mod panic;
+mod pitfalls;
 mod pool;
 mod rest;
 mod scratch;
