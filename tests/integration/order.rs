@@ -302,3 +302,19 @@ fn a_producer_that_becomes_slow_does_not_hold_its_tasks_back() {
         assert!(folder.path("after").exists());
     });
 }
+
+#[test]
+fn so_many_tasks_travel_together_as_the_iterator_is_told() {
+    alone(|| {
+        let pool = Pool::builder().jobs(2).chunk_size(1000).build().unwrap();
+        let results = pool.imap((0..300).map(|n| delayed!(double(n)))).chunk_size(7).map(Result::unwrap);
+        assert!(results.eq((0..300).map(|n| 2 * n)));
+        let mut results: Vec<(usize, u64)> = pool
+            .imap_unordered((0..300).map(|n| delayed!(double(n))))
+            .chunk_size(0)
+            .map(|(index, result)| (index, result.unwrap()))
+            .collect();
+        results.sort_unstable();
+        assert!(results.into_iter().eq((0..300).map(|n| (n as usize, 2 * n))));
+    });
+}

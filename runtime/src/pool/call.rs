@@ -263,6 +263,16 @@ impl Call {
         self.backend = CallBackend::Ended;
     }
 
+    /// Has so many tasks travel together, at least one.
+    pub(crate) fn set_chunk_size(&mut self, tasks: usize) {
+        if let CallBackend::Pool { driver, lane, .. } = &self.backend
+            && let Some(driver) = driver.upgrade()
+        {
+            driver.look(|scheduler| scheduler.set_chunk_size(*lane, tasks.max(1)));
+        }
+        self.measure();
+    }
+
     /// Sizes window and batch by what has been measured since.
     fn measure(&mut self) {
         if let CallBackend::Pool { driver, lane, .. } = &self.backend

@@ -76,6 +76,28 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMap<T, I> {
     pub(super) fn new(pool: &Pool, input: I) -> Self {
         Self { engine: Engine::new(pool, input), ready: VecDeque::new(), held: 0, given: 0 }
     }
+
+    /// Has so many tasks travel together, at least one, instead of as many as measuring suggests.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(2)?;
+    /// let squares = pool.imap((0..100).map(|n| delayed!(square(n)))).chunk_size(10);
+    /// assert_eq!(squares.count(), 100);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn chunk_size(mut self, tasks: usize) -> Self {
+        self.engine.call.set_chunk_size(tasks);
+        self
+    }
 }
 
 impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IMap<T, I> {
@@ -113,6 +135,28 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IM
 impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMapUnordered<T, I> {
     pub(super) fn new(pool: &Pool, input: I) -> Self {
         Self { engine: Engine::new(pool, input), ready: VecDeque::new() }
+    }
+
+    /// Has so many tasks travel together, at least one, instead of as many as measuring suggests.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(2)?;
+    /// let squares = pool.imap_unordered((0..100).map(|n| delayed!(square(n)))).chunk_size(10);
+    /// assert_eq!(squares.count(), 100);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn chunk_size(mut self, tasks: usize) -> Self {
+        self.engine.call.set_chunk_size(tasks);
+        self
     }
 }
 

@@ -143,6 +143,13 @@ impl Scheduler {
         self.next_id.clone()
     }
 
+    /// Has so many tasks of a call travel together.
+    pub(super) fn set_chunk_size(&mut self, id: LaneId, tasks: usize) {
+        if let Some(lane) = self.book.lanes.get_mut(&id) {
+            lane.chunk = Some(tasks);
+        }
+    }
+
     /// Opens a lane for a call.
     pub(super) fn open_call(&mut self, chunk: Option<usize>, most_workers: usize, feed: Feed) -> LaneId {
         let id = LaneId::Call(self.next_call);
