@@ -27,3 +27,4 @@ mod scratch;
 mod scribble;
 mod seat;
 mod start;
+mod surroundings;

@@ -5,7 +5,6 @@
 #![expect(unsafe_code, reason = "fork")]
 
 use std::{
-    ffi::OsString,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,7 +12,7 @@ use std::{
 };
 
 use super::{
-    LaunchRequest, Launched, Launcher, NeverReady, WorkerProcess,
+    LaunchRequest, Launched, Launcher, NeverReady, Variable, WorkerProcess,
     local::{Connection, check_executable, execute_self, exit, next_depth, random_token},
 };
 use crate::{
@@ -31,7 +30,7 @@ use crate::{
 };
 
 /// What a copy of this process does to become a template: its end of the connection, how deep it is, its environment.
-pub(super) type BecomeTemplate = unsafe fn(OwnedFd, u32, &[(OsString, OsString)]) -> !;
+pub(super) type BecomeTemplate = unsafe fn(OwnedFd, u32, &[Variable]) -> !;
 
 /// A thread that was joined is gone from the list of threads a moment later.
 const THREADS_LINGER: Duration = Duration::from_millis(200);
@@ -55,7 +54,7 @@ const TIMER: u64 = 2;
 #[derive(Debug)]
 pub(crate) struct ForkLauncher {
     depth: u32,
-    env: Vec<(OsString, OsString)>,
+    env: Vec<Variable>,
     setup: Setup,
     start_timeout: Duration,
     /// The template is a copy of this process, and cannot be made again.
@@ -113,11 +112,7 @@ impl ForkLauncher {
     /// # Errors
     ///
     /// This process cannot be executed again, in words for people.
-    pub(crate) fn server(
-        setup: Setup,
-        env: Vec<(OsString, OsString)>,
-        start_timeout: Duration,
-    ) -> Result<Self, String> {
+    pub(crate) fn server(setup: Setup, env: Vec<Variable>, start_timeout: Duration) -> Result<Self, String> {
         check_executable()?;
         Self::new(setup, env, start_timeout, false)
     }
@@ -129,7 +124,7 @@ impl ForkLauncher {
     /// This process has threads besides this one and our own, or cannot be copied, in words for people.
     pub(crate) fn copy(
         setup: Setup,
-        env: Vec<(OsString, OsString)>,
+        env: Vec<Variable>,
         start_timeout: Duration,
         become_template: BecomeTemplate,
     ) -> Result<Self, String> {
@@ -156,12 +151,7 @@ impl ForkLauncher {
         Ok(launcher)
     }
 
-    fn new(
-        setup: Setup,
-        env: Vec<(OsString, OsString)>,
-        start_timeout: Duration,
-        is_copy: bool,
-    ) -> Result<Self, String> {
+    fn new(setup: Setup, env: Vec<Variable>, start_timeout: Duration, is_copy: bool) -> Result<Self, String> {
         let failed = |error| format!("a template cannot be watched: {error}");
         let (poller, timer) = (Poller::new().map_err(failed)?, Timer::new().map_err(failed)?);
         poller.add(timer.as_fd(), TIMER).map_err(failed)?;

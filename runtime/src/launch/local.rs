@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{LaunchRequest, Launched, Launcher, WorkerProcess};
+use super::{LaunchRequest, Launched, Launcher, Variable, WorkerProcess};
 use crate::{
     error::Exit,
     marker::{DEPTH, MARKER, MOST_DEPTH, Marker, Role, SOCKET_FD},
@@ -114,11 +114,7 @@ impl fmt::Debug for Connection {
 }
 
 /// Executes this executable again, with this end of a connection.
-pub(super) fn execute_self(
-    env: &[(OsString, OsString)],
-    marker: Marker,
-    socket: BorrowedFd<'_>,
-) -> io::Result<Child> {
+pub(super) fn execute_self(env: &[Variable], marker: Marker, socket: BorrowedFd<'_>) -> io::Result<Child> {
     let args: Vec<CString> =
         std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
     spawn(SELF_EXE, &args, &environment(env, marker), socket, SOCKET_FD)
@@ -126,10 +122,10 @@ pub(super) fn execute_self(
 }
 
 /// This process's environment, with the pool's variables and the marker on top.
-fn environment(extra: &[(OsString, OsString)], marker: Marker) -> Vec<CString> {
+fn environment(extra: &[Variable], marker: Marker) -> Vec<CString> {
     let own = std::env::vars_os()
         .filter(|(name, _)| name != MARKER && name != DEPTH && !extra.iter().any(|(other, _)| other == name));
-    let extra = extra.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let extra = extra.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
     let marker = [(OsString::from(MARKER), OsString::from(marker.to_string()))];
     own.chain(extra)
         .chain(marker)

@@ -3,13 +3,15 @@
 mod fork;
 mod local;
 mod method;
+mod surroundings;
 
-use std::{ffi::OsString, fmt, io, os::fd::BorrowedFd};
+use std::{fmt, io, os::fd::BorrowedFd};
 
 pub use method::StartMethod;
 
 pub(crate) use fork::ForkLauncher;
 pub(crate) use local::LocalLauncher;
+pub(crate) use surroundings::{Settled, Surroundings, Variable};
 
 use crate::{
     error::Exit,
@@ -50,8 +52,8 @@ impl std::error::Error for NeverReady {}
 /// What a new worker is to have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LaunchRequest<'a> {
-    /// Variables on top of this process's own.
-    pub(crate) env: &'a [(OsString, OsString)],
+    /// What its environment has, or has not, on top of this process's own.
+    pub(crate) env: &'a [Variable],
 }
 
 /// A process that was started to be a worker, and the way to talk to it.

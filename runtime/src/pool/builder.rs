@@ -1,11 +1,11 @@
 //! [`Builder`]: a pool's settings, checked when it is built.
 
-use std::{any::type_name, ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
+use std::{any::type_name, ffi::OsString, path::PathBuf, time::Duration};
 
 use super::{Jobs, Pool, call::not_in_table};
 use crate::{
     error::{Error, Result},
-    launch::StartMethod,
+    launch::{Settled, StartMethod, Surroundings},
     protocol::Outcome,
     registry,
     sys::process::setting,
@@ -32,8 +32,7 @@ pub struct Builder {
     jobs: Option<Jobs>,
     chunk_size: Option<usize>,
     name: Option<String>,
-    env: Vec<(OsString, OsString)>,
-    current_dir: Option<PathBuf>,
+    surroundings: Surroundings,
     initializer: Option<Call>,
     start_method: Option<StartMethod>,
     preload: Option<(Call, Outcome)>,
@@ -47,8 +46,7 @@ pub(super) struct Config {
     pub(super) jobs: usize,
     pub(super) chunk_size: Option<usize>,
     pub(super) name: Option<String>,
-    pub(super) env: Vec<(OsString, OsString)>,
-    pub(super) current_dir: Option<Vec<u8>>,
+    pub(super) surroundings: Settled,
     pub(super) initializer: Option<Call>,
     pub(super) start_method: StartMethod,
     pub(super) preload: Option<(Call, Outcome)>,
@@ -62,8 +60,7 @@ impl Builder {
             jobs: None,
             chunk_size: None,
             name: None,
-            env: Vec::new(),
-            current_dir: None,
+            surroundings: Surroundings::default(),
             initializer: None,
             start_method: None,
             preload: None,
@@ -85,7 +82,8 @@ impl Builder {
         self
     }
 
-    /// The pool's name, for errors and logs.
+    /// The pool's name, for errors and logs. `ps` shows its workers by it, each with its place: `scoring-2` (cut to 15 bytes, as
+    /// the kernel has them).
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -93,13 +91,70 @@ impl Builder {
 
     /// Sets a variable in the workers' environment, on top of this process's own.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.env.push((name.into(), value.into()));
+        self.surroundings.env.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Takes a variable out of the workers' environment. Of [`env`](Self::env) and this the last word about a name counts.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        self.surroundings.env.push((name.into(), None));
         self
     }
 
     /// The folder that workers work in. Default: this process's.
     pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.current_dir = Some(folder.into());
+        self.surroundings.current_dir = Some(folder.into());
+        self
+    }
+
+    /// How much nicer than this process workers are: they give way to others, as programs do that `nice -n` starts. From -20 to 19;
+    /// a negative number needs rights that few processes have, without which no worker starts. Default: 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::Pool;
+    ///
+    /// let in_the_background = Pool::builder().jobs(2).nice(10).build()?;
+    /// assert!(Pool::builder().nice(100).build().is_err());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn nice(mut self, nice: i32) -> Self {
+        self.surroundings.nice = Some(nice);
+        self
+    }
+
+    /// Pins each worker to one CPU: worker *i* to the *i*-th of those that the thread that builds the pool may use, and with more
+    /// workers than CPUs from the first again. What the worker starts stays there, too. Default: no.
+    pub fn pin_cpus(mut self, pin: bool) -> Self {
+        self.surroundings.pin_cpus = pin;
+        self
+    }
+
+    /// How many threads the libraries that a worker uses may start, so that all workers together do not start more than there are
+    /// CPUs. Default: CPUs divided by workers, at least 1.
+    ///
+    /// The number is put into the variables that such libraries read: `RAYON_NUM_THREADS`, `OMP_NUM_THREADS`, `OPENBLAS_NUM_THREADS`,
+    /// `MKL_NUM_THREADS`, `BLIS_NUM_THREADS`, `VECLIB_MAXIMUM_THREADS`, `NUMBA_NUM_THREADS`, `NUMEXPR_NUM_THREADS`, `POLARS_MAX_THREADS`,
+    /// `TOKIO_WORKER_THREADS`. What [`env`](Self::env) or [`env_remove`](Self::env_remove) says of one of them counts in any case; what
+    /// this process's own environment says goes before the default, and not before a number that is given here.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn threads() -> Option<String> {
+    ///     std::env::var("RAYON_NUM_THREADS").ok()
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(2).inner_threads(3).build()?;
+    /// assert_eq!(pool.submit(delayed!(threads())).join()?.as_deref(), Some("3"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn inner_threads(mut self, threads: usize) -> Self {
+        self.surroundings.inner_threads = Some(threads);
         self
     }
 
@@ -193,23 +248,16 @@ impl Builder {
                 call.entry.name
             )));
         }
-        if let Some((name, _)) =
-            self.env.iter().find(|(name, _)| name.is_empty() || name.as_encoded_bytes().contains(&b'='))
-        {
-            return Err(Error::config(format!(
-                "env({name:?}): a variable's name is not empty and has no `=`"
-            )));
-        }
         let mut calls = self.initializer.iter().chain(preload);
         if let Some(call) = calls.find(|call| registry::id_of(call.entry).is_none()) {
             return Err(not_in_table(call, None).into());
         }
+        let surroundings = self.surroundings.settle(self.name.as_deref(), jobs)?;
         Pool::start(Config {
             jobs,
             chunk_size: self.chunk_size,
             name: self.name,
-            env: self.env,
-            current_dir: self.current_dir.map(|folder| folder.into_os_string().into_vec()),
+            surroundings,
             initializer: self.initializer,
             start_method,
             preload: self.preload,

@@ -367,11 +367,11 @@ fn launcher(config: &Config) -> Result<Box<dyn Launcher>, String> {
     let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
         function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
         args: call.args.as_deref().unwrap_or_default().to_vec(),
-        current_dir: config.current_dir.clone(),
+        current_dir: config.surroundings.current_dir.clone(),
         outcome: *outcome,
     });
     let setup = Setup { version: VERSION, build_id: registry::build_id(), preload };
-    let (env, start_timeout) = (config.env.clone(), config.start_timeout);
+    let (env, start_timeout) = (config.surroundings.env.clone(), config.start_timeout);
     Ok(match config.start_method {
         StartMethod::Spawn => Box::new(LocalLauncher::new()?),
         StartMethod::ForkServer => Box::new(ForkLauncher::server(setup, env, start_timeout)?),

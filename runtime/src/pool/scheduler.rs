@@ -514,10 +514,10 @@ impl Scheduler {
             version: VERSION,
             build_id: registry::build_id(),
             worker: worker.id().0,
-            current_dir: self.config.current_dir.clone(),
+            station: self.config.surroundings.station(worker.id().0),
             log_level: log_level(),
         };
-        let request = LaunchRequest { env: &self.config.env };
+        let request = LaunchRequest { env: &self.config.surroundings.env };
         worker.launch(&*self.launcher, &request, &hello, poller, now + self.config.start_timeout)?;
         if let Some(why) = worker.why_slow()
             && !std::mem::replace(&mut self.said_why_slow, true)

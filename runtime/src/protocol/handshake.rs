@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec;
 
 /// Changes whenever a byte of the protocol does.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// The token that the marker in the worker's environment repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +51,22 @@ pub(crate) struct Hello {
     pub(crate) build_id: u64,
     /// The worker's place in its pool.
     pub(crate) worker: u32,
-    /// Bytes of the folder to work in.
-    pub(crate) current_dir: Option<Vec<u8>>,
+    pub(crate) station: Station,
     /// The most verbose level of records that the host wants, as `log::LevelFilter` counts them.
     pub(crate) log_level: u8,
+}
+
+/// What a worker makes of itself before it is ready: each is done in the new process, once it is the worker's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Station {
+    /// Bytes of the folder to work in.
+    pub(crate) current_dir: Option<Vec<u8>>,
+    /// To be added to its niceness.
+    pub(crate) nice: Option<i32>,
+    /// The CPU to run on, and on no other.
+    pub(crate) cpu: Option<u32>,
+    /// The process's name; none: the program's.
+    pub(crate) title: Option<Vec<u8>>,
 }
 
 /// The worker is ready for tasks.

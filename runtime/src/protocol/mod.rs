@@ -6,7 +6,7 @@ mod records;
 
 pub(crate) use handshake::{
     FORK_REQUEST, Hello, Outcome, PREAMBLE_BYTES, Preamble, Preload, Prepared, REPORT_BYTES, Ready, Refused,
-    Report, Setup, VERSION,
+    Report, Setup, Station, VERSION,
 };
 pub(crate) use message::{
     LogRecord, Malformed, Reply, ReplyFrame, ReplyWire, Results, RunHead, RunTask, RunTasks, ToWorker,

@@ -15,6 +15,7 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     libc,
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
     sys::{
         signal::{SigSet, Signal},
@@ -293,16 +294,66 @@ pub(crate) unsafe fn take_env(name: &CStr) -> Option<CString> {
     Some(value)
 }
 
-/// Sets a variable in this process's environment.
+/// Sets a variable in this process's environment, or takes it out.
 ///
 /// # Safety
 ///
 /// No other thread may exist.
-pub(crate) unsafe fn set_env(name: &OsStr, value: &OsStr) {
-    if let (Ok(name), Ok(value)) = (CString::new(name.as_bytes()), CString::new(value.as_bytes())) {
+pub(crate) unsafe fn set_env(name: &OsStr, value: Option<&OsStr>) {
+    let Ok(name) = CString::new(name.as_bytes()) else { return };
+    match value.map(|value| CString::new(value.as_bytes())) {
         // SAFETY: both end in a zero and setenv copies them; no other thread reads the environment (the caller's promise).
-        unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) };
+        Some(Ok(value)) => unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) },
+        Some(Err(_)) => 0,
+        // SAFETY: `name` ends in a zero; no other thread reads the environment (the caller's promise).
+        None => unsafe { libc::unsetenv(name.as_ptr()) },
+    };
+}
+
+/// The CPUs that this thread may use, in order.
+pub(crate) fn own_cpus() -> io::Result<Vec<u32>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu) == Ok(true));
+    Ok(cpus.filter_map(|cpu| u32::try_from(cpu).ok()).collect())
+}
+
+/// Has every thread of this process, and those that they will start, run on one CPU.
+pub(crate) fn pin_to(cpu: u32) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu as usize)?;
+    for_each_thread(|thread| Ok(sched_setaffinity(thread, &set)?))
+}
+
+/// Adds to the niceness of every thread of this process, and of those that they will start.
+pub(crate) fn add_niceness(nice: i32) -> io::Result<()> {
+    Errno::clear();
+    // SAFETY: getpriority takes two numbers and touches no memory of ours.
+    let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // -1 is a niceness, too.
+    if own == -1 && Errno::last_raw() != 0 {
+        return Err(io::Error::last_os_error());
     }
+    let nice = own.saturating_add(nice).clamp(-20, 19);
+    for_each_thread(|thread| {
+        let thread = thread.as_raw().unsigned_abs();
+        // SAFETY: setpriority takes three numbers and touches no memory of ours.
+        let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, nice) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    })
+}
+
+/// What Linux keeps for each thread apart is set for all of them; where they cannot be listed, for this one.
+fn for_each_thread(set: impl Fn(Pid) -> io::Result<()>) -> io::Result<()> {
+    let Ok(folder) = std::fs::read_dir("/proc/self/task") else { return set(Pid::from_raw(0)) };
+    let threads = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    threads.map(Pid::from_raw).try_for_each(set)
+}
+
+/// Names this process and this thread, as `ps` and `top` show them.
+pub(crate) fn set_title(title: &[u8]) {
+    // A process is called as its first thread is.
+    let _ = std::fs::write("/proc/self/comm", title);
+    let _ = CString::new(title).map(|title| nix::sys::prctl::set_name(&title));
 }
 
 /// A variable is set. Allocates nothing and changes nothing: for the hook before main.

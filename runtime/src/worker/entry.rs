@@ -108,7 +108,7 @@ fn become_worker() -> ! {
 pub(crate) unsafe fn become_template(
     socket: OwnedFd,
     depth: u32,
-    env: &[(std::ffi::OsString, std::ffi::OsString)],
+    env: &[(std::ffi::OsString, Option<std::ffi::OsString>)],
 ) -> ! {
     or_fail(|| {
         let socket = out_of_the_way(socket);
@@ -116,10 +116,10 @@ pub(crate) unsafe fn become_template(
         unsafe { close_all_but(&[socket.as_fd()]) };
         for (name, value) in env {
             // SAFETY: no other thread exists (the caller's promise).
-            unsafe { set_env(name, value) };
+            unsafe { set_env(name, value.as_deref()) };
         }
         // SAFETY: as above.
-        unsafe { set_env(DEPTH.as_ref(), depth.to_string().as_ref()) };
+        unsafe { set_env(DEPTH.as_ref(), Some(depth.to_string().as_ref())) };
         reset_signals();
         // Descriptor 0 is the first to be free.
         let _ = nix::unistd::close(0);
@@ -161,7 +161,7 @@ fn connect() -> Result<(Marker, OwnedFd), String> {
     let marker = value.to_str().ok().and_then(Marker::parse).ok_or("its marker is damaged")?;
     let depth = marker.depth.to_string();
     // SAFETY: as for `take_env`.
-    unsafe { set_env(DEPTH.as_ref(), depth.as_ref()) };
+    unsafe { set_env(DEPTH.as_ref(), Some(depth.as_ref())) };
     name_as_program();
     open_standard_streams();
     ignore_pipe_and_terminal();

@@ -5,6 +5,7 @@
 mod entry;
 mod log;
 mod serve;
+mod station;
 mod template;
 
 use std::sync::{

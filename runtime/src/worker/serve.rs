@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    os::unix::ffi::OsStrExt,
     sync::{
         OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -10,11 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    INDEX, RUNNING,
-    entry::{Connection, name_as_program},
-    log,
-};
+use super::{INDEX, RUNNING, entry::Connection, log, station};
 use crate::{
     codec::Input,
     dispatch,
@@ -145,7 +140,7 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
         _ => return Err("the host went away before its hello".to_owned()),
     };
     receiver.consume(seen);
-    let Hello { version, build_id, worker, current_dir, log_level } = hello;
+    let Hello { version, build_id, worker, station, log_level } = hello;
     if version != VERSION {
         return Err(format!("the host speaks version {version} of the protocol, this worker {VERSION}"));
     }
@@ -155,13 +150,7 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
             "the host is build {build_id:016x}, this worker {own:016x}: was the executable replaced?"
         ));
     }
-    if let Some(folder) = current_dir {
-        let folder = std::path::Path::new(std::ffi::OsStr::from_bytes(&folder));
-        std::env::set_current_dir(folder)
-            .map_err(|error| format!("it cannot work in {}: {error}", folder.display()))?;
-    }
-    // One that a template has made ahead of its time had the template's name.
-    name_as_program();
+    station::take_up(station)?;
     log::install(log_level);
     let _ = INDEX.set(worker);
     send(&encode_reply(&Ready { version: VERSION, build_id: own, pid: std::process::id() }));

@@ -1,0 +1,35 @@
+//! What a worker makes of itself before it is ready: its folder, its niceness, its CPU, its name.
+
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+
+use super::entry::name_as_program;
+use crate::{
+    protocol::Station,
+    sys::process::{add_niceness, pin_to, set_title},
+};
+
+/// Takes up the station, for every thread that there is.
+///
+/// # Errors
+///
+/// Part of it cannot be had, in words for people.
+pub(super) fn take_up(station: Station) -> Result<(), String> {
+    let Station { current_dir, nice, cpu, title } = station;
+    if let Some(folder) = current_dir {
+        let folder = Path::new(OsStr::from_bytes(&folder));
+        std::env::set_current_dir(folder)
+            .map_err(|error| format!("it cannot work in {}: {error}", folder.display()))?;
+    }
+    if let Some(nice) = nice.filter(|&nice| nice != 0) {
+        add_niceness(nice).map_err(|error| format!("its niceness cannot be changed by {nice}: {error}"))?;
+    }
+    if let Some(cpu) = cpu {
+        pin_to(cpu).map_err(|error| format!("it cannot be pinned to CPU {cpu}: {error}"))?;
+    }
+    // One that a template has made ahead of its time had the template's name.
+    match title {
+        Some(title) => set_title(&title),
+        None => name_as_program(),
+    }
+    Ok(())
+}
