@@ -5,6 +5,8 @@
 //!
 //! A byte vector and a sequence of bytes have the same encoding, so either side may take the short way by itself.
 
+mod quick;
+
 use std::{any::Any, any::type_name, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 use postcard::ser_flavors::Flavor;
@@ -123,6 +125,8 @@ pub(crate) trait Buffer {
     fn truncate(&mut self, len: usize);
     fn push(&mut self, byte: u8);
     fn extend_from_slice(&mut self, bytes: &[u8]);
+    /// Appends the first `len` bytes of a word, eight at the most.
+    fn push_word(&mut self, word: u64, len: usize);
     /// Makes room for many bytes at once.
     fn reserve_large(&mut self, more: usize);
 }
@@ -152,6 +156,13 @@ impl Buffer for Vec<u8> {
             copy_few(place, bytes);
         }
         self.truncate(start + bytes.len());
+    }
+
+    #[inline]
+    fn push_word(&mut self, word: u64, len: usize) {
+        let end = self.len() + len;
+        self.extend_from_slice(&word.to_le_bytes());
+        self.truncate(end);
     }
 
     fn reserve_large(&mut self, more: usize) {
@@ -198,6 +209,18 @@ impl Buffer for ShortBytes {
         self.extend_slowly(more);
     }
 
+    #[inline]
+    fn push_word(&mut self, word: u64, word_len: usize) {
+        if let Short::Here { len, bytes } = &mut self.0
+            && let Some(place) = bytes.get_mut(usize::from(*len)..).and_then(|rest| rest.first_chunk_mut())
+        {
+            *place = word.to_le_bytes();
+            *len += word_len as u8;
+            return;
+        }
+        self.extend_slowly(&word.to_le_bytes()[..word_len]);
+    }
+
     fn reserve_large(&mut self, more: usize) {
         self.apart(more).reserve_large(more);
     }
@@ -242,7 +265,7 @@ impl OwnedResult {
 #[inline]
 pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -> Result<(), String> {
     let start = out.len();
-    postcard::serialize_with_flavor(value, Appender(out)).map_err(|error| {
+    quick::encode(value, out).map_err(|error| {
         out.truncate(start);
         explain::<T>("encoded", error)
     })
@@ -278,9 +301,10 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
 /// Decodes one value that fills `bytes` to the last.
 #[inline]
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(format!(
+    let mut rest = bytes;
+    match quick::take(&mut rest) {
+        Ok(value) if rest.is_empty() => Ok(value),
+        Ok(_) => Err(format!(
             "`{}` left {} of {} bytes unread when it was decoded: its Serialize and Deserialize do not agree",
             type_name::<T>(),
             rest.len(),
@@ -323,7 +347,8 @@ impl<'a> Input<'a> {
     /// The argument does not decode.
     #[inline]
     pub fn take<T: Deserialize<'a>>(&mut self, name: &str) -> Result<T, Fault> {
-        let (value, rest) = postcard::take_from_bytes(self.rest()).map_err(|error| {
+        let mut rest = self.rest();
+        let value = quick::take(&mut rest).map_err(|error| {
             Fault::codec(format!("argument `{name}`: {}", explain::<T>("decoded", error)))
         })?;
         self.rest = rest;
