@@ -3,7 +3,7 @@
 //! [`TaskError`] is what one task comes to; [`Error`] is what everything else returns; [`RemoteError`] is the error that
 //! functions return when they want to use `?` on errors of any kind. [`Exit`] is how a process ended.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -150,8 +150,7 @@ pub(crate) enum TaskErrorKind {
     /// The worker ended while it ran the task.
     Crash { exit: Option<Exit>, cause: Option<&'static str> },
     /// The task ran past its deadline.
-    #[expect(dead_code, reason = "deadlines are not there yet, the question that they answer is")]
-    Timeout,
+    Timeout { limit: Duration },
     /// Someone took the task back, or the pool ended.
     Cancelled { why: &'static str },
     /// The task went past its worker's memory limit.
@@ -188,7 +187,7 @@ impl TaskError {
     /// The task ran past its deadline and was killed.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(self.0.kind, TaskErrorKind::Timeout)
+        matches!(self.0.kind, TaskErrorKind::Timeout { .. })
     }
 
     /// The task was cancelled, or its pool ended before it did.
@@ -301,7 +300,7 @@ impl fmt::Display for TaskError {
         let verb = match kind {
             TaskErrorKind::Panic { .. } => "panicked",
             TaskErrorKind::Crash { .. } => "crashed",
-            TaskErrorKind::Timeout => "timed out",
+            TaskErrorKind::Timeout { .. } => "timed out",
             TaskErrorKind::Cancelled { .. } => "was cancelled",
             TaskErrorKind::OutOfMemory => "ran out of memory",
             TaskErrorKind::Codec { .. } => "failed to cross",
@@ -329,7 +328,8 @@ impl fmt::Display for TaskError {
             TaskErrorKind::Cancelled { why } => write!(f, ": {why}"),
             TaskErrorKind::Codec { message } => write!(f, ": {message}"),
             TaskErrorKind::Lost { message } => write!(f, ": {message}"),
-            TaskErrorKind::Timeout | TaskErrorKind::OutOfMemory => Ok(()),
+            TaskErrorKind::Timeout { limit } => write!(f, ": it ran for longer than its limit of {limit:?}"),
+            TaskErrorKind::OutOfMemory => Ok(()),
         }
     }
 }

@@ -40,4 +40,4 @@ pub use panic::RemotePanic;
 pub use pool::{Builder, IMap, IMapUnordered, Jobs, Pool};
 pub use procession_macros::{main, worker};
 pub use task::Task;
-pub use worker::{is_worker, task_id, worker_index};
+pub use worker::{is_cancelled, is_worker, task_id, worker_index};

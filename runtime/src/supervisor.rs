@@ -25,7 +25,7 @@ use std::{
 use crate::{
     claim::has_begun,
     codec::Encoded,
-    error::{Exit, Fault},
+    error::{Exit, Fault, TaskErrorKind},
     frame::Frames,
     id::WorkerId,
     launch::{LaunchRequest, Launched, Launcher},
@@ -40,6 +40,19 @@ use crate::{
 
 /// A worker whose connection has ended has so long to end by itself.
 const END_GRACE: Duration = Duration::from_secs(2);
+
+/// A task that is to end is told so first, and has so long to end by itself; then its process is asked to end.
+const TELL_GRACE: Duration = Duration::from_millis(100);
+/// A process that was asked to end has so long to do so; then it is killed.
+const TERM_GRACE: Duration = Duration::from_millis(250);
+
+/// The time that a task has run is counted in slices, so many for the longest that it may run. A slice counts for little more than it
+/// should have taken: where it took longer, this process was stopped (Ctrl-Z), or all of the machine.
+const SLICES: u32 = 16;
+const LEAST_SLICE: Duration = Duration::from_millis(1);
+const MOST_SLICE: Duration = Duration::from_secs(1);
+/// A busy machine wakes nobody sooner than this.
+const LATE: Duration = Duration::from_millis(5);
 
 /// A worker that may have replies ready without telling and has been silent for so long is looked at; then after twice as long, and so on.
 const LOOK_AFTER: Duration = Duration::from_millis(1);
@@ -82,8 +95,28 @@ struct InFlight<T> {
     /// Each with the sequence number of its first task. None is empty.
     loads: VecDeque<(u32, T)>,
     tasks: usize,
-    /// The newest was taken back after it had begun: its process is killed at this time.
-    doomed: Option<Instant>,
+    /// The newest is to end; it has begun, and all others have ended.
+    stop: Option<Stop>,
+}
+
+/// A task that is to end, whatever it does.
+struct Stop {
+    /// What it comes to.
+    kind: TaskErrorKind,
+    stage: Stage,
+    /// When the next stage is due.
+    due: Instant,
+}
+
+/// How a task is made to end.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// It knows that it is to end.
+    Told,
+    /// Its process was asked to end.
+    Terminated,
+    /// Its process was killed.
+    Killed,
 }
 
 /// What a worker was doing when it ended.
@@ -118,6 +151,10 @@ struct Ledger {
     look_at: Option<Instant>,
     /// How long after the last look that is, if there may be something ready.
     look_after: Duration,
+    /// For how long the oldest task in flight is known to have run, where somebody counts.
+    ran: Duration,
+    /// Since when that is not counted. Without tasks: since when there are none.
+    counted: Instant,
 }
 
 /// What a worker had to say.
@@ -131,6 +168,8 @@ pub(crate) enum Step<'a, T> {
     DoneOne { load: &'a mut T, nanos: u64, result: Encoded<'a> },
     /// The first task of the load gave none.
     Failed { load: &'a mut T, nanos: u64, fault: Fault },
+    /// The first task of the load, which was to end, has ended by itself; this is what it comes to.
+    Stopped { load: &'a mut T, kind: TaskErrorKind },
     /// A record of its logger.
     Log(LogRecord),
 }
@@ -148,8 +187,8 @@ pub(crate) struct Obituary<T> {
     pub(crate) panic: Option<RemotePanic>,
     /// The host killed it.
     pub(crate) killed: bool,
-    /// The task that it was running was taken back.
-    pub(crate) doomed: bool,
+    /// The task that it was running was to end, and comes to this.
+    pub(crate) stopped: Option<TaskErrorKind>,
     /// The task that it was running.
     pub(crate) running: Option<T>,
     /// Tasks that it had not begun.
@@ -217,18 +256,75 @@ impl<T: Load> Supervisor<T> {
         self.in_flight_or_none()?.loads.back().map(|(_, load)| load)
     }
 
-    /// Notes that the newest task in flight was taken back after it had begun: its process is to be killed at this time.
-    pub(crate) fn doom(&mut self, at: Instant) {
-        if let State::Live { in_flight, .. } | State::Lost { in_flight, .. } = &mut self.state
-            && in_flight.tasks > 0
+    /// Has the newest task in flight, which has begun, end: it is told so, then its process is asked to end, then killed, each after a
+    /// while. The task comes to this, even if it ends by itself. What is not begun must have been taken back.
+    pub(crate) fn stop(&mut self, kind: TaskErrorKind, now: Instant) {
+        if let State::Live { link, in_flight } | State::Lost { link, in_flight, .. } = &mut self.state
+            && in_flight.stop.is_none()
+            && let Some((seq, load)) = in_flight.loads.back()
         {
-            in_flight.doomed = Some(at);
+            let newest = seq.wrapping_add(load.len()).wrapping_sub(1);
+            match &link.launched.board {
+                Some(board) => board.tell_to_end(newest),
+                // The one word that it hears while it works: that nothing more will come.
+                None => link.launched.sender.close(),
+            }
+            in_flight.stop = Some(Stop { kind, stage: Stage::Told, due: now + TELL_GRACE });
         }
     }
 
-    /// When its process is to be killed.
-    pub(crate) fn doomed(&self) -> Option<Instant> {
-        self.in_flight_or_none()?.doomed
+    /// As [`stop`](Self::stop), at once and with whatever else is in flight.
+    pub(crate) fn stop_now(&mut self, kind: TaskErrorKind, now: Instant) {
+        if let State::Live { in_flight, .. } | State::Lost { in_flight, .. } = &mut self.state
+            && in_flight.tasks > 0
+        {
+            in_flight.stop = Some(Stop { kind, stage: Stage::Killed, due: now + END_GRACE });
+        }
+        self.kill();
+    }
+
+    /// A task of this worker is to end; nothing is to be sent behind it.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.in_flight_or_none().is_some_and(|in_flight| in_flight.stop.is_some())
+    }
+
+    /// When [`stop_further`](Self::stop_further) is due.
+    pub(crate) fn stop_due(&self) -> Option<Instant> {
+        self.in_flight_or_none()?.stop.as_ref().map(|stop| stop.due)
+    }
+
+    /// The task that is to end has not: does the next thing about it.
+    pub(crate) fn stop_further(&mut self, now: Instant) {
+        let (State::Live { link, in_flight } | State::Lost { link, in_flight, .. }) = &mut self.state else {
+            return;
+        };
+        let Some(stop) = &mut in_flight.stop else { return };
+        link.killed = true;
+        let process = &link.launched.process;
+        (stop.stage, stop.due) = match stop.stage {
+            Stage::Told => {
+                process.terminate();
+                (Stage::Terminated, now + TERM_GRACE)
+            }
+            Stage::Terminated | Stage::Killed => {
+                process.kill();
+                (Stage::Killed, now + END_GRACE)
+            }
+        };
+    }
+
+    /// When [`is_over`](Self::is_over) is to be asked, for a task that may run so long.
+    pub(crate) fn over_due(&self, limit: Duration) -> Option<Instant> {
+        let State::Live { link, in_flight } = &self.state else { return None };
+        let is_counting = in_flight.tasks > 0 && in_flight.stop.is_none();
+        is_counting.then(|| link.ledger.next_count(limit))
+    }
+
+    /// Whether the oldest task in flight has run for longer than it may; counts the time until now.
+    pub(crate) fn is_over(&mut self, limit: Duration, now: Instant) -> bool {
+        let has_begun = self.has_begun() || !self.has_board();
+        let State::Live { link, in_flight } = &mut self.state else { return false };
+        in_flight.tasks > 0 && in_flight.stop.is_none() && link.ledger.count(limit, has_begun, now)
     }
 
     /// The key under which the poller reports this worker's connection; its process has the next one.
@@ -253,6 +349,7 @@ impl<T: Load> Supervisor<T> {
         request: &LaunchRequest<'_>,
         hello: &Hello,
         poller: &Poller,
+        now: Instant,
         deadline: Instant,
     ) -> io::Result<()> {
         debug_assert!(self.is_vacant(), "only a vacant place is filled");
@@ -274,6 +371,8 @@ impl<T: Load> Supervisor<T> {
             is_quiet,
             look_at: None,
             look_after: LOOK_AFTER,
+            ran: Duration::ZERO,
+            counted: now,
         };
         let link = Link { launched, ledger, writing: false, killed: false };
         self.state = State::Starting { link, deadline };
@@ -311,6 +410,10 @@ impl<T: Load> Supervisor<T> {
         let key = self.key();
         if let State::Live { link, in_flight } = &mut self.state {
             link.launched.sender.ring();
+            if link.ledger.look_at.is_none() {
+                // It had nothing.
+                link.ledger.count_anew(now);
+            }
             // It may have had one task, and have more now.
             if link.ledger.look_at.is_none_or(|at| at > now + link.ledger.look_after) {
                 link.ledger.look_later(in_flight.tasks, now);
@@ -607,7 +710,7 @@ impl<T: Load> Supervisor<T> {
             reason,
             panic: link.ledger.panic.filter(|(seq, _)| oldest == Some(*seq)).map(|(_, panic)| panic),
             killed: link.killed,
-            doomed: in_flight.doomed.is_some(),
+            stopped: in_flight.stop.take().map(|stop| stop.kind),
             running: None,
             waiting: Vec::new(),
             unknown: Vec::new(),
@@ -667,7 +770,7 @@ impl<T: Load> Supervisor<T> {
 
 impl<T> InFlight<T> {
     fn new() -> Self {
-        Self { loads: VecDeque::new(), tasks: 0, doomed: None }
+        Self { loads: VecDeque::new(), tasks: 0, stop: None }
     }
 }
 
@@ -682,7 +785,7 @@ impl<T: Load> InFlight<T> {
                 self.loads.pop_front();
             }
             if self.tasks == 0 {
-                self.doomed = None;
+                self.stop = None;
             }
         }
     }
@@ -735,7 +838,9 @@ impl Ledger {
     ) -> Option<Frames<'f>> {
         let (seq, load) = in_flight.loads.front_mut()?;
         let seq = *seq;
-        let (results, after) = Results::split_from(frames, seq, load.len());
+        // One that was to end has come to its outcome, whatever it says.
+        let stopped = u32::from(in_flight.stop.is_some() && in_flight.tasks == load.len() as usize);
+        let (results, after) = Results::split_from(frames, seq, load.len() - stopped);
         let n = results.len();
         if n == 0 {
             return None;
@@ -758,10 +863,17 @@ impl Ledger {
     ) -> Result<ControlFlow<()>, Malformed> {
         let (oldest, load) = in_flight.loads.front_mut().ok_or(Malformed)?;
         let oldest = *oldest;
+        let stopped = if in_flight.tasks == 1 { in_flight.stop.as_ref() } else { None };
         let flow = match reply {
             Reply::Panic { seq, panic } => {
                 self.panic = Some((seq, panic));
                 return Ok(ControlFlow::Continue(()));
+            }
+            Reply::Done { seq, .. } | Reply::Fault { seq, .. }
+                if seq == oldest
+                    && let Some(Stop { kind, .. }) = stopped =>
+            {
+                on(Step::Stopped { load, kind: kind.clone() })
             }
             Reply::Done { seq, nanos, result } if seq == oldest => on(Step::DoneOne { load, nanos, result }),
             Reply::Fault { seq, nanos, fault } if seq == oldest => on(Step::Failed { load, nanos, fault }),
@@ -784,7 +896,29 @@ impl Ledger {
     fn settled(&mut self, n: u32, left: usize, now: Instant) {
         self.results += u64::from(n);
         self.panic = None;
+        self.count_anew(now);
         self.look_later(left, now);
+    }
+
+    /// When the time that the oldest task has run is to be counted next.
+    fn next_count(&self, limit: Duration) -> Instant {
+        self.counted + slice(limit).min(limit.saturating_sub(self.ran)).max(LEAST_SLICE)
+    }
+
+    /// Another task is the oldest, or there is none.
+    fn count_anew(&mut self, now: Instant) {
+        self.ran = Duration::ZERO;
+        self.counted = now;
+    }
+
+    /// Counts the time since it was last counted, if the task has begun. Returns whether it is up.
+    fn count(&mut self, limit: Duration, has_begun: bool, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.counted);
+        self.counted = now;
+        if has_begun {
+            self.ran += passed.min(slice(limit) * 2 + LATE);
+        }
+        has_begun && self.ran >= limit
     }
 
     /// A worker that has one task more than it runs may have a reply ready without telling: if it stays silent, it is looked at.
@@ -805,6 +939,10 @@ impl Ledger {
             self.look_at = self.next_look(in_flight, now);
         }
     }
+}
+
+fn slice(limit: Duration) -> Duration {
+    (limit / SLICES).clamp(LEAST_SLICE, MOST_SLICE)
 }
 
 impl Link {

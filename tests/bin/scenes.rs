@@ -167,7 +167,7 @@ fn without(what: &str) {
     }
     log::set_logger(&Print).unwrap();
     log::set_max_level(log::LevelFilter::Info);
-    let pool = Pool::new(2).unwrap();
+    let pool = Pool::builder().jobs(2).task_timeout(std::time::Duration::from_secs(1)).build().unwrap();
     let squares = pool.map((0..2000).map(|n| delayed!(square(n)))).unwrap();
     println!("the squares' sum is {}", squares.iter().sum::<u64>());
     let outcomes =
@@ -178,6 +178,17 @@ fn without(what: &str) {
         println!("task {n}: crash {}, lost {}", error.is_crash(), error.is_lost());
     }
     println!("{}", pool.submit(delayed!(count_bytes(vec![1; 3 << 20]))).join().unwrap().len());
+    let error = pool.submit(delayed!(heed())).join().unwrap_err();
+    println!("timed out: {}, {}", error.is_timeout(), pool.submit(delayed!(square(3))).join().unwrap());
+}
+
+/// Takes so long until it is told to end.
+#[worker]
+fn heed() {
+    while !procession::is_cancelled() {
+        std::thread::yield_now();
+    }
+    println!("a task was told");
 }
 
 #[worker]

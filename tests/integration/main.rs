@@ -28,3 +28,4 @@ mod scribble;
 mod seat;
 mod start;
 mod surroundings;
+mod timeout;

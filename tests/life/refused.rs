@@ -17,7 +17,9 @@ fn check(refused: &str, why: Option<&str>, blame: &str) {
         if let Some(why) = why {
             expected += &format!("logged: workers are talked to over sockets, not shared memory: {why}\n");
         }
-        expected += &format!("the squares' sum is 2664667000\nfailed: 1\ntask 20: {blame}\n3145728\n");
+        expected += &format!(
+            "the squares' sum is 2664667000\nfailed: 1\ntask 20: {blame}\n3145728\na task was told\ntimed out: true, 9\n"
+        );
         assert_eq!(ended.stdout, expected, "{method}: {}", ended.stderr);
         assert!(ended.status.success(), "{method}: {}", ended.stderr);
     }

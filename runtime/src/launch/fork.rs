@@ -410,6 +410,13 @@ impl WorkerProcess for ForkedProcess {
         self.pid
     }
 
+    fn terminate(&self) {
+        if !self.reaped {
+            // One that has ended is seen to have ended.
+            let _ = self.held.terminate();
+        }
+    }
+
     /// What it has started in its group ends with it: the template sees to that before it reaps it.
     fn kill(&self) {
         if !self.reaped {

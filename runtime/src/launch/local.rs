@@ -159,6 +159,10 @@ impl WorkerProcess for LocalProcess {
         self.0.pid()
     }
 
+    fn terminate(&self) {
+        self.0.terminate();
+    }
+
     fn kill(&self) {
         self.0.kill();
     }

@@ -73,6 +73,9 @@ pub(crate) struct Launched {
 pub(crate) trait WorkerProcess: Send {
     fn pid(&self) -> u32;
 
+    /// Asks it to end, by SIGTERM.
+    fn terminate(&self);
+
     /// Ends it, whatever it does.
     fn kill(&self);
 

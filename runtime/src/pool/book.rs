@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::lane::{Lane, LaneId, Parcel, Single};
@@ -54,13 +54,16 @@ pub(super) struct Book {
     pub(super) initializing: BTreeSet<WorkerId>,
     /// Why the pool takes no more tasks.
     pub(super) broken: Option<TaskErrorKind>,
+    /// How long a task may run that no call says it of.
+    pub(super) task_timeout: Option<Duration>,
     /// The pool's name, for errors.
     pub(super) name: Option<Arc<str>>,
 }
 
 impl Book {
     fn lane(&mut self, id: LaneId) -> &mut Lane {
-        self.lanes.entry(id).or_insert_with(Lane::of_thread)
+        let timeout = self.task_timeout;
+        self.lanes.entry(id).or_insert_with(|| Lane::of_thread(timeout))
     }
 
     pub(super) fn push_back(&mut self, parcel: Parcel) {
@@ -180,6 +183,18 @@ impl Book {
     ) {
         let error = self.error(parcel, fault.into(), Some(by));
         self.done_one(parcel, nanos, Err(error), by.0, after);
+    }
+
+    /// As [`done_one`](Self::done_one), for a task that was to end, and has ended by itself.
+    pub(super) fn stopped(
+        &mut self,
+        parcel: &mut Parcel,
+        kind: TaskErrorKind,
+        by: (WorkerId, u32),
+        after: &mut After,
+    ) {
+        let error = self.error(parcel, kind, Some(by));
+        self.done_one(parcel, 0, Err(error), by.0, after);
     }
 
     /// Tasks that are at no worker come to this.

@@ -38,6 +38,7 @@ pub struct Builder {
     preload: Option<(Call, Outcome)>,
     start_timeout: Duration,
     retries: u32,
+    task_timeout: Option<Duration>,
 }
 
 /// Settings that have been checked.
@@ -52,6 +53,7 @@ pub(super) struct Config {
     pub(super) preload: Option<(Call, Outcome)>,
     pub(super) start_timeout: Duration,
     pub(super) retries: u32,
+    pub(super) task_timeout: Option<Duration>,
 }
 
 impl Builder {
@@ -66,6 +68,7 @@ impl Builder {
             preload: None,
             start_timeout: START_TIMEOUT,
             retries: 0,
+            task_timeout: None,
         }
     }
 
@@ -223,6 +226,39 @@ impl Builder {
         self
     }
 
+    /// How long a task may run, from its beginning in the worker: the time that it waits does not count, nor does time for which the
+    /// whole program is stopped (Ctrl-Z). Default: as long as it takes.
+    ///
+    /// A task that runs for longer comes to an error ([`is_timeout`](crate::TaskError::is_timeout)), and is not tried again. It is told
+    /// first, by [`procession::is_cancelled`](crate::is_cancelled); if it has not ended 100 ms later, its process is asked to end, by
+    /// SIGTERM, and another 250 ms later it is killed, and another worker takes the place. Tasks that wait behind it run elsewhere.
+    ///
+    /// The limit is for tasks of all kinds, but not for the initializer. The time is counted in steps, so that the end may come later by
+    /// a sixteenth, and, on a busy machine, by more; never earlier.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn sleep(millis: u64) {
+    ///     std::thread::sleep(Duration::from_millis(millis));
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(2).task_timeout(Duration::from_millis(200)).build()?;
+    /// let outcomes: Vec<_> = pool.imap([0, 60_000, 1].map(|n| delayed!(sleep(n)))).collect();
+    /// assert!(outcomes[0].is_ok() && outcomes[2].is_ok());
+    /// let error = outcomes[1].as_ref().unwrap_err();
+    /// assert!(error.is_timeout() && error.to_string().contains("200ms"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn task_timeout(mut self, timeout: Duration) -> Self {
+        self.task_timeout = Some(timeout);
+        self
+    }
+
     /// The pool. Its workers start when there is work for them.
     ///
     /// # Errors
@@ -233,6 +269,11 @@ impl Builder {
         let jobs = self.jobs.map_or_else(Jobs::from_env, Ok)?.count()?;
         if self.chunk_size == Some(0) {
             return Err(Error::config("chunk_size(0): no task would ever travel; give a number from 1"));
+        }
+        if self.task_timeout == Some(Duration::ZERO) {
+            return Err(Error::config(
+                "task_timeout(0): no task would ever end in time; give a time above zero",
+            ));
         }
         let start_method = self.start_method.map_or_else(method_from_env, Ok)?;
         let preload = self.preload.as_ref().map(|(call, _)| call);
@@ -263,6 +304,7 @@ impl Builder {
             preload: self.preload,
             start_timeout: self.start_timeout,
             retries: self.retries,
+            task_timeout: self.task_timeout,
         })
     }
 }

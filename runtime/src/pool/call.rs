@@ -130,7 +130,7 @@ impl Call {
                 let (feeder, feed) = Feeder::new(inbox.clone(), retries);
                 let chunk = chunk.or(processes.config.chunk_size);
                 let workers = most_workers.unwrap_or(usize::MAX);
-                let lane = processes.driver.look(|scheduler| scheduler.open_call(chunk, workers, feed));
+                let lane = processes.driver.look(|scheduler| scheduler.open_call(chunk, workers, None, feed));
                 CallBackend::Pool { driver, lane, feeder, retries }
             }
         };

@@ -299,6 +299,8 @@ pub(super) struct Lane {
     pub(super) chunk: Option<usize>,
     /// How many workers it may use at a time.
     pub(super) most_workers: usize,
+    /// How long each task may run.
+    pub(super) timeout: Option<Duration>,
     /// Nanoseconds a task, smoothed; `None` before the first result.
     pace: Option<f64>,
     /// Results since a worker last said how long its tasks took: the next time covers them, too.
@@ -311,17 +313,23 @@ pub(super) struct Lane {
 
 impl Lane {
     /// For the single tasks of a thread.
-    pub(super) fn of_thread() -> Self {
-        Self::new(None, usize::MAX, None)
+    pub(super) fn of_thread(timeout: Option<Duration>) -> Self {
+        Self::new(None, usize::MAX, timeout, None)
     }
 
     /// For a call that is open.
-    pub(super) fn of_call(chunk: Option<usize>, most_workers: usize, feed: Feed) -> Self {
-        Self::new(chunk, most_workers, Some(feed))
+    pub(super) fn of_call(
+        chunk: Option<usize>,
+        most_workers: usize,
+        timeout: Option<Duration>,
+        feed: Feed,
+    ) -> Self {
+        Self::new(chunk, most_workers, timeout, Some(feed))
     }
 
-    fn new(chunk: Option<usize>, most_workers: usize, feed: Option<Feed>) -> Self {
+    fn new(chunk: Option<usize>, most_workers: usize, timeout: Option<Duration>, feed: Option<Feed>) -> Self {
         Self {
+            timeout,
             open: feed.is_some(),
             feed,
             queue: VecDeque::new(),

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     lane::{LaneId, Parcel, Recipient},
-    scheduler::{CANCEL_GRACE, SHARE_AFTER, Scheduler, log_level},
+    scheduler::{SHARE_AFTER, Scheduler, log_level},
 };
 use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
@@ -65,6 +65,7 @@ impl Scheduler {
         let mut to_the_end = true;
         let mut started = false;
         let mut useful = false;
+        let mut stopped = false;
         let mut failed_to_initialize = None;
         worker.read(readable, now, poller, |step| {
             match step {
@@ -90,6 +91,13 @@ impl Scheduler {
                     }
                     book.failed(load, nanos, fault, (id, pid), after);
                 }
+                Step::Stopped { load, kind } => {
+                    useful = true;
+                    stopped = true;
+                    if !book.initializing.remove(&id) {
+                        book.stopped(load, kind, (id, pid), after);
+                    }
+                }
                 Step::Log(record) => {
                     after.logs.push((record, id, pid));
                     to_the_end = false;
@@ -111,6 +119,10 @@ impl Scheduler {
         if useful {
             self.failed_starts = 0;
             self.share_after = SHARE_AFTER;
+        }
+        if stopped && self.workers[place].is_idle() && !self.workers[place].has_board() {
+            // It was told by the end of what it hears.
+            self.workers[place].drain(now);
         }
         if let Some(kind) = failed_to_initialize {
             self.workers[place].dismiss(now, poller);
@@ -152,7 +164,7 @@ impl Scheduler {
             reason,
             mut panic,
             killed,
-            doomed,
+            stopped,
             running,
             waiting,
             unknown,
@@ -170,8 +182,8 @@ impl Scheduler {
         self.book.take_home(waiting, id);
         if let Some(mut task) = running {
             self.book.leave(&task, id);
-            let kind = if doomed {
-                TaskErrorKind::Cancelled { why: "it was taken back while it ran, and its process killed" }
+            let kind = if let Some(kind) = &stopped {
+                kind.clone()
             } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
                 TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
             } else {
@@ -192,9 +204,10 @@ impl Scheduler {
         for parcel in unknown {
             self.book.leave(&parcel, id);
             let how = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
-            let kind = TaskErrorKind::Lost {
+            // Where nobody knows, one task is in flight at most.
+            let kind = stopped.clone().unwrap_or_else(|| TaskErrorKind::Lost {
                 message: format!("its worker has ended{how}, and nobody knows whether it ran"),
-            };
+            });
             self.book.fail(parcel, &kind, Some((id, pid)), &mut self.after);
         }
         let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
@@ -266,15 +279,36 @@ impl Scheduler {
                 continue;
             }
             self.workers[place].on_deadline(now);
-            let is_overdue = |worker: &Supervisor<Parcel>| worker.doomed().is_some_and(|at| at <= now);
+            let is_due = |worker: &Supervisor<Parcel>| worker.stop_due().is_some_and(|at| at <= now);
             // It may have ended since.
-            if is_overdue(&self.workers[place])
+            if is_due(&self.workers[place])
                 && self.read(place, true, poller, now)
-                && is_overdue(&self.workers[place])
+                && is_due(&self.workers[place])
             {
-                self.workers[place].kill();
-                // Its end is what comes next; the deadline has done its work.
-                self.workers[place].doom(now + CANCEL_GRACE);
+                self.workers[place].stop_further(now);
+            }
+            self.time_out(place, poller, now);
+        }
+    }
+
+    /// Has the task end that has run at this worker for longer than it may.
+    fn time_out(&mut self, place: usize, poller: &Poller, now: Instant) {
+        let worker = &self.workers[place];
+        let Some(limit) = self.limit_of(worker) else { return };
+        if worker.over_due(limit).is_none_or(|at| at > now) || !self.workers[place].is_over(limit, now) {
+            return;
+        }
+        let is_over = |scheduler: &mut Self| {
+            scheduler.limit_of(&scheduler.workers[place]) == Some(limit)
+                && scheduler.workers[place].is_over(limit, now)
+        };
+        // It may have ended since, and so may those that were sent behind it, until they are taken back.
+        if self.read(place, true, poller, now) && is_over(self) {
+            let worker = &mut self.workers[place];
+            let id = worker.id();
+            self.book.take_home(worker.take_back(), id);
+            if self.read(place, true, poller, now) && is_over(self) {
+                self.workers[place].stop(TaskErrorKind::Timeout { limit }, now);
             }
         }
     }

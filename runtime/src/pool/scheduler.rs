@@ -43,8 +43,8 @@ const WORTH_MOVING: Duration = Duration::from_micros(100);
 const NEAR: Duration = Duration::from_micros(50);
 /// A caller that was told that its next task is wanted may have missed it for so long.
 const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
-/// The task that a cancelled call is running has so long to end by itself before its process is killed.
-pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(50);
+/// What becomes of a task that was taken back while it ran.
+const STOPPED: &str = "it was taken back while it ran";
 
 /// The queue, the workers, and who is to do what.
 pub(super) struct Scheduler {
@@ -70,6 +70,8 @@ pub(super) struct Scheduler {
     pub(super) closing: bool,
     /// Places whose worker has been read up to a record only: the rest is in memory, and no poller tells of it.
     pub(super) unread: BTreeSet<usize>,
+    /// There are, or were, tasks that may run for a limited time.
+    has_limits: bool,
     pub(super) after: After,
 }
 
@@ -90,6 +92,7 @@ impl Scheduler {
                 overdue: BTreeSet::new(),
                 look_at_feeds: None,
                 broken: None,
+                task_timeout: config.task_timeout,
                 name: config.name.as_deref().map(Arc::from),
             },
             next_id: Arc::default(),
@@ -101,6 +104,7 @@ impl Scheduler {
             not_before: None,
             closing: false,
             unread: BTreeSet::new(),
+            has_limits: config.task_timeout.is_some(),
             after: After::default(),
             launcher,
             config,
@@ -151,10 +155,18 @@ impl Scheduler {
     }
 
     /// Opens a lane for a call.
-    pub(super) fn open_call(&mut self, chunk: Option<usize>, most_workers: usize, feed: Feed) -> LaneId {
+    pub(super) fn open_call(
+        &mut self,
+        chunk: Option<usize>,
+        most_workers: usize,
+        timeout: Option<Duration>,
+        feed: Feed,
+    ) -> LaneId {
         let id = LaneId::Call(self.next_call);
         self.next_call += 1;
-        self.book.lanes.insert(id, Lane::of_call(chunk, most_workers, feed));
+        let timeout = timeout.or(self.config.task_timeout);
+        self.has_limits |= timeout.is_some();
+        self.book.lanes.insert(id, Lane::of_call(chunk, most_workers, timeout, feed));
         self.book.fed.push(id);
         id
     }
@@ -291,15 +303,29 @@ impl Scheduler {
             return Some(Instant::now());
         }
         let workers = self.workers.iter().filter_map(Supervisor::deadline);
-        let kills = self.workers.iter().filter_map(Supervisor::doomed);
+        let stops = self.workers.iter().filter_map(Supervisor::stop_due);
+        let limits = self.workers.iter().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
         let back_off = self.not_before.filter(|_| self.wants_workers());
         let feeds = self.book.look_at_feeds;
-        workers.chain(kills).chain(back_off).chain(feeds).chain(self.sharing_deadline()).min()
+        workers.chain(stops).chain(limits).chain(back_off).chain(feeds).chain(self.sharing_deadline()).min()
     }
 
     fn wants_workers(&self) -> bool {
         (self.book.queued > 0 || !self.book.pinned.is_empty())
             && self.workers[..self.target].iter().any(Supervisor::is_vacant)
+    }
+
+    /// How long the oldest task of this worker may run, if that is limited.
+    pub(super) fn limit_of(&self, worker: &Supervisor<Parcel>) -> Option<Duration> {
+        if !self.has_limits {
+            return None;
+        }
+        match worker.in_flight().next()?.lane {
+            // Nobody's task, and as long as it takes.
+            LaneId::Pinned if self.book.initializing.contains(&worker.id()) => None,
+            LaneId::Pinned => self.config.task_timeout,
+            lane => self.book.lanes.get(&lane)?.timeout,
+        }
     }
 
     /// When the worker that has shown nothing for longest has to share.
@@ -435,8 +461,8 @@ impl Scheduler {
             }
             let worker = &self.workers[place];
             let id = worker.id();
-            // Nothing is sent behind a task that was taken back: its process may be killed any moment.
-            if !worker.is_live() || worker.doomed().is_some() || self.book.initializing.contains(&id) {
+            // Nothing is sent behind a task that is to end: its process may be killed any moment.
+            if !worker.is_live() || worker.is_stopping() || self.book.initializing.contains(&id) {
                 continue;
             }
             if !worker.is_idle() && self.book.overdue.contains(&id) {
@@ -518,7 +544,7 @@ impl Scheduler {
             log_level: log_level(),
         };
         let request = LaunchRequest { env: &self.config.surroundings.env };
-        worker.launch(&*self.launcher, &request, &hello, poller, now + self.config.start_timeout)?;
+        worker.launch(&*self.launcher, &request, &hello, poller, now, now + self.config.start_timeout)?;
         if let Some(why) = worker.why_slow()
             && !std::mem::replace(&mut self.said_why_slow, true)
         {
@@ -539,12 +565,7 @@ impl Scheduler {
             self.book.fail(parcel, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
         }
         for place in 0..self.workers.len() {
-            self.cancel_at(
-                place,
-                |parcel| (parcel.lane == id).then_some(0..parcel.len()),
-                why,
-                now + CANCEL_GRACE,
-            );
+            self.cancel_at(place, |parcel| (parcel.lane == id).then_some(0..parcel.len()), why, now);
         }
         self.book.tidy(id);
         self.dispatch(poller, now);
@@ -575,13 +596,13 @@ impl Scheduler {
     }
 
     /// Takes back what is in flight at a worker and is to be cancelled: of each parcel, those tasks that `which` says. What has begun
-    /// is killed at `kill_at`.
+    /// is made to end.
     fn cancel_at(
         &mut self,
         place: usize,
         which: impl Fn(&Parcel) -> Option<Range<u32>>,
         why: &'static str,
-        kill_at: Instant,
+        now: Instant,
     ) {
         let worker = &mut self.workers[place];
         if !worker.in_flight().any(|parcel| which(parcel).is_some()) {
@@ -607,7 +628,7 @@ impl Scheduler {
             .newest()
             .is_some_and(|parcel| which(parcel).is_some_and(|range| range.end == parcel.len()));
         if newest_goes {
-            worker.doom(kill_at);
+            worker.stop(TaskErrorKind::Cancelled { why: STOPPED }, now);
         }
     }
 
@@ -621,8 +642,7 @@ impl Scheduler {
             if worker.is_idle() {
                 worker.drain(now);
             } else {
-                worker.doom(now + CANCEL_GRACE);
-                worker.kill();
+                worker.stop_now(TaskErrorKind::Cancelled { why: STOPPED }, now);
             }
         }
     }

@@ -163,6 +163,18 @@ pub(crate) fn wait_for_hangup(fd: BorrowedFd<'_>) {
     }
 }
 
+/// Waits until the peer has closed both of its sides.
+pub(crate) fn wait_for_end(fd: BorrowedFd<'_>) {
+    loop {
+        // That it has closed them is told unasked.
+        let mut fds = [PollFd::new(fd, PollFlags::empty())];
+        match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
 /// Waits until some of these are readable or at their end, and says which.
 pub(crate) fn wait_any(fds: &[BorrowedFd<'_>]) -> io::Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();

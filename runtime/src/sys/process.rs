@@ -142,6 +142,13 @@ impl Child {
         }
     }
 
+    /// Asks the process to end, by SIGTERM, unless it has been reaped.
+    pub(crate) fn terminate(&self) {
+        if !self.reaped {
+            let _ = nix::sys::signal::kill(self.pid, Signal::SIGTERM);
+        }
+    }
+
     /// Collects the process if it has ended.
     pub(crate) fn try_reap(&mut self) -> Option<Ended> {
         self.reap(libc::WNOHANG)
@@ -220,12 +227,20 @@ impl Held {
         /// Since Linux 6.9.
         const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
         // The group first, which is known by the process; the process in any case, for it may have left its group.
-        let _ = self.signal(PIDFD_SIGNAL_PROCESS_GROUP);
-        let _ = self.signal(0);
+        let _ = self.signal(libc::SIGKILL, PIDFD_SIGNAL_PROCESS_GROUP);
+        let _ = self.signal(libc::SIGKILL, 0);
     }
 
-    fn signal(&self, flags: libc::c_uint) -> io::Result<()> {
-        let (fd, signal) = (self.0.as_raw_fd(), libc::SIGKILL);
+    /// Asks the process to end, by SIGTERM. One that has ended hears nothing.
+    pub(crate) fn terminate(&self) -> io::Result<()> {
+        match self.signal(libc::SIGTERM, 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn signal(&self, signal: libc::c_int, flags: libc::c_uint) -> io::Result<()> {
+        let fd = self.0.as_raw_fd();
         let info = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: the descriptor is ours and open; without a siginfo the kernel reads no memory of ours.
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, flags) };

@@ -23,6 +23,7 @@ use crate::{
 struct Page {
     claim: ClaimWord,
     cause: AtomicU32,
+    end: AtomicU32,
 }
 
 const PAGE_BYTES: usize = 4 << 10;
@@ -30,6 +31,7 @@ const PAGE_BYTES: usize = 4 << 10;
 const _: () = {
     assert!(size_of::<Page>() <= PAGE_BYTES && align_of::<Page>() <= 4096);
     assert!(std::mem::offset_of!(Page, claim) == 0 && std::mem::offset_of!(Page, cause) == 8);
+    assert!(std::mem::offset_of!(Page, end) == 12);
 };
 
 /// The data of each ring: small enough to stay in a core's cache, large enough for a batch of short tasks and the next.
@@ -139,6 +141,17 @@ impl Board {
     #[inline]
     pub(crate) fn claim(&self) -> &ClaimWord {
         &self.page().claim
+    }
+
+    /// In the host: tells the worker that the task of this number is to end.
+    pub(crate) fn tell_to_end(&self, seq: u32) {
+        // Nothing is ordered by it.
+        self.page().end.store(seq, Ordering::Relaxed);
+    }
+
+    /// In the worker: whether the task of this number is to end.
+    pub(crate) fn is_to_end(&self, seq: u32) -> bool {
+        self.page().end.load(Ordering::Relaxed) == seq
     }
 
     /// Notes why this process is about to end. Async-signal-safe.

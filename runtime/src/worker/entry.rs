@@ -20,8 +20,8 @@ use crate::{
     protocol::{PREAMBLE_BYTES, Preamble},
     sys::{
         fd::{
-            adopt_socket, close_all_but, close_inherited, out_of_the_way, recv_with_fd, say, wait_for_hangup,
-            wait_readable,
+            adopt_socket, close_all_but, close_inherited, out_of_the_way, recv_with_fd, say, wait_for_end,
+            wait_for_hangup, wait_readable,
         },
         process::{end_group, end_now, has_env, is_privileged, set_env, take_env},
         signal::{ignore_pipe_and_terminal, reset_signals},
@@ -149,6 +149,7 @@ pub(super) struct Connection {
     pub(super) socket: Arc<OwnedFd>,
     /// Shared with the host, or, where no memory can be shared, this process's own.
     pub(super) board: Board,
+    is_shared: bool,
     /// The memory that holds the rings, if there are any.
     pub(super) rings: Option<Segment>,
 }
@@ -199,6 +200,7 @@ pub(super) fn recv_preamble(
 /// Takes up a worker's connection. One that was passed on by a template needs no token.
 fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, String> {
     let (preamble, segment) = recv_preamble(socket.as_fd(), token)?;
+    let is_shared = segment.is_some();
     let memory = match segment {
         Some(segment) => Segment::attach(segment.as_fd(), preamble.rings),
         None if !preamble.rings => Segment::unshared(),
@@ -206,7 +208,7 @@ fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, String> {
     };
     let memory = memory.map_err(|error| format!("the memory that it shares cannot be mapped: {error}"))?;
     let board = memory.board();
-    Ok(Connection { socket: Arc::new(socket), board, rings: preamble.rings.then_some(memory) })
+    Ok(Connection { socket: Arc::new(socket), board, is_shared, rings: preamble.rings.then_some(memory) })
 }
 
 /// What a template has its copy do.
@@ -227,7 +229,7 @@ fn open_standard_streams() {
 
 /// Serves on a thread named `main` and watches the connection on this one: a busy worker, too, ends when its host has gone.
 fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, String> {
-    let socket = connection.socket.clone();
+    let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
     let stack = nix::sys::resource::getrlimit(Resource::RLIMIT_STACK)
         .ok()
         .and_then(|(soft, _)| usize::try_from(soft).ok())
@@ -237,25 +239,30 @@ fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, S
         .stack_size(stack)
         .spawn(move || serve::serve(connection))
         .map_err(|error| format!("no thread to serve on: {error}"))?;
-    watch(socket.as_fd())
+    watch(socket.as_fd(), is_shared)
 }
 
 /// As [`serve_and_watch`], the other way round: serves on this thread, which has the memory and the stack that it needs, and whose
 /// thread-locals the preload has filled.
 fn watch_and_serve(connection: Connection) -> Result<std::convert::Infallible, String> {
-    let socket = connection.socket.clone();
+    let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
     std::thread::Builder::new()
         .name("watch".to_owned())
         .stack_size(WATCH_STACK_BYTES)
-        .spawn(move || watch(socket.as_fd()))
+        .spawn(move || watch(socket.as_fd(), is_shared))
         .map_err(|error| format!("no thread to watch the connection: {error}"))?;
     serve::serve(connection);
     Err("it serves no more".to_owned())
 }
 
-/// Ends the process when the host has gone.
-fn watch(socket: BorrowedFd<'_>) -> ! {
+/// Ends the process when the host has gone. Without memory that is shared, the host tells by closing its side that the running task is
+/// to end.
+fn watch(socket: BorrowedFd<'_>, is_shared: bool) -> ! {
     wait_for_hangup(socket);
+    if !is_shared && serve::is_busy() {
+        serve::hear_the_last();
+        wait_for_end(socket);
+    }
     serve::stop();
     if !serve::is_busy() {
         // The serving thread sees the end of the connection, too, and leaves through `exit`.

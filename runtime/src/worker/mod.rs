@@ -57,6 +57,37 @@ pub fn worker_index() -> Option<usize> {
     INDEX.get().map(|&index| index as usize)
 }
 
+/// Whether the task that this worker runs is to end: it has run for longer than it may, was cancelled, or belongs to a call that has
+/// failed. `false` in a process that is no worker.
+///
+/// A task that looks, from any of its threads, can put things in order and return: its result is not used any more, but its worker
+/// lives on. One that does not return within a moment (100 ms) has its process asked to end, by SIGTERM, and then, soon after, killed.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn search() -> u64 {
+///     let mut steps = 0;
+///     while !procession::is_cancelled() {
+///         steps += 1; // one step of something long
+///     }
+///     steps
+/// }
+///
+/// let pool = Pool::builder().jobs(1).task_timeout(Duration::from_millis(50)).build()?;
+/// let error = pool.submit(delayed!(search())).join().unwrap_err();
+/// assert!(error.is_timeout());
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[must_use]
+pub fn is_cancelled() -> bool {
+    serve::is_told_to_end()
+}
+
 /// The number of the task that this worker runs now; `None` between tasks and in a process that is no worker.
 ///
 /// It is what `Handle::task_id` says in the parent.

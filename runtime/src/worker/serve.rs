@@ -43,6 +43,9 @@ static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
 /// The sequence number of the task that ended last.
 static ENDED_SEQ: AtomicU32 = AtomicU32::new(0);
 
+/// The host has closed its side while a task ran.
+static IS_LAST: AtomicBool = AtomicBool::new(false);
+
 /// The exit code of a worker that was refused, or refused.
 const HANDSHAKE_FAILED: i32 = 88;
 /// The exit code of a worker that was sent nonsense.
@@ -56,6 +59,17 @@ pub(super) fn stop() {
     if let Some(waiting) = WAITING.get() {
         waiting.end();
     }
+}
+
+/// The host wants the running task to end.
+pub(super) fn is_told_to_end() -> bool {
+    BOARD.get().is_some_and(|board| board.is_to_end(RUNNING_SEQ.load(Ordering::Relaxed)))
+        || IS_LAST.load(Ordering::Relaxed)
+}
+
+/// The host sends nothing more, and lives: where there is nothing else to be told by, the running task is to end.
+pub(super) fn hear_the_last() {
+    IS_LAST.store(true, Ordering::Relaxed);
 }
 
 /// Whether a task runs now.
