@@ -73,6 +73,38 @@ fn who_within() -> Result<Vec<(bool, Option<usize>, bool)>, RemoteError> {
     Ok(parallel!(who() for _ in 0..1)?)
 }
 
+/// How many workers a pool has that is made here and is not told, and how many threads rayon would start; then the same in there.
+#[worker]
+fn shares(deeper: bool) -> Result<Vec<(usize, Option<String>)>, RemoteError> {
+    let pool = Pool::builder().build()?;
+    let mut shares = vec![(pool.jobs(), std::env::var("RAYON_NUM_THREADS").ok())];
+    if deeper {
+        shares.extend(pool.submit(delayed!(shares(false))).join()??);
+    }
+    Ok(shares)
+}
+
+#[test]
+fn pools_and_threads_within_take_no_more_than_was_given() {
+    alone(|| {
+        let all = std::thread::available_parallelism().unwrap().get();
+        for jobs in [1, all, 2 * all] {
+            let pool = Pool::new(jobs).unwrap();
+            let share = (all / jobs).max(1);
+            let outer = (share, Some(share.to_string()));
+            // The inner pool has as many workers as its worker was given CPUs: there is one for each.
+            let inner = (1, Some("1".to_owned()));
+            let found = pool.submit(delayed!(shares(true))).join().unwrap().unwrap();
+            assert_eq!(found, [outer, inner], "{jobs} workers on {all} CPUs");
+        }
+        // Unless more is asked for.
+        let pool =
+            Pool::builder().jobs(all).inner_threads(2 * all).env("PROCESSION_JOBS", "3").build().unwrap();
+        let found = pool.submit(delayed!(shares(false))).join().unwrap().unwrap();
+        assert_eq!(found, [(3, Some((2 * all).to_string()))]);
+    });
+}
+
 #[test]
 fn a_parallel_within_a_worker_runs_there() {
     alone(|| {

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     marker::{DEPTH, MARKER},
     protocol::Station,
-    sys::process::own_cpus,
+    sys::process::{CPUS, cpus, given_cpus, own_cpus},
 };
 
 /// A variable and its value; `None`: it is not there.
@@ -30,6 +30,9 @@ const THREAD_VARIABLES: &[&str] = &[
     "POLARS_MAX_THREADS",
     "TOKIO_WORKER_THREADS",
 ];
+
+/// How many workers a pool has that is not told.
+const JOBS: &str = "PROCESSION_JOBS";
 
 /// The kernel's limits of niceness.
 const NICE: std::ops::RangeInclusive<i32> = -20..=19;
@@ -103,14 +106,22 @@ impl Surroundings {
                 "inner_threads(0): libraries take that for as many threads as there are CPUs; give a number from 1",
             ));
         }
-        let share = || std::thread::available_parallelism().map_or(1, usize::from) / workers.max(1);
+        let share = || cpus() / workers.max(1);
         let threads = OsString::from(self.inner_threads.unwrap_or_else(share).max(1).to_string());
+        // In a worker, what says the same as its own share is no word of the user's: its workers' shares are parts of that.
+        let own = given_cpus().map(|given| OsString::from(given.to_string()));
         for name in THREAD_VARIABLES {
+            let inherited = std::env::var_os(name).filter(|value| own.as_ref() != Some(value));
             let by_user = env.iter().any(|(other, _)| other == name)
-                || (self.inner_threads.is_none() && std::env::var_os(name).is_some());
+                || (self.inner_threads.is_none() && inherited.is_some());
             if !by_user {
                 env.push((name.into(), Some(threads.clone())));
             }
+        }
+        env.push((CPUS.into(), Some(threads)));
+        // It says how many workers the outermost process has.
+        if !env.iter().any(|(other, _)| other == JOBS) {
+            env.push((JOBS.into(), None));
         }
         Ok(env)
     }
@@ -130,7 +141,7 @@ fn check_variable(name: &OsStr, value: Option<&OsStr>) -> Result<()> {
     if value.is_some_and(|value| value.as_bytes().contains(&0)) {
         return Err(Error::config(format!("env({name:?}): a variable's value has no zero byte")));
     }
-    if name == MARKER || name == DEPTH {
+    if [MARKER, DEPTH, CPUS].iter().any(|own| name == *own) {
         return Err(Error::config(format!("{call}({name:?}): this variable is procession's own")));
     }
     Ok(())

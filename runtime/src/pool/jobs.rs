@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     error::{Error, Result},
-    sys::process::setting,
+    sys::process::{cpus, setting},
 };
 
 /// How many workers a pool has.
@@ -23,7 +23,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Jobs {
-    /// As many as there are CPUs that this process may use: what affinity and cgroups allow.
+    /// As many as there are CPUs that this process may use: what affinity and cgroups allow, and in a worker no more than its share of
+    /// those of the process that holds its pool.
     All,
     /// That, less so many; at least one.
     AllBut(usize),
@@ -43,7 +44,7 @@ impl Jobs {
     ///
     /// It is zero, or more than a machine can have.
     pub(crate) fn count(self) -> Result<usize> {
-        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let all = cpus;
         let count = match self {
             Self::All => all(),
             Self::AllBut(n) => all().saturating_sub(n).max(1),

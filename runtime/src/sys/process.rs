@@ -24,6 +24,10 @@ use nix::{
     unistd::Pid,
 };
 
+/// The variable that says how many CPUs a worker was given: its share of those of the process that holds its pool. It stays in the
+/// worker's environment, so that what a worker starts does not count the machine's CPUs for its own.
+pub(crate) const CPUS: &str = "PROCESSION_CPUS";
+
 /// A child process that has not been reaped: its id cannot have been given to another.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -330,6 +334,17 @@ pub(crate) fn own_cpus() -> io::Result<Vec<u32>> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu) == Ok(true));
     Ok(cpus.filter_map(|cpu| u32::try_from(cpu).ok()).collect())
+}
+
+/// How many CPUs this process may keep busy: what affinity and cgroups allow, and no more than it was given as somebody's worker.
+pub(crate) fn cpus() -> usize {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    given_cpus().map_or(all, |given| given.min(all))
+}
+
+/// How many CPUs this process was given as somebody's worker.
+pub(crate) fn given_cpus() -> Option<usize> {
+    setting(CPUS)?.to_str()?.parse().ok().filter(|&given| given > 0)
 }
 
 /// Has every thread of this process, and those that they will start, run on one CPU.
