@@ -12,7 +12,10 @@ use std::{any::Any, any::type_name, ffi::OsStr, os::unix::ffi::OsStrExt, path::P
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{error::Fault, sys::memory::advise_huge};
+use crate::{
+    error::Fault,
+    sys::{memory::advise_huge, spare},
+};
 
 /// Encoded bytes that are short more often than not: those of one task's arguments, or of its result.
 #[derive(Clone, Debug)]
@@ -20,8 +23,13 @@ pub(crate) struct ShortBytes(Short);
 
 #[derive(Clone, Debug)]
 enum Short {
-    Here { len: u8, bytes: [u8; HERE_BYTES] },
+    Here {
+        len: u8,
+        bytes: [u8; HERE_BYTES],
+    },
     Apart(Vec<u8>),
+    /// A byte vector, and its length not before it: to put that there would move all of it.
+    Bare(Vec<u8>),
 }
 
 /// So many bytes need no allocation.
@@ -39,10 +47,38 @@ impl ShortBytes {
         short
     }
 
-    pub(crate) fn into_vec(self) -> Vec<u8> {
+    /// The bytes, and whether they are a byte vector without its length.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, bool) {
         match self.0 {
-            Short::Here { len, bytes } => bytes[..usize::from(len)].to_vec(),
-            Short::Apart(bytes) => bytes,
+            Short::Here { len, bytes } => (bytes[..usize::from(len)].to_vec(), false),
+            Short::Apart(bytes) => (bytes, false),
+            Short::Bare(bytes) => (bytes, true),
+        }
+    }
+
+    /// A copy, with the length of a byte vector before it.
+    pub(crate) fn to_plain(&self) -> Vec<u8> {
+        let mut plain = Vec::new();
+        match &self.0 {
+            Short::Bare(bytes) => encode_bytes(bytes, &mut plain),
+            _ => plain.extend_from_slice(self),
+        }
+        plain
+    }
+
+    /// Puts others behind these.
+    pub(crate) fn append(&mut self, next: &Self) {
+        match &next.0 {
+            Short::Bare(bytes) => encode_bytes(bytes, self),
+            _ => self.extend_from_slice(next),
+        }
+    }
+
+    /// To be decoded.
+    pub(crate) fn as_input(&self) -> Input<'_> {
+        match &self.0 {
+            Short::Bare(bytes) => Input { rest: &[], whole: Some(Whole::Lent(bytes)) },
+            _ => Input::new(self),
         }
     }
 
@@ -62,14 +98,26 @@ impl ShortBytes {
     /// Where more bytes go than there is room for here.
     #[cold]
     fn apart(&mut self, more: usize) -> &mut Vec<u8> {
-        if let Short::Here { len, bytes } = &self.0 {
-            let mut apart = Vec::with_capacity(usize::from(*len) + more);
-            apart.extend_from_slice(&bytes[..usize::from(*len)]);
-            self.0 = Short::Apart(apart);
+        match &mut self.0 {
+            Short::Here { len, bytes } => {
+                let mut apart = spare::take(usize::from(*len) + more);
+                apart.reserve(usize::from(*len) + more);
+                apart.extend_from_slice(&bytes[..usize::from(*len)]);
+                self.0 = Short::Apart(apart);
+            }
+            Short::Bare(bytes) => {
+                let mut apart = std::mem::take(bytes);
+                let mut head = Vec::with_capacity(MOST_VARINT_BYTES);
+                encode_len(apart.len(), &mut head);
+                apart.reserve(head.len() + more);
+                apart.splice(..0, head);
+                self.0 = Short::Apart(apart);
+            }
+            Short::Apart(_) => {}
         }
         match &mut self.0 {
             Short::Apart(bytes) => bytes,
-            Short::Here { .. } => unreachable!("it was moved just now"),
+            Short::Here { .. } | Short::Bare(_) => unreachable!("it was moved just now"),
         }
     }
 }
@@ -81,7 +129,7 @@ impl std::ops::Deref for ShortBytes {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Short::Here { len, bytes } => &bytes[..usize::from(*len)],
-            Short::Apart(bytes) => bytes,
+            Short::Apart(bytes) | Short::Bare(bytes) => bytes,
         }
     }
 }
@@ -118,6 +166,8 @@ const FEW_BYTES: usize = 10;
 
 /// Byte vectors from this size on are handed on as they are, not copied behind other bytes.
 pub(crate) const LARGE_BYTES: usize = 32 << 10;
+/// Byte vectors from this size on are not moved to make room for their length.
+const BARE_BYTES: usize = 256 << 10;
 
 /// What encoded bytes are appended to.
 pub(crate) trait Buffer {
@@ -166,6 +216,9 @@ impl Buffer for Vec<u8> {
     }
 
     fn reserve_large(&mut self, more: usize) {
+        if self.capacity() == 0 {
+            *self = spare::take(more);
+        }
         self.reserve(more);
         advise_huge(self.as_ptr(), self.capacity());
     }
@@ -181,6 +234,7 @@ impl Buffer for ShortBytes {
         match &mut self.0 {
             Short::Here { len, .. } => *len = (*len).min(u8::try_from(to).unwrap_or(u8::MAX)),
             Short::Apart(bytes) => bytes.truncate(to),
+            Short::Bare(_) => self.apart(0).truncate(to),
         }
     }
 
@@ -319,7 +373,16 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Strin
 pub struct Input<'a> {
     rest: &'a [u8],
     /// All of them, as long as none was taken: if a byte vector is all that they are, it is taken as it is.
-    whole: Option<&'a mut Vec<u8>>,
+    whole: Option<Whole<'a>>,
+}
+
+#[derive(Debug)]
+enum Whole<'a> {
+    Plain(&'a mut Vec<u8>),
+    /// A byte vector without its length.
+    Bare(&'a mut Vec<u8>),
+    /// The same, and not to be taken.
+    Lent(&'a [u8]),
 }
 
 impl<'a> Input<'a> {
@@ -327,14 +390,17 @@ impl<'a> Input<'a> {
         Self { rest: bytes, whole: None }
     }
 
-    /// Arguments that nobody needs any more. What is left of them is the caller's to drop.
-    pub(crate) fn of(bytes: &'a mut Vec<u8>) -> Self {
-        Self { rest: &[], whole: Some(bytes) }
+    /// Arguments that nobody needs any more: one byte vector without its length, if they are bare. What is left of them is the caller's
+    /// to drop.
+    pub(crate) fn of(bytes: &'a mut Vec<u8>, is_bare: bool) -> Self {
+        let whole = if is_bare { Whole::Bare(bytes) } else { Whole::Plain(bytes) };
+        Self { rest: &[], whole: Some(whole) }
     }
 
     #[inline]
     fn rest(&mut self) -> &'a [u8] {
-        if let Some(whole) = self.whole.take() {
+        // What is bare is taken as bytes, or not at all.
+        if let Some(Whole::Plain(whole)) = self.whole.take() {
             self.rest = whole;
         }
         self.rest
@@ -361,6 +427,11 @@ impl<'a> Input<'a> {
     ///
     /// The argument does not decode.
     pub fn take_bytes(&mut self, name: &str) -> Result<&'a [u8], Fault> {
+        match self.whole.take() {
+            Some(Whole::Bare(bytes)) => return Ok(bytes),
+            Some(Whole::Lent(bytes)) => return Ok(bytes),
+            plain => self.whole = plain,
+        }
         self.take(name)
     }
 
@@ -370,16 +441,24 @@ impl<'a> Input<'a> {
     ///
     /// The argument does not decode.
     pub fn take_byte_vec(&mut self, name: &str) -> Result<Vec<u8>, Fault> {
-        if let Some(whole) = &mut self.whole
-            && whole.len() >= LARGE_BYTES
-            && let Ok((len, rest)) = postcard::take_from_bytes::<u64>(whole)
-            && len == rest.len() as u64
-        {
-            let before = whole.len() - rest.len();
-            let mut bytes = std::mem::take(*whole);
-            self.whole = None;
-            bytes.drain(..before);
-            return Ok(bytes);
+        match &mut self.whole {
+            Some(Whole::Bare(whole)) => {
+                let bytes = std::mem::take(*whole);
+                self.whole = None;
+                return Ok(bytes);
+            }
+            Some(Whole::Plain(whole)) if whole.len() >= LARGE_BYTES => {
+                if let Ok((len, rest)) = postcard::take_from_bytes::<u64>(whole)
+                    && len == rest.len() as u64
+                {
+                    let before = whole.len() - rest.len();
+                    let mut bytes = std::mem::take(*whole);
+                    self.whole = None;
+                    bytes.drain(..before);
+                    return Ok(bytes);
+                }
+            }
+            _ => {}
         }
         let bytes = self.take_bytes(name)?;
         let mut vec = Vec::with_capacity(bytes.len());
@@ -457,6 +536,10 @@ pub(crate) fn encode_bytes<B: Buffer>(bytes: &[u8], out: &mut B) {
 
 /// As [`encode_bytes`]: many bytes stay in the memory that they have, if there is little before them.
 pub(crate) fn encode_byte_vec(mut bytes: Vec<u8>, out: &mut ShortBytes) {
+    if bytes.len() >= BARE_BYTES && out.is_empty() {
+        out.0 = Short::Bare(bytes);
+        return;
+    }
     if bytes.len() < LARGE_BYTES || out.len() >= LARGE_BYTES {
         return encode_bytes(&bytes, out);
     }
@@ -557,7 +640,7 @@ mod tests {
         encode_bytes(&value, &mut plain);
         assert_eq!(&encoded[..], plain);
         let at = plain.as_ptr();
-        let mut input = Input::of(&mut plain);
+        let mut input = Input::of(&mut plain, false);
         let taken = input.take_byte_vec("bytes").unwrap();
         assert_eq!((taken.as_ptr(), &taken), (at, &value), "it is the memory that came");
         input.finish().unwrap();
@@ -572,15 +655,52 @@ mod tests {
             if last {
                 encode(&9u8, &mut args).unwrap();
             }
-            let mut args = args.into_vec();
-            let mut input = Input::of(&mut args);
+            let (mut args, is_bare) = args.into_parts();
+            assert!(!is_bare);
+            let mut input = Input::of(&mut args, false);
             assert!(!first || input.take::<u8>("first").unwrap() == 7);
             assert_eq!(input.take_byte_vec("bytes").unwrap(), value);
             assert!(!last || input.take::<u8>("last").unwrap() == 9);
             input.finish().unwrap();
         }
         let mut left = vec![1, 2, 3];
-        assert!(Input::of(&mut left).finish().is_err());
+        assert!(Input::of(&mut left, false).finish().is_err());
+    }
+
+    #[test]
+    fn very_many_bytes_stay_where_they_are_and_are_not_moved_for_their_length() {
+        let value = vec![7; BARE_BYTES];
+        let mut encoded = ShortBytes::new();
+        let at = value.as_ptr();
+        encode_byte_vec(value.clone(), &mut encoded);
+        let plain = encoded.to_plain();
+        assert_eq!(decode::<Vec<u8>>(&plain).unwrap(), value);
+
+        let mut input = encoded.as_input();
+        assert_eq!(input.take_bytes("bytes").unwrap(), value);
+        input.finish().unwrap();
+        assert_eq!(encoded.as_input().take_byte_vec("bytes").unwrap(), value);
+        assert!(encoded.as_input().take::<u32>("number").is_err(), "that is not what they are");
+
+        let mut encoded = ShortBytes::new();
+        encode_byte_vec(value, &mut encoded);
+        let mut more = encoded.clone();
+        let (mut bytes, is_bare) = encoded.into_parts();
+        assert!(is_bare);
+        let mut input = Input::of(&mut bytes, true);
+        let taken = input.take_byte_vec("bytes").unwrap();
+        assert_eq!(taken.as_ptr(), at, "it is the memory that was given");
+        input.finish().unwrap();
+
+        // Others follow.
+        encode(&7u32, &mut more).unwrap();
+        assert_eq!(more[..plain.len()], plain);
+        let (mut bytes, is_bare) = more.into_parts();
+        assert!(!is_bare);
+        let mut input = Input::of(&mut bytes, is_bare);
+        assert_eq!(input.take_byte_vec("bytes").unwrap(), taken);
+        assert_eq!(input.take::<u32>("number").unwrap(), 7);
+        input.finish().unwrap();
     }
 
     #[test]

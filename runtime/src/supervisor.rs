@@ -35,7 +35,7 @@ use crate::{
     },
     registry,
     sys::fd::Poller,
-    transport::{Body, Cause, Received, Room},
+    transport::{Body, Cause, Received, Room, SharedBytes},
 };
 
 /// A worker whose connection has ended has so long to end by itself.
@@ -390,7 +390,9 @@ impl<T: Load> Supervisor<T> {
         let sent = match load.records().wire() {
             Wire::Small(records) => sender.send(head.to_bytes(None).as_slice(), Body::Borrowed(records)),
             Wire::Large(function, args) => {
-                sender.send(head.to_bytes(Some(function)).as_slice(), Body::Shared(args))
+                let is_bare = args.is_bare;
+                let args: SharedBytes = args.clone();
+                sender.send(head.to_bytes(Some((function, is_bare))).as_slice(), Body::Shared(&args))
             }
         };
         if let Err(error) = sent
@@ -516,6 +518,12 @@ impl<T: Load> Supervisor<T> {
                 link.launched.receiver.has_arrivals()
             }
         }
+    }
+
+    /// A large frame is on its way to the worker, or from it.
+    pub(crate) fn is_streaming(&self) -> bool {
+        let State::Live { link, .. } = &self.state else { return false };
+        link.launched.sender.queued_bytes() > 0 || link.launched.receiver.is_midway()
     }
 
     /// There is room for some of what is queued for the worker. One look.

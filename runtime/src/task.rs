@@ -5,7 +5,7 @@ use std::{ffi::OsStr, fmt, marker::PhantomData, os::unix::ffi::OsStrExt, path::P
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    codec::{self, Buffer, Input, OwnedResult, ShortBytes},
+    codec::{self, Buffer, OwnedResult, ShortBytes},
     dispatch,
     error::{Fault, Place, TaskError},
     registry::Entry,
@@ -88,7 +88,7 @@ impl Call {
     pub(crate) fn run(&self) -> Result<OwnedResult, Fault> {
         let args = self.args.as_ref().map_err(|words| Fault::codec(words.to_string()))?;
         let (mut head, mut body) = (Vec::new(), Vec::new());
-        dispatch::run(self.entry, Input::new(args), &mut head, &mut body)?;
+        dispatch::run(self.entry, args.as_input(), &mut head, &mut body)?;
         Ok(codec::Encoded::Large(head.into(), body).into_owned())
     }
 }
@@ -146,7 +146,7 @@ impl Args {
     /// Appends arguments that were encoded apart.
     pub fn append(&mut self, next: Self) {
         match (&mut self.bytes, next.bytes) {
-            (Ok(bytes), Ok(next)) => bytes.extend_from_slice(&next),
+            (Ok(bytes), Ok(next)) => bytes.append(&next),
             (Ok(_), next @ Err(_)) => self.bytes = next,
             (Err(_), _) => {}
         }

@@ -14,6 +14,7 @@ mod end;
 mod event;
 mod fair;
 mod hostile;
+mod large;
 mod leak;
 mod leaks;
 mod logs;

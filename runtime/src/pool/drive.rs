@@ -36,6 +36,7 @@ use crate::{
         fd::{Bell, Event, Poller},
         process::generation,
         rest::OwnThread,
+        spare,
     },
 };
 
@@ -72,6 +73,8 @@ pub(super) struct Driver {
     stopping: AtomicBool,
     /// Whose process this is.
     generation: u32,
+    /// The background gives back what is kept.
+    _keeper: spare::Keeper,
 }
 
 /// What the lock protects: the scheduler and who drives it.
@@ -147,6 +150,7 @@ impl Driver {
             background_bell: Bell::new().map_err(failed)?,
             stopping: AtomicBool::new(false),
             generation: generation(),
+            _keeper: spare::Keeper::new(),
         };
         driver.workers.add(driver.bell.as_fd(), BELL).map_err(failed)?;
         if let Some(fd) = driver.lock().scheduler.launcher.poll_fd() {
@@ -423,6 +427,11 @@ impl Driver {
         desk.owner = None;
         desk.leavings += 1;
         self.offer_seat(desk);
+        if spare::is_held()
+            && desk.background_alarm.is_none_or(|alarm| alarm > Instant::now() + 2 * spare::REST)
+        {
+            self.background_bell.ring();
+        }
     }
 
     /// Sees to it that a vacant seat is not forgotten.
@@ -449,6 +458,7 @@ impl Driver {
         // SYNC(pool-stopping): pairs with the Release store in `stop_background`.
         while !self.stopping.load(Ordering::Acquire) {
             let timeout = {
+                let spare_due = spare::expire().map(|left| Instant::now() + left);
                 let mut desk = self.lock();
                 let due = if !desk.taken {
                     // While the pool is in use it looks now and then, so that it need not be woken for each look that is due later.
@@ -462,6 +472,7 @@ impl Driver {
                     None
                 };
                 leavings = desk.leavings;
+                let due = earlier(due, spare_due);
                 desk.background_alarm = due;
                 due.map(|alarm| alarm.saturating_duration_since(Instant::now()))
             };

@@ -366,7 +366,7 @@ fn travels(call: crate::task::Call, index: Option<usize>) -> Result<(FunctionId,
 fn launcher(config: &Config) -> Result<Box<dyn Launcher>, String> {
     let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
         function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
-        args: call.args.as_deref().unwrap_or_default().to_vec(),
+        args: call.args.as_ref().map(ShortBytes::to_plain).unwrap_or_default(),
         current_dir: config.surroundings.current_dir.clone(),
         outcome: *outcome,
     });

@@ -419,7 +419,7 @@ impl Scheduler {
                 lane.and_then(|lane| lane.estimate(1)).is_none_or(|time| time < NEAR)
             })
         };
-        self.may_spin() && self.workers.iter().any(is_near)
+        self.may_spin() && self.workers.iter().any(|worker| is_near(worker) || worker.is_streaming())
     }
 
     /// Sends more of what is queued for workers, where there is room.

@@ -14,6 +14,7 @@ use crate::{
     frame::{Frames, PREFIX_BYTES, Prefix},
     id::FunctionId,
     panic::RemotePanic,
+    sys::spare,
 };
 
 /// A frame that is no message of this protocol.
@@ -23,6 +24,8 @@ pub(crate) struct Malformed;
 const HELLO: u8 = 1;
 const RUN: u8 = 2;
 const RUN_LARGE: u8 = 3;
+/// What follows is one byte vector, without its length.
+const BARE: u8 = 1;
 
 const READY: u8 = 129;
 const REFUSED: u8 = 130;
@@ -31,7 +34,7 @@ const FAULT: u8 = 132;
 const PANIC: u8 = 133;
 const LOG: u8 = 134;
 
-/// tag, log level, may spin, nothing; first sequence number, number of tasks; first task
+/// tag, log level, may spin, bare; first sequence number, number of tasks; first task
 pub(crate) const RUN_HEAD_BYTES: usize = 4 + 4 + 4 + 8;
 /// The same, and the function of the one task whose arguments are the rest.
 const RUN_LARGE_HEAD_BYTES: usize = RUN_HEAD_BYTES + 4;
@@ -59,7 +62,8 @@ pub(crate) struct RunHeadBytes {
 }
 
 impl RunHead {
-    pub(crate) fn to_bytes(self, large: Option<FunctionId>) -> RunHeadBytes {
+    /// `large`: the function of one task whose arguments follow, and whether these are bare.
+    pub(crate) fn to_bytes(self, large: Option<(FunctionId, bool)>) -> RunHeadBytes {
         let mut bytes = [0; RUN_LARGE_HEAD_BYTES];
         bytes[0] = if large.is_some() { RUN_LARGE } else { RUN };
         bytes[1] = self.log_level;
@@ -69,7 +73,8 @@ impl RunHead {
         bytes[12..20].copy_from_slice(&self.first_task.to_le_bytes());
         match large {
             None => RunHeadBytes { bytes, len: RUN_HEAD_BYTES },
-            Some(function) => {
+            Some((function, is_bare)) => {
+                bytes[3] = if is_bare { BARE } else { 0 };
                 bytes[RUN_HEAD_BYTES..].copy_from_slice(&function.0.to_le_bytes());
                 RunHeadBytes { bytes, len: RUN_LARGE_HEAD_BYTES }
             }
@@ -105,6 +110,7 @@ pub(crate) struct RunTasks<'a> {
     rest: &'a [u8],
     /// The one task of a request whose arguments are large.
     large: Option<FunctionId>,
+    is_bare: bool,
     seq: u32,
     task: u64,
     left: u32,
@@ -117,7 +123,7 @@ impl<'a> ToWorker<'a> {
         match tag {
             HELLO => Ok(Self::Hello(codec::decode(rest).map_err(|_| Malformed)?)),
             RUN | RUN_LARGE => {
-                let (&[log_level, spin, _], rest) = rest.split_first_chunk().ok_or(Malformed)?;
+                let (&[log_level, spin, bare], rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (seq, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (count, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (task, rest) = rest.split_first_chunk().ok_or(Malformed)?;
@@ -135,9 +141,9 @@ impl<'a> ToWorker<'a> {
                 } else {
                     (None, if rest.is_empty() { body } else { rest })
                 };
-                let tasks =
-                    RunTasks { rest, large, seq: head.first_seq, task: head.first_task, left: head.count };
-                Ok(Self::Run(head, tasks))
+                let (seq, task, left) = (head.first_seq, head.first_task, head.count);
+                let is_bare = large.is_some() && bare == BARE;
+                Ok(Self::Run(head, RunTasks { rest, large, is_bare, seq, task, left }))
             }
             _ => Err(Malformed),
         }
@@ -148,6 +154,11 @@ impl<'a> RunTasks<'a> {
     /// It is one task, whose arguments are all that follows the head.
     pub(crate) fn is_large(&self) -> bool {
         self.large.is_some()
+    }
+
+    /// Its arguments are one byte vector, without its length.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.is_bare
     }
 
     /// Whether there is another.
@@ -391,7 +402,8 @@ impl ReplyFrame {
     #[inline]
     pub(crate) fn shrink(&mut self) {
         if !self.large.is_empty() || self.bytes.capacity() > MOST_KEPT_BYTES {
-            *self = Self::default();
+            let Self { bytes, large } = std::mem::take(self);
+            spare::put(if large.is_empty() { bytes } else { large });
         }
     }
 }
@@ -508,9 +520,10 @@ mod tests {
     fn a_request_with_large_arguments_comes_back_in_one_piece_or_two() {
         let mut records = Records::large(FunctionId(9), vec![5; 100]);
         let Wire::Large(function, args) = records.wire() else { panic!("large") };
-        let head = RunHead { count: 1, ..HEAD }.to_bytes(Some(function));
+        let head = RunHead { count: 1, ..HEAD }.to_bytes(Some((function, false)));
+        let args = (**args).as_ref();
         let whole = [head.as_slice(), args].concat();
-        for (head, body) in [(head.as_slice(), &args[..]), (&whole[..], &[][..])] {
+        for (head, body) in [(head.as_slice(), args), (&whole[..], &[][..])] {
             let Ok(ToWorker::Run(_, mut tasks)) = ToWorker::decode(head, body) else { panic!("no request") };
             let task = RunTask { seq: 41, task: 7, function: FunctionId(9), args: &[5; 100] };
             assert_eq!(tasks.next().unwrap(), Some(task));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     codec::{LARGE_BYTES, ShortBytes},
     id::FunctionId,
+    sys::spare,
 };
 
 /// function, length of the arguments
@@ -25,7 +26,27 @@ enum Kind {
         left: u32,
     },
     /// One task whose arguments travel from where they lie. Empty once it is done.
-    Large { function: FunctionId, args: Option<Arc<Vec<u8>>> },
+    Large { function: FunctionId, args: Option<Arc<LargeArgs>> },
+}
+
+/// The arguments of one task that travel from where they lie.
+#[derive(Debug)]
+pub(crate) struct LargeArgs {
+    bytes: Vec<u8>,
+    /// They are one byte vector, without its length.
+    pub(crate) is_bare: bool,
+}
+
+impl AsRef<[u8]> for LargeArgs {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for LargeArgs {
+    fn drop(&mut self) {
+        spare::put(std::mem::take(&mut self.bytes));
+    }
 }
 
 /// Appends one task.
@@ -55,7 +76,7 @@ pub(crate) fn split_record(bytes: &[u8]) -> Option<(FunctionId, &[u8], &[u8])> {
 #[derive(Debug)]
 pub(crate) enum Wire<'a> {
     Small(&'a [u8]),
-    Large(FunctionId, &'a Arc<Vec<u8>>),
+    Large(FunctionId, &'a Arc<LargeArgs>),
 }
 
 impl Records {
@@ -81,12 +102,15 @@ impl Records {
         if args.len() < LARGE_BYTES {
             Self::one(function, &args)
         } else {
-            Self::large(function, args.into_vec())
+            let (bytes, is_bare) = args.into_parts();
+            Self(Kind::Large { function, args: Some(Arc::new(LargeArgs { bytes, is_bare })) })
         }
     }
 
     /// One task whose arguments are large.
+    #[cfg(test)]
     pub(super) fn large(function: FunctionId, args: Vec<u8>) -> Self {
+        let args = LargeArgs { bytes: args, is_bare: false };
         Self(Kind::Large { function, args: Some(Arc::new(args)) })
     }
 
@@ -107,7 +131,7 @@ impl Records {
     pub(crate) fn len_bytes(&self) -> usize {
         match &self.0 {
             Kind::Small { bytes, at, .. } => bytes.len() - at,
-            Kind::Large { args, .. } => args.as_ref().map_or(0, |args| args.len()),
+            Kind::Large { args, .. } => args.as_ref().map_or(0, |args| args.bytes.len()),
         }
     }
 
@@ -186,7 +210,7 @@ impl Records {
             Kind::Small { bytes, at, done, .. } => {
                 split_record(skip(&bytes[*at..], *done)).map(|(function, args, _)| (function, args))
             }
-            Kind::Large { function, args } => args.as_ref().map(|args| (*function, &args[..])),
+            Kind::Large { function, args } => args.as_ref().map(|args| (*function, &args.bytes[..])),
         }
     }
 

@@ -6,3 +6,4 @@ pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod rest;
 pub(crate) mod signal;
+pub(crate) mod spare;

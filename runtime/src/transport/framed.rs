@@ -3,12 +3,12 @@
 //! A frame of any length goes in pieces, as there is room; the receiver makes room as bytes arrive, never on the word of the length
 //! alone.
 
-use std::{collections::VecDeque, io, os::fd::BorrowedFd, sync::Arc};
+use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 
-use super::{Body, FrameReceiver, FrameSender, QueueingSender, Received, Room};
+use super::{Body, FrameReceiver, FrameSender, QueueingSender, Received, Room, SharedBytes};
 use crate::{
     frame::{Frames, MOST_HEAD_BYTES, PREFIX_BYTES, Prefix},
-    sys::memory::advise_huge,
+    sys::{memory::advise_huge, spare},
 };
 
 /// Frames beyond this are received into a vector of their own, which is handed on without a copy.
@@ -65,14 +65,14 @@ pub(super) struct FramedSender<S> {
 
 enum Piece {
     Own(Vec<u8>),
-    Shared(Arc<Vec<u8>>),
+    Shared(SharedBytes),
 }
 
 impl Piece {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
+            Self::Shared(bytes) => (**bytes).as_ref(),
         }
     }
 }
@@ -304,7 +304,10 @@ impl<S: Source> FramedReceiver<S> {
                         let arrived = &self.buffer[self.start + PREFIX_BYTES..];
                         let (head, body) = arrived.split_at(head_len.min(arrived.len()));
                         let body_len = len - head_len;
-                        let large = Large { head: head.to_vec(), head_len, body_len, body: body.to_vec() };
+                        let mut large = Large { head: head.to_vec(), head_len, body_len, body: Vec::new() };
+                        // Memory that was of use before is as much as is wanted, or less.
+                        large.body = spare::take(body_len);
+                        large.body.extend_from_slice(body);
                         self.large = Some(large);
                         self.buffer.clear();
                         self.start = 0;
@@ -387,6 +390,10 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
     fn has_arrivals(&self) -> bool {
         // Part of a frame says nothing yet.
         matches!(self.next(), Ok(Next::Whole | Next::Mark(_))) || self.source.has_arrivals()
+    }
+
+    fn is_midway(&self) -> bool {
+        self.large.is_some()
     }
 
     fn park(&mut self) -> bool {

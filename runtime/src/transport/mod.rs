@@ -24,19 +24,22 @@ pub(crate) use shm::{Aside, HostEnd, Waiting, WorkerEnd, offer};
 
 use crate::frame::Frames;
 
+/// Bytes that several have.
+pub(crate) type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// The second part of a frame.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Body<'a> {
     Borrowed(&'a [u8]),
     /// Sent from where it lies, however long that takes.
-    Shared(&'a Arc<Vec<u8>>),
+    Shared(&'a SharedBytes),
 }
 
 impl Body<'_> {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Borrowed(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
+            Self::Shared(bytes) => (***bytes).as_ref(),
         }
     }
 }
@@ -116,6 +119,9 @@ pub(crate) trait FrameReceiver: Send {
 
     /// Something has come that no poller tells of. One look, and no system call.
     fn has_arrivals(&self) -> bool;
+
+    /// Part of a large frame has come.
+    fn is_midway(&self) -> bool;
 
     /// Has the descriptor tell of whatever comes from now on. `false`: something has come already.
     fn park(&mut self) -> bool;

@@ -31,6 +31,7 @@ use crate::{
         fd,
         futex::{self, is_available},
         process::setting,
+        spare,
     },
 };
 
@@ -318,6 +319,10 @@ impl FrameReceiver for HostReceiver {
         self.ring.has_arrivals()
     }
 
+    fn is_midway(&self) -> bool {
+        self.ring.is_midway()
+    }
+
     fn park(&mut self) -> bool {
         self.ring.park()
     }
@@ -359,7 +364,13 @@ impl WorkerEnd {
         let producer = Producer::attach(segment.to_host()).map_err(broken)?;
         let sink = WorkerSink { producer, aside: aside.clone() };
         let sender = WorkerSender { ring: FramedSender::new(sink, true), aside: aside.clone(), marked: 0 };
-        let source = WorkerSource { consumer, socket, waiting: waiting.clone(), aside: aside.clone() };
+        let source = WorkerSource {
+            consumer,
+            socket,
+            waiting: waiting.clone(),
+            aside: aside.clone(),
+            _keeper: spare::Keeper::new(),
+        };
         let alarm = Some(Alarm::new(segment.to_worker()));
         Ok(Self {
             sender: Box::new(sender),
@@ -537,6 +548,8 @@ struct WorkerSource {
     socket: Arc<OwnedFd>,
     waiting: Arc<WaitingState>,
     aside: Aside,
+    /// Whoever waits here gives back what is kept.
+    _keeper: spare::Keeper,
 }
 
 impl Source for WorkerSource {
@@ -570,7 +583,8 @@ impl Source for WorkerSource {
             if self.waiting.ended.load(Ordering::SeqCst) {
                 self.consumer.unpark();
             } else {
-                futex::wait(self.consumer.bell(), 1, None)?;
+                // A buffer that is kept is given back after a rest.
+                futex::wait(self.consumer.bell(), 1, spare::expire())?;
             }
         }
         Ok(())

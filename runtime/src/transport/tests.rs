@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Body, FrameReceiver, HostEnd, QueueingSender, Received, Room, Segment, WorkerEnd,
+    Body, FrameReceiver, HostEnd, QueueingSender, Received, Room, Segment, SharedBytes, WorkerEnd,
     framed::FramedReceiver,
     shm::{offer_rings, over_socket},
     socket::SocketSource,
@@ -105,7 +105,7 @@ fn frames_of_every_size_arrive_whole_and_in_order((host, worker): Ends) {
     for (salt, len) in SIZES.into_iter().enumerate() {
         let frame = Arc::new(pattern(len, salt));
         match salt % 2 {
-            0 => to_worker.send(&[], Body::Shared(&frame)).unwrap(),
+            0 => to_worker.send(&[], Body::Shared(&(frame.clone() as SharedBytes))).unwrap(),
             _ => {
                 let (head, body) = frame.split_at(len.min(13));
                 to_worker.send(head, Body::Borrowed(body)).unwrap();

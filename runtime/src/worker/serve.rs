@@ -23,6 +23,7 @@ use crate::{
     sys::{
         process::{end_group, end_now},
         signal::watch_stack,
+        spare,
     },
     transport::{Aside, Board, Body, Cause, FrameReceiver, FrameSender, Received, Waiting, WorkerEnd},
 };
@@ -175,11 +176,13 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
 fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> {
     // The arguments of one large task are that task's alone.
     let mut whole = None;
+    let mut is_bare = false;
     if !body.is_empty()
         && let Ok(ToWorker::Run(_, tasks)) = ToWorker::decode(head, &[])
         && tasks.is_large()
     {
         whole = Some(std::mem::take(&mut body));
+        is_bare = tasks.is_bare();
     }
     let Ok(ToWorker::Run(RunHead { log_level, may_spin, .. }, mut tasks)) = ToWorker::decode(head, &body)
     else {
@@ -192,13 +195,16 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
         replies.begin();
         while let Some(task) = tasks.next().ok()? {
             if board.claim().begin(task.seq) {
-                let args = whole.as_mut().map_or(Input::new(task.args), Input::of);
+                let args = whole.as_mut().map_or(Input::new(task.args), |whole| Input::of(whole, is_bare));
                 run(&task, args, replies);
                 let mut sender = sender.borrow_mut();
                 replies.post(&mut **sender.as_mut()?, &tasks);
             }
         }
         replies.ring(&mut **sender.borrow_mut().as_mut()?);
+        if let Some(whole) = whole {
+            spare::put(whole);
+        }
         Some(())
     })
 }
