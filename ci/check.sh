@@ -118,7 +118,9 @@ compare() {
 step "tools" ci/tools.sh
 step "format" format
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
-step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+step "lints, with every feature" cargo clippy --workspace --all-targets --all-features -- -D warnings
+step "lints, without any" cargo clippy --package procession --package procession-examples --all-targets -- -D warnings
+step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
 step "tests, by the README's command" documented_tests
 step "tests, under nextest" nextest
 step "tests, over sockets" integration PROCESSION_TRANSPORT=socket

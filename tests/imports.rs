@@ -34,6 +34,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("protocol", 2, Both),
     ("transport", 2, Both),
     ("dispatch", 2, Both),
+    ("executor", 2, Both),
     ("task", 2, Both),
     ("handle", 2, Both),
     // The two ends.
@@ -62,6 +63,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[(
 /// Of two modules of one floor these may import each other, in one direction only.
 const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     ("task", "dispatch"),
+    // An `async` function runs as any other, on a runtime.
+    ("executor", "dispatch"),
     // How bytes become frames, and no more, is told where their prefix is.
     // The first floor above the bytes: a registered function decodes its own arguments.
     ("registry", "codec"),

@@ -27,6 +27,10 @@ use proc_macro::TokenStream;
 /// Anything that is `Serialize` and `DeserializeOwned`, a `Result` of such included. For `?` on errors of any kind, return
 /// `RemoteError`.
 ///
+/// # `async`
+///
+/// An `async fn` needs procession's feature `tokio`: it runs to its end on a runtime of the worker's own.
+///
 /// # Options
 ///
 /// - `instances(<u32>, <String>)`: the types that a generic function's parameters stand for. A call with others does not compile.

@@ -42,5 +42,9 @@ pub fn put_result<T: Returned>(output: &mut Output<'_>, result: T) -> Result<(),
 /// The number of arguments that a call gave, for calls that give the wrong number: an inherent `__callN` comes first.
 pub use crate::arity::{Instance, Takes, TakesByName, WrongArity, constant};
 
+/// What `async` functions run on.
+#[cfg(feature = "tokio")]
+pub use crate::executor::{block_on, run_async};
+
 /// The way in at the top of `main`, for `#[procession::main]`.
 pub use crate::worker::{AT_MAIN, dispatch_main};

@@ -40,10 +40,20 @@ pub(crate) fn run(
     result: &mut Vec<u8>,
     large: &mut Vec<u8>,
 ) -> Result<(), Fault> {
-    install_hook();
     let start = result.len();
+    let outcome = contain(|| (entry.run)(args, Output::new(result, large)));
+    if outcome.is_err() {
+        result.truncate(start);
+        *large = Vec::new();
+    }
+    outcome
+}
+
+/// Runs part of a task on this thread; a panic is a fault, and its words are taken down, not printed.
+pub(crate) fn contain(run: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
+    install_hook();
     DEPTH.set(DEPTH.get() + 1);
-    let outcome = catch_unwind(AssertUnwindSafe(|| (entry.run)(args, Output::new(result, large))));
+    let outcome = catch_unwind(AssertUnwindSafe(run));
     DEPTH.set(DEPTH.get() - 1);
     let outcome = outcome.unwrap_or_else(|payload| {
         // The panic that came out is not always the last: one that was caught on the way may have come later.
@@ -57,10 +67,6 @@ pub(crate) fn run(
         }
         Err(Fault::panic(panic))
     });
-    if outcome.is_err() {
-        result.truncate(start);
-        *large = Vec::new();
-    }
     if HAS_SEEN.get() && DEPTH.get() == 0 {
         HAS_SEEN.set(false);
         let _ = SEEN.try_with(|seen| seen.borrow_mut().clear());

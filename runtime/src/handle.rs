@@ -31,8 +31,11 @@ pub(crate) struct Wakes {
 }
 
 impl Wakes {
-    pub(crate) fn add_thread(&mut self, thread: Thread) {
-        self.threads.push(thread);
+    pub(crate) fn add(&mut self, waiter: Waiter) {
+        match waiter {
+            Waiter::Thread(thread) => self.threads.push(thread),
+            Waiter::Waker(waker) => self.wakers.push(waker),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -48,10 +51,22 @@ impl Wakes {
     }
 }
 
+/// Who waits for a result that somebody else brings about.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// A thread that lets another drive.
+    Thread(Thread),
+    /// A future, or a stream.
+    Waker(Waker),
+}
+
 /// Who brings results about while somebody waits for them.
 pub(crate) trait Exchange: Send + Sync {
     /// Works on the exchange, or waits for whoever does, until `ready` or the deadline. Returns whether it is ready.
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool;
+
+    /// Works on what there is to do now, unless somebody is at it; waits for nothing.
+    fn glance(&self);
 
     /// A future waits for a result: nobody will drive for it.
     fn watch(&self);
@@ -62,7 +77,8 @@ pub(crate) trait Exchange: Send + Sync {
 
 /// A claim on the result of one task that was submitted.
 ///
-/// [`join`](Self::join) blocks; a handle is a [`Future`], too, on any executor. Dropping it cancels nothing.
+/// [`join`](Self::join) blocks; a handle is a [`Future`], too, on any executor, whose thread it does not block. Dropping it, in the
+/// middle of being awaited, too, cancels nothing.
 ///
 /// # Examples
 ///
@@ -86,6 +102,8 @@ pub struct Handle<T> {
     exchange: Option<Weak<dyn Exchange>>,
     function: &'static str,
     task: TaskId,
+    /// It was polled as a future, and may have left a waker.
+    is_awaited: bool,
     result: PhantomData<fn() -> T>,
 }
 
@@ -99,9 +117,7 @@ pub(crate) struct Completer {
 enum Slot {
     #[default]
     Waiting,
-    /// Someone waits: a thread that lets another drive, or a future.
-    WaitingThread(Thread),
-    WaitingWaker(Waker),
+    Awaited(Waiter),
     Done(Outcome),
     Taken,
 }
@@ -109,6 +125,10 @@ enum Slot {
 impl Completer {
     fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_taken(&self) -> bool {
+        matches!(*self.lock(), Slot::Taken)
     }
 
     fn is_done(&self) -> bool {
@@ -121,7 +141,7 @@ impl Completer {
         match *slot {
             Slot::Done(_) | Slot::Taken => true,
             _ => {
-                *slot = Slot::WaitingThread(std::thread::current());
+                *slot = Slot::Awaited(Waiter::Thread(std::thread::current()));
                 false
             }
         }
@@ -146,8 +166,7 @@ impl Completer {
     /// Stores the outcome. Called with the pool locked: the waking is left to `wakes`.
     pub(crate) fn complete(&self, outcome: Outcome, wakes: &mut Wakes) {
         match std::mem::replace(&mut *self.lock(), Slot::Done(outcome)) {
-            Slot::WaitingThread(thread) => wakes.threads.push(thread),
-            Slot::WaitingWaker(waker) => wakes.wakers.push(waker),
+            Slot::Awaited(waiter) => wakes.add(waiter),
             Slot::Waiting | Slot::Done(_) | Slot::Taken => {}
         }
     }
@@ -160,7 +179,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         function: &'static str,
         task: TaskId,
     ) -> Self {
-        Self { shared, exchange, function, task, result: PhantomData }
+        Self { shared, exchange, function, task, is_awaited: false, result: PhantomData }
     }
 
     /// Waits for the result.
@@ -174,17 +193,77 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     }
 
     /// Waits for the result at most so long. `None`: not yet, ask again.
+    ///
+    /// With a timeout of zero it looks and does not wait. Once it has given the result there is nothing more to ask for.
+    ///
+    /// # Errors
+    ///
+    /// As for [`join`](Self::join). That the time is over is none, and ends nothing: see [`cancel`](Self::cancel).
+    ///
+    /// # Panics
+    ///
+    /// The result was given before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn nap(millis: u64) -> u64 {
+    ///     std::thread::sleep(Duration::from_millis(millis));
+    ///     millis
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let mut handle = pool.submit(delayed!(nap(50)));
+    /// let slept = loop {
+    ///     match handle.join_timeout(Duration::from_millis(10)) {
+    ///         Some(result) => break result?,
+    ///         None => println!("not yet"),
+    ///     }
+    /// };
+    /// assert_eq!(slept, 50);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<T, TaskError>> {
-        // A timeout past the end of time is none.
-        self.wait(Instant::now().checked_add(timeout));
+        assert!(!self.shared.is_taken(), "a handle was asked for its result after it had given it");
+        if timeout.is_zero() {
+            if !self.is_finished() {
+                return None;
+            }
+        } else {
+            // A timeout past the end of time is none.
+            self.wait(Instant::now().checked_add(timeout));
+        }
         self.finish()
     }
 
     /// Whether the result is there, so that [`join`](Self::join) would not wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let handle = pool.submit(delayed!(square(7)));
+    /// while !handle.is_finished() {
+    ///     std::thread::yield_now(); // something useful
+    /// }
+    /// assert_eq!(handle.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn is_finished(&self) -> bool {
         if let (false, Some(exchange)) = (self.shared.is_done(), self.exchange()) {
-            exchange.watch();
+            exchange.glance();
         }
         self.shared.is_done()
     }
@@ -236,16 +315,22 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(
 impl<T: DeserializeOwned + 'static> Future for Handle<T> {
     type Output = Result<T, TaskError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.is_awaited = true;
         {
             let mut slot = self.shared.lock();
             match &*slot {
                 Slot::Done(_) => {}
                 Slot::Taken => panic!("a handle was polled after it had given its result"),
-                Slot::WaitingWaker(waker) if waker.will_wake(context.waker()) => return Poll::Pending,
+                Slot::Awaited(Waiter::Waker(waker)) if waker.will_wake(context.waker()) => {
+                    return Poll::Pending;
+                }
                 _ => {
-                    *slot = Slot::WaitingWaker(context.waker().clone());
+                    let waiter = Waiter::Waker(context.waker().clone());
+                    let before = std::mem::replace(&mut *slot, Slot::Awaited(waiter));
                     drop(slot);
+                    // What an executor does when it loses a waker is its own affair, and done with nothing locked.
+                    drop(before);
                     if let Some(exchange) = self.exchange() {
                         exchange.watch();
                     }
@@ -254,6 +339,20 @@ impl<T: DeserializeOwned + 'static> Future for Handle<T> {
             }
         }
         self.finish().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl<T> Drop for Handle<T> {
+    fn drop(&mut self) {
+        if self.is_awaited {
+            // A waker keeps something of its executor's, until the task ends: nobody is to be woken any more.
+            let mut slot = self.shared.lock();
+            if let Slot::Awaited(_) = *slot {
+                let waiter = std::mem::take(&mut *slot);
+                drop(slot);
+                drop(waiter);
+            }
+        }
     }
 }
 

@@ -1,4 +1,35 @@
 //! Runs ordinary functions in other processes, as easily as joblib does it for Python, with every crash contained.
+//!
+//! # Features
+//!
+//! All are off by default.
+//!
+//! - `futures`: [`Pool::stream`] and [`Pool::stream_unordered`], the twins of `imap` for those who await. (That a [`Handle`] is a
+//!   future needs no feature.)
+//! - `tokio`: `#[worker] async fn`. The function stays an `async fn` for those who call it; in a worker it runs to its end on a runtime
+//!   of the worker's own (one thread, with what tokio's features `time` and `net` give), which is made at the first such task. What it
+//!   has spawned and not awaited stands still until the next `async` task runs there, and ends with the worker. Without processes
+//!   it blocks the calling thread; where a runtime is at work there, on a thread of its own.
+#![cfg_attr(
+    feature = "tokio",
+    doc = r##"
+
+```
+use std::time::Duration;
+use procession::{Pool, delayed, worker};
+
+#[worker]
+async fn later(n: u64) -> u64 {
+    tokio::time::sleep(Duration::from_millis(n)).await;
+    n
+}
+
+let pool = Pool::new(2)?;
+assert_eq!(pool.map([3, 1, 2].map(|n| delayed!(later(n))))?, [3, 1, 2]);
+# Ok::<(), procession::Error>(())
+```
+"##
+)]
 
 extern crate self as procession;
 
@@ -8,6 +39,8 @@ mod claim;
 mod codec;
 mod dispatch;
 mod error;
+#[cfg(feature = "tokio")]
+mod executor;
 mod frame;
 mod handle;
 mod id;
@@ -38,6 +71,8 @@ pub use id::TaskId;
 pub use launch::StartMethod;
 pub use panic::RemotePanic;
 pub use pool::{Builder, IMap, IMapUnordered, Jobs, Pool};
+#[cfg(feature = "futures")]
+pub use pool::{ResultStream, ResultStreamUnordered};
 pub use procession_macros::{main, worker};
 pub use task::Task;
 pub use worker::{is_cancelled, is_worker, task_id, worker_index};

@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod alone;
+mod async_worker;
+mod awaiting;
 mod blame;
 mod cancel;
 mod codec;

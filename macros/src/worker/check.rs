@@ -46,13 +46,7 @@ fn check_qualifiers(written: &Written, diag: &mut Diagnostics) {
             "a worker runs at run time: remove `const`, or write a plain `fn` that calls this one",
         );
     }
-    if let Some(token) = &sig.asyncness {
-        diag.refuse(
-            token,
-            "`async` workers are not there yet (they will need the feature `tokio`): \
-             write a plain `fn` that starts a runtime of its own and blocks on the future",
-        );
-    }
+    check_async(written, cfg!(feature = "tokio"), diag);
     if let Some(token) = &sig.unsafety {
         diag.refuse(
             token,
@@ -64,6 +58,16 @@ fn check_qualifiers(written: &Written, diag: &mut Diagnostics) {
     }
     if let Some(variadic) = &sig.variadic {
         diag.refuse(variadic, "a worker has a fixed number of parameters: take a `Vec` or a `&[T]`");
+    }
+}
+
+fn check_async(written: &Written, has_runtime: bool, diag: &mut Diagnostics) {
+    if let Some(token) = written.item.sig.asyncness.as_ref().filter(|_| !has_runtime) {
+        diag.refuse(
+            token,
+            "an `async` worker runs on a runtime, which is the feature `tokio` of procession: write \
+             `features = [\"tokio\"]` beside its version in Cargo.toml, or a plain `fn`",
+        );
     }
 }
 
@@ -259,5 +263,48 @@ impl<'ast> Visit<'ast> for Types<'_> {
             ));
         }
         visit::visit_type_path(self, path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::TokenStream;
+
+    use super::*;
+
+    #[test]
+    fn without_a_runtime_an_async_function_is_refused_with_the_name_of_the_feature() {
+        let check = |item: TokenStream, has_runtime| {
+            let mut diag = Diagnostics::new();
+            let written = Written::parse(TokenStream::new(), item, &mut diag).unwrap();
+            check_async(&written, has_runtime, &mut diag);
+            diag.finish().err().map(|error| error.to_string())
+        };
+        let words = check(
+            quote!(
+                async fn f() {}
+            ),
+            false,
+        )
+        .unwrap();
+        assert!(words.contains("feature `tokio`"), "{words}");
+        assert_eq!(
+            check(
+                quote!(
+                    async fn f() {}
+                ),
+                true
+            ),
+            None
+        );
+        assert_eq!(
+            check(
+                quote!(
+                    fn f() {}
+                ),
+                false
+            ),
+            None
+        );
     }
 }

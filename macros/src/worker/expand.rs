@@ -202,6 +202,24 @@ fn entry(worker: &Worker, words: &str, instance: &TokenStream) -> TokenStream {
     let input = Ident::new("__input", Span::mixed_site());
     let input = if worker.params.is_empty() { quote!(#input) } else { quote!(mut #input) };
     let result = &worker.result;
+    let is_async = worker.item.sig.asyncness.is_some();
+    let call = quote_spanned!(Span::mixed_site()=> #f #instance(#(#arguments),*));
+    let value = if is_async { quote_spanned!(Span::mixed_site()=> #private::block_on(#call)) } else { call };
+    let run = quote_spanned! {Span::mixed_site()=>
+        #(#takes)*
+        #private::Input::finish(__input)?;
+        #private::put_result::<#result>(&mut __output, #value)
+    };
+    let (input, output) = (input, quote_spanned!(Span::mixed_site()=> mut __output));
+    let (input, output, run) = if is_async {
+        let plain = quote_spanned!(Span::mixed_site()=> __input);
+        let run = quote_spanned! {Span::mixed_site()=>
+            #private::run_async(__input, __output, |#input, #output| { #run })
+        };
+        (plain, quote_spanned!(Span::mixed_site()=> __output), run)
+    } else {
+        (input, output, run)
+    };
     let deprecated = worker.item.attrs.iter().any(|attr| attr.path().is_ident("deprecated"));
     let deprecated = deprecated.then(|| quote_spanned!(Span::mixed_site()=> #[allow(deprecated)]));
     quote_spanned! {Span::mixed_site()=>
@@ -217,11 +235,9 @@ fn entry(worker: &Worker, words: &str, instance: &TokenStream) -> TokenStream {
         #deprecated
         fn __procession_run(
             #input: #private::Input<'_>,
-            mut __output: #private::Output<'_>,
+            #output: #private::Output<'_>,
         ) -> ::core::result::Result<(), #private::Fault> {
-            #(#takes)*
-            #private::Input::finish(__input)?;
-            #private::put_result::<#result>(&mut __output, #f #instance(#(#arguments),*))
+            #run
         }
     }
 }

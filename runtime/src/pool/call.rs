@@ -6,7 +6,6 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    thread::Thread,
 };
 
 use super::{
@@ -17,7 +16,7 @@ use super::{
 use crate::{
     codec::{Encoded, OwnedResult},
     error::{Fault, POOL_ENDED, Place, TaskError, TaskErrorKind},
-    handle::{Exchange, Wakes},
+    handle::{Exchange, Waiter, Wakes},
     id::{FunctionId, TaskId},
     protocol::{Records, Results},
     registry::{self, Entry},
@@ -75,8 +74,8 @@ struct Arrivals {
     bytes: Vec<u8>,
     /// Each with the index of its first task.
     items: Vec<(usize, Item)>,
-    /// Who waits while another thread drives.
-    waiting: Option<Thread>,
+    /// Who waits while somebody else drives.
+    waiting: Option<Waiter>,
 }
 
 #[derive(Debug)]
@@ -113,8 +112,8 @@ impl Inbox {
 
 impl Arrivals {
     fn wake(&mut self, wakes: &mut Wakes) {
-        if let Some(thread) = self.waiting.take() {
-            wakes.add_thread(thread);
+        if let Some(waiter) = self.waiting.take() {
+            wakes.add(waiter);
         }
     }
 }
@@ -300,13 +299,34 @@ impl Call {
                 &mut || {
                     let mut arrivals = inbox.lock();
                     if arrivals.items.is_empty() {
-                        arrivals.waiting = Some(std::thread::current());
+                        arrivals.waiting = Some(Waiter::Thread(std::thread::current()));
                     }
                     !arrivals.items.is_empty()
                 },
                 None,
             );
         }
+    }
+
+    /// Whether a result is there, or none is outstanding; if not, the waker is woken when there is.
+    #[cfg(feature = "futures")]
+    pub(crate) fn poll_wait(&mut self, waker: &std::task::Waker) -> bool {
+        self.flush();
+        let CallBackend::Pool { driver, .. } = &self.backend else { return true };
+        let Some(driver) = driver.upgrade().filter(|_| self.pushed > self.received) else { return true };
+        if self.inbox.lock().items.is_empty() {
+            driver.glance();
+        }
+        let mut arrivals = self.inbox.lock();
+        if !arrivals.items.is_empty() {
+            return true;
+        }
+        let before = arrivals.waiting.replace(Waiter::Waker(waker.clone()));
+        drop(arrivals);
+        // What an executor does when it loses a waker is its own affair, and done with nothing locked.
+        drop(before);
+        driver.watch();
+        false
     }
 
     /// Hands the results that are there to `take`, in the order in which they came.
@@ -377,6 +397,8 @@ impl fmt::Debug for Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        let waiter = self.inbox.lock().waiting.take();
+        drop(waiter);
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
             && let Some(driver) = driver.upgrade()
         {

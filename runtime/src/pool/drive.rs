@@ -585,6 +585,18 @@ impl Exchange for Driver {
         }
     }
 
+    fn glance(&self) {
+        self.hurry();
+        let mut desk = self.lock();
+        if desk.taken || self.generation != generation() {
+            return;
+        }
+        self.take_seat(&mut desk);
+        let seat = Seat(self);
+        drop(self.turn(desk, &mut Vec::new(), Until::Now));
+        drop(seat);
+    }
+
     fn watch(&self) {
         self.hurry();
         let mut desk = self.lock();

@@ -1,6 +1,15 @@
-//! The lazy iterators: [`IMap`] in the order of the input, [`IMapUnordered`] in the order of the results.
+//! The lazy iterators: [`IMap`] in the order of the input, [`IMapUnordered`] in the order of the results; and their twins for those
+//! who await, [`ResultStream`] and [`ResultStreamUnordered`].
 
 use std::{collections::VecDeque, fmt, iter::Fuse};
+#[cfg(feature = "futures")]
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+#[cfg(feature = "futures")]
+use futures_core::Stream;
 
 use serde::de::DeserializeOwned;
 
@@ -16,11 +25,7 @@ use crate::{
 #[must_use = "an iterator does nothing until it is read"]
 pub struct IMap<T, I: Iterator> {
     engine: Engine<I>,
-    /// Results from the next to be given on; `None` where one has not come yet.
-    ready: VecDeque<Option<Result<T, TaskError>>>,
-    /// How many of them have come.
-    held: usize,
-    given: usize,
+    results: InOrder<T>,
 }
 
 /// What [`Pool::imap_unordered`] returns.
@@ -30,7 +35,44 @@ pub struct IMapUnordered<T, I: Iterator> {
     ready: VecDeque<(usize, Result<T, TaskError>)>,
 }
 
-/// What the two have in common: input and call.
+/// Results that wait for their turn.
+struct InOrder<T> {
+    /// From the next to be given on; `None` where one has not come yet.
+    ready: VecDeque<Option<Result<T, TaskError>>>,
+    /// How many of them have come.
+    held: usize,
+    given: usize,
+}
+
+impl<T> InOrder<T> {
+    fn new() -> Self {
+        Self { ready: VecDeque::new(), held: 0, given: 0 }
+    }
+
+    /// The next, if it has come.
+    #[inline]
+    fn next(&mut self) -> Option<Result<T, TaskError>> {
+        let Some(Some(_)) = self.ready.front() else { return None };
+        self.held -= 1;
+        self.given += 1;
+        self.ready.pop_front().flatten()
+    }
+
+    #[inline]
+    fn put(&mut self, index: usize, result: Result<T, TaskError>) {
+        let at = index - self.given;
+        match self.ready.get_mut(at) {
+            Some(place) => *place = Some(result),
+            None => {
+                self.ready.resize_with(at, || None);
+                self.ready.push_back(Some(result));
+            }
+        }
+        self.held += 1;
+    }
+}
+
+/// What all have in common: input and call.
 struct Engine<I: Iterator> {
     call: Call,
     input: Fuse<I>,
@@ -60,6 +102,12 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
     fn is_done(&self) -> bool {
         self.ended && self.call.outstanding() == 0
     }
+
+    /// Hands on what has come.
+    fn receive(&mut self, mut put: impl FnMut(usize, Result<T, TaskError>)) {
+        let function = self.function;
+        self.call.receive(|index, outcome| put(index, decode_at(function, index, outcome)));
+    }
 }
 
 #[inline]
@@ -74,7 +122,7 @@ fn decode_at<T: DeserializeOwned + 'static>(
 
 impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMap<T, I> {
     pub(super) fn new(pool: &Pool, input: I) -> Self {
-        Self { engine: Engine::new(pool, input), ready: VecDeque::new(), held: 0, given: 0 }
+        Self { engine: Engine::new(pool, input), results: InOrder::new() }
     }
 
     /// Has so many tasks travel together, at least one, instead of as many as measuring suggests.
@@ -105,29 +153,16 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IM
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(Some(_)) = self.ready.front() {
-                self.held -= 1;
-                self.given += 1;
-                return self.ready.pop_front().flatten();
+            if let Some(result) = self.results.next() {
+                return Some(result);
             }
-            self.engine.fill(self.held);
+            self.engine.fill(self.results.held);
             if self.engine.is_done() {
                 return None;
             }
             self.engine.call.wait();
-            let Self { engine, ready, held, given } = self;
-            let function = engine.function;
-            engine.call.receive(|index, outcome| {
-                let (at, outcome) = (index - *given, Some(decode_at(function, index, outcome)));
-                match ready.get_mut(at) {
-                    Some(place) => *place = outcome,
-                    None => {
-                        ready.resize_with(at, || None);
-                        ready.push_back(outcome);
-                    }
-                }
-                *held += 1;
-            });
+            let Self { engine, results } = self;
+            engine.receive(|index, result| results.put(index, result));
         }
     }
 }
@@ -174,22 +209,113 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IM
             }
             self.engine.call.wait();
             let Self { engine, ready } = self;
-            let function = engine.function;
-            engine
-                .call
-                .receive(|index, outcome| ready.push_back((index, decode_at(function, index, outcome))));
+            engine.receive(|index, result| ready.push_back((index, result)));
         }
     }
 }
 
 impl<T, I: Iterator> fmt::Debug for IMap<T, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IMap").field("given", &self.given).finish_non_exhaustive()
+        f.debug_struct("IMap").field("given", &self.results.given).finish_non_exhaustive()
     }
 }
 
 impl<T, I: Iterator> fmt::Debug for IMapUnordered<T, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IMapUnordered").finish_non_exhaustive()
+    }
+}
+
+/// What [`Pool::stream`] returns.
+#[cfg(feature = "futures")]
+#[must_use = "a stream does nothing until it is read"]
+pub struct ResultStream<T, I: Iterator> {
+    engine: Engine<I>,
+    results: InOrder<T>,
+}
+
+/// What [`Pool::stream_unordered`] returns.
+#[cfg(feature = "futures")]
+#[must_use = "a stream does nothing until it is read"]
+pub struct ResultStreamUnordered<T, I: Iterator> {
+    engine: Engine<I>,
+    ready: VecDeque<(usize, Result<T, TaskError>)>,
+}
+
+#[cfg(feature = "futures")]
+impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStream<T, I> {
+    pub(super) fn new(pool: &Pool, input: I) -> Self {
+        Self { engine: Engine::new(pool, input), results: InOrder::new() }
+    }
+}
+
+#[cfg(feature = "futures")]
+impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStreamUnordered<T, I> {
+    pub(super) fn new(pool: &Pool, input: I) -> Self {
+        Self { engine: Engine::new(pool, input), ready: VecDeque::new() }
+    }
+}
+
+// Nothing in them is ever pinned: neither the input nor the results.
+#[cfg(feature = "futures")]
+impl<T, I: Iterator> Unpin for ResultStream<T, I> {}
+#[cfg(feature = "futures")]
+impl<T, I: Iterator> Unpin for ResultStreamUnordered<T, I> {}
+
+#[cfg(feature = "futures")]
+impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Stream for ResultStream<T, I> {
+    type Item = Result<T, TaskError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { engine, results } = self.get_mut();
+        loop {
+            if let Some(result) = results.next() {
+                return Poll::Ready(Some(result));
+            }
+            engine.fill(results.held);
+            if engine.is_done() {
+                return Poll::Ready(None);
+            }
+            if !engine.call.poll_wait(context.waker()) {
+                return Poll::Pending;
+            }
+            engine.receive(|index, result| results.put(index, result));
+        }
+    }
+}
+
+#[cfg(feature = "futures")]
+impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Stream for ResultStreamUnordered<T, I> {
+    type Item = (usize, Result<T, TaskError>);
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { engine, ready } = self.get_mut();
+        loop {
+            if let Some(item) = ready.pop_front() {
+                return Poll::Ready(Some(item));
+            }
+            engine.fill(0);
+            if engine.is_done() {
+                return Poll::Ready(None);
+            }
+            if !engine.call.poll_wait(context.waker()) {
+                return Poll::Pending;
+            }
+            engine.receive(|index, result| ready.push_back((index, result)));
+        }
+    }
+}
+
+#[cfg(feature = "futures")]
+impl<T, I: Iterator> fmt::Debug for ResultStream<T, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResultStream").field("given", &self.results.given).finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "futures")]
+impl<T, I: Iterator> fmt::Debug for ResultStreamUnordered<T, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResultStreamUnordered").finish_non_exhaustive()
     }
 }

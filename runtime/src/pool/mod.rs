@@ -25,6 +25,8 @@ use serde::de::DeserializeOwned;
 
 pub use builder::Builder;
 pub use imap::{IMap, IMapUnordered};
+#[cfg(feature = "futures")]
+pub use imap::{ResultStream, ResultStreamUnordered};
 pub use jobs::Jobs;
 
 pub(crate) use call::Call;
@@ -227,6 +229,54 @@ impl Pool {
         I: IntoIterator<Item = Task<T>>,
     {
         IMapUnordered::new(self, tasks.into_iter())
+    }
+
+    /// As [`imap`](Self::imap), for those who await: a `Stream` of the results, in the order of the input. Needs the feature `futures`.
+    ///
+    /// The input is read while the stream is polled, and only as far as the window allows; nothing else of what it does blocks the
+    /// executor's thread. (In a pool without processes tasks run there and then.) Dropping it ends the call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::{future::poll_fn, pin::Pin};
+    /// use futures_core::Stream; // most use `StreamExt` of the crate `futures`
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// # pollster::block_on(async {
+    /// let pool = Pool::new(2)?;
+    /// let mut squares = pool.stream((1..=100).map(|n| delayed!(square(n))));
+    /// let mut sum = 0;
+    /// while let Some(result) = poll_fn(|context| Pin::new(&mut squares).poll_next(context)).await {
+    ///     sum += result?;
+    /// }
+    /// assert_eq!(sum, 338_350);
+    /// # Ok::<(), procession::Error>(())
+    /// # }).unwrap();
+    /// ```
+    #[cfg(feature = "futures")]
+    pub fn stream<T, I>(&self, tasks: I) -> ResultStream<T, I::IntoIter>
+    where
+        T: DeserializeOwned + 'static,
+        I: IntoIterator<Item = Task<T>>,
+    {
+        ResultStream::new(self, tasks.into_iter())
+    }
+
+    /// As [`stream`](Self::stream), but gives each result as soon as it is there, with its place in the input. Needs the feature
+    /// `futures`.
+    #[cfg(feature = "futures")]
+    pub fn stream_unordered<T, I>(&self, tasks: I) -> ResultStreamUnordered<T, I::IntoIter>
+    where
+        T: DeserializeOwned + 'static,
+        I: IntoIterator<Item = Task<T>>,
+    {
+        ResultStreamUnordered::new(self, tasks.into_iter())
     }
 
     /// Hands in one task and returns at once; what is wrong comes out of the handle.

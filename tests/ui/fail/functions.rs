@@ -5,11 +5,6 @@ use procession::worker;
 const fn early() {}
 
 #[worker]
-async fn later(n: u32) -> u32 {
-    n
-}
-
-#[worker]
 unsafe fn careful() {}
 
 #[worker]
@@ -19,7 +14,7 @@ extern "C" fn foreign(n: u32) {}
 fn open<T: Ord, const N: usize>(v: [T; N]) {}
 
 #[worker]
-pub async unsafe extern "C" fn everything(this: *const u8, out: &mut u8) -> impl Sized {}
+pub unsafe extern "C" fn everything(this: *const u8, out: &mut u8) -> impl Sized {}
 
 struct Counter;
 

@@ -1,0 +1,91 @@
+//! The runtime that `async` functions run on, in workers and, for pools without processes, in the calling process.
+//!
+//! Expansions of `#[worker]` call it. Each thread that runs such functions has a runtime of its own, made at the first: in a worker
+//! that is one thread, and so one runtime. Where a runtime is at work on the thread already, which would be blocked by another, the
+//! function runs on a thread of its own.
+
+use std::{cell::RefCell, future::Future, io, rc::Rc, thread};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::{
+    codec::{Input, Output},
+    dispatch,
+    error::Fault,
+    sys::process::generation,
+};
+
+/// One thread's runtime.
+struct Own {
+    /// There until it is dropped.
+    runtime: Option<Runtime>,
+    /// Whose process it was made in: in a copy that was forked later, what it polls is shared with another.
+    generation: u32,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        if self.generation == generation() {
+            // Without waiting for threads that functions have left behind in it.
+            runtime.shutdown_background();
+        } else {
+            std::mem::forget(runtime);
+        }
+    }
+}
+
+thread_local! {
+    static OWN: RefCell<Option<Rc<Own>>> = const { RefCell::new(None) };
+}
+
+/// Runs a task of an `async` function, where it may block.
+///
+/// # Errors
+///
+/// As `run`; and if there is no thread to be had.
+pub fn run_async(
+    input: Input<'_>,
+    output: Output<'_>,
+    run: fn(Input<'_>, Output<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    if Handle::try_current().is_err() {
+        return run(input, output);
+    }
+    thread::scope(|scope| {
+        let name = thread::current().name().unwrap_or("procession").to_owned();
+        let contained = move || dispatch::contain(|| run(input, output));
+        match thread::Builder::new().name(name).spawn_scoped(scope, contained) {
+            Ok(thread) => thread.join().expect("what it runs is contained"),
+            Err(error) => Err(Fault::codec(format!("no thread to run an `async` function on: {error}"))),
+        }
+    })
+}
+
+/// Runs a future to its end, on this thread's runtime.
+///
+/// # Panics
+///
+/// The system gives what a runtime needs to nobody, or the future panics.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let own = OWN.with_borrow_mut(|own| match own {
+        Some(own) if own.generation == generation() => Ok(own.clone()),
+        _ => {
+            let new = Rc::new(Own::new()?);
+            *own = Some(new.clone());
+            Ok::<_, io::Error>(new)
+        }
+    });
+    match own.as_ref().map(|own| own.runtime.as_ref()) {
+        Ok(Some(runtime)) => runtime.block_on(future),
+        Ok(None) => unreachable!("a runtime is taken out as it is dropped"),
+        Err(error) => panic!("no runtime for an `async` function: {error}"),
+    }
+}
+
+impl Own {
+    fn new() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { runtime: Some(runtime), generation: generation() })
+    }
+}
