@@ -247,12 +247,24 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStream<T,
     pub(super) fn new(pool: &Pool, input: I) -> Self {
         Self { engine: Engine::new(pool, input), results: InOrder::new() }
     }
+
+    /// Has so many tasks travel together, at least one, instead of as many as measuring suggests.
+    pub fn chunk_size(mut self, tasks: usize) -> Self {
+        self.engine.call.set_chunk_size(tasks);
+        self
+    }
 }
 
 #[cfg(feature = "futures")]
 impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStreamUnordered<T, I> {
     pub(super) fn new(pool: &Pool, input: I) -> Self {
         Self { engine: Engine::new(pool, input), ready: VecDeque::new() }
+    }
+
+    /// Has so many tasks travel together, at least one, instead of as many as measuring suggests.
+    pub fn chunk_size(mut self, tasks: usize) -> Self {
+        self.engine.call.set_chunk_size(tasks);
+        self
     }
 }
 
