@@ -187,7 +187,7 @@ fn run_in_process() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         assert_eq!(pool.submit(delayed!(slow_square(5))).await.unwrap(), 25);
-        assert_eq!(delayed!(nested(3)).call().unwrap().unwrap(), [0, 1, 4]);
+        assert_eq!(delayed!(slow_square(6)).call().unwrap(), 36);
         let error = pool.submit(delayed!(strike(End::Panic))).await.unwrap_err();
         let panic = error.panic().unwrap();
         assert_eq!((panic.message(), panic.line() > 0), (crate::end::PANIC_WORDS, true));
