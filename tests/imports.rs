@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     // Names, words, system calls: they know nothing of the rest.
     ("id", 0, Both),
     ("panic", 0, Both),
+    ("captured", 0, Both),
     ("error", 0, Both),
     ("sync", 0, Both),
     ("sys", 0, Both),
@@ -38,6 +39,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("task", 2, Both),
     ("handle", 2, Both),
     // The two ends.
+    ("transcript", 3, Host),
     ("launch", 3, Host),
     ("supervisor", 4, Host),
     ("pool", 5, Host),
@@ -65,6 +67,8 @@ const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     ("task", "dispatch"),
     // An `async` function runs as any other, on a runtime.
     ("executor", "dispatch"),
+    // A new worker comes with its transcript.
+    ("launch", "transcript"),
     // How bytes become frames, and no more, is told where their prefix is.
     // The first floor above the bytes: a registered function decodes its own arguments.
     ("registry", "codec"),

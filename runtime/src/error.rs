@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{id::WorkerId, panic::RemotePanic};
+use crate::{captured::Captured, id::WorkerId, panic::RemotePanic};
 
 /// What everything but a task returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -90,6 +90,8 @@ struct Inner {
     place: Place,
     /// The name of the pool, if it was given one.
     pool: Option<Arc<str>>,
+    /// What the task had written, where the pool keeps that.
+    output: Option<Arc<Captured>>,
 }
 
 /// Where a task was and what is known of its worker.
@@ -164,11 +166,16 @@ pub(crate) enum TaskErrorKind {
 
 impl TaskError {
     pub(crate) fn new(function: &'static str, kind: TaskErrorKind, place: Place) -> Self {
-        Self(Box::new(Inner { kind, function, place, pool: None }))
+        Self(Box::new(Inner { kind, function, place, pool: None, output: None }))
     }
 
     pub(crate) fn in_pool(mut self, name: Option<&Arc<str>>) -> Self {
         self.0.pool = name.cloned();
+        self
+    }
+
+    pub(crate) fn with_output(mut self, output: Option<Arc<Captured>>) -> Self {
+        self.0.output = output;
         self
     }
 
@@ -256,11 +263,34 @@ impl TaskError {
         }
     }
 
-    /// The last lines that the worker wrote on stderr, where the pool keeps them; a worker that writes to the parent's own stderr
-    /// leaves none.
+    /// The last lines that the task wrote on stderr, at most 64 KiB, where the pool keeps them (its [`Output`](crate::Output) is
+    /// `Capture` or `Log`); `None` where it doesn't, and where there were none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Output, Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn crash() {
+    ///     eprintln!("the disk is on fire");
+    ///     std::process::abort()
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).stderr(Output::Capture).build()?;
+    /// let error = pool.submit(delayed!(crash())).join().unwrap_err();
+    /// assert!(error.stderr_tail().is_some_and(|words| words.contains("the disk is on fire")));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn stderr_tail(&self) -> Option<&str> {
-        None
+        self.0.output.as_ref().map(|output| output.stderr()).filter(|words| !words.is_empty())
+    }
+
+    /// The last lines that the task wrote on stdout; for the rest as [`stderr_tail`](Self::stderr_tail).
+    #[must_use]
+    pub fn stdout_tail(&self) -> Option<&str> {
+        self.0.output.as_ref().map(|output| output.stdout()).filter(|words| !words.is_empty())
     }
 
     /// Raises the worker's panic again, here: the payload is the message. An error that is no panic panics with its own words.
@@ -292,7 +322,7 @@ impl Clone for TaskError {
 
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, function, place, pool } = &*self.0;
+        let Inner { kind, function, place, pool, output: _ } = &*self.0;
         match place.index {
             Some(index) => write!(f, "task {index} of `{function}` ")?,
             None => write!(f, "a task of `{function}` ")?,

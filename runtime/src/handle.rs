@@ -6,7 +6,7 @@ use std::{
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     task::{Context, Poll, Waker},
     thread::Thread,
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
+    captured::Captured,
     codec::{self, Encoded, OwnedResult},
     error::{Place, TaskError, TaskErrorKind},
     id::TaskId,
@@ -111,6 +112,8 @@ pub struct Handle<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Completer {
     slot: Mutex<Slot>,
+    /// What the task had written, where the pool keeps that. Set before there is an outcome.
+    output: OnceLock<Arc<Captured>>,
 }
 
 #[derive(Debug, Default)]
@@ -163,6 +166,11 @@ impl Completer {
 }
 
 impl Completer {
+    /// Stores what the task had written; its outcome comes next.
+    pub(crate) fn tell(&self, output: Arc<Captured>) {
+        let _ = self.output.set(output);
+    }
+
     /// Stores the outcome. Called with the pool locked: the waking is left to `wakes`.
     pub(crate) fn complete(&self, outcome: Outcome, wakes: &mut Wakes) {
         match std::mem::replace(&mut *self.lock(), Slot::Done(outcome)) {
@@ -190,6 +198,32 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     pub fn join(self) -> Result<T, TaskError> {
         self.wait(None);
         self.finish().expect("the wait without a deadline ends with a result")
+    }
+
+    /// Waits for the outcome, and gives what the task wrote with it, if the pool's [`Output`](crate::Output) is `Capture` or `Log`. It is not
+    /// printed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Output, Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn warn(n: u32) -> u32 {
+    ///     eprintln!("{n} is a lot");
+    ///     n
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).stderr(Output::Capture).build()?;
+    /// let (result, wrote) = pool.submit(delayed!(warn(9))).join_captured();
+    /// assert_eq!(result?, 9);
+    /// assert_eq!((wrote.stdout(), wrote.stderr()), ("", "9 is a lot\n"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn join_captured(self) -> (Result<T, TaskError>, Captured) {
+        self.wait(None);
+        let result = self.take().expect("the wait without a deadline ends with a result");
+        (result, self.shared.output.get().map(|output| Captured::clone(output)).unwrap_or_default())
     }
 
     /// Waits for the result at most so long. `None`: not yet, ask again.
@@ -294,6 +328,14 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     }
 
     fn finish(&self) -> Option<Result<T, TaskError>> {
+        let result = self.take()?;
+        if let Some(output) = self.shared.output.get() {
+            output.show();
+        }
+        Some(result)
+    }
+
+    fn take(&self) -> Option<Result<T, TaskError>> {
         let outcome = self.shared.take()?;
         Some(outcome.and_then(|mut result| decode(self.function, result.as_encoded(), Place::default())))
     }

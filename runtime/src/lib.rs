@@ -35,6 +35,7 @@ extern crate self as procession;
 
 mod arity;
 mod call_site;
+mod captured;
 mod claim;
 mod codec;
 mod dispatch;
@@ -56,6 +57,7 @@ mod supervisor;
 mod sync;
 mod sys;
 mod task;
+mod transcript;
 mod transport;
 mod worker;
 
@@ -65,10 +67,11 @@ pub mod __fuzzing;
 #[doc(hidden)]
 pub mod __private;
 
+pub use captured::Captured;
 pub use error::{Error, Exit, RemoteError, Result, TaskError};
 pub use handle::Handle;
 pub use id::TaskId;
-pub use launch::StartMethod;
+pub use launch::{Output, StartMethod};
 pub use panic::RemotePanic;
 pub use pool::{Builder, IMap, IMapUnordered, Jobs, Pool};
 #[cfg(feature = "futures")]

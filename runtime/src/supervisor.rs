@@ -19,10 +19,12 @@ use std::{
     collections::VecDeque,
     io,
     ops::ControlFlow,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
+    captured::Captured,
     claim::has_begun,
     codec::Encoded,
     error::{Exit, Fault, TaskErrorKind},
@@ -35,7 +37,8 @@ use crate::{
     },
     registry,
     sys::fd::Poller,
-    transport::{Body, Cause, Received, Room, SharedBytes},
+    transcript::{Line, StreamName, Transcript},
+    transport::{Board, Body, Cause, Received, Room, SharedBytes},
 };
 
 /// A worker whose connection has ended has so long to end by itself.
@@ -60,6 +63,14 @@ const LOOK_AFTER: Duration = Duration::from_millis(1);
 /// host were whole.
 const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
 
+/// What of a worker a key is about, in its last bits.
+const KIND_BITS: u32 = 2;
+const KIND: u64 = (1 << KIND_BITS) - 1;
+/// The end of its process.
+pub(crate) const PROCESS: u64 = 1;
+/// What it writes to stdout or stderr.
+pub(crate) const OUTPUT: u64 = 2;
+
 /// Tasks as a supervisor needs them: consecutive, and what to send of them.
 pub(crate) trait Load: Sized {
     /// How many are left.
@@ -72,6 +83,8 @@ pub(crate) trait Load: Sized {
     fn done(&mut self, n: u32);
     /// Takes the first `n` away from the others.
     fn take_first(&mut self, n: u32) -> Self;
+    /// The name of the function of the task that comes after the first `n`.
+    fn function_after(&self, n: u32) -> &'static str;
 }
 
 /// One worker's place in a pool, and who fills it.
@@ -131,6 +144,8 @@ pub(crate) enum Phase {
 struct Link {
     launched: Launched,
     ledger: Ledger,
+    /// A reply that was read and is settled once what the task wrote has been given on.
+    held: Option<(Vec<u8>, Vec<u8>)>,
     /// Polled for room to write.
     writing: bool,
     killed: bool,
@@ -170,7 +185,9 @@ pub(crate) enum Step<'a, T> {
     Failed { load: &'a mut T, nanos: u64, fault: Fault },
     /// The first task of the load, which was to end, has ended by itself; this is what it comes to.
     Stopped { load: &'a mut T, kind: TaskErrorKind },
-    /// A record of its logger.
+    /// What was written by the task whose outcome is the next step.
+    Wrote(Arc<Captured>),
+    /// A record of its logger, or a line that it wrote.
     Log(LogRecord),
 }
 
@@ -191,6 +208,8 @@ pub(crate) struct Obituary<T> {
     pub(crate) stopped: Option<TaskErrorKind>,
     /// The task that it was running.
     pub(crate) running: Option<T>,
+    /// What that task had written.
+    pub(crate) output: Option<Arc<Captured>>,
     /// Tasks that it had not begun.
     pub(crate) waiting: Vec<T>,
     /// Tasks of which nobody knows whether it began them.
@@ -327,14 +346,19 @@ impl<T: Load> Supervisor<T> {
         in_flight.tasks > 0 && in_flight.stop.is_none() && link.ledger.count(limit, has_begun, now)
     }
 
-    /// The key under which the poller reports this worker's connection; its process has the next one.
+    /// The key under which the poller reports this worker's connection.
     fn key(&self) -> u64 {
-        (u64::from(self.generation) << 32) | (u64::from(self.id.0) << 1)
+        (u64::from(self.generation) << 32) | (u64::from(self.id.0) << KIND_BITS)
+    }
+
+    /// Of which worker's place, and of what of it, an event of this key tells.
+    pub(crate) fn place_and_kind(key: u64) -> (usize, u64) {
+        (((key & 0xffff_ffff) >> KIND_BITS) as usize, key & KIND)
     }
 
     /// The event is about the process that has this place now.
     pub(crate) fn owns(&self, key: u64) -> bool {
-        !self.is_vacant() && key & !1 == self.key()
+        !self.is_vacant() && key & !KIND == self.key()
     }
 
     /// Why this worker is not talked to through shared memory, if nobody has asked for that; says so once.
@@ -356,7 +380,10 @@ impl<T: Load> Supervisor<T> {
         let mut launched = launcher.launch(request)?;
         self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
         poller.add(launched.receiver.poll_fd(), self.key())?;
-        poller.add(launched.process.poll_fd(), self.key() | 1)?;
+        poller.add(launched.process.poll_fd(), self.key() | PROCESS)?;
+        for fd in launched.transcript.iter().flat_map(Transcript::poll_fds) {
+            poller.add(fd, self.key() | OUTPUT)?;
+        }
         // If it has died already, its end is about to be reported.
         let _ = launched.sender.send(&[], Body::Borrowed(&hello.encode()));
         launched.sender.ring();
@@ -374,7 +401,7 @@ impl<T: Load> Supervisor<T> {
             ran: Duration::ZERO,
             counted: now,
         };
-        let link = Link { launched, ledger, writing: false, killed: false };
+        let link = Link { launched, ledger, held: None, writing: false, killed: false };
         self.state = State::Starting { link, deadline };
         Ok(())
     }
@@ -583,14 +610,29 @@ impl<T: Load> Supervisor<T> {
                 State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
                 State::Live { link, in_flight } => (link, Some(in_flight)),
             };
-            let ledger = &mut link.ledger;
-            let frames = match link.launched.receiver.recv() {
+            let Link { launched, ledger, held, .. } = link;
+            let Launched { receiver, transcript, board, .. } = launched;
+            let received = match held.take() {
+                Some((head, body)) => Ok(Received::Large { head, body }),
+                None => receiver.recv(),
+            };
+            let frames = match received {
                 Ok(Received::Frames(frames)) => frames,
                 Ok(Received::Large { head, body }) => {
+                    if let (Some(transcript), Some(in_flight), Some(seq)) =
+                        (&mut *transcript, in_flight.as_deref(), Reply::ends_large(&head))
+                        && read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), poller, &mut on)
+                    {
+                        *held = Some((head, body));
+                        return;
+                    }
                     let said = match Reply::decode_large(&head, body) {
                         Ok(Reply::Log(record)) => Ok(on(Step::Log(record))),
                         Ok(reply) => match in_flight {
-                            Some(in_flight) => ledger.settle(in_flight, reply, now, &mut on),
+                            Some(in_flight) => {
+                                tell_output(transcript.as_mut(), &reply, &mut on);
+                                ledger.settle(in_flight, reply, now, &mut on)
+                            }
                             None => Err(Malformed),
                         },
                         Err(Malformed) => Err(Malformed),
@@ -620,18 +662,28 @@ impl<T: Load> Supervisor<T> {
             let mut flow = ControlFlow::Continue(());
             let mut end = None;
             while flow.is_continue() && end.is_none() {
-                if let Some(in_flight) = in_flight.as_deref_mut()
+                if transcript.is_none()
+                    && let Some(in_flight) = in_flight.as_deref_mut()
                     && let Some(after) = ledger.settle_all(in_flight, rest, now, &mut on)
                 {
                     rest = after;
                     continue;
                 }
                 let Some((frame, after)) = rest.split_first() else { break };
-                rest = after;
                 let Ok(reply) = Reply::decode(frame) else {
                     end = Some(End::no_message());
                     break;
                 };
+                if let (Some(transcript), Some(in_flight), Some(seq)) =
+                    (&mut *transcript, in_flight.as_deref(), reply.ends())
+                {
+                    if read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), poller, &mut on) {
+                        flow = ControlFlow::Break(());
+                        break;
+                    }
+                    tell_output(Some(transcript), &reply, &mut on);
+                }
+                rest = after;
                 match (reply, in_flight.as_deref_mut()) {
                     (Reply::Log(record), _) => flow = on(Step::Log(record)),
                     (reply, Some(in_flight)) => match ledger.settle(in_flight, reply, now, &mut on) {
@@ -653,7 +705,7 @@ impl<T: Load> Supervisor<T> {
                 }
             }
             let seen = frames.as_bytes().len() - rest.as_bytes().len();
-            link.launched.receiver.consume(seen);
+            receiver.consume(seen);
             match end {
                 Some(End::Ready) => {
                     if let State::Starting { link, .. } = std::mem::replace(&mut self.state, State::Vacant) {
@@ -679,6 +731,42 @@ impl<T: Load> Supervisor<T> {
         // An end of file would be reported again and again; the process's end is what is waited for now.
         if let Some(link) = self.link_mut() {
             poller.remove(link.launched.receiver.poll_fd());
+        }
+    }
+
+    /// Reads what the worker has written until now.
+    pub(crate) fn read_output(&mut self, poller: &Poller, on: impl FnMut(LogRecord)) {
+        self.with_transcript(on, |transcript, next_seq, say| {
+            transcript.read(next_seq, |ended| poller.remove(ended), say);
+        });
+    }
+
+    /// The worker's process has ended: reads what it has left.
+    pub(crate) fn read_last_output(&mut self, poller: &Poller, on: impl FnMut(LogRecord)) {
+        self.with_transcript(on, |transcript, next_seq, say| {
+            transcript.end(next_seq, |ended| poller.remove(ended), say);
+        });
+    }
+
+    fn with_transcript(
+        &mut self,
+        mut on: impl FnMut(LogRecord),
+        read: impl FnOnce(&mut Transcript, u32, &mut dyn FnMut(Line)),
+    ) {
+        let (link, in_flight) = match &mut self.state {
+            State::Vacant => return,
+            State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
+            State::Live { link, in_flight } | State::Lost { link, in_flight, .. } => {
+                (link, Some(&*in_flight))
+            }
+        };
+        let Launched { transcript, board, .. } = &mut link.launched;
+        if let Some(transcript) = transcript {
+            read(transcript, link.ledger.next_seq, &mut |line| {
+                if let Some(record) = record_of(line, in_flight, board.as_ref()) {
+                    on(record);
+                }
+            });
         }
     }
 
@@ -720,6 +808,7 @@ impl<T: Load> Supervisor<T> {
             killed: link.killed,
             stopped: in_flight.stop.take().map(|stop| stop.kind),
             running: None,
+            output: None,
             waiting: Vec::new(),
             unknown: Vec::new(),
             was_useful: link.ledger.results > 0,
@@ -735,6 +824,11 @@ impl<T: Load> Supervisor<T> {
             }
         }
         obituary.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
+        if let (Some(mut transcript), Some(seq)) = (link.launched.transcript, oldest)
+            && (obituary.running.is_some() || !obituary.unknown.is_empty())
+        {
+            obituary.output = transcript.take(seq);
+        }
         Some(obituary)
     }
 
@@ -798,6 +892,17 @@ impl<T: Load> InFlight<T> {
         }
     }
 
+    /// The task that began after the one of this sequence number: its own number and its function. `None`: nothing has begun since.
+    fn first_after(&self, seq: u32, board: Option<&Board>) -> Option<(u64, &'static str)> {
+        let begun = board.map(|board| board.claim().begun());
+        self.loads.iter().find_map(|(first, load)| {
+            // Less than none where all of them come after it.
+            let n = seq.wrapping_sub(*first).wrapping_add(1).cast_signed().max(0).cast_unsigned();
+            let has_begun = begun.is_none_or(|begun| has_begun(first.wrapping_add(n), begun));
+            (n < load.len() && has_begun).then(|| (load.first_task() + u64::from(n), load.function_after(n)))
+        })
+    }
+
     /// Keeps what has begun and returns the rest.
     fn split_begun(&mut self, begun: u32) -> Vec<T> {
         let mut rest = Vec::new();
@@ -816,6 +921,79 @@ impl<T: Load> InFlight<T> {
         }
         rest
     }
+}
+
+/// Reads all that task `seq`, whose reply is here, has written: it was written before the reply. Returns whether a line of it was given
+/// on, which must be out before the reply is settled.
+fn read_up_to<T: Load>(
+    seq: u32,
+    transcript: &mut Transcript,
+    ledger: &Ledger,
+    in_flight: &InFlight<T>,
+    board: Option<&Board>,
+    poller: &Poller,
+    on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+) -> bool {
+    let mut said = false;
+    if !transcript.has_all_of(seq) {
+        transcript.read(
+            ledger.next_seq,
+            |ended| poller.remove(ended),
+            |line| {
+                if let Some(record) = record_of(line, Some(in_flight), board) {
+                    said = true;
+                    // Whatever it answers, the other lines have been read, too.
+                    let _ = on(Step::Log(record));
+                }
+            },
+        );
+    }
+    said
+}
+
+/// Gives on what was written by the task whose outcome this is.
+fn tell_output<T>(
+    transcript: Option<&mut Transcript>,
+    reply: &Reply<'_>,
+    on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+) {
+    if let Some(output) = transcript.zip(reply.ends()).and_then(|(transcript, seq)| transcript.take(seq)) {
+        let _ = on(Step::Wrote(output));
+    }
+}
+
+/// The record that a line becomes, if records of its level are wanted.
+fn record_of<T: Load>(
+    line: Line,
+    in_flight: Option<&InFlight<T>>,
+    board: Option<&Board>,
+) -> Option<LogRecord> {
+    let level = match line.stream {
+        StreamName::Stdout => log::Level::Info,
+        StreamName::Stderr => log::Level::Warn,
+    };
+    if level > log::max_level() {
+        return None;
+    }
+    let author = in_flight.and_then(|in_flight| in_flight.first_after(line.after_seq, board));
+    let module = author.map(|(_, function)| module_of(function));
+    Some(LogRecord {
+        level: level as u8,
+        target: module.unwrap_or("procession").to_owned(),
+        message: line.words,
+        module: module.map(str::to_owned),
+        file: None,
+        line: None,
+        task: author.map(|(task, _)| task),
+        fields: vec![("stream".to_owned(), line.stream.as_str().to_owned())],
+    })
+}
+
+/// The path of the module that a function is in.
+fn module_of(function: &str) -> &str {
+    // Of a generic one the types in angle brackets have paths, too.
+    let path = function.split('<').next().unwrap_or_default().trim_end_matches("::");
+    path.rsplit_once("::").map_or(path, |(module, _)| module)
 }
 
 /// Why the reading of a worker pauses or ends.

@@ -16,28 +16,28 @@ use crate::{
 
 /// What a record carried when the parent's logger had it.
 #[derive(Clone, Debug)]
-struct Seen {
-    level: Level,
-    target: String,
-    words: String,
-    module: Option<String>,
+pub(crate) struct Seen {
+    pub(crate) level: Level,
+    pub(crate) target: String,
+    pub(crate) words: String,
+    pub(crate) module: Option<String>,
     file: Option<String>,
     line: Option<u32>,
     fields: BTreeMap<String, String>,
 }
 
 impl Seen {
-    fn field(&self, name: &str) -> &str {
+    pub(crate) fn field(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", String::as_str)
     }
 }
 
-struct Collector(Mutex<Vec<Seen>>);
+pub(crate) struct Collector(Mutex<Vec<Seen>>);
 
-static COLLECTOR: Collector = Collector(Mutex::new(Vec::new()));
+pub(crate) static COLLECTOR: Collector = Collector(Mutex::new(Vec::new()));
 
 impl Collector {
-    fn take(&self) -> Vec<Seen> {
+    pub(crate) fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -73,7 +73,7 @@ impl Log for Collector {
 }
 
 /// In this test's process, from now on. Pools are built before: a worker that is a copy of a process that has a logger keeps it.
-fn collect(level: LevelFilter) {
+pub(crate) fn collect(level: LevelFilter) {
     log::set_logger(&COLLECTOR).expect("a process of our own");
     log::set_max_level(level);
 }

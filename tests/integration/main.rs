@@ -22,6 +22,7 @@ mod leaks;
 mod logs;
 mod nested;
 mod order;
+mod output;
 mod panic;
 mod pitfalls;
 mod pool;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    LaunchRequest, Launched, Launcher, NeverReady, Variable, WorkerProcess,
+    LaunchRequest, Launched, Launcher, NeverReady, Outputs, Variable, WorkerProcess,
     local::{Connection, check_executable, execute_self, exit, next_depth, random_token},
 };
 use crate::{
@@ -55,6 +55,7 @@ const TIMER: u64 = 2;
 pub(crate) struct ForkLauncher {
     depth: u32,
     env: Vec<Variable>,
+    outputs: Outputs,
     setup: Setup,
     start_timeout: Duration,
     /// The template is a copy of this process, and cannot be made again.
@@ -86,6 +87,8 @@ enum State {
 struct Stock {
     next: Option<Order>,
     template: Template,
+    /// Where workers' output goes.
+    outputs: Outputs,
 }
 
 /// A worker that the template was asked for, until it is received: it waits for its hello. Dropped, it ends.
@@ -112,9 +115,14 @@ impl ForkLauncher {
     /// # Errors
     ///
     /// This process cannot be executed again, in words for people.
-    pub(crate) fn server(setup: Setup, env: Vec<Variable>, start_timeout: Duration) -> Result<Self, String> {
+    pub(crate) fn server(
+        setup: Setup,
+        env: Vec<Variable>,
+        outputs: Outputs,
+        start_timeout: Duration,
+    ) -> Result<Self, String> {
         check_executable()?;
-        Self::new(setup, env, start_timeout, false)
+        Self::new(setup, env, outputs, start_timeout, false)
     }
 
     /// Workers come from a template that is a copy of this process, which is made now.
@@ -125,10 +133,11 @@ impl ForkLauncher {
     pub(crate) fn copy(
         setup: Setup,
         env: Vec<Variable>,
+        outputs: Outputs,
         start_timeout: Duration,
         become_template: BecomeTemplate,
     ) -> Result<Self, String> {
-        let launcher = Self::new(setup, env, start_timeout, true)?;
+        let launcher = Self::new(setup, env, outputs, start_timeout, true)?;
         let quiet = alone()?;
         let made = launcher.connect().and_then(|(control, theirs, _)| {
             flush_streams();
@@ -151,12 +160,18 @@ impl ForkLauncher {
         Ok(launcher)
     }
 
-    fn new(setup: Setup, env: Vec<Variable>, start_timeout: Duration, is_copy: bool) -> Result<Self, String> {
+    fn new(
+        setup: Setup,
+        env: Vec<Variable>,
+        outputs: Outputs,
+        start_timeout: Duration,
+        is_copy: bool,
+    ) -> Result<Self, String> {
         let failed = |error| format!("a template cannot be watched: {error}");
         let (poller, timer) = (Poller::new().map_err(failed)?, Timer::new().map_err(failed)?);
         poller.add(timer.as_fd(), TIMER).map_err(failed)?;
         let state = Mutex::new(State::Absent);
-        Ok(Self { depth: next_depth()?, env, setup, start_timeout, is_copy, poller, timer, state })
+        Ok(Self { depth: next_depth()?, env, outputs, setup, start_timeout, is_copy, poller, timer, state })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -168,7 +183,11 @@ impl ForkLauncher {
         let (ours, theirs) = stream_pair()?;
         let token = random_token();
         let setup = file_of(c"procession-setup", &self.setup.to_bytes())?;
-        send_with_fd(ours.as_fd(), &Preamble { token, rings: false }.to_bytes(), Some(setup.as_fd()))?;
+        send_with_fd(
+            ours.as_fd(),
+            &Preamble { token, rings: false, sinks: self.outputs.without_host() }.to_bytes(),
+            Some(setup.as_fd()),
+        )?;
         set_nonblocking(ours.as_fd())?;
         Ok((ours, theirs, token))
     }
@@ -195,7 +214,7 @@ impl ForkLauncher {
             State::Preparing(template, mut said) => match template.listen(&mut said) {
                 Ok(Some(Prepared::Ready)) => {
                     self.timer.unset();
-                    *state = State::Ready(Stock { next: None, template });
+                    *state = State::Ready(Stock { next: None, template, outputs: self.outputs });
                 }
                 Ok(Some(Prepared::Failed(words))) => self.lose(state, template, Some(words)),
                 Ok(None) if is_readable(self.timer.as_fd()) => {
@@ -206,7 +225,7 @@ impl ForkLauncher {
                 Err(words) => self.lose(state, template, words),
             },
             State::Ready(stock) if stock.template.has_ended() => {
-                let Stock { next, template } = stock;
+                let Stock { next, template, .. } = stock;
                 drop(next);
                 self.lose(state, template, None);
                 // It had done its work so far; the next worker's is another's.
@@ -255,7 +274,7 @@ impl Stock {
         // It may have been killed while it waited.
         let launched = match waiting.filter(|launched| !is_readable(launched.process.poll_fd())) {
             Some(launched) => launched,
-            None => Order::new(&self.template)?.receive().inspect_err(|error| {
+            None => Order::new(&self.template, self.outputs)?.receive().inspect_err(|error| {
                 if error.kind() == io::ErrorKind::TimedOut {
                     self.template.child.kill();
                 }
@@ -267,14 +286,14 @@ impl Stock {
     /// Has the worker made that is taken next.
     fn order(&mut self) {
         if self.next.is_none() {
-            self.next = Order::new(&self.template).ok();
+            self.next = Order::new(&self.template, self.outputs).ok();
         }
     }
 }
 
 impl Order {
-    fn new(template: &Template) -> io::Result<Self> {
-        let (connection, theirs) = Connection::new(random_token())?;
+    fn new(template: &Template, outputs: Outputs) -> io::Result<Self> {
+        let (connection, theirs) = Connection::new(random_token(), outputs)?;
         let (status, told) = stream_pair()?;
         send_with_fds(template.control.as_fd(), &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()])?;
         Ok(Self(Some(Made { connection, status })))

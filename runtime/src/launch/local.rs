@@ -12,15 +12,16 @@ use std::{
     sync::Arc,
 };
 
-use super::{LaunchRequest, Launched, Launcher, Variable, WorkerProcess};
+use super::{LaunchRequest, Launched, Launcher, Outputs, Variable, WorkerProcess, output::Pipes};
 use crate::{
     error::Exit,
     marker::{DEPTH, MARKER, MOST_DEPTH, Marker, Role, SOCKET_FD},
     protocol::Preamble,
     sys::{
-        fd::{send_with_fd, stream_pair},
+        fd::{send_with_all, stream_pair},
         process::{Child, Ended, is_in_main_program, is_privileged, spawn},
     },
+    transcript::Transcript,
     transport::{HostEnd, offer},
 };
 
@@ -80,7 +81,7 @@ pub(super) fn next_depth() -> Result<u32, String> {
 impl Launcher for LocalLauncher {
     fn launch(&self, request: &LaunchRequest<'_>) -> io::Result<Launched> {
         let token = random_token();
-        let (connection, theirs) = Connection::new(token)?;
+        let (connection, theirs) = Connection::new(token, request.outputs)?;
         let marker = Marker { role: Role::Worker, fd: SOCKET_FD, token, depth: self.depth };
         let child = execute_self(request.env, marker, theirs.as_fd())?;
         Ok(connection.launched(Box::new(LocalProcess(child))))
@@ -88,22 +89,30 @@ impl Launcher for LocalLauncher {
 }
 
 /// The host's ends of what it shares with one worker.
-pub(super) struct Connection(HostEnd);
+pub(super) struct Connection {
+    end: HostEnd,
+    token: u64,
+    pipes: Pipes,
+}
 
 impl Connection {
     /// Makes the connection, puts the preamble into it, and gives the worker's end, too.
-    pub(super) fn new(token: u64) -> io::Result<(Self, OwnedFd)> {
+    pub(super) fn new(token: u64, outputs: Outputs) -> io::Result<(Self, OwnedFd)> {
         let (socket, theirs) = stream_pair()?;
         let socket = Arc::new(socket);
         let end = offer(socket.clone())?;
-        let preamble = Preamble { token, rings: end.rings };
-        send_with_fd(socket.as_fd(), &preamble.to_bytes(), end.segment.as_ref().map(OwnedFd::as_fd))?;
-        Ok((Self(end), theirs))
+        let pipes = outputs.open()?;
+        let preamble = Preamble { token, rings: end.rings, sinks: outputs.sinks() };
+        let fds: Vec<_> = end.segment.iter().map(OwnedFd::as_fd).chain(pipes.theirs()).collect();
+        send_with_all(socket.as_fd(), &preamble.to_bytes(), &fds)?;
+        Ok((Self { end, token, pipes }, theirs))
     }
 
     pub(super) fn launched(self, process: Box<dyn WorkerProcess>) -> Launched {
-        let HostEnd { sender, receiver, board, rings, why_not, .. } = self.0;
-        Launched { sender, receiver, board, is_quiet: rings, why_slow: why_not, process }
+        let HostEnd { sender, receiver, board, rings, why_not, .. } = self.end;
+        let ends = self.pipes.ours;
+        let transcript = (!ends.is_empty()).then(|| Transcript::new(self.token, ends));
+        Launched { sender, receiver, board, is_quiet: rings, why_slow: why_not, process, transcript }
     }
 }
 

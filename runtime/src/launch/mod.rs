@@ -3,18 +3,22 @@
 mod fork;
 mod local;
 mod method;
+mod output;
 mod surroundings;
 
 use std::{fmt, io, os::fd::BorrowedFd};
 
 pub use method::StartMethod;
+pub use output::Output;
 
 pub(crate) use fork::ForkLauncher;
 pub(crate) use local::LocalLauncher;
+pub(crate) use output::Outputs;
 pub(crate) use surroundings::{Settled, Surroundings, Variable};
 
 use crate::{
     error::Exit,
+    transcript::Transcript,
     transport::{Board, FrameReceiver, QueueingSender},
 };
 
@@ -54,6 +58,8 @@ impl std::error::Error for NeverReady {}
 pub(crate) struct LaunchRequest<'a> {
     /// What its environment has, or has not, on top of this process's own.
     pub(crate) env: &'a [Variable],
+    /// Where its output goes.
+    pub(crate) outputs: Outputs,
 }
 
 /// A process that was started to be a worker, and the way to talk to it.
@@ -67,6 +73,8 @@ pub(crate) struct Launched {
     /// Why there is no shared memory between the two, if nobody has asked for that.
     pub(crate) why_slow: Option<String>,
     pub(crate) process: Box<dyn WorkerProcess>,
+    /// What it writes, if it comes here.
+    pub(crate) transcript: Option<Transcript>,
 }
 
 /// A worker's process, not yet reaped.

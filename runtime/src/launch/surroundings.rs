@@ -1,5 +1,5 @@
-//! What workers find around them: environment, folder, niceness, CPUs, name. Gathered by the builders, checked once, and given to each
-//! worker: the environment when its program is executed, the rest in the hello, as its [`Station`].
+//! What workers find around them: environment, folder, niceness, CPUs, name, and where their output goes. Gathered by the builders, checked once, and given to each
+//! worker: the environment when its program is executed, the pipes with the preamble, the rest in the hello, as its [`Station`].
 
 use std::{
     ffi::{OsStr, OsString},
@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use super::Outputs;
 use crate::{
     error::{Error, Result},
     marker::{DEPTH, MARKER},
@@ -50,6 +51,7 @@ pub(crate) struct Surroundings {
     pub(crate) pin_cpus: bool,
     /// How many threads libraries in a worker start. `None`: each worker's share of the CPUs.
     pub(crate) inner_threads: Option<usize>,
+    pub(crate) outputs: Outputs,
 }
 
 /// What was asked for, checked.
@@ -59,6 +61,7 @@ pub(crate) struct Settled {
     pub(crate) env: Vec<Variable>,
     /// Bytes of the folder to work in.
     pub(crate) current_dir: Option<Vec<u8>>,
+    pub(crate) outputs: Outputs,
     nice: Option<i32>,
     /// Workers are pinned to these in turn; empty: they are not.
     cpus: Vec<u32>,
@@ -88,6 +91,7 @@ impl Surroundings {
         Ok(Settled {
             env: self.environment(workers)?,
             current_dir: self.current_dir.map(|folder| folder.into_os_string().into_vec()),
+            outputs: self.outputs,
             nice: self.nice,
             cpus,
             name: name.map(str::to_owned),

@@ -8,6 +8,7 @@ use std::{
 
 use super::lane::{Lane, LaneId, Parcel, Single};
 use crate::{
+    captured::Captured,
     codec::Encoded,
     error::{Fault, TaskError, TaskErrorKind},
     handle::Wakes,
@@ -179,9 +180,10 @@ impl Book {
         nanos: u64,
         fault: Fault,
         by: (WorkerId, u32),
+        output: Option<Arc<Captured>>,
         after: &mut After,
     ) {
-        let error = self.error(parcel, fault.into(), Some(by));
+        let error = self.error(parcel, fault.into(), Some(by)).with_output(output);
         self.done_one(parcel, nanos, Err(error), by.0, after);
     }
 
@@ -191,22 +193,25 @@ impl Book {
         parcel: &mut Parcel,
         kind: TaskErrorKind,
         by: (WorkerId, u32),
+        output: Option<Arc<Captured>>,
         after: &mut After,
     ) {
-        let error = self.error(parcel, kind, Some(by));
+        let error = self.error(parcel, kind, Some(by)).with_output(output);
         self.done_one(parcel, 0, Err(error), by.0, after);
     }
 
-    /// Tasks that are at no worker come to this.
+    /// Tasks that are at no worker come to this. `worker`: who had them, and what the first of them had written.
     pub(super) fn fail(
         &mut self,
         mut parcel: Parcel,
         kind: &TaskErrorKind,
-        worker: Option<(WorkerId, u32)>,
+        worker: Option<(WorkerId, u32, Option<&Arc<Captured>>)>,
         after: &mut After,
     ) {
+        let by = worker.map(|(id, pid, _)| (id, pid));
+        let output = worker.and_then(|(.., output)| output);
         while parcel.len() > 0 {
-            let error = self.error(&parcel, kind.clone(), worker);
+            let error = self.error(&parcel, kind.clone(), by).with_output(output.cloned());
             parcel.to.give_one(parcel.first, Err(error), &mut after.wakes);
             parcel.done(1);
             self.unfinished -= 1;

@@ -5,7 +5,7 @@ use std::{any::type_name, ffi::OsString, path::PathBuf, time::Duration};
 use super::{Jobs, Pool, call::not_in_table};
 use crate::{
     error::{Error, Result},
-    launch::{Settled, StartMethod, Surroundings},
+    launch::{Output, Settled, StartMethod, Surroundings},
     protocol::Outcome,
     registry,
     sys::process::setting,
@@ -158,6 +158,18 @@ impl Builder {
     /// ```
     pub fn inner_threads(mut self, threads: usize) -> Self {
         self.surroundings.inner_threads = Some(threads);
+        self
+    }
+
+    /// Where what workers write to stdout goes. Default: [`Output::Inherit`].
+    pub fn stdout(mut self, output: Output) -> Self {
+        self.surroundings.outputs.stdout = output;
+        self
+    }
+
+    /// Where what workers write to stderr goes. Default: [`Output::Inherit`].
+    pub fn stderr(mut self, output: Output) -> Self {
+        self.surroundings.outputs.stderr = output;
         self
     }
 

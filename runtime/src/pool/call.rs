@@ -14,6 +14,7 @@ use super::{
     lane::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
 };
 use crate::{
+    captured::Captured,
     codec::{Encoded, OwnedResult},
     error::{Fault, POOL_ENDED, Place, TaskError, TaskErrorKind},
     handle::{Exchange, Waiter, Wakes},
@@ -86,6 +87,8 @@ enum Item {
         len_bytes: usize,
     },
     One(Result<OwnedResult, TaskError>),
+    /// What the task had written whose outcome comes next.
+    Wrote(Arc<Captured>),
 }
 
 impl Inbox {
@@ -99,6 +102,13 @@ impl Inbox {
         let mut arrivals = self.lock();
         arrivals.bytes.extend_from_slice(bytes);
         arrivals.items.push((first, Item::Many { tasks: results.len(), len_bytes: bytes.len() }));
+        arrivals.wake(wakes);
+    }
+
+    /// Takes what a task had written, before its outcome.
+    pub(super) fn tell(&self, index: usize, output: Arc<Captured>, wakes: &mut Wakes) {
+        let mut arrivals = self.lock();
+        arrivals.items.push((index, Item::Wrote(output)));
         arrivals.wake(wakes);
     }
 
@@ -349,6 +359,7 @@ impl Call {
                         take(index, Ok(Encoded::Short(result)));
                     }
                 }
+                Item::Wrote(output) => output.show(),
                 Item::One(outcome) => {
                     self.received += 1;
                     match outcome {

@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-use super::call::Inbox;
+use super::{book::After, call::Inbox};
 use crate::{
+    captured::Captured,
     codec::{Encoded, ShortBytes},
     error::{Place, TaskError},
     handle::{Completer, Wakes},
@@ -111,6 +112,10 @@ impl Load for Parcel {
         self.first += u64::from(n);
     }
 
+    fn function_after(&self, n: u32) -> &'static str {
+        name_of(self.records.function_after(n))
+    }
+
     fn take_first(&mut self, n: u32) -> Self {
         let n = n.min(self.len());
         let to = match &mut self.to {
@@ -145,10 +150,16 @@ impl Parcel {
         Place { index, attempts: self.attempts, worker }
     }
 
+    /// Tells of what the first task has written; its outcome comes next.
+    pub(super) fn tell(&self, output: Option<Arc<Captured>>, after: &mut After) {
+        if let Some(output) = output {
+            self.to.tell(self.first, output, &mut after.wakes);
+        }
+    }
+
     /// The name of the first task's function.
     pub(super) fn function(&self) -> &'static str {
-        let entry = self.records.first().and_then(|(function, _)| registry::find(function));
-        entry.map_or("a function that is not in the table", |entry| entry.name)
+        name_of(self.records.function_after(0))
     }
 
     /// Puts the tasks of `next` behind these, if they may travel together; else it comes back.
@@ -168,7 +179,25 @@ impl Parcel {
     }
 }
 
+fn name_of(function: Option<FunctionId>) -> &'static str {
+    function.and_then(registry::find).map_or("a function that is not in the table", |entry| entry.name)
+}
+
 impl Recipient {
+    /// Tells of what the first task, whose number this is, has written; its outcome comes next.
+    pub(super) fn tell(&self, number: u64, output: Arc<Captured>, wakes: &mut Wakes) {
+        match self {
+            Self::Call(inbox) => inbox.tell(number as usize, output, wakes),
+            Self::Handles(handles) => {
+                if let Some(handle) = handles.front() {
+                    handle.tell(output);
+                }
+            }
+            Self::Member(handle) => handle.tell(output),
+            Self::Nobody => {}
+        }
+    }
+
     /// Gives the results of the first tasks, from the one of this number on.
     pub(super) fn give(&mut self, first: u64, results: Results<'_>, wakes: &mut Wakes) {
         match self {

@@ -11,10 +11,11 @@ use super::{
 };
 use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
+    id::WorkerId,
     launch::NeverReady,
     protocol::Records,
     registry,
-    supervisor::{Obituary, Phase, Step, Supervisor},
+    supervisor::{OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::fd::{Event, Poller},
     task::Call,
 };
@@ -42,14 +43,34 @@ impl Scheduler {
             self.launcher.tend();
         }
         for event in events {
-            let place = ((event.key & 0xffff_ffff) >> 1) as usize;
-            if self.workers.get(place).is_some_and(|worker| worker.owns(event.key))
-                && self.read(place, true, poller, now)
-                && event.key & 1 == 1
+            let (place, kind) = Supervisor::<Parcel>::place_and_kind(event.key);
+            if self.workers.get(place).is_none_or(|worker| !worker.owns(event.key)) {
+                continue;
+            }
+            if kind == OUTPUT {
+                self.read_output(place, false, poller);
+            } else if self.read(place, true, poller, now)
+                && kind == PROCESS
+                // Its end is reported again.
+                && !self.read_output(place, true, poller)
             {
                 self.reap(place, poller, now);
             }
         }
+    }
+
+    /// Reads what a worker has written until now, or, if it is the `last`, all that there is. Returns whether some of it must be out before
+    /// anything else is seen.
+    fn read_output(&mut self, place: usize, last: bool, poller: &Poller) -> bool {
+        let worker = &mut self.workers[place];
+        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
+        let logs = &mut self.after.logs;
+        let is_said = |logs: &[(_, WorkerId, u32)]| logs.iter().any(|(_, by, _)| *by == id);
+        if !is_said(logs) {
+            let on = |record| logs.push((record, id, pid));
+            if last { worker.read_last_output(poller, on) } else { worker.read_output(poller, on) }
+        }
+        is_said(&self.after.logs)
     }
 
     /// Reads a worker to the end, or to a record that must be out before what follows it is seen: until then it is read no further,
@@ -67,6 +88,7 @@ impl Scheduler {
         let mut useful = false;
         let mut stopped = false;
         let mut failed_to_initialize = None;
+        let mut output = None;
         worker.read(readable, now, poller, |step| {
             match step {
                 Step::Started => started = true,
@@ -78,7 +100,9 @@ impl Scheduler {
                 }
                 Step::DoneOne { load, nanos, result } => {
                     useful = true;
+                    let output = output.take();
                     if !book.initializing.remove(&id) {
+                        load.tell(output, after);
                         book.done_one(load, nanos, Ok(result), id, after);
                     }
                 }
@@ -89,15 +113,20 @@ impl Scheduler {
                         failed_to_initialize = Some(TaskErrorKind::from(fault));
                         return std::ops::ControlFlow::Break(());
                     }
-                    book.failed(load, nanos, fault, (id, pid), after);
+                    let output = output.take();
+                    load.tell(output.clone(), after);
+                    book.failed(load, nanos, fault, (id, pid), output, after);
                 }
                 Step::Stopped { load, kind } => {
                     useful = true;
                     stopped = true;
+                    let output = output.take();
                     if !book.initializing.remove(&id) {
-                        book.stopped(load, kind, (id, pid), after);
+                        load.tell(output.clone(), after);
+                        book.stopped(load, kind, (id, pid), output, after);
                     }
                 }
+                Step::Wrote(wrote) => output = Some(wrote),
                 Step::Log(record) => {
                     after.logs.push((record, id, pid));
                     to_the_end = false;
@@ -166,6 +195,7 @@ impl Scheduler {
             killed,
             stopped,
             running,
+            output,
             waiting,
             unknown,
             was_useful,
@@ -194,7 +224,9 @@ impl Scheduler {
                 task.retries -= 1;
                 self.book.push_front(task);
             } else {
-                self.book.fail(task, &kind, Some((id, pid)), &mut self.after);
+                task.tell(output.clone(), &mut self.after);
+                let by = (id, pid, output.as_ref());
+                self.book.fail(task, &kind, Some(by), &mut self.after);
             }
         }
         if self.closing {
@@ -208,7 +240,8 @@ impl Scheduler {
             let kind = stopped.clone().unwrap_or_else(|| TaskErrorKind::Lost {
                 message: format!("its worker has ended{how}, and nobody knows whether it ran"),
             });
-            self.book.fail(parcel, &kind, Some((id, pid)), &mut self.after);
+            parcel.tell(output.clone(), &mut self.after);
+            self.book.fail(parcel, &kind, Some((id, pid, output.as_ref())), &mut self.after);
         }
         let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
         if died_at_start && !killed && !self.closing {

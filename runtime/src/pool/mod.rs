@@ -421,12 +421,13 @@ fn launcher(config: &Config) -> Result<Box<dyn Launcher>, String> {
         outcome: *outcome,
     });
     let setup = Setup { version: VERSION, build_id: registry::build_id(), preload };
-    let (env, start_timeout) = (config.surroundings.env.clone(), config.start_timeout);
+    let (env, outputs) = (config.surroundings.env.clone(), config.surroundings.outputs);
+    let start_timeout = config.start_timeout;
     Ok(match config.start_method {
         StartMethod::Spawn => Box::new(LocalLauncher::new()?),
-        StartMethod::ForkServer => Box::new(ForkLauncher::server(setup, env, start_timeout)?),
+        StartMethod::ForkServer => Box::new(ForkLauncher::server(setup, env, outputs, start_timeout)?),
         StartMethod::Fork => {
-            Box::new(ForkLauncher::copy(setup, env, start_timeout, crate::worker::become_template)?)
+            Box::new(ForkLauncher::copy(setup, env, outputs, start_timeout, crate::worker::become_template)?)
         }
     })
 }

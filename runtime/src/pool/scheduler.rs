@@ -543,7 +543,8 @@ impl Scheduler {
             station: self.config.surroundings.station(worker.id().0),
             log_level: log_level(),
         };
-        let request = LaunchRequest { env: &self.config.surroundings.env };
+        let request =
+            LaunchRequest { env: &self.config.surroundings.env, outputs: self.config.surroundings.outputs };
         worker.launch(&*self.launcher, &request, &hello, poller, now, now + self.config.start_timeout)?;
         if let Some(why) = worker.why_slow()
             && !std::mem::replace(&mut self.said_why_slow, true)

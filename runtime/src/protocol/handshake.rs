@@ -16,10 +16,36 @@ pub(crate) struct Preamble {
     pub(crate) token: u64,
     /// The memory that comes with it holds rings.
     pub(crate) rings: bool,
+    /// Where stdout and stderr go.
+    pub(crate) sinks: [Sink; 2],
+}
+
+/// Where one of a worker's streams goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Sink {
+    /// Where it went from the start.
+    #[default]
+    Inherit,
+    /// Nowhere.
+    Null,
+    /// To the host, by a pipe that comes with the preamble.
+    Host,
+}
+
+impl Sink {
+    const ALL: [Self; 3] = [Self::Inherit, Self::Null, Self::Host];
+
+    fn from_bits(bits: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|sink| *sink as u32 == bits)
+    }
 }
 
 /// A magic number, the version, the token, what there is.
 pub(crate) const PREAMBLE_BYTES: usize = 20;
+const RINGS: u32 = 1;
+const STDOUT_SHIFT: u32 = 1;
+const STDERR_SHIFT: u32 = 3;
+const SINK_MASK: u32 = 0b11;
 const MAGIC: u32 = u32::from_le_bytes(*b"prcs");
 
 impl Preamble {
@@ -28,7 +54,9 @@ impl Preamble {
         bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[4..8].copy_from_slice(&VERSION.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.token.to_le_bytes());
-        bytes[16..].copy_from_slice(&u32::from(self.rings).to_le_bytes());
+        let [stdout, stderr] = self.sinks.map(|sink| sink as u32);
+        let there_is = u32::from(self.rings) | stdout << STDOUT_SHIFT | stderr << STDERR_SHIFT;
+        bytes[16..].copy_from_slice(&there_is.to_le_bytes());
         bytes
     }
 
@@ -38,9 +66,16 @@ impl Preamble {
         let (version, token) = rest.split_first_chunk::<4>()?;
         let (token, rings) = token.split_first_chunk::<8>()?;
         let token = u64::from_le_bytes(*token);
-        let rings = u32::from_le_bytes(*rings.first_chunk()?) != 0;
-        (u32::from_le_bytes(*magic) == MAGIC && u32::from_le_bytes(*version) == VERSION)
-            .then_some(Self { token, rings })
+        let there_is = u32::from_le_bytes(*rings.first_chunk()?);
+        let sinks = [
+            Sink::from_bits(there_is >> STDOUT_SHIFT & SINK_MASK)?,
+            Sink::from_bits(there_is >> STDERR_SHIFT & SINK_MASK)?,
+        ];
+        (u32::from_le_bytes(*magic) == MAGIC && u32::from_le_bytes(*version) == VERSION).then_some(Self {
+            token,
+            rings: there_is & RINGS != 0,
+            sinks,
+        })
     }
 }
 
@@ -224,6 +259,17 @@ mod tests {
         }
         assert_eq!(Prepared::from_bytes(&bytes), Ok(Some(said)));
         assert!(Prepared::from_bytes(&[1, 0, 0, 0, 99]).is_err());
+    }
+
+    #[test]
+    fn a_preamble_comes_back_as_it_was_made() {
+        for stdout in Sink::ALL {
+            for stderr in Sink::ALL {
+                let preamble = Preamble { token: 0xfeed, rings: stdout == stderr, sinks: [stdout, stderr] };
+                assert_eq!(Preamble::from_bytes(preamble.to_bytes()), Some(preamble));
+            }
+        }
+        assert_eq!(Preamble::from_bytes([0; PREAMBLE_BYTES]), None);
     }
 
     #[test]

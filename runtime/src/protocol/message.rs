@@ -409,6 +409,20 @@ impl ReplyFrame {
 }
 
 impl<'a> Reply<'a> {
+    /// The task whose outcome a large reply with this head is.
+    pub(crate) fn ends_large(head: &[u8]) -> Option<u32> {
+        let (&tag, rest) = head.split_first()?;
+        matches!(tag, DONE | FAULT).then(|| rest.first_chunk().map(|seq| u32::from_le_bytes(*seq)))?
+    }
+
+    /// The task whose outcome it is.
+    pub(crate) fn ends(&self) -> Option<u32> {
+        match self {
+            Self::Done { seq, .. } | Self::Fault { seq, .. } => Some(*seq),
+            Self::Ready(_) | Self::Refused(_) | Self::Panic { .. } | Self::Log(_) => None,
+        }
+    }
+
     /// Decodes a frame that came in one piece.
     pub(crate) fn decode(frame: &'a [u8]) -> Result<Self, Malformed> {
         let (&tag, rest) = frame.split_first().ok_or(Malformed)?;

@@ -1,13 +1,15 @@
 //! Gives frames meaning. Knows no socket: it makes and reads bytes. The layout is written down in `docs/protocol.md`.
 
 mod handshake;
+mod mark;
 mod message;
 mod records;
 
 pub(crate) use handshake::{
     FORK_REQUEST, Hello, Outcome, PREAMBLE_BYTES, Preamble, Preload, Prepared, REPORT_BYTES, Ready, Refused,
-    Report, Setup, Station, VERSION,
+    Report, Setup, Sink, Station, VERSION,
 };
+pub(crate) use mark::{Mark, encode_mark, find_mark};
 pub(crate) use message::{
     LogRecord, Malformed, Reply, ReplyFrame, ReplyWire, Results, RunHead, RunTask, RunTasks, ToWorker,
     encode_panic, encode_reply,

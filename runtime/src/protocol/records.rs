@@ -205,12 +205,23 @@ impl Records {
     }
 
     /// The first task: its function and its arguments.
+    #[cfg(test)]
     pub(crate) fn first(&self) -> Option<(FunctionId, &[u8])> {
         match &self.0 {
             Kind::Small { bytes, at, done, .. } => {
                 split_record(skip(&bytes[*at..], *done)).map(|(function, args, _)| (function, args))
             }
             Kind::Large { function, args } => args.as_ref().map(|args| (*function, &args.bytes[..])),
+        }
+    }
+
+    /// The function of the task that comes after the first `n`.
+    pub(crate) fn function_after(&self, n: u32) -> Option<FunctionId> {
+        match &self.0 {
+            Kind::Small { bytes, at, done, .. } => {
+                split_record(skip(&bytes[*at..], *done + n)).map(|(function, ..)| function)
+            }
+            Kind::Large { function, .. } => Some(*function),
         }
     }
 

@@ -31,6 +31,74 @@ pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
+/// A pipe: the end to read from, and the end to write to.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
+}
+
+/// Bytes that can be read at once.
+pub(crate) fn pending_bytes(fd: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes a c_int, which `bytes` is, and the descriptor is open.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if done == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// Reads once, at most `most` bytes, and appends what came: how many, 0 at the end; `None`: nothing yet. The vector must have room for
+/// them.
+pub(crate) fn read_some(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -> io::Result<Option<usize>> {
+    let spare = target.spare_capacity_mut();
+    let most = most.min(spare.len());
+    let n = loop {
+        // SAFETY: `spare` is writable for its length, and read writes at most `most` bytes, which is no more.
+        let n = unsafe { libc::read(fd.as_raw_fd(), spare.as_mut_ptr().cast(), most) };
+        let Ok(n) = usize::try_from(n) else {
+            match nix::errno::Errno::last() {
+                nix::errno::Errno::EINTR => continue,
+                nix::errno::Errno::EAGAIN => return Ok(None),
+                error => return Err(error.into()),
+            }
+        };
+        break n;
+    };
+    let len = target.len() + n;
+    // SAFETY: read has initialised the `n` bytes after the old length, and they lie within the capacity.
+    unsafe { target.set_len(len) };
+    Ok(Some(n))
+}
+
+/// Writes all of it to a pipe, waiting for room even where somebody has made the pipe's writers not wait.
+pub(crate) fn write_waiting(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(fd, bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(nix::errno::Errno::EAGAIN) => {
+                let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+                let _ = nix::poll::poll(&mut fds, PollTimeout::NONE);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Where nothing is read from and what is written is gone.
+pub(crate) fn open_null() -> io::Result<OwnedFd> {
+    let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open("/dev/null", flags, nix::sys::stat::Mode::empty())?)
+}
+
+/// Has descriptor 1 be the same as this one.
+pub(crate) fn redirect_stdout(to: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(nix::unistd::dup2_stdout(to)?)
+}
+
+/// Has descriptor 2 be the same as this one.
+pub(crate) fn redirect_stderr(to: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(nix::unistd::dup2_stderr(to)?)
+}
+
 /// Makes reads and writes of this end return at once when they would wait.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = nix::fcntl::OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
@@ -56,16 +124,16 @@ pub(crate) fn send_with_fds<const N: usize>(
     bytes: &[u8],
     fds: [BorrowedFd<'_>; N],
 ) -> io::Result<()> {
-    let fds = fds.map(|fd| fd.as_raw_fd());
-    let control: Vec<_> = (N > 0).then_some(ControlMessage::ScmRights(&fds)).into_iter().collect();
+    send_with_all(socket, bytes, &fds)
+}
+
+/// Sends a few bytes and all of these descriptors.
+pub(crate) fn send_with_all(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let control: Vec<_> = (!fds.is_empty()).then_some(ControlMessage::ScmRights(&fds)).into_iter().collect();
     let sent =
         sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::MSG_NOSIGNAL, None)?;
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
-}
-
-/// Receives exactly `bytes.len()` bytes, in one piece, and the descriptor that came with them.
-pub(crate) fn recv_with_fd(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
-    Ok(recv_with_fds::<1>(socket, bytes)?.pop())
 }
 
 /// Receives exactly `bytes.len()` bytes, in one piece, and the descriptors that came with them: at most `N`.

@@ -266,6 +266,19 @@ pub(crate) fn flush_streams() {
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
+/// Writes out what std and C still hold of this process's stdout.
+pub(crate) fn flush_stdout() {
+    unsafe extern "C" {
+        static stdout: *mut libc::FILE;
+    }
+    let _ = io::Write::flush(&mut io::stdout());
+    // SAFETY: C's own stream is set before anything of ours runs, and nobody sets it again.
+    let stream = unsafe { stdout };
+    // SAFETY: it is C's own stream, which is open for as long as the process is; one that is closed all the same is no file any more,
+    // which programs that close it know.
+    unsafe { libc::fflush(stream) };
+}
+
 /// This process runs with more rights than whoever started it (setuid, file capabilities).
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: getauxval reads the vector that the kernel made at exec, and takes any number.

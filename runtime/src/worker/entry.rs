@@ -14,13 +14,13 @@ use std::{
 
 use nix::{fcntl::OFlag, sys::resource::Resource, sys::stat::Mode};
 
-use super::{serve, template};
+use super::{output, serve, template};
 use crate::{
     marker::{DEPTH, Marker, Role},
-    protocol::{PREAMBLE_BYTES, Preamble},
+    protocol::{PREAMBLE_BYTES, Preamble, Sink},
     sys::{
         fd::{
-            adopt_socket, close_all_but, close_inherited, out_of_the_way, recv_with_fd, say, wait_for_end,
+            adopt_socket, close_all_but, close_inherited, out_of_the_way, recv_with_fds, say, wait_for_end,
             wait_for_hangup, wait_readable,
         },
         process::{end_group, end_now, has_env, is_privileged, set_env, take_env},
@@ -33,6 +33,8 @@ use crate::{
 const START_FAILED: i32 = 86;
 /// The exit code of a worker whose host has gone.
 pub(super) const HOST_GONE: i32 = 87;
+/// Memory, and a pipe for each of two streams.
+const MOST_FDS: usize = 3;
 /// The host has sent the preamble before the process existed; only a stopped machine makes it wait.
 const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A worker that was told to leave has so long for `atexit` functions and the like.
@@ -178,28 +180,34 @@ pub(super) fn name_as_program() {
     }
 }
 
-/// Receives what the host sends before anything else: the preamble and the descriptor that comes with it.
+/// Receives what the host sends before anything else: the preamble and the descriptors that come with it.
 pub(super) fn recv_preamble(
     socket: BorrowedFd<'_>,
     token: Option<u64>,
-) -> Result<(Preamble, Option<OwnedFd>), String> {
+) -> Result<(Preamble, Vec<OwnedFd>), String> {
     let mut bytes = [0; PREAMBLE_BYTES];
     let arrived = wait_readable(socket, PREAMBLE_TIMEOUT).map_err(|error| error.to_string())?;
     if !arrived {
         return Err("its connection is silent".to_owned());
     }
-    let fd = recv_with_fd(socket, &mut bytes).map_err(|error| format!("its connection failed: {error}"))?;
+    let fds = recv_with_fds::<MOST_FDS>(socket, &mut bytes)
+        .map_err(|error| format!("its connection failed: {error}"))?;
     let preamble =
         Preamble::from_bytes(bytes).ok_or("the other end speaks another protocol: is it another build?")?;
     if token.is_some_and(|token| token != preamble.token) {
         return Err("the other end does not know its token".to_owned());
     }
-    Ok((preamble, fd))
+    Ok((preamble, fds))
 }
 
 /// Takes up a worker's connection. One that was passed on by a template needs no token.
 fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, String> {
-    let (preamble, segment) = recv_preamble(socket.as_fd(), token)?;
+    let (preamble, mut fds) = recv_preamble(socket.as_fd(), token)?;
+    let pipes = preamble.sinks.iter().filter(|sink| **sink == Sink::Host).count();
+    let pipes = fds.split_off(fds.len().saturating_sub(pipes));
+    output::redirect(preamble.sinks, preamble.token, pipes)
+        .map_err(|error| format!("its output cannot be redirected: {error}"))?;
+    let segment = fds.pop();
     let is_shared = segment.is_some();
     let memory = match segment {
         Some(segment) => Segment::attach(segment.as_fd(), preamble.rings),

@@ -4,6 +4,7 @@
 
 mod entry;
 mod log;
+mod output;
 mod serve;
 mod station;
 mod template;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{INDEX, RUNNING, entry::Connection, log, station};
+use super::{INDEX, RUNNING, entry::Connection, log, output, station};
 use crate::{
     codec::Input,
     dispatch,
@@ -225,6 +225,9 @@ fn run(task: &RunTask<'_>, args: Input<'_>, replies: &mut Replies) {
             Err(Fault::codec(words))
         }
     });
+    if replies.marks {
+        output::end_task(task.seq);
+    }
     RUNNING.store(0, Ordering::Relaxed);
     // Before the reply is out: whoever has it may close the connection, and no task runs then.
     // SYNC(task-ended): pairs with the load in `is_busy`.
@@ -248,6 +251,8 @@ struct Replies {
     rung: Instant,
     /// There is a reply that it has not been woken for.
     due: bool,
+    /// The host reads what tasks write, and each is to end in a mark.
+    marks: bool,
 }
 
 /// The host hears of replies no later than this while short tasks follow each other.
@@ -260,7 +265,8 @@ const MOST_STRIDE: u32 = 64;
 impl Replies {
     fn new() -> Self {
         let now = Instant::now();
-        Self { reply: ReplyFrame::default(), timed: now, untimed: 0, stride: 1, rung: now, due: false }
+        let (reply, marks) = (ReplyFrame::default(), output::is_marked());
+        Self { reply, timed: now, untimed: 0, stride: 1, rung: now, due: false, marks }
     }
 
     /// Begins a request: the time until now was spent waiting.

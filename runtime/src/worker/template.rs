@@ -22,6 +22,7 @@ use std::{
 
 use super::{
     entry::{HOST_GONE, become_forked_worker, recv_preamble},
+    output,
     serve::watch_overflow,
 };
 use crate::{
@@ -59,7 +60,10 @@ struct Forked {
 
 /// Prepares what workers share, says so, and forks them until the host closes the connection.
 pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, String> {
-    let setup = recv_preamble(control.as_fd(), token)?.1.ok_or("no setup came with the preamble")?;
+    let (preamble, mut fds) = recv_preamble(control.as_fd(), token)?;
+    let setup = fds.pop().ok_or("no setup came with the preamble")?;
+    output::redirect(preamble.sinks, preamble.token, Vec::new())
+        .map_err(|error| format!("its output cannot be redirected: {error}"))?;
     let setup = read_file(setup).map_err(|error| format!("its setup cannot be read: {error}"))?;
     IS_TEMPLATE.store(true, Ordering::Relaxed);
     let _ = nix::sys::prctl::set_name(c"fork-template");

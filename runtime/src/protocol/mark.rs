@@ -1,0 +1,91 @@
+//! The marks by which the host tells the output of one task from that of the next: a worker writes one into each of its streams at a
+//! task's end, before the task's reply.
+
+/// A zero, three letters, the connection's token, the task's sequence number. Short enough to be written whole, whoever else writes.
+const MARK_BYTES: usize = HEAD_BYTES + 4;
+const HEAD_BYTES: usize = 4 + 8;
+const MAGIC: &[u8; 4] = b"\0prc";
+
+/// The mark at the end of task `seq`.
+pub(crate) fn encode_mark(token: u64, seq: u32) -> [u8; MARK_BYTES] {
+    let mut mark = [0; MARK_BYTES];
+    mark[..HEAD_BYTES].copy_from_slice(&head(token));
+    mark[HEAD_BYTES..].copy_from_slice(&seq.to_le_bytes());
+    mark
+}
+
+fn head(token: u64) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    head[..4].copy_from_slice(MAGIC);
+    head[4..].copy_from_slice(&token.to_le_bytes());
+    head
+}
+
+/// The first mark in these bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Mark<'a> {
+    /// The end of task `seq`, with what was written before it and after it.
+    Whole {
+        before: &'a [u8],
+        seq: u32,
+        after: &'a [u8],
+    },
+    /// There is none, but the last bytes may be the beginning of one.
+    Begun {
+        before: &'a [u8],
+        rest: &'a [u8],
+    },
+    None,
+}
+
+/// Looks for a mark with this token.
+pub(crate) fn find_mark(bytes: &[u8], token: u64) -> Mark<'_> {
+    let head = head(token);
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|&byte| byte == MAGIC[0]) {
+        let (before, rest) = bytes.split_at(from + at);
+        let n = rest.len().min(HEAD_BYTES);
+        if rest[..n] == head[..n] {
+            return match rest.split_at_checked(HEAD_BYTES).and_then(|(_, rest)| rest.split_first_chunk()) {
+                Some((seq, after)) => Mark::Whole { before, seq: u32::from_le_bytes(*seq), after },
+                None => Mark::Begun { before, rest },
+            };
+        }
+        from += at + 1;
+    }
+    Mark::None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_found_wherever_it_stands_and_however_it_comes() {
+        let mark = encode_mark(7, 9);
+        for text in [&b""[..], b"words\n", b"\0", b"\0prc", b"\0prc\x07\0\0\0\0\0"] {
+            let bytes = [text, &mark, b"more"].concat();
+            let whole = Mark::Whole { before: text, seq: 9, after: b"more" };
+            assert_eq!(find_mark(&bytes, 7), whole);
+            for n in 0..MARK_BYTES {
+                let part = &bytes[..text.len() + n];
+                match find_mark(part, 7) {
+                    Mark::Begun { before, rest } => assert_eq!([before, rest].concat(), part),
+                    Mark::None => assert!(!part.contains(&0)),
+                    found => panic!("{found:?} in {part:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_mark_and_has_another_token_is_text() {
+        let bytes = encode_mark(8, 9);
+        match find_mark(&bytes, 7) {
+            Mark::None => {}
+            // The number itself ends in zeros.
+            Mark::Begun { rest, .. } => assert_eq!(rest, [0]),
+            found => panic!("{found:?}"),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! What a worker writes to stdout and stderr, where the pool wants it: read from two pipes, told apart by tasks, and kept or given on
+//! line by line. The supervisor owns it, and settles no reply before it has what the task had written.
+
+use std::{
+    collections::VecDeque,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use crate::{
+    captured::{Captured, Text},
+    claim::has_begun,
+    protocol::{Mark, find_mark},
+    sys::fd::{pending_bytes, read_some},
+};
+
+/// Of what a task writes to one stream so much is kept.
+const TAIL_BYTES: usize = 64 << 10;
+/// A longer line is given on in parts.
+const MOST_LINE_BYTES: usize = 64 << 10;
+/// Read in one go.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// A worker's standard stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamName {
+    Stdout,
+    Stderr,
+}
+
+/// The host's end of one of a worker's streams.
+#[derive(Debug)]
+pub(crate) struct StreamEnd {
+    pub(crate) name: StreamName,
+    /// Never waits.
+    pub(crate) pipe: OwnedFd,
+    /// Each line is given on.
+    pub(crate) by_line: bool,
+}
+
+/// One line, or the part of a line with which a task ended.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) stream: StreamName,
+    pub(crate) words: String,
+    /// The last task that had ended before it was written.
+    pub(crate) after_seq: u32,
+}
+
+/// What comes from one worker.
+#[derive(Debug)]
+pub(crate) struct Transcript {
+    /// What its marks carry.
+    token: u64,
+    streams: Vec<Stream>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    end: StreamEnd,
+    /// It will give no more.
+    ended: bool,
+    /// The last task whose mark has come.
+    marked: u32,
+    /// What may be the beginning of a mark.
+    begun: Vec<u8>,
+    /// The line that is not whole yet.
+    line: Vec<u8>,
+    /// What the running task has written.
+    tail: Tail,
+    /// What tasks had written whose replies have not been settled, if anything.
+    finished: VecDeque<(u32, Tail)>,
+}
+
+/// The last of what was written.
+#[derive(Debug, Default)]
+struct Tail {
+    /// At most twice as many as are kept.
+    bytes: Vec<u8>,
+    lost_bytes: u64,
+}
+
+impl Transcript {
+    pub(crate) fn new(token: u64, ends: Vec<StreamEnd>) -> Self {
+        let streams = ends.into_iter().map(|end| Stream {
+            end,
+            ended: false,
+            marked: 0,
+            begun: Vec::new(),
+            line: Vec::new(),
+            tail: Tail::default(),
+            finished: VecDeque::new(),
+        });
+        Self { token, streams: streams.collect() }
+    }
+
+    /// What to poll for reading.
+    pub(crate) fn poll_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.streams.iter().filter(|stream| !stream.ended).map(|stream| stream.end.pipe.as_fd())
+    }
+
+    /// Everything that task `seq` and those before it have written has been read.
+    pub(crate) fn has_all_of(&self, seq: u32) -> bool {
+        self.streams.iter().all(|stream| stream.ended || has_begun(seq, stream.marked))
+    }
+
+    /// Reads what has been written until now, and no more, however fast more comes. Streams that have ended are given to `ended`.
+    /// `next_seq` is the first number that no task has had.
+    pub(crate) fn read(
+        &mut self,
+        next_seq: u32,
+        mut ended: impl FnMut(BorrowedFd<'_>),
+        mut say: impl FnMut(Line),
+    ) {
+        let token = self.token;
+        for stream in self.streams.iter_mut().filter(|stream| !stream.ended) {
+            stream.read(token, next_seq, &mut say);
+            if stream.ended {
+                ended(stream.end.pipe.as_fd());
+            }
+        }
+    }
+
+    /// The worker has ended: reads what it has left, and gives on what is no whole line. Whatever else has its streams open is not
+    /// waited for.
+    pub(crate) fn end(
+        &mut self,
+        next_seq: u32,
+        ended: impl FnMut(BorrowedFd<'_>),
+        mut say: impl FnMut(Line),
+    ) {
+        self.read(next_seq, ended, &mut say);
+        for stream in &mut self.streams {
+            stream.ended = true;
+            let rest = std::mem::take(&mut stream.begun);
+            stream.take(&rest, &mut say);
+            stream.end_line(&mut say);
+        }
+    }
+
+    /// What task `seq` has written, if it has written anything; what earlier ones have is forgotten.
+    pub(crate) fn take(&mut self, seq: u32) -> Option<Arc<Captured>> {
+        let mut captured = Captured::default();
+        for stream in &mut self.streams {
+            while stream.finished.front().is_some_and(|(of, _)| *of != seq && has_begun(*of, seq)) {
+                stream.finished.pop_front();
+            }
+            let tail = match stream.finished.pop_front() {
+                Some((of, tail)) if of == seq => tail,
+                later => {
+                    stream.finished.extend(later);
+                    if has_begun(seq, stream.marked) {
+                        continue;
+                    }
+                    // It has ended without a mark.
+                    std::mem::take(&mut stream.tail)
+                }
+            };
+            let text = match stream.end.name {
+                StreamName::Stdout => &mut captured.stdout,
+                StreamName::Stderr => &mut captured.stderr,
+            };
+            *text = tail.into_text(!stream.end.by_line);
+        }
+        (captured != Captured::default()).then(|| Arc::new(captured))
+    }
+}
+
+impl Stream {
+    fn read(&mut self, token: u64, next_seq: u32, say: &mut impl FnMut(Line)) {
+        // With nothing there, one look tells whether this is the end.
+        let mut left = pending_bytes(self.end.pipe.as_fd()).max(1);
+        let mut piece = Vec::with_capacity(PIECE_BYTES + self.begun.len());
+        while left > 0 {
+            piece.clear();
+            piece.append(&mut self.begun);
+            match read_some(self.end.pipe.as_fd(), &mut piece, left.min(PIECE_BYTES)) {
+                Ok(Some(0)) | Err(_) => {
+                    self.ended = true;
+                    self.begun.append(&mut piece);
+                    return;
+                }
+                Ok(None) => {
+                    self.begun.append(&mut piece);
+                    return;
+                }
+                Ok(Some(n)) => left -= n,
+            }
+            self.split(&piece, token, next_seq, say);
+        }
+    }
+
+    /// Takes text up to what may be the beginning of a mark.
+    fn split(&mut self, bytes: &[u8], token: u64, next_seq: u32, say: &mut impl FnMut(Line)) {
+        let mut rest = bytes;
+        loop {
+            match find_mark(rest, token) {
+                Mark::Whole { before, seq, after } => {
+                    self.take(before, say);
+                    self.mark(seq, next_seq, say);
+                    rest = after;
+                }
+                Mark::Begun { before, rest } => {
+                    self.take(before, say);
+                    self.begun.extend_from_slice(rest);
+                    return;
+                }
+                Mark::None => return self.take(rest, say),
+            }
+        }
+    }
+
+    /// A task has ended. A number that no task in flight can have was written by somebody else.
+    fn mark(&mut self, seq: u32, next_seq: u32, say: &mut impl FnMut(Line)) {
+        if has_begun(seq, self.marked) || has_begun(next_seq, seq) {
+            return;
+        }
+        self.end_line(say);
+        self.marked = seq;
+        if !self.tail.bytes.is_empty() {
+            self.finished.push_back((seq, std::mem::take(&mut self.tail)));
+        }
+    }
+
+    fn take(&mut self, text: &[u8], say: &mut impl FnMut(Line)) {
+        self.tail.push(text);
+        if !self.end.by_line {
+            return;
+        }
+        for part in text.split_inclusive(|&byte| byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") || self.line.len() >= MOST_LINE_BYTES {
+                self.say_line(say);
+            }
+        }
+    }
+
+    fn end_line(&mut self, say: &mut impl FnMut(Line)) {
+        if !self.line.is_empty() {
+            self.say_line(say);
+        }
+    }
+
+    fn say_line(&mut self, say: &mut impl FnMut(Line)) {
+        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let words = String::from_utf8_lossy(line).into_owned();
+        say(Line { stream: self.end.name, words, after_seq: self.marked });
+        self.line.clear();
+    }
+}
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() > 2 * TAIL_BYTES {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        let beyond = self.bytes.len().saturating_sub(TAIL_BYTES);
+        self.bytes.drain(..beyond);
+        self.lost_bytes += beyond as u64;
+    }
+
+    fn into_text(mut self, to_show: bool) -> Text {
+        self.cut();
+        if self.lost_bytes > 0
+            && let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n')
+            && end + 1 < self.bytes.len()
+        {
+            // Only whole lines.
+            self.bytes.drain(..=end);
+            self.lost_bytes += end as u64 + 1;
+        }
+        let to_show = to_show && !self.bytes.is_empty();
+        let words = String::from_utf8(self.bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        Text { words, lost_bytes: self.lost_bytes, to_show }
+    }
+}
+
+impl StreamName {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
