@@ -451,6 +451,13 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
+    /// Wakes it before there is something for it.
+    pub(crate) fn rouse(&mut self) {
+        if let State::Live { link, .. } = &mut self.state {
+            link.launched.sender.ring();
+        }
+    }
+
     /// It has begun one at least of the tasks that are in flight.
     pub(crate) fn has_begun(&self) -> bool {
         let State::Live { link, in_flight } = &self.state else { return false };

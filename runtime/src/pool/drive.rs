@@ -3,7 +3,7 @@
 //! Whoever waits for a result drives: it takes the one *seat*, polls the workers, and has the scheduler react, until its own result
 //! is there. Others who wait meanwhile are parked, and one of them is given the seat when it falls vacant. With nobody waiting, a
 //! thread in the background sees to what the workers say (handles that are awaited as futures, deaths, deadlines): its own poller
-//! holds the workers' poller, armed only while the seat is vacant, so that it sleeps while others drive.
+//! holds the workers' poller, disarmed before another sleeps in that, so that it sleeps while others drive.
 //!
 //! Who leaves the seat will often be back at once, with the next call. So the seat is *warm* for [`WARM`]: only then does the
 //! background arm its poller, and a caller that is back in time finds it as it was.
@@ -71,6 +71,8 @@ pub(super) struct Driver {
     background: Poller,
     background_bell: Bell,
     stopping: AtomicBool,
+    /// The pool has rested, and nobody has come since. A hint.
+    rests: AtomicBool,
     /// Whose process this is.
     generation: u32,
     /// The background gives back what is kept.
@@ -100,8 +102,10 @@ pub(super) struct Desk {
     left: Option<Instant>,
     /// How often the seat was left.
     leavings: u64,
-    /// The background poller reports what the workers say.
+    /// The background poller reports what the workers' poller has.
     armed: bool,
+    /// The workers' poller has whatever the workers say, and nobody else looks.
+    listens: bool,
     /// When the workers' poller was last asked.
     polled: Instant,
 }
@@ -141,6 +145,7 @@ impl Driver {
                 left: None,
                 leavings: 0,
                 armed: true,
+                listens: true,
                 polled: Instant::now(),
             }),
             tray: Tray::new(),
@@ -149,6 +154,7 @@ impl Driver {
             bell: Bell::new().map_err(failed)?,
             background_bell: Bell::new().map_err(failed)?,
             stopping: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
             generation: generation(),
             _keeper: spare::Keeper::new(),
         };
@@ -244,6 +250,15 @@ impl Driver {
         result
     }
 
+    /// Wakes a worker of a pool that rests, for a task is about to be handed in: to wake takes longer than all else.
+    #[inline]
+    pub(super) fn rouse(&self) {
+        if self.rests.load(Ordering::Relaxed) && self.generation == generation() {
+            self.rests.store(false, Ordering::Relaxed);
+            self.lock().scheduler.rouse();
+        }
+    }
+
     /// Hands in one task; returns its number.
     pub(super) fn submit(&self, mut task: Single) -> u64 {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -329,6 +344,8 @@ impl Driver {
                 Until::Now => Some(Duration::ZERO),
                 Until::Then(_) if !self.tray.rest() || !desk.scheduler.park() => Some(Duration::ZERO),
                 Until::Then(deadline) => {
+                    // Two that sleep would both be woken.
+                    self.set_armed(&mut desk, false);
                     desk.alarm = earlier(deadline, desk.scheduler.deadline());
                     desk.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
                 }
@@ -399,6 +416,8 @@ impl Driver {
         let at_rest = self.tray.rest() && desk.scheduler.park();
         if at_rest {
             self.set_armed(desk, true);
+            desk.listens = true;
+            self.rests.store(true, Ordering::Relaxed);
         }
         at_rest
     }
@@ -410,15 +429,20 @@ impl Driver {
         }
     }
 
-    /// Takes the vacant seat.
-    fn take_seat(&self, desk: &mut Desk) {
+    /// Takes the vacant seat. Returns whether the pool has rested.
+    fn take_seat(&self, desk: &mut Desk) -> bool {
         desk.taken = true;
         desk.owner = Some(std::thread::current().id());
         desk.warm = None;
-        if desk.armed {
-            self.set_armed(desk, false);
+        let rested = desk.listens;
+        if rested {
+            // The background poller may stay armed: who looks has nothing told.
+            desk.listens = false;
             desk.scheduler.unpark();
+            // What has happened until now the background poller has, or will have told of.
+            desk.polled = Instant::now();
         }
+        rested
     }
 
     /// Leaves the seat: to another thread that waits, or warm, to whoever comes next.
@@ -438,7 +462,7 @@ impl Driver {
     fn offer_seat(&self, desk: &mut Desk) {
         if let Some(thread) = desk.parked.pop() {
             thread.unpark();
-        } else if !desk.armed {
+        } else if !desk.listens {
             let now = Instant::now();
             let hot = desk.left.replace(now).is_some_and(|left| now - left < WARM);
             // If nobody has been here for a while, the next may not come soon.
@@ -492,6 +516,7 @@ impl Driver {
                 continue;
             }
             desk.warm = None;
+            desk.listens = false;
             desk.taken = true;
             desk.owner = Some(std::thread::current().id());
             drop(desk);
@@ -511,6 +536,7 @@ impl Drop for Background<'_> {
         let mut desk = driver.lock();
         // Where a user's logger has panicked, it may not be.
         driver.set_armed(&mut desk, true);
+        desk.listens = true;
         driver.leave_seat(&mut desk);
     }
 }
@@ -574,9 +600,16 @@ impl Exchange for Driver {
                 self.lock().parked.retain(|thread| thread.id() != me.id());
                 continue;
             }
-            self.take_seat(&mut desk);
-            drop(desk);
+            let rested = self.take_seat(&mut desk);
             let seat = Seat(self);
+            if rested {
+                // A worker that was woken takes a while. What will be done with its reply is done once now, with nothing, and will take
+                // half the time then.
+                let polled = desk.polled;
+                desk.scheduler.look(&self.workers, polled);
+                desk = self.react(desk, &mut events);
+            }
+            drop(desk);
             // What came while the seat was somebody else's has been seen to, and nobody will tell of it again: look before sleeping.
             while !ready() && deadline.is_none_or(|deadline| deadline > Instant::now()) {
                 drop(self.turn(self.lock(), &mut events, Until::Then(deadline)));
@@ -600,7 +633,7 @@ impl Exchange for Driver {
     fn watch(&self) {
         self.hurry();
         let mut desk = self.lock();
-        if !desk.taken && !desk.armed && desk.parked.is_empty() {
+        if !desk.taken && !desk.listens && desk.parked.is_empty() {
             // The seat is kept warm for a caller's return; a future is none.
             desk.warm = None;
             if !self.arm(&mut desk) {

@@ -283,6 +283,9 @@ impl Pool {
     ///
     /// In a pool without processes the task runs now.
     pub fn submit<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Handle<T> {
+        if let Backend::Processes(processes) = self.backend() {
+            processes.driver.rouse();
+        }
         let completer = Arc::new(Completer::default());
         let name = task.function();
         let processes = match self.backend() {

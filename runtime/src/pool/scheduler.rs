@@ -422,6 +422,24 @@ impl Scheduler {
         self.may_spin() && self.workers.iter().any(|worker| is_near(worker) || worker.is_streaming())
     }
 
+    /// Wakes the worker that will have the next task, if all are idle.
+    pub(super) fn rouse(&mut self) {
+        if self.book.unfinished == 0
+            && let Some(worker) = self.workers[..self.target].iter_mut().find(|worker| worker.is_idle())
+        {
+            worker.rouse();
+        }
+    }
+
+    /// Reads, though nothing may have come: to read is at hand then.
+    pub(super) fn look(&mut self, poller: &Poller, now: Instant) {
+        for place in 0..self.workers.len() {
+            if self.workers[place].in_flight_len() > 0 {
+                self.read(place, false, poller, now);
+            }
+        }
+    }
+
     /// Sends more of what is queued for workers, where there is room.
     pub(super) fn flush(&mut self, poller: &Poller) -> bool {
         let mut some = false;
