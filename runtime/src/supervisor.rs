@@ -208,7 +208,7 @@ pub(crate) struct Obituary<T> {
     pub(crate) stopped: Option<TaskErrorKind>,
     /// The task that it was running.
     pub(crate) running: Option<T>,
-    /// What that task had written.
+    /// What that task had written, or, if it ran none, what it wrote after the last.
     pub(crate) output: Option<Arc<Captured>>,
     /// Tasks that it had not begun.
     pub(crate) waiting: Vec<T>,
@@ -831,9 +831,9 @@ impl<T: Load> Supervisor<T> {
             }
         }
         obituary.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
-        if let (Some(mut transcript), Some(seq)) = (link.launched.transcript, oldest)
-            && (obituary.running.is_some() || !obituary.unknown.is_empty())
-        {
+        if let Some(mut transcript) = link.launched.transcript {
+            let had_work = obituary.running.is_some() || !obituary.unknown.is_empty();
+            let seq = oldest.filter(|_| had_work).unwrap_or(link.ledger.next_seq);
             obituary.output = transcript.take(seq);
         }
         Some(obituary)

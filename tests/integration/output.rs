@@ -457,7 +457,9 @@ fn say_in_a_test(who: &str, output: Output) {
     if std::env::var_os(SHOW).is_none() {
         return;
     }
-    let pool = pool(1, output);
+    let initializer = delayed!(say(who, "initializer"));
+    let pool =
+        Pool::builder().jobs(1).stdout(output).stderr(output).initializer(initializer).build().unwrap();
     pool.submit(delayed!(say(who, "submit"))).join().unwrap();
     pool.map([delayed!(say(who, "map"))]).unwrap();
     assert!(pool.imap([delayed!(say(who, "imap"))]).all(|result| result.is_ok()));
@@ -515,7 +517,7 @@ fn a_test_harness_shows_what_workers_wrote_with_the_test_that_called() {
         let heading = format!("---- output::shown_{who} stdout ----");
         let section = shown.split_once(&heading).unwrap_or_else(|| panic!("{shown}")).1;
         let section = section.split("\n---- ").next().unwrap();
-        for how in ["submit", "map", "imap", "parallel", "broadcast"] {
+        for how in ["initializer", "submit", "map", "imap", "parallel", "broadcast"] {
             assert_eq!(section.matches(&format!("{who} speaks by {how}\n")).count(), 1, "{shown}");
             assert_eq!(section.matches(&format!("{who} warns by {how}\n")).count(), 1, "{shown}");
         }

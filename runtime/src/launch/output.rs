@@ -52,7 +52,8 @@ pub enum Output {
     /// [`Handle::join_captured`](crate::Handle::join_captured) gives it, and a [`TaskError`](crate::TaskError) has it. Whoever takes an
     /// outcome otherwise (`join`, `map`, `imap`, `parallel!`, ...) has it printed, by `print!` and `eprint!` on its own thread: what
     /// each task has written stands together, however many run at once, and a test harness shows it with the test that has called.
-    /// What is written outside of any task is dropped.
+    /// What is written outside of tasks, by an initializer, or in an attempt that crashed and was made again, is printed by whichever
+    /// thread sees to the pool.
     Capture,
 }
 

@@ -21,6 +21,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct After {
     pub(super) logs: Vec<(LogRecord, WorkerId, u32)>,
+    /// What was captured and belongs to no outcome.
+    pub(super) shows: Vec<Arc<Captured>>,
     /// What the pool itself has to say.
     pub(super) notes: Vec<String>,
     pub(super) wakes: Wakes,
@@ -28,7 +30,7 @@ pub(super) struct After {
 
 impl After {
     pub(super) fn is_empty(&self) -> bool {
-        self.logs.is_empty() && self.notes.is_empty() && self.wakes.is_empty()
+        self.logs.is_empty() && self.shows.is_empty() && self.notes.is_empty() && self.wakes.is_empty()
     }
 }
 

@@ -648,10 +648,13 @@ impl Exchange for Driver {
 }
 
 impl After {
-    /// Calls the user's logger and wakers. One that panics has said so by its hook; the others are called all the same.
+    /// Prints, and calls the user's logger and wakers. One that panics has said so by its hook; the others are called all the same.
     fn run(mut self) {
         for note in &self.notes {
             let _ = catch_unwind(AssertUnwindSafe(|| ::log::info!(target: "procession", "{note}")));
+        }
+        for output in &self.shows {
+            let _ = catch_unwind(AssertUnwindSafe(|| output.show()));
         }
         for (record, worker, pid) in &self.logs {
             let _ = catch_unwind(AssertUnwindSafe(|| log::emit(record, *worker, *pid)));

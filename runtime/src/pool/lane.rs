@@ -152,8 +152,10 @@ impl Parcel {
 
     /// Tells of what the first task has written; its outcome comes next.
     pub(super) fn tell(&self, output: Option<Arc<Captured>>, after: &mut After) {
-        if let Some(output) = output {
-            self.to.tell(self.first, output, &mut after.wakes);
+        match (output, &self.to) {
+            (None, _) => {}
+            (Some(output), Recipient::Nobody) => after.shows.push(output),
+            (Some(output), to) => to.tell(self.first, output, &mut after.wakes),
         }
     }
 

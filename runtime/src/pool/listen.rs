@@ -100,29 +100,28 @@ impl Scheduler {
                 }
                 Step::DoneOne { load, nanos, result } => {
                     useful = true;
-                    let output = output.take();
+                    load.tell(output.take(), after);
                     if !book.initializing.remove(&id) {
-                        load.tell(output, after);
                         book.done_one(load, nanos, Ok(result), id, after);
                     }
                 }
                 Step::Failed { load, nanos, fault } => {
                     useful = true;
+                    let output = output.take();
+                    load.tell(output.clone(), after);
                     if book.initializing.remove(&id) {
                         useful = false;
                         failed_to_initialize = Some(TaskErrorKind::from(fault));
                         return std::ops::ControlFlow::Break(());
                     }
-                    let output = output.take();
-                    load.tell(output.clone(), after);
                     book.failed(load, nanos, fault, (id, pid), output, after);
                 }
                 Step::Stopped { load, kind } => {
                     useful = true;
                     stopped = true;
                     let output = output.take();
+                    load.tell(output.clone(), after);
                     if !book.initializing.remove(&id) {
-                        load.tell(output.clone(), after);
                         book.stopped(load, kind, (id, pid), output, after);
                     }
                 }
@@ -202,6 +201,9 @@ impl Scheduler {
         } = obituary;
         // Which of a worker's tasks ended it is known only where it could note what it began.
         let was_idle = running.is_none() && unknown.is_empty();
+        if let Some(output) = output.as_ref().filter(|_| was_idle || initializing) {
+            self.after.shows.push(output.clone());
+        }
         if initializing {
             let kind = crash(exit, cause, panic.take());
             if !killed {
@@ -221,6 +223,7 @@ impl Scheduler {
             };
             let again = task.retries > 0 && matches!(kind, TaskErrorKind::Crash { .. }) && !self.closing;
             if again {
+                self.after.shows.extend(output.clone());
                 task.retries -= 1;
                 self.book.push_front(task);
             } else {
