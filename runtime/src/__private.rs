@@ -11,7 +11,7 @@ pub use procession_macros::{delayed, parallel};
 pub use crate::{
     codec::{Input, Output},
     error::Fault,
-    parallel::{Gather, GatherOk, Group, Member, Settings},
+    parallel::{Gather, GatherAll, GatherAllOk, GatherOk, Group, Member, Settings, millis, mins, secs},
     registry::{Entry, WORKERS},
     task::{Args, Task},
 };

@@ -36,8 +36,50 @@ macro_rules! delayed {
 /// each with an `if` of its own. Arguments are lent to the call. Different calls side by side give a tuple. A `?` after a
 /// comprehension's call takes the results apart: the first `Err` ends the call, and is what comes back.
 ///
-/// Settings come first, before a semicolon: `pool = &pool` (instead of the process's own), `jobs = 8` (how many workers the call
-/// may use at a time), `batch = 64` (how many tasks travel together).
+/// # Settings
+///
+/// Settings come first, before a semicolon. They hold for this call alone.
+///
+/// | setting | what | default |
+/// |---|---|---|
+/// | `pool = &pool` | the pool that runs the call | the process's own |
+/// | `jobs = 8` | how many workers it may use at a time: a number, [`Jobs`](crate::Jobs), or negative as in joblib | all of the pool's |
+/// | `batch = 64` | how many tasks travel together; `auto`: found by measuring | `auto`, or the pool's `chunk_size` |
+/// | `timeout = secs(3)` | how long each task may run: `millis`, `secs` and `mins` of any number, or a [`Duration`](std::time::Duration) | the pool's |
+/// | `retries = 2` | how often a task whose worker died is started again | the pool's |
+/// | `verbose = 10` | how much is said on stderr: 1 now and then, 10 for each batch, 50 for each task | `PROCESSION_VERBOSE`, or 0 |
+/// | `order = unordered` | results as they come, not in the order of the input (`ordered`) | `ordered` |
+/// | `on_error = collect` | all tasks run, and each one's outcome is an item; `stop`: the first failure ends the call | `stop` |
+///
+/// `order(unordered)` and `on_error(collect)` mean the same as with `=`. With `collect` the vector has a `Result<T, TaskError>` for each
+/// task; after a `?` it has the function's own `Result<T, E>`. What comes back around it is an [`Error`](crate::Error), should the call not
+/// begin at all. In a tuple, `collect` makes each member a `Result`.
+///
+/// ```
+/// use procession::{Pool, TaskError, parallel, worker};
+///
+/// #[worker]
+/// fn divide(a: u32, b: u32) -> u32 {
+///     a / b
+/// }
+///
+/// let pool = Pool::new(2)?;
+/// // Workers: two at most, for this call; eight tasks at a time.
+/// assert_eq!(parallel!(pool = &pool, jobs = -1, batch = 8; divide(n, 2) for n in 0..4)?, [0, 0, 1, 1]);
+/// // Each task has three seconds; one whose worker dies gets another chance.
+/// assert_eq!(parallel!(pool = &pool, timeout = secs(3), retries = 1; divide(n, 1) for n in 0..2)?, [0, 1]);
+/// // `[Parallel(jobs=2)]: Done   1 out of   2 | elapsed:    0.0s remaining:    0.0s`, and so on.
+/// assert_eq!(parallel!(pool = &pool, verbose = 10; divide(6, n) for n in 1..=2)?, [6, 3]);
+/// // Whatever comes first stands first.
+/// let mut results = parallel!(pool = &pool, order = unordered; divide(n, 1) for n in 0..4)?;
+/// results.sort();
+/// assert_eq!(results, [0, 1, 2, 3]);
+/// // One task in three fails, and the others' results are there.
+/// let outcomes: Vec<Result<u32, TaskError>> = parallel!(pool = &pool, on_error = collect; divide(6, n) for n in 0..3)?;
+/// assert!(outcomes[0].as_ref().unwrap_err().is_panic());
+/// assert_eq!(outcomes[2].as_ref().unwrap(), &3);
+/// # Ok::<(), procession::Error>(())
+/// ```
 ///
 /// # Examples
 ///

@@ -73,7 +73,7 @@ pub use handle::Handle;
 pub use id::TaskId;
 pub use launch::{Output, StartMethod};
 pub use panic::RemotePanic;
-pub use pool::{Builder, IMap, IMapUnordered, Jobs, Pool};
+pub use pool::{Builder, IMap, IMapUnordered, Jobs, ParseJobsError, Pool};
 #[cfg(feature = "futures")]
 pub use pool::{ResultStream, ResultStreamUnordered};
 pub use procession_macros::{main, worker};

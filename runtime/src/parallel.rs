@@ -2,27 +2,33 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     fmt,
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use serde::de::DeserializeOwned;
 
 use crate::{
-    codec::OwnedResult,
+    codec::{Encoded, OwnedResult},
     error::{Error, Place, Result, TaskError, TaskErrorKind},
     handle::decode,
-    pool::{Call, Jobs, Pool, global},
+    pool::{Call, CallOptions, Jobs, Pool, Report, global, verbose_by_env},
     task::Task,
 };
 
-/// The settings before the semicolon of a `parallel!`.
+/// The settings before the semicolon of a `parallel!`. Part of the expansion's interface.
 #[derive(Debug, Default)]
 pub struct Settings<'p> {
     pool: Option<&'p Pool>,
     jobs: Option<Jobs>,
     batch: Option<usize>,
+    timeout: Option<Duration>,
+    retries: Option<u32>,
+    verbose: Option<u32>,
+    unordered: bool,
 }
 
 impl<'p> Settings<'p> {
@@ -53,22 +59,129 @@ impl<'p> Settings<'p> {
         self
     }
 
-    /// The pool of the call, and how many of its workers the call may use.
-    fn open(&self) -> Result<(&'p Pool, Option<usize>)> {
+    /// `timeout = secs(3)`: how long each task may run.
+    #[must_use]
+    pub fn timeout(mut self, timeout: impl Timeout) -> Self {
+        self.timeout = timeout.duration();
+        self
+    }
+
+    /// `retries = 2`: how often a task whose worker died is started again.
+    #[must_use]
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = Some(retries);
+        self
+    }
+
+    /// `verbose = 10`: how much the call says of itself on stderr.
+    #[must_use]
+    pub fn verbose(mut self, verbose: u32) -> Self {
+        self.verbose = Some(verbose);
+        self
+    }
+
+    /// `order = unordered`: results as they come.
+    #[must_use]
+    pub fn unordered(mut self) -> Self {
+        self.unordered = true;
+        self
+    }
+
+    /// Begins the call.
+    fn open(&self) -> Result<(Call, Option<Box<Report>>)> {
         let jobs = self.jobs.map(Jobs::count).transpose()?;
         if self.batch == Some(0) {
             return Err(Error::config("batch = 0: no task would ever travel; give a number from 1"));
         }
-        match (self.pool, jobs) {
-            (Some(pool), jobs) => Ok((pool, jobs)),
-            (None, jobs) => {
+        if self.timeout == Some(Duration::ZERO) {
+            return Err(Error::config(
+                "timeout = 0: no task would ever have the time to run; give one from 1 ms",
+            ));
+        }
+        let verbose = self.verbose.map_or_else(verbose_by_env, Ok)?;
+        let pool = match self.pool {
+            Some(pool) => pool,
+            None => {
                 // The process's own pool grows and shrinks to what the latest call asks for.
                 let pool = global()?;
                 pool.resize(jobs);
-                Ok((pool, jobs))
+                pool
             }
-        }
+        };
+        let Self { batch, timeout, retries, .. } = *self;
+        let call = Call::new(pool, CallOptions { chunk: batch, most_workers: jobs, retries, timeout });
+        let report = (verbose > 0).then(|| {
+            let workers = pool.jobs().min(jobs.unwrap_or(usize::MAX));
+            Box::new(Report::new(verbose, workers, batch))
+        });
+        Ok((call, report))
     }
+}
+
+/// What a `timeout` can be. Part of the expansion's interface.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no time for a task to run",
+    label = "it has no unit",
+    note = "write `timeout = secs(3)`, `millis(200)` or `mins(2)`, or give a `std::time::Duration`"
+)]
+pub trait Timeout {
+    /// The time; `None`: as long as it takes.
+    fn duration(self) -> Option<Duration>;
+}
+
+impl Timeout for Duration {
+    fn duration(self) -> Option<Duration> {
+        Some(self)
+    }
+}
+
+impl Timeout for Option<Duration> {
+    fn duration(self) -> Option<Duration> {
+        self
+    }
+}
+
+/// How many of a unit of time; numbers of all kinds. Part of the expansion's interface.
+pub trait Amount {
+    /// So many times the unit; what is less than nothing is nothing, and what is endless is the longest time there is.
+    fn of(self, unit: Duration) -> Duration;
+}
+
+macro_rules! amounts {
+    ($($whole:ty)*; $($fraction:ty)*) => {
+        $(impl Amount for $whole {
+            fn of(self, unit: Duration) -> Duration {
+                let nanos = u128::try_from(self).unwrap_or(0).saturating_mul(unit.as_nanos());
+                u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
+            }
+        })*
+        $(impl Amount for $fraction {
+            fn of(self, unit: Duration) -> Duration {
+                let secs = (f64::from(self) * unit.as_secs_f64()).max(0.0);
+                Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)
+            }
+        })*
+    };
+}
+
+amounts!(i8 i16 i32 i64 isize u8 u16 u32 u64 usize; f32 f64);
+
+/// So many milliseconds, in a `timeout`.
+#[must_use]
+pub fn millis(n: impl Amount) -> Duration {
+    n.of(Duration::from_millis(1))
+}
+
+/// So many seconds, in a `timeout`.
+#[must_use]
+pub fn secs(n: impl Amount) -> Duration {
+    n.of(Duration::from_secs(1))
+}
+
+/// So many minutes, in a `timeout`.
+#[must_use]
+pub fn mins(n: impl Amount) -> Duration {
+    n.of(Duration::from_secs(60))
 }
 
 /// One comprehension in progress: what the two sinks have in common.
@@ -77,20 +190,24 @@ struct Gathering<T> {
     call: Option<Call>,
     results: InOrder<T>,
     function: &'static str,
+    /// What is said of it while it runs.
+    report: Option<Box<Report>>,
 }
 
-/// Results in the order of the input.
+/// Results in the order of the input, or as they come.
 struct InOrder<T> {
     /// Those before which none is missing.
     first: Vec<T>,
     /// Those after it, from the next on.
     ahead: VecDeque<Option<T>>,
+    /// The order of the input does not matter.
+    unordered: bool,
 }
 
 impl<T> InOrder<T> {
     #[inline]
     fn insert(&mut self, index: usize, value: T) {
-        if index == self.first.len() {
+        if index == self.first.len() || self.unordered {
             self.first.push(value);
             if !self.ahead.is_empty() {
                 self.advance();
@@ -120,13 +237,26 @@ impl<T> InOrder<T> {
     }
 }
 
-impl<T: DeserializeOwned + 'static> Gathering<T> {
+impl<T> Gathering<T> {
     fn new(settings: &Settings<'_>) -> (Self, Option<Error>) {
-        let (call, error) = match settings.open() {
-            Ok((pool, workers)) => (Some(Call::new(pool, settings.batch, workers)), None),
-            Err(error) => (None, Some(error)),
+        let (call, report, error) = match settings.open() {
+            Ok((call, report)) => (Some(call), report, None),
+            Err(error) => (None, None, Some(error)),
         };
-        (Self { call, results: InOrder { first: Vec::new(), ahead: VecDeque::new() }, function: "" }, error)
+        let results = InOrder { first: Vec::new(), ahead: VecDeque::new(), unordered: settings.unordered };
+        (Self { call, results, function: "", report }, error)
+    }
+
+    /// The input of a call that has but this one.
+    fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
+        let input = input.into_iter();
+        if let Some(report) = &mut self.report
+            && let (least, Some(most)) = input.size_hint()
+            && least == most
+        {
+            report.expect(most);
+        }
+        input
     }
 
     /// Queues the task; while the window is full, takes results and hands each to `judge`, which keeps the value or fails the call.
@@ -155,8 +285,9 @@ impl<T: DeserializeOwned + 'static> Gathering<T> {
     where
         V: DeserializeOwned + 'static,
     {
-        let Self { call: Some(call), results, function } = self else { return Ok(()) };
+        let Self { call: Some(call), results, function, report } = self else { return Ok(()) };
         let mut failure: Option<F> = None;
+        let before = call.received();
         call.receive(|index, outcome| {
             if failure.is_some() {
                 return;
@@ -167,9 +298,13 @@ impl<T: DeserializeOwned + 'static> Gathering<T> {
                 Err(error) => failure = Some(error),
             }
         });
+        if let Some(report) = report {
+            report.add(call.received() - before);
+        }
         match failure {
             None => Ok(()),
             Some(error) => {
+                *report = None;
                 call.cancel(true);
                 Err(error)
             }
@@ -180,6 +315,9 @@ impl<T: DeserializeOwned + 'static> Gathering<T> {
     where
         V: DeserializeOwned + 'static,
     {
+        if let (Some(report), Some(call)) = (&mut self.report, &self.call) {
+            report.expect(call.pushed());
+        }
         while let Some(call) = &mut self.call
             && call.outstanding() > 0
         {
@@ -187,11 +325,14 @@ impl<T: DeserializeOwned + 'static> Gathering<T> {
             self.receive(&judge)?;
         }
         debug_assert!(self.results.ahead.is_empty(), "every task of a call without failures has a result");
+        if let Some(report) = self.report {
+            report.finish();
+        }
         Ok(self.results.first)
     }
 }
 
-/// Gathers the results of one comprehension, in the order of the input. Part of the expansion's interface.
+/// Gathers the results of one comprehension. Part of the expansion's interface.
 pub struct Gather<T> {
     gathering: Gathering<T>,
     failed: Option<Error>,
@@ -203,6 +344,11 @@ impl<T: DeserializeOwned + 'static> Gather<T> {
     pub fn new(settings: Settings<'_>) -> Self {
         let (gathering, failed) = Gathering::new(&settings);
         Self { gathering, failed }
+    }
+
+    /// The input of a call that has but this one: its length, where it knows it, is that of the call.
+    pub fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
+        self.gathering.count(input)
     }
 
     /// Takes the next task; `Break` once the call has failed and more input is of no use.
@@ -251,6 +397,11 @@ where
         Self { gathering, failed }
     }
 
+    /// As [`Gather::count`].
+    pub fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
+        self.gathering.count(input)
+    }
+
     /// Takes the next task; `Break` once the call has failed and more input is of no use.
     pub fn push(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
         if self.failed.is_none() {
@@ -272,6 +423,105 @@ where
     }
 }
 
+/// As [`Gather`], for `on_error = collect`: each task's outcome is an item, and no failure ends the call. Part of the expansion's
+/// interface.
+pub struct GatherAll<T> {
+    gathering: Gathering<Result<T, TaskError>>,
+    failed: Option<Error>,
+}
+
+impl<T: DeserializeOwned + 'static> GatherAll<T> {
+    /// A sink for the tasks of one call.
+    #[must_use]
+    pub fn new(settings: Settings<'_>) -> Self {
+        let (gathering, failed) = Gathering::new(&settings);
+        Self { gathering, failed }
+    }
+
+    /// As [`Gather::count`].
+    pub fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
+        self.gathering.count(input)
+    }
+
+    /// Takes the next task; `Break` if the call could not begin.
+    pub fn push(&mut self, task: Task<T>) -> ControlFlow<()> {
+        if self.failed.is_none() {
+            let Ok(()) = self.gathering.push(task, keep::<T, TaskError>);
+        }
+        flow(self.failed.is_some())
+    }
+
+    /// Waits for the rest.
+    ///
+    /// # Errors
+    ///
+    /// The call could not begin.
+    pub fn finish(self) -> Result<Vec<Result<T, TaskError>>, Error> {
+        match self.failed {
+            Some(error) => Err(error),
+            None => {
+                let Ok(outcomes) = self.gathering.finish(keep::<T, TaskError>);
+                Ok(outcomes)
+            }
+        }
+    }
+}
+
+/// As [`GatherAll`], for functions that return a `Result`, called with `?`: a task's failure is one of the function's own kind. Part of
+/// the expansion's interface.
+pub struct GatherAllOk<T, E> {
+    gathering: Gathering<std::result::Result<T, E>>,
+    failed: Option<Error>,
+}
+
+impl<T, E> GatherAllOk<T, E>
+where
+    std::result::Result<T, E>: DeserializeOwned + 'static,
+    E: From<TaskError>,
+{
+    /// A sink for the tasks of one call.
+    #[must_use]
+    pub fn new(settings: Settings<'_>) -> Self {
+        let (gathering, failed) = Gathering::new(&settings);
+        Self { gathering, failed }
+    }
+
+    /// As [`Gather::count`].
+    pub fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
+        self.gathering.count(input)
+    }
+
+    /// Takes the next task; `Break` if the call could not begin.
+    pub fn push(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
+        if self.failed.is_none() {
+            let Ok(()) = self.gathering.push(task, |outcome| keep(flatten(outcome)));
+        }
+        flow(self.failed.is_some())
+    }
+
+    /// Waits for the rest.
+    ///
+    /// # Errors
+    ///
+    /// The call could not begin.
+    pub fn finish(self) -> Result<Vec<std::result::Result<T, E>>, Error> {
+        match self.failed {
+            Some(error) => Err(error),
+            None => {
+                let Ok(outcomes) = self.gathering.finish(|outcome| keep(flatten(outcome)));
+                Ok(outcomes)
+            }
+        }
+    }
+}
+
+/// No outcome ends the call.
+fn keep<T, E>(
+    outcome: std::result::Result<T, E>,
+) -> std::result::Result<std::result::Result<T, E>, Infallible> {
+    Ok(outcome)
+}
+
 fn flatten<T, E: From<TaskError>>(
     outcome: Result<std::result::Result<T, E>, TaskError>,
 ) -> std::result::Result<T, E> {
@@ -285,14 +535,17 @@ fn flow(failed: bool) -> ControlFlow<()> {
 /// Different calls side by side: the members of a tuple. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Group<'p> {
-    /// The call and its pool, or why there is none.
+    /// The call, or why there is none.
     call: Result<Call>,
+    report: Option<Box<Report>>,
     members: Vec<Arc<Mutex<Slot>>>,
+    /// No failure ends the call.
+    collect: bool,
     pool: std::marker::PhantomData<&'p Pool>,
 }
 
-/// A member's result, once it is there.
-type Slot = Option<OwnedResult>;
+/// A member's outcome, once it is there.
+type Slot = Option<Result<OwnedResult, TaskError>>;
 
 /// One member of a [`Group`].
 #[derive(Debug)]
@@ -307,8 +560,17 @@ impl<'p> Group<'p> {
     /// No members yet.
     #[must_use]
     pub fn new(settings: Settings<'p>) -> Self {
-        let call = settings.open().map(|(pool, workers)| Call::new(pool, settings.batch, workers));
-        Self { call, members: Vec::new(), pool: std::marker::PhantomData }
+        let (call, report) = match settings.open() {
+            Ok((call, report)) => (Ok(call), report),
+            Err(error) => (Err(error), None),
+        };
+        Self { call, report, members: Vec::new(), collect: false, pool: std::marker::PhantomData }
+    }
+
+    /// As [`new`](Self::new), for `on_error = collect`.
+    #[must_use]
+    pub fn collecting(settings: Settings<'p>) -> Self {
+        Self { collect: true, ..Self::new(settings) }
     }
 
     /// Starts one more task.
@@ -335,20 +597,32 @@ impl<'p> Group<'p> {
     pub fn wait(&mut self) -> Result<(), Error> {
         let used = Err(Error::config("this group has been waited for"));
         let mut call = std::mem::replace(&mut self.call, used)?;
+        let mut report = self.report.take();
+        if let Some(report) = &mut report {
+            report.expect(call.pushed());
+        }
         while call.outstanding() > 0 {
             call.wait();
+            let before = call.received();
             let mut failure = None;
             call.receive(|index, outcome| match outcome {
-                Ok(result) => {
+                Err(error) if !self.collect => failure = failure.take().or(Some(error)),
+                outcome => {
                     *self.members[index].lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some(result.into_owned())
+                        Some(outcome.map(Encoded::into_owned))
                 }
-                Err(error) => failure = failure.take().or(Some(error)),
             });
+            if let Some(report) = &mut report {
+                report.add(call.received() - before);
+            }
             if let Some(error) = failure {
+                drop(report);
                 call.cancel(true);
                 return Err(error.into());
             }
+        }
+        if let Some(report) = report {
+            report.finish();
         }
         Ok(())
     }
@@ -361,10 +635,19 @@ impl<T: DeserializeOwned + 'static> Member<T> {
     ///
     /// The result does not decode.
     pub fn take(self) -> Result<T, Error> {
+        Ok(self.outcome()?)
+    }
+
+    /// What the member came to, after [`Group::wait`].
+    ///
+    /// # Errors
+    ///
+    /// The task failed, or its result does not decode.
+    pub fn outcome(self) -> Result<T, TaskError> {
         let outcome = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut result = outcome.expect("a group whose wait was well has every member's result");
+        let mut result = outcome.expect("a group whose wait was well has every member's outcome")?;
         let place = Place { index: Some(self.index), attempts: 1, worker: None };
-        Ok(decode(self.function, result.as_encoded(), place)?)
+        decode(self.function, result.as_encoded(), place)
     }
 }
 
@@ -377,5 +660,17 @@ impl<T> fmt::Debug for Gather<T> {
 impl<T, E> fmt::Debug for GatherOk<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GatherOk").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for GatherAll<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatherAll").finish_non_exhaustive()
+    }
+}
+
+impl<T, E> fmt::Debug for GatherAllOk<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatherAllOk").finish_non_exhaustive()
     }
 }

@@ -30,6 +30,7 @@ mod rest;
 mod scratch;
 mod scribble;
 mod seat;
+mod settings;
 mod start;
 mod surroundings;
 mod timeout;

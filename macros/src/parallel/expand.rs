@@ -2,13 +2,17 @@
 //!
 //! The sink runs tasks while the loops go on. Loop variables are lent to the call: a task owns its encoded arguments.
 
-use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
-use syn::Token;
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{
+    Expr, ExprCall, ExprPath, Token,
+    spanned::Spanned,
+    visit_mut::{VisitMut, visit_expr_call_mut},
+};
 
-use super::parse::{Calls, Clause, Parallel, Setting};
+use super::parse::{Calls, Clause, Parallel, Setting, Settings};
 use crate::{
-    delayed::Call,
+    delayed::{Call, peel},
     path::{Crate, at},
 };
 
@@ -16,8 +20,10 @@ pub(super) fn expand(parallel: &Parallel, krate: &Crate) -> TokenStream {
     let private = krate.private();
     let settings = settings(&parallel.settings, &private);
     let body = match &parallel.calls {
-        Calls::Comprehension { call, question, clauses } => comprehension(call, *question, clauses, krate),
-        Calls::SideBySide(calls) => side_by_side(calls, krate),
+        Calls::Comprehension { call, question, clauses } => {
+            comprehension(call, *question, &parallel.settings, clauses, krate)
+        }
+        Calls::SideBySide(calls) => side_by_side(calls, parallel.settings.collect.is_some(), krate),
     };
     // A `match` keeps what the settings borrow until the call is done.
     quote_spanned! {Span::mixed_site()=>
@@ -27,17 +33,55 @@ pub(super) fn expand(parallel: &Parallel, krate: &Crate) -> TokenStream {
     }
 }
 
-fn settings(settings: &[Setting], private: &TokenStream) -> TokenStream {
-    let setters = settings.iter().map(|Setting { name, value }| quote!(.#name(#value)));
-    quote_spanned!(Span::mixed_site()=> #private::Settings::new() #(#setters)*)
+fn settings(settings: &Settings, private: &TokenStream) -> TokenStream {
+    let setters = settings.values.iter().map(|Setting { name, value }| {
+        let value = if name == "timeout" { in_seconds(value, private) } else { value.to_token_stream() };
+        quote!(.#name(#value))
+    });
+    let unordered = settings.unordered.is_some().then(|| quote_spanned!(Span::mixed_site()=> .unordered()));
+    quote_spanned!(Span::mixed_site()=> #private::Settings::new() #(#setters)* #unordered)
 }
 
-fn comprehension(call: &Call, question: Option<Token![?]>, clauses: &[Clause], krate: &Crate) -> TokenStream {
+/// The functions that a `timeout` may call without having them in scope.
+const UNITS: &[&str] = &["millis", "secs", "mins"];
+
+/// In the value of a `timeout`, `secs(3)` needs no import. By the call's looks: a `use` in the expansion would hide the user's own names,
+/// variables among them, even where nothing is called.
+fn in_seconds(value: &Expr, private: &TokenStream) -> TokenStream {
+    struct Units<'a>(&'a TokenStream);
+    impl VisitMut for Units<'_> {
+        fn visit_expr_call_mut(&mut self, call: &mut ExprCall) {
+            if let Expr::Path(ExprPath { qself: None, path, .. }) = peel(&call.func)
+                && let Some(unit) = path.get_ident()
+                && UNITS.iter().any(|known| unit == known)
+            {
+                let (private, unit) = (self.0, Ident::new(&unit.to_string(), at(unit.span())));
+                *call.func = Expr::Verbatim(quote!(#private::#unit));
+            }
+            visit_expr_call_mut(self, call);
+        }
+    }
+    let mut value = value.clone();
+    Units(private).visit_expr_mut(&mut value);
+    value.into_token_stream()
+}
+
+fn comprehension(
+    call: &Call,
+    question: Option<Token![?]>,
+    settings: &Settings,
+    clauses: &[Clause],
+    krate: &Crate,
+) -> TokenStream {
     let private = krate.private();
+    let collect = settings.collect.is_some();
+    let reports = settings.values.iter().any(|Setting { name, .. }| name == "verbose" || name == "progress");
     // An error about the function's own error type belongs to the `?`.
-    let gather = match question {
-        None => quote_spanned!(Span::mixed_site()=> #private::Gather),
-        Some(question) => quote_spanned!(at(question.span)=> #private::GatherOk),
+    let gather = match (question, collect) {
+        (None, false) => quote_spanned!(Span::mixed_site()=> #private::Gather),
+        (None, true) => quote_spanned!(Span::mixed_site()=> #private::GatherAll),
+        (Some(question), false) => quote_spanned!(at(question.span)=> #private::GatherOk),
+        (Some(question), true) => quote_spanned!(at(question.span)=> #private::GatherAllOk),
     };
     let task = call.expand(krate);
     let push = quote_spanned! {Span::mixed_site()=>
@@ -46,8 +90,15 @@ fn comprehension(call: &Call, question: Option<Token![?]>, clauses: &[Clause], k
             ::core::ops::ControlFlow::Break(()) => break 'procession,
         }
     };
+    // One loop without a filter: as many tasks as the input says that it has. Asked only where somebody wants to know, for what is no
+    // iterator gets better words from a plain loop.
+    let counted = reports && matches!(clauses, [clause] if clause.condition.is_none());
     let loops = clauses.iter().enumerate().rev().fold(push, |body, (depth, clause)| {
         let Clause { for_token, pat, in_token, iter, condition } = clause;
+        let iter = match counted {
+            true => quote_spanned!(at(iter.span())=> #gather::count(&mut sink, #iter)),
+            false => iter.to_token_stream(),
+        };
         let body = match condition {
             Some((if_token, condition)) => quote!(#if_token #condition { #body }),
             None => body,
@@ -62,7 +113,7 @@ fn comprehension(call: &Call, question: Option<Token![?]>, clauses: &[Clause], k
     }
 }
 
-fn side_by_side(calls: &[Call], krate: &Crate) -> TokenStream {
+fn side_by_side(calls: &[Call], collect: bool, krate: &Crate) -> TokenStream {
     let private = krate.private();
     let member = |i: usize| format_ident!("member{}", i, span = Span::mixed_site());
     let adds = calls.iter().enumerate().map(|(i, call)| {
@@ -71,14 +122,22 @@ fn side_by_side(calls: &[Call], krate: &Crate) -> TokenStream {
     });
     let takes = (0..calls.len()).map(|i| {
         let member = member(i);
-        quote_spanned!(Span::mixed_site()=> #private::Member::take(#member))
+        match collect {
+            false => quote_spanned!(Span::mixed_site()=> #private::Member::take(#member)),
+            true => quote_spanned!(Span::mixed_site()=> #private::Member::outcome(#member)),
+        }
     });
-    let taken = match calls.len() {
-        1 => quote!(#(#takes)*),
-        _ => quote_spanned!(Span::mixed_site()=> ::core::result::Result::Ok((#(#takes?),*))),
+    let taken = match (calls.len(), collect) {
+        (1, false) => quote!(#(#takes)*),
+        (_, false) => quote_spanned!(Span::mixed_site()=> ::core::result::Result::Ok((#(#takes?),*))),
+        (_, true) => quote_spanned!(Span::mixed_site()=> ::core::result::Result::Ok((#(#takes),*))),
+    };
+    let new = match collect {
+        false => quote_spanned!(Span::mixed_site()=> #private::Group::new(settings)),
+        true => quote_spanned!(Span::mixed_site()=> #private::Group::collecting(settings)),
     };
     quote_spanned! {Span::mixed_site()=>
-        let mut group = #private::Group::new(settings);
+        let mut group = #new;
         #(#adds)*
         ::core::result::Result::and_then(#private::Group::wait(&mut group), |()| #taken)
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! parallel := [setting {"," setting} ";"] (comprehension | calls)
-//! setting := name "=" expression
+//! setting := name "=" expression | word-name ("=" word | "(" word ")")
 //! comprehension := call ["?"] clause {clause}
 //! clause := "for" pattern "in" expression ["if" expression]
 //! calls := call {"," call} [","]
@@ -12,7 +12,7 @@
 
 use proc_macro2::{Ident, Span};
 use syn::{
-    Expr, Pat, Token,
+    Expr, ExprLit, ExprPath, Lit, Pat, Token, UnOp,
     ext::IdentExt,
     parse::{Parse, ParseStream},
 };
@@ -25,8 +25,19 @@ use crate::{
 /// What stands in a `parallel!`.
 #[derive(Debug)]
 pub(super) struct Parallel {
-    pub(super) settings: Vec<Setting>,
+    pub(super) settings: Settings,
     pub(super) calls: Calls,
+}
+
+/// What stands before the semicolon.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    /// Those with a value, in their order: `jobs = 8`.
+    pub(super) values: Vec<Setting>,
+    /// `order = unordered`.
+    pub(super) unordered: Option<Ident>,
+    /// `on_error = collect`.
+    pub(super) collect: Option<Ident>,
 }
 
 /// `jobs = 8`.
@@ -57,11 +68,12 @@ pub(super) struct Clause {
     pub(super) condition: Option<(Token![if], Expr)>,
 }
 
-/// The settings that `Settings` has methods for.
-const KNOWN: &[&str] = &["pool", "jobs", "batch"];
+/// The settings, in the order in which they are listed. All but the last two have a value, and `Settings` a method of their name.
+const KNOWN: &[&str] =
+    &["pool", "jobs", "batch", "timeout", "retries", "seed", "verbose", "progress", "order", "on_error"];
 
-/// The settings that are on their way: naming one is no typing mistake.
-const LATER: &[&str] = &["timeout", "retries", "verbose", "progress", "seed", "order", "on_error"];
+/// The settings whose value is one of these words.
+const WORDS: &[(&str, [&str; 2])] = &[("order", ["ordered", "unordered"]), ("on_error", ["stop", "collect"])];
 
 const EXAMPLE: &str = "`parallel!(f(x) for x in xs)` or `parallel!(f(x), g(y))`";
 
@@ -72,6 +84,12 @@ impl Parse for Parallel {
         let calls = settings.and_then(|settings| Ok((settings, parse_calls(input)?)));
         match calls {
             Ok((settings, calls)) => {
+                if let (Some(order), Calls::SideBySide(_)) = (&settings.unordered, &calls) {
+                    diag.refuse(
+                        order,
+                        "`order` is for a comprehension: the members of a tuple have their places, remove it",
+                    );
+                }
                 diag.finish()?;
                 Ok(Self { settings, calls })
             }
@@ -84,20 +102,27 @@ impl Parse for Parallel {
     }
 }
 
-fn parse_settings(input: ParseStream<'_>, diag: &mut Diagnostics) -> syn::Result<Vec<Setting>> {
-    let mut settings: Vec<Setting> = Vec::new();
-    while input.peek(Ident::peek_any) && input.peek2(Token![=]) && !input.peek2(Token![==]) {
+fn parse_settings(input: ParseStream<'_>, diag: &mut Diagnostics) -> syn::Result<Settings> {
+    let mut settings = Settings::default();
+    let mut given: Vec<Ident> = Vec::new();
+    while is_setting(input) {
         let name = input.call(Ident::parse_any)?;
-        input.parse::<Token![=]>()?;
-        let value: Expr = input.parse()?;
-        if settings.iter().any(|setting| setting.name == name) {
+        let value: Expr = match input.parse::<Option<Token![=]>>()? {
+            Some(_) => input.parse()?,
+            None => {
+                let value;
+                syn::parenthesized!(value in input);
+                value.parse()?
+            }
+        };
+        if given.contains(&name) {
             diag.refuse(&name, format_args!("`{name}` is set twice"));
-        } else if LATER.iter().any(|later| name == later) {
-            diag.refuse(&name, format_args!("`{name}` is not there yet: there are {}", known()));
         } else if !KNOWN.iter().any(|known| name == known) {
             diag.refuse(&name, format_args!("`{name}` is no setting of `parallel!`: there are {}", known()));
+        } else {
+            settings.take(&name, value, diag);
         }
-        settings.push(Setting { name, value });
+        given.push(name);
         if input.peek(Token![;]) {
             input.parse::<Token![;]>()?;
             return Ok(settings);
@@ -112,7 +137,7 @@ fn parse_settings(input: ParseStream<'_>, diag: &mut Diagnostics) -> syn::Result
             input.parse::<Token![;]>()?;
             return Ok(settings);
         }
-        if !(input.peek(Ident::peek_any) && input.peek2(Token![=])) {
+        if !is_setting(input) {
             return Err(syn::Error::new_spanned(
                 comma,
                 "settings end with a semicolon: `parallel!(jobs = 8; f(x) for x in xs)`",
@@ -120,6 +145,94 @@ fn parse_settings(input: ParseStream<'_>, diag: &mut Diagnostics) -> syn::Result
         }
     }
     Ok(settings)
+}
+
+/// What comes next is a setting, and no call.
+fn is_setting(input: ParseStream<'_>) -> bool {
+    if !input.peek(Ident::peek_any) {
+        return false;
+    }
+    if input.peek2(Token![=]) {
+        return !input.peek2(Token![==]);
+    }
+    // `order(unordered)`; but a function may be called `order`.
+    let ahead = input.fork();
+    let Ok(name) = ahead.call(Ident::parse_any) else { return false };
+    let Some((_, words)) = WORDS.iter().find(|(word, _)| name == word) else { return false };
+    let is_word =
+        |content: ParseStream<'_>| content.parse::<Ident>().is_ok_and(|word| is_among(&word, words));
+    let Ok(is_word) = parenthesized_by(&ahead, is_word) else { return false };
+    ahead.peek(Token![;]) || (is_word && ahead.peek(Token![,]))
+}
+
+fn parenthesized_by(input: ParseStream<'_>, look: impl Fn(ParseStream<'_>) -> bool) -> syn::Result<bool> {
+    let content;
+    syn::parenthesized!(content in input);
+    let found = look(&content);
+    Ok(found && content.is_empty())
+}
+
+fn is_among(word: &Ident, words: &[&str]) -> bool {
+    words.iter().any(|known| word == known)
+}
+
+impl Settings {
+    /// Takes a setting of a known name.
+    fn take(&mut self, name: &Ident, value: Expr, diag: &mut Diagnostics) {
+        if let Some((_, words)) = WORDS.iter().find(|(word, _)| name == word) {
+            let Some(word) = word_of(&value).filter(|word| is_among(word, words)) else {
+                let [one, other] = words;
+                return diag.refuse(&value, format_args!("`{name}` is `{one}` or `{other}`"));
+            };
+            match &*word.to_string() {
+                "unordered" => self.unordered = Some(name.clone()),
+                "collect" => self.collect = Some(name.clone()),
+                _ => {}
+            }
+        } else if name == "batch" && is_auto(&value) {
+            // Found by measuring, as without the setting.
+        } else if let ("jobs" | "batch" | "retries" | "seed" | "verbose", Some(example)) =
+            (&*name.to_string(), is_fraction(&value).then(|| whole_example(name)))
+        {
+            diag.refuse(&value, format_args!("`{name}` is a whole number: {example}"));
+        } else {
+            self.values.push(Setting { name: name.clone(), value });
+        }
+    }
+}
+
+fn whole_example(name: &Ident) -> &'static str {
+    if name == "jobs" {
+        "`jobs = 4` for four workers, `jobs = -1` for all the CPUs, `jobs = -2` for all but one"
+    } else {
+        "fractions mean nothing here"
+    }
+}
+
+/// The word that the expression is.
+fn word_of(expr: &Expr) -> Option<&Ident> {
+    match peel(expr) {
+        Expr::Path(ExprPath { qself: None, path, .. }) => path.get_ident(),
+        _ => None,
+    }
+}
+
+/// `auto`, or `"auto"` as it is in Python.
+fn is_auto(expr: &Expr) -> bool {
+    match peel(expr) {
+        Expr::Lit(ExprLit { lit: Lit::Str(word), .. }) => word.value() == "auto",
+        expr => word_of(expr).is_some_and(|word| word == "auto"),
+    }
+}
+
+/// A number with a point, or with an exponent.
+fn is_fraction(expr: &Expr) -> bool {
+    match peel(expr) {
+        Expr::Lit(ExprLit { lit: Lit::Float(_), .. }) => true,
+        Expr::Unary(unary) if matches!(unary.op, UnOp::Neg(_)) => is_fraction(&unary.expr),
+        Expr::Paren(paren) => is_fraction(&paren.expr),
+        _ => false,
+    }
 }
 
 fn known() -> String {

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use super::{
@@ -30,6 +31,19 @@ const WINDOW_BATCHES: usize = 4;
 const WINDOW_BYTES: usize = 64 << 20;
 /// Memory for results beyond this is given back.
 const MOST_SPARE_BYTES: usize = 4 << 20;
+
+/// What one call asks for; what it says nothing of is as its pool has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CallOptions {
+    /// How many tasks travel together.
+    pub(crate) chunk: Option<usize>,
+    /// How many workers it may use at a time.
+    pub(crate) most_workers: Option<usize>,
+    /// How often a task whose worker died is started again.
+    pub(crate) retries: Option<u32>,
+    /// How long each of its tasks may run.
+    pub(crate) timeout: Option<Duration>,
+}
 
 /// One call in progress.
 pub(crate) struct Call {
@@ -129,17 +143,19 @@ impl Arrivals {
 }
 
 impl Call {
-    pub(crate) fn new(pool: &Pool, chunk: Option<usize>, most_workers: Option<usize>) -> Self {
+    pub(crate) fn new(pool: &Pool, options: CallOptions) -> Self {
         let inbox = Arc::<Inbox>::default();
         let backend = match pool.backend() {
             Backend::InProcess(here) => CallBackend::InProcess(here.clone()),
             Backend::Processes(processes) => {
                 let driver = Arc::downgrade(&processes.driver);
-                let retries = processes.config.retries;
+                let retries = options.retries.unwrap_or(processes.config.retries);
                 let (feeder, feed) = Feeder::new(inbox.clone(), retries);
-                let chunk = chunk.or(processes.config.chunk_size);
-                let workers = most_workers.unwrap_or(usize::MAX);
-                let lane = processes.driver.look(|scheduler| scheduler.open_call(chunk, workers, None, feed));
+                let chunk = options.chunk.or(processes.config.chunk_size);
+                let workers = options.most_workers.unwrap_or(usize::MAX);
+                let timeout = options.timeout;
+                let lane =
+                    processes.driver.look(|scheduler| scheduler.open_call(chunk, workers, timeout, feed));
                 CallBackend::Pool { driver, lane, feeder, retries }
             }
         };
@@ -162,6 +178,16 @@ impl Call {
     /// Tasks that have been pushed and whose results have not been received.
     pub(crate) fn outstanding(&self) -> usize {
         self.pushed - self.received
+    }
+
+    /// Tasks that have been pushed.
+    pub(crate) fn pushed(&self) -> usize {
+        self.pushed
+    }
+
+    /// Tasks whose results have been received.
+    pub(crate) fn received(&self) -> usize {
+        self.received
     }
 
     /// Whether more input is of use now. `held` results are with the caller, out of their order.

@@ -13,7 +13,7 @@ use futures_core::Stream;
 
 use serde::de::DeserializeOwned;
 
-use super::{Call, Pool};
+use super::{Call, CallOptions, Pool};
 use crate::{
     codec::Encoded,
     error::{Place, TaskError},
@@ -82,7 +82,12 @@ struct Engine<I: Iterator> {
 
 impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
     fn new(pool: &Pool, input: I) -> Self {
-        Self { call: Call::new(pool, None, None), input: input.fuse(), ended: false, function: "" }
+        Self {
+            call: Call::new(pool, CallOptions::default()),
+            input: input.fuse(),
+            ended: false,
+            function: "",
+        }
     }
 
     /// Reads as much input as the window allows.

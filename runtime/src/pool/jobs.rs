@@ -1,6 +1,6 @@
 //! [`Jobs`]: how many workers, counted as joblib counts them.
 
-use std::fmt;
+use std::{fmt, num::NonZeroUsize, str::FromStr};
 
 use crate::{
     error::{Error, Result},
@@ -70,27 +70,76 @@ impl Jobs {
     pub(crate) fn from_env() -> Result<Self> {
         let words = setting("PROCESSION_JOBS").map(|words| words.to_string_lossy().into_owned());
         match words.filter(|words| !words.is_empty()) {
-            Some(words) => words.trim().parse().map(Self::Signed).map_err(|_| {
-                Error::config(format!(
-                    "PROCESSION_JOBS={words}: not a whole number; give one from 1, or -1 for all the CPUs"
-                ))
-            }),
+            Some(words) => {
+                words.parse().map_err(|error| Error::config(format!("PROCESSION_JOBS={words}: {error}")))
+            }
             None => Ok(Self::All),
         }
     }
 }
 
-impl From<usize> for Jobs {
-    fn from(n: usize) -> Self {
-        Self::Exactly(n)
+/// Whole numbers of any kind. One that is too large for its own good is an error when the pool is built.
+macro_rules! from_numbers {
+    ($($signed:ty)*; $($unsigned:ty)*) => {
+        $(impl From<$signed> for Jobs {
+            fn from(n: $signed) -> Self {
+                Self::Signed(i64::try_from(n).unwrap_or(i64::MAX))
+            }
+        })*
+        $(impl From<$unsigned> for Jobs {
+            fn from(n: $unsigned) -> Self {
+                Self::Exactly(usize::try_from(n).unwrap_or(usize::MAX))
+            }
+        })*
+    };
+}
+
+from_numbers!(i8 i16 i32 i64 isize; u8 u16 u32 u64 usize);
+
+impl From<NonZeroUsize> for Jobs {
+    fn from(n: NonZeroUsize) -> Self {
+        Self::Exactly(n.get())
     }
 }
 
-impl From<i32> for Jobs {
-    fn from(n: i32) -> Self {
-        Self::Signed(i64::from(n))
+/// What words say of a number of workers, as `Display` writes it: `4`, `-2`, `all`, `all but 1`.
+///
+/// # Examples
+///
+/// ```
+/// use procession::Jobs;
+///
+/// assert_eq!("all but 1".parse(), Ok(Jobs::AllBut(1)));
+/// assert_eq!("-1".parse(), Ok(Jobs::Signed(-1)));
+/// assert!("0.5".parse::<Jobs>().is_err());
+/// ```
+impl FromStr for Jobs {
+    type Err = ParseJobsError;
+
+    fn from_str(words: &str) -> Result<Self, ParseJobsError> {
+        let words = words.trim();
+        match words.strip_prefix("all") {
+            Some("") => Ok(Self::All),
+            Some(but) => match but.trim_start().strip_prefix("but ") {
+                Some(n) => n.trim().parse().map(Self::AllBut).map_err(|_| ParseJobsError(())),
+                None => Err(ParseJobsError(())),
+            },
+            None => words.parse().map(Self::Signed).map_err(|_| ParseJobsError(())),
+        }
     }
 }
+
+/// Words that say no number of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseJobsError(());
+
+impl fmt::Display for ParseJobsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a whole number; give one from 1, or -1 for all the CPUs")
+    }
+}
+
+impl std::error::Error for ParseJobsError {}
 
 impl fmt::Display for Jobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,5 +166,17 @@ mod tests {
         assert_eq!(Jobs::from(3usize).count().unwrap(), 3);
         assert!(Jobs::from(0).count().unwrap_err().to_string().contains("jobs = 0"));
         assert!(Jobs::from(1_000_000).count().is_err());
+        assert!(Jobs::from(u64::MAX).count().is_err());
+        assert!(Jobs::from(i64::MIN).count().is_ok_and(|n| n == 1));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for jobs in [Jobs::All, Jobs::AllBut(2), Jobs::Signed(4), Jobs::Signed(-3)] {
+            assert_eq!(jobs.to_string().parse(), Ok(jobs));
+        }
+        for words in ["", "x", "0.5", "1e3", "all but", "all but -1", "allbut1"] {
+            assert!(words.parse::<Jobs>().is_err(), "{words}");
+        }
     }
 }

@@ -9,6 +9,7 @@ mod jobs;
 mod lane;
 mod listen;
 mod log;
+mod report;
 mod scheduler;
 mod tray;
 
@@ -27,9 +28,10 @@ pub use builder::Builder;
 pub use imap::{IMap, IMapUnordered};
 #[cfg(feature = "futures")]
 pub use imap::{ResultStream, ResultStreamUnordered};
-pub use jobs::Jobs;
+pub use jobs::{Jobs, ParseJobsError};
 
-pub(crate) use call::Call;
+pub(crate) use call::{Call, CallOptions};
+pub(crate) use report::{Report, verbose_by_env};
 
 use builder::Config;
 use call::{Here, not_in_table};
