@@ -47,7 +47,9 @@ macro_rules! delayed {
 /// | `batch = 64` | how many tasks travel together; `auto`: found by measuring | `auto`, or the pool's `chunk_size` |
 /// | `timeout = secs(3)` | how long each task may run: `millis`, `secs` and `mins` of any number, or a [`Duration`](std::time::Duration) | the pool's |
 /// | `retries = 2` | how often a task whose worker died is started again | the pool's |
+/// | `seed = 42` | what [`rng_seed`](crate::rng_seed) is made of in its tasks | the pool's |
 /// | `verbose = 10` | how much is said on stderr: 1 now and then, 10 for each batch, 50 for each task | `PROCESSION_VERBOSE`, or 0 |
+/// | `progress = "scoring"` | a bar with this label, with the feature `indicatif`, if stderr is a terminal; `true`: without a label | none |
 /// | `order = unordered` | results as they come, not in the order of the input (`ordered`) | `ordered` |
 /// | `on_error = collect` | all tasks run, and each one's outcome is an item; `stop`: the first failure ends the call | `stop` |
 ///
@@ -70,6 +72,8 @@ macro_rules! delayed {
 /// assert_eq!(parallel!(pool = &pool, timeout = secs(3), retries = 1; divide(n, 1) for n in 0..2)?, [0, 1]);
 /// // `[Parallel(jobs=2)]: Done   1 out of   2 | elapsed:    0.0s remaining:    0.0s`, and so on.
 /// assert_eq!(parallel!(pool = &pool, verbose = 10; divide(6, n) for n in 1..=2)?, [6, 3]);
+/// // A bar, where somebody sees it.
+/// assert_eq!(parallel!(pool = &pool, progress = "dividing"; divide(6, n) for n in 1..=2)?, [6, 3]);
 /// // Whatever comes first stands first.
 /// let mut results = parallel!(pool = &pool, order = unordered; divide(n, 1) for n in 0..4)?;
 /// results.sort();
@@ -78,6 +82,13 @@ macro_rules! delayed {
 /// let outcomes: Vec<Result<u32, TaskError>> = parallel!(pool = &pool, on_error = collect; divide(6, n) for n in 0..3)?;
 /// assert!(outcomes[0].as_ref().unwrap_err().is_panic());
 /// assert_eq!(outcomes[2].as_ref().unwrap(), &3);
+/// // Random numbers that do not depend on how many workers there are.
+/// #[worker]
+/// fn draw() -> u64 {
+///     procession::rng_seed()
+/// }
+/// let draws = parallel!(pool = &pool, seed = 42; draw() for _ in 0..3)?;
+/// assert_eq!(draws, parallel!(pool = &pool, seed = 42, jobs = 1; draw() for _ in 0..3)?);
 /// # Ok::<(), procession::Error>(())
 /// ```
 ///

@@ -15,7 +15,7 @@ use crate::{
     codec::{Encoded, OwnedResult},
     error::{Error, Place, Result, TaskError, TaskErrorKind},
     handle::decode,
-    pool::{Call, CallOptions, Jobs, Pool, Report, global, verbose_by_env},
+    pool::{Call, CallOptions, Jobs, Label, Pool, Report, global, verbose_by_env},
     task::Task,
 };
 
@@ -27,7 +27,9 @@ pub struct Settings<'p> {
     batch: Option<usize>,
     timeout: Option<Duration>,
     retries: Option<u32>,
+    seed: Option<u64>,
     verbose: Option<u32>,
+    progress: Option<String>,
     unordered: bool,
 }
 
@@ -73,10 +75,24 @@ impl<'p> Settings<'p> {
         self
     }
 
+    /// `seed = 42`: what the seeds of the tasks are made of.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
     /// `verbose = 10`: how much the call says of itself on stderr.
     #[must_use]
     pub fn verbose(mut self, verbose: u32) -> Self {
         self.verbose = Some(verbose);
+        self
+    }
+
+    /// `progress = "scoring"`: a bar with this label.
+    #[must_use]
+    pub fn progress(mut self, label: impl Label) -> Self {
+        self.progress = label.label();
         self
     }
 
@@ -108,13 +124,23 @@ impl<'p> Settings<'p> {
                 pool
             }
         };
-        let Self { batch, timeout, retries, .. } = *self;
-        let call = Call::new(pool, CallOptions { chunk: batch, most_workers: jobs, retries, timeout });
-        let report = (verbose > 0).then(|| {
+        let Self { batch, timeout, retries, seed, .. } = *self;
+        let mut options = CallOptions {
+            chunk: batch,
+            most_workers: jobs,
+            retries,
+            timeout,
+            seed,
+            ..CallOptions::default()
+        };
+        let mut report = None;
+        if verbose > 0 || self.progress.is_some() {
             let workers = pool.jobs().min(jobs.unwrap_or(usize::MAX));
-            Box::new(Report::new(verbose, workers, batch))
-        });
-        Ok((call, report))
+            report = Report::new(verbose, self.progress.as_deref(), workers, batch);
+            options.is_reported = report.is_some();
+            options.wants_progress = report.as_ref().is_some_and(|report| report.wants_progress());
+        }
+        Ok((Call::new(pool, options), report))
     }
 }
 
@@ -263,7 +289,7 @@ impl<T> Gathering<T> {
     fn push<V, F>(
         &mut self,
         task: Task<V>,
-        judge: impl Fn(Result<V, TaskError>) -> Result<T, F>,
+        judge: impl Fn(Result<V, TaskError>, &mut usize) -> Result<T, F>,
     ) -> Result<(), F>
     where
         V: DeserializeOwned + 'static,
@@ -281,25 +307,27 @@ impl<T> Gathering<T> {
         }
     }
 
-    fn receive<V, F>(&mut self, judge: &impl Fn(Result<V, TaskError>) -> Result<T, F>) -> Result<(), F>
+    fn receive<V, F>(
+        &mut self,
+        judge: &impl Fn(Result<V, TaskError>, &mut usize) -> Result<T, F>,
+    ) -> Result<(), F>
     where
         V: DeserializeOwned + 'static,
     {
         let Self { call: Some(call), results, function, report } = self else { return Ok(()) };
-        let mut failure: Option<F> = None;
-        let before = call.received();
+        let (mut failure, mut failed) = (None, 0);
         call.receive(|index, outcome| {
             if failure.is_some() {
                 return;
             }
             let place = Place { index: Some(index), attempts: 1, worker: None };
-            match judge(outcome.and_then(|result| decode(function, result, place))) {
+            match judge(outcome.and_then(|result| decode(function, result, place)), &mut failed) {
                 Ok(value) => results.insert(index, value),
                 Err(error) => failure = Some(error),
             }
         });
         if let Some(report) = report {
-            report.add(call.received() - before);
+            tell(report, call, failed + usize::from(failure.is_some()));
         }
         match failure {
             None => Ok(()),
@@ -311,7 +339,10 @@ impl<T> Gathering<T> {
         }
     }
 
-    fn finish<V, F>(mut self, judge: impl Fn(Result<V, TaskError>) -> Result<T, F>) -> Result<Vec<T>, F>
+    fn finish<V, F>(
+        mut self,
+        judge: impl Fn(Result<V, TaskError>, &mut usize) -> Result<T, F>,
+    ) -> Result<Vec<T>, F>
     where
         V: DeserializeOwned + 'static,
     {
@@ -354,7 +385,7 @@ impl<T: DeserializeOwned + 'static> Gather<T> {
     /// Takes the next task; `Break` once the call has failed and more input is of no use.
     pub fn push(&mut self, task: Task<T>) -> ControlFlow<()> {
         if self.failed.is_none() {
-            self.failed = self.gathering.push(task, |outcome| outcome).err().map(Error::from);
+            self.failed = self.gathering.push(task, |outcome, _| outcome).err().map(Error::from);
         }
         flow(self.failed.is_some())
     }
@@ -367,7 +398,7 @@ impl<T: DeserializeOwned + 'static> Gather<T> {
     pub fn finish(self) -> Result<Vec<T>, Error> {
         match self.failed {
             Some(error) => Err(error),
-            None => Ok(self.gathering.finish(|outcome: Result<T, TaskError>| outcome)?),
+            None => Ok(self.gathering.finish(|outcome: Result<T, TaskError>, _| outcome)?),
         }
     }
 }
@@ -405,7 +436,7 @@ where
     /// Takes the next task; `Break` once the call has failed and more input is of no use.
     pub fn push(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
         if self.failed.is_none() {
-            self.failed = self.gathering.push(task, flatten).err();
+            self.failed = self.gathering.push(task, |outcome, _| flatten(outcome)).err();
         }
         flow(self.failed.is_some())
     }
@@ -418,7 +449,7 @@ where
     pub fn finish(self) -> std::result::Result<Vec<T>, E> {
         match self.failed {
             Some(error) => Err(error),
-            None => self.gathering.finish(flatten),
+            None => self.gathering.finish(|outcome, _| flatten(outcome)),
         }
     }
 }
@@ -494,7 +525,7 @@ where
     /// Takes the next task; `Break` if the call could not begin.
     pub fn push(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
         if self.failed.is_none() {
-            let Ok(()) = self.gathering.push(task, |outcome| keep(flatten(outcome)));
+            let Ok(()) = self.gathering.push(task, |outcome, failed| keep(flatten(outcome), failed));
         }
         flow(self.failed.is_some())
     }
@@ -508,18 +539,27 @@ where
         match self.failed {
             Some(error) => Err(error),
             None => {
-                let Ok(outcomes) = self.gathering.finish(|outcome| keep(flatten(outcome)));
+                let Ok(outcomes) = self.gathering.finish(|outcome, failed| keep(flatten(outcome), failed));
                 Ok(outcomes)
             }
         }
     }
 }
 
-/// No outcome ends the call.
+/// No outcome ends the call; failures are counted.
 fn keep<T, E>(
     outcome: std::result::Result<T, E>,
+    failed: &mut usize,
 ) -> std::result::Result<std::result::Result<T, E>, Infallible> {
+    *failed += usize::from(outcome.is_err());
     Ok(outcome)
+}
+
+/// Says what has become of tasks.
+fn tell(report: &mut Report, call: &mut Call, failed: usize) {
+    let (progress, ended) = call.news();
+    report.progress(progress);
+    report.add(&ended, failed);
 }
 
 fn flatten<T, E: From<TaskError>>(
@@ -603,17 +643,20 @@ impl<'p> Group<'p> {
         }
         while call.outstanding() > 0 {
             call.wait();
-            let before = call.received();
-            let mut failure = None;
+            let (mut failure, mut failed) = (None, 0);
             call.receive(|index, outcome| match outcome {
-                Err(error) if !self.collect => failure = failure.take().or(Some(error)),
+                Err(error) if !self.collect => {
+                    failed += 1;
+                    failure = failure.take().or(Some(error));
+                }
                 outcome => {
+                    failed += usize::from(outcome.is_err());
                     *self.members[index].lock().unwrap_or_else(PoisonError::into_inner) =
                         Some(outcome.map(Encoded::into_owned))
                 }
             });
             if let Some(report) = &mut report {
-                report.add(call.received() - before);
+                tell(report, &mut call, failed);
             }
             if let Some(error) = failure {
                 drop(report);

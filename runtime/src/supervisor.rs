@@ -33,7 +33,7 @@ use crate::{
     launch::{LaunchRequest, Launched, Launcher},
     panic::RemotePanic,
     protocol::{
-        Hello, LogRecord, Malformed, Ready, Records, Refused, Reply, Results, RunHead, VERSION, Wire,
+        Hello, LogRecord, Malformed, Orders, Ready, Records, Refused, Reply, Results, RunHead, VERSION, Wire,
     },
     registry,
     sys::fd::Poller,
@@ -189,6 +189,8 @@ pub(crate) enum Step<'a, T> {
     Wrote(Arc<Captured>),
     /// A record of its logger, or a line that it wrote.
     Log(LogRecord),
+    /// The first task of the load is so far, it says: a fraction of itself.
+    Progress { load: &'a mut T, fraction: f64 },
 }
 
 /// What is known of a worker that has ended. Its place is vacant again.
@@ -407,12 +409,12 @@ impl<T: Load> Supervisor<T> {
     }
 
     /// Sends tasks. Idle or Busy → Busy. What cannot be sent any more, for the worker has gone, is sorted out at its end.
-    pub(crate) fn run(&mut self, mut load: T, log_level: u8, may_spin: bool) {
+    pub(crate) fn run(&mut self, mut load: T, orders: Orders) {
         let State::Live { link, in_flight } = &mut self.state else {
             unreachable!("only a live worker is given tasks")
         };
         let (first_seq, count, first_task) = (link.ledger.next_seq, load.len(), load.first_task());
-        let head = RunHead { log_level, may_spin, first_seq, count, first_task };
+        let head = RunHead { orders, first_seq, count, first_task };
         let sender = &mut link.launched.sender;
         let sent = match load.records().wire() {
             Wire::Small(records) => sender.send(head.to_bytes(None).as_slice(), Body::Borrowed(records)),
@@ -693,6 +695,13 @@ impl<T: Load> Supervisor<T> {
                 rest = after;
                 match (reply, in_flight.as_deref_mut()) {
                     (Reply::Log(record), _) => flow = on(Step::Log(record)),
+                    (Reply::Progress { seq, fraction }, in_flight) => {
+                        // A thread that a task has left behind may speak of that task, which is nothing to anybody.
+                        let oldest = in_flight.and_then(|in_flight| in_flight.loads.front_mut());
+                        if let Some((_, load)) = oldest.filter(|(oldest, _)| *oldest == seq) {
+                            flow = on(Step::Progress { load, fraction });
+                        }
+                    }
                     (reply, Some(in_flight)) => match ledger.settle(in_flight, reply, now, &mut on) {
                         Ok(next) => flow = next,
                         Err(Malformed) => end = Some(End::no_message()),

@@ -1,8 +1,21 @@
 //! The settings of `parallel!`: what each does, and that it does it for its call alone.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::Read,
+    os::fd::OwnedFd,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use procession::{Error, Jobs, Pool, RemoteError, TaskError, delayed, parallel, worker};
+use nix::pty::{Winsize, openpty};
+
+use procession::{
+    Error, Jobs, Pool, RemoteError, StartMethod, TaskError, delayed, parallel, report_progress, rng_seed,
+    worker,
+};
 
 use crate::{
     alone::{alone, alone_with_warm_pool},
@@ -227,4 +240,300 @@ fn a_function_may_be_named_as_a_setting_is() {
         assert_eq!(parallel!(pool = &pool; order(unordered), order(4)).unwrap(), (3, 4));
         assert_eq!(delayed!(order(5)).call().unwrap(), 5);
     });
+}
+
+#[worker]
+fn draw() -> u64 {
+    rng_seed()
+}
+
+/// Asked on another thread of the task, and again.
+#[worker]
+fn draw_elsewhere() -> u64 {
+    let there = std::thread::spawn(rng_seed).join().expect("it only asks");
+    assert_eq!(there, rng_seed());
+    there
+}
+
+/// What the tasks of a call draw that this task makes.
+#[worker]
+fn draw_within(n: usize) -> Vec<u64> {
+    parallel!(draw() for _ in 0..n).expect("it runs here")
+}
+
+const DRAWS: usize = 12;
+
+#[test]
+fn draws_are_the_same_on_any_number_of_workers() {
+    alone(|| {
+        let pools = || [1, 2, 4].map(|jobs| Pool::new(jobs).unwrap()).into_iter().chain([Pool::in_process()]);
+        let draw = |pool: &Pool, seed| parallel!(pool = pool, seed = seed; draw() for _ in 0..DRAWS).unwrap();
+        let expected = draw(&Pool::in_process(), 42);
+        assert_eq!(expected.iter().collect::<BTreeSet<_>>().len(), DRAWS, "each task has its own");
+        for pool in pools() {
+            assert_eq!(draw(&pool, 42), expected);
+            assert_ne!(draw(&pool, 43), expected);
+            let one_by_one =
+                parallel!(pool = &pool, seed = 42, batch = 1, jobs = 1; draw() for _ in 0..DRAWS);
+            assert_eq!(one_by_one.unwrap(), expected);
+            let mut unordered =
+                parallel!(pool = &pool, seed = 42, order = unordered; draw() for _ in 0..DRAWS).unwrap();
+            unordered.sort_unstable();
+            let mut sorted = expected.clone();
+            sorted.sort_unstable();
+            assert_eq!(unordered, sorted);
+        }
+        let without: Vec<Vec<u64>> =
+            pools().map(|pool| pool.map((0..DRAWS).map(|_| delayed!(draw()))).unwrap()).collect();
+        assert!(without.windows(2).all(|pair| pair[0] == pair[1]), "without a seed, too");
+    });
+}
+
+#[test]
+fn draws_of_imap_of_submit_and_of_nested_calls_are_the_same_on_any_number_of_workers() {
+    alone(|| {
+        let built =
+            |jobs: usize| Pool::builder().jobs(jobs).seed(7).initializer(delayed!(draw())).build().unwrap();
+        let all = |pool: Pool| {
+            let tasks = || (0..DRAWS).map(|_| delayed!(draw()));
+            let lazy: Vec<u64> = pool.imap(tasks()).map(Result::unwrap).collect();
+            let mut unordered: Vec<(usize, u64)> =
+                pool.imap_unordered(tasks()).map(|(n, draw)| (n, draw.unwrap())).collect();
+            unordered.sort_unstable();
+            assert!(unordered.into_iter().map(|(_, draw)| draw).eq(lazy.iter().copied()));
+            pool.broadcast(delayed!(draw())).unwrap();
+            let handles: Vec<_> = tasks().map(|task| pool.submit(task)).collect();
+            let single: Vec<u64> = handles.into_iter().map(|handle| handle.join().unwrap()).collect();
+            let nested = parallel!(pool = &pool; draw_within(3) for _ in 0..4).unwrap();
+            (lazy, single, nested)
+        };
+        let (lazy, single, nested) = all(built(1));
+        let on_three = all(built(3));
+        assert_eq!((&lazy, &single, &nested), (&on_three.0, &on_three.1, &on_three.2));
+        let different: BTreeSet<u64> =
+            lazy.iter().chain(&single).chain(nested.iter().flatten()).copied().collect();
+        assert_eq!(different.len(), 2 * DRAWS + 3 * 4, "no two tasks draw the same");
+    });
+}
+
+#[test]
+fn all_threads_of_a_task_draw_the_same_and_nobody_else_does() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let draws = parallel!(pool = &pool, seed = 5; draw_elsewhere() for _ in 0..DRAWS).unwrap();
+        assert_eq!(draws, parallel!(pool = &pool, seed = 5; draw() for _ in 0..DRAWS).unwrap());
+        assert_eq!(
+            rng_seed(),
+            parallel!(pool = &pool; draw()).unwrap(),
+            "outside: the first of a call without a seed"
+        );
+    });
+}
+
+#[test]
+fn a_task_that_is_started_again_draws_the_same() {
+    #[worker]
+    fn draw_at_second(path: &Path) -> u64 {
+        if std::fs::exists(path).expect("the test's folder") {
+            return rng_seed();
+        }
+        std::fs::write(path, rng_seed().to_string()).expect("a file of the test's");
+        End::Kill.strike()
+    }
+    alone(|| {
+        let folder = Folder::new();
+        let path = folder.path("drawn");
+        let pool = Pool::new(2).unwrap();
+        let [drawn] =
+            parallel!(pool = &pool, retries = 1, seed = 9; draw_at_second(&path) for _ in 0..1).unwrap()[..]
+        else {
+            panic!("one task")
+        };
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), drawn.to_string());
+    });
+}
+
+/// In a process that plays a scene: its name.
+const SCENE: &str = "PROCESSION_TESTS_SCENE";
+
+/// What the tests below look at from without. Under Fork a second thread is refused, and a test has two.
+#[test]
+fn scene() {
+    let Ok(name) = std::env::var(SCENE) else { return };
+    let pool = Pool::builder().jobs(2).start_method(StartMethod::Spawn).build().unwrap();
+    let verbose = |n: u32, tasks: u64| {
+        let results = parallel!(pool = &pool, verbose = n, batch = 5; double(n) for n in 0..tasks).unwrap();
+        assert_eq!(results.len() as u64, tasks);
+    };
+    match &*name {
+        "now and then" => verbose(1, 100),
+        "each batch" => verbose(10, 40),
+        "each task" => verbose(50, 12),
+        "nothing" => verbose(0, 100),
+        "by default" => {
+            pool.map((0..12).map(|n| delayed!(double(n)))).unwrap();
+        }
+        "a generator" => {
+            parallel!(pool = &pool, verbose = 50; double(n) for n in 0..9 if n % 3 == 0).unwrap();
+        }
+        "a tuple" => {
+            parallel!(pool = &pool, verbose = 10; double(1), double(2)).unwrap();
+        }
+        "a failure" => {
+            parallel!(pool = &pool, verbose = 1; strike_if(n, 0, End::Panic) for n in 0..40).unwrap_err();
+        }
+        "failures" => {
+            parallel!(pool = &pool, verbose = 1, on_error = collect; strike_if(n, 3, End::Exit) for n in 0..40)
+                .unwrap();
+        }
+        "steps" => {
+            parallel!(pool = &pool, verbose = 50; step_by_step() for _ in 0..2).unwrap();
+        }
+        "a bar" => {
+            parallel!(pool = &pool, progress = "doubling"; double(n) for n in 0..500).unwrap();
+        }
+        "a bar of steps" => {
+            parallel!(pool = &pool, progress = true; step_by_step() for _ in 0..2).unwrap();
+        }
+        "a bar that fails" => {
+            parallel!(pool = &pool, progress = "striking"; strike_if(n, 70, End::Panic) for n in 0..500)
+                .unwrap_err();
+        }
+        "a bar with failures" => {
+            let outcomes = parallel!(pool = &pool, progress = "striking", on_error = collect; strike_if(n, 70, End::Panic) for n in 0..500);
+            assert_eq!(outcomes.unwrap().len(), 500);
+        }
+        other => panic!("no scene {other}"),
+    }
+}
+
+/// Says how far it is, and more than can be.
+#[worker]
+fn step_by_step() {
+    report_progress(f32::NAN);
+    report_progress(0.25);
+    take_time(Duration::from_millis(60));
+    report_progress(0.5);
+    report_progress(2);
+    std::thread::spawn(|| report_progress(1.0)).join().expect("it only speaks");
+}
+
+fn command(scene: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "settings::scene", "--nocapture", "--test-threads=1"])
+        .env(SCENE, scene)
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+}
+
+/// The lines that a scene prints on stderr, without how long it took.
+fn lines_of(command: &mut Command) -> Vec<String> {
+    let output = command.stderr(Stdio::piped()).output().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{words}");
+    words.lines().map(str::to_owned).collect()
+}
+
+/// The counts that the lines tell of.
+fn counts(lines: &[String]) -> Vec<usize> {
+    let count = |line: &String| line.split("Done ").nth(1)?.split_whitespace().next()?.parse().ok();
+    lines.iter().filter_map(count).collect()
+}
+
+#[test]
+fn verbose_says_more_the_larger_it_is() {
+    assert_eq!(lines_of(&mut command("nothing")), [""; 0]);
+    let lines = lines_of(&mut command("now and then"));
+    assert!(lines[0].starts_with("[Parallel(jobs=2)]: 2 workers"), "{lines:?}");
+    let last = lines.last().unwrap();
+    assert!(last.starts_with("[Parallel(jobs=2)]: Done 100 out of 100 | elapsed: "), "{lines:?}");
+    assert!(last.ends_with("s finished"), "{lines:?}");
+    let seldom = counts(&lines);
+    assert!(seldom.len() <= 5 && seldom.is_sorted(), "{lines:?}");
+    let lines = lines_of(&mut command("each batch"));
+    assert_eq!(counts(&lines), [5, 10, 15, 20, 25, 30, 35, 40], "{lines:?}");
+    assert!(
+        lines[1].contains("Done   5 out of  40 | elapsed: ") && lines[1].contains(" remaining: "),
+        "{lines:?}"
+    );
+    assert_eq!(counts(&lines_of(&mut command("each task"))), (1..=12).collect::<Vec<_>>());
+}
+
+#[test]
+fn verbose_of_calls_that_are_not_told_is_in_the_environment() {
+    assert_eq!(lines_of(&mut command("by default")), [""; 0]);
+    let counted = counts(&lines_of(command("by default").env("PROCESSION_VERBOSE", "50")));
+    assert_eq!(counted, (1..=12).collect::<Vec<_>>());
+    assert_eq!(lines_of(command("nothing").env("PROCESSION_VERBOSE", "50")), [""; 0]);
+    let output =
+        command("by default").env("PROCESSION_VERBOSE", "loud").stderr(Stdio::piped()).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && words.contains("PROCESSION_VERBOSE=loud"), "{words}");
+}
+
+#[test]
+fn verbose_tells_of_inputs_without_a_length_of_tuples_of_failures_and_of_steps() {
+    let lines = lines_of(&mut command("a generator"));
+    assert_eq!(counts(&lines), [1, 2, 3], "{lines:?}");
+    assert!(lines.last().unwrap().contains("Done   3 out of   3 | "), "{lines:?}");
+    assert_eq!(counts(&lines_of(&mut command("a tuple"))).last(), Some(&2));
+    let lines = lines_of(&mut command("a failure"));
+    assert!(
+        lines.last().unwrap().contains("out of  40, 1 failed | ")
+            && lines.last().unwrap().ends_with(" stopped"),
+        "{lines:?}"
+    );
+    let lines = lines_of(&mut command("failures"));
+    assert!(lines.last().unwrap().contains("Done  40 out of  40, 1 failed | "), "{lines:?}");
+    let lines = lines_of(&mut command("steps"));
+    for step in ["Task   0 at  25.0 %", "Task   1 at 100.0 %"] {
+        assert!(lines.iter().any(|line| line.contains(step)), "{step}: {lines:?}");
+    }
+}
+
+/// What a scene draws on a terminal, each state of the line apart.
+fn drawn(scene: &str) -> Vec<String> {
+    let size = Winsize { ws_row: 24, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = openpty(Some(&size), None).unwrap();
+    let slave: OwnedFd = terminal.slave;
+    let mut command = command(scene);
+    let mut child = command.stderr(slave).spawn().unwrap();
+    drop(command);
+    let mut bytes = Vec::new();
+    // The end is an error: nobody holds the other side any more.
+    let _ = File::from(terminal.master).read_to_end(&mut bytes);
+    assert!(child.wait().unwrap().success());
+    let words = String::from_utf8(bytes).unwrap();
+    words.split(['\r', '\n']).map(str::to_owned).filter(|state| !state.trim().is_empty()).collect()
+}
+
+#[test]
+fn a_bar_is_drawn_on_a_terminal_and_ends_full() {
+    let states = drawn("a bar");
+    let last = states.last().unwrap();
+    assert!(last.contains("doubling ") && last.contains("500/500") && last.contains("/s"), "{states:#?}");
+    assert!(!last.contains("failed"), "{states:#?}");
+    let states = drawn("a bar of steps");
+    assert!(states.iter().any(|state| state.contains("#0 ") && state.contains('%')), "{states:#?}");
+    assert!(states.last().unwrap().contains("2/2"), "{states:#?}");
+}
+
+#[test]
+fn a_bar_of_a_call_that_fails_stays_where_it_was_and_counts_failures() {
+    let states = drawn("a bar that fails");
+    let last = states.last().unwrap();
+    assert!(last.contains("/500") && last.contains("1 failed stopped"), "{states:#?}");
+    let states = drawn("a bar with failures");
+    let last = states.last().unwrap();
+    assert!(last.contains("500/500") && last.contains("1 failed"), "{states:#?}");
+}
+
+#[test]
+fn a_bar_is_quiet_where_nobody_sees_it() {
+    for scene in ["a bar", "a bar of steps", "a bar that fails"] {
+        assert_eq!(lines_of(&mut command(scene)), [""; 0], "{scene}");
+    }
 }

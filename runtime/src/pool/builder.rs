@@ -39,6 +39,7 @@ pub struct Builder {
     start_timeout: Duration,
     retries: u32,
     task_timeout: Option<Duration>,
+    seed: Option<u64>,
 }
 
 /// Settings that have been checked.
@@ -54,6 +55,7 @@ pub(super) struct Config {
     pub(super) start_timeout: Duration,
     pub(super) retries: u32,
     pub(super) task_timeout: Option<Duration>,
+    pub(super) seed: Option<u64>,
 }
 
 impl Builder {
@@ -69,6 +71,7 @@ impl Builder {
             start_timeout: START_TIMEOUT,
             retries: 0,
             task_timeout: None,
+            seed: None,
         }
     }
 
@@ -271,6 +274,28 @@ impl Builder {
         self
     }
 
+    /// What the seeds of tasks are made of, which [`rng_seed`](crate::rng_seed) says in them, for calls that have no `seed` of their own.
+    /// Default: 0, or the seed of the task that makes the call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, rng_seed, worker};
+    ///
+    /// #[worker]
+    /// fn draw() -> u64 {
+    ///     rng_seed() // give it to a generator of random numbers
+    /// }
+    ///
+    /// let draw_on = |jobs: usize| Pool::builder().jobs(jobs).seed(42).build()?.map((0..12).map(|_| delayed!(draw())));
+    /// assert_eq!(draw_on(1)?, draw_on(2)?);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
     /// The pool. Its workers start when there is work for them.
     ///
     /// # Errors
@@ -317,6 +342,7 @@ impl Builder {
             start_timeout: self.start_timeout,
             retries: self.retries,
             task_timeout: self.task_timeout,
+            seed: self.seed,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -22,6 +23,7 @@ use crate::{
     id::{FunctionId, TaskId},
     protocol::{Records, Results},
     registry::{self, Entry},
+    seed,
     task::Call as Request,
 };
 
@@ -41,6 +43,12 @@ pub(crate) struct CallOptions {
     pub(crate) most_workers: Option<usize>,
     /// How often a task whose worker died is started again.
     pub(crate) retries: Option<u32>,
+    /// What the tasks' seeds are made of.
+    pub(crate) seed: Option<u64>,
+    /// Somebody looks at how far the call is.
+    pub(crate) is_reported: bool,
+    /// And at how far tasks are.
+    pub(crate) wants_progress: bool,
     /// How long each of its tasks may run.
     pub(crate) timeout: Option<Duration>,
 }
@@ -59,12 +67,17 @@ pub(crate) struct Call {
     batch: usize,
     /// Tasks that have been pushed and not queued.
     fed: usize,
+    /// Tasks that have ended since this was last asked, where somebody looks at how far they are.
+    ended: Vec<Range<usize>>,
     /// The entry that was called last, and its ID.
     last: Option<(&'static Entry, FunctionId)>,
 }
 
 enum CallBackend {
-    InProcess(Arc<Here>),
+    InProcess {
+        here: Arc<Here>,
+        seed: u64,
+    },
     Pool {
         /// When the pool has ended, every task that it was given has its outcome.
         driver: Weak<Driver>,
@@ -81,6 +94,10 @@ enum CallBackend {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     state: Mutex<Arrivals>,
+    /// Somebody looks at how far the call is.
+    is_reported: bool,
+    /// And at how far tasks are.
+    pub(super) wants_progress: bool,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +106,8 @@ struct Arrivals {
     bytes: Vec<u8>,
     /// Each with the index of its first task.
     items: Vec<(usize, Item)>,
+    /// How far tasks are that run.
+    progress: Vec<(usize, f64)>,
     /// Who waits while somebody else drives.
     waiting: Option<Waiter>,
 }
@@ -103,6 +122,16 @@ enum Item {
     One(Result<OwnedResult, TaskError>),
     /// What the task had written whose outcome comes next.
     Wrote(Arc<Captured>),
+}
+
+impl Item {
+    fn tasks(&self) -> usize {
+        match self {
+            Self::Many { tasks, .. } => *tasks as usize,
+            Self::One(_) => 1,
+            Self::Wrote(_) => 0,
+        }
+    }
 }
 
 impl Inbox {
@@ -126,6 +155,15 @@ impl Inbox {
         arrivals.wake(wakes);
     }
 
+    /// Takes how far a task is.
+    pub(super) fn give_progress(&self, index: usize, fraction: f64, wakes: &mut Wakes) {
+        if self.wants_progress {
+            let mut arrivals = self.lock();
+            arrivals.progress.push((index, fraction));
+            arrivals.wake(wakes);
+        }
+    }
+
     /// Takes the outcome of one task.
     pub(super) fn give_one(&self, index: usize, outcome: Result<OwnedResult, TaskError>, wakes: &mut Wakes) {
         let mut arrivals = self.lock();
@@ -144,18 +182,23 @@ impl Arrivals {
 
 impl Call {
     pub(crate) fn new(pool: &Pool, options: CallOptions) -> Self {
-        let inbox = Arc::<Inbox>::default();
+        let CallOptions { is_reported, wants_progress, .. } = options;
+        let inbox = Arc::new(Inbox { is_reported, wants_progress, ..Inbox::default() });
         let backend = match pool.backend() {
-            Backend::InProcess(here) => CallBackend::InProcess(here.clone()),
+            Backend::InProcess(here) => {
+                CallBackend::InProcess { here: here.clone(), seed: seed_of_call(options.seed, here.seed) }
+            }
             Backend::Processes(processes) => {
                 let driver = Arc::downgrade(&processes.driver);
                 let retries = options.retries.unwrap_or(processes.config.retries);
                 let (feeder, feed) = Feeder::new(inbox.clone(), retries);
                 let chunk = options.chunk.or(processes.config.chunk_size);
                 let workers = options.most_workers.unwrap_or(usize::MAX);
+                let seed = seed_of_call(options.seed, processes.config.seed);
                 let timeout = options.timeout;
-                let lane =
-                    processes.driver.look(|scheduler| scheduler.open_call(chunk, workers, timeout, feed));
+                let lane = processes
+                    .driver
+                    .look(|scheduler| scheduler.open_call(chunk, workers, timeout, seed, feed));
                 CallBackend::Pool { driver, lane, feeder, retries }
             }
         };
@@ -169,6 +212,7 @@ impl Call {
             window: 1,
             batch: 1,
             fed: 0,
+            ended: Vec::new(),
             last: None,
         };
         call.measure();
@@ -183,11 +227,6 @@ impl Call {
     /// Tasks that have been pushed.
     pub(crate) fn pushed(&self) -> usize {
         self.pushed
-    }
-
-    /// Tasks whose results have been received.
-    pub(crate) fn received(&self) -> usize {
-        self.received
     }
 
     /// Whether more input is of use now. `held` results are with the caller, out of their order.
@@ -222,9 +261,9 @@ impl Call {
         self.flush();
         let index = self.pushed;
         match &self.backend {
-            CallBackend::InProcess(here) => {
+            CallBackend::InProcess { here, seed } => {
                 self.pushed += 1;
-                let (_, outcome) = here.run(&request, Some(index));
+                let outcome = here.run(&request, Some(index), seed::of(*seed, index as u64));
                 return self.inbox.give_one(index, outcome, &mut Wakes::default());
             }
             CallBackend::Ended => return self.give_up(pool_ended(request.entry.name, index)),
@@ -334,10 +373,11 @@ impl Call {
             driver.wait(
                 &mut || {
                     let mut arrivals = inbox.lock();
-                    if arrivals.items.is_empty() {
+                    let some = !arrivals.items.is_empty() || !arrivals.progress.is_empty();
+                    if !some {
                         arrivals.waiting = Some(Waiter::Thread(std::thread::current()));
                     }
-                    !arrivals.items.is_empty()
+                    some
                 },
                 None,
             );
@@ -365,6 +405,11 @@ impl Call {
         false
     }
 
+    /// Of a call that is reported: how far tasks are that run, as they have said since this was last asked, and which have ended.
+    pub(crate) fn news(&mut self) -> (Vec<(usize, f64)>, Vec<Range<usize>>) {
+        (std::mem::take(&mut self.inbox.lock().progress), std::mem::take(&mut self.ended))
+    }
+
     /// Hands the results that are there to `take`, in the order in which they came.
     pub(crate) fn receive(&mut self, mut take: impl FnMut(usize, Result<Encoded<'_>, TaskError>)) {
         let mut arrivals = std::mem::take(&mut self.spare);
@@ -376,6 +421,9 @@ impl Call {
         let mut rest = &arrivals.bytes[..];
         let before = self.received;
         for (first, item) in arrivals.items.drain(..) {
+            if self.inbox.is_reported {
+                self.ended.push(first..first + item.tasks());
+            }
             match item {
                 Item::Many { tasks, len_bytes } => {
                     let (these, others) = rest.split_at(len_bytes);
@@ -449,30 +497,38 @@ impl Drop for Call {
     }
 }
 
-/// What a pool without processes has: its initializer, which runs once, before the first task, and a count of its tasks.
+/// What a pool without processes has: its initializer, which runs once, before the first task, and a count of its single tasks.
 #[derive(Debug, Default)]
 pub(super) struct Here {
     pub(super) preload: Option<Request>,
     pub(super) initializer: Option<Request>,
     pub(super) initialized: OnceLock<Result<(), Fault>>,
+    pub(super) seed: Option<u64>,
     pub(super) tasks: AtomicU64,
 }
 
 impl Here {
+    /// Runs a task that was handed in singly; with its number.
+    pub(super) fn run_single(&self, request: &Request) -> (TaskId, Result<OwnedResult, TaskError>) {
+        let number = self.tasks.fetch_add(1, Ordering::Relaxed);
+        let seed = seed::of_singles(seed_of_call(None, self.seed));
+        (TaskId(number), self.run(request, None, seed::of(seed, number)))
+    }
+
     /// Runs a call in this process.
-    pub(super) fn run(
-        &self,
-        request: &Request,
-        index: Option<usize>,
-    ) -> (TaskId, Result<OwnedResult, TaskError>) {
-        let id = TaskId(self.tasks.fetch_add(1, Ordering::Relaxed));
+    fn run(&self, request: &Request, index: Option<usize>, seed: u64) -> Result<OwnedResult, TaskError> {
         let place = Place { index, attempts: 1, worker: None };
         let initialized = self.initialized.get_or_init(|| {
             self.preload.iter().chain(&self.initializer).try_for_each(|first| first.run().map(drop))
         });
-        let outcome = initialized.clone().and_then(|()| request.run());
-        (id, outcome.map_err(|fault| TaskError::new(request.entry.name, fault.into(), place)))
+        let outcome = initialized.clone().and_then(|()| seed::with(seed, || request.run()));
+        outcome.map_err(|fault| TaskError::new(request.entry.name, fault.into(), place))
     }
+}
+
+/// The seed of a call: its own, else its pool's, else that of the task that makes it, else always the same.
+pub(super) fn seed_of_call(call: Option<u64>, pool: Option<u64>) -> u64 {
+    call.or(pool).or_else(crate::worker::seed_of_task).unwrap_or(seed::DEFAULT)
 }
 
 fn pool_ended(function: &'static str, index: usize) -> TaskError {

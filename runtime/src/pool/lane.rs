@@ -109,7 +109,7 @@ impl Load for Parcel {
 
     fn done(&mut self, n: u32) {
         self.records.advance(n);
-        self.first += u64::from(n);
+        self.first = self.first.wrapping_add(u64::from(n));
     }
 
     fn function_after(&self, n: u32) -> &'static str {
@@ -215,6 +215,18 @@ impl Recipient {
                 }
             }
             Self::Nobody => {}
+        }
+    }
+
+    /// Somebody looks at how far the tasks are.
+    pub(super) fn wants_progress(&self) -> bool {
+        matches!(self, Self::Call(inbox) if inbox.wants_progress)
+    }
+
+    /// Tells how far the task of this number is.
+    pub(super) fn give_progress(&mut self, number: u64, fraction: f64, wakes: &mut Wakes) {
+        if let Self::Call(inbox) = self {
+            inbox.give_progress(number as usize, fraction, wakes);
         }
     }
 
@@ -332,6 +344,8 @@ pub(super) struct Lane {
     pub(super) most_workers: usize,
     /// How long each task may run.
     pub(super) timeout: Option<Duration>,
+    /// The seed of a call.
+    pub(super) seed: Option<u64>,
     /// Nanoseconds a task, smoothed; `None` before the first result.
     pace: Option<f64>,
     /// Results since a worker last said how long its tasks took: the next time covers them, too.
@@ -367,6 +381,7 @@ impl Lane {
             queued: 0,
             chunk,
             most_workers,
+            seed: None,
             pace: None,
             untimed: 0,
             at: BTreeMap::new(),

@@ -13,7 +13,7 @@ use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::NeverReady,
-    protocol::Records,
+    protocol::{Orders, Records},
     registry,
     supervisor::{OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::fd::{Event, Poller},
@@ -125,6 +125,9 @@ impl Scheduler {
                         book.stopped(load, kind, (id, pid), output, after);
                     }
                 }
+                Step::Progress { load, fraction } => {
+                    load.to.give_progress(load.first, fraction, &mut after.wakes)
+                }
                 Step::Wrote(wrote) => output = Some(wrote),
                 Step::Log(record) => {
                     after.logs.push((record, id, pid));
@@ -163,7 +166,8 @@ impl Scheduler {
         let (Some(function), Ok(args)) = (registry::id_of(call.entry), call.args) else { return };
         let parcel = Parcel {
             lane: LaneId::Pinned,
-            first: self.next_id(),
+            // It is no task of anybody's: it has no number, and takes none from those that are.
+            first: u64::MAX,
             records: Records::of(function, args),
             to: Recipient::Nobody,
             attempts: 1,
@@ -171,7 +175,7 @@ impl Scheduler {
         };
         let worker = &mut self.workers[place];
         self.book.initializing.insert(worker.id());
-        worker.run(parcel, log_level(), false);
+        worker.run(parcel, Orders { log_level: log_level(), seed: self.seed, ..Orders::default() });
         worker.ring(now, poller);
     }
 

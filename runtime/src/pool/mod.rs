@@ -1,5 +1,6 @@
 //! [`Pool`]: worker processes that run tasks.
 
+mod bar;
 mod book;
 mod builder;
 mod call;
@@ -31,7 +32,7 @@ pub use imap::{ResultStream, ResultStreamUnordered};
 pub use jobs::{Jobs, ParseJobsError};
 
 pub(crate) use call::{Call, CallOptions};
-pub(crate) use report::{Report, verbose_by_env};
+pub(crate) use report::{Label, Report, verbose_by_env};
 
 use builder::Config;
 use call::{Here, not_in_table};
@@ -142,7 +143,8 @@ impl Pool {
         if in_process_by_env() {
             // Environment and folder are this process's own, and stay.
             let preload = config.preload.map(|(call, _)| call);
-            let here = Here { preload, initializer: config.initializer, ..Here::default() };
+            let here =
+                Here { preload, initializer: config.initializer, seed: config.seed, ..Here::default() };
             return Ok(Self { backend: Backend::InProcess(Arc::new(here)) });
         }
         let config = Arc::new(config);
@@ -293,7 +295,7 @@ impl Pool {
         let processes = match self.backend() {
             Backend::Processes(processes) => processes,
             Backend::InProcess(here) => {
-                let (id, outcome) = here.run(&task.call, None);
+                let (id, outcome) = here.run_single(&task.call);
                 completer.complete(outcome, &mut Wakes::default());
                 return Handle::new(completer, None, name, id);
             }
@@ -333,7 +335,6 @@ impl Pool {
             ids.zip(0..)
                 .map(|(worker, index)| {
                     let completer = Arc::new(Completer::default());
-                    let id = scheduler.next_id();
                     let parcel = Parcel {
                         lane: LaneId::Pinned,
                         first: index,
@@ -343,7 +344,7 @@ impl Pool {
                         retries: 0,
                     };
                     scheduler.pin(worker, parcel);
-                    Handle::new(completer, Some(processes.exchange()), name, TaskId(id))
+                    Handle::new(completer, Some(processes.exchange()), name, TaskId(index))
                 })
                 .collect()
         });

@@ -1,14 +1,16 @@
-//! What a call says of itself on stderr while it runs: lines in the manner of joblib's.
+//! What a call says of itself on stderr while it runs: lines in the manner of joblib's, and a bar.
 //!
 //! A call that was not asked to has none, and pays nothing.
 
 use std::{
     fmt,
     io::Write,
+    ops::Range,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
+use super::bar::Bar;
 use crate::{
     error::{Error, Result},
     sys::process::setting,
@@ -33,12 +35,49 @@ pub(crate) fn verbose_by_env() -> Result<u32> {
     verbose.clone().map_err(Error::config)
 }
 
+/// What a `progress` can be. Part of the expansion's interface.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no label of a progress bar",
+    note = "write `progress = \"scoring\"`, or `progress = true` for a bar without a label"
+)]
+pub trait Label {
+    /// What stands before the bar; `None`: there is no bar.
+    fn label(self) -> Option<String>;
+}
+
+impl Label for bool {
+    fn label(self) -> Option<String> {
+        self.then(String::new)
+    }
+}
+
+impl Label for &str {
+    fn label(self) -> Option<String> {
+        Some(self.to_owned())
+    }
+}
+
+impl Label for String {
+    fn label(self) -> Option<String> {
+        Some(self)
+    }
+}
+
+impl Label for &String {
+    fn label(self) -> Option<String> {
+        Some(self.clone())
+    }
+}
+
 /// One call's.
 #[derive(Debug)]
 pub(crate) struct Report {
     lines: Lines,
+    bar: Option<Bar>,
     /// Tasks that have ended.
     done: usize,
+    /// Those of them that have failed.
+    failed: usize,
     /// All of them, if that is known.
     total: Option<usize>,
     finished: bool,
@@ -54,47 +93,87 @@ struct Lines {
 }
 
 impl Report {
-    pub(crate) fn new(verbose: u32, jobs: usize, batch: Option<usize>) -> Self {
+    /// For a call that asks for one, by lines or by a bar with this label.
+    pub(crate) fn new(
+        verbose: u32,
+        label: Option<&str>,
+        jobs: usize,
+        batch: Option<usize>,
+    ) -> Option<Box<Self>> {
+        let bar = label.and_then(Bar::new);
+        if verbose == 0 && bar.is_none() {
+            return None;
+        }
         let lines = Lines { verbose, jobs, batch, start: Instant::now() };
         let workers = if jobs == 1 { "worker" } else { "workers" };
         lines.print(format_args!("{jobs} {workers}, {}", Batches(batch)));
-        Self { lines, done: 0, total: None, finished: false }
+        Some(Box::new(Self { lines, bar, done: 0, failed: 0, total: None, finished: false }))
+    }
+
+    /// How far tasks are that run is shown, too.
+    pub(crate) fn wants_progress(&self) -> bool {
+        self.bar.is_some() || self.lines.verbose >= EACH_TASK
     }
 
     /// So many tasks there are.
     pub(crate) fn expect(&mut self, total: usize) {
         self.total = Some(total);
+        if let Some(bar) = &mut self.bar {
+            bar.expect(total);
+        }
     }
 
-    /// So many more have ended.
-    pub(crate) fn add(&mut self, n: usize) {
+    /// These tasks have ended; so many of them failed.
+    pub(crate) fn add(&mut self, ended: &[Range<usize>], failed: usize) {
         let before = self.done;
-        self.done += n;
-        if n == 0 || Some(self.done) == self.total {
-            return;
+        self.done += ended.iter().map(ExactSizeIterator::len).sum::<usize>();
+        self.failed += failed;
+        if let Some(bar) = &mut self.bar {
+            bar.set(self.done, self.failed, ended);
         }
+        // The last line is that of the end.
+        let to = self.done - usize::from(Some(self.done) == self.total && self.done > before);
         match self.lines.verbose {
             0 => {}
-            EACH_TASK.. => (before + 1..=self.done).for_each(|done| self.lines.tell(done, self.total)),
+            EACH_TASK.. => (before + 1..=to).for_each(|done| self.lines.tell(done, self.total)),
             EACH_BATCH.. => match self.lines.batch {
                 Some(batch) => {
-                    let batches = before / batch + 1..=self.done / batch;
-                    batches.for_each(|batch_no| self.lines.tell(batch_no * batch, self.total));
+                    let batches = before / batch + 1..=to / batch;
+                    batches.for_each(|number| self.lines.tell(number * batch, self.total));
                 }
-                None => self.lines.tell(self.done, self.total),
+                None if to == self.done && to > before => self.lines.tell(to, self.total),
+                None => {}
             },
             verbose => {
-                if before == 0 || milestone(before, verbose) != milestone(self.done, verbose) {
-                    self.lines.tell(self.done, self.total);
+                let is_first = before == 0 && to > 0;
+                if is_first || milestone(before, verbose) != milestone(to, verbose) {
+                    self.lines.tell(to, self.total);
                 }
             }
+        }
+    }
+
+    /// Tasks that run have said how far they are.
+    pub(crate) fn progress(&mut self, said: Vec<(usize, f64)>) {
+        for &(index, fraction) in &said {
+            if self.lines.verbose >= EACH_TASK {
+                let elapsed = Time(self.lines.start.elapsed());
+                let percent = fraction * 100.0;
+                self.lines.print(format_args!("Task {index:3} at {percent:5.1} % | elapsed: {elapsed}"));
+            }
+        }
+        if let Some(bar) = &mut self.bar {
+            bar.progress(said);
         }
     }
 
     /// All have ended.
     pub(crate) fn finish(mut self) {
         self.finished = true;
-        self.lines.tell_end(self.done, self.total, "finished");
+        if let Some(bar) = self.bar.take() {
+            bar.finish();
+        }
+        self.lines.tell_end(self.done, self.failed, self.total, "finished");
     }
 }
 
@@ -102,7 +181,10 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if !self.finished {
-            self.lines.tell_end(self.done, self.total, "stopped");
+            if let Some(bar) = self.bar.take() {
+                bar.stop();
+            }
+            self.lines.tell_end(self.done, self.failed, self.total, "stopped");
         }
     }
 }
@@ -130,14 +212,19 @@ impl Lines {
         }
     }
 
-    fn tell_end(&self, done: usize, total: Option<usize>, how: &str) {
+    fn tell_end(&self, done: usize, failed: usize, total: Option<usize>, how: &str) {
         if self.verbose > 0 {
             let elapsed = Time(self.start.elapsed());
+            let failed = Failed(failed);
             match total {
                 Some(total) => {
-                    self.print(format_args!("Done {done:3} out of {total:3} | elapsed: {elapsed} {how}"));
+                    self.print(format_args!(
+                        "Done {done:3} out of {total:3}{failed} | elapsed: {elapsed} {how}"
+                    ));
                 }
-                None => self.print(format_args!("Done {done:3} tasks      | elapsed: {elapsed} {how}")),
+                None => {
+                    self.print(format_args!("Done {done:3} tasks{failed}      | elapsed: {elapsed} {how}"))
+                }
             }
         }
     }
@@ -158,6 +245,15 @@ impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secs = self.0.as_secs_f64();
         if secs > 60.0 { write!(f, "{:5.1}min", secs / 60.0) } else { write!(f, "{secs:6.1}s") }
+    }
+}
+
+/// How many have failed, where some have.
+struct Failed(usize);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > 0 { write!(f, ", {} failed", self.0) } else { Ok(()) }
     }
 }
 

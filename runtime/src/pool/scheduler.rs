@@ -9,24 +9,22 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use super::{
     book::{After, Book},
     builder::Config,
+    call::seed_of_call,
     lane::{BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
 };
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::{LaunchRequest, Launcher},
-    protocol::{Hello, VERSION},
-    registry,
+    protocol::{Hello, Orders, VERSION},
+    registry, seed,
     supervisor::{Load, Supervisor},
     sys::fd::Poller,
 };
@@ -59,6 +57,8 @@ pub(super) struct Scheduler {
     pub(super) next_call: u64,
     /// The CPUs that this process may use.
     cpus: usize,
+    /// The seed of what is no call's.
+    pub(super) seed: u64,
     /// Starts that have failed since the last worker that was of use.
     pub(super) failed_starts: u32,
     /// As [`SHARE_AFTER`]; doubled each time that something was moved, until there is a result.
@@ -97,6 +97,7 @@ impl Scheduler {
             },
             next_id: Arc::default(),
             next_call: 0,
+            seed: seed::of_singles(seed_of_call(None, config.seed)),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             failed_starts: 0,
             share_after: SHARE_AFTER,
@@ -138,10 +139,6 @@ impl Scheduler {
         self.workers.iter().all(Supervisor::is_vacant)
     }
 
-    pub(super) fn next_id(&mut self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// Where numbers of tasks come from.
     pub(super) fn numbers(&self) -> Arc<AtomicU64> {
         self.next_id.clone()
@@ -160,13 +157,16 @@ impl Scheduler {
         chunk: Option<usize>,
         most_workers: usize,
         timeout: Option<Duration>,
+        seed: u64,
         feed: Feed,
     ) -> LaneId {
         let id = LaneId::Call(self.next_call);
         self.next_call += 1;
         let timeout = timeout.or(self.config.task_timeout);
         self.has_limits |= timeout.is_some();
-        self.book.lanes.insert(id, Lane::of_call(chunk, most_workers, timeout, feed));
+        let mut lane = Lane::of_call(chunk, most_workers, timeout, feed);
+        lane.seed = Some(seed);
+        self.book.lanes.insert(id, lane);
         self.book.fed.push(id);
         id
     }
@@ -363,6 +363,7 @@ impl Scheduler {
         if self.book.pinned.is_empty() {
             return;
         }
+        let orders = Orders { log_level: log_level(), seed: self.seed, ..Orders::default() };
         for worker in &mut self.workers {
             if worker.is_idle()
                 && !self.book.initializing.contains(&worker.id())
@@ -370,7 +371,7 @@ impl Scheduler {
             {
                 for mut parcel in queue.drain(..) {
                     parcel.attempts += 1;
-                    worker.run(parcel, log_level(), false);
+                    worker.run(parcel, orders);
                 }
                 worker.ring(now, poller);
                 self.book.pinned.remove(&worker.id());
@@ -507,13 +508,15 @@ impl Scheduler {
             if worker.is_idle() {
                 self.book.progress.insert(id, now);
             }
+            let seed = lane.seed.unwrap_or(self.seed);
             let (mut tasks, mut bytes) = (0, 0);
             while tasks < most && (tasks == 0 || bytes + lane.first_len_bytes() <= BATCH_BYTES) {
                 let Some(mut parcel) = lane.take_first(most - tasks) else { break };
                 tasks += parcel.len() as usize;
                 bytes += parcel.records.len_bytes();
                 parcel.attempts += 1;
-                worker.run(parcel, log_level(), may_spin);
+                let wants_progress = parcel.to.wants_progress();
+                worker.run(parcel, Orders { log_level: log_level(), may_spin, wants_progress, seed });
             }
             worker.ring(now, poller);
             *lane.at.entry(id).or_insert(0) += tasks;

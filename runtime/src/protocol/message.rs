@@ -33,20 +33,35 @@ const DONE: u8 = 131;
 const FAULT: u8 = 132;
 const PANIC: u8 = 133;
 const LOG: u8 = 134;
+const PROGRESS: u8 = 135;
 
-/// tag, log level, may spin, bare; first sequence number, number of tasks; first task
-pub(crate) const RUN_HEAD_BYTES: usize = 4 + 4 + 4 + 8;
+/// Bits of one byte.
+const MAY_SPIN: u8 = 1;
+const WANTS_PROGRESS: u8 = 2;
+
+/// tag, log level, may spin and wants progress, bare; first sequence number, number of tasks; first task; seed
+pub(crate) const RUN_HEAD_BYTES: usize = 4 + 4 + 4 + 8 + 8;
 /// The same, and the function of the one task whose arguments are the rest.
 const RUN_LARGE_HEAD_BYTES: usize = RUN_HEAD_BYTES + 4;
 /// tag, sequence number, nanoseconds
 pub(crate) const DONE_HEAD_BYTES: usize = 1 + 4 + 8;
 
-/// What a request to run tasks says of all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RunHead {
+/// What holds for all the tasks of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Orders {
     pub(crate) log_level: u8,
     /// More will come soon, and there is a core to wait for it on.
     pub(crate) may_spin: bool,
+    /// Somebody looks at how far tasks are.
+    pub(crate) wants_progress: bool,
+    /// Their call's: the seeds of the tasks are made of it.
+    pub(crate) seed: u64,
+}
+
+/// What a request to run tasks says of all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RunHead {
+    pub(crate) orders: Orders,
     /// Sequence numbers are consecutive from here.
     pub(crate) first_seq: u32,
     pub(crate) count: u32,
@@ -66,11 +81,13 @@ impl RunHead {
     pub(crate) fn to_bytes(self, large: Option<(FunctionId, bool)>) -> RunHeadBytes {
         let mut bytes = [0; RUN_LARGE_HEAD_BYTES];
         bytes[0] = if large.is_some() { RUN_LARGE } else { RUN };
-        bytes[1] = self.log_level;
-        bytes[2] = u8::from(self.may_spin);
+        bytes[1] = self.orders.log_level;
+        bytes[2] = if self.orders.may_spin { MAY_SPIN } else { 0 };
+        bytes[2] |= if self.orders.wants_progress { WANTS_PROGRESS } else { 0 };
         bytes[4..8].copy_from_slice(&self.first_seq.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.first_task.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.orders.seed.to_le_bytes());
         match large {
             None => RunHeadBytes { bytes, len: RUN_HEAD_BYTES },
             Some((function, is_bare)) => {
@@ -123,13 +140,19 @@ impl<'a> ToWorker<'a> {
         match tag {
             HELLO => Ok(Self::Hello(codec::decode(rest).map_err(|_| Malformed)?)),
             RUN | RUN_LARGE => {
-                let (&[log_level, spin, bare], rest) = rest.split_first_chunk().ok_or(Malformed)?;
+                let (&[log_level, flags, bare], rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (seq, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (count, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (task, rest) = rest.split_first_chunk().ok_or(Malformed)?;
-                let head = RunHead {
+                let (seed, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+                let orders = Orders {
                     log_level,
-                    may_spin: spin != 0,
+                    may_spin: flags & MAY_SPIN != 0,
+                    wants_progress: flags & WANTS_PROGRESS != 0,
+                    seed: u64::from_le_bytes(*seed),
+                };
+                let head = RunHead {
+                    orders,
                     first_seq: u32::from_le_bytes(*seq),
                     count: u32::from_le_bytes(*count),
                     first_task: u64::from_le_bytes(*task),
@@ -218,6 +241,11 @@ pub(crate) enum Reply<'a> {
         panic: RemotePanic,
     },
     Log(LogRecord),
+    /// The task of this number is so far: a fraction of itself.
+    Progress {
+        seq: u32,
+        fraction: f64,
+    },
 }
 
 /// Results of consecutive tasks, as they came.
@@ -307,6 +335,14 @@ pub(crate) fn encode_panic(seq: u32, panic: &RemotePanic) -> Vec<u8> {
     let mut bytes = vec![PANIC];
     bytes.extend_from_slice(&seq.to_le_bytes());
     codec::encode(panic, &mut bytes).expect("our own messages are plain structs, which always encode");
+    bytes
+}
+
+/// Encodes how far a task is.
+pub(crate) fn encode_progress(seq: u32, fraction: f64) -> [u8; 13] {
+    let mut bytes = [PROGRESS; 13];
+    bytes[1..5].copy_from_slice(&seq.to_le_bytes());
+    bytes[5..].copy_from_slice(&fraction.to_le_bytes());
     bytes
 }
 
@@ -419,7 +455,9 @@ impl<'a> Reply<'a> {
     pub(crate) fn ends(&self) -> Option<u32> {
         match self {
             Self::Done { seq, .. } | Self::Fault { seq, .. } => Some(*seq),
-            Self::Ready(_) | Self::Refused(_) | Self::Panic { .. } | Self::Log(_) => None,
+            Self::Ready(_) | Self::Refused(_) | Self::Panic { .. } | Self::Log(_) | Self::Progress { .. } => {
+                None
+            }
         }
     }
 
@@ -442,6 +480,13 @@ impl<'a> Reply<'a> {
                 Ok(Self::Panic { seq: u32::from_le_bytes(*seq), panic: decode(rest)? })
             }
             LOG => Ok(Self::Log(decode(rest)?)),
+            PROGRESS => {
+                let (seq, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
+                let fraction = f64::from_le_bytes(rest.try_into().map_err(|_| Malformed)?);
+                let fraction =
+                    if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { return Err(Malformed) };
+                Ok(Self::Progress { seq: u32::from_le_bytes(*seq), fraction })
+            }
             _ => Err(Malformed),
         }
     }
@@ -509,7 +554,8 @@ mod tests {
     use super::*;
     use crate::protocol::{Records, Wire, put_record};
 
-    const HEAD: RunHead = RunHead { log_level: 3, may_spin: true, first_seq: 41, count: 2, first_task: 7 };
+    const ORDERS: Orders = Orders { log_level: 3, may_spin: true, wants_progress: false, seed: u64::MAX - 5 };
+    const HEAD: RunHead = RunHead { orders: ORDERS, first_seq: 41, count: 2, first_task: 7 };
 
     fn request() -> Vec<u8> {
         let mut frame = HEAD.to_bytes(None).as_slice().to_vec();

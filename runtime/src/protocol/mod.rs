@@ -11,8 +11,8 @@ pub(crate) use handshake::{
 };
 pub(crate) use mark::{Mark, encode_mark, find_mark};
 pub(crate) use message::{
-    LogRecord, Malformed, Reply, ReplyFrame, ReplyWire, Results, RunHead, RunTask, RunTasks, ToWorker,
-    encode_panic, encode_reply,
+    LogRecord, Malformed, Orders, Reply, ReplyFrame, ReplyWire, Results, RunHead, RunTask, RunTasks,
+    ToWorker, encode_panic, encode_progress, encode_reply,
 };
 #[cfg(test)]
 pub(crate) use records::put_record;

@@ -5,6 +5,7 @@
 mod entry;
 mod log;
 mod output;
+mod progress;
 mod serve;
 mod station;
 mod template;
@@ -16,14 +17,18 @@ use std::sync::{
 
 pub use entry::{AT_MAIN, dispatch_main};
 
+pub use progress::report_progress;
+
 pub(crate) use entry::become_template;
 
-use crate::id::TaskId;
+use crate::{id::TaskId, seed};
 
 /// This worker's place in its pool, set once it has shaken hands.
 static INDEX: OnceLock<u32> = OnceLock::new();
 /// The running task's number plus one; 0 between tasks.
 static RUNNING: AtomicU64 = AtomicU64::new(0);
+/// What the seeds of the tasks are made of that run now.
+static SEED: AtomicU64 = AtomicU64::new(0);
 
 /// Whether this process is a worker, or the template that workers are forked from.
 ///
@@ -95,4 +100,45 @@ pub fn is_cancelled() -> bool {
 #[must_use]
 pub fn task_id() -> Option<TaskId> {
     RUNNING.load(Ordering::Relaxed).checked_sub(1).map(TaskId)
+}
+
+/// A number to seed a generator of random numbers with: a function of the call's seed and of the task's index in the call, and of
+/// nothing else. So results do not depend on how many workers there are, which of them runs what, and what was retried.
+///
+/// The call's seed is the setting `seed` of [`parallel!`](crate::parallel), else [`Builder::seed`](crate::Builder::seed) of its pool, else
+/// for calls inside a task the number that this function gives there, else 0: the same for each call of a program, and in each run of it.
+/// For a task that was submitted by itself, the index is its number among those that its pool was given (`Handle::task_id`).
+///
+/// Asked twice by one task, it says the same. Outside of tasks it is what the first task of a call without a seed has.
+///
+/// In a pool without processes only the thread that runs the task knows: ask before you start others.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, parallel, rng_seed, worker};
+///
+/// /// A step of a generator of random numbers; `StdRng::seed_from_u64(rng_seed())` is another.
+/// #[worker]
+/// fn roll() -> u64 {
+///     rng_seed() % 6 + 1
+/// }
+///
+/// let (one, two) = (Pool::new(1)?, Pool::new(2)?);
+/// let rolls = parallel!(pool = &one, seed = 42; roll() for _ in 0..12)?;
+/// assert_eq!(rolls, parallel!(pool = &two, seed = 42; roll() for _ in 0..12)?);
+/// assert_ne!(rolls, parallel!(pool = &two, seed = 43; roll() for _ in 0..12)?);
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[must_use]
+pub fn rng_seed() -> u64 {
+    seed_of_task().unwrap_or_else(|| seed::of(seed::DEFAULT, 0))
+}
+
+/// What [`rng_seed`] says in a task.
+pub(crate) fn seed_of_task() -> Option<u64> {
+    seed::here().or_else(|| {
+        let TaskId(number) = task_id()?;
+        Some(seed::of(SEED.load(Ordering::Relaxed), number))
+    })
 }

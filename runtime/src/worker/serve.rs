@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{INDEX, RUNNING, entry::Connection, log, output, station};
+use super::{INDEX, RUNNING, SEED, entry::Connection, log, output, progress, station};
 use crate::{
     codec::Input,
     dispatch,
     error::Fault,
     panic::RemotePanic,
     protocol::{
-        Hello, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker, VERSION,
+        Hello, Orders, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker, VERSION,
         encode_panic, encode_reply,
     },
     registry,
@@ -77,6 +77,11 @@ pub(super) fn hear_the_last() {
 pub(super) fn is_busy() -> bool {
     // SYNC(task-ended): pairs with the Release store in `run`.
     BOARD.get().is_some_and(|board| board.claim().begun_now() != ENDED_SEQ.load(Ordering::SeqCst))
+}
+
+/// The sequence number of the task that runs; 0 between tasks.
+pub(super) fn running_seq() -> Option<u32> {
+    (RUNNING.load(Ordering::Relaxed) != 0).then(|| RUNNING_SEQ.load(Ordering::Relaxed))
 }
 
 /// Sends a frame to the host, and waits until it is sent. From any thread.
@@ -184,11 +189,13 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
         whole = Some(std::mem::take(&mut body));
         is_bare = tasks.is_bare();
     }
-    let Ok(ToWorker::Run(RunHead { log_level, may_spin, .. }, mut tasks)) = ToWorker::decode(head, &body)
-    else {
+    let Ok(ToWorker::Run(RunHead { orders, .. }, mut tasks)) = ToWorker::decode(head, &body) else {
         return None;
     };
+    let Orders { log_level, may_spin, wants_progress, seed } = orders;
     log::set_level(log_level);
+    SEED.store(seed, Ordering::Relaxed);
+    progress::set_wanted(wants_progress);
     WAITING.get()?.set_spin(may_spin);
     let board = BOARD.get()?;
     SENDER.with(|sender| {

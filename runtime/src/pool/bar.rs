@@ -1,0 +1,139 @@
+//! The bar of a call with `progress`, drawn by `indicatif` on stderr while that is a terminal.
+//!
+//! Without the feature of that name there is no bar, and a person at a terminal is told so, once.
+
+#[cfg(feature = "indicatif")]
+pub(super) use with::Bar;
+#[cfg(not(feature = "indicatif"))]
+pub(super) use without::Bar;
+
+/// Somebody looks: stderr is a terminal, and this is no worker, for several bars would be drawn over each other.
+fn is_seen() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr()) && !crate::worker::is_worker()
+}
+
+#[cfg(feature = "indicatif")]
+mod with {
+    use std::{collections::BTreeMap, fmt::Write, ops::Range};
+
+    use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+    /// Tasks that say how far they are and are shown, the others are too many to read.
+    const MOST_SHOWN: usize = 4;
+
+    /// With the length known.
+    const MEASURED: &str = "{prefix}{wide_bar} {pos}/{len} [{elapsed_precise}, {eta} left, {rate}]{msg}";
+    /// Without.
+    const COUNTED: &str = "{prefix}{spinner} {pos} [{elapsed_precise}, {rate}]{msg}";
+
+    #[derive(Debug)]
+    pub(in crate::pool) struct Bar {
+        bar: ProgressBar,
+        failed: usize,
+        /// How far tasks are that run, by their own account.
+        running: BTreeMap<usize, f64>,
+    }
+
+    impl Bar {
+        pub(in crate::pool) fn new(label: &str) -> Option<Self> {
+            if !super::is_seen() {
+                return None;
+            }
+            let bar = ProgressBar::no_length().with_style(style(COUNTED));
+            if !label.is_empty() {
+                bar.set_prefix(format!("{label} "));
+            }
+            bar.tick();
+            Some(Self { bar, failed: 0, running: BTreeMap::new() })
+        }
+
+        pub(in crate::pool) fn expect(&mut self, total: usize) {
+            if self.bar.length().is_none() {
+                self.bar.set_style(style(MEASURED));
+            }
+            self.bar.set_length(total as u64);
+        }
+
+        /// So many tasks have ended, these among them.
+        pub(in crate::pool) fn set(&mut self, done: usize, failed: usize, ended: &[Range<usize>]) {
+            self.failed = failed;
+            if !self.running.is_empty() || failed > 0 {
+                self.running.retain(|index, _| !ended.iter().any(|range| range.contains(index)));
+                self.bar.set_message(self.message());
+            }
+            self.bar.set_position(done as u64);
+        }
+
+        pub(in crate::pool) fn progress(&mut self, said: Vec<(usize, f64)>) {
+            if !said.is_empty() {
+                self.running.extend(said);
+                self.bar.set_message(self.message());
+            }
+        }
+
+        fn message(&self) -> String {
+            let mut words = String::new();
+            if self.failed > 0 {
+                words = format!(" {} failed", self.failed);
+            }
+            for (index, fraction) in self.running.iter().take(MOST_SHOWN) {
+                words.push_str(&format!(" #{index} {:.0}%", fraction * 100.0));
+            }
+            words
+        }
+
+        /// All have ended: the bar stays, with the counts.
+        pub(in crate::pool) fn finish(mut self) {
+            self.running.clear();
+            self.bar.set_message(self.message());
+            self.bar.finish();
+        }
+
+        /// It stays as far as it came.
+        pub(in crate::pool) fn stop(mut self) {
+            self.running.clear();
+            self.bar.abandon_with_message(format!("{} stopped", self.message()));
+        }
+    }
+
+    fn style(template: &str) -> ProgressStyle {
+        let rate = |state: &ProgressState, words: &mut dyn Write| {
+            let _ = write!(words, "{:.1}/s", state.per_sec());
+        };
+        let style = ProgressStyle::with_template(template);
+        style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate)
+    }
+}
+
+#[cfg(not(feature = "indicatif"))]
+mod without {
+    use std::{io::Write, ops::Range, sync::Once};
+
+    /// There is none.
+    #[derive(Debug)]
+    pub(in crate::pool) enum Bar {}
+
+    impl Bar {
+        pub(in crate::pool) fn new(_label: &str) -> Option<Self> {
+            static ONCE: Once = Once::new();
+            if super::is_seen() {
+                ONCE.call_once(|| {
+                    let words =
+                        "procession: `progress` draws a bar with the feature `indicatif`, which is off\n";
+                    let _ = std::io::stderr().lock().write_all(words.as_bytes());
+                });
+            }
+            None
+        }
+
+        pub(in crate::pool) fn expect(&mut self, _total: usize) {}
+
+        pub(in crate::pool) fn set(&mut self, _done: usize, _failed: usize, _ended: &[Range<usize>]) {}
+
+        pub(in crate::pool) fn progress(&mut self, _said: Vec<(usize, f64)>) {}
+
+        pub(in crate::pool) fn finish(self) {}
+
+        pub(in crate::pool) fn stop(self) {}
+    }
+}

@@ -1,0 +1,70 @@
+//! How far a task is, by its own account, on its way to the host.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::serve::{running_seq, send};
+use crate::protocol::encode_progress;
+
+/// Somebody looks.
+static WANTED: AtomicBool = AtomicBool::new(false);
+/// The task that spoke last, and when.
+static LAST: Mutex<Option<(u32, Instant)>> = Mutex::new(None);
+
+/// Nobody sees more than that in less time.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The tasks that run from now on are of interest, or not.
+pub(super) fn set_wanted(wanted: bool) {
+    WANTED.store(wanted, Ordering::Relaxed);
+}
+
+/// Says how far the running task is, as a fraction of it from 0 to 1, to whoever looks at its call: the bar of `progress`, or `verbose`
+/// from 50 on.
+///
+/// Where nobody looks, and outside of workers, it does nothing and costs nothing; else it says so much as a person can see. Numbers
+/// beyond 0 and 1 are as good as these.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{parallel, report_progress, worker};
+///
+/// #[worker]
+/// fn simulate(steps: u32) -> u32 {
+///     for step in 0..steps {
+///         // ... one step ...
+///         report_progress(f64::from(step + 1) / f64::from(steps));
+///     }
+///     steps
+/// }
+///
+/// assert_eq!(parallel!(jobs = 1, progress = "simulating"; simulate(n * 100) for n in 1..3)?, [100, 200]);
+/// # Ok::<(), procession::Error>(())
+/// ```
+pub fn report_progress(fraction: impl Into<f64>) {
+    if WANTED.load(Ordering::Relaxed) {
+        report(fraction.into());
+    }
+}
+
+#[cold]
+fn report(fraction: f64) {
+    let Some(seq) = running_seq().filter(|_| !fraction.is_nan()) else { return };
+    let now = Instant::now();
+    {
+        // One thread at a time; another that speaks meanwhile is not missed.
+        let Ok(mut last) = LAST.try_lock() else { return };
+        let is_early = last.is_some_and(|(of, at)| of == seq && now.duration_since(at) < PAUSE);
+        if is_early && fraction < 1.0 {
+            return;
+        }
+        *last = Some((seq, now));
+    }
+    send(&encode_progress(seq, fraction.clamp(0.0, 1.0)));
+}
