@@ -202,6 +202,39 @@ fn an_instance_is_chosen_by_the_arguments() {
 }
 
 #[test]
+fn an_instance_is_named_or_found_in_a_comprehension() {
+    let lists = [vec![1u32, 3], Vec::new()];
+    assert_eq!(parallel!(largest::<u32>(list.clone()) for list in &lists).unwrap(), [Some(3), None]);
+    assert_eq!(parallel!(largest(list) for list in lists).unwrap(), [Some(3), None]);
+    let (word, number) = parallel!(largest(vec![String::from("a")]), largest::<u32>(Vec::new())).unwrap();
+    assert_eq!((word.as_deref(), number), (Some("a"), None));
+}
+
+#[worker(instances(<u8>, <String>))]
+fn cut<T: Clone>(
+    items: &[T],
+    #[default(0)] from: usize,
+    #[default(3)] to: usize,
+) -> Result<Vec<T>, RemoteError> {
+    items.get(from..to).map(<[T]>::to_vec).ok_or_else(|| RemoteError::msg(format!("{from} to {to}")))
+}
+
+#[test]
+fn names_instances_borrowing_and_question_marks_go_together() {
+    let (bytes, words) = (vec![1u8, 2, 3], ["a", "b"].map(String::from));
+    let tails: Result<Vec<Vec<u8>>, RemoteError> = parallel!(cut(&bytes, from = n)? for n in 1..=3);
+    assert_eq!(tails.unwrap(), [vec![2, 3], vec![3], vec![]]);
+    let heads: Result<Vec<Vec<String>>, RemoteError> =
+        parallel!(cut::<String>(&words, to = *n)? for n in &[1, 2, 3]);
+    assert_eq!(heads.unwrap_err().to_string(), "0 to 3");
+    let all: Vec<Result<Vec<u8>, RemoteError>> =
+        parallel!(on_error = collect; cut(part, to = 1, from = 0)? for part in [&bytes[..2], &[]]).unwrap();
+    assert_eq!(all[0].as_ref().unwrap(), &[1]);
+    assert!(all[1].is_err());
+    assert_eq!(cut(&words, 1, 2).unwrap(), ["b"]);
+}
+
+#[test]
 fn instances_have_constants_and_defaults() {
     assert_eq!(delayed!(first_of::<u8, 2>(&[7, 8])).call().unwrap(), (7, 2));
     assert_eq!(delayed!(first_of::<u8, 2>(&[7, 8], 5)).call().unwrap(), (7, 5));

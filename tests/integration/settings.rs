@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use nix::pty::{Winsize, openpty};
+use nix::{
+    pty::{Winsize, openpty},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 
 use procession::{
     Error, Jobs, Pool, RemoteError, StartMethod, TaskError, delayed, parallel, report_progress, rng_seed,
@@ -217,11 +221,72 @@ fn a_timeout_is_any_duration_and_its_units_need_no_import() {
     });
 }
 
+/// Longer than any test waits.
+#[worker]
+fn stay_if(n: u64, which: u64) -> u64 {
+    if n == which {
+        take_time(Duration::from_secs(3600));
+    }
+    n
+}
+
+#[test]
+fn a_timeout_of_a_call_ends_its_own_tasks_only() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let outcomes =
+            parallel!(pool = &pool, timeout = millis(300), on_error = collect; stay_if(n, 3) for n in 0..20);
+        for (n, outcome) in outcomes.unwrap().into_iter().enumerate() {
+            match outcome {
+                Ok(value) => assert!(value == n as u64 && n != 3),
+                Err(error) => assert!(n == 3 && error.is_timeout(), "{error}"),
+            }
+        }
+        let error = parallel!(pool = &pool, timeout = secs(0.3); stay_if(n, 0) for n in 0..2).unwrap_err();
+        assert!(error.to_string().contains("timed out"), "{error}");
+        // A pool's own limit holds unless the call has one.
+        let hasty = Pool::builder().jobs(1).task_timeout(Duration::from_millis(1)).build().unwrap();
+        let patient = parallel!(pool = &hasty, timeout = mins(5); worker_index_after(200_000) for _ in 0..1);
+        assert_eq!(patient.unwrap(), [0]);
+    });
+}
+
+#[test]
+fn jobs_are_the_cpus_that_affinity_allows() {
+    alone(|| {
+        let all = std::thread::available_parallelism().unwrap().get();
+        let jobs = |jobs: Jobs| Pool::builder().jobs(jobs).build().unwrap().jobs();
+        assert_eq!((jobs(Jobs::All), jobs(Jobs::from(-1))), (all, all));
+        let mut one = CpuSet::new();
+        let allowed = sched_getaffinity(Pid::this()).unwrap();
+        one.set((0..CpuSet::count()).find(|&cpu| allowed.is_set(cpu).unwrap()).unwrap()).unwrap();
+        // This thread's alone, which is the one that asks.
+        sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+        assert_eq!((jobs(Jobs::All), jobs(Jobs::from(-1)), jobs(Jobs::AllBut(1))), (1, 1, 1));
+        assert_eq!(jobs(Jobs::from(3)), 3, "who says a number gets it");
+        assert_eq!(Pool::builder().build().unwrap().jobs(), 1, "nobody has said one");
+    });
+}
+
+#[test]
+fn jobs_are_counted_in_whole_numbers_of_any_type() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let one = |results: procession::Result<Vec<u64>>| assert_eq!(results.unwrap(), [2]);
+        one(parallel!(pool = &pool, jobs = 1u8; double(1) for _ in 0..1));
+        one(parallel!(pool = &pool, jobs = 1i64; double(1) for _ in 0..1));
+        one(parallel!(pool = &pool, jobs = std::num::NonZeroUsize::MIN; double(1) for _ in 0..1));
+        one(parallel!(pool = &pool, jobs = Jobs::AllBut(1); double(1) for _ in 0..1));
+        one(parallel!(pool = &pool, jobs = "all but 1".parse::<Jobs>().unwrap(); double(1) for _ in 0..1));
+    });
+}
+
 #[test]
 fn all_settings_stand_side_by_side() {
     alone_with_warm_pool(|| {
         let results =
-            parallel!(jobs = 2, batch = 4, timeout = secs(60), retries = 1, verbose = 0; double(n) for n in 0..20)
+            parallel!(jobs = 2, batch = 4, timeout = secs(60), retries = 1, verbose = 0, progress = false, seed = 1,
+                order = ordered, on_error = stop; double(n) for n in 0..20)
                 .unwrap();
         assert!(results.into_iter().eq((0..20).map(|n| 2 * n)));
     });

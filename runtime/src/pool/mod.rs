@@ -180,7 +180,8 @@ impl Pool {
 
     /// Runs all the tasks and returns their results in the order of the input.
     ///
-    /// The input may be of any length; it is read only as far ahead as the workers need it.
+    /// The input may be of any length; it is read only as far ahead as the workers need it. `PROCESSION_VERBOSE` has lines on stderr
+    /// say how far it is, as the setting `verbose` of [`parallel!`](crate::parallel).
     ///
     /// # Errors
     ///
@@ -190,7 +191,7 @@ impl Pool {
         tasks: impl IntoIterator<Item = Task<T>>,
     ) -> Result<Vec<T>> {
         let mut gather = Gather::new(Settings::new().pool(self));
-        for task in tasks {
+        for task in gather.count(tasks) {
             if gather.push(task).is_break() {
                 break;
             }
