@@ -49,6 +49,8 @@ const WORKERS: u64 = 0;
 const BACKGROUND_BELL: u64 = 1;
 /// A reply that is near is waited for so long without sleeping: to wake and be woken may cost as much.
 const SPIN: Duration = Duration::from_micros(50);
+/// So many looks for one between two at all else.
+const LOOKS: u32 = 8;
 /// However much comes that no poller tells of, the poller is asked this often: deaths, and workers that say little, are not to wait for
 /// those that never pause.
 const POLL_EVERY: Duration = Duration::from_millis(1);
@@ -108,6 +110,8 @@ pub(super) struct Desk {
     listens: bool,
     /// When the workers' poller was last asked.
     polled: Instant,
+    /// When the clock was looked at last: now, for what need not know it to the microsecond.
+    seen: Instant,
 }
 
 impl Desk {
@@ -147,6 +151,7 @@ impl Driver {
                 armed: true,
                 listens: true,
                 polled: Instant::now(),
+                seen: Instant::now(),
             }),
             tray: Tray::new(),
             workers: Poller::new().map_err(failed)?,
@@ -226,6 +231,7 @@ impl Driver {
         let mut desk = self.lock();
         self.take_in(&mut desk);
         let now = Instant::now();
+        desk.seen = now;
         let result = change(&mut desk.scheduler, &self.workers, now);
         self.follow_up(desk, now);
         result
@@ -244,7 +250,8 @@ impl Driver {
         let seat = Seat(self);
         let mut events = Vec::new();
         // A caller that never pauses must not keep deaths and deadlines from being seen.
-        let is_late = desk.polled.elapsed() >= POLL_EVERY;
+        desk.seen = Instant::now();
+        let is_late = desk.seen.saturating_duration_since(desk.polled) >= POLL_EVERY;
         drop(if is_late { self.turn(desk, &mut events, Until::Now) } else { self.react(desk, &mut events) });
         drop(seat);
         result
@@ -337,8 +344,9 @@ impl Driver {
             desk = self.spin(desk, deadline);
         }
         let has_arrivals = desk.scheduler.has_arrivals();
-        if !has_arrivals || desk.polled.elapsed() >= POLL_EVERY {
-            desk.polled = Instant::now();
+        desk.seen = Instant::now();
+        if !has_arrivals || desk.seen.saturating_duration_since(desk.polled) >= POLL_EVERY {
+            desk.polled = desk.seen;
             let timeout = match until {
                 _ if has_arrivals => Some(Duration::ZERO),
                 Until::Now => Some(Duration::ZERO),
@@ -360,6 +368,7 @@ impl Driver {
                 events.retain(|event| event.key != BELL);
             }
             desk = self.lock();
+            desk.seen = Instant::now();
         }
         self.react(desk, events)
     }
@@ -367,7 +376,7 @@ impl Driver {
     /// Reacts to what the poller saw, and to what workers have said that no poller tells of. The caller has the seat.
     fn react<'a>(&'a self, mut desk: MutexGuard<'a, Desk>, events: &mut Vec<Event>) -> MutexGuard<'a, Desk> {
         loop {
-            let now = Instant::now();
+            let now = desk.seen;
             desk.scheduler.handle(events, &self.workers, now);
             desk.scheduler.tend(&self.workers, now);
             self.feed(&mut desk, now);
@@ -385,6 +394,7 @@ impl Driver {
             }
             // The worker's words after the record are read now: the record is out.
             events.clear();
+            desk.seen = Instant::now();
         }
     }
 
@@ -393,22 +403,30 @@ impl Driver {
         if desk.scheduler.has_arrivals() || !desk.scheduler.reply_is_near() {
             return desk;
         }
-        let start = Instant::now();
-        let mut end = deadline.map_or(start + SPIN, |deadline| deadline.min(start + SPIN));
-        while Instant::now() < end {
+        let mut end = None;
+        loop {
+            for _ in 0..LOOKS {
+                spin_loop();
+                if desk.scheduler.has_arrivals() {
+                    return desk;
+                }
+            }
             // Others want the desk, too.
             drop(desk);
             spin_loop();
             desk = self.lock();
-            if desk.scheduler.has_arrivals() || !desk.watching.is_empty() {
-                break;
+            if !desk.watching.is_empty() {
+                return desk;
             }
-            if desk.scheduler.flush(&self.workers) {
-                // A worker takes a large value, piece by piece.
-                end = Instant::now() + SPIN;
+            let now = Instant::now();
+            if end.is_none() || desk.scheduler.flush(&self.workers) {
+                // It begins, or a worker takes a large value, piece by piece.
+                end = earlier(Some(now + SPIN), deadline);
+            }
+            if end.is_some_and(|end| end <= now) {
+                return desk;
             }
         }
-        desk
     }
 
     /// Has the background poller tell of whatever comes from now on. `false`: something has come already.
@@ -440,7 +458,8 @@ impl Driver {
             desk.listens = false;
             desk.scheduler.unpark();
             // What has happened until now the background poller has, or will have told of.
-            desk.polled = Instant::now();
+            desk.seen = Instant::now();
+            desk.polled = desk.seen;
         }
         rested
     }
@@ -463,7 +482,7 @@ impl Driver {
         if let Some(thread) = desk.parked.pop() {
             thread.unpark();
         } else if !desk.listens {
-            let now = Instant::now();
+            let now = desk.seen;
             let hot = desk.left.replace(now).is_some_and(|left| now - left < WARM);
             // If nobody has been here for a while, the next may not come soon.
             if hot || !self.arm(desk) {
