@@ -120,7 +120,7 @@ impl<'p> Settings<'p> {
             None => {
                 // The process's own pool grows and shrinks to what the latest call asks for.
                 let pool = global()?;
-                pool.resize(jobs);
+                pool.set_jobs(jobs);
                 pool
             }
         };

@@ -36,7 +36,7 @@ use crate::{
         Hello, LogRecord, Malformed, Orders, Ready, Records, Refused, Reply, Results, RunHead, VERSION, Wire,
     },
     registry,
-    sys::fd::Poller,
+    sys::{fd::Poller, process::resident_bytes},
     transcript::{Line, StreamName, Transcript},
     transport::{Board, Body, Cause, Received, Room, SharedBytes},
 };
@@ -56,6 +56,9 @@ const LEAST_SLICE: Duration = Duration::from_millis(1);
 const MOST_SLICE: Duration = Duration::from_secs(1);
 /// A busy machine wakes nobody sooner than this.
 const LATE: Duration = Duration::from_millis(5);
+
+/// To look how large a process is takes a few microseconds; in this time it cannot grow by much.
+const WEIGH_EVERY: Duration = Duration::from_micros(200);
 
 /// A worker that may have replies ready without telling and has been silent for so long is looked at; then after twice as long, and so on.
 const LOOK_AFTER: Duration = Duration::from_millis(1);
@@ -158,6 +161,10 @@ struct Ledger {
     ended_seq: u32,
     /// Results that have come.
     results: u64,
+    /// Tasks that were sent and not taken back.
+    given: u64,
+    /// When it was last looked how large the process is.
+    weighed: Option<Instant>,
     /// The task of this number panics; the process may not live to say more.
     panic: Option<(u32, RemotePanic)>,
     /// It may have replies ready without telling.
@@ -396,6 +403,8 @@ impl<T: Load> Supervisor<T> {
             next_seq: 1,
             ended_seq: 0,
             results: 0,
+            given: 0,
+            weighed: None,
             panic: None,
             is_quiet,
             look_at: None,
@@ -432,6 +441,7 @@ impl<T: Load> Supervisor<T> {
             link.launched.process.kill();
         }
         link.ledger.next_seq = first_seq.wrapping_add(count);
+        link.ledger.given += u64::from(count);
         in_flight.tasks += count as usize;
         in_flight.loads.push_back((first_seq, load));
     }
@@ -474,7 +484,43 @@ impl<T: Load> Supervisor<T> {
         let Some(board) = &link.launched.board else { return Vec::new() };
         // The word is the worker's to write, too: one that makes no sense takes nothing back, and the worker will run them.
         let begun = board.claim().take_back(link.ledger.next_seq);
-        if link.ledger.is_plausible(begun, in_flight) { in_flight.split_begun(begun) } else { Vec::new() }
+        if !link.ledger.is_plausible(begun, in_flight) {
+            return Vec::new();
+        }
+        let before = in_flight.tasks;
+        let taken = in_flight.split_begun(begun);
+        link.ledger.given -= (before - in_flight.tasks) as u64;
+        taken
+    }
+
+    /// How many tasks it was given and has not been relieved of.
+    pub(crate) fn given(&self) -> u64 {
+        self.link().map_or(0, |link| link.ledger.given)
+    }
+
+    /// The last `n` tasks that it was given do not count as such.
+    pub(crate) fn do_not_count(&mut self, n: u64) {
+        if let Some(link) = self.link_mut() {
+            link.ledger.given -= n;
+        }
+    }
+
+    /// Since when it has had nothing to do, if it has not.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        match &self.state {
+            State::Live { link, in_flight } if in_flight.tasks == 0 => Some(link.ledger.counted),
+            _ => None,
+        }
+    }
+
+    /// How much memory it has resident, in bytes; `None` if it was looked at just now, or that cannot be said.
+    pub(crate) fn weigh(&mut self, now: Instant) -> Option<u64> {
+        let State::Live { link, .. } = &mut self.state else { return None };
+        if link.ledger.weighed.is_some_and(|at| now < at + WEIGH_EVERY) {
+            return None;
+        }
+        link.ledger.weighed = Some(now);
+        resident_bytes(link.launched.process.pid())
     }
 
     /// The worker is asked to leave once it is idle. Idle → Draining.
@@ -724,7 +770,10 @@ impl<T: Load> Supervisor<T> {
             receiver.consume(seen);
             match end {
                 Some(End::Ready) => {
-                    if let State::Starting { link, .. } = std::mem::replace(&mut self.state, State::Vacant) {
+                    if let State::Starting { mut link, .. } =
+                        std::mem::replace(&mut self.state, State::Vacant)
+                    {
+                        link.ledger.count_anew(now);
                         self.state = State::Live { link, in_flight: InFlight::new() };
                     }
                     flow = on(Step::Started);

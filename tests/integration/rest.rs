@@ -39,7 +39,7 @@ const TIME: Duration = Duration::from_millis(400);
 const MOST_TICKS: u64 = 5;
 
 #[track_caller]
-fn assert_at_rest(what: &str, with_workers: bool) {
+pub(crate) fn assert_at_rest(what: &str, with_workers: bool) {
     let mut pids = vec![std::process::id()];
     if with_workers {
         pids.extend(workers());

@@ -6,11 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::lane::{Lane, LaneId, Parcel, Single};
+use super::{
+    lane::{Lane, LaneId, Parcel, Single},
+    life::Finalizer,
+};
 use crate::{
     captured::Captured,
     codec::Encoded,
-    error::{Fault, TaskError, TaskErrorKind},
+    error::{Fault, Place, TaskError, TaskErrorKind},
     handle::Wakes,
     id::WorkerId,
     protocol::{LogRecord, Results},
@@ -223,6 +226,18 @@ impl Book {
 
     fn error(&self, parcel: &Parcel, kind: TaskErrorKind, worker: Option<(WorkerId, u32)>) -> TaskError {
         TaskError::new(parcel.function(), kind, parcel.place(worker)).in_pool(self.name.as_ref())
+    }
+
+    /// The error of a finalizer that came to no result.
+    pub(super) fn exit_error(
+        &self,
+        finalizer: Option<&Finalizer>,
+        kind: TaskErrorKind,
+        worker: (WorkerId, u32),
+    ) -> TaskError {
+        let function = finalizer.map_or("", |finalizer| finalizer.call.entry.name);
+        let place = Place { index: None, attempts: 1, worker: Some(worker) };
+        TaskError::new(function, kind, place).in_pool(self.name.as_ref())
     }
 
     /// A lane that nothing is in and nobody adds to goes.

@@ -2,7 +2,11 @@
 
 use std::{any::type_name, ffi::OsString, path::PathBuf, time::Duration};
 
-use super::{Jobs, Pool, call::not_in_table};
+use super::{
+    Jobs, Pool,
+    call::not_in_table,
+    life::{Finalizer, Lives},
+};
 use crate::{
     error::{Error, Result},
     launch::{Output, Settled, StartMethod, Surroundings},
@@ -33,7 +37,8 @@ pub struct Builder {
     chunk_size: Option<usize>,
     name: Option<String>,
     surroundings: Surroundings,
-    initializer: Option<Call>,
+    initializer: Option<(Call, Outcome)>,
+    lives: Lives,
     start_method: Option<StartMethod>,
     preload: Option<(Call, Outcome)>,
     start_timeout: Duration,
@@ -49,7 +54,8 @@ pub(super) struct Config {
     pub(super) chunk_size: Option<usize>,
     pub(super) name: Option<String>,
     pub(super) surroundings: Settled,
-    pub(super) initializer: Option<Call>,
+    pub(super) initializer: Option<(Call, Outcome)>,
+    pub(super) lives: Lives,
     pub(super) start_method: StartMethod,
     pub(super) preload: Option<(Call, Outcome)>,
     pub(super) start_timeout: Duration,
@@ -66,6 +72,7 @@ impl Builder {
             name: None,
             surroundings: Surroundings::default(),
             initializer: None,
+            lives: Lives::default(),
             start_method: None,
             preload: None,
             start_timeout: START_TIMEOUT,
@@ -176,10 +183,151 @@ impl Builder {
         self
     }
 
-    /// A task that each worker runs once, before any other; replacements included. If it fails in every attempt to start a worker, the
-    /// pool's tasks come to its error.
+    /// A task that each worker runs once, before any other; replacements included.
+    ///
+    /// Where it panics, ends its process or returns an `Err`, the worker is no worker, and another is tried, after a pause. After five
+    /// failures in a row with no worker serving, all the pool's tasks come to its error, those that are handed in later included.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::OnceLock;
+    /// use procession::{Pool, RemoteError, delayed, worker};
+    ///
+    /// static WORDS: OnceLock<Vec<String>> = OnceLock::new();
+    ///
+    /// #[worker]
+    /// fn load(text: &str) -> Result<(), RemoteError> {
+    ///     if text.is_empty() {
+    ///         return Err(RemoteError::msg("there are no words"));
+    ///     }
+    ///     WORDS.get_or_init(|| text.split(' ').map(str::to_owned).collect());
+    ///     Ok(())
+    /// }
+    ///
+    /// #[worker]
+    /// fn word(n: usize) -> Option<String> {
+    ///     WORDS.get()?.get(n).cloned()
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).initializer(delayed!(load("once in each"))).build()?;
+    /// assert_eq!(pool.submit(delayed!(word(2))).join()?.as_deref(), Some("each"));
+    ///
+    /// let pool = Pool::builder().jobs(1).initializer(delayed!(load(""))).build()?;
+    /// let error = pool.submit(delayed!(word(0))).join().unwrap_err();
+    /// assert!(error.to_string().contains("there are no words"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn initializer<T>(mut self, task: Task<T>) -> Self {
-        self.initializer = Some(task.call);
+        self.initializer = Some((task.call, outcome_of(type_name::<T>())));
+        self
+    }
+
+    /// A task that each worker runs once, after its last, before it leaves in good order: when it is replaced after
+    /// [`max_tasks_per_worker`](Self::max_tasks_per_worker) or [`max_worker_rss`](Self::max_worker_rss), when it leaves after
+    /// [`idle_timeout`](Self::idle_timeout) or [`Pool::resize`], and when the pool ends by [`Pool::join`]. A worker that crashes or is
+    /// killed does not come to it, nor do those of a pool that is dropped or ended by [`Pool::terminate`].
+    ///
+    /// [`Pool::join_with_exit_results`] returns what it returned. Until then that is kept.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn work() {}
+    ///
+    /// #[worker]
+    /// fn leave() -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).max_tasks_per_worker(1).finalizer(delayed!(leave())).build()?;
+    /// for _ in 0..3 {
+    ///     pool.submit(delayed!(work())).join()?;
+    /// }
+    /// let pids: Vec<u32> = pool.join_with_exit_results()?;
+    /// assert_eq!(pids.len(), 3);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn finalizer<T: 'static>(mut self, task: Task<T>) -> Self {
+        self.lives.finalizer = Some(Finalizer::new::<T>(task.call));
+        self
+    }
+
+    /// A worker leaves after so many tasks, and another takes its place when there is work for it: `maxtasksperchild` of Python's
+    /// `multiprocessing`. What a task leaves behind, such as memory that a library never gives back, goes with its process. The
+    /// initializer and the finalizer do not count. Default: it stays.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn pid() -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).max_tasks_per_worker(2).build()?;
+    /// let pids = pool.map((0..4).map(|_| delayed!(pid())))?;
+    /// assert!(pids[0] == pids[1] && pids[1] != pids[2] && pids[2] == pids[3]);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn max_tasks_per_worker(mut self, tasks: u64) -> Self {
+        self.lives.max_tasks = Some(tasks);
+        self
+    }
+
+    /// A worker that has more than this many bytes of memory resident after a task is given no more, and another takes its place.
+    /// No task is lost by it; the first time, the pool says so by a record of its logger. Default: it stays, however large.
+    ///
+    /// What counts is what the system counts as the process's resident set: pages that it shares with others included, such as those of
+    /// a template's [`preload`](Self::preload). A task that asks for more than there is is not kept from it: see
+    /// [`memory_limit`](Self::memory_limit).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn leak(megabytes: usize) -> u32 {
+    ///     std::mem::forget(vec![1u8; megabytes << 20]);
+    ///     std::process::id()
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).max_worker_rss(100 << 20).build()?;
+    /// let before = pool.submit(delayed!(leak(200))).join()?;
+    /// let after = pool.submit(delayed!(leak(1))).join()?;
+    /// assert_ne!(before, after);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn max_worker_rss(mut self, bytes: u64) -> Self {
+        self.lives.max_rss = Some(bytes);
+        self
+    }
+
+    /// A worker that has had nothing to do for so long leaves; the next call brings it back. Default: it stays.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(2).idle_timeout(Duration::from_secs(60)).build()?;
+    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.lives.idle_timeout = Some(timeout);
         self
     }
 
@@ -314,7 +462,10 @@ impl Builder {
         }
         let start_method = self.start_method.map_or_else(method_from_env, Ok)?;
         let preload = self.preload.as_ref().map(|(call, _)| call);
-        for (what, call) in [("initializer", self.initializer.as_ref()), ("preload", preload)] {
+        self.lives.check()?;
+        let initializer = self.initializer.as_ref().map(|(call, _)| call);
+        let finalizer = self.lives.finalizer.as_ref().map(|finalizer| &finalizer.call);
+        for (what, call) in [("initializer", initializer), ("finalizer", finalizer), ("preload", preload)] {
             if let Some(Call { entry, args: Err(words) }) = call {
                 return Err(Error::config(format!("the {what} `{}` cannot be called: {words}", entry.name)));
             }
@@ -326,7 +477,7 @@ impl Builder {
                 call.entry.name
             )));
         }
-        let mut calls = self.initializer.iter().chain(preload);
+        let mut calls = initializer.into_iter().chain(finalizer).chain(preload);
         if let Some(call) = calls.find(|call| registry::id_of(call.entry).is_none()) {
             return Err(not_in_table(call, None).into());
         }
@@ -337,6 +488,7 @@ impl Builder {
             name: self.name,
             surroundings,
             initializer: self.initializer,
+            lives: self.lives,
             start_method,
             preload: self.preload,
             start_timeout: self.start_timeout,

@@ -14,14 +14,15 @@ use super::{
     Backend, Pool,
     drive::Driver,
     lane::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
+    life::{Finalizer, not_initialized},
 };
 use crate::{
     captured::Captured,
     codec::{Encoded, OwnedResult},
-    error::{Fault, POOL_ENDED, Place, TaskError, TaskErrorKind},
+    error::{POOL_ENDED, Place, TaskError, TaskErrorKind},
     handle::{Exchange, Waiter, Wakes},
     id::{FunctionId, TaskId},
-    protocol::{Records, Results},
+    protocol::{Outcome, Records, Results},
     registry::{self, Entry},
     seed,
     task::Call as Request,
@@ -497,12 +498,12 @@ impl Drop for Call {
     }
 }
 
-/// What a pool without processes has: its initializer, which runs once, before the first task, and a count of its single tasks.
+/// What a pool without processes has: what runs once, before the first task, and after the last, and a count of its single tasks.
 #[derive(Debug, Default)]
 pub(super) struct Here {
-    pub(super) preload: Option<Request>,
-    pub(super) initializer: Option<Request>,
-    pub(super) initialized: OnceLock<Result<(), Fault>>,
+    pub(super) first: Vec<(Request, Outcome)>,
+    pub(super) finalizer: Option<Finalizer>,
+    pub(super) initialized: OnceLock<Result<(), TaskErrorKind>>,
     pub(super) seed: Option<u64>,
     pub(super) tasks: AtomicU64,
 }
@@ -519,10 +520,22 @@ impl Here {
     fn run(&self, request: &Request, index: Option<usize>, seed: u64) -> Result<OwnedResult, TaskError> {
         let place = Place { index, attempts: 1, worker: None };
         let initialized = self.initialized.get_or_init(|| {
-            self.preload.iter().chain(&self.initializer).try_for_each(|first| first.run().map(drop))
+            self.first.iter().try_for_each(|(first, outcome)| {
+                let mut result = first.run()?;
+                outcome.check("initializer", first.entry.name, &result.as_encoded()).map_err(not_initialized)
+            })
         });
-        let outcome = initialized.clone().and_then(|()| seed::with(seed, || request.run()));
-        outcome.map_err(|fault| TaskError::new(request.entry.name, fault.into(), place))
+        let outcome = initialized.clone().and_then(|()| Ok(seed::with(seed, || request.run())?));
+        outcome.map_err(|kind| TaskError::new(request.entry.name, kind, place))
+    }
+
+    /// Runs the finalizer, if there is one and anything has run.
+    pub(super) fn finalize(&self) -> Option<Result<OwnedResult, TaskError>> {
+        let Request { entry, .. } = self.finalizer.as_ref()?.call;
+        self.initialized.get()?.as_ref().ok()?;
+        let place = Place { attempts: 1, ..Place::default() };
+        let outcome = self.finalizer.as_ref()?.call.run();
+        Some(outcome.map_err(|fault| TaskError::new(entry.name, fault.into(), place)))
     }
 }
 

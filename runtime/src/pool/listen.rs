@@ -6,15 +6,16 @@ use std::{
 };
 
 use super::{
-    lane::{LaneId, Parcel, Recipient},
-    scheduler::{SHARE_AFTER, Scheduler, log_level},
+    lane::Parcel,
+    life::not_initialized,
+    scheduler::{SHARE_AFTER, Scheduler},
 };
 use crate::{
+    codec::Encoded,
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::NeverReady,
-    protocol::{Orders, Records},
-    registry,
+    protocol::Outcome,
     supervisor::{OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::fd::{Event, Poller},
     task::Call,
@@ -73,12 +74,26 @@ impl Scheduler {
         is_said(&self.after.logs)
     }
 
+    fn role(&self, id: WorkerId) -> Role {
+        if self.book.initializing.contains(&id) {
+            Role::Initializing
+        } else if self.leaving.is_finalizing(id) {
+            Role::Finalizing
+        } else {
+            Role::Serving
+        }
+    }
+
     /// Reads a worker to the end, or to a record that must be out before what follows it is seen: until then it is read no further,
     /// and only whoever drives may read. Returns whether it came to the end.
     pub(super) fn read(&mut self, place: usize, readable: bool, poller: &Poller, now: Instant) -> bool {
-        let worker = &mut self.workers[place];
+        let worker = &self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
-        let (book, after) = (&mut self.book, &mut self.after);
+        let role = self.role(id);
+        let worker = &mut self.workers[place];
+        let (book, leaving, after) = (&mut self.book, &mut self.leaving, &mut self.after);
+        let initializer = self.config.initializer.as_ref();
+        let finalizer = self.config.lives.finalizer.as_ref();
         if after.logs.iter().any(|(_, by, _)| *by == id) {
             self.unread.insert(place);
             return false;
@@ -94,35 +109,60 @@ impl Scheduler {
                 Step::Started => started = true,
                 Step::Done { load, results } => {
                     useful = true;
-                    if !book.initializing.remove(&id) {
-                        book.done(load, results, id, after);
+                    match role {
+                        Role::Serving => book.done(load, results, id, after),
+                        Role::Initializing => {
+                            book.initializing.remove(&id);
+                            let mut results = results;
+                            failed_to_initialize = results
+                                .next()
+                                .and_then(|result| failure(initializer, &Encoded::Short(result)));
+                        }
+                        Role::Finalizing => results.for_each(|result| {
+                            leaving.add_exit(Ok(Encoded::Short(result).into_owned()));
+                        }),
                     }
                 }
                 Step::DoneOne { load, nanos, result } => {
                     useful = true;
                     load.tell(output.take(), after);
-                    if !book.initializing.remove(&id) {
-                        book.done_one(load, nanos, Ok(result), id, after);
+                    match role {
+                        Role::Serving => book.done_one(load, nanos, Ok(result), id, after),
+                        Role::Initializing => {
+                            book.initializing.remove(&id);
+                            failed_to_initialize = failure(initializer, &result);
+                        }
+                        Role::Finalizing => leaving.add_exit(Ok(result.into_owned())),
                     }
                 }
                 Step::Failed { load, nanos, fault } => {
                     useful = true;
                     let output = output.take();
                     load.tell(output.clone(), after);
-                    if book.initializing.remove(&id) {
-                        useful = false;
-                        failed_to_initialize = Some(TaskErrorKind::from(fault));
-                        return std::ops::ControlFlow::Break(());
+                    match role {
+                        Role::Serving => book.failed(load, nanos, fault, (id, pid), output, after),
+                        Role::Initializing => {
+                            book.initializing.remove(&id);
+                            failed_to_initialize = Some(TaskErrorKind::from(fault));
+                        }
+                        Role::Finalizing => {
+                            leaving.add_exit(Err(book.exit_error(finalizer, fault.into(), (id, pid))));
+                        }
                     }
-                    book.failed(load, nanos, fault, (id, pid), output, after);
                 }
                 Step::Stopped { load, kind } => {
                     useful = true;
                     stopped = true;
                     let output = output.take();
                     load.tell(output.clone(), after);
-                    if !book.initializing.remove(&id) {
-                        book.stopped(load, kind, (id, pid), output, after);
+                    match role {
+                        Role::Serving => book.stopped(load, kind, (id, pid), output, after),
+                        Role::Initializing => {
+                            book.initializing.remove(&id);
+                        }
+                        Role::Finalizing => {
+                            leaving.add_exit(Err(book.exit_error(finalizer, kind, (id, pid))));
+                        }
                     }
                 }
                 Step::Progress { load, fraction } => {
@@ -135,6 +175,10 @@ impl Scheduler {
                     return std::ops::ControlFlow::Break(());
                 }
             }
+            if failed_to_initialize.is_some() {
+                useful = false;
+                return std::ops::ControlFlow::Break(());
+            }
             std::ops::ControlFlow::Continue(())
         });
         if !to_the_end {
@@ -144,8 +188,15 @@ impl Scheduler {
             self.book.progress.insert(id, now);
             self.book.overdue.remove(&id);
         }
-        if started && let Some(call) = self.config.initializer.clone() {
-            self.initialize(place, call, poller, now);
+        if useful || started {
+            self.look_for_the_idle(now);
+        }
+        if started && let Some((call, _)) = self.config.initializer.clone() {
+            self.book.initializing.insert(id);
+            self.run_own(place, call, poller, now);
+        }
+        if useful && role == Role::Serving {
+            self.weigh(place, now);
         }
         if useful {
             self.failed_starts = 0;
@@ -162,23 +213,6 @@ impl Scheduler {
         to_the_end
     }
 
-    fn initialize(&mut self, place: usize, call: Call, poller: &Poller, now: Instant) {
-        let (Some(function), Ok(args)) = (registry::id_of(call.entry), call.args) else { return };
-        let parcel = Parcel {
-            lane: LaneId::Pinned,
-            // It is no task of anybody's: it has no number, and takes none from those that are.
-            first: u64::MAX,
-            records: Records::of(function, args),
-            to: Recipient::Nobody,
-            attempts: 1,
-            retries: 0,
-        };
-        let worker = &mut self.workers[place];
-        self.book.initializing.insert(worker.id());
-        worker.run(parcel, Orders { log_level: log_level(), seed: self.seed, ..Orders::default() });
-        worker.ring(now, poller);
-    }
-
     /// Collects a worker that has ended, and sees to the tasks that it had.
     fn reap(&mut self, place: usize, poller: &Poller, now: Instant) {
         let worker = &mut self.workers[place];
@@ -188,6 +222,7 @@ impl Scheduler {
         self.book.progress.remove(&id);
         self.book.overdue.remove(&id);
         let initializing = self.book.initializing.remove(&id);
+        let finalizing = self.forget_leaving(id);
         let Obituary {
             pid,
             was,
@@ -212,6 +247,15 @@ impl Scheduler {
             let kind = crash(exit, cause, panic.take());
             if !killed {
                 self.start_failed(now, kind);
+            }
+            return;
+        }
+        if finalizing {
+            // Idle, it had done with it.
+            if !was_idle || !waiting.is_empty() {
+                let kind = stopped.unwrap_or_else(|| crash(exit, cause, panic));
+                let error = self.book.exit_error(self.config.lives.finalizer.as_ref(), kind, (id, pid));
+                self.leaving.add_exit(Err(error));
             }
             return;
         }
@@ -352,6 +396,20 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// What a worker is at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Serving,
+    Initializing,
+    Finalizing,
+}
+
+/// What an initializer's result says of failure.
+fn failure(initializer: Option<&(Call, Outcome)>, result: &Encoded<'_>) -> Option<TaskErrorKind> {
+    let (call, outcome) = initializer?;
+    outcome.check("initializer", call.entry.name, result).map_err(not_initialized).err()
 }
 
 /// What the death of a worker says of the task that it was running.

@@ -8,6 +8,7 @@ mod drive;
 mod imap;
 mod jobs;
 mod lane;
+mod life;
 mod listen;
 mod log;
 mod report;
@@ -41,13 +42,13 @@ use lane::{LaneId, Parcel, Recipient, Single};
 use scheduler::Scheduler;
 
 use crate::{
-    codec::ShortBytes,
+    codec::{OwnedResult, ShortBytes},
     error::{Error, Place, Result, TaskError, TaskErrorKind},
-    handle::{Completer, Exchange, Handle, Wakes},
+    handle::{Completer, Exchange, Handle, Wakes, decode},
     id::{FunctionId, TaskId},
     launch::{ForkLauncher, Launcher, LocalLauncher, StartMethod},
     parallel::{Gather, Settings},
-    protocol::{Preload, Records, Setup, VERSION},
+    protocol::{Outcome, Preload, Records, Setup, VERSION},
     registry,
     sys::process::{generation, setting},
     task::Task,
@@ -142,9 +143,10 @@ impl Pool {
     fn start(config: Config) -> Result<Self> {
         if in_process_by_env() {
             // Environment and folder are this process's own, and stay.
-            let preload = config.preload.map(|(call, _)| call);
-            let here =
-                Here { preload, initializer: config.initializer, seed: config.seed, ..Here::default() };
+            let preload = config.preload.map(|(call, _)| (call, Outcome::Value));
+            let first = preload.into_iter().chain(config.initializer).collect();
+            let (finalizer, seed) = (config.lives.finalizer, config.seed);
+            let here = Here { first, finalizer, seed, ..Here::default() };
             return Ok(Self { backend: Backend::InProcess(Arc::new(here)) });
         }
         let config = Arc::new(config);
@@ -352,23 +354,113 @@ impl Pool {
         Ok(handles.into_iter().map(Handle::join).collect::<Result<_, TaskError>>()?)
     }
 
-    /// Waits until all that was handed in has ended, then ends the pool.
+    /// Waits until all that was handed in has ended, then ends the pool, in good order: each worker runs the
+    /// [`finalizer`](Builder::finalizer), if there is one.
     ///
     /// # Errors
     ///
-    /// None now; what went wrong with a task is for its handle to say.
+    /// A finalizer failed. What went wrong with a task is for its handle to say.
     pub fn join(self) -> Result<()> {
-        if let Backend::Processes(processes) = self.backend() {
-            processes.driver.wait_while(|scheduler| scheduler.unfinished() > 0);
-        }
+        self.end_in_order()?.into_iter().try_for_each(|exit| exit.map(drop))?;
         Ok(())
     }
 
-    /// Ends the pool now: queued tasks are cancelled, running ones are killed. Dropping a pool does the same.
+    /// As [`join`](Self::join), and returns what the [`finalizer`](Builder::finalizer) returned in each worker, in the order in which
+    /// the workers left: those that were replaced in the course of the pool's life included.
+    ///
+    /// # Errors
+    ///
+    /// The pool has no finalizer, or its result is no `T`; a finalizer failed, or its result does not decode.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// static SEEN: AtomicU64 = AtomicU64::new(0);
+    ///
+    /// #[worker]
+    /// fn see(n: u64) {
+    ///     SEEN.fetch_add(n, Ordering::Relaxed);
+    /// }
+    ///
+    /// #[worker]
+    /// fn seen() -> u64 {
+    ///     SEEN.load(Ordering::Relaxed)
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(2).finalizer(delayed!(seen())).build()?;
+    /// pool.map((1..=100).map(|n| delayed!(see(n))))?;
+    /// let by_worker: Vec<u64> = pool.join_with_exit_results()?;
+    /// assert_eq!(by_worker.iter().sum::<u64>(), 5050);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn join_with_exit_results<T: DeserializeOwned + 'static>(self) -> Result<Vec<T>> {
+        let finalizer = match self.backend() {
+            Backend::InProcess(here) => here.finalizer.as_ref(),
+            Backend::Processes(processes) => processes.config.lives.finalizer.as_ref(),
+        };
+        let Some(finalizer) = finalizer else {
+            return Err(Error::config(
+                "join_with_exit_results: the pool has no finalizer that would return something",
+            ));
+        };
+        finalizer.check::<T>()?;
+        let function = finalizer.call.entry.name;
+        let place = Place { attempts: 1, ..Place::default() };
+        let exits = self.end_in_order()?.into_iter();
+        let results = exits.map(|exit| decode(function, exit?.as_encoded(), place));
+        Ok(results.collect::<Result<_, TaskError>>()?)
+    }
+
+    /// Waits until all that was handed in has ended and, if there is a finalizer, until each worker has run it and left.
+    fn end_in_order(&self) -> Result<Vec<Result<OwnedResult, TaskError>>> {
+        let processes = match self.backend() {
+            Backend::InProcess(here) => return Ok(here.finalize().into_iter().collect()),
+            Backend::Processes(processes) => processes,
+        };
+        let driver = &processes.driver;
+        driver.wait_while(|scheduler| scheduler.unfinished() > 0);
+        if processes.config.lives.finalizer.is_none() {
+            return Ok(Vec::new());
+        }
+        driver.with(|scheduler, _, _| scheduler.retire_all());
+        driver.wait_while(|scheduler| !scheduler.is_empty_of_workers());
+        Ok(driver.look(Scheduler::take_exits))
+    }
+
+    /// Ends the pool now: queued tasks are cancelled, running ones are killed, and no finalizer runs. Dropping a pool does the same.
     pub fn terminate(self) {}
 
+    /// Changes how many workers the pool has at most, whether or not they have something to do. New ones start when there is work for
+    /// them. Those that are too many are given no more tasks; what they have not begun others run, and they leave when they have
+    /// done what they have begun.
+    ///
+    /// Without effect on a pool without processes.
+    ///
+    /// # Errors
+    ///
+    /// No pool can have so many workers, as for [`Builder::jobs`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::Pool;
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.resize(3)?;
+    /// assert_eq!(pool.jobs(), 3);
+    /// assert!(pool.resize(0).is_err());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn resize(&self, jobs: impl Into<Jobs>) -> Result<()> {
+        self.set_jobs(Some(jobs.into().count()?));
+        Ok(())
+    }
+
     /// Changes how many workers there are; `None`: to what the pool was built with.
-    pub(crate) fn resize(&self, jobs: Option<usize>) {
+    pub(crate) fn set_jobs(&self, jobs: Option<usize>) {
         if let Backend::Processes(processes) = self.backend() {
             let jobs = jobs.unwrap_or(processes.config.jobs);
             if jobs != self.jobs() {

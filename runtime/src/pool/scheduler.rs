@@ -18,6 +18,7 @@ use super::{
     builder::Config,
     call::seed_of_call,
     lane::{BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
+    life::Leaving,
 };
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
@@ -72,6 +73,7 @@ pub(super) struct Scheduler {
     pub(super) unread: BTreeSet<usize>,
     /// There are, or were, tasks that may run for a limited time.
     has_limits: bool,
+    pub(super) leaving: Leaving,
     pub(super) after: After,
 }
 
@@ -106,6 +108,7 @@ impl Scheduler {
             closing: false,
             unread: BTreeSet::new(),
             has_limits: config.task_timeout.is_some(),
+            leaving: Leaving::default(),
             after: After::default(),
             launcher,
             config,
@@ -124,6 +127,14 @@ impl Scheduler {
         while self.workers.len() < jobs {
             let id = WorkerId(u32::try_from(self.workers.len()).expect("`Jobs` has a limit far below"));
             self.workers.push(Supervisor::new(id));
+        }
+        // What those that leave have not begun others may run.
+        for place in jobs..self.workers.len() {
+            let worker = &mut self.workers[place];
+            let id = worker.id();
+            if !self.book.initializing.contains(&id) && !self.leaving.is_finalizing(id) {
+                self.book.take_home(worker.take_back(), id);
+            }
         }
     }
 
@@ -307,12 +318,27 @@ impl Scheduler {
         let limits = self.workers.iter().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
         let back_off = self.not_before.filter(|_| self.wants_workers());
         let feeds = self.book.look_at_feeds;
-        workers.chain(stops).chain(limits).chain(back_off).chain(feeds).chain(self.sharing_deadline()).min()
+        let idle = self.leaving.look_at();
+        workers
+            .chain(stops)
+            .chain(limits)
+            .chain(back_off)
+            .chain(feeds)
+            .chain(idle)
+            .chain(self.sharing_deadline())
+            .min()
     }
 
     fn wants_workers(&self) -> bool {
         (self.book.queued > 0 || !self.book.pinned.is_empty())
-            && self.workers[..self.target].iter().any(Supervisor::is_vacant)
+            && (self.workers[..self.target].iter().any(Supervisor::is_vacant)
+                || self.wanted_beyond().next().is_some())
+    }
+
+    /// Vacant places beyond those that are wanted now, for which there are tasks from before.
+    fn wanted_beyond(&self) -> impl Iterator<Item = usize> {
+        let beyond = self.book.pinned.range(WorkerId(self.target as u32)..).map(|(id, _)| id.0 as usize);
+        beyond.filter(|&place| self.workers[place].is_vacant())
     }
 
     /// How long the oldest task of this worker may run, if that is limited.
@@ -342,11 +368,12 @@ impl Scheduler {
         if self.closing {
             return;
         }
-        for worker in &mut self.workers[self.target..] {
-            if worker.is_idle() {
-                worker.drain(now);
+        for place in self.target..self.workers.len() {
+            if !self.book.pinned.contains_key(&self.workers[place].id()) {
+                self.retire(place, poller, now);
             }
         }
+        self.see_off(poller, now);
         self.share(now);
         self.send_pinned(poller, now);
         loop {
@@ -354,9 +381,10 @@ impl Scheduler {
             self.launch(poller, now);
             self.fill(poller, now, has_room);
             if !self.pull_for_the_idle(now) {
-                return;
+                break;
             }
         }
+        self.see_off_the_idle(poller, now);
     }
 
     fn send_pinned(&mut self, poller: &Poller, now: Instant) {
@@ -367,14 +395,18 @@ impl Scheduler {
         for worker in &mut self.workers {
             if worker.is_idle()
                 && !self.book.initializing.contains(&worker.id())
+                && !self.leaving.contains(worker.id())
                 && let Some(queue) = self.book.pinned.get_mut(&worker.id())
             {
-                for mut parcel in queue.drain(..) {
+                let most = self.config.lives.quota(worker.given());
+                for mut parcel in queue.drain(..queue.len().min(most)) {
                     parcel.attempts += 1;
                     worker.run(parcel, orders);
                 }
                 worker.ring(now, poller);
-                self.book.pinned.remove(&worker.id());
+                if queue.is_empty() {
+                    self.book.pinned.remove(&worker.id());
+                }
             }
         }
     }
@@ -481,7 +513,11 @@ impl Scheduler {
             let worker = &self.workers[place];
             let id = worker.id();
             // Nothing is sent behind a task that is to end: its process may be killed any moment.
-            if !worker.is_live() || worker.is_stopping() || self.book.initializing.contains(&id) {
+            if !worker.is_live()
+                || worker.is_stopping()
+                || self.book.initializing.contains(&id)
+                || self.leaving.contains(id)
+            {
                 continue;
             }
             if !worker.is_idle() && self.book.overdue.contains(&id) {
@@ -491,6 +527,10 @@ impl Scheduler {
                 let lane = &self.book.lanes[lane];
                 lane.may_use(id) && wants(worker, lane)
             });
+            let quota = self.quota(worker);
+            if quota == 0 {
+                continue;
+            }
             let Some(lane_id) = turn.and_then(|turn| self.book.turns.remove(turn)) else { continue };
             let may_spin = self.may_spin();
             let worker = &mut self.workers[place];
@@ -505,6 +545,7 @@ impl Scheduler {
             let share = lane.queued().div_ceil(parts).max(lane.worth_waking());
             // What has been sent and cannot be had back would be lost with its worker.
             let most = if worker.has_board() { lane.batch().min(share).max(1) } else { 1 };
+            let most = most.min(quota);
             if worker.is_idle() {
                 self.book.progress.insert(id, now);
             }
@@ -539,7 +580,8 @@ impl Scheduler {
         });
         let starting = self.workers.iter().filter(|worker| worker.is_starting()).count();
         let mut wanted = most.sum::<usize>().saturating_sub(starting);
-        for place in 0..self.target {
+        let beyond: Vec<usize> = self.wanted_beyond().collect();
+        for place in (0..self.target).chain(beyond) {
             let worker = &self.workers[place];
             let pinned = self.book.pinned.contains_key(&worker.id());
             if !worker.is_vacant() || (wanted == 0 && !pinned) {

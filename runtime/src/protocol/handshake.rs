@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec;
+use crate::codec::{self, Encoded};
 
 /// Changes whenever a byte of the protocol does.
 pub(crate) const VERSION: u32 = 3;
@@ -162,6 +162,35 @@ pub(crate) enum Outcome {
     Words,
     /// It is a `Result`.
     Result,
+}
+
+impl Outcome {
+    /// An `Err` is a failure, too: what is missing now will be missing in every worker.
+    ///
+    /// # Errors
+    ///
+    /// In words for people, of `what` and its function's name.
+    pub(crate) fn check(self, what: &str, name: &str, result: &Encoded<'_>) -> Result<(), String> {
+        let result = match result {
+            Encoded::Short(bytes) => bytes,
+            Encoded::Large(head, body) => {
+                if head.is_empty() {
+                    &body[..]
+                } else {
+                    &head[..]
+                }
+            }
+        };
+        // The first byte of an encoded `Result`: 0 is `Ok`.
+        match (self, result.split_first()) {
+            (Self::Value, _) | (_, None | Some((0, _))) => Ok(()),
+            (Self::Words, Some((_, error))) => match postcard::take_from_bytes::<&str>(error) {
+                Ok((words, _)) => Err(format!("the {what} `{name}` returned an error: {words}")),
+                Err(_) => Err(format!("the {what} `{name}` returned an error")),
+            },
+            (Self::Result, _) => Err(format!("the {what} `{name}` returned an error")),
+        }
+    }
 }
 
 /// What a template says once it is ready for requests, or why it never will be: after its length, as four bytes.

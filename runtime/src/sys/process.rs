@@ -115,6 +115,16 @@ pub(crate) fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
+/// How much memory a process has resident, what it shares with others included, if it is there.
+pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
+    // size, resident, shared, ..., in pages
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    // SAFETY: sysconf takes a number and touches no memory of ours.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Some(pages * u64::try_from(page).ok()?)
+}
+
 /// Holds a child that was just made and not reaped.
 fn hold(pid: Pid) -> io::Result<Child> {
     match open_pidfd(pid) {

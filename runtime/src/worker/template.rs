@@ -26,12 +26,12 @@ use super::{
     serve::watch_overflow,
 };
 use crate::{
-    codec::Input,
+    codec::{Encoded, Input},
     dispatch,
     error::FaultKind,
     id::FunctionId,
     panic::RemotePanic,
-    protocol::{FORK_REQUEST, Outcome, Preload, Prepared, Report, Setup, VERSION},
+    protocol::{FORK_REQUEST, Preload, Prepared, Report, Setup, VERSION},
     registry::{self, Entry},
     sys::{
         fd::{read_file, recv_with_fds, send_with_fd, wait_any, write_whole},
@@ -179,7 +179,7 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
         nix::unistd::fchdir(back).map_err(|error| format!("it cannot go back to its folder: {error}"))?;
     }
     match outcome {
-        Ok(()) => check(entry.name, preload.outcome, &result),
+        Ok(()) => preload.outcome.check("preload", entry.name, &Encoded::Short(&result)),
         Err(fault) => Err(match fault.into_kind() {
             FaultKind::Panic(panic) => panicked(entry.name, &panic),
             FaultKind::Codec(words) => format!("the preload `{}` failed to cross: {words}", entry.name),
@@ -193,19 +193,6 @@ fn enter(folder: &Path) -> Result<File, String> {
     let back = File::open(".").map_err(cannot)?;
     std::env::set_current_dir(folder).map_err(cannot)?;
     Ok(back)
-}
-
-/// An `Err` is a failure, too: what is missing now will be missing in every worker.
-fn check(name: &str, outcome: Outcome, result: &[u8]) -> Result<(), String> {
-    // The first byte of an encoded `Result`: 0 is `Ok`.
-    match (outcome, result.split_first()) {
-        (Outcome::Value, _) | (_, None | Some((0, _))) => Ok(()),
-        (Outcome::Words, Some((_, error))) => match postcard::take_from_bytes::<&str>(error) {
-            Ok((words, _)) => Err(format!("the preload `{name}` returned an error: {words}")),
-            Err(_) => Err(format!("the preload `{name}` returned an error")),
-        },
-        (Outcome::Result, _) => Err(format!("the preload `{name}` returned an error")),
-    }
 }
 
 fn panicked(name: &str, panic: &RemotePanic) -> String {
