@@ -156,8 +156,7 @@ pub(crate) enum TaskErrorKind {
     /// Someone took the task back, or the pool ended.
     Cancelled { why: &'static str },
     /// The task went past its worker's memory limit.
-    #[expect(dead_code, reason = "memory limits are not there yet, the question that they answer is")]
-    OutOfMemory,
+    OutOfMemory { exit: Option<Exit>, why: Box<str> },
     /// A value did not encode or decode.
     Codec { message: String },
     /// No worker could be had, or nobody knows what became of the task.
@@ -203,10 +202,11 @@ impl TaskError {
         matches!(self.0.kind, TaskErrorKind::Cancelled { .. })
     }
 
-    /// The task went past the memory that its worker may have.
+    /// The task went past the memory that its worker may have ([`memory_limit`](crate::Builder::memory_limit)), or the kernel killed its
+    /// worker because there was none left. [`exit`](Self::exit) says how the worker ended.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
-        matches!(self.0.kind, TaskErrorKind::OutOfMemory)
+        matches!(self.0.kind, TaskErrorKind::OutOfMemory { .. })
     }
 
     /// An argument or the result did not encode or decode.
@@ -258,7 +258,9 @@ impl TaskError {
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {
         match self.0.kind {
-            TaskErrorKind::Panic { exit, .. } | TaskErrorKind::Crash { exit, .. } => exit,
+            TaskErrorKind::Panic { exit, .. }
+            | TaskErrorKind::Crash { exit, .. }
+            | TaskErrorKind::OutOfMemory { exit, .. } => exit,
             _ => None,
         }
     }
@@ -332,7 +334,7 @@ impl fmt::Display for TaskError {
             TaskErrorKind::Crash { .. } => "crashed",
             TaskErrorKind::Timeout { .. } => "timed out",
             TaskErrorKind::Cancelled { .. } => "was cancelled",
-            TaskErrorKind::OutOfMemory => "ran out of memory",
+            TaskErrorKind::OutOfMemory { .. } => "ran out of memory",
             TaskErrorKind::Codec { .. } => "failed to cross",
             TaskErrorKind::Lost { .. } => "was lost",
         };
@@ -359,7 +361,8 @@ impl fmt::Display for TaskError {
             TaskErrorKind::Codec { message } => write!(f, ": {message}"),
             TaskErrorKind::Lost { message } => write!(f, ": {message}"),
             TaskErrorKind::Timeout { limit } => write!(f, ": it ran for longer than its limit of {limit:?}"),
-            TaskErrorKind::OutOfMemory => Ok(()),
+            TaskErrorKind::OutOfMemory { exit: Some(exit), why } => write!(f, ": {why} ({exit})"),
+            TaskErrorKind::OutOfMemory { exit: None, why } => write!(f, ": {why}"),
         }
     }
 }

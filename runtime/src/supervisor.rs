@@ -206,7 +206,7 @@ pub(crate) struct Obituary<T> {
     pub(crate) pid: u32,
     pub(crate) was: Phase,
     pub(crate) exit: Option<Exit>,
-    pub(crate) cause: Option<&'static str>,
+    pub(crate) cause: Option<Cause>,
     /// Why it would not serve, in its own words or ours.
     pub(crate) reason: Option<String>,
     /// What it said of the panic during which it ended.
@@ -708,7 +708,9 @@ impl<T: Load> Supervisor<T> {
                     return;
                 }
                 Ok(Received::Closed) => break End::Closed,
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory) =>
+                {
                     break End::Nonsense(error.to_string());
                 }
                 Err(error) => break End::Failed(error.to_string()),
@@ -879,7 +881,7 @@ impl<T: Load> Supervisor<T> {
             was_useful: link.ledger.results > 0,
         };
         if let Some(board) = &link.launched.board {
-            obituary.cause = board.cause().map(|Cause::StackOverflow| "stack overflow");
+            obituary.cause = board.cause();
             let begun = board.claim().begun();
             // A result is out before the next task begins, so one task at most has begun and given nothing. Anything else was not
             // written by a worker of ours, and says nothing.

@@ -21,6 +21,7 @@ mod large;
 mod leak;
 mod leaks;
 mod logs;
+mod memory;
 mod nested;
 mod order;
 mod output;

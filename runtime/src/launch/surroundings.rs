@@ -52,6 +52,8 @@ pub(crate) struct Surroundings {
     /// How many threads libraries in a worker start. `None`: each worker's share of the CPUs.
     pub(crate) inner_threads: Option<usize>,
     pub(crate) outputs: Outputs,
+    /// How many bytes of memory a worker may have on top of what it begins with.
+    pub(crate) memory: Option<u64>,
 }
 
 /// What was asked for, checked.
@@ -66,6 +68,7 @@ pub(crate) struct Settled {
     /// Workers are pinned to these in turn; empty: they are not.
     cpus: Vec<u32>,
     name: Option<String>,
+    pub(crate) memory: Option<u64>,
 }
 
 impl Surroundings {
@@ -82,6 +85,9 @@ impl Surroundings {
                 NICE.end()
             )));
         }
+        if self.memory == Some(0) {
+            return Err(Error::config("memory_limit(0): no task could run; give a number from 1"));
+        }
         let cpus = if self.pin_cpus {
             own_cpus()
                 .map_err(|error| Error::system("the CPUs that this process may use cannot be told", error))?
@@ -95,6 +101,7 @@ impl Surroundings {
             nice: self.nice,
             cpus,
             name: name.map(str::to_owned),
+            memory: self.memory,
         })
     }
 
@@ -156,7 +163,7 @@ impl Settled {
     pub(crate) fn station(&self, worker: u32) -> Station {
         let cpu = self.cpus.get(worker as usize % self.cpus.len().max(1)).copied();
         let title = self.name.as_deref().map(|name| title(name, worker));
-        Station { current_dir: self.current_dir.clone(), nice: self.nice, cpu, title }
+        Station { current_dir: self.current_dir.clone(), nice: self.nice, cpu, title, memory: self.memory }
     }
 }
 

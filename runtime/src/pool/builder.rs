@@ -309,6 +309,38 @@ impl Builder {
         self
     }
 
+    /// How many bytes of memory a worker may allocate on top of what it begins with. A task that asks for more fails as out of memory
+    /// ([`is_out_of_memory`](crate::TaskError::is_out_of_memory)), and its process ends; others don't notice. Default: as much as there
+    /// is.
+    ///
+    /// What counts is memory that is the worker's own and can be written to (`RLIMIT_DATA`): the heap, anonymous mappings, stacks of
+    /// threads, whether used or not. Mapped files, memory that is shared, and what an allocator reserves without using it do not count,
+    /// for they need not be there. A task can look whether there is enough, as by `Vec::try_reserve`, and go on if there is not.
+    ///
+    /// Where no limit is set, or the machine has less than it allows, the kernel may kill a worker for want of memory. That is told apart
+    /// from another's SIGKILL by the kernel's count of such killings, and fails the task as out of memory, too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn zeros(bytes: usize) -> usize {
+    ///     vec![0u8; bytes].len()
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).memory_limit(256 << 20).build()?;
+    /// assert_eq!(pool.submit(delayed!(zeros(1 << 20))).join()?, 1 << 20);
+    /// let error = pool.submit(delayed!(zeros(4 << 30))).join().unwrap_err();
+    /// assert!(error.is_out_of_memory() && !error.is_crash(), "{error}");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.surroundings.memory = Some(bytes);
+        self
+    }
+
     /// A worker that has had nothing to do for so long leaves; the next call brings it back. Default: it stays.
     ///
     /// # Examples

@@ -15,10 +15,15 @@ use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::NeverReady,
+    panic::RemotePanic,
     protocol::Outcome,
-    supervisor::{OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
-    sys::fd::{Event, Poller},
+    supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
+    sys::{
+        fd::{Event, Poller},
+        memory::oom_kills,
+    },
     task::Call,
+    transport::Cause,
 };
 
 /// So many starts may fail in a row before the pool gives up.
@@ -259,6 +264,17 @@ impl Scheduler {
             }
             return;
         }
+        let by_kernel = !killed && self.is_killed_for_memory(exit);
+        let mut waiting = waiting;
+        let mut running = running;
+        if running.is_none() && cause == Some(Cause::OutOfMemory) && !waiting.is_empty() {
+            // It was refused the memory for what it was to read next.
+            let mut next = waiting.remove(0);
+            running = Some(next.take_first(1));
+            if next.len() > 0 {
+                waiting.insert(0, next);
+            }
+        }
         self.book.take_home(waiting, id);
         if let Some(mut task) = running {
             self.book.leave(&task, id);
@@ -267,9 +283,10 @@ impl Scheduler {
             } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
                 TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
             } else {
-                crash(exit, cause, panic.take())
+                self.crash(exit, cause, panic.take(), by_kernel)
             };
-            let again = task.retries > 0 && matches!(kind, TaskErrorKind::Crash { .. }) && !self.closing;
+            let died = matches!(kind, TaskErrorKind::Crash { .. } | TaskErrorKind::OutOfMemory { .. });
+            let again = task.retries > 0 && died && !self.closing;
             if again {
                 self.after.shows.extend(output.clone());
                 task.retries -= 1;
@@ -306,6 +323,37 @@ impl Scheduler {
                 TaskErrorKind::Lost { message: format!("no worker could be started: {how}") },
             );
         }
+    }
+
+    /// As [`crash`], with what the pool knows.
+    fn crash(
+        &self,
+        exit: Option<Exit>,
+        cause: Option<Cause>,
+        panic: Option<RemotePanic>,
+        by_kernel: bool,
+    ) -> TaskErrorKind {
+        if by_kernel {
+            let why = "the kernel has killed its process, for want of memory";
+            return TaskErrorKind::OutOfMemory { exit, why: why.into() };
+        }
+        match (crash(exit, cause, panic), self.config.surroundings.memory) {
+            (TaskErrorKind::OutOfMemory { exit, .. }, Some(bytes)) => {
+                let why = format!("it asked for more memory than the {} MiB of memory_limit", bytes >> 20);
+                TaskErrorKind::OutOfMemory { exit, why: why.into() }
+            }
+            (kind, _) => kind,
+        }
+    }
+
+    /// A worker was killed, not by this pool, and the kernel has killed processes for want of memory meanwhile.
+    fn is_killed_for_memory(&mut self, exit: Option<Exit>) -> bool {
+        if exit.and_then(|exit| exit.signal()) != Some(nix::libc::SIGKILL) {
+            return false;
+        }
+        let now = oom_kills();
+        let before = std::mem::replace(&mut self.oom_kills, now);
+        before.zip(now).is_some_and(|(before, now)| before < now)
     }
 
     /// The system would not start a worker: as for [`start_failed`](Self::start_failed), but what comes later may have more luck.
@@ -413,16 +461,16 @@ fn failure(initializer: Option<&(Call, Outcome)>, result: &Encoded<'_>) -> Optio
 }
 
 /// What the death of a worker says of the task that it was running.
-fn crash(
-    exit: Option<Exit>,
-    cause: Option<&'static str>,
-    panic: Option<crate::panic::RemotePanic>,
-) -> TaskErrorKind {
+fn crash(exit: Option<Exit>, cause: Option<Cause>, panic: Option<RemotePanic>) -> TaskErrorKind {
     const SIGABRT: i32 = nix::libc::SIGABRT;
-    match (panic, exit) {
-        (Some(panic), Some(end)) if end.signal() == Some(SIGABRT) && cause.is_none() => {
+    match (panic, exit, cause) {
+        (Some(panic), Some(end), None) if end.signal() == Some(SIGABRT) => {
             TaskErrorKind::Panic { panic, exit }
         }
-        _ => TaskErrorKind::Crash { exit, cause },
+        (_, _, Some(Cause::OutOfMemory)) => {
+            TaskErrorKind::OutOfMemory { exit, why: "it asked for more memory than it may have".into() }
+        }
+        (_, _, Some(Cause::StackOverflow)) => TaskErrorKind::Crash { exit, cause: Some("stack overflow") },
+        (_, _, None) => TaskErrorKind::Crash { exit, cause: None },
     }
 }

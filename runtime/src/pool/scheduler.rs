@@ -27,7 +27,7 @@ use crate::{
     protocol::{Hello, Orders, VERSION},
     registry, seed,
     supervisor::{Load, Supervisor},
-    sys::fd::Poller,
+    sys::{fd::Poller, memory::oom_kills},
 };
 
 /// A worker is given more before it is idle if what it has will take it less than this.
@@ -73,6 +73,8 @@ pub(super) struct Scheduler {
     pub(super) unread: BTreeSet<usize>,
     /// There are, or were, tasks that may run for a limited time.
     has_limits: bool,
+    /// Processes that the kernel had killed for want of memory when this was last looked at: first when a worker was started.
+    pub(super) oom_kills: Option<u64>,
     pub(super) leaving: Leaving,
     pub(super) after: After,
 }
@@ -108,6 +110,7 @@ impl Scheduler {
             closing: false,
             unread: BTreeSet::new(),
             has_limits: config.task_timeout.is_some(),
+            oom_kills: None,
             leaving: Leaving::default(),
             after: After::default(),
             launcher,
@@ -609,7 +612,10 @@ impl Scheduler {
         let request =
             LaunchRequest { env: &self.config.surroundings.env, outputs: self.config.surroundings.outputs };
         worker.launch(&*self.launcher, &request, &hello, poller, now, now + self.config.start_timeout)?;
-        if let Some(why) = worker.why_slow()
+        let why_slow = worker.why_slow();
+        // While it starts there is time for this.
+        self.oom_kills = self.oom_kills.or_else(oom_kills);
+        if let Some(why) = why_slow
             && !std::mem::replace(&mut self.said_why_slow, true)
         {
             let note = format!("workers are talked to over sockets, not shared memory: {why}");

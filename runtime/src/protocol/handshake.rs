@@ -102,6 +102,8 @@ pub(crate) struct Station {
     pub(crate) cpu: Option<u32>,
     /// The process's name; none: the program's.
     pub(crate) title: Option<Vec<u8>>,
+    /// How many bytes of memory it may have on top of what it begins with.
+    pub(crate) memory: Option<u64>,
 }
 
 /// The worker is ready for tasks.

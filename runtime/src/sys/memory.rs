@@ -10,6 +10,7 @@ use std::{
 
 use nix::{
     fcntl::{FcntlArg, SealFlag, fcntl},
+    libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
         mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap},
@@ -108,3 +109,65 @@ impl Drop for Mapping {
 unsafe impl Send for Mapping {}
 // SAFETY: `&Mapping` gives out an address only; whoever accesses the memory argues for that access.
 unsafe impl Sync for Mapping {}
+
+/// Limits the memory that this process may allocate to so many bytes more than it has.
+///
+/// What counts is private memory that can be written to (`RLIMIT_DATA`): the heap, anonymous mappings, threads' stacks. Address space
+/// (`RLIMIT_AS`) would count files that are mapped and what allocators only reserve, too.
+pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    // size, resident, shared, text, library, data, ..., in pages
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let data: u64 = statm.split(' ').nth(5).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let (_, most) = getrlimit(Resource::RLIMIT_DATA)?;
+    let limit = (data * page_bytes()).saturating_add(bytes).min(most);
+    Ok(setrlimit(Resource::RLIMIT_DATA, limit, limit)?)
+}
+
+/// How large a page is.
+pub(crate) fn page_bytes() -> u64 {
+    // SAFETY: sysconf takes a number and touches no memory of ours.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
+}
+
+/// How many processes the kernel has killed for want of memory: among those of this process's group of them (cgroup), where that is
+/// counted, else on this machine. `None`: that cannot be said.
+pub(crate) fn oom_kills() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let files = groups.lines().filter_map(counts_of_group).chain(["/proc/vmstat".to_owned()]);
+    // The last takes long to read, and counts what others do.
+    files.filter_map(|file| std::fs::read_to_string(file).ok()).find_map(|counts| oom_kills_in(&counts))
+}
+
+/// Where the group of a line of /proc/self/cgroup has its counts, of the second version or the first.
+fn counts_of_group(line: &str) -> Option<String> {
+    let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+    match controllers {
+        "" => Some(format!("/sys/fs/cgroup{group}/memory.events")),
+        _ if controllers.split(',').any(|name| name == "memory") => {
+            Some(format!("/sys/fs/cgroup/memory{group}/memory.oom_control"))
+        }
+        _ => None,
+    }
+}
+
+fn oom_kills_in(counts: &str) -> Option<u64> {
+    counts.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn killings_for_want_of_memory_are_found_among_other_counts() {
+        assert_eq!(oom_kills_in("low 0\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n"), Some(5));
+        assert_eq!(oom_kills_in("nr_free_pages 9\noom_kill 12\n"), Some(12));
+        assert_eq!(oom_kills_in("oom 4\n"), None);
+        assert_eq!(counts_of_group("0::/a/b").as_deref(), Some("/sys/fs/cgroup/a/b/memory.events"));
+        let first = counts_of_group("7:cpu,memory:/a");
+        assert_eq!(first.as_deref(), Some("/sys/fs/cgroup/memory/a/memory.oom_control"));
+        assert_eq!(counts_of_group("4:cpu:/a"), None);
+    }
+}

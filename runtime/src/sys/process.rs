@@ -120,9 +120,7 @@ pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     // size, resident, shared, ..., in pages
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    // SAFETY: sysconf takes a number and touches no memory of ours.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Some(pages * u64::try_from(page).ok()?)
+    Some(pages * super::memory::page_bytes())
 }
 
 /// Holds a child that was just made and not reaped.

@@ -1,4 +1,4 @@
-//! Signals in a worker: SIGPIPE as std leaves it, and a stack overflow that says so.
+//! Signals in a worker: SIGPIPE as std leaves it, and a stack overflow, or a want of memory, that says so.
 #![expect(unsafe_code, reason = "signal handlers and their stack")]
 
 use std::{
@@ -94,6 +94,78 @@ fn install(signal: i32) -> io::Result<()> {
     }
 }
 
+/// What the handler calls when memory was asked for in vain and the process ends of it. Must be async-signal-safe.
+static ON_OUT_OF_MEMORY: AtomicPtr<()> = AtomicPtr::new(null_mut());
+
+/// Has it reported if this process ends because it was refused memory: `on_out_of_memory` is called in a signal handler, and may only load
+/// and store atomics.
+///
+/// Rust and C++ abort when an allocation has failed, on the thread that asked for it, and C code writes to where nothing is.
+pub(crate) fn watch_allocations(on_out_of_memory: fn()) -> io::Result<()> {
+    ON_OUT_OF_MEMORY.store(on_out_of_memory as *mut (), Ordering::Relaxed);
+    install(libc::SIGABRT)
+}
+
+/// What has failed before is not why a task ends that begins now.
+#[inline]
+pub(crate) fn forget_failed_allocations() {
+    if !ON_OUT_OF_MEMORY.load(Ordering::Relaxed).is_null() {
+        nix::errno::Errno::clear();
+    }
+}
+
+/// In the handler: tells of it if this thread was refused memory. Its `errno` says so if nothing has failed since; and it is ended by
+/// what Rust calls when an allocation has failed, even if a backtrace was printed since.
+fn note_failed_allocation(context: *mut libc::c_void) {
+    let on_out_of_memory = ON_OUT_OF_MEMORY.load(Ordering::Relaxed);
+    let has_failed = || {
+        nix::errno::Errno::last() == nix::errno::Errno::ENOMEM
+            || stack_pointer(context).is_some_and(is_ended_by_allocation)
+    };
+    if !on_out_of_memory.is_null() && has_failed() {
+        // SAFETY: only `watch_allocations` stores here, and it stores a `fn()`.
+        let on_out_of_memory: fn() = unsafe { std::mem::transmute(on_out_of_memory) };
+        on_out_of_memory();
+    }
+}
+
+/// How many words of the stack are looked through: the frames between the abort and its cause are fewer.
+const FRAMES_WORDS: usize = 1024;
+/// The call within `handle_alloc_error` returns to an address so near behind its start, at most.
+const CALL_BYTES: usize = 24;
+
+/// Whether a call within `handle_alloc_error`, which never returns, is among the frames from this address on.
+fn is_ended_by_allocation(stack_pointer: usize) -> bool {
+    let mut words = [0usize; FRAMES_WORDS];
+    let ours = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(&words) };
+    let theirs = libc::iovec { iov_base: stack_pointer as *mut libc::c_void, iov_len: size_of_val(&words) };
+    // SAFETY: getpid takes nothing.
+    let me = unsafe { libc::getpid() };
+    // SAFETY: `ours` is `words`, which is writable; what `theirs` names the kernel reads as far as it is mapped, of this very process.
+    let read = unsafe { libc::process_vm_readv(me, &raw const ours, 1, &raw const theirs, 1, 0) };
+    let read = usize::try_from(read).unwrap_or(0) / size_of::<usize>();
+    let start = (std::alloc::handle_alloc_error as fn(std::alloc::Layout) -> ! as *const ()).addr();
+    words[..read].iter().any(|&word| word > start && word <= start + CALL_BYTES)
+}
+
+/// Where the stack was when the signal came, on machines of which that is known.
+fn stack_pointer(context: *mut libc::c_void) -> Option<usize> {
+    // SAFETY: the kernel passes a valid ucontext to a handler with SA_SIGINFO.
+    let context = unsafe { context.cast::<libc::ucontext_t>().as_ref() }?;
+    #[cfg(target_arch = "x86_64")]
+    return Some(context.uc_mcontext.gregs[libc::REG_RSP as usize] as usize);
+    #[cfg(target_arch = "aarch64")]
+    return Some(context.uc_mcontext.sp as usize);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let _ = context;
+        None
+    }
+}
+
+/// Addresses below this are never mapped: what is written there was meant for memory that was not had.
+const NULL_END: usize = 64 << 10;
+
 /// The process's first stack grows until the limit; where it must end, everything below it for so many bytes is its guard.
 const FIRST_STACK_GUARD_BYTES: usize = 64 << 10;
 
@@ -136,7 +208,7 @@ fn guard_of_this_thread() -> io::Result<(usize, usize)> {
     Ok((base.saturating_sub(guard), base + guard))
 }
 
-extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo to a handler with SA_SIGINFO.
     let info = unsafe { &*info };
     // SAFETY: SIGSEGV and SIGBUS fill in the address.
@@ -153,6 +225,12 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, _context: *mut l
         );
         // SAFETY: abort may be called in a signal handler.
         unsafe { libc::abort() };
+    }
+    // An abort is raised by the thread that gives up.
+    if signal == libc::SIGABRT && info.si_code == libc::SI_TKILL
+        || signal == libc::SIGSEGV && address < NULL_END
+    {
+        note_failed_allocation(context);
     }
     // Not ours: let it happen again with the default, which ends the process under its own name.
     // SAFETY: SIG_DFL is a disposition; signal() may be called in a handler.

@@ -346,8 +346,9 @@ impl<S: Source> FramedReceiver<S> {
                 let missing = *body_len - body.len();
                 if body.capacity() - body.len() < missing.min(READ_BYTES) {
                     // No memory is committed before there are bytes to fill it.
-                    body.try_reserve_exact(missing.min(MOST_AHEAD_BYTES.max(body.len())))
-                        .map_err(|_| broken("a frame longer than memory"))?;
+                    body.try_reserve_exact(missing.min(MOST_AHEAD_BYTES.max(body.len()))).map_err(|_| {
+                        io::Error::new(io::ErrorKind::OutOfMemory, "a frame longer than memory")
+                    })?;
                     advise_huge(body.as_ptr(), body.capacity());
                 }
                 let room = body.capacity() - body.len();

@@ -45,7 +45,12 @@ const SEGMENT_BYTES: usize = PAGE_BYTES + 2 * RING_STRIDE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     StackOverflow,
+    OutOfMemory,
 }
+
+/// The causes, as they are noted.
+const STACK_OVERFLOW: u32 = 1;
+const OUT_OF_MEMORY: u32 = 2;
 
 /// One side's mapping of the shared memory.
 #[derive(Clone, Debug)]
@@ -156,14 +161,21 @@ impl Board {
 
     /// Notes why this process is about to end. Async-signal-safe.
     pub(crate) fn set_cause(&self, cause: Cause) {
-        let Cause::StackOverflow = cause;
-        // SYNC(cause): pairs with the Acquire load in `cause`. The process ends behind it; nothing else is ordered by it.
-        self.page().cause.store(1, Ordering::Release);
+        let number = match cause {
+            Cause::StackOverflow => STACK_OVERFLOW,
+            Cause::OutOfMemory => OUT_OF_MEMORY,
+        };
+        // SYNC(cause): pairs with the Acquire load in `cause`. The process ends behind it; nothing else is ordered by it. The first counts.
+        let _ = self.page().cause.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed);
     }
 
     /// What the worker noted.
     pub(crate) fn cause(&self) -> Option<Cause> {
         // SYNC(cause): pairs with the Release store in `set_cause`.
-        (self.page().cause.load(Ordering::Acquire) == 1).then_some(Cause::StackOverflow)
+        match self.page().cause.load(Ordering::Acquire) {
+            STACK_OVERFLOW => Some(Cause::StackOverflow),
+            OUT_OF_MEMORY => Some(Cause::OutOfMemory),
+            _ => None,
+        }
     }
 }

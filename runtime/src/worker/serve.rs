@@ -22,7 +22,7 @@ use crate::{
     registry,
     sys::{
         process::{end_group, end_now},
-        signal::watch_stack,
+        signal::{forget_failed_allocations, watch_allocations, watch_stack},
         spare,
     },
     transport::{Aside, Board, Body, Cause, FrameReceiver, FrameSender, Received, Waiting, WorkerEnd},
@@ -141,7 +141,14 @@ pub(super) fn serve(connection: Connection) {
             Ok(Received::Nothing) => 0,
             Ok(Received::Closed) => std::process::exit(0),
             Err(_) if STOPPING.load(Ordering::SeqCst) => std::process::exit(0),
-            Err(_) => end_now(PROTOCOL_BROKEN),
+            Err(error) => {
+                if error.kind() == std::io::ErrorKind::OutOfMemory
+                    && let Some(board) = BOARD.get()
+                {
+                    board.set_cause(Cause::OutOfMemory);
+                }
+                end_now(PROTOCOL_BROKEN)
+            }
         };
         receiver.consume(seen);
     }
@@ -197,6 +204,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
     SEED.store(seed, Ordering::Relaxed);
     progress::set_wanted(wants_progress);
     WAITING.get()?.set_spin(may_spin);
+    forget_failed_allocations();
     let board = BOARD.get()?;
     SENDER.with(|sender| {
         replies.begin();
@@ -329,6 +337,17 @@ impl Replies {
 /// Tells the host of a panic that ends the process, before it could tell of it as a result.
 fn tell_of_panic(panic: &RemotePanic) {
     send(&encode_panic(RUNNING_SEQ.load(Ordering::Relaxed), panic));
+}
+
+/// Has it noted on the board if memory that was asked for in vain ends this process.
+pub(super) fn watch_memory() {
+    fn note() {
+        if let Some(board) = BOARD.get() {
+            board.set_cause(Cause::OutOfMemory);
+        }
+    }
+    // Without it the end is a plain SIGABRT: worse words, nothing else.
+    let _ = watch_allocations(note);
 }
 
 /// Has stack overflows of this thread noted on the board, and said.

@@ -2,10 +2,13 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
-use super::entry::name_as_program;
+use super::{entry::name_as_program, serve::watch_memory};
 use crate::{
     protocol::Station,
-    sys::process::{add_niceness, pin_to, set_title},
+    sys::{
+        memory::limit_memory,
+        process::{add_niceness, pin_to, set_title},
+    },
 };
 
 /// Takes up the station, for every thread that there is.
@@ -14,7 +17,7 @@ use crate::{
 ///
 /// Part of it cannot be had, in words for people.
 pub(super) fn take_up(station: Station) -> Result<(), String> {
-    let Station { current_dir, nice, cpu, title } = station;
+    let Station { current_dir, nice, cpu, title, memory } = station;
     if let Some(folder) = current_dir {
         let folder = Path::new(OsStr::from_bytes(&folder));
         std::env::set_current_dir(folder)
@@ -25,6 +28,11 @@ pub(super) fn take_up(station: Station) -> Result<(), String> {
     }
     if let Some(cpu) = cpu {
         pin_to(cpu).map_err(|error| format!("it cannot be pinned to CPU {cpu}: {error}"))?;
+    }
+    if let Some(bytes) = memory {
+        limit_memory(bytes)
+            .map_err(|error| format!("its memory cannot be limited to {bytes} bytes: {error}"))?;
+        watch_memory();
     }
     // One that a template has made ahead of its time had the template's name.
     match title {
