@@ -245,7 +245,7 @@ impl Scheduler {
         } = obituary;
         // Which of a worker's tasks ended it is known only where it could note what it began.
         let was_idle = running.is_none() && unknown.is_empty();
-        if let Some(output) = output.as_ref().filter(|_| was_idle || initializing) {
+        if let Some(output) = output.as_ref().filter(|_| was_idle || initializing || finalizing) {
             self.after.shows.push(output.clone());
         }
         if initializing {
