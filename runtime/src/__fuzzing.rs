@@ -24,7 +24,7 @@ pub fn hostile_ring(script: &[u8]) {
 pub fn hostile_frames(script: &[u8]) {
     play_frames(script, |received| match received {
         Received::Frames(frames) => {
-            let first = frames.split_first().map_or(0, |(frame, _)| first_seq(frame));
+            let first = frames.split_brief().map_or(0, |(head, ..)| head as u32);
             let (results, rest) = Results::split_from(frames, first, 100);
             let (count, results_len) = (results.len() as usize, results.as_bytes().len());
             assert_eq!(results.count(), count);
@@ -49,11 +49,6 @@ pub fn hostile_frames(script: &[u8]) {
         }
         Received::Nothing | Received::Closed => 0,
     });
-}
-
-/// The sequence number of a reply about a task.
-fn first_seq(frame: &[u8]) -> u32 {
-    frame.get(1..5).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 fn decode_frame(frame: &[u8], body: &[u8]) {
@@ -92,7 +87,10 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::protocol::{ReplyFrame, ReplyWire};
+    use crate::{
+        frame::Prefix,
+        protocol::{ReplyFrame, ReplyWire},
+    };
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
@@ -108,14 +106,15 @@ mod tests {
             over_memory in any::<bool>(),
             spoilt in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         ) {
-            let (mut bytes, mut reply) = (Vec::new(), ReplyFrame::default());
+            let (mut bytes, mut reply) = (Vec::new(), ReplyFrame::new());
             for seq in 1..9u32 {
                 reply.make(seq, |result, _| {
                     result.extend((0..seq as u8).map(|n| n ^ 3));
                     Ok(())
                 });
-                let ReplyWire::Prefixed(frame) = reply.wire() else { panic!("it is short") };
-                bytes.extend_from_slice(frame);
+                let ReplyWire::Brief(head, body) = reply.wire() else { panic!("it is short") };
+                bytes.extend_from_slice(&Prefix::Brief { head, len: body.len() }.to_bytes());
+                bytes.extend_from_slice(body);
             }
             for (at, byte) in spoilt {
                 let at = at.index(bytes.len());

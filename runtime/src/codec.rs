@@ -33,7 +33,7 @@ enum Short {
 }
 
 /// So many bytes need no allocation.
-const HERE_BYTES: usize = 30;
+pub(crate) const HERE_BYTES: usize = 30;
 
 impl ShortBytes {
     #[inline]
@@ -45,6 +45,15 @@ impl ShortBytes {
         let mut short = Self::new();
         short.extend_from_slice(bytes);
         short
+    }
+
+    /// The bytes, and how many of these they are, if they are few.
+    #[inline]
+    pub(crate) fn few(&self) -> Option<(&[u8; HERE_BYTES], usize)> {
+        match &self.0 {
+            Short::Here { len, bytes } => Some((bytes, usize::from(*len))),
+            Short::Apart(_) | Short::Bare(_) => None,
+        }
     }
 
     /// The bytes, and whether they are a byte vector without its length.
@@ -208,7 +217,7 @@ impl Buffer for Vec<u8> {
         self.truncate(start + bytes.len());
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_word(&mut self, word: u64, len: usize) {
         let end = self.len() + len;
         self.extend_from_slice(&word.to_le_bytes());
@@ -263,7 +272,7 @@ impl Buffer for ShortBytes {
         self.extend_slowly(more);
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_word(&mut self, word: u64, word_len: usize) {
         if let Short::Here { len, bytes } = &mut self.0
             && let Some(place) = bytes.get_mut(usize::from(*len)..).and_then(|rest| rest.first_chunk_mut())
@@ -316,7 +325,7 @@ impl OwnedResult {
 }
 
 /// Appends `value` to `out`; on an error `out` is as it was.
-#[inline]
+#[inline(always)]
 pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -> Result<(), String> {
     let start = out.len();
     quick::encode(value, out).map_err(|error| {
@@ -326,7 +335,7 @@ pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -
 }
 
 /// Decodes a whole result. A large byte vector is what came, without a copy.
-#[inline]
+#[inline(always)]
 pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>) -> Result<T, String> {
     let mut slot: Option<T> = None;
     let vec = (&mut slot as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>();
@@ -353,19 +362,22 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
 }
 
 /// Decodes one value that fills `bytes` to the last.
-#[inline]
+#[inline(always)]
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     let mut rest = bytes;
     match quick::take(&mut rest) {
         Ok(value) if rest.is_empty() => Ok(value),
-        Ok(_) => Err(format!(
-            "`{}` left {} of {} bytes unread when it was decoded: its Serialize and Deserialize do not agree",
-            type_name::<T>(),
-            rest.len(),
-            bytes.len()
-        )),
+        Ok(_) => Err(left_unread::<T>(rest.len(), bytes.len())),
         Err(error) => Err(explain::<T>("decoded", error)),
     }
+}
+
+#[cold]
+fn left_unread<T>(left: usize, of: usize) -> String {
+    format!(
+        "`{}` left {left} of {of} bytes unread when it was decoded: its Serialize and Deserialize do not agree",
+        type_name::<T>(),
+    )
 }
 
 /// What is left of a task's encoded arguments. Part of the expansion's interface.
@@ -399,11 +411,18 @@ impl<'a> Input<'a> {
 
     #[inline]
     fn rest(&mut self) -> &'a [u8] {
+        if self.whole.is_some() {
+            self.open();
+        }
+        self.rest
+    }
+
+    #[cold]
+    fn open(&mut self) {
         // What is bare is taken as bytes, or not at all.
         if let Some(Whole::Plain(whole)) = self.whole.take() {
             self.rest = whole;
         }
-        self.rest
     }
 
     /// Takes the next argument.
@@ -584,6 +603,7 @@ impl<B: Buffer> Flavor for Appender<'_, B> {
 }
 
 /// Says what postcard's error means for a person who never heard of postcard.
+#[cold]
 fn explain<T: ?Sized>(done: &str, error: postcard::Error) -> String {
     use postcard::Error as E;
     let why = match error {

@@ -3,6 +3,7 @@
 //! Serves the worker, `Task::call` and the in-process pool. It is the only place that calls a user's function.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Once,
@@ -34,14 +35,15 @@ const CANNOT_UNWIND: [&str; 2] =
     ["panic in a function that cannot unwind", "panic in a destructor during cleanup"];
 
 /// Runs a task and appends its result to `result`, and what of it is large to `large`; after a fault both are as they were.
-pub(crate) fn run(
+#[inline]
+pub(crate) fn run<'a>(
     entry: &Entry,
-    args: Input<'_>,
+    args: impl FnOnce() -> Input<'a>,
     result: &mut Vec<u8>,
     large: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     let start = result.len();
-    let outcome = contain(|| (entry.run)(args, Output::new(result, large)));
+    let outcome = contain(|| (entry.run)(args(), Output::new(result, large)));
     if outcome.is_err() {
         result.truncate(start);
         *large = Vec::new();
@@ -50,28 +52,38 @@ pub(crate) fn run(
 }
 
 /// Runs part of a task on this thread; a panic is a fault, and its words are taken down, not printed.
+#[inline]
 pub(crate) fn contain(run: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
     install_hook();
     DEPTH.set(DEPTH.get() + 1);
     let outcome = catch_unwind(AssertUnwindSafe(run));
     DEPTH.set(DEPTH.get() - 1);
-    let outcome = outcome.unwrap_or_else(|payload| {
-        // The panic that came out is not always the last: one that was caught on the way may have come later.
-        let panic = RemotePanic::from_payload(&*payload);
-        let seen = SEEN.try_with(|seen| std::mem::take(&mut *seen.borrow_mut())).unwrap_or_default();
-        let seen = seen.into_iter().rfind(|seen| seen.message() == panic.message());
-        let panic = seen.unwrap_or(panic);
-        // A payload may panic when it is dropped; such a one is left alone.
-        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            std::mem::forget(again);
-        }
-        Err(Fault::panic(panic))
-    });
+    let outcome = outcome.unwrap_or_else(|payload| Err(fault_of(payload)));
     if HAS_SEEN.get() && DEPTH.get() == 0 {
-        HAS_SEEN.set(false);
-        let _ = SEEN.try_with(|seen| seen.borrow_mut().clear());
+        forget_seen();
     }
     outcome
+}
+
+/// What a task comes to that has panicked with this.
+#[cold]
+fn fault_of(payload: Box<dyn Any + Send>) -> Fault {
+    // The panic that came out is not always the last: one that was caught on the way may have come later.
+    let panic = RemotePanic::from_payload(&*payload);
+    let seen = SEEN.try_with(|seen| std::mem::take(&mut *seen.borrow_mut())).unwrap_or_default();
+    let seen = seen.into_iter().rfind(|seen| seen.message() == panic.message());
+    let panic = seen.unwrap_or(panic);
+    // A payload may panic when it is dropped; such a one is left alone.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(again);
+    }
+    Fault::panic(panic)
+}
+
+#[cold]
+fn forget_seen() {
+    HAS_SEEN.set(false);
+    let _ = SEEN.try_with(|seen| seen.borrow_mut().clear());
 }
 
 /// From now on `witness` is told of each panic of a task on this thread that ends the process: all of them under

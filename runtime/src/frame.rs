@@ -1,5 +1,7 @@
 //! The bytes before each frame: eight, little-endian. They say how long the frame is, how much of it is its head, and whether what came
 //! by the way for records goes before it.
+//!
+//! A *brief* is a frame whose head is small enough to stand in the prefix: of many short ones these are half of the bytes.
 
 /// Bytes before each frame.
 pub(crate) const PREFIX_BYTES: usize = 8;
@@ -10,13 +12,22 @@ pub(crate) const MOST_HEAD_BYTES: usize = 255;
 const HEAD_SHIFT: u32 = 48;
 /// The frame is no frame: the number of records that were sent aside before the next one.
 const MARK: u64 = 1 << 63;
-const UNUSED: u64 = 0x7f << 56;
+const UNUSED: u64 = 0x3f << 56;
+/// The frame is a brief: its head follows the length.
+const BRIEF: u64 = 1 << 62;
+const BRIEF_HEAD_SHIFT: u32 = 16;
+/// The body of a brief is no longer.
+pub(crate) const MOST_BRIEF_BYTES: usize = 4 << 10;
+/// The head of a brief has so many bits.
+pub(crate) const BRIEF_HEAD_BITS: u32 = 62 - BRIEF_HEAD_SHIFT;
 
 /// What a prefix says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prefix {
     /// A frame follows.
     Frame { head_len: usize, len: usize },
+    /// A brief's body follows.
+    Brief { head: u64, len: usize },
     /// So many frames were sent aside before the next frame was sent.
     Mark(u64),
 }
@@ -33,6 +44,10 @@ impl Prefix {
                 debug_assert!(head_len <= MOST_HEAD_BYTES && len as u64 <= MOST_FRAME_BYTES);
                 ((head_len as u64) << HEAD_SHIFT | len as u64).to_le_bytes()
             }
+            Self::Brief { head, len } => {
+                debug_assert!(head >> BRIEF_HEAD_BITS == 0 && len <= MOST_BRIEF_BYTES);
+                (BRIEF | head << BRIEF_HEAD_SHIFT | len as u64).to_le_bytes()
+            }
             Self::Mark(count) => (MARK | count).to_le_bytes(),
         }
     }
@@ -43,6 +58,10 @@ impl Prefix {
         if word & MARK != 0 {
             return Ok(Self::Mark(word & !MARK));
         }
+        if word & BRIEF != 0 {
+            let (head, len) = split_brief(word);
+            return if len <= MOST_BRIEF_BYTES { Ok(Self::Brief { head, len }) } else { Err(NoPrefix) };
+        }
         let len = usize::try_from(word & MOST_FRAME_BYTES).map_err(|_| NoPrefix)?;
         let head_len = (word >> HEAD_SHIFT) as usize & MOST_HEAD_BYTES;
         if word & UNUSED != 0 || head_len > len {
@@ -50,6 +69,12 @@ impl Prefix {
         }
         Ok(Self::Frame { head_len, len })
     }
+}
+
+/// The head and the length of a brief.
+#[inline]
+fn split_brief(word: u64) -> (u64, usize) {
+    ((word & !BRIEF) >> BRIEF_HEAD_SHIFT, word as u16 as usize)
 }
 
 /// Frames, one after the other, each behind its prefix; the last may not be whole.
@@ -68,7 +93,20 @@ impl<'a> Frames<'a> {
         self.bytes
     }
 
-    /// The first frame and what follows it, if it is whole.
+    /// The head and the body of the first frame and what follows it, if it is a brief, and whole.
+    #[inline]
+    pub(crate) fn split_brief(&self) -> Option<(u64, &'a [u8], Self)> {
+        let (prefix, rest) = self.bytes.split_first_chunk::<PREFIX_BYTES>()?;
+        let word = u64::from_le_bytes(*prefix);
+        if word >> 62 != BRIEF >> 62 {
+            return None;
+        }
+        let (head, len) = split_brief(word);
+        let (body, rest) = rest.split_at_checked(len)?;
+        Some((head, body, Self { bytes: rest }))
+    }
+
+    /// The first frame and what follows it, if it is no brief, and whole.
     #[inline]
     pub(crate) fn split_first(&self) -> Option<(&'a [u8], Self)> {
         let (prefix, rest) = self.bytes.split_first_chunk::<PREFIX_BYTES>()?;
@@ -87,6 +125,8 @@ mod tests {
         for prefix in [
             Prefix::Frame { head_len: 0, len: 0 },
             Prefix::Frame { head_len: 255, len: 1 << 40 },
+            Prefix::Brief { head: 0, len: 0 },
+            Prefix::Brief { head: (1 << BRIEF_HEAD_BITS) - 1, len: MOST_BRIEF_BYTES },
             Prefix::Mark(0),
             Prefix::Mark(u64::MAX >> 1),
         ] {
@@ -95,8 +135,22 @@ mod tests {
     }
 
     #[test]
+    fn a_brief_is_no_other_frame() {
+        let brief = Prefix::Brief { head: 7, len: 2 }.to_bytes();
+        let bytes = [&brief[..], b"ab", &Prefix::Frame { head_len: 0, len: 1 }.to_bytes(), b"c"].concat();
+        let frames = Frames::new(&bytes);
+        assert!(frames.split_first().is_none());
+        let (head, body, rest) = frames.split_brief().unwrap();
+        assert_eq!((head, body), (7, &b"ab"[..]));
+        assert!(rest.split_brief().is_none());
+        assert_eq!(rest.split_first().unwrap().0, b"c");
+        assert!(Frames::new(&bytes[..9]).split_brief().is_none());
+    }
+
+    #[test]
     fn what_no_frame_has_before_it_is_refused() {
-        for bytes in [*b"garbage!", (1u64 << 57).to_le_bytes(), (3u64 << 48 | 2).to_le_bytes()] {
+        let brief = ((1u64 << 62) + MOST_BRIEF_BYTES as u64 + 1).to_le_bytes();
+        for bytes in [*b"garbage?", brief, (1u64 << 57).to_le_bytes(), (3u64 << 48 | 2).to_le_bytes()] {
             assert!(Prefix::from_bytes(bytes).is_err(), "{bytes:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! What `parallel!` becomes: sinks that take tasks while the caller's own loops run, and gather their results.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     convert::Infallible,
     fmt,
     ops::ControlFlow,
@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 use crate::{
     codec::{Encoded, OwnedResult},
     error::{Error, Place, Result, TaskError, TaskErrorKind},
-    handle::decode,
-    pool::{Call, CallOptions, Jobs, Label, Pool, Report, global, verbose_by_env},
+    handle::{decode, decode_many},
+    pool::{Arrival, Call, CallOptions, Jobs, Label, Pool, Report, global, verbose_by_env},
+    sys::memory::advise_huge,
     task::Task,
 };
 
@@ -224,42 +225,69 @@ struct Gathering<T> {
 struct InOrder<T> {
     /// Those before which none is missing.
     first: Vec<T>,
-    /// Those after it, from the next on.
-    ahead: VecDeque<Option<T>>,
+    /// Those after a gap: neighbours together, by the index of the first of them.
+    ahead: BTreeMap<usize, Vec<T>>,
+    /// Memory for more of these.
+    spare: Vec<Vec<T>>,
     /// The order of the input does not matter.
     unordered: bool,
 }
 
+/// So much memory is kept for later.
+const MOST_SPARE: usize = 8;
+
+/// Neighbours among the results, to which more are being added.
+struct Run<T> {
+    /// The index of the first; 0 for those before which none is missing.
+    start: usize,
+    values: Vec<T>,
+}
+
 impl<T> InOrder<T> {
-    #[inline]
-    fn insert(&mut self, index: usize, value: T) {
+    fn new(unordered: bool) -> Self {
+        Self { first: Vec::new(), ahead: BTreeMap::new(), spare: Vec::new(), unordered }
+    }
+
+    /// What so many results from `index` on are to be added to. It is to be [closed](Self::close).
+    fn open(&mut self, index: usize, tasks: usize) -> Run<T> {
         if index == self.first.len() || self.unordered {
-            self.first.push(value);
-            if !self.ahead.is_empty() {
-                self.advance();
-            }
-        } else {
-            self.put_ahead(index - self.first.len(), value);
+            let mut values = std::mem::take(&mut self.first);
+            reserve(&mut values, tasks);
+            return Run { start: 0, values };
         }
+        let before = self.ahead.range(..index).next_back();
+        let adjoining = before.filter(|(start, run)| *start + run.len() == index).map(|(&start, _)| start);
+        let start = adjoining.unwrap_or(index);
+        let known = adjoining.and_then(|start| self.ahead.remove(&start));
+        let mut values = known.or_else(|| self.spare.pop()).unwrap_or_default();
+        values.reserve(tasks);
+        Run { start, values }
     }
 
-    /// The first of those that were ahead has just been added to the others.
-    fn advance(&mut self) {
-        self.ahead.pop_front();
-        while let Some(value) = self.ahead.front_mut().and_then(Option::take) {
-            self.first.push(value);
-            self.ahead.pop_front();
+    fn close(&mut self, Run { start, values }: Run<T>) {
+        if start > 0 {
+            self.ahead.insert(start, values);
+            return;
         }
-    }
-
-    fn put_ahead(&mut self, at: usize, value: T) {
-        match self.ahead.get_mut(at) {
-            Some(place) => *place = Some(value),
-            None => {
-                self.ahead.resize_with(at, || None);
-                self.ahead.push_back(Some(value));
+        self.first = values;
+        while let Some(next) = self.ahead.first_entry()
+            && *next.key() == self.first.len()
+        {
+            let mut run = next.remove();
+            reserve(&mut self.first, run.len());
+            self.first.append(&mut run);
+            if self.spare.len() < MOST_SPARE {
+                self.spare.push(run);
             }
         }
+    }
+}
+
+/// Makes room for so many more. What grows large is made of large pages, or each small one would be asked for by itself.
+fn reserve<T>(values: &mut Vec<T>, more: usize) {
+    if values.capacity() - values.len() < more {
+        values.reserve(more);
+        advise_huge(values.as_ptr().cast(), values.capacity() * size_of::<T>());
     }
 }
 
@@ -269,7 +297,7 @@ impl<T> Gathering<T> {
             Ok((call, report)) => (Some(call), report, None),
             Err(error) => (None, None, Some(error)),
         };
-        let results = InOrder { first: Vec::new(), ahead: VecDeque::new(), unordered: settings.unordered };
+        let results = InOrder::new(settings.unordered);
         (Self { call, results, function: "", report }, error)
     }
 
@@ -283,6 +311,12 @@ impl<T> Gathering<T> {
             report.expect(most);
         }
         input
+    }
+
+    /// As [`push`](Self::push), for a task that is simple, while the window is not full. `false`: it is to be pushed.
+    #[inline]
+    fn push_simple<V>(&mut self, task: &Task<V>) -> bool {
+        self.call.as_mut().is_some_and(|call| call.push_simple(&task.call))
     }
 
     /// Queues the task; while the window is full, takes results and hands each to `judge`, which keeps the value or fails the call.
@@ -299,7 +333,7 @@ impl<T> Gathering<T> {
         call.push(task.call);
         loop {
             let Some(call) = &mut self.call else { return Ok(()) };
-            if call.has_room(0) {
+            if call.has_room() {
                 return Ok(());
             }
             call.wait();
@@ -316,15 +350,31 @@ impl<T> Gathering<T> {
     {
         let Self { call: Some(call), results, function, report } = self else { return Ok(()) };
         let (mut failure, mut failed) = (None, 0);
-        call.receive(|index, outcome| {
+        call.receive(|first, arrival| {
             if failure.is_some() {
                 return;
             }
-            let place = Place { index: Some(index), attempts: 1, worker: None };
-            match judge(outcome.and_then(|result| decode(function, result, place)), &mut failed) {
-                Ok(value) => results.insert(index, value),
-                Err(error) => failure = Some(error),
+            let tasks = if let Arrival::Many(arrived) = &arrival { arrived.len() as usize } else { 1 };
+            let mut run = results.open(first, tasks);
+            // Called for one after the other.
+            let mut keep = |_, outcome| match judge(outcome, &mut failed) {
+                Ok(value) => {
+                    run.values.push(value);
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            };
+            match arrival {
+                Arrival::Many(arrived) => decode_many(function, first, arrived, keep),
+                Arrival::One(outcome) => {
+                    let place = Place { index: Some(first), attempts: 1, worker: None };
+                    let _ = keep(first, outcome.and_then(|result| decode(function, result, place)));
+                }
             }
+            results.close(run);
         });
         if let Some(report) = report {
             tell(report, call, failed + usize::from(failure.is_some()));
@@ -383,7 +433,16 @@ impl<T: DeserializeOwned + 'static> Gather<T> {
     }
 
     /// Takes the next task; `Break` once the call has failed and more input is of no use.
+    #[inline]
     pub fn push(&mut self, task: Task<T>) -> ControlFlow<()> {
+        if self.failed.is_none() && self.gathering.push_simple(&task) {
+            return ControlFlow::Continue(());
+        }
+        self.push_slowly(task)
+    }
+
+    #[inline(never)]
+    fn push_slowly(&mut self, task: Task<T>) -> ControlFlow<()> {
         if self.failed.is_none() {
             self.failed = self.gathering.push(task, |outcome, _| outcome).err().map(Error::from);
         }
@@ -434,7 +493,16 @@ where
     }
 
     /// Takes the next task; `Break` once the call has failed and more input is of no use.
+    #[inline]
     pub fn push(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
+        if self.failed.is_none() && self.gathering.push_simple(&task) {
+            return ControlFlow::Continue(());
+        }
+        self.push_slowly(task)
+    }
+
+    #[inline(never)]
+    fn push_slowly(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
         if self.failed.is_none() {
             self.failed = self.gathering.push(task, |outcome, _| flatten(outcome)).err();
         }
@@ -475,7 +543,16 @@ impl<T: DeserializeOwned + 'static> GatherAll<T> {
     }
 
     /// Takes the next task; `Break` if the call could not begin.
+    #[inline]
     pub fn push(&mut self, task: Task<T>) -> ControlFlow<()> {
+        if self.failed.is_none() && self.gathering.push_simple(&task) {
+            return ControlFlow::Continue(());
+        }
+        self.push_slowly(task)
+    }
+
+    #[inline(never)]
+    fn push_slowly(&mut self, task: Task<T>) -> ControlFlow<()> {
         if self.failed.is_none() {
             let Ok(()) = self.gathering.push(task, keep::<T, TaskError>);
         }
@@ -523,7 +600,16 @@ where
     }
 
     /// Takes the next task; `Break` if the call could not begin.
+    #[inline]
     pub fn push(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
+        if self.failed.is_none() && self.gathering.push_simple(&task) {
+            return ControlFlow::Continue(());
+        }
+        self.push_slowly(task)
+    }
+
+    #[inline(never)]
+    fn push_slowly(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
         if self.failed.is_none() {
             let Ok(()) = self.gathering.push(task, |outcome, failed| keep(flatten(outcome), failed));
         }
@@ -644,7 +730,7 @@ impl<'p> Group<'p> {
         while call.outstanding() > 0 {
             call.wait();
             let (mut failure, mut failed) = (None, 0);
-            call.receive(|index, outcome| match outcome {
+            let mut keep = |index: usize, outcome: Result<Encoded<'_>, TaskError>| match outcome {
                 Err(error) if !self.collect => {
                     failed += 1;
                     failure = failure.take().or(Some(error));
@@ -654,6 +740,12 @@ impl<'p> Group<'p> {
                     *self.members[index].lock().unwrap_or_else(PoisonError::into_inner) =
                         Some(outcome.map(Encoded::into_owned))
                 }
+            };
+            call.receive(|first, arrival| match arrival {
+                Arrival::Many(results) => {
+                    (first..).zip(results).for_each(|(index, result)| keep(index, Ok(Encoded::Short(result))))
+                }
+                Arrival::One(outcome) => keep(first, outcome),
             });
             if let Some(report) = &mut report {
                 tell(report, &mut call, failed);

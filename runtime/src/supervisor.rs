@@ -726,8 +726,14 @@ impl<T: Load> Supervisor<T> {
                     rest = after;
                     continue;
                 }
-                let Some((frame, after)) = rest.split_first() else { break };
-                let Ok(reply) = Reply::decode(frame) else {
+                let (reply, after) = if let Some((head, body, after)) = rest.split_brief() {
+                    (Ok(Reply::from_brief(head, body)), after)
+                } else if let Some((frame, after)) = rest.split_first() {
+                    (Reply::decode(frame), after)
+                } else {
+                    break;
+                };
+                let Ok(reply) = reply else {
                     end = Some(End::no_message());
                     break;
                 };

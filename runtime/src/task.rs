@@ -88,7 +88,7 @@ impl Call {
     pub(crate) fn run(&self) -> Result<OwnedResult, Fault> {
         let args = self.args.as_ref().map_err(|words| Fault::codec(words.to_string()))?;
         let (mut head, mut body) = (Vec::new(), Vec::new());
-        dispatch::run(self.entry, args.as_input(), &mut head, &mut body)?;
+        dispatch::run(self.entry, || args.as_input(), &mut head, &mut body)?;
         Ok(codec::Encoded::Large(head.into(), body).into_owned())
     }
 }

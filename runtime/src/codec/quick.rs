@@ -13,42 +13,55 @@ const IN_A_WORD: u64 = 1 << 56;
 const MORE: u64 = 0x8080_8080_8080_8080;
 
 /// Appends `value` to `out`.
-#[inline]
+#[inline(always)]
 pub(super) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -> postcard::Result<()> {
     value.serialize(QuickSerializer(&mut postcard::Serializer { output: Appender(out) }))
 }
 
 /// Takes a value from the front of `rest`.
-#[inline]
+#[inline(always)]
 pub(super) fn take<'de, T: Deserialize<'de>>(rest: &mut &'de [u8]) -> postcard::Result<T> {
     T::deserialize(QuickDeserializer(rest))
 }
 
 /// The bytes of a number below [`IN_A_WORD`], in a word, and how many they are.
-#[inline]
+#[inline(always)]
 fn spread(number: u64) -> (u64, usize) {
-    let mut x = (number & 0x0fff_ffff) | (number & 0x00ff_ffff_f000_0000) << 4;
-    x = (x & 0x0000_3fff_0000_3fff) | (x & 0x0fff_c000_0fff_c000) << 2;
-    x = (x & 0x007f_007f_007f_007f) | (x & 0x3f80_3f80_3f80_3f80) << 1;
+    let x = if number < 1 << 28 {
+        // Most are.
+        let x = number as u32;
+        u64::from((x & 0x7f) | (x << 1 & 0x7f00) | (x << 2 & 0x7f_0000) | (x << 3 & 0x7f00_0000))
+    } else {
+        let x = (number & 0x0fff_ffff) | (number & 0x00ff_ffff_f000_0000) << 4;
+        let x = (x & 0x0000_3fff_0000_3fff) | (x & 0x0fff_c000_0fff_c000) << 2;
+        (x & 0x007f_007f_007f_007f) | (x & 0x3f80_3f80_3f80_3f80) << 1
+    };
     // The highest byte that is not zero, but for the first, is the last.
-    let len = 8 - ((x | 1).leading_zeros() / 8);
-    let more = MORE & !(u64::MAX << (8 * (len - 1)));
-    (x | more, len as usize)
+    let highest = (x | 1).ilog2() / 8;
+    let more = MORE & !(u64::MAX << (8 * highest));
+    (x | more, highest as usize + 1)
 }
 
 /// The number whose bytes these are, from the lowest on, and how many they are; `None` if the last is not among them.
-#[inline]
+#[inline(always)]
 fn gather(word: u64) -> Option<(u64, usize)> {
     let ends = !word & MORE;
     if ends == 0 {
         return None;
     }
     let ends_at = ends.trailing_zeros();
-    let x = word & (u64::MAX >> (63 - ends_at)) & !MORE;
-    let x = (x & 0x007f_007f_007f_007f) | (x & 0x7f00_7f00_7f00_7f00) >> 1;
-    let x = (x & 0x0000_3fff_0000_3fff) | (x & 0x3fff_0000_3fff_0000) >> 2;
-    let x = (x & 0x0fff_ffff) | (x & 0x0fff_ffff_0000_0000) >> 4;
-    Some((x, ends_at as usize / 8 + 1))
+    // What is behind the last byte goes.
+    let x = word & (ends ^ (ends - 1));
+    let number = if ends_at < 32 {
+        let x = x as u32;
+        u64::from((x & 0x7f) | (x >> 1 & 0x3f80) | (x >> 2 & 0x1f_c000) | (x >> 3 & 0x0fe0_0000))
+    } else {
+        let x = x & !MORE;
+        let x = (x & 0x007f_007f_007f_007f) | (x & 0x7f00_7f00_7f00_7f00) >> 1;
+        let x = (x & 0x0000_3fff_0000_3fff) | (x & 0x3fff_0000_3fff_0000) >> 2;
+        (x & 0x0fff_ffff) | (x & 0x0fff_ffff_0000_0000) >> 4
+    };
+    Some((number, ends_at as usize / 8 + 1))
 }
 
 /// The first bytes as a word, eight at the most; those that are not there say that more follow.
@@ -74,7 +87,7 @@ fn first_word(bytes: &[u8]) -> u64 {
 }
 
 /// Takes a number of so many bytes, none of which is more than `most`. `None`: it is long, or is none; postcard knows.
-#[inline]
+#[inline(always)]
 fn take_number(rest: &mut &[u8], most_bytes: usize, most: u64) -> Option<u64> {
     let (number, len) = gather(first_word(rest))?;
     if len > most_bytes || number > most {
@@ -87,10 +100,15 @@ fn take_number(rest: &mut &[u8], most_bytes: usize, most: u64) -> Option<u64> {
 struct QuickSerializer<'a, 'b, B: Buffer>(&'a mut postcard::Serializer<Appender<'b, B>>);
 
 impl<B: Buffer> QuickSerializer<'_, '_, B> {
-    #[inline]
+    #[cold]
+    fn long(self, number: u64) -> postcard::Result<()> {
+        self.0.serialize_u64(number)
+    }
+
+    #[inline(always)]
     fn number(self, number: u64) -> postcard::Result<()> {
         if number >= IN_A_WORD {
-            return self.0.serialize_u64(number);
+            return self.long(number);
         }
         let (word, len) = spread(number);
         self.0.output.0.push_word(word, len);
@@ -128,12 +146,12 @@ impl<'a, 'b, B: Buffer> Serializer for QuickSerializer<'a, 'b, B> {
         self.number(v.into())
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_u32(self, v: u32) -> postcard::Result<()> {
         self.number(v.into())
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_u64(self, v: u64) -> postcard::Result<()> {
         self.number(v)
     }
@@ -143,12 +161,12 @@ impl<'a, 'b, B: Buffer> Serializer for QuickSerializer<'a, 'b, B> {
         self.number(u16::from_ne_bytes(((v << 1) ^ (v >> 15)).to_ne_bytes()).into())
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_i32(self, v: i32) -> postcard::Result<()> {
         self.number(((v << 1) ^ (v >> 31)).cast_unsigned().into())
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_i64(self, v: i64) -> postcard::Result<()> {
         self.number(((v << 1) ^ (v >> 63)).cast_unsigned())
     }
@@ -227,16 +245,25 @@ fn by_postcard<'de, T>(
     Ok(value)
 }
 
+/// As [`by_postcard`], what is rare.
+#[cold]
+fn long<'de, T>(
+    rest: &mut &'de [u8],
+    take: impl FnOnce(&mut postcard::Deserializer<'de, Slice<'de>>) -> postcard::Result<T>,
+) -> postcard::Result<T> {
+    by_postcard(rest, take)
+}
+
 macro_rules! numbers {
     ($($method:ident $visit:ident $ty:ty, $most_bytes:literal, $number:ident => $value:expr;)*) => { $(
-        #[inline]
+        #[inline(always)]
         fn $method<V: Visitor<'de>>(self, visitor: V) -> postcard::Result<V::Value> {
             match take_number(self.0, $most_bytes, <$ty>::MAX.into()) {
                 Some(number) => {
                     let $number = number as $ty;
                     visitor.$visit($value)
                 }
-                None => by_postcard(self.0, |postcard| postcard.$method(visitor)),
+                None => long(self.0, |postcard| postcard.$method(visitor)),
             }
         }
     )* };

@@ -64,12 +64,16 @@ pub(crate) struct Call {
     bytes_out: usize,
     pushed: usize,
     received: usize,
+    /// Results that have been received and that the caller cannot give on yet.
+    held: usize,
     window: usize,
     batch: usize,
     /// Tasks that have been pushed and not queued.
     fed: usize,
     /// Tasks that have ended since this was last asked, where somebody looks at how far they are.
     ended: Vec<Range<usize>>,
+    /// So many more may be pushed before anything but the room in the feed is looked at: the window and the batch have room for them.
+    quota: usize,
     /// The entry that was called last, and its ID.
     last: Option<(&'static Entry, FunctionId)>,
 }
@@ -133,6 +137,15 @@ impl Item {
             Self::Wrote(_) => 0,
         }
     }
+}
+
+/// What [`Call::receive`] hands out.
+#[derive(Debug)]
+pub(crate) enum Arrival<'a> {
+    /// The results of consecutive tasks.
+    Many(Results<'a>),
+    /// The outcome of one.
+    One(Result<Encoded<'a>, TaskError>),
 }
 
 impl Inbox {
@@ -210,10 +223,12 @@ impl Call {
             bytes_out: 0,
             pushed: 0,
             received: 0,
+            held: 0,
             window: 1,
             batch: 1,
             fed: 0,
             ended: Vec::new(),
+            quota: 0,
             last: None,
         };
         call.measure();
@@ -230,14 +245,39 @@ impl Call {
         self.pushed
     }
 
-    /// Whether more input is of use now. `held` results are with the caller, out of their order.
+    /// So many results are with the caller, out of their order: they take room, too.
+    pub(crate) fn set_held(&mut self, held: usize) {
+        self.held = held;
+        self.quota = 0;
+    }
+
+    /// Whether more input is of use now.
     #[inline]
-    pub(crate) fn has_room(&self, held: usize) -> bool {
-        self.outstanding() + held < self.window && self.bytes_out < WINDOW_BYTES
+    pub(crate) fn has_room(&self) -> bool {
+        self.outstanding() + self.held < self.window && self.bytes_out < WINDOW_BYTES
+    }
+
+    /// Takes the next task, if that is simple, and there is room for another after it. `false`: it is to be [pushed](Self::push).
+    #[inline(always)]
+    pub(crate) fn push_simple(&mut self, request: &Request) -> bool {
+        if self.quota > 0
+            && let (CallBackend::Pool { feeder, .. }, Some((entry, function)), Ok(args)) =
+                (&mut self.backend, self.last, &request.args)
+            && std::ptr::eq(entry, request.entry)
+            && !feeder.is_wanted()
+            && let Some((bytes, len)) = args.few()
+            && feeder.push_few(function, bytes, len)
+        {
+            self.quota -= 1;
+            self.pushed += 1;
+            self.fed += 1;
+            self.bytes_out += len;
+            return true;
+        }
+        false
     }
 
     /// Takes the next task.
-    #[inline]
     pub(crate) fn push(&mut self, request: Request) {
         if let (CallBackend::Pool { feeder, .. }, Some((entry, function)), Ok(args)) =
             (&mut self.backend, self.last, &request.args)
@@ -251,9 +291,18 @@ impl Call {
             if feeder.is_wanted() || self.fed >= self.batch {
                 self.flush();
             }
-            return;
+            return self.measure_room();
         }
         self.push_slowly(request);
+        self.measure_room();
+    }
+
+    fn measure_room(&mut self) {
+        // One less than there is room for: after the last of them others are to be asked.
+        let in_window = self.window.saturating_sub(self.outstanding() + self.held);
+        let in_batch = self.batch.saturating_sub(self.fed);
+        self.quota =
+            if self.bytes_out < WINDOW_BYTES { in_window.min(in_batch).saturating_sub(1) } else { 0 };
     }
 
     /// The first task of a function, one with large arguments or with none, or one for which there was no room.
@@ -324,9 +373,9 @@ impl Call {
         }
         self.fed = 0;
         if let Some(driver) = driver.upgrade() {
-            let lane = *lane;
+            let (lane, added) = (*lane, feeder.added());
             let (batch, most) = driver.with_arrivals(|scheduler| {
-                scheduler.pull(lane);
+                scheduler.pull(lane, added);
                 scheduler.batch_of(lane)
             });
             return self.resize(batch, most);
@@ -361,6 +410,7 @@ impl Call {
     fn resize(&mut self, batch: usize, workers: usize) {
         self.batch = batch;
         self.window = (batch * workers).saturating_mul(WINDOW_BATCHES);
+        self.quota = 0;
     }
 
     /// Waits until a result is there, if any is outstanding.
@@ -411,8 +461,8 @@ impl Call {
         (std::mem::take(&mut self.inbox.lock().progress), std::mem::take(&mut self.ended))
     }
 
-    /// Hands the results that are there to `take`, in the order in which they came.
-    pub(crate) fn receive(&mut self, mut take: impl FnMut(usize, Result<Encoded<'_>, TaskError>)) {
+    /// Hands the results that are there to `take`, in the order in which they came, each with the index of its first task.
+    pub(crate) fn receive(&mut self, mut take: impl FnMut(usize, Arrival<'_>)) {
         let mut arrivals = std::mem::take(&mut self.spare);
         {
             let mut inbox = self.inbox.lock();
@@ -430,16 +480,14 @@ impl Call {
                     let (these, others) = rest.split_at(len_bytes);
                     rest = others;
                     self.received += tasks as usize;
-                    for (index, result) in (first..).zip(Results::from_bytes(these, tasks)) {
-                        take(index, Ok(Encoded::Short(result)));
-                    }
+                    take(first, Arrival::Many(Results::from_bytes(these, tasks)));
                 }
                 Item::Wrote(output) => output.show(),
                 Item::One(outcome) => {
                     self.received += 1;
                     match outcome {
-                        Ok(mut result) => take(first, Ok(result.as_encoded())),
-                        Err(error) => take(first, Err(error)),
+                        Ok(mut result) => take(first, Arrival::One(Ok(result.as_encoded()))),
+                        Err(error) => take(first, Arrival::One(Err(error))),
                     }
                 }
             }
@@ -461,10 +509,10 @@ impl Call {
 
     /// Drops what is queued and has what runs end, killing what does not within a moment; waits for that if `wait`.
     pub(crate) fn cancel(&mut self, wait: bool) {
-        let CallBackend::Pool { driver, lane, .. } = &self.backend else { return };
+        let CallBackend::Pool { driver, lane, feeder, .. } = &self.backend else { return };
         self.fed = 0;
         let Some(driver) = driver.upgrade() else { return };
-        driver.with(|scheduler, poller, now| scheduler.cancel_call(*lane, poller, now));
+        driver.with(|scheduler, poller, now| scheduler.cancel_call(*lane, feeder.added(), poller, now));
         while wait && self.received < self.pushed {
             self.wait();
             self.receive(|_, _| {});

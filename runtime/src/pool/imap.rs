@@ -1,7 +1,7 @@
 //! The lazy iterators: [`IMap`] in the order of the input, [`IMapUnordered`] in the order of the results; and their twins for those
 //! who await, [`ResultStream`] and [`ResultStreamUnordered`].
 
-use std::{collections::VecDeque, fmt, iter::Fuse};
+use std::{collections::VecDeque, fmt, iter::Fuse, ops::ControlFlow};
 #[cfg(feature = "futures")]
 use std::{
     pin::Pin,
@@ -13,11 +13,11 @@ use futures_core::Stream;
 
 use serde::de::DeserializeOwned;
 
-use super::{Call, CallOptions, Pool};
+use super::{Arrival, Call, CallOptions, Pool};
 use crate::{
     codec::Encoded,
     error::{Place, TaskError},
-    handle::decode,
+    handle::{decode, decode_many},
     task::Task,
 };
 
@@ -92,14 +92,19 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
 
     /// Reads as much input as the window allows.
     fn fill(&mut self, held: usize) {
-        while !self.ended && self.call.has_room(held) {
-            match self.input.next() {
-                Some(task) => {
-                    self.function = task.function();
-                    self.call.push(task.call);
+        let Self { call, input, ended, function } = self;
+        call.set_held(held);
+        if !*ended && call.has_room() {
+            // Not a `for` loop: what an iterator passes on from within needs no place in between.
+            let left_off = input.try_for_each(|task| {
+                if call.push_simple(&task.call) {
+                    return ControlFlow::Continue(());
                 }
-                None => self.ended = true,
-            }
+                *function = task.function();
+                call.push(task.call);
+                if call.has_room() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            *ended = left_off.is_continue();
         }
         self.call.flush();
     }
@@ -111,7 +116,13 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
     /// Hands on what has come.
     fn receive(&mut self, mut put: impl FnMut(usize, Result<T, TaskError>)) {
         let function = self.function;
-        self.call.receive(|index, outcome| put(index, decode_at(function, index, outcome)));
+        self.call.receive(|first, arrival| match arrival {
+            Arrival::Many(results) => decode_many(function, first, results, |index, result| {
+                put(index, result);
+                ControlFlow::Continue(())
+            }),
+            Arrival::One(outcome) => put(first, decode_at(function, first, outcome)),
+        });
     }
 }
 

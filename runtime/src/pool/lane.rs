@@ -12,11 +12,11 @@ use std::{
 use super::{book::After, call::Inbox};
 use crate::{
     captured::Captured,
-    codec::{Encoded, ShortBytes},
+    codec::{Encoded, HERE_BYTES, ShortBytes},
     error::{Place, TaskError},
     handle::{Completer, Wakes},
     id::{FunctionId, WorkerId},
-    protocol::{Records, Results},
+    protocol::{RECORD_HEAD_BYTES, Records, Results},
     registry,
     ring::{self, Consumer, Heap, Producer},
     supervisor::Load,
@@ -255,6 +255,7 @@ impl Recipient {
 #[derive(Debug)]
 pub(super) struct Feeder {
     records: Producer<Heap>,
+    added: u64,
     shared: Arc<FeedState>,
 }
 
@@ -270,6 +271,8 @@ struct FeedState {
 /// The scheduler's end.
 pub(super) struct Feed {
     records: Consumer<Heap>,
+    /// How many tasks were taken from it.
+    taken: u64,
     shared: Arc<FeedState>,
     to: Arc<Inbox>,
     retries: u32,
@@ -284,8 +287,8 @@ impl Feeder {
         let (producer, consumer) = ring::pair(FEED_BYTES);
         // The first task goes at once.
         let shared = Arc::new(FeedState { wanted: AtomicBool::new(true), next: AtomicU64::new(0) });
-        let feed = Feed { records: consumer, shared: shared.clone(), to, retries };
-        (Self { records: producer, shared }, feed)
+        let feed = Feed { records: consumer, taken: 0, shared: shared.clone(), to, retries };
+        (Self { records: producer, added: 0, shared }, feed)
     }
 
     /// Adds a task; `false`: there is no room.
@@ -293,7 +296,26 @@ impl Feeder {
     pub(super) fn push(&mut self, function: FunctionId, args: &[u8]) -> bool {
         let head = crate::protocol::record_head(function, args.len());
         let fits = self.records.fits(head.len() + args.len()) == Ok(true);
-        fits && self.records.write(&[&head, args]).is_ok()
+        let added = fits && self.records.write(&[&head, args]).is_ok();
+        self.added += u64::from(added);
+        added
+    }
+
+    /// As [`push`](Self::push), for arguments that are the first `len` of these bytes; `false`: there is no room that can be seen, or
+    /// not in one piece, or they are more than eight.
+    #[inline(always)]
+    pub(super) fn push_few(&mut self, function: FunctionId, bytes: &[u8; HERE_BYTES], len: usize) -> bool {
+        let [a, b, c, d, e, f, g, h, ..] = *bytes;
+        let head = u64::from_le_bytes(crate::protocol::record_head(function, len));
+        let padded = u128::from(head) | u128::from(u64::from_le_bytes([a, b, c, d, e, f, g, h])) << 64;
+        let added = len <= 8 && self.records.write_padded(&padded.to_le_bytes(), RECORD_HEAD_BYTES + len);
+        self.added += u64::from(added);
+        added
+    }
+
+    /// How many tasks were added.
+    pub(super) fn added(&self) -> u64 {
+        self.added
     }
 
     /// A worker is idle and found nothing here: what is pushed is to be queued at once.
@@ -310,14 +332,18 @@ impl Feeder {
 }
 
 impl Feed {
-    /// Takes what is there.
-    fn take(&mut self, lane: LaneId) -> Option<Parcel> {
+    /// Takes what is there. `added`: how many tasks were added in all, if that is known and more are not being added.
+    fn take(&mut self, lane: LaneId, added: Option<u64>) -> Option<Parcel> {
         let mut bytes = Vec::new();
         let n = self.records.read(&mut bytes, FEED_BYTES).unwrap_or(0);
         if n == 0 {
             return None;
         }
-        let records = Records::from_bytes(bytes);
+        let records = match added {
+            Some(added) => Records::from_counted(bytes, (added - self.taken) as u32),
+            None => Records::from_bytes(bytes),
+        };
+        self.taken += u64::from(records.len());
         // SYNC(feed-next): pairs with the Acquire load in `Feeder::next`.
         let first = self.shared.next.fetch_add(u64::from(records.len()), Ordering::AcqRel);
         let to = Recipient::Call(self.to.clone());
@@ -388,12 +414,22 @@ impl Lane {
         }
     }
 
-    /// Takes what the caller has not queued. `want`: if there is nothing, the next is to be queued at once. Says whether the caller
-    /// has just been told so: what it added meanwhile is to be looked for once more.
-    pub(super) fn pull(&mut self, id: LaneId, want: bool) -> (Option<Parcel>, bool) {
+    /// Takes what the caller, which calls this, has added to its feed: so many tasks in all.
+    pub(super) fn pull_all(&mut self, id: LaneId, added: u64) -> Option<Parcel> {
+        let feed = self.feed.as_mut()?;
+        let taken = feed.take(id, Some(added));
+        if feed.shared.wanted.load(Ordering::Relaxed) {
+            feed.shared.wanted.store(false, Ordering::SeqCst);
+        }
+        taken
+    }
+
+    /// Takes what the caller has not queued. If there is nothing, the next is to be queued at once. Says whether the caller has just
+    /// been told so: what it added meanwhile is to be looked for once more.
+    pub(super) fn pull(&mut self, id: LaneId) -> (Option<Parcel>, bool) {
         let Some(feed) = &mut self.feed else { return (None, false) };
-        let taken = feed.take(id);
-        let want = want && taken.is_none();
+        let taken = feed.take(id, None);
+        let want = taken.is_none();
         let wanted = &feed.shared.wanted;
         let told = wanted.load(Ordering::Relaxed) != want && {
             wanted.store(want, Ordering::SeqCst);

@@ -32,7 +32,7 @@ pub use imap::{IMap, IMapUnordered};
 pub use imap::{ResultStream, ResultStreamUnordered};
 pub use jobs::{Jobs, ParseJobsError};
 
-pub(crate) use call::{Call, CallOptions};
+pub(crate) use call::{Arrival, Call, CallOptions};
 pub(crate) use report::{Label, Report, verbose_by_env};
 
 use builder::Config;
@@ -193,11 +193,8 @@ impl Pool {
         tasks: impl IntoIterator<Item = Task<T>>,
     ) -> Result<Vec<T>> {
         let mut gather = Gather::new(Settings::new().pool(self));
-        for task in gather.count(tasks) {
-            if gather.push(task).is_break() {
-                break;
-            }
-        }
+        // Not a `for` loop: what an iterator passes on from within needs no place in between.
+        let _ = gather.count(tasks).try_for_each(|task| gather.push(task));
         gather.finish()
     }
 

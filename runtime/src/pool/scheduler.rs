@@ -185,9 +185,9 @@ impl Scheduler {
         id
     }
 
-    /// Queues what a call has not queued yet.
-    pub(super) fn pull(&mut self, id: LaneId) {
-        let taken = self.book.lanes.get_mut(&id).and_then(|lane| lane.pull(id, false).0);
+    /// Queues what a call has not queued yet; its caller, which calls this, has added so many tasks to its feed in all.
+    pub(super) fn pull(&mut self, id: LaneId, added: u64) {
+        let taken = self.book.lanes.get_mut(&id).and_then(|lane| lane.pull_all(id, added));
         if let Some(parcel) = taken {
             self.enqueue(parcel);
         }
@@ -224,7 +224,7 @@ impl Scheduler {
             let id = self.book.fed[at];
             match self.book.lanes.get_mut(&id) {
                 Some(lane) if lane.queued() == 0 => {
-                    let (taken, told) = lane.pull(id, true);
+                    let (taken, told) = lane.pull(id);
                     if told {
                         // The caller may just have added something without seeing that it is wanted.
                         self.book.look_at_feeds = Some(now + LOOK_AT_FEEDS_AFTER);
@@ -624,10 +624,10 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Drops what is queued of a call, and has what runs of it end.
-    pub(super) fn cancel_call(&mut self, id: LaneId, poller: &Poller, now: Instant) {
+    /// Drops what is queued of a call, which has added so many tasks to its feed in all, and has what runs of it end.
+    pub(super) fn cancel_call(&mut self, id: LaneId, added: u64, poller: &Poller, now: Instant) {
         let why = "its call has ended";
-        self.pull(id);
+        self.pull(id, added);
         if let Some(lane) = self.book.lanes.get_mut(&id) {
             lane.open = false;
         }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     codec::{self, Encoded, ShortBytes},
     error::Fault,
-    frame::{Frames, PREFIX_BYTES, Prefix},
+    frame::{BRIEF_HEAD_BITS, Frames, MOST_BRIEF_BYTES},
     id::FunctionId,
     panic::RemotePanic,
     sys::spare,
@@ -262,14 +262,10 @@ impl<'a> Results<'a> {
     pub(crate) fn split_from(frames: Frames<'a>, seq: u32, most: u32) -> (Self, Frames<'a>) {
         let (mut rest, mut count, mut total) = (frames, 0u32, 0u64);
         while count < most
-            && let Some((frame, next)) = rest.split_first()
-            && let Some((head, _)) = frame.split_first_chunk::<DONE_HEAD_BYTES>()
-            && let (&[DONE], head) = head.split_first_chunk::<1>().expect("longer than 1")
-            && let Some((this, nanos)) = head.split_first_chunk::<4>()
-            && u32::from_le_bytes(*this) == seq.wrapping_add(count)
+            && let Some((head, _, next)) = rest.split_brief()
+            && head as u32 == seq.wrapping_add(count)
         {
-            let nanos = nanos.first_chunk().map_or(0, |nanos| u64::from_le_bytes(*nanos));
-            total = total.saturating_add(nanos);
+            total += head >> 32;
             count += 1;
             rest = next;
         }
@@ -302,9 +298,9 @@ impl<'a> Iterator for Results<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        let (frame, rest) = self.frames.split_first()?;
+        let (_, result, rest) = self.frames.split_brief()?;
         self.frames = rest;
-        frame.get(DONE_HEAD_BYTES..)
+        Some(result)
     }
 }
 
@@ -355,9 +351,13 @@ pub(crate) fn encode_reply<'a>(reply: impl Into<Plain<'a>>) -> Vec<u8> {
     }
 }
 
-/// A reply to one task, as it is made: behind its prefix, and what of it is large apart.
-#[derive(Debug, Default)]
+/// A reply to one task, as it is made.
+#[derive(Debug)]
 pub(crate) struct ReplyFrame {
+    seq: u32,
+    nanos: u64,
+    failed: bool,
+    /// The result, or the fault, and what of it is large apart.
     bytes: Vec<u8>,
     large: Vec<u8>,
 }
@@ -365,18 +365,22 @@ pub(crate) struct ReplyFrame {
 /// What of a [`ReplyFrame`] goes over the wire.
 #[derive(Debug)]
 pub(crate) enum ReplyWire<'a> {
-    /// A frame behind its prefix.
-    Prefixed(&'a [u8]),
-    /// A head and a body.
-    Parts(&'a [u8], &'a [u8]),
+    /// The head of a brief, and its body.
+    Brief(u64, &'a [u8]),
+    /// Two parts of the head, and the body.
+    Parts([u8; DONE_HEAD_BYTES], &'a [u8], &'a [u8]),
 }
 
 /// A vector that a large reply has blown up is given back.
 const MOST_KEPT_BYTES: usize = 1 << 20;
-/// Longer replies go in two parts.
-const MOST_PREFIXED_BYTES: usize = 4 << 10;
+/// What a brief's head has room for, besides the sequence number.
+const MOST_BRIEF_NANOS: u64 = (1 << (BRIEF_HEAD_BITS - 32)) - 1;
 
 impl ReplyFrame {
+    pub(crate) fn new() -> Self {
+        Self { seq: 0, nanos: 0, failed: false, bytes: Vec::new(), large: Vec::new() }
+    }
+
     /// Makes it a reply about task `seq`: `run` appends the result, and puts what of it is large apart.
     #[inline]
     pub(crate) fn make(
@@ -384,11 +388,8 @@ impl ReplyFrame {
         seq: u32,
         run: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>) -> Result<(), Fault>,
     ) {
-        let mut head = [0; PREFIX_BYTES + DONE_HEAD_BYTES];
-        head[PREFIX_BYTES] = DONE;
-        head[PREFIX_BYTES + 1..PREFIX_BYTES + 5].copy_from_slice(&seq.to_le_bytes());
+        (self.seq, self.nanos, self.failed) = (seq, 0, false);
         self.bytes.clear();
-        self.bytes.extend_from_slice(&head);
         if let Err(fault) = run(&mut self.bytes, &mut self.large) {
             self.fail(&fault);
         }
@@ -396,41 +397,37 @@ impl ReplyFrame {
 
     #[cold]
     fn fail(&mut self, fault: &Fault) {
+        self.failed = true;
         self.large = Vec::new();
-        self.bytes.truncate(PREFIX_BYTES + DONE_HEAD_BYTES);
-        self.bytes[PREFIX_BYTES] = FAULT;
+        self.bytes.clear();
         if codec::encode(fault, &mut self.bytes).is_err() {
-            self.bytes.truncate(PREFIX_BYTES + DONE_HEAD_BYTES);
+            self.bytes.clear();
         }
     }
 
     /// Says how long the task took, and those before it that said nothing.
     #[inline]
     pub(crate) fn set_nanos(&mut self, nanos: u64) {
-        let from = PREFIX_BYTES + DONE_HEAD_BYTES - 8;
-        self.bytes[from..from + 8].copy_from_slice(&nanos.to_le_bytes());
+        self.nanos = nanos;
     }
 
     /// What to send.
     #[inline]
-    pub(crate) fn wire(&mut self) -> ReplyWire<'_> {
-        if self.bytes.len() > MOST_PREFIXED_BYTES || !self.large.is_empty() {
-            return self.parts();
+    pub(crate) fn wire(&self) -> ReplyWire<'_> {
+        let is_brief = !self.failed
+            && self.nanos <= MOST_BRIEF_NANOS
+            && self.bytes.len() <= MOST_BRIEF_BYTES
+            && self.large.is_empty();
+        if is_brief {
+            return ReplyWire::Brief(self.nanos << 32 | u64::from(self.seq), &self.bytes);
         }
-        let len = self.bytes.len() - PREFIX_BYTES;
-        let prefix = Prefix::Frame { head_len: DONE_HEAD_BYTES, len }.to_bytes();
-        self.bytes[..PREFIX_BYTES].copy_from_slice(&prefix);
-        ReplyWire::Prefixed(&self.bytes)
-    }
-
-    fn parts(&self) -> ReplyWire<'_> {
-        let frame = &self.bytes[PREFIX_BYTES..];
+        let mut head = [0; DONE_HEAD_BYTES];
+        head[0] = if self.failed { FAULT } else { DONE };
+        head[1..5].copy_from_slice(&self.seq.to_le_bytes());
+        head[5..].copy_from_slice(&self.nanos.to_le_bytes());
         match &self.large[..] {
-            [] => {
-                let (head, body) = frame.split_at(DONE_HEAD_BYTES);
-                ReplyWire::Parts(head, body)
-            }
-            large => ReplyWire::Parts(frame, large),
+            [] => ReplyWire::Parts(head, &[], &self.bytes),
+            large => ReplyWire::Parts(head, &self.bytes, large),
         }
     }
 
@@ -438,7 +435,7 @@ impl ReplyFrame {
     #[inline]
     pub(crate) fn shrink(&mut self) {
         if !self.large.is_empty() || self.bytes.capacity() > MOST_KEPT_BYTES {
-            let Self { bytes, large } = std::mem::take(self);
+            let Self { bytes, large, .. } = std::mem::replace(self, Self::new());
             spare::put(if large.is_empty() { bytes } else { large });
         }
     }
@@ -459,6 +456,11 @@ impl<'a> Reply<'a> {
                 None
             }
         }
+    }
+
+    /// What a brief says.
+    pub(crate) fn from_brief(head: u64, body: &'a [u8]) -> Self {
+        Self::Done { seq: head as u32, nanos: head >> 32, result: Encoded::Short(body) }
     }
 
     /// Decodes a frame that came in one piece.
@@ -552,7 +554,10 @@ impl<'a> From<&'a LogRecord> for Plain<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Records, Wire, put_record};
+    use crate::{
+        frame::Prefix,
+        protocol::{Records, Wire, put_record},
+    };
 
     const ORDERS: Orders = Orders { log_level: 3, may_spin: true, wants_progress: false, seed: u64::MAX - 5 };
     const HEAD: RunHead = RunHead { orders: ORDERS, first_seq: 41, count: 2, first_task: 7 };
@@ -593,15 +598,24 @@ mod tests {
 
     #[test]
     fn results_of_consecutive_tasks_are_taken_together() {
-        let (mut frames, mut reply) = (Vec::new(), ReplyFrame::default());
+        let (mut frames, mut reply) = (Vec::new(), ReplyFrame::new());
         for seq in 0..5u32 {
             reply.make(seq, |result, _| {
                 result.extend(std::iter::repeat_n(9, seq as usize));
                 if seq == 3 { Err(Fault::codec("no".to_owned())) } else { Ok(()) }
             });
             reply.set_nanos(10);
-            let ReplyWire::Prefixed(bytes) = reply.wire() else { panic!("it is short") };
-            frames.extend_from_slice(bytes);
+            match reply.wire() {
+                ReplyWire::Brief(head, body) => {
+                    frames.extend_from_slice(&Prefix::Brief { head, len: body.len() }.to_bytes());
+                    frames.extend_from_slice(body);
+                }
+                ReplyWire::Parts(head, more, body) => {
+                    let frame = [&head[..], more, body].concat();
+                    frames.extend_from_slice(&Prefix::Frame { head_len: 0, len: frame.len() }.to_bytes());
+                    frames.extend_from_slice(&frame);
+                }
+            }
         }
         let (results, rest) = Results::split_from(Frames::new(&frames), 0, 100);
         assert_eq!((results.len(), results.nanos()), (3, 30));
@@ -625,15 +639,14 @@ mod tests {
             });
             assert!(whole.is_err(), "{len} bytes");
         }
-        let mut reply = ReplyFrame::default();
+        let mut reply = ReplyFrame::new();
         reply.make(9, |_, _| Err(Fault::codec("no".to_owned())));
-        let ReplyWire::Prefixed(done) = reply.wire() else { panic!("it is short") };
-        let done = &done[PREFIX_BYTES..];
+        let ReplyWire::Parts(head, _, body) = reply.wire() else { panic!("a fault is no brief") };
+        let done = &[&head[..], body].concat()[..];
         for len in 0..done.len() {
             assert!(Reply::decode(&done[..len]).is_err(), "{len} bytes");
         }
         assert!(matches!(Reply::decode(done), Ok(Reply::Fault { seq: 9, .. })));
-        let (head, body) = done.split_at(DONE_HEAD_BYTES);
-        assert!(matches!(Reply::decode_large(head, body.to_vec()), Ok(Reply::Fault { seq: 9, .. })));
+        assert!(matches!(Reply::decode_large(&head, body.to_vec()), Ok(Reply::Fault { seq: 9, .. })));
     }
 }

@@ -16,4 +16,4 @@ pub(crate) use message::{
 };
 #[cfg(test)]
 pub(crate) use records::put_record;
-pub(crate) use records::{Records, Wire, record_head};
+pub(crate) use records::{RECORD_HEAD_BYTES, Records, Wire, record_head};

@@ -82,12 +82,13 @@ pub(crate) enum Wire<'a> {
 impl Records {
     /// Tasks in bytes that [`put_record`] made.
     pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
-        let mut left = 0;
-        let mut rest = &bytes[..];
-        while let Some((_, _, next)) = split_record(rest) {
-            rest = next;
-            left += 1;
-        }
+        let left = count(&bytes);
+        Self(Kind::Small { bytes, at: 0, done: 0, left })
+    }
+
+    /// As [`from_bytes`](Self::from_bytes), so many tasks.
+    pub(crate) fn from_counted(bytes: Vec<u8>, left: u32) -> Self {
+        debug_assert_eq!(left, count(&bytes), "whoever made the bytes knows how many tasks they are");
         Self(Kind::Small { bytes, at: 0, done: 0, left })
     }
 
@@ -233,6 +234,16 @@ impl Records {
             *done = 0;
         }
     }
+}
+
+/// How many tasks these are.
+fn count(mut bytes: &[u8]) -> u32 {
+    let mut count = 0;
+    while let Some((_, _, rest)) = split_record(bytes) {
+        bytes = rest;
+        count += 1;
+    }
+    count
 }
 
 /// The bytes after the first `n` tasks.

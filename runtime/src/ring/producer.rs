@@ -63,6 +63,43 @@ impl<M: Place> Producer<M> {
         Ok(len)
     }
 
+    /// As [`write`](Self::write), the first `len` bytes of `padded`, in one copy of a size that is known. `false`: that is too much for
+    /// where the cursor is or for the room that was seen last, and nothing was written.
+    #[inline]
+    pub(crate) fn write_padded<const N: usize>(&mut self, padded: &[u8; N], len: usize) -> bool {
+        let at = self.position();
+        if self.room_seen() < N || self.capacity - at < N || len > N {
+            return false;
+        }
+        // What is behind the first `len` bytes lies in free room, and the next write goes over it.
+        self.memory.put(at, &[padded]);
+        self.tail = self.tail.wrapping_add(len as u64);
+        // SYNC(ring-published): as in `write`.
+        self.memory.header().tail.store(self.tail, Ordering::Release);
+        true
+    }
+
+    /// As [`write_padded`](Self::write_padded), eight bytes and a few more; `false`: they are not so few.
+    #[inline]
+    pub(crate) fn write_few(&mut self, head: [u8; 8], few: &[u8]) -> bool {
+        let word = match (few.first_chunk::<4>(), few.last_chunk::<4>()) {
+            // The two share their middle.
+            (Some(first), Some(last)) if few.len() <= 8 => {
+                let last = u64::from(u32::from_le_bytes(*last)) << (8 * (few.len() - 4));
+                u64::from(u32::from_le_bytes(*first)) | last
+            }
+            _ => match *few {
+                [] => 0,
+                [a] => u64::from(a),
+                [a, b] => u64::from(u16::from_le_bytes([a, b])),
+                [a, b, c] => u64::from(u32::from_le_bytes([a, b, c, 0])),
+                _ => return false,
+            },
+        };
+        let padded = u128::from(u64::from_le_bytes(head)) | u128::from(word) << 64;
+        self.write_padded(&padded.to_le_bytes(), head.len() + few.len())
+    }
+
     /// Copies the first `len` bytes of the parts to `at`, those that do not fit before the end to the start.
     #[cold]
     fn put_pieces(&self, mut at: usize, parts: &[&[u8]], mut len: usize) {

@@ -24,6 +24,11 @@ const MOST_AHEAD_BYTES: usize = 1 << 30;
 pub(super) trait Sink: Send {
     /// Takes as many of the parts' bytes as there is room for; 0: there is none.
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize>;
+    /// Takes all of a few bytes; `false`: it takes none of them, or not in this way.
+    #[inline]
+    fn write_few(&mut self, _prefix: [u8; PREFIX_BYTES], _few: &[u8]) -> bool {
+        false
+    }
     /// Waits for room. Only on an end that waits.
     fn wait(&mut self) -> io::Result<()>;
     fn ring(&mut self);
@@ -151,8 +156,12 @@ impl<S: Sink> FrameSender for FramedSender<S> {
     }
 
     #[inline]
-    fn send_prefixed(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.send_head(&[frame])
+    fn send_brief(&mut self, head: u64, body: &[u8]) -> io::Result<()> {
+        let prefix = Prefix::Brief { head, len: body.len() }.to_bytes();
+        if self.queue.is_empty() && self.sink.write_few(prefix, body) {
+            return Ok(());
+        }
+        self.send_head(&[&prefix, body])
     }
 
     fn ring(&mut self) {
@@ -278,9 +287,9 @@ impl<S: Source> FramedReceiver<S> {
         match Prefix::from_bytes(*prefix) {
             Err(_) => Err(broken("the connection carries what is no frame")),
             Ok(Prefix::Mark(count)) => Ok(Next::Mark(count)),
-            Ok(Prefix::Frame { len, .. }) if rest.len() >= len => Ok(Next::Whole),
+            Ok(Prefix::Frame { len, .. } | Prefix::Brief { len, .. }) if rest.len() >= len => Ok(Next::Whole),
             Ok(Prefix::Frame { head_len, len }) if len > LARGE_BYTES => Ok(Next::Large { head_len, len }),
-            Ok(Prefix::Frame { .. }) => Ok(Next::Part),
+            Ok(Prefix::Frame { .. } | Prefix::Brief { .. }) => Ok(Next::Part),
         }
     }
 

@@ -54,12 +54,12 @@ pub(crate) trait FrameSender: Send {
     /// The peer is gone.
     fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()>;
 
-    /// As [`send`](Self::send), a frame that stands behind its prefix already.
+    /// As [`send`](Self::send), a brief.
     ///
     /// # Errors
     ///
     /// The peer is gone.
-    fn send_prefixed(&mut self, frame: &[u8]) -> io::Result<()>;
+    fn send_brief(&mut self, head: u64, body: &[u8]) -> io::Result<()>;
 
     /// Wakes the peer if it sleeps and does not know of what was sent.
     fn ring(&mut self);

@@ -236,7 +236,7 @@ impl HostReceiver {
                     // Somebody rang.
                     Some(([], _)) => self.aside.consume(PREFIX_BYTES),
                     Some((frame, _)) => return Ok(Some(Turn::Aside(PREFIX_BYTES + frame.len()))),
-                    None => return Ok(None),
+                    None => return Err(nonsense("a brief on the socket")),
                 },
                 Found::Large { head, body } => {
                     self.aside_seen += 1;
@@ -442,8 +442,8 @@ impl FrameSender for Alone {
         self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).send(head, body)
     }
 
-    fn send_prefixed(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).send_prefixed(frame)
+    fn send_brief(&mut self, head: u64, body: &[u8]) -> io::Result<()> {
+        self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).send_brief(head, body)
     }
 
     fn ring(&mut self) {}
@@ -477,9 +477,9 @@ impl FrameSender for WorkerSender {
     }
 
     #[inline]
-    fn send_prefixed(&mut self, frame: &[u8]) -> io::Result<()> {
+    fn send_brief(&mut self, head: u64, body: &[u8]) -> io::Result<()> {
         self.mark()?;
-        self.ring.send_prefixed(frame)
+        self.ring.send_brief(head, body)
     }
 
     fn ring(&mut self) {
@@ -504,6 +504,11 @@ impl Sink for WorkerSink {
     #[inline]
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
         self.producer.write(parts).map_err(broken)
+    }
+
+    #[inline]
+    fn write_few(&mut self, prefix: [u8; PREFIX_BYTES], few: &[u8]) -> bool {
+        self.producer.write_few(prefix, few)
     }
 
     fn wait(&mut self) -> io::Result<()> {

@@ -130,6 +130,9 @@ pub(super) fn serve(connection: Connection) {
                     }
                     rest = after;
                 }
+                if rest.split_brief().is_some() {
+                    end_now(PROTOCOL_BROKEN);
+                }
                 frames.as_bytes().len() - rest.as_bytes().len()
             }
             Ok(Received::Large { head, body }) => {
@@ -210,8 +213,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
         replies.begin();
         while let Some(task) = tasks.next().ok()? {
             if board.claim().begin(task.seq) {
-                let args = whole.as_mut().map_or(Input::new(task.args), |whole| Input::of(whole, is_bare));
-                run(&task, args, replies);
+                run(&task, whole.as_mut().map(|whole| (whole, is_bare)), replies);
                 let mut sender = sender.borrow_mut();
                 replies.post(&mut **sender.as_mut()?, &tasks);
             }
@@ -226,7 +228,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
 
 /// Runs a task and makes its reply.
 #[inline]
-fn run(task: &RunTask<'_>, args: Input<'_>, replies: &mut Replies) {
+fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &mut Replies) {
     // SYNC(stop-or-begin): pairs with the store in `stop`.
     if STOPPING.load(Ordering::SeqCst) {
         end_group(0);
@@ -234,7 +236,13 @@ fn run(task: &RunTask<'_>, args: Input<'_>, replies: &mut Replies) {
     RUNNING.store(task.task.wrapping_add(1), Ordering::Relaxed);
     RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
     replies.reply.make(task.seq, |result, large| match registry::find(task.function) {
-        Some(entry) => dispatch::run(entry, args, result, large),
+        Some(entry) => {
+            let input = || match large_args {
+                None => Input::new(task.args),
+                Some((whole, is_bare)) => Input::of(whole, is_bare),
+            };
+            dispatch::run(entry, input, result, large)
+        }
         None => {
             let words = format!("function {} is not in this executable's table", task.function.0);
             Err(Fault::codec(words))
@@ -280,7 +288,7 @@ const MOST_STRIDE: u32 = 64;
 impl Replies {
     fn new() -> Self {
         let now = Instant::now();
-        let (reply, marks) = (ReplyFrame::default(), output::is_marked());
+        let (reply, marks) = (ReplyFrame::new(), output::is_marked());
         Self { reply, timed: now, untimed: 0, stride: 1, rung: now, due: false, marks }
     }
 
@@ -318,8 +326,9 @@ impl Replies {
         // An error means that the host has gone; the watching thread sees that, too, and ends the process. Or that the way to it is
         // broken: without this reply it would wait for ever.
         let sent = match self.reply.wire() {
-            ReplyWire::Prefixed(frame) => sender.send_prefixed(frame),
-            ReplyWire::Parts(head, body) => sender.send(head, Body::Borrowed(body)),
+            ReplyWire::Brief(head, body) => sender.send_brief(head, body),
+            ReplyWire::Parts(head, [], body) => sender.send(&head, Body::Borrowed(body)),
+            ReplyWire::Parts(head, more, body) => sender.send(&[&head, more].concat(), Body::Borrowed(body)),
         };
         if let Err(error) = sent
             && error.kind() == std::io::ErrorKind::InvalidData

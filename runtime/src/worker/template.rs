@@ -170,7 +170,7 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
         None => None,
     };
     let (mut result, mut large) = (Vec::new(), Vec::new());
-    let outcome = dispatch::run(entry, Input::new(&preload.args), &mut result, &mut large);
+    let outcome = dispatch::run(entry, || Input::new(&preload.args), &mut result, &mut large);
     drop(large);
     // A worker must not inherit it.
     set_preloading(None);
