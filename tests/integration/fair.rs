@@ -230,3 +230,49 @@ fn workers_end_within_the_longest_task_of_each_other_whatever_tasks_take() {
         check_ends_together(2, Some(300));
     });
 }
+
+/// Returns at once if there are no `all`; else notes its number and waits until all have.
+#[worker]
+fn meet(file: &Path, n: u64, all: u64) -> u64 {
+    if all > 0 {
+        append(file, n);
+        until("all of them run", || numbers(file).len() as u64 == all);
+    }
+    n
+}
+
+#[test]
+fn tasks_that_wait_for_each_other_all_run_at_once_after_quick_ones_of_the_same_function() {
+    alone(|| {
+        let workers = 8;
+        let folder = Folder::new();
+        let pool = Pool::new(workers).unwrap();
+        pool.broadcast(delayed!(echo(1))).unwrap();
+        for round in 0..3 {
+            let file = folder.path(&format!("met-{round}"));
+            let quick = (0..3_000).map(|n| delayed!(meet(&file, n, 0)));
+            assert_eq!(pool.map(quick).unwrap().len(), 3_000);
+            let slow = (0..workers as u64).map(|n| delayed!(meet(&file, n, workers as u64)));
+            assert!(pool.map(slow).unwrap().into_iter().eq(0..workers as u64));
+            let file = folder.path(&format!("met-one-by-one-{round}"));
+            let quick: Vec<_> = (0..500).map(|n| pool.submit(delayed!(meet(&file, n, 0)))).collect();
+            quick.into_iter().for_each(|handle| assert!(handle.join().is_ok()));
+            let all = workers as u64;
+            let slow: Vec<_> = (0..all).map(|n| pool.submit(delayed!(meet(&file, n, all)))).collect();
+            assert!(slow.into_iter().map(|handle| handle.join().unwrap()).eq(0..all));
+        }
+    });
+}
+
+#[test]
+fn every_worker_of_a_crowd_has_its_part_of_tasks_that_sleep() {
+    alone(|| {
+        let workers = 16;
+        let pool = Pool::new(workers).unwrap();
+        pool.broadcast(delayed!(echo(1))).unwrap();
+        assert_eq!(pool.map((0..3_000).map(|n| delayed!(echo(n)))).unwrap().len(), 3_000);
+        let told = pool.map((0..400).map(|_| delayed!(take_and_tell(3_000)))).unwrap();
+        let pids: std::collections::BTreeSet<u32> = told.into_iter().map(|(pid, ..)| pid).collect();
+        assert_eq!(pids.len(), workers);
+    });
+}

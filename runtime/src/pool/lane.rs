@@ -23,9 +23,13 @@ use crate::{
 };
 
 /// A batch should take a worker about so long: long against a system call, short against a person's patience.
-const BATCH: Duration = Duration::from_micros(200);
+pub(super) const BATCH: Duration = Duration::from_micros(200);
 /// To wake a process that sleeps takes about so long.
 const WAKING: Duration = Duration::from_micros(20);
+/// Tasks that take less are short: a worker that gets on with some of them is soon done.
+const SHORT: Duration = Duration::from_micros(50);
+/// No result says more than that tasks take so many times longer than was thought.
+const MOST_JUMP: f64 = 8.0;
 /// No batch is larger.
 pub(super) const MOST_IN_BATCH: usize = 8192;
 /// A batch ends when its arguments are so many bytes: what was sent and is taken back has been sent for nothing. A task with more
@@ -535,7 +539,9 @@ impl Lane {
             return;
         }
         let tasks = f64::from(std::mem::take(&mut self.untimed));
-        let this = nanos as f64 / tasks;
+        // One that lost its core to another for a while does not make them all long.
+        let most = self.pace.map_or(f64::INFINITY, |pace| pace * MOST_JUMP);
+        let this = (nanos as f64 / tasks).min(most);
         // Many tasks say more than one.
         let weight = (tasks / 8.0).clamp(0.125, 0.5);
         self.pace = Some(self.pace.map_or(this, |pace| pace + (this - pace) * weight));
@@ -557,7 +563,22 @@ impl Lane {
     }
 
     pub(super) fn may_use(&self, worker: WorkerId) -> bool {
-        self.at.contains_key(&worker) || self.at.len() < self.most_workers
+        self.at.contains_key(&worker) || self.has_use_for_another()
+    }
+
+    /// It may use one worker more than it does.
+    pub(super) fn has_use_for_another(&self) -> bool {
+        self.at.len() < self.most_workers
+    }
+
+    /// A task takes little longer than it takes to wake a worker for it.
+    pub(super) fn is_short(&self) -> bool {
+        self.pace.is_some_and(|pace| pace < SHORT.as_nanos() as f64)
+    }
+
+    /// A task has run for so long and has not ended.
+    pub(super) fn takes_at_least(&mut self, time: Duration) {
+        self.pace = self.pace.map(|pace| pace.max(time.as_nanos() as f64));
     }
 
     /// How long a worker will take for `n` of these tasks, if that can be said.

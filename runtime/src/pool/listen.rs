@@ -40,7 +40,9 @@ impl Scheduler {
         for place in std::mem::take(&mut self.unread) {
             self.read(place, true, poller, now);
         }
-        for place in 0..self.workers.len() {
+        let mut next = 0;
+        while let Some(place) = self.workers.next_up(next) {
+            next = place + 1;
             if self.workers[place].has_arrivals() {
                 self.read(place, false, poller, now);
             }
@@ -370,8 +372,12 @@ impl Scheduler {
     pub(super) fn start_failed(&mut self, now: Instant, kind: TaskErrorKind) {
         self.failed_starts += 1;
         let initializing = &self.book.initializing;
-        let some_serve =
-            self.workers.iter().any(|worker| worker.is_live() && !initializing.contains(&worker.id()));
+        let some_serve = self.workers.live()
+            > self
+                .workers
+                .up()
+                .filter(|worker| worker.is_live() && initializing.contains(&worker.id()))
+                .count();
         if self.failed_starts < MOST_FAILED_STARTS || some_serve {
             let doublings = (self.failed_starts - 1).min(MOST_FAILED_STARTS + 2);
             self.not_before = Some(now + FIRST_BACK_OFF * 2u32.pow(doublings));
@@ -403,7 +409,9 @@ impl Scheduler {
 
     /// Does what is due. Only whoever drives may call it, for it reads.
     pub(super) fn tend(&mut self, poller: &Poller, now: Instant) {
-        for place in 0..self.workers.len() {
+        let mut next = 0;
+        while let Some(place) = self.workers.next_up(next) {
+            next = place + 1;
             let worker = &self.workers[place];
             let late = worker.is_starting() && worker.deadline().is_some_and(|at| at <= now);
             // One that is late may have shaken hands in time, and this process may have been stopped since.
@@ -421,6 +429,7 @@ impl Scheduler {
             }
             self.time_out(place, poller, now);
         }
+        self.workers.settle();
     }
 
     /// Has the task end that has run at this worker for longer than it may.

@@ -4,6 +4,7 @@ mod bar;
 mod book;
 mod builder;
 mod call;
+mod crew;
 mod drive;
 mod imap;
 mod jobs;

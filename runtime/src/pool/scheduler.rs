@@ -17,7 +17,8 @@ use super::{
     book::{After, Book},
     builder::Config,
     call::seed_of_call,
-    lane::{BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
+    crew::Crew,
+    lane::{BATCH, BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
     life::Leaving,
 };
 use crate::{
@@ -34,6 +35,9 @@ use crate::{
 const PREFETCH: Duration = Duration::from_micros(400);
 /// A worker that has shown nothing for so long, while others are idle, has to share what it has not begun.
 pub(super) const SHARE_AFTER: Duration = Duration::from_millis(1);
+/// A worker that has only short tasks and has shown nothing for so long has met with a long one: had it only lost its core to another,
+/// it would have it back.
+const STALLS_AFTER: Duration = Duration::from_millis(4);
 /// It is not waited for longer than this.
 const MOST_SHARE_AFTER: Duration = Duration::from_millis(100);
 /// What another worker could do in less time is not worth moving.
@@ -45,11 +49,16 @@ const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
 /// What becomes of a task that was taken back while it ran.
 const STOPPED: &str = "it was taken back while it ran";
 
+/// So many workers a core that get on with short tasks are a crowd: whether they leave cores idle is looked at.
+const CROWD: usize = 2;
+/// And so often: what the kernel says of a worker that is running may be a tick old.
+const LOOK_AT_CORES_EVERY: Duration = Duration::from_millis(50);
+
 /// The queue, the workers, and who is to do what.
 pub(super) struct Scheduler {
     pub(super) config: Arc<Config>,
     pub(super) launcher: Box<dyn Launcher>,
-    pub(super) workers: Vec<Supervisor<Parcel>>,
+    pub(super) workers: Crew,
     /// How many workers there should be; those beyond leave when they are idle.
     pub(super) target: usize,
     pub(super) book: Book,
@@ -66,6 +75,10 @@ pub(super) struct Scheduler {
     pub(super) share_after: Duration,
     /// It was said why workers are not talked to through shared memory.
     said_why_slow: bool,
+    /// The time for which all workers have had a core, when it was looked at last.
+    cores_seen: Option<(Instant, Duration)>,
+    /// They have left half of the cores' time unused since the look before.
+    cores_are_idle: bool,
     /// No start is tried before this.
     pub(super) not_before: Option<Instant>,
     pub(super) closing: bool,
@@ -82,7 +95,7 @@ pub(super) struct Scheduler {
 impl Scheduler {
     pub(super) fn new(config: Arc<Config>, launcher: Box<dyn Launcher>) -> Self {
         let mut scheduler = Self {
-            workers: Vec::new(),
+            workers: Crew::default(),
             target: 0,
             book: Book {
                 lanes: BTreeMap::new(),
@@ -106,6 +119,8 @@ impl Scheduler {
             failed_starts: 0,
             share_after: SHARE_AFTER,
             said_why_slow: false,
+            cores_seen: None,
+            cores_are_idle: false,
             not_before: None,
             closing: false,
             unread: BTreeSet::new(),
@@ -150,7 +165,7 @@ impl Scheduler {
     }
 
     pub(super) fn is_empty_of_workers(&self) -> bool {
-        self.workers.iter().all(Supervisor::is_vacant)
+        self.workers.is_vacant()
     }
 
     /// Where numbers of tasks come from.
@@ -216,14 +231,15 @@ impl Scheduler {
         if self.book.look_at_feeds.is_some_and(|at| at <= now) {
             self.book.look_at_feeds = None;
         }
-        if self.book.fed.is_empty() || !self.workers[..self.target].iter().any(has_time) {
+        if self.book.fed.is_empty() || !self.workers.has_time(self.target) {
             return false;
         }
+        let brisk = self.brisk(now);
         let before = self.book.queued;
         for at in (0..self.book.fed.len()).rev() {
             let id = self.book.fed[at];
             match self.book.lanes.get_mut(&id) {
-                Some(lane) if lane.queued() == 0 => {
+                Some(lane) if lane.queued() == 0 && !(brisk >= self.cpus && lane.is_short()) => {
                     let (taken, told) = lane.pull(id);
                     if told {
                         // The caller may just have added something without seeing that it is wanted.
@@ -278,16 +294,17 @@ impl Scheduler {
     /// A worker could have a task that is handed in now at once, or soon, and there is none for it.
     pub(super) fn is_hungry(&self) -> bool {
         let is_short = |worker: &Supervisor<Parcel>| {
-            worker.is_vacant()
-                || (self.book.queued == 0
-                    && worker.is_live()
-                    && worker.newest().is_none_or(|newest| {
-                        let lane = self.book.lanes.get(&newest.lane);
-                        let left = lane.and_then(|lane| lane.estimate(worker.in_flight_len()));
-                        left.is_some_and(|left| left < NEAR)
-                    }))
+            worker.is_live()
+                && worker.newest().is_none_or(|newest| {
+                    let lane = self.book.lanes.get(&newest.lane);
+                    let left = lane.and_then(|lane| lane.estimate(worker.in_flight_len()));
+                    left.is_some_and(|left| left < NEAR)
+                })
         };
-        self.closing || self.workers[..self.target].iter().any(is_short)
+        let is_idle = || self.workers.has_time(self.target) || self.workers.up().any(is_short);
+        self.closing
+            || self.workers.next_vacant(0, self.target).is_some()
+            || (self.book.queued == 0 && is_idle())
     }
 
     /// As [`enqueue`](Self::enqueue), for a task that only this worker may run.
@@ -316,9 +333,9 @@ impl Scheduler {
         if !self.unread.is_empty() {
             return Some(Instant::now());
         }
-        let workers = self.workers.iter().filter_map(Supervisor::deadline);
-        let stops = self.workers.iter().filter_map(Supervisor::stop_due);
-        let limits = self.workers.iter().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
+        let workers = self.workers.up().filter_map(Supervisor::deadline);
+        let stops = self.workers.up().filter_map(Supervisor::stop_due);
+        let limits = self.workers.up().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
         let back_off = self.not_before.filter(|_| self.wants_workers());
         let feeds = self.book.look_at_feeds;
         let idle = self.leaving.look_at();
@@ -329,13 +346,13 @@ impl Scheduler {
             .chain(feeds)
             .chain(idle)
             .chain(self.sharing_deadline())
+            .chain(self.stall_deadline())
             .min()
     }
 
     fn wants_workers(&self) -> bool {
         (self.book.queued > 0 || !self.book.pinned.is_empty())
-            && (self.workers[..self.target].iter().any(Supervisor::is_vacant)
-                || self.wanted_beyond().next().is_some())
+            && (self.workers.next_vacant(0, self.target).is_some() || self.wanted_beyond().next().is_some())
     }
 
     /// Vacant places beyond those that are wanted now, for which there are tasks from before.
@@ -359,11 +376,69 @@ impl Scheduler {
 
     /// When the worker that has shown nothing for longest has to share.
     fn sharing_deadline(&self) -> Option<Instant> {
-        if self.book.queued > 0 || self.closing || !self.workers[..self.target].iter().any(has_time) {
+        if self.book.queued > 0 || self.closing || !self.workers.has_time(self.target) {
             return None;
         }
-        let laden = self.workers.iter().filter(|worker| is_laden(worker));
+        let laden = self.workers.up().filter(|worker| is_laden(worker, &self.book));
         laden.filter_map(|worker| self.book.progress.get(&worker.id())).min().map(|&at| at + self.share_after)
+    }
+
+    /// When a worker that gets on with short tasks will have shown nothing for so long that it does not count as one that does.
+    fn stall_deadline(&self) -> Option<Instant> {
+        let may_be_saturated = self.target > self.cpus && !self.closing && self.workers.has_time(self.target);
+        let now = may_be_saturated.then(Instant::now).filter(|&now| self.brisk(now) >= self.cpus)?;
+        self.workers.up().filter_map(|worker| self.stalls_at(worker)).filter(|&at| at > now).min()
+    }
+
+    /// For a worker that has only short tasks: when it should have shown something.
+    fn stalls_at(&self, worker: &Supervisor<Parcel>) -> Option<Instant> {
+        let lane = self.book.lanes.get(&worker.newest()?.lane)?;
+        if !lane.is_short() || lane.estimate(worker.in_flight_len())? >= SHARE_AFTER {
+            return None;
+        }
+        let &since = self.book.progress.get(&worker.id())?;
+        // One that has begun nothing waits for a core, and so would another.
+        Some(since + if worker.has_begun() { STALLS_AFTER } else { MOST_SHARE_AFTER })
+    }
+
+    /// How many workers get on with short tasks; 0 if there are no more workers than cores.
+    fn brisk(&self, now: Instant) -> usize {
+        if self.target <= self.cpus {
+            return 0;
+        }
+        self.workers.up().filter(|worker| self.stalls_at(worker).is_some_and(|at| at > now)).count()
+    }
+
+    /// What waits in this lane is not for workers that have nothing to do, while so many others get on with such tasks: another that is
+    /// woken takes a core from one of them, and by the time that it has it, they would have done a few tasks.
+    fn holds_back(&self, lane: &Lane, brisk: usize) -> bool {
+        brisk >= self.cpus && lane.is_short() && {
+            let brisk = u32::try_from(brisk).unwrap_or(u32::MAX);
+            let is_little =
+                lane.estimate(lane.queued()).is_none_or(|time| time < BATCH.saturating_mul(brisk));
+            is_little || self.is_crowd(brisk as usize) && !self.cores_are_idle
+        }
+    }
+
+    /// So many workers keep all cores busy, unless their tasks sleep.
+    fn is_crowd(&self, brisk: usize) -> bool {
+        brisk >= self.cpus.saturating_mul(CROWD)
+    }
+
+    /// Whether tasks sleep is seen by the time for which their workers have had a core, while there was work for more of them.
+    fn look_at_cores(&mut self, brisk: usize, now: Instant) {
+        let since = self.cores_seen.map(|(at, _)| now.saturating_duration_since(at));
+        if since.is_some_and(|since| since < LOOK_AT_CORES_EVERY)
+            || (since.is_none() && !self.is_crowd(brisk))
+        {
+            return;
+        }
+        let used = self.workers.cpu_time();
+        let seen = self.cores_seen.replace((now, used));
+        self.cores_are_idle = seen.zip(since).is_some_and(|((_, before), since)| {
+            let cores = used.saturating_sub(before).as_secs_f64() / since.as_secs_f64();
+            cores < self.cpus as f64 / 2.0
+        });
     }
 
     /// Gives work to whoever can take it.
@@ -371,10 +446,12 @@ impl Scheduler {
         if self.closing {
             return;
         }
-        for place in self.target..self.workers.len() {
+        let mut next = self.target;
+        while let Some(place) = self.workers.next_manned(next) {
             if !self.book.pinned.contains_key(&self.workers[place].id()) {
                 self.retire(place, poller, now);
             }
+            next = place + 1;
         }
         self.see_off(poller, now);
         self.share(now);
@@ -395,12 +472,17 @@ impl Scheduler {
             return;
         }
         let orders = Orders { log_level: log_level(), seed: self.seed, ..Orders::default() };
-        for worker in &mut self.workers {
+        let mut next = 0;
+        while let Some(place) = self.workers.next_manned(next) {
+            next = place + 1;
+            let worker = &self.workers[place];
+            let id = worker.id();
             if worker.is_idle()
-                && !self.book.initializing.contains(&worker.id())
-                && !self.leaving.contains(worker.id())
-                && let Some(queue) = self.book.pinned.get_mut(&worker.id())
+                && !self.book.initializing.contains(&id)
+                && !self.leaving.contains(id)
+                && let Some(queue) = self.book.pinned.get_mut(&id)
             {
+                let worker = &mut self.workers[place];
                 let most = self.config.lives.quota(worker.given());
                 for mut parcel in queue.drain(..queue.len().min(most)) {
                     parcel.attempts += 1;
@@ -408,7 +490,7 @@ impl Scheduler {
                 }
                 worker.ring(now, poller);
                 if queue.is_empty() {
-                    self.book.pinned.remove(&worker.id());
+                    self.book.pinned.remove(&id);
                 }
             }
         }
@@ -416,34 +498,45 @@ impl Scheduler {
 
     /// An idle worker with nothing queued gets what a laden one has not begun.
     fn share(&mut self, now: Instant) {
-        if self.book.queued > 0 || !self.workers[..self.target].iter().any(has_time) {
+        if self.book.queued > 0 || !self.workers.has_time(self.target) {
             return;
         }
-        let book = &mut self.book;
-        let laden = self.workers.iter_mut().filter(|worker| is_laden(worker)).filter(|worker| {
+        let brisk = self.brisk(now);
+        let book = &self.book;
+        let is_silent = |id| book.progress.get(&id).is_none_or(|&at: &Instant| at + self.share_after <= now);
+        let laden = self.workers.up().filter(|worker| is_laden(worker, book)).filter(|worker| {
+            if brisk >= self.cpus && self.stalls_at(worker).is_some_and(|at| at > now) {
+                return false;
+            }
             let waiting = worker.in_flight_len() - 1;
             let lane = worker.newest().and_then(|newest| book.lanes.get(&newest.lane));
             let long = lane.and_then(|lane| lane.estimate(waiting)).is_none_or(|time| time >= WORTH_MOVING);
             // One that has begun nothing may not have been woken yet: what it has would be moved to and fro.
-            (long && worker.has_begun())
-                || book.progress.get(&worker.id()).is_none_or(|&at| at + self.share_after <= now)
+            (long && worker.has_begun()) || is_silent(worker.id())
         });
-        let Some(worker) = laden.max_by_key(|worker| worker.in_flight_len()) else { return };
-        let id = worker.id();
-        if book.progress.get(&id).is_none_or(|&at| at + self.share_after <= now) {
-            book.overdue.insert(id);
+        let Some(id) = laden.max_by_key(|worker| worker.in_flight_len()).map(Supervisor::id) else { return };
+        if is_silent(id) {
+            self.book.overdue.insert(id);
+            let worker = &self.workers[id.0 as usize];
+            if let (true, Some(oldest), Some(&since)) =
+                (worker.has_begun(), worker.in_flight().next(), self.book.progress.get(&id))
+                && let Some(lane) = self.book.lanes.get_mut(&oldest.lane)
+            {
+                lane.takes_at_least(now.saturating_duration_since(since).min(SHARE_AFTER));
+            }
         }
-        book.take_home(worker.take_back(), id);
+        let parcels = self.workers[id.0 as usize].take_back();
+        self.book.take_home(parcels, id);
         // Tasks that the worker would not give back have begun; asking again before it says something is no use. Nor is moving things
         // faster than workers are woken.
-        book.progress.insert(id, now);
+        self.book.progress.insert(id, now);
         self.share_after = (self.share_after * 2).min(MOST_SHARE_AFTER);
     }
 
     /// A worker that has done its work may wait for more without sleeping, and so may the host for its replies: there is a core for
     /// each of those that work, and one for the host.
     fn may_spin(&self) -> bool {
-        let busy = self.workers.iter().filter(|worker| worker.in_flight_len() > 0).count();
+        let busy = self.workers.up().filter(|worker| worker.in_flight_len() > 0).count();
         busy < self.cpus
     }
 
@@ -455,21 +548,28 @@ impl Scheduler {
                 lane.and_then(|lane| lane.estimate(1)).is_none_or(|time| time < NEAR)
             })
         };
-        self.may_spin() && self.workers.iter().any(|worker| is_near(worker) || worker.is_streaming())
+        self.may_spin() && self.workers.up().any(|worker| is_near(worker) || worker.is_streaming())
     }
 
     /// Wakes the worker that will have the next task, if all are idle.
     pub(super) fn rouse(&mut self) {
-        if self.book.unfinished == 0
-            && let Some(worker) = self.workers[..self.target].iter_mut().find(|worker| worker.is_idle())
-        {
-            worker.rouse();
+        if self.book.unfinished > 0 {
+            return;
+        }
+        let mut next = 0;
+        while let Some(place) = self.workers.next_manned(next).filter(|&place| place < self.target) {
+            next = place + 1;
+            if self.workers[place].is_idle() {
+                return self.workers[place].rouse();
+            }
         }
     }
 
     /// Reads, though nothing may have come: to read is at hand then.
     pub(super) fn look(&mut self, poller: &Poller, now: Instant) {
-        for place in 0..self.workers.len() {
+        let mut next = 0;
+        while let Some(place) = self.workers.next_up(next) {
+            next = place + 1;
             if self.workers[place].in_flight_len() > 0 {
                 self.read(place, false, poller, now);
             }
@@ -479,7 +579,10 @@ impl Scheduler {
     /// Sends more of what is queued for workers, where there is room.
     pub(super) fn flush(&mut self, poller: &Poller) -> bool {
         let mut some = false;
-        for worker in &mut self.workers {
+        let mut next = 0;
+        while let Some(place) = self.workers.next_up(next) {
+            next = place + 1;
+            let worker = &mut self.workers[place];
             if worker.has_room() {
                 worker.flush(poller);
                 some = true;
@@ -490,29 +593,37 @@ impl Scheduler {
 
     /// The poller need tell no more of what workers say: somebody looks.
     pub(super) fn unpark(&mut self) {
-        self.workers.iter_mut().for_each(Supervisor::unpark);
+        self.workers.unpark();
     }
 
     /// A worker has said something that no poller tells of.
     pub(super) fn has_arrivals(&self) -> bool {
-        self.workers.iter().any(Supervisor::has_arrivals)
+        self.workers.up().any(Supervisor::has_arrivals)
     }
 
     /// Has the poller tell of whatever workers say from now on. `false`: one has said something already.
     pub(super) fn park(&mut self) -> bool {
-        self.workers.iter_mut().all(Supervisor::park)
+        self.workers.park()
     }
 
     /// Gives each worker that `wants` it a batch of the lane whose turn it is.
     fn fill(&mut self, poller: &Poller, now: Instant, wants: impl Fn(&Supervisor<Parcel>, &Lane) -> bool) {
         if self.book.queued == 0 {
+            self.cores_seen = None;
+            self.cores_are_idle = false;
             return;
         }
-        let live = self.workers.iter().filter(|worker| worker.is_live()).count().max(1);
-        for place in 0..self.target {
-            if self.book.queued == 0 {
-                return;
-            }
+        let live = self.workers.live().max(1);
+        let mut brisk = self.brisk(now);
+        self.look_at_cores(brisk, now);
+        // What one that is idle does not get no other gets.
+        let mut is_for_the_idle = true;
+        let mut next = 0;
+        while self.book.queued > 0 {
+            let place =
+                if is_for_the_idle { self.workers.next_manned(next) } else { self.workers.next_up(next) };
+            let Some(place) = place.filter(|&place| place < self.target) else { return };
+            next = place + 1;
             let worker = &self.workers[place];
             let id = worker.id();
             // Nothing is sent behind a task that is to end: its process may be killed any moment.
@@ -523,26 +634,31 @@ impl Scheduler {
             {
                 continue;
             }
-            if !worker.is_idle() && self.book.overdue.contains(&id) {
+            let is_idle = worker.is_idle();
+            if if is_idle { !is_for_the_idle } else { self.book.overdue.contains(&id) } {
                 continue;
             }
             let turn = self.book.turns.iter().position(|lane| {
                 let lane = &self.book.lanes[lane];
-                lane.may_use(id) && wants(worker, lane)
+                lane.may_use(id) && wants(worker, lane) && !(is_idle && self.holds_back(lane, brisk))
             });
             let quota = self.quota(worker);
             if quota == 0 {
                 continue;
             }
-            let Some(lane_id) = turn.and_then(|turn| self.book.turns.remove(turn)) else { continue };
+            let Some(lane_id) = turn.and_then(|turn| self.book.turns.remove(turn)) else {
+                is_for_the_idle &= !is_idle;
+                continue;
+            };
             let may_spin = self.may_spin();
             let worker = &mut self.workers[place];
             let lane = self.book.lanes.get_mut(&lane_id).expect("a lane with a turn is there");
             // Towards the end of a queue less at a time, so that all end together; as long as more is coming there is no end.
+            let workers = if lane.is_short() { live.min(self.cpus.saturating_mul(CROWD)) } else { live };
             let parts = match (lane.chunk, lane.open) {
                 (Some(_), _) => 1,
-                (None, true) => live,
-                (None, false) => live * 2,
+                (None, true) => workers,
+                (None, false) => workers * 2,
             };
             // To wake a worker takes longer than a few short tasks.
             let share = lane.queued().div_ceil(parts).max(lane.worth_waking());
@@ -551,6 +667,7 @@ impl Scheduler {
             let most = most.min(quota);
             if worker.is_idle() {
                 self.book.progress.insert(id, now);
+                brisk += usize::from(self.target > self.cpus && lane.is_short());
             }
             let seed = lane.seed.unwrap_or(self.seed);
             let (mut tasks, mut bytes) = (0, 0);
@@ -577,17 +694,27 @@ impl Scheduler {
             return;
         }
         self.not_before = None;
+        let brisk = self.brisk(now);
         let most = self.book.turns.iter().map(|id| {
             let lane = &self.book.lanes[id];
+            if self.holds_back(lane, brisk) {
+                return 0;
+            }
             lane.queued().min(lane.most_workers.saturating_sub(lane.at.len()))
         });
-        let starting = self.workers.iter().filter(|worker| worker.is_starting()).count();
+        let starting = self.workers.up().filter(|worker| worker.is_starting()).count();
         let mut wanted = most.sum::<usize>().saturating_sub(starting);
         let beyond: Vec<usize> = self.wanted_beyond().collect();
-        for place in (0..self.target).chain(beyond) {
-            let worker = &self.workers[place];
-            let pinned = self.book.pinned.contains_key(&worker.id());
-            if !worker.is_vacant() || (wanted == 0 && !pinned) {
+        let mut beyond = beyond.into_iter();
+        let mut next = 0;
+        loop {
+            // Those that are bound to one worker may want one anywhere.
+            let vacant = (wanted > 0 || !self.book.pinned.is_empty()).then_some(next);
+            let vacant = vacant.and_then(|next| self.workers.next_vacant(next, self.target));
+            next = vacant.map_or(self.target, |place| place + 1);
+            let Some(place) = vacant.or_else(|| beyond.next()) else { return };
+            let pinned = self.book.pinned.contains_key(&self.workers[place].id());
+            if wanted == 0 && !pinned {
                 continue;
             }
             match self.launch_at(place, poller, now) {
@@ -634,8 +761,11 @@ impl Scheduler {
         for parcel in self.book.take_all(id) {
             self.book.fail(parcel, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
         }
-        for place in 0..self.workers.len() {
-            self.cancel_at(place, |parcel| (parcel.lane == id).then_some(0..parcel.len()), why, now);
+        let which = |parcel: &Parcel| (parcel.lane == id).then_some(0..parcel.len());
+        let mut next = 0;
+        while let Some(place) = self.workers.next_up(next) {
+            next = place + 1;
+            self.cancel_at(place, which, why, now);
         }
         self.book.tidy(id);
         self.dispatch(poller, now);
@@ -658,7 +788,9 @@ impl Scheduler {
             }
             book.tidy(lane);
         } else {
-            for place in 0..self.workers.len() {
+            let mut next = 0;
+            while let Some(place) = self.workers.next_up(next) {
+                next = place + 1;
                 self.cancel_at(place, place_in, why, now);
             }
         }
@@ -674,10 +806,10 @@ impl Scheduler {
         why: &'static str,
         now: Instant,
     ) {
-        let worker = &mut self.workers[place];
-        if !worker.in_flight().any(|parcel| which(parcel).is_some()) {
+        if !self.workers[place].in_flight().any(|parcel| which(parcel).is_some()) {
             return;
         }
+        let worker = &mut self.workers[place];
         let id = worker.id();
         let mut kept = Vec::new();
         for mut parcel in worker.take_back() {
@@ -708,7 +840,10 @@ impl Scheduler {
         // Nothing is dispatched any more that would see to it.
         self.book.look_at_feeds = None;
         self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
-        for worker in &mut self.workers {
+        let mut next = 0;
+        while let Some(place) = self.workers.next_manned(next) {
+            next = place + 1;
+            let worker = &mut self.workers[place];
             if worker.is_idle() {
                 worker.drain(now);
             } else {
@@ -718,15 +853,14 @@ impl Scheduler {
     }
 }
 
-/// This worker has nothing to do, or could be started.
-fn has_time(worker: &Supervisor<Parcel>) -> bool {
-    worker.is_idle() || worker.is_vacant()
-}
-
 /// Others could run what this worker has not begun. Pinned tasks, which none else may run, are sent to idle workers only, so that
-/// they are the oldest.
-fn is_laden(worker: &Supervisor<Parcel>) -> bool {
-    worker.in_flight_len() > 1 && worker.newest().is_some_and(|parcel| parcel.lane != LaneId::Pinned)
+/// they are the oldest; a call that uses as many workers as it may has no use for another.
+fn is_laden(worker: &Supervisor<Parcel>, book: &Book) -> bool {
+    let may_move = |parcel: &Parcel| book.lanes.get(&parcel.lane).is_some_and(Lane::has_use_for_another);
+    worker.in_flight_len() > 1
+        && worker.newest().is_some_and(|parcel| parcel.lane != LaneId::Pinned)
+        // The first of all may have begun.
+        && worker.in_flight().enumerate().any(|(n, parcel)| (n > 0 || parcel.len() > 1) && may_move(parcel))
 }
 
 fn has_room(worker: &Supervisor<Parcel>, lane: &Lane) -> bool {

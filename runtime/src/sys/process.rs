@@ -9,6 +9,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use nix::{
@@ -21,6 +22,7 @@ use nix::{
         signal::{SigSet, Signal},
         stat::Mode,
     },
+    time::ClockId,
     unistd::Pid,
 };
 
@@ -121,6 +123,12 @@ pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * super::memory::page_bytes())
+}
+
+/// For how long this process has had a core, all of its threads together.
+pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed())).ok()?;
+    clock.now().ok().map(Duration::from)
 }
 
 /// Holds a child that was just made and not reaped.

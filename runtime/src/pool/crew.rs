@@ -1,0 +1,251 @@
+//! The workers by their places, and which of them are up: a turn of the exchange looks at those alone, however many others are at rest.
+
+use std::{
+    ops::{Index, IndexMut},
+    time::Duration,
+};
+
+use super::lane::Parcel;
+use crate::{supervisor::Supervisor, sys::process::cpu_time};
+
+/// So many may be up without need: to lay them to rest and to get them up again takes longer than to look at them.
+const MOST_UP: usize = 4;
+
+/// The workers of a pool.
+///
+/// Each place is *up*, *at rest* or vacant. At rest is a live worker that has nothing in flight and for which nothing is due; what it
+/// says is told of by the poller. Whoever may have changed a worker has got it up: that is all that `&mut` does. It is laid to rest again
+/// before somebody sleeps, in [`park`](Self::park), and when many are up.
+#[derive(Default)]
+pub(super) struct Crew {
+    all: Vec<Supervisor<Parcel>>,
+    up: Places,
+    at_rest: Places,
+    /// Somebody looks at what workers say: those that get up need not tell the poller.
+    looking: bool,
+}
+
+impl Crew {
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn push(&mut self, worker: Supervisor<Parcel>) {
+        self.all.push(worker);
+    }
+
+    pub(super) fn get(&self, place: usize) -> Option<&Supervisor<Parcel>> {
+        self.all.get(place)
+    }
+
+    /// All those that are up. Some of them may have nothing to do, or be vacant.
+    pub(super) fn up(&self) -> impl Iterator<Item = &Supervisor<Parcel>> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let place = self.next_up(next)?;
+            next = place + 1;
+            Some(&self.all[place])
+        })
+    }
+
+    /// The first place from here on that is up.
+    pub(super) fn next_up(&self, from: usize) -> Option<usize> {
+        first_from(from, self.all.len(), |word| self.up.word(word))
+    }
+
+    /// The first place from here on that may have a process.
+    pub(super) fn next_manned(&self, from: usize) -> Option<usize> {
+        first_from(from, self.all.len(), |word| self.up.word(word) | self.at_rest.word(word))
+    }
+
+    /// Of the first `most` places, the first from here on that is vacant.
+    pub(super) fn next_vacant(&self, from: usize, most: usize) -> Option<usize> {
+        let mut next = from;
+        loop {
+            let place = first_from(next, most, |word| !self.at_rest.word(word))?;
+            if self.all[place].is_vacant() {
+                return Some(place);
+            }
+            next = place + 1;
+        }
+    }
+
+    /// One of the first `most` has nothing to do, or could be started.
+    pub(super) fn has_time(&self, most: usize) -> bool {
+        first_from(0, most, |word| !self.up.word(word)).is_some()
+            || self.all[..most].iter().any(|worker| worker.is_idle() || worker.is_vacant())
+    }
+
+    /// How many serve.
+    pub(super) fn live(&self) -> usize {
+        self.at_rest.len() + self.up().filter(|worker| worker.is_live()).count()
+    }
+
+    /// How long all of them together have had a core, as far as that can be said.
+    pub(super) fn cpu_time(&self) -> Duration {
+        let mut sum = Duration::ZERO;
+        let mut next = 0;
+        while let Some(place) = self.next_manned(next) {
+            next = place + 1;
+            sum += self.all[place].pid().and_then(cpu_time).unwrap_or_default();
+        }
+        sum
+    }
+
+    pub(super) fn is_vacant(&self) -> bool {
+        self.at_rest.len() == 0 && self.up().all(Supervisor::is_vacant)
+    }
+
+    /// Has the poller tell of whatever workers say from now on. `false`: one has said something already.
+    pub(super) fn park(&mut self) -> bool {
+        self.looking = false;
+        let mut next = 0;
+        while let Some(place) = self.next_up(next) {
+            next = place + 1;
+            if !self.all[place].park() {
+                return false;
+            }
+            self.lay_to_rest(place);
+        }
+        true
+    }
+
+    /// If many are up, those that have nothing to do need not be.
+    pub(super) fn settle(&mut self) {
+        if self.up.len() <= MOST_UP {
+            return;
+        }
+        let mut next = 0;
+        while let Some(place) = self.next_up(next) {
+            next = place + 1;
+            if has_nothing_to_do(&self.all[place]) && self.all[place].park() {
+                self.lay_to_rest(place);
+            }
+        }
+    }
+
+    /// This one, if it has nothing to do. The poller tells of it.
+    fn lay_to_rest(&mut self, place: usize) {
+        if has_nothing_to_do(&self.all[place]) {
+            self.up.remove(place);
+            if !self.all[place].is_vacant() {
+                self.at_rest.insert(place);
+            }
+        }
+    }
+
+    /// The poller need tell no more of what workers say: somebody looks.
+    pub(super) fn unpark(&mut self) {
+        self.looking = true;
+        let mut next = 0;
+        while let Some(place) = self.next_up(next) {
+            next = place + 1;
+            self.all[place].unpark();
+        }
+    }
+}
+
+fn has_nothing_to_do(worker: &Supervisor<Parcel>) -> bool {
+    worker.is_vacant() || (worker.is_idle() && worker.deadline().is_none())
+}
+
+impl Index<usize> for Crew {
+    type Output = Supervisor<Parcel>;
+
+    fn index(&self, place: usize) -> &Self::Output {
+        &self.all[place]
+    }
+}
+
+impl IndexMut<usize> for Crew {
+    fn index_mut(&mut self, place: usize) -> &mut Self::Output {
+        let worker = &mut self.all[place];
+        if self.up.insert(place) && self.at_rest.remove(place) && self.looking {
+            worker.unpark();
+        }
+        worker
+    }
+}
+
+/// Some of the places.
+#[derive(Debug, Default)]
+struct Places {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Places {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn word(&self, n: usize) -> u64 {
+        self.words.get(n).copied().unwrap_or(0)
+    }
+
+    /// Returns whether it was not among them.
+    #[inline]
+    fn insert(&mut self, place: usize) -> bool {
+        let (word, bit) = (place / 64, 1 << (place % 64));
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        let is_new = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        self.len += usize::from(is_new);
+        is_new
+    }
+
+    /// Returns whether it was among them.
+    fn remove(&mut self, place: usize) -> bool {
+        let was = self.word(place / 64) & (1 << (place % 64)) != 0;
+        if was {
+            self.words[place / 64] &= !(1 << (place % 64));
+            self.len -= 1;
+        }
+        was
+    }
+}
+
+/// The first place from `from` on and before `end` whose bit is set in its word.
+#[inline]
+fn first_from(from: usize, end: usize, word: impl Fn(usize) -> u64) -> Option<usize> {
+    let mut start = from;
+    while start < end {
+        let bits = word(start / 64) >> (start % 64);
+        if bits != 0 {
+            let place = start + bits.trailing_zeros() as usize;
+            return (place < end).then_some(place);
+        }
+        start = (start / 64 + 1) * 64;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_found_in_their_order() {
+        let mut places = Places::default();
+        for place in [0, 5, 63, 64, 199] {
+            assert!(places.insert(place));
+            assert!(!places.insert(place));
+        }
+        let all = |end, places: &Places| {
+            let mut found = Vec::new();
+            while let Some(place) =
+                first_from(found.last().map_or(0, |last| last + 1), end, |word| places.word(word))
+            {
+                found.push(place);
+            }
+            found
+        };
+        assert_eq!(all(200, &places), [0, 5, 63, 64, 199]);
+        assert_eq!(all(64, &places), [0, 5, 63]);
+        assert!(places.remove(63) && !places.remove(63) && !places.remove(1000));
+        assert_eq!((all(1000, &places), places.len()), (vec![0, 5, 64, 199], 4));
+        assert_eq!(first_from(0, 200, |word| !places.word(word)), Some(1));
+    }
+}
