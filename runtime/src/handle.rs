@@ -73,8 +73,8 @@ pub(crate) trait Exchange: Send + Sync {
     /// A future waits for a result: nobody will drive for it.
     fn watch(&self);
 
-    /// Takes a task back: it never begins, or its process is killed.
-    fn cancel(&self, task: TaskId);
+    /// Takes a task of this function back: it never begins, or its process is killed.
+    fn cancel(&self, task: TaskId, function: &'static str);
 }
 
 /// A claim on the result of one task that was submitted.
@@ -306,7 +306,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     /// Takes the task back: queued, it never runs; running, its process is killed. It comes to a cancelled error, unless it had ended.
     pub fn cancel(&self) {
         if let Some(exchange) = self.exchange() {
-            exchange.cancel(self.task);
+            exchange.cancel(self.task, self.function);
         }
     }
 

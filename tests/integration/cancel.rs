@@ -34,6 +34,11 @@ fn note(file: &Path, n: u64) -> u64 {
 }
 
 #[worker]
+fn same(n: u64) -> u64 {
+    n
+}
+
+#[worker]
 fn pid() -> u32 {
     std::process::id()
 }
@@ -285,5 +290,29 @@ fn of_many_short_tasks_those_whose_cancelling_says_so_never_begin() {
         }
         assert!(cancelled > 100, "{cancelled} were cancelled");
         assert_eq!(numbers(&ran), expected, "what ran, and how often");
+    });
+}
+
+/// Each is found among those that wait, and left where it is: were the others moved each time, this would take minutes.
+#[test]
+fn a_hundred_thousand_tasks_that_wait_are_taken_back_one_by_one_in_any_order() {
+    alone(|| {
+        let folder = Folder::new();
+        let file = folder.path("begun");
+        let pool = Pool::new(1).unwrap();
+        let first = pool.submit(delayed!(begin(&file, LONG)));
+        until_exists(&file);
+        let many = 100_000u64;
+        let mut handles: Vec<_> = (0..many).map(|n| Some(pool.submit(delayed!(same(n))))).collect();
+        // A step that has no part in common with their number comes to each of them once. Every hundredth stays.
+        for n in (0..many).map(|n| n * 38_153 % many).filter(|n| n % 100 != 0) {
+            let handle = handles[n as usize].take().unwrap();
+            handle.cancel();
+            assert!(handle.join().unwrap_err().is_cancelled());
+        }
+        first.cancel();
+        assert!(first.join().unwrap_err().is_cancelled());
+        let left: Vec<u64> = handles.into_iter().flatten().map(|handle| handle.join().unwrap()).collect();
+        assert!(left.into_iter().eq((0..many).step_by(100)));
     });
 }

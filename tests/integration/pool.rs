@@ -616,7 +616,8 @@ fn the_warm_pool_grows_and_shrinks_to_jobs() {
                 .into_iter()
                 .collect()
         };
-        // A worker that is slow to start, on a loaded machine, may find nothing left to do.
+        // Workers start when there is work and nobody idle for it, and those that are there go on meanwhile: one that is slow to start, on
+        // a loaded machine, finds nothing left to do. That is so by design: nobody waits for a start while a worker could do the task.
         until("three have something to do", || places(3) == BTreeSet::from([0, 1, 2]));
         assert_eq!(workers().len(), 3);
         assert_eq!(places(1), BTreeSet::from([0]));

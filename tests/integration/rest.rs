@@ -1,4 +1,5 @@
-//! Who waits, sleeps: a pool without work uses no CPU, and neither does a host whose workers are busy.
+//! Who waits, sleeps: a pool without work uses no CPU, whatever it did before, and neither does a host whose workers are busy; and what
+//! nobody waits for runs as soon as anything else.
 
 use std::{path::Path, time::Duration};
 
@@ -6,9 +7,9 @@ use procession::{Pool, delayed, parallel, worker};
 
 use crate::{
     alone::{alone, alone_with_warm_pool},
-    event::{take_time, until_exists},
+    event::{take_time, until_exists, within},
     leak::workers,
-    scratch::Folder,
+    scratch::{Folder, append, numbers},
 };
 
 #[worker]
@@ -25,6 +26,11 @@ fn wait_for(file: &Path) -> u64 {
 #[worker]
 fn take(millis: u64) {
     take_time(Duration::from_millis(millis));
+}
+
+#[worker]
+fn note(file: &Path, n: u64) {
+    append(file, n);
 }
 
 /// The CPU time that a process has used, in hundredths of a second.
@@ -107,5 +113,41 @@ fn a_host_whose_workers_are_busy_sleeps() {
         let long = pool.submit(delayed!(take(60_000)));
         assert_at_rest("a handle that nobody joins", false);
         drop(long);
+    });
+}
+
+/// A call whose end and the next submit lie within a millisecond left a look at its feed due for ever.
+#[test]
+fn a_call_and_a_submit_behind_it_leave_the_pool_at_rest() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        for _ in 0..20 {
+            pool.map((0..3).map(|n| delayed!(echo(n)))).unwrap();
+        }
+        pool.submit(delayed!(echo(1))).join().unwrap();
+        assert_at_rest("a call and a submit", false);
+    });
+}
+
+/// Whoever drives sleeps, and was not to look for what had been handed in meanwhile, but each second.
+#[test]
+fn what_is_handed_in_now_and_then_runs_while_another_thread_waits_for_a_long_task() {
+    alone(|| {
+        let folder = Folder::new();
+        let (file, go) = (folder.path("numbers"), folder.path("go"));
+        let pool = Pool::new(2).unwrap();
+        pool.broadcast(delayed!(echo(1))).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| pool.submit(delayed!(wait_for(&go))).join().unwrap());
+            take_time(Duration::from_millis(100));
+            let all = within(Duration::from_secs(15), || {
+                let n = numbers(&file).len() as u64;
+                drop(pool.submit(delayed!(note(&file, n))));
+                within(Duration::from_secs(5), || numbers(&file).len() as u64 > n) && n + 1 == 60
+            });
+            std::fs::write(&go, "").unwrap();
+            waiting.join().unwrap();
+            assert!(all, "{} of 60 short tasks have run in 15 s", numbers(&file).len());
+        });
     });
 }

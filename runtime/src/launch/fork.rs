@@ -470,7 +470,7 @@ impl WorkerProcess for ForkedProcess {
 impl Drop for ForkedProcess {
     /// Waits until it is reaped, as far as that can be seen.
     fn drop(&mut self) {
-        if !self.reaped {
+        if !self.reaped && self.held.is_own() {
             self.kill();
             let _ = wait_readable(self.held.as_fd(), END_TIMEOUT);
             let _ = wait_readable(self.status.as_fd(), REPORT_TIMEOUT);

@@ -116,15 +116,26 @@ impl Book {
         }
     }
 
-    /// Takes the task of this number out of its lane's queue.
-    pub(super) fn remove(&mut self, id: LaneId, number: u64) -> Option<Parcel> {
-        let lane = self.lanes.get_mut(&id)?;
-        let task = lane.remove(number)?;
+    /// Takes the task of this number, which has a handle, out of the queue that it waits in; `false`: it waits in none. It comes to this.
+    pub(super) fn take_back(
+        &mut self,
+        number: u64,
+        function: &'static str,
+        kind: TaskErrorKind,
+        after: &mut After,
+    ) -> bool {
+        let found = self.lanes.iter_mut().find_map(|(id, lane)| lane.remove(number).map(|this| (*id, this)));
+        let Some((id, (handle, attempts))) = found else { return false };
         self.queued -= 1;
-        if lane.queued() == 0 {
+        self.unfinished -= 1;
+        let place = Place { attempts, ..Place::default() };
+        let error = TaskError::new(function, kind, place).in_pool(self.name.as_ref());
+        handle.complete(Err(error), &mut after.wakes);
+        if self.lanes.get(&id).is_none_or(|lane| lane.queued() == 0) {
             self.turns.retain(|turn| *turn != id);
         }
-        Some(task)
+        self.tidy(id);
+        true
     }
 
     /// Empties a lane's queue.

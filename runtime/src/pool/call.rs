@@ -335,7 +335,7 @@ impl Call {
             return self.push(Request { args: Ok(args), ..request });
         }
         let CallBackend::Pool { driver, lane, retries, .. } = &self.backend else { return };
-        let Some(driver) = driver.upgrade() else {
+        let Some(driver) = Driver::own(driver) else {
             return self.give_up(pool_ended(request.entry.name, index));
         };
         self.pushed += 1;
@@ -356,7 +356,7 @@ impl Call {
     /// The next task comes to this error without having been queued.
     fn give_up(&mut self, error: TaskError) {
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
-            && let Some(driver) = driver.upgrade()
+            && let Some(driver) = Driver::own(driver)
         {
             let lane = *lane;
             driver.look(|scheduler| scheduler.skip(lane));
@@ -373,6 +373,9 @@ impl Call {
         }
         self.fed = 0;
         if let Some(driver) = driver.upgrade() {
+            if !driver.is_own() {
+                return;
+            }
             let (lane, added) = (*lane, feeder.added());
             let (batch, most) = driver.with_arrivals(|scheduler| {
                 scheduler.pull(lane, added);
@@ -390,7 +393,7 @@ impl Call {
     /// Has so many tasks travel together, at least one.
     pub(crate) fn set_chunk_size(&mut self, tasks: usize) {
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
-            && let Some(driver) = driver.upgrade()
+            && let Some(driver) = Driver::own(driver)
         {
             driver.look(|scheduler| scheduler.set_chunk_size(*lane, tasks.max(1)));
         }
@@ -400,7 +403,7 @@ impl Call {
     /// Sizes window and batch by what has been measured since.
     fn measure(&mut self) {
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
-            && let Some(driver) = driver.upgrade()
+            && let Some(driver) = Driver::own(driver)
         {
             let (batch, most) = driver.look(|scheduler| scheduler.batch_of(*lane));
             self.resize(batch, most);
@@ -511,8 +514,9 @@ impl Call {
     pub(crate) fn cancel(&mut self, wait: bool) {
         let CallBackend::Pool { driver, lane, feeder, .. } = &self.backend else { return };
         self.fed = 0;
-        let Some(driver) = driver.upgrade() else { return };
-        driver.with(|scheduler, poller, now| scheduler.cancel_call(*lane, feeder.added(), poller, now));
+        let Some(driver) = Driver::own(driver) else { return };
+        let (lane, added) = (*lane, feeder.added());
+        driver.with(|scheduler, poller, now| scheduler.cancel_call(lane, added, poller, now));
         while wait && self.received < self.pushed {
             self.wait();
             self.receive(|_, _| {});
@@ -534,7 +538,7 @@ impl Drop for Call {
         let waiter = self.inbox.lock().waiting.take();
         drop(waiter);
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
-            && let Some(driver) = driver.upgrade()
+            && let Some(driver) = Driver::own(driver)
         {
             let lane = *lane;
             if self.pushed > self.received {

@@ -13,7 +13,7 @@ use std::{
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{JoinHandle, Thread, ThreadId},
@@ -173,6 +173,23 @@ impl Driver {
         Ok(Arc::new(driver))
     }
 
+    /// The pool's, unless it has ended or is another process's, whose copy this process is: what a copy has of it is not to be touched,
+    /// for what was locked when it was made stays locked, and the workers are not its own.
+    pub(super) fn own(driver: &Weak<Self>) -> Option<Arc<Self>> {
+        driver.upgrade().filter(|driver| driver.is_own())
+    }
+
+    fn assert_own(&self) {
+        assert!(
+            self.is_own(),
+            "a handle was made before this process was forked, and its result comes to the process that made it"
+        );
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        self.generation == generation()
+    }
+
     /// Starts the thread that drives while nobody waits.
     pub(super) fn start_background(self: &Arc<Self>, name: Option<&str>) -> Result<JoinHandle<()>> {
         let driver = self.clone();
@@ -202,8 +219,9 @@ impl Driver {
                 let mut desk = self.lock();
                 self.take_in(&mut desk);
                 let ready = !still(&desk.scheduler);
-                if !ready {
-                    desk.watching.push(std::thread::current());
+                let me = std::thread::current();
+                if !ready && desk.watching.iter().all(|thread| thread.id() != me.id()) {
+                    desk.watching.push(me);
                 }
                 ready
             },
@@ -585,10 +603,7 @@ impl Drop for Seat<'_> {
 
 impl Exchange for Driver {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
-        assert!(
-            self.generation == generation(),
-            "a handle was made before this process was forked, and its result comes to the process that made it"
-        );
+        self.assert_own();
         self.hurry();
         let mut events = Vec::new();
         loop {
@@ -638,9 +653,12 @@ impl Exchange for Driver {
     }
 
     fn glance(&self) {
+        if !self.is_own() {
+            return;
+        }
         self.hurry();
         let mut desk = self.lock();
-        if desk.taken || self.generation != generation() {
+        if desk.taken {
             return;
         }
         self.take_seat(&mut desk);
@@ -650,6 +668,7 @@ impl Exchange for Driver {
     }
 
     fn watch(&self) {
+        self.assert_own();
         self.hurry();
         let mut desk = self.lock();
         if !desk.taken && !desk.listens && desk.parked.is_empty() {
@@ -661,8 +680,11 @@ impl Exchange for Driver {
         }
     }
 
-    fn cancel(&self, task: TaskId) {
-        self.with(|scheduler, poller, now| scheduler.cancel_task(task.0, poller, now));
+    fn cancel(&self, task: TaskId, function: &'static str) {
+        if !self.is_own() {
+            return;
+        }
+        self.with(|scheduler, poller, now| scheduler.cancel_task(task.0, function, poller, now));
     }
 }
 

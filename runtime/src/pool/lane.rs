@@ -1,7 +1,7 @@
 //! Tasks that wait or run, and the lanes in which they wait: one for each call, and one for each thread that submits single tasks.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -30,6 +30,8 @@ const WAKING: Duration = Duration::from_micros(20);
 const SHORT: Duration = Duration::from_micros(50);
 /// No result says more than that tasks take so many times longer than was thought.
 const MOST_JUMP: f64 = 8.0;
+/// So many tasks that were taken back may lie among those that wait, or twice as many as these.
+const MOST_GONE: usize = 1 << 10;
 /// No batch is larger.
 pub(super) const MOST_IN_BATCH: usize = 8192;
 /// A batch ends when its arguments are so many bytes: what was sent and is taken back has been sent for nothing. A task with more
@@ -125,8 +127,14 @@ impl Load for Parcel {
         let to = match &mut self.to {
             Recipient::Call(inbox) => Recipient::Call(inbox.clone()),
             Recipient::Handles(handles) => {
-                let rest = handles.split_off(n as usize);
-                Recipient::Handles(std::mem::replace(handles, rest))
+                let n = n as usize;
+                // Whichever are fewer are moved.
+                Recipient::Handles(if n < handles.len() / 2 {
+                    handles.drain(..n).collect()
+                } else {
+                    let rest = handles.split_off(n);
+                    std::mem::replace(handles, rest)
+                })
             }
             Recipient::Member(handle) => Recipient::Member(handle.clone()),
             Recipient::Nobody => Recipient::Nobody,
@@ -364,9 +372,11 @@ impl Feed {
 pub(super) struct Lane {
     /// What the caller has not queued yet.
     pub(super) feed: Option<Feed>,
-    /// What waits. None is empty.
+    /// What waits, by number. None is empty.
     queue: VecDeque<Parcel>,
-    /// How many tasks those are.
+    /// Of those, what was taken back and has its outcome: it is stepped over.
+    gone: BTreeSet<u64>,
+    /// How many tasks wait.
     queued: usize,
     /// How many travel together, if the caller has said so.
     pub(super) chunk: Option<usize>,
@@ -408,6 +418,7 @@ impl Lane {
             open: feed.is_some(),
             feed,
             queue: VecDeque::new(),
+            gone: BTreeSet::new(),
             queued: 0,
             chunk,
             most_workers,
@@ -446,13 +457,14 @@ impl Lane {
         self.queued
     }
 
-    pub(super) fn parcels(&self) -> impl Iterator<Item = &Parcel> {
-        self.queue.iter()
-    }
-
     pub(super) fn push_back(&mut self, parcel: Parcel) {
         self.queued += parcel.len() as usize;
         let rest = match self.queue.back_mut() {
+            // Threads that end share a lane, and what one hands in may come before what another has.
+            Some(last) if last.first > parcel.first => {
+                let at = self.queue.partition_point(|other| other.first < parcel.first);
+                return self.queue.insert(at, parcel);
+            }
             Some(last) => last.absorb(parcel),
             None => Some(parcel),
         };
@@ -474,40 +486,77 @@ impl Lane {
         None
     }
 
+    /// Puts in what was sent and has come back: before what was never sent.
     pub(super) fn push_front(&mut self, parcel: Parcel) {
         self.queued += parcel.len() as usize;
-        self.queue.push_front(parcel);
+        // What came back from another worker may be older.
+        let at = self.queue.partition_point(|other| other.first < parcel.first);
+        self.queue.insert(at, parcel);
     }
 
     /// The first tasks that wait, `most` at the most, and of one parcel.
     pub(super) fn take_first(&mut self, most: usize) -> Option<Parcel> {
+        self.step_over_gone();
         let first = self.queue.front_mut()?;
         let n = u32::try_from(most).unwrap_or(u32::MAX);
+        let until_gone = self.gone.first().and_then(|next| u32::try_from(next - first.first).ok());
+        let n = until_gone.map_or(n, |there| n.min(there));
         let taken = if first.len() <= n { self.queue.pop_front()? } else { first.take_first(n) };
         self.queued -= taken.len() as usize;
+        if self.queued == 0 {
+            self.clear();
+        }
         Some(taken)
+    }
+
+    /// Nothing waits: drops what was taken back.
+    fn clear(&mut self) {
+        self.queue.clear();
+        self.gone.clear();
+    }
+
+    /// Drops what is at the front and does not wait any more.
+    fn step_over_gone(&mut self) {
+        while let (Some(gone), Some(first)) = (self.gone.first(), self.queue.front_mut())
+            && *gone == first.first
+        {
+            self.gone.pop_first();
+            drop(first.take_first(1));
+            if first.len() == 0 {
+                self.queue.pop_front();
+            }
+        }
     }
 
     /// All that waits.
     pub(super) fn take_all(&mut self) -> VecDeque<Parcel> {
+        let mut all = VecDeque::new();
+        if self.gone.is_empty() {
+            std::mem::swap(&mut self.queue, &mut all);
+        } else {
+            all.extend(std::iter::from_fn(|| self.take_first(usize::MAX)));
+        }
         self.queued = 0;
-        std::mem::take(&mut self.queue)
+        all
     }
 
-    /// Takes the task of this number out of the queue.
-    pub(super) fn remove(&mut self, number: u64) -> Option<Parcel> {
-        let holds =
-            |parcel: &Parcel| (parcel.first..parcel.first + u64::from(parcel.len())).contains(&number);
-        let at = self.queue.iter().position(holds)?;
-        let mut rest = self.queue.remove(at)?;
-        let before = rest.take_first((number - rest.first) as u32);
-        let this = rest.take_first(1);
-        for part in [rest, before] {
-            if part.len() > 0 {
-                self.queue.insert(at, part);
-            }
+    /// Takes the task of this number out of the queue, if it waits here and has a handle: its handle, and how often it was begun. Its
+    /// arguments stay where they are, to be stepped over: to take them from among the others would be to move those.
+    pub(super) fn remove(&mut self, number: u64) -> Option<(Arc<Completer>, u32)> {
+        let behind = self.queue.partition_point(|parcel| parcel.first <= number);
+        let parcel = self.queue.get(behind.checked_sub(1)?)?;
+        let Recipient::Handles(handles) = &parcel.to else { return None };
+        let this = (handles.get(usize::try_from(number - parcel.first).ok()?)?.clone(), parcel.attempts);
+        if !self.gone.insert(number) {
+            return None;
         }
         self.queued -= 1;
+        if self.queued == 0 {
+            self.clear();
+        } else if self.gone.len() > MOST_GONE.max(2 * self.queued) {
+            // Their memory goes now, not when their turn would come.
+            self.take_all().into_iter().for_each(|parcel| self.push_back(parcel));
+        }
         Some(this)
     }
 

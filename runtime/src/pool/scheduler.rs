@@ -772,22 +772,15 @@ impl Scheduler {
     }
 
     /// Takes one task back, wherever it is.
-    pub(super) fn cancel_task(&mut self, id: u64, poller: &Poller, now: Instant) {
+    pub(super) fn cancel_task(&mut self, id: u64, function: &'static str, poller: &Poller, now: Instant) {
         let why = "it was taken back before it began";
         let place_in = |parcel: &Parcel| {
             let at = id.checked_sub(parcel.first).and_then(|at| u32::try_from(at).ok())?;
             let is_handle = matches!(parcel.to, Recipient::Handles(_));
             (is_handle && at < parcel.len()).then_some(at..at + 1)
         };
-        let book = &mut self.book;
-        let found =
-            book.lanes.iter().find_map(|(lane, tasks)| tasks.parcels().find_map(place_in).map(|_| *lane));
-        if let Some(lane) = found {
-            if let Some(task) = book.remove(lane, id) {
-                book.fail(task, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
-            }
-            book.tidy(lane);
-        } else {
+        let kind = TaskErrorKind::Cancelled { why };
+        if !self.book.take_back(id, function, kind, &mut self.after) {
             let mut next = 0;
             while let Some(place) = self.workers.next_up(next) {
                 next = place + 1;

@@ -6,6 +6,7 @@ use std::{
     num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
+    sync::atomic::AtomicU32,
 };
 
 use nix::{
@@ -13,7 +14,7 @@ use nix::{
     libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
-        mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap},
+        mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap},
         stat::fstat,
     },
     unistd::ftruncate,
@@ -48,6 +49,24 @@ pub(crate) fn advise_huge(start: *const u8, len_bytes: usize) {
     let len = (start.addr() + len_bytes).next_multiple_of(PAGE_BYTES) - from;
     // SAFETY: MADV_HUGEPAGE changes neither the contents nor the rights of the pages, which may be any; it only hints at their size.
     unsafe { nix::libc::madvise(from as *mut nix::libc::c_void, len, nix::libc::MADV_HUGEPAGE) };
+}
+
+/// A word of its own, zero now, and zero again in each copy that is made of this process, by whatever code. It is never given back.
+pub(crate) fn wiped_by_fork() -> io::Result<&'static AtomicU32> {
+    let len = NonZeroUsize::new(size_of::<AtomicU32>()).expect("it has a size");
+    let rights = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: the kernel chooses a place for new pages, so that they are nobody else's.
+    let page = unsafe { mmap_anonymous(None, len, rights, MapFlags::MAP_PRIVATE) }?;
+    // SAFETY: the pages were mapped just now; what is wiped in a copy is theirs alone.
+    let advised = unsafe { madvise(page, len.get(), MmapAdvise::MADV_WIPEONFORK) };
+    if let Err(error) = advised {
+        // SAFETY: the pages were mapped just now, and nothing refers to them.
+        let _ = unsafe { munmap(page, len.get()) };
+        return Err(error.into());
+    }
+    // SAFETY: readable, writable, zeroed, aligned as pages are, and mapped for as long as the process lives. All that touches it is
+    // atomic, the kernel's wiping apart, which is over when the copy begins to run.
+    Ok(unsafe { page.cast::<AtomicU32>().as_ref() })
 }
 
 /// A mapping of a whole segment, readable and writable, shared with whoever else maps it.

@@ -8,7 +8,8 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    sync::atomic::{AtomicU32, Ordering},
+    ptr,
+    sync::atomic::{AtomicPtr, AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -26,6 +27,8 @@ use nix::{
     unistd::Pid,
 };
 
+use super::memory::wiped_by_fork;
+
 /// The variable that says how many CPUs a worker was given: its share of those of the process that holds its pool. It stays in the
 /// worker's environment, so that what a worker starts does not count the machine's CPUs for its own.
 pub(crate) const CPUS: &str = "PROCESSION_CPUS";
@@ -36,6 +39,8 @@ pub(crate) struct Child {
     pid: Pid,
     fd: OwnedFd,
     reaped: bool,
+    /// Whose child it is.
+    generation: u32,
 }
 
 /// How a process ended.
@@ -91,7 +96,8 @@ pub(crate) unsafe fn fork() -> io::Result<Fork> {
     // SAFETY: the copy finds nothing half done by another thread (the caller's promise).
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => {
-            FORKS.fetch_add(1, Ordering::Relaxed);
+            // Where the kernel wipes nothing, this is how the copy knows.
+            mark().store(0, Ordering::Relaxed);
             let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
             Ok(Fork::Child)
         }
@@ -103,13 +109,63 @@ pub(crate) unsafe fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Counts the forks of this library between the program's start and this process.
-static FORKS: AtomicU32 = AtomicU32::new(0);
+/// The generation of this process, and in a copy, until somebody asks, that of the process that it was copied from.
+static GENERATION: AtomicU32 = AtomicU32::new(1);
 
-/// How many forks of this library lie between the program's start and this process: what an object remembers to know whether it is
-/// a copy that belongs to another process.
+/// The same in a word that is zero in a copy, until somebody asks.
+static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+
+/// Where the kernel wipes nothing: copies that others' code makes are not told apart.
+static UNWIPED: AtomicU32 = AtomicU32::new(0);
+
+/// Which process this is, of those between the program's start and it, each a copy of the one before, whoever made it: what an object
+/// remembers to know whether it is a copy that belongs to another process.
+#[inline]
 pub(crate) fn generation() -> u32 {
-    FORKS.load(Ordering::Relaxed)
+    let mark = mark();
+    match mark.load(Ordering::Relaxed) {
+        0 => begin_generation(mark),
+        this => this,
+    }
+}
+
+/// No lock: what another thread had locked when the process was copied stays locked in the copy.
+#[inline]
+fn mark() -> &'static AtomicU32 {
+    // SYNC(fork-mark): pairs with the exchange in `make_mark`.
+    let mark = MARK.load(Ordering::Acquire);
+    if mark.is_null() {
+        return make_mark();
+    }
+    // SAFETY: what is not null there has come from a reference that is good for ever.
+    unsafe { &*mark }
+}
+
+#[cold]
+fn make_mark() -> &'static AtomicU32 {
+    let made = wiped_by_fork().unwrap_or(&UNWIPED);
+    made.store(GENERATION.load(Ordering::Relaxed), Ordering::Relaxed);
+    let made_at = ptr::from_ref(made).cast_mut();
+    // SYNC(fork-mark): pairs with the Acquire load in `mark`, and with itself where two threads come at once.
+    match MARK.compare_exchange(ptr::null_mut(), made_at, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => made,
+        // SAFETY: as in `mark`.
+        Err(first) => unsafe { &*first },
+    }
+}
+
+/// This process is a copy that has only just begun.
+#[cold]
+fn begin_generation(mark: &AtomicU32) -> u32 {
+    let next = GENERATION.load(Ordering::Relaxed) + 1;
+    // Of several threads one is the first.
+    match mark.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => {
+            GENERATION.store(next, Ordering::Relaxed);
+            next
+        }
+        Err(this) => this,
+    }
 }
 
 /// How many threads this process has.
@@ -134,7 +190,7 @@ pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
 /// Holds a child that was just made and not reaped.
 fn hold(pid: Pid) -> io::Result<Child> {
     match open_pidfd(pid) {
-        Ok(fd) => Ok(Child { pid, fd, reaped: false }),
+        Ok(fd) => Ok(Child { pid, fd, reaped: false, generation: generation() }),
         Err(error) => {
             // Not reaped yet, so the id is still the child's.
             let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
@@ -156,7 +212,7 @@ impl Child {
 
     /// Kills the process and what it started in its group, unless it has been reaped.
     pub(crate) fn kill(&self) {
-        if !self.reaped {
+        if !self.reaped && self.generation == generation() {
             let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
             let _ = nix::sys::signal::killpg(self.pid, Signal::SIGKILL);
         }
@@ -164,7 +220,7 @@ impl Child {
 
     /// Asks the process to end, by SIGTERM, unless it has been reaped.
     pub(crate) fn terminate(&self) {
-        if !self.reaped {
+        if !self.reaped && self.generation == generation() {
             let _ = nix::sys::signal::kill(self.pid, Signal::SIGTERM);
         }
     }
@@ -225,8 +281,9 @@ impl AsFd for Child {
 }
 
 impl Drop for Child {
+    /// Of a copy in another process, which has no such child, only the descriptor goes.
     fn drop(&mut self) {
-        if !self.reaped {
+        if !self.reaped && self.generation == generation() {
             self.kill();
             let _ = self.reap(0);
         }
@@ -235,11 +292,15 @@ impl Drop for Child {
 
 /// Another's child, held by a descriptor that was passed on.
 #[derive(Debug)]
-pub(crate) struct Held(OwnedFd);
+pub(crate) struct Held {
+    fd: OwnedFd,
+    /// Who holds it.
+    generation: u32,
+}
 
 impl Held {
     pub(crate) fn new(pidfd: OwnedFd) -> Self {
-        Self(pidfd)
+        Self { fd: pidfd, generation: generation() }
     }
 
     /// Kills the process and, where the kernel can do that by a descriptor, its group.
@@ -259,8 +320,16 @@ impl Held {
         }
     }
 
+    /// This process holds it, and is no copy of the one that does.
+    pub(crate) fn is_own(&self) -> bool {
+        self.generation == generation()
+    }
+
     fn signal(&self, signal: libc::c_int, flags: libc::c_uint) -> io::Result<()> {
-        let fd = self.0.as_raw_fd();
+        if !self.is_own() {
+            return Ok(());
+        }
+        let fd = self.fd.as_raw_fd();
         let info = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: the descriptor is ours and open; without a siginfo the kernel reads no memory of ours.
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, flags) };
@@ -271,7 +340,7 @@ impl Held {
 impl AsFd for Held {
     /// Becomes readable when the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
