@@ -31,5 +31,7 @@ mod scratch;
 mod scribble;
 mod seat;
 mod start;
+mod stats;
+mod subscriber;
 mod surroundings;
 mod timeout;

@@ -6,14 +6,17 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use super::{
     Backend, Pool,
     drive::Driver,
     lane::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
+    stats::Stats,
 };
 use crate::{
+    caller::Caller,
     captured::Captured,
     codec::{Encoded, OwnedResult},
     error::{Fault, POOL_ENDED, Place, TaskError, TaskErrorKind},
@@ -67,6 +70,9 @@ enum CallBackend {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     state: Mutex<Arrivals>,
+    /// Who made the call, as long as somebody waits for it.
+    #[cfg(feature = "tracing")]
+    caller: Mutex<Caller>,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +100,24 @@ enum Item {
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Arrivals> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(not(feature = "tracing"))]
+    pub(super) fn caller(&self) -> Caller {
+        Caller::default()
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(super) fn caller(&self) -> Caller {
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    #[cfg(feature = "tracing")]
+    fn set_caller(&self, caller: Caller) {
+        // It may be a subscriber's last span: dropped with nothing locked.
+        let before =
+            std::mem::replace(&mut *self.caller.lock().unwrap_or_else(PoisonError::into_inner), caller);
+        drop(before);
     }
 
     /// Takes the results of consecutive tasks.
@@ -131,6 +155,8 @@ impl Arrivals {
 impl Call {
     pub(crate) fn new(pool: &Pool, chunk: Option<usize>, most_workers: Option<usize>) -> Self {
         let inbox = Arc::<Inbox>::default();
+        #[cfg(feature = "tracing")]
+        inbox.set_caller(Caller::current());
         let backend = match pool.backend() {
             Backend::InProcess(here) => CallBackend::InProcess(here.clone()),
             Backend::Processes(processes) => {
@@ -408,6 +434,8 @@ impl fmt::Debug for Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        #[cfg(feature = "tracing")]
+        self.inbox.set_caller(Caller::default());
         let waiter = self.inbox.lock().waiting.take();
         drop(waiter);
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
@@ -430,9 +458,16 @@ pub(super) struct Here {
     pub(super) initializer: Option<Request>,
     pub(super) initialized: OnceLock<Result<(), Fault>>,
     pub(super) tasks: AtomicU64,
+    /// The time that they took, in nanoseconds.
+    pub(super) busy: AtomicU64,
 }
 
 impl Here {
+    pub(super) fn stats(&self) -> Stats {
+        let busy = Duration::from_nanos(self.busy.load(Ordering::Relaxed));
+        Stats::in_process(self.tasks.load(Ordering::Relaxed), busy)
+    }
+
     /// Runs a call in this process.
     pub(super) fn run(
         &self,
@@ -444,7 +479,9 @@ impl Here {
         let initialized = self.initialized.get_or_init(|| {
             self.preload.iter().chain(&self.initializer).try_for_each(|first| first.run().map(drop))
         });
+        let start = Instant::now();
         let outcome = initialized.clone().and_then(|()| request.run());
+        self.busy.fetch_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         (id, outcome.map_err(|fault| TaskError::new(request.entry.name, fault.into(), place)))
     }
 }

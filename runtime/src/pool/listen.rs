@@ -6,14 +6,14 @@ use std::{
 };
 
 use super::{
+    book::Words,
     lane::{LaneId, Parcel, Recipient},
-    scheduler::{SHARE_AFTER, Scheduler, log_level},
+    scheduler::{SHARE_AFTER, Scheduler, levels},
 };
 use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
-    id::WorkerId,
     launch::NeverReady,
-    protocol::Records,
+    protocol::{Note, Records},
     registry,
     supervisor::{OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::fd::{Event, Poller},
@@ -64,13 +64,13 @@ impl Scheduler {
     fn read_output(&mut self, place: usize, last: bool, poller: &Poller) -> bool {
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
-        let logs = &mut self.after.logs;
-        let is_said = |logs: &[(_, WorkerId, u32)]| logs.iter().any(|(_, by, _)| *by == id);
-        if !is_said(logs) {
-            let on = |record| logs.push((record, id, pid));
+        let words = &mut self.after.words;
+        let is_said = |words: &[Words]| words.iter().any(|words| words.worker == id);
+        if !is_said(words) {
+            let on = |record, load: Option<&Parcel>| words.push(Words::new(record, id, pid, load));
             if last { worker.read_last_output(poller, on) } else { worker.read_output(poller, on) }
         }
-        is_said(&self.after.logs)
+        is_said(&self.after.words)
     }
 
     /// Reads a worker to the end, or to a record that must be out before what follows it is seen: until then it is read no further,
@@ -79,7 +79,7 @@ impl Scheduler {
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
         let (book, after) = (&mut self.book, &mut self.after);
-        if after.logs.iter().any(|(_, by, _)| *by == id) {
+        if after.words.iter().any(|words| words.worker == id) {
             self.unread.insert(place);
             return false;
         }
@@ -94,14 +94,18 @@ impl Scheduler {
                 Step::Started => started = true,
                 Step::Done { load, results } => {
                     useful = true;
-                    if !book.initializing.remove(&id) {
+                    if book.initializing.remove(&id) {
+                        book.tally(id).initialized(now);
+                    } else {
                         book.done(load, results, id, after);
                     }
                 }
                 Step::DoneOne { load, nanos, result } => {
                     useful = true;
                     load.tell(output.take(), after);
-                    if !book.initializing.remove(&id) {
+                    if book.initializing.remove(&id) {
+                        book.tally(id).initialized(now);
+                    } else {
                         book.done_one(load, nanos, Ok(result), id, after);
                     }
                 }
@@ -126,8 +130,17 @@ impl Scheduler {
                     }
                 }
                 Step::Wrote(wrote) => output = Some(wrote),
-                Step::Log(record) => {
-                    after.logs.push((record, id, pid));
+                Step::Noted(Note::Sample { busy, encoding, peak_rss_bytes }) => {
+                    let (busy, encoding) = (Duration::from_nanos(busy), Duration::from_nanos(encoding));
+                    book.tally(id).sampled(busy, encoding, peak_rss_bytes);
+                }
+                Step::Noted(Note::Begun { nanos }) => {
+                    if let Some(timeline) = &mut book.timeline {
+                        timeline.begun(id, nanos);
+                    }
+                }
+                Step::Said(record, load) => {
+                    after.words.push(Words::new(record, id, pid, load));
                     to_the_end = false;
                     return std::ops::ControlFlow::Break(());
                 }
@@ -136,6 +149,12 @@ impl Scheduler {
         });
         if !to_the_end {
             self.unread.insert(place);
+        }
+        if started {
+            self.book.tally(id).started(now, self.config.initializer.is_some());
+        }
+        if useful && self.workers[place].is_idle() {
+            self.book.tally(id).released(now);
         }
         if useful || started {
             self.book.progress.insert(id, now);
@@ -171,7 +190,7 @@ impl Scheduler {
         };
         let worker = &mut self.workers[place];
         self.book.initializing.insert(worker.id());
-        worker.run(parcel, log_level(), false);
+        worker.run(parcel, levels(), false);
         worker.ring(now, poller);
     }
 
@@ -181,6 +200,7 @@ impl Scheduler {
         let id = worker.id();
         let obituary = worker.reap(now, poller);
         let Some(obituary) = obituary else { return };
+        self.book.tally(id).ended(now);
         self.book.progress.remove(&id);
         self.book.overdue.remove(&id);
         let initializing = self.book.initializing.remove(&id);
@@ -199,6 +219,17 @@ impl Scheduler {
             unknown,
             was_useful,
         } = obituary;
+        #[cfg(feature = "tracing")]
+        self.after.ended.push(pid);
+        if let Some(timeline) = &self.book.timeline {
+            let how = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
+            let name = if was == Phase::Draining || exit.is_some_and(|exit| exit.code() == Some(0)) {
+                "end"
+            } else {
+                "crash"
+            };
+            timeline.instant(id, name, &[("process", &pid.to_string()), ("how", &how)]);
+        }
         // Which of a worker's tasks ended it is known only where it could note what it began.
         let was_idle = running.is_none() && unknown.is_empty();
         if let Some(output) = output.as_ref().filter(|_| was_idle || initializing) {
@@ -225,6 +256,10 @@ impl Scheduler {
             if again {
                 self.after.shows.extend(output.clone());
                 task.retries -= 1;
+                if let Some(timeline) = &self.book.timeline {
+                    let (function, number) = (task.function(), task.first.to_string());
+                    timeline.instant(id, "retry", &[("function", function), ("index", &number)]);
+                }
                 self.book.push_front(task);
             } else {
                 task.tell(output.clone(), &mut self.after);

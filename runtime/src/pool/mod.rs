@@ -10,6 +10,10 @@ mod lane;
 mod listen;
 mod log;
 mod scheduler;
+mod stats;
+#[cfg(feature = "tracing")]
+mod subscriber;
+mod timeline;
 mod tray;
 
 use std::{
@@ -19,6 +23,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
 use serde::de::DeserializeOwned;
@@ -28,6 +33,7 @@ pub use imap::{IMap, IMapUnordered};
 #[cfg(feature = "futures")]
 pub use imap::{ResultStream, ResultStreamUnordered};
 pub use jobs::Jobs;
+pub use stats::{SlowTask, Stats, WorkerStats};
 
 pub(crate) use call::Call;
 
@@ -286,7 +292,7 @@ impl Pool {
         if let Backend::Processes(processes) = self.backend() {
             processes.driver.rouse();
         }
-        let completer = Arc::new(Completer::default());
+        let completer = Arc::new(Completer::new());
         let name = task.function();
         let processes = match self.backend() {
             Backend::Processes(processes) => processes,
@@ -330,7 +336,7 @@ impl Pool {
             let ids = scheduler.worker_ids();
             ids.zip(0..)
                 .map(|(worker, index)| {
-                    let completer = Arc::new(Completer::default());
+                    let completer = Arc::new(Completer::new());
                     let id = scheduler.next_id();
                     let parcel = Parcel {
                         lane: LaneId::Pinned,
@@ -346,6 +352,40 @@ impl Pool {
                 .collect()
         });
         Ok(handles.into_iter().map(Handle::join).collect::<Result<_, TaskError>>()?)
+    }
+
+    /// What the pool has done so far: tasks, times, bytes and memory of each worker, and the slowest tasks. Printed, it is a table.
+    ///
+    /// Times of a pool without processes are those of its tasks, and nothing else is known of it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn nap(millis: u64) {
+    ///     std::thread::sleep(Duration::from_millis(millis));
+    /// }
+    ///
+    /// let pool = Pool::new(2)?;
+    /// pool.map([3, 30, 3, 3].map(|millis| delayed!(nap(millis))))?;
+    /// let stats = pool.stats();
+    /// assert_eq!(stats.total().tasks(), 4);
+    /// assert!(stats.total().busy() >= Duration::from_millis(39));
+    /// assert_eq!(stats.slowest()[0].task_index(), Some(1));
+    /// println!("{stats}");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        match self.backend() {
+            Backend::InProcess(here) => here.stats(),
+            Backend::Processes(processes) => {
+                processes.driver.look(|scheduler| scheduler.stats(Instant::now()))
+            }
+        }
     }
 
     /// Waits until all that was handed in has ended, then ends the pool.

@@ -20,15 +20,17 @@ use super::{
     book::{After, Book},
     builder::Config,
     lane::{BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
+    stats::{Slowest, Stats},
+    timeline::{self, Timeline},
 };
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::{LaunchRequest, Launcher},
-    protocol::{Hello, VERSION},
+    protocol::{Hello, Levels, VERSION},
     registry,
     supervisor::{Load, Supervisor},
-    sys::fd::Poller,
+    sys::{fd::Poller, process::peak_rss_bytes},
 };
 
 /// A worker is given more before it is idle if what it has will take it less than this.
@@ -94,6 +96,9 @@ impl Scheduler {
                 broken: None,
                 task_timeout: config.task_timeout,
                 name: config.name.as_deref().map(Arc::from),
+                tallies: Vec::new(),
+                slowest: Slowest::default(),
+                timeline: Timeline::open(config.name.as_deref()),
             },
             next_id: Arc::default(),
             next_call: 0,
@@ -115,6 +120,19 @@ impl Scheduler {
 
     pub(super) fn jobs(&self) -> usize {
         self.target
+    }
+
+    /// What the workers have done so far.
+    pub(super) fn stats(&mut self, now: Instant) -> Stats {
+        let (workers, book) = (&self.workers, &mut self.book);
+        let of_each = workers.iter().map(|worker| {
+            let (id, pid) = (worker.id(), worker.pid());
+            let tally = book.tally(id);
+            tally.has_had(pid.and_then(peak_rss_bytes).unwrap_or(0));
+            tally.stats(id, pid, worker.traffic(), now)
+        });
+        let of_each = of_each.collect();
+        Stats::new(of_each, book.slowest.all())
     }
 
     /// Makes room for this many workers. Those beyond leave when they are idle.
@@ -370,7 +388,7 @@ impl Scheduler {
             {
                 for mut parcel in queue.drain(..) {
                     parcel.attempts += 1;
-                    worker.run(parcel, log_level(), false);
+                    worker.run(parcel, levels(), false);
                 }
                 worker.ring(now, poller);
                 self.book.pinned.remove(&worker.id());
@@ -493,6 +511,7 @@ impl Scheduler {
             let Some(lane_id) = turn.and_then(|turn| self.book.turns.remove(turn)) else { continue };
             let may_spin = self.may_spin();
             let worker = &mut self.workers[place];
+            let mut occupied = None;
             let lane = self.book.lanes.get_mut(&lane_id).expect("a lane with a turn is there");
             // Towards the end of a queue less at a time, so that all end together; as long as more is coming there is no end.
             let parts = match (lane.chunk, lane.open) {
@@ -506,6 +525,7 @@ impl Scheduler {
             let most = if worker.has_board() { lane.batch().min(share).max(1) } else { 1 };
             if worker.is_idle() {
                 self.book.progress.insert(id, now);
+                occupied = Some(id);
             }
             let (mut tasks, mut bytes) = (0, 0);
             while tasks < most && (tasks == 0 || bytes + lane.first_len_bytes() <= BATCH_BYTES) {
@@ -513,7 +533,7 @@ impl Scheduler {
                 tasks += parcel.len() as usize;
                 bytes += parcel.records.len_bytes();
                 parcel.attempts += 1;
-                worker.run(parcel, log_level(), may_spin);
+                worker.run(parcel, levels(), may_spin);
             }
             worker.ring(now, poller);
             *lane.at.entry(id).or_insert(0) += tasks;
@@ -521,6 +541,9 @@ impl Scheduler {
                 self.book.turns.push_back(lane_id);
             }
             self.book.queued -= tasks;
+            if let Some(id) = occupied {
+                self.book.tally(id).occupied(now);
+            }
         }
     }
 
@@ -559,11 +582,15 @@ impl Scheduler {
             build_id: registry::build_id(),
             worker: worker.id().0,
             station: self.config.surroundings.station(worker.id().0),
-            log_level: log_level(),
+            log_level: levels().log,
         };
         let request =
             LaunchRequest { env: &self.config.surroundings.env, outputs: self.config.surroundings.outputs };
         worker.launch(&*self.launcher, &request, &hello, poller, now, now + self.config.start_timeout)?;
+        self.book.tally(worker.id()).launched(now);
+        if let Some(timeline) = &self.book.timeline {
+            timeline.started(worker.id(), worker.pid().unwrap_or_default());
+        }
         if let Some(why) = worker.why_slow()
             && !std::mem::replace(&mut self.said_why_slow, true)
         {
@@ -691,6 +718,11 @@ fn has_room(worker: &Supervisor<Parcel>, lane: &Lane) -> bool {
     }
 }
 
-pub(super) fn log_level() -> u8 {
-    log::max_level() as u8
+/// What this process's logger and subscriber want to know of.
+pub(super) fn levels() -> Levels {
+    #[cfg(not(feature = "tracing"))]
+    let trace = 0;
+    #[cfg(feature = "tracing")]
+    let trace = super::subscriber::level();
+    Levels { log: log::max_level() as u8, trace, is_timed: timeline::is_on() }
 }

@@ -7,6 +7,8 @@ mod log;
 mod output;
 mod serve;
 mod station;
+#[cfg(feature = "tracing")]
+mod subscriber;
 mod template;
 
 use std::sync::{

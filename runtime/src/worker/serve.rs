@@ -16,12 +16,12 @@ use crate::{
     error::Fault,
     panic::RemotePanic,
     protocol::{
-        Hello, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker, VERSION,
+        Hello, Note, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker, VERSION,
         encode_panic, encode_reply,
     },
-    registry,
+    registry, sample,
     sys::{
-        process::{end_group, end_now},
+        process::{end_group, end_now, monotonic_nanos, peak_rss_bytes},
         signal::watch_stack,
         spare,
     },
@@ -184,15 +184,16 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
         whole = Some(std::mem::take(&mut body));
         is_bare = tasks.is_bare();
     }
-    let Ok(ToWorker::Run(RunHead { log_level, may_spin, .. }, mut tasks)) = ToWorker::decode(head, &body)
-    else {
+    let Ok(ToWorker::Run(RunHead { levels, may_spin, .. }, mut tasks)) = ToWorker::decode(head, &body) else {
         return None;
     };
-    log::set_level(log_level);
+    log::set_level(levels.log);
+    #[cfg(feature = "tracing")]
+    super::subscriber::set_level(levels.trace);
     WAITING.get()?.set_spin(may_spin);
     let board = BOARD.get()?;
     SENDER.with(|sender| {
-        replies.begin();
+        replies.begin(levels.is_timed);
         while let Some(task) = tasks.next().ok()? {
             if board.claim().begin(task.seq) {
                 let args = whole.as_mut().map_or(Input::new(task.args), |whole| Input::of(whole, is_bare));
@@ -202,6 +203,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
             }
         }
         replies.ring(&mut **sender.borrow_mut().as_mut()?);
+        replies.tell_of_sample();
         if let Some(whole) = whole {
             spare::put(whole);
         }
@@ -218,6 +220,7 @@ fn run(task: &RunTask<'_>, args: Input<'_>, replies: &mut Replies) {
     }
     RUNNING.store(task.task.wrapping_add(1), Ordering::Relaxed);
     RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
+    sample::begin();
     replies.reply.make(task.seq, |result, large| match registry::find(task.function) {
         Some(entry) => dispatch::run(entry, args, result, large),
         None => {
@@ -251,6 +254,14 @@ struct Replies {
     rung: Instant,
     /// There is a reply that it has not been woken for.
     due: bool,
+    /// Every task is timed by itself.
+    is_timed: bool,
+    /// When some tasks were last looked at more closely.
+    sampled: Option<Instant>,
+    /// Tasks that are looked at now: since when, and how many more.
+    sample: Option<(Instant, u32)>,
+    /// What was found: nanoseconds in all, and of these for decoding and encoding.
+    found: Option<(u64, u64)>,
     /// The host reads what tasks write, and each is to end in a mark.
     marks: bool,
 }
@@ -261,18 +272,62 @@ const HOLD: Duration = Duration::from_micros(50);
 const STRIDE: Duration = Duration::from_micros(5);
 /// No more tasks are timed together.
 const MOST_STRIDE: u32 = 64;
+/// How often some tasks are looked at more closely, and how many.
+const SAMPLE_EVERY: Duration = Duration::from_millis(50);
+const SAMPLE_TASKS: u32 = 16;
 
 impl Replies {
     fn new() -> Self {
         let now = Instant::now();
-        let (reply, marks) = (ReplyFrame::default(), output::is_marked());
-        Self { reply, timed: now, untimed: 0, stride: 1, rung: now, due: false, marks }
+        Self {
+            reply: ReplyFrame::default(),
+            marks: output::is_marked(),
+            timed: now,
+            untimed: 0,
+            stride: 1,
+            rung: now,
+            due: false,
+            is_timed: false,
+            sampled: None,
+            sample: None,
+            found: None,
+        }
     }
 
     /// Begins a request: the time until now was spent waiting.
-    fn begin(&mut self) {
+    fn begin(&mut self, is_timed: bool) {
         self.timed = Instant::now();
         self.rung = self.timed;
+        self.is_timed = is_timed;
+        if is_timed {
+            self.stride = 1;
+            send(&encode_reply(&Note::Begun { nanos: monotonic_nanos() }));
+        }
+        if self.sampled.is_none_or(|at| self.timed - at >= SAMPLE_EVERY) {
+            self.sampled = Some(self.timed);
+            self.sample = Some((self.timed, SAMPLE_TASKS));
+            self.stride = 1;
+            sample::start();
+        }
+    }
+
+    /// Tells what the closer look has found, if there was one.
+    fn tell_of_sample(&mut self) {
+        self.sample = None;
+        if let Some((busy, encoding)) = self.found.take() {
+            let peak_rss_bytes = peak_rss_bytes(std::process::id()).unwrap_or(0);
+            send(&encode_reply(&Note::Sample { busy, encoding, peak_rss_bytes }));
+        }
+    }
+
+    /// One of the tasks that are looked at has ended.
+    #[cold]
+    fn look_on(&mut self, (since, left): (Instant, u32), now: Instant, is_last: bool) {
+        self.sample = Some((since, left - 1)).filter(|_| left > 1 && !is_last);
+        if self.sample.is_none() {
+            let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            self.found = Some((nanos(now.saturating_duration_since(since)), nanos(sample::stop())));
+        }
     }
 
     /// Wakes the host if there is something for it.
@@ -291,8 +346,14 @@ impl Replies {
             let now = Instant::now();
             let took = now.saturating_duration_since(self.timed);
             self.reply.set_nanos(took.as_nanos().try_into().unwrap_or(u64::MAX).max(1));
-            self.stride =
-                if took < STRIDE { (self.stride * 2).min(MOST_STRIDE) } else { (self.stride / 4).max(1) };
+            self.stride = match took < STRIDE {
+                _ if self.is_timed || self.sample.is_some() => 1,
+                true => (self.stride * 2).min(MOST_STRIDE),
+                false => (self.stride / 4).max(1),
+            };
+            if let Some(sample) = self.sample {
+                self.look_on(sample, now, !tasks.has_more());
+            }
             self.timed = now;
             self.untimed = 0;
             rings = now.saturating_duration_since(self.rung) >= HOLD;
