@@ -12,6 +12,7 @@ mod blame;
 mod cancel;
 mod codec;
 mod crash;
+mod debugging;
 mod end;
 mod event;
 mod fair;

@@ -21,7 +21,8 @@ use crate::{
     },
     registry, sample,
     sys::{
-        process::{end_group, end_now, monotonic_nanos, peak_rss_bytes},
+        fd::say,
+        process::{end_group, end_now, is_traced, monotonic_nanos, peak_rss_bytes, waits_for_debugger},
         signal::watch_stack,
         spare,
     },
@@ -46,6 +47,9 @@ static ENDED_SEQ: AtomicU32 = AtomicU32::new(0);
 
 /// The host has closed its side while a task ran.
 static IS_LAST: AtomicBool = AtomicBool::new(false);
+
+/// How often a worker that waits for a debugger looks whether one has come.
+const DEBUGGER_LOOK: Duration = Duration::from_millis(100);
 
 /// The exit code of a worker that was refused, or refused.
 const HANDSHAKE_FAILED: i32 = 88;
@@ -168,8 +172,21 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
     station::take_up(station)?;
     log::install(log_level);
     let _ = INDEX.set(worker);
+    if waits_for_debugger() {
+        wait_for_debugger(worker);
+    }
     send(&encode_reply(&Ready { version: VERSION, build_id: own, pid: std::process::id() }));
     Ok(())
+}
+
+/// Says who this is, and waits until a debugger has attached to it. The host waits as long.
+fn wait_for_debugger(worker: u32) {
+    let pid = std::process::id();
+    say(&format!("procession: worker {worker} (pid {pid}) waits for a debugger: gdb -p {pid}\n"));
+    // Nothing tells a process that it has come to be traced: it has to look. Should the host go meanwhile, the watching thread ends it.
+    while !is_traced() {
+        std::thread::park_timeout(DEBUGGER_LOOK);
+    }
 }
 
 /// Runs the tasks of one request; `None` if it is no request.
