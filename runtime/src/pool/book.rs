@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    lane::{Lane, LaneId, Parcel, Recipient, Single},
+    lane::{Lane, LaneId, Parcel, Recipient, Single, name_of},
     stats::{Slowest, Tally},
     timeline::Timeline,
 };
@@ -17,7 +17,7 @@ use crate::{
     codec::Encoded,
     error::{Fault, TaskError, TaskErrorKind},
     handle::Wakes,
-    id::WorkerId,
+    id::{FunctionId, WorkerId},
     protocol::{Record, Results},
     supervisor::Load,
 };
@@ -209,6 +209,7 @@ impl Book {
         if self.slowest.has_room_for(results.most_nanos()) || self.timeline.is_some() {
             self.look_at_each(parcel, results, worker);
         }
+        self.tally(worker).is_of_call = matches!(parcel.to, Recipient::Call(_));
         parcel.to.give(parcel.first, results, &mut after.wakes);
         self.finished(parcel.lane, results.len(), results.nanos(), worker);
     }
@@ -236,6 +237,17 @@ impl Book {
             self.tallies.resize_with(place + 1, Tally::default);
         }
         &mut self.tallies[place]
+    }
+
+    /// What took so long and was not told with the replies. (Of several tasks the last is the one that was long: those before it were to be
+    /// timed together because they were short.)
+    pub(super) fn late(&mut self, worker: WorkerId, function: FunctionId, task: u64, tasks: u32, nanos: u64) {
+        let tally = self.tally(worker);
+        tally.done(0, nanos);
+        let index = tally.is_of_call.then(|| usize::try_from(task).ok()).flatten();
+        if tasks > 0 && self.slowest.has_room_for(nanos) {
+            self.slowest.put(name_of(Some(function)), index, nanos, worker);
+        }
     }
 
     /// Some of these results took long, or all are of interest.

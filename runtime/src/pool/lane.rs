@@ -199,7 +199,7 @@ impl Parcel {
     }
 }
 
-fn name_of(function: Option<FunctionId>) -> &'static str {
+pub(super) fn name_of(function: Option<FunctionId>) -> &'static str {
     function.and_then(registry::find).map_or("a function that is not in the table", |entry| entry.name)
 }
 

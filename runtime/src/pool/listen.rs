@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
+    id::FunctionId,
     launch::NeverReady,
     protocol::{Note, Records},
     registry,
@@ -133,6 +134,9 @@ impl Scheduler {
                 Step::Noted(Note::Sample { busy, encoding, peak_rss_bytes }) => {
                     let (busy, encoding) = (Duration::from_nanos(busy), Duration::from_nanos(encoding));
                     book.tally(id).sampled(busy, encoding, peak_rss_bytes);
+                }
+                Step::Noted(Note::Late { nanos, tasks, task, function }) => {
+                    book.late(id, FunctionId(function), task, tasks, nanos);
                 }
                 Step::Noted(Note::Begun { nanos }) => {
                     if let Some(timeline) = &mut book.timeline {

@@ -364,6 +364,8 @@ pub(super) struct Tally {
     sampled: Duration,
     sampled_encoding: Duration,
     peak_rss_bytes: u64,
+    /// The tasks that ended last were of a call, whose tasks are known by their place.
+    pub(super) is_of_call: bool,
 }
 
 /// Ends what began at this time.

@@ -244,6 +244,9 @@ pub(crate) enum Note {
     Sample { busy: u64, encoding: u64, peak_rss_bytes: u64 },
     /// The tasks whose replies follow began at this time, by the monotonic clock, and then one after the other.
     Begun { nanos: u64 },
+    /// The last so many tasks whose replies said nothing of their time took so long: what was to follow them was taken back. The last
+    /// of them was this.
+    Late { nanos: u64, tasks: u32, task: u64, function: u32 },
 }
 
 /// What functions say besides their results.

@@ -14,6 +14,7 @@ use crate::{
     codec::Input,
     dispatch,
     error::Fault,
+    id::FunctionId,
     panic::RemotePanic,
     protocol::{
         Hello, Note, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker, VERSION,
@@ -211,15 +212,20 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
     let board = BOARD.get()?;
     SENDER.with(|sender| {
         replies.begin(levels.is_timed);
+        let mut last = None;
         while let Some(task) = tasks.next().ok()? {
             if board.claim().begin(task.seq) {
                 let args = whole.as_mut().map_or(Input::new(task.args), |whole| Input::of(whole, is_bare));
                 run(&task, args, replies);
                 let mut sender = sender.borrow_mut();
                 replies.post(&mut **sender.as_mut()?, &tasks);
+                last = Some((task.task, task.function));
             }
         }
         replies.ring(&mut **sender.borrow_mut().as_mut()?);
+        if let Some((task, function)) = last {
+            replies.tell_of_rest(task, function);
+        }
         replies.tell_of_sample();
         if let Some(whole) = whole {
             spare::put(whole);
@@ -325,6 +331,17 @@ impl Replies {
             self.sample = Some((self.timed, SAMPLE_TASKS));
             self.stride = 1;
             sample::start();
+        }
+    }
+
+    /// What was to follow was taken back: tells the time of those that were to be timed with it.
+    fn tell_of_rest(&mut self, task: u64, function: FunctionId) {
+        let tasks = std::mem::take(&mut self.untimed);
+        if tasks > 0 {
+            let took = self.timed.elapsed();
+            let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            self.stride = 1;
+            send(&encode_reply(&Note::Late { nanos, tasks, task, function: function.0 }));
         }
     }
 
