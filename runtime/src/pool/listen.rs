@@ -131,9 +131,8 @@ impl Scheduler {
                     }
                 }
                 Step::Wrote(wrote) => output = Some(wrote),
-                Step::Noted(Note::Sample { busy, encoding, peak_rss_bytes }) => {
-                    let (busy, encoding) = (Duration::from_nanos(busy), Duration::from_nanos(encoding));
-                    book.tally(id).sampled(busy, encoding, peak_rss_bytes);
+                Step::Noted(Note::Sample { tasks, encoding, peak_rss_bytes }) => {
+                    book.tally(id).sampled(tasks, Duration::from_nanos(encoding), peak_rss_bytes);
                 }
                 Step::Noted(Note::Late { nanos, tasks, task, function }) => {
                     book.late(id, FunctionId(function), task, tasks, nanos);

@@ -88,7 +88,7 @@ impl Stats {
 
     /// The ten tasks that took longest, the slowest first.
     ///
-    /// Only tasks whose worker is still to be trusted are here: those that ended with their process took an unknown time.
+    /// Short tasks are timed together, so a long one amid them may show as several, each with its share. Only tasks whose worker is still to be trusted are here: those that ended with their process took an unknown time.
     #[must_use]
     pub fn slowest(&self) -> &[SlowTask] {
         &self.slowest
@@ -156,7 +156,7 @@ impl WorkerStats {
 
     /// The part of [`busy`](Self::busy) in which arguments were decoded and results encoded.
     ///
-    /// Estimated: the worker times one request in 50 ms, and the share that it finds there is taken for all.
+    /// Estimated: the worker looks more closely at sixteen tasks every 50 ms, and their mean is taken for all.
     #[must_use]
     pub fn encoding(&self) -> Duration {
         self.encoding
@@ -360,8 +360,8 @@ pub(super) struct Tally {
     live_since: Option<Instant>,
     initializing_since: Option<Instant>,
     occupied_since: Option<Instant>,
-    /// What the worker has timed more closely: all of it, and what of that was encoding.
-    sampled: Duration,
+    /// The tasks that the worker has looked at more closely, and the time that encoding took in these.
+    sampled: u64,
     sampled_encoding: Duration,
     peak_rss_bytes: u64,
     /// The tasks that ended last were of a call, whose tasks are known by their place.
@@ -414,8 +414,8 @@ impl Tally {
     }
 
     /// What the worker has found in one request.
-    pub(super) fn sampled(&mut self, busy: Duration, encoding: Duration, peak_rss_bytes: u64) {
-        self.sampled += busy;
+    pub(super) fn sampled(&mut self, tasks: u64, encoding: Duration, peak_rss_bytes: u64) {
+        self.sampled = self.sampled.saturating_add(tasks);
         self.sampled_encoding += encoding;
         self.has_had(peak_rss_bytes);
     }
@@ -437,11 +437,8 @@ impl Tally {
         let occupied = with(self.occupied, self.occupied_since);
         let initializing = with(self.initializing, self.initializing_since);
         let live = with(self.live, self.live_since);
-        let share = if self.sampled.is_zero() {
-            0.0
-        } else {
-            (self.sampled_encoding.as_secs_f64() / self.sampled.as_secs_f64()).min(1.0)
-        };
+        let each = self.sampled_encoding.as_secs_f64() / self.sampled.max(1) as f64;
+        let encoding = Duration::try_from_secs_f64(each * self.tasks as f64).unwrap_or(self.busy);
         WorkerStats {
             index: id.0 as usize,
             pid,
@@ -449,7 +446,7 @@ impl Tally {
             startup: with(self.startup, self.launched_at),
             initializing,
             busy: self.busy,
-            encoding: self.busy.mul_f64(share),
+            encoding: encoding.min(self.busy),
             transport: occupied.saturating_sub(self.busy),
             waiting: live.saturating_sub(initializing).saturating_sub(occupied.max(self.busy)),
             restarts: self.launches.saturating_sub(1),
@@ -535,7 +532,8 @@ mod tests {
         tally.occupied(at(45));
         tally.busy += millis(15);
         tally.released(at(60));
-        tally.sampled(millis(10), millis(2), 4096);
+        tally.done(4, 0);
+        tally.sampled(2, Duration::from_micros(1500), 4096);
         tally.ended(at(100));
         tally.launched(at(200));
         tally.started(at(205), false);

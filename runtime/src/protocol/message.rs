@@ -240,8 +240,8 @@ pub(crate) enum Reply<'a> {
 /// What a worker tells of its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Note {
-    /// It has looked more closely at some tasks: nanoseconds in all, and of these for decoding and encoding.
-    Sample { busy: u64, encoding: u64, peak_rss_bytes: u64 },
+    /// It has looked more closely at so many tasks: nanoseconds for decoding and encoding.
+    Sample { tasks: u64, encoding: u64, peak_rss_bytes: u64 },
     /// The tasks whose replies follow began at this time, by the monotonic clock, and then one after the other.
     Begun { nanos: u64 },
     /// The last so many tasks whose replies said nothing of their time took so long: what was to follow them was taken back. The last

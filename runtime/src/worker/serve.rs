@@ -281,9 +281,9 @@ struct Replies {
     is_timed: bool,
     /// When some tasks were last looked at more closely.
     sampled: Option<Instant>,
-    /// Tasks that are looked at now: since when, and how many more.
-    sample: Option<(Instant, u32)>,
-    /// What was found: nanoseconds in all, and of these for decoding and encoding.
+    /// How many more tasks are looked at now.
+    sample: Option<u32>,
+    /// What was found: tasks, and nanoseconds for decoding and encoding.
     found: Option<(u64, u64)>,
     /// The host reads what tasks write, and each is to end in a mark.
     marks: bool,
@@ -328,7 +328,7 @@ impl Replies {
         }
         if self.sampled.is_none_or(|at| self.timed - at >= SAMPLE_EVERY) {
             self.sampled = Some(self.timed);
-            self.sample = Some((self.timed, SAMPLE_TASKS));
+            self.sample = Some(SAMPLE_TASKS);
             self.stride = 1;
             sample::start();
         }
@@ -348,19 +348,19 @@ impl Replies {
     /// Tells what the closer look has found, if there was one.
     fn tell_of_sample(&mut self) {
         self.sample = None;
-        if let Some((busy, encoding)) = self.found.take() {
+        if let Some((tasks, encoding)) = self.found.take() {
             let peak_rss_bytes = peak_rss_bytes(std::process::id()).unwrap_or(0);
-            send(&encode_reply(&Note::Sample { busy, encoding, peak_rss_bytes }));
+            send(&encode_reply(&Note::Sample { tasks, encoding, peak_rss_bytes }));
         }
     }
 
     /// One of the tasks that are looked at has ended.
     #[cold]
-    fn look_on(&mut self, (since, left): (Instant, u32), now: Instant, is_last: bool) {
-        self.sample = Some((since, left - 1)).filter(|_| left > 1 && !is_last);
+    fn look_on(&mut self, left: u32, is_last: bool) {
+        self.sample = Some(left - 1).filter(|_| left > 1 && !is_last);
         if self.sample.is_none() {
             let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-            self.found = Some((nanos(now.saturating_duration_since(since)), nanos(sample::stop())));
+            self.found = Some((u64::from(SAMPLE_TASKS - left + 1), nanos(sample::stop())));
         }
     }
 
@@ -386,7 +386,7 @@ impl Replies {
                 false => (self.stride / 4).max(1),
             };
             if let Some(sample) = self.sample {
-                self.look_on(sample, now, !tasks.has_more());
+                self.look_on(sample, !tasks.has_more());
             }
             self.timed = now;
             self.untimed = 0;
