@@ -60,6 +60,13 @@ integration_by_fork() {
     integration PROCESSION_START_METHOD=fork
 }
 
+# Every call in the calling process. The tests that need processes by what they are about are named first, with the reason.
+integration_in_process() {
+    cargo test --quiet --package procession-tests --test integration -- --exact --nocapture \
+        alone::the_tests_that_do_not_run_in_process_say_why || return
+    integration PROCESSION_IN_PROCESS=1
+}
+
 format() {
     cargo fmt --all --check && cargo fmt --check --manifest-path fuzz/Cargo.toml
 }
@@ -127,6 +134,7 @@ step "tests, over sockets" integration PROCESSION_TRANSPORT=socket
 step "tests, by the fork server" integration PROCESSION_START_METHOD=forkserver
 step "tests, by the fork server, over sockets" integration PROCESSION_START_METHOD=forkserver PROCESSION_TRANSPORT=socket
 step "tests, by fork" integration_by_fork
+step "tests, in process" integration_in_process
 step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --package procession --lib --target-dir "$target/loom" models
 step "fuzzing: a hostile ring" fuzz hostile_ring 60
 step "fuzzing: hostile frames" fuzz hostile_frames 20

@@ -25,6 +25,8 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("sync", 0, Both),
     ("sys", 0, Both),
     ("marker", 0, Both),
+    ("caller", 0, Both),
+    ("sample", 0, Both),
     ("seed", 0, Both),
     // Values and shared words.
     ("codec", 1, Both),

@@ -36,7 +36,10 @@ pub const fn returned<T: Returned>() {}
 /// The result does not encode.
 #[inline]
 pub fn put_result<T: Returned>(output: &mut Output<'_>, result: T) -> Result<(), Fault> {
-    output.put(result)
+    crate::sample::begin();
+    let put = output.put(result);
+    crate::sample::end();
+    put
 }
 
 /// The number of arguments that a call gave, for calls that give the wrong number: an inherent `__callN` comes first.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::Fault,
+    sample,
     sys::{memory::advise_huge, spare},
 };
 
@@ -502,6 +503,7 @@ impl<'a> Input<'a> {
     /// There are bytes left: an argument's `Serialize` and `Deserialize` do not agree.
     #[inline]
     pub fn finish(mut self) -> Result<(), Fault> {
+        sample::end();
         match self.rest().len() {
             0 => Ok(()),
             left => Err(Fault::codec(format!(

@@ -16,6 +16,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
+    caller::Caller,
     captured::Captured,
     codec::{self, Encoded, OwnedResult},
     error::{Place, TaskError, TaskErrorKind},
@@ -30,6 +31,9 @@ pub(crate) type Outcome = Result<OwnedResult, TaskError>;
 pub(crate) struct Wakes {
     threads: Vec<Thread>,
     wakers: Vec<Waker>,
+    /// Whose tasks have ended: their spans are a subscriber's, and let go with nothing locked.
+    #[cfg(feature = "tracing")]
+    callers: Vec<Caller>,
 }
 
 impl Wakes {
@@ -41,6 +45,10 @@ impl Wakes {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
+        #[cfg(feature = "tracing")]
+        if !self.callers.is_empty() {
+            return false;
+        }
         self.threads.is_empty() && self.wakers.is_empty()
     }
 
@@ -110,9 +118,12 @@ pub struct Handle<T> {
 }
 
 /// The other end of a [`Handle`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Completer {
     slot: Mutex<Slot>,
+    /// Who handed in the task, until it has its outcome.
+    #[cfg(feature = "tracing")]
+    caller: Mutex<Caller>,
     /// What the task had written, where the pool keeps that. Set before there is an outcome.
     output: OnceLock<Arc<Captured>>,
 }
@@ -172,8 +183,36 @@ impl Completer {
         let _ = self.output.set(output);
     }
 
+    /// Of a task that is handed in now, by this thread.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self {
+            slot: Mutex::default(),
+            output: OnceLock::new(),
+            #[cfg(feature = "tracing")]
+            caller: Mutex::new(Caller::current()),
+        }
+    }
+
+    #[cfg(not(feature = "tracing"))]
+    pub(crate) fn caller(&self) -> Caller {
+        Caller::default()
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Stores the outcome. Called with the pool locked: the waking is left to `wakes`.
     pub(crate) fn complete(&self, outcome: Outcome, wakes: &mut Wakes) {
+        #[cfg(feature = "tracing")]
+        {
+            let caller = std::mem::take(&mut *self.caller.lock().unwrap_or_else(PoisonError::into_inner));
+            if caller.dispatch().is_some() {
+                wakes.callers.push(caller);
+            }
+        }
         match std::mem::replace(&mut *self.lock(), Slot::Done(outcome)) {
             Slot::Awaited(waiter) => wakes.add(waiter),
             Slot::Waiting | Slot::Done(_) | Slot::Taken => {}

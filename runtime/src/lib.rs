@@ -6,6 +6,11 @@
 //!
 //! - `futures`: [`Pool::stream`] and [`Pool::stream_unordered`], the twins of `imap` for those who await. (That a [`Handle`] is a
 //!   future needs no feature.)
+//! - `tracing`: events and spans that functions make by `tracing` in workers reach this process's subscriber: with their fields, of
+//!   their types, with target, module, file, line and level, and with the fields `worker`, `pid` and `task`; under the span in which the task was
+//!   handed in. Spans made in workers are made here again. What no subscriber here wants to know of, by the most verbose level of all, costs
+//!   nothing in workers. A worker's subscriber is installed before its first task if this process has one then; a span's
+//!   times are those of its making and of its end, and it is entered around its events only.
 //! - `tokio`: `#[worker] async fn`. The function stays an `async fn` for those who call it; in a worker it runs to its end on a runtime
 //!   of the worker's own (one thread, with what tokio's features `time` and `net` give), which is made at the first such task. What it
 //!   has spawned and not awaited stands still until the next `async` task runs there, and ends with the worker. Without processes
@@ -35,6 +40,7 @@ extern crate self as procession;
 
 mod arity;
 mod call_site;
+mod caller;
 mod captured;
 mod claim;
 mod codec;
@@ -54,6 +60,7 @@ mod process;
 mod protocol;
 mod registry;
 mod ring;
+mod sample;
 mod seed;
 mod supervisor;
 mod sync;
@@ -75,7 +82,7 @@ pub use handle::Handle;
 pub use id::TaskId;
 pub use launch::{Output, StartMethod};
 pub use panic::RemotePanic;
-pub use pool::{Builder, IMap, IMapUnordered, Jobs, ParseJobsError, Pool};
+pub use pool::{Builder, IMap, IMapUnordered, Jobs, ParseJobsError, Pool, SlowTask, Stats, WorkerStats};
 #[cfg(feature = "futures")]
 pub use pool::{ResultStream, ResultStreamUnordered};
 pub use process::{Process, ProcessBuilder};

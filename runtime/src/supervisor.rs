@@ -34,7 +34,8 @@ use crate::{
     launch::{LaunchRequest, Launched, Launcher},
     panic::RemotePanic,
     protocol::{
-        Hello, LogRecord, Malformed, Orders, Ready, Records, Refused, Reply, Results, RunHead, VERSION, Wire,
+        Hello, LogRecord, Malformed, Note, Orders, Ready, Record, Records, Refused, Reply, Results, RunHead,
+        VERSION, Wire,
     },
     registry,
     sys::{fd::Poller, process::resident_bytes},
@@ -97,6 +98,8 @@ pub(crate) struct Supervisor<T> {
     /// Counts the processes that have had this place, so that an event of an earlier one is not taken for this one's.
     generation: u32,
     state: State<T>,
+    /// Bytes to it and from it, of all the processes that have had this place.
+    traffic: (u64, u64),
 }
 
 enum State<T> {
@@ -195,10 +198,12 @@ pub(crate) enum Step<'a, T> {
     Stopped { load: &'a mut T, kind: TaskErrorKind },
     /// What was written by the task whose outcome is the next step.
     Wrote(Arc<Captured>),
-    /// A record of its logger, or a line that it wrote.
-    Log(LogRecord),
+    /// A function's words, or a line that it wrote, and the load that runs, if one does.
+    Said(Record, Option<&'a T>),
     /// The first task of the load is so far, it says: a fraction of itself.
     Progress { load: &'a mut T, fraction: f64 },
+    /// It tells of its time.
+    Noted(Note),
 }
 
 /// What is known of a worker that has ended. Its place is vacant again.
@@ -230,11 +235,16 @@ pub(crate) struct Obituary<T> {
 
 impl<T: Load> Supervisor<T> {
     pub(crate) fn new(id: WorkerId) -> Self {
-        Self { id, generation: 0, state: State::Vacant }
+        Self { id, generation: 0, state: State::Vacant, traffic: (0, 0) }
     }
 
     pub(crate) fn id(&self) -> WorkerId {
         self.id
+    }
+
+    /// Bytes that went to the place's processes, and that came from them, in frames.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        self.traffic
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
@@ -432,10 +442,14 @@ impl<T: Load> Supervisor<T> {
         let head = RunHead { orders, first_seq, count, first_task };
         let sender = &mut link.launched.sender;
         let sent = match load.records().wire() {
-            Wire::Small(records) => sender.send(head.to_bytes(None).as_slice(), Body::Borrowed(records)),
+            Wire::Small(records) => {
+                self.traffic.0 += records.len() as u64;
+                sender.send(head.to_bytes(None).as_slice(), Body::Borrowed(records))
+            }
             Wire::Large(function, args) => {
                 let is_bare = args.is_bare;
                 let args: SharedBytes = args.clone();
+                self.traffic.0 += (*args).as_ref().len() as u64;
                 sender.send(head.to_bytes(Some((function, is_bare))).as_slice(), Body::Shared(&args))
             }
         };
@@ -680,6 +694,7 @@ impl<T: Load> Supervisor<T> {
             let frames = match received {
                 Ok(Received::Frames(frames)) => frames,
                 Ok(Received::Large { head, body }) => {
+                    self.traffic.1 += (head.len() + body.len()) as u64;
                     if let (Some(transcript), Some(in_flight), Some(seq)) =
                         (&mut *transcript, in_flight.as_deref(), Reply::ends_large(&head))
                         && read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), poller, &mut on)
@@ -688,7 +703,9 @@ impl<T: Load> Supervisor<T> {
                         return;
                     }
                     let said = match Reply::decode_large(&head, body) {
-                        Ok(Reply::Log(record)) => Ok(on(Step::Log(record))),
+                        Ok(Reply::Said(record)) => {
+                            Ok(on(Step::Said(record, in_flight.and_then(|tasks| tasks.oldest()))))
+                        }
                         Ok(reply) => match in_flight {
                             Some(in_flight) => {
                                 tell_output(transcript.as_mut(), &reply, &mut on);
@@ -754,7 +771,10 @@ impl<T: Load> Supervisor<T> {
                 }
                 rest = after;
                 match (reply, in_flight.as_deref_mut()) {
-                    (Reply::Log(record), _) => flow = on(Step::Log(record)),
+                    (Reply::Note(note), _) => flow = on(Step::Noted(note)),
+                    (Reply::Said(record), in_flight) => {
+                        flow = on(Step::Said(record, in_flight.and_then(|tasks| tasks.oldest())));
+                    }
                     (Reply::Progress { seq, fraction }, in_flight) => {
                         // A thread that a task has left behind may speak of that task, which is nothing to anybody.
                         let oldest = in_flight.and_then(|in_flight| in_flight.loads.front_mut());
@@ -782,6 +802,7 @@ impl<T: Load> Supervisor<T> {
             }
             let seen = frames.as_bytes().len() - rest.as_bytes().len();
             receiver.consume(seen);
+            self.traffic.1 += seen as u64;
             match end {
                 Some(End::Ready) => {
                     if let State::Starting { mut link, .. } =
@@ -814,14 +835,14 @@ impl<T: Load> Supervisor<T> {
     }
 
     /// Reads what the worker has written until now.
-    pub(crate) fn read_output(&mut self, poller: &Poller, on: impl FnMut(LogRecord)) {
+    pub(crate) fn read_output(&mut self, poller: &Poller, on: impl FnMut(Record, Option<&T>)) {
         self.with_transcript(on, |transcript, next_seq, say| {
             transcript.read(next_seq, |ended| poller.remove(ended), say);
         });
     }
 
     /// The worker's process has ended: reads what it has left.
-    pub(crate) fn read_last_output(&mut self, poller: &Poller, on: impl FnMut(LogRecord)) {
+    pub(crate) fn read_last_output(&mut self, poller: &Poller, on: impl FnMut(Record, Option<&T>)) {
         self.with_transcript(on, |transcript, next_seq, say| {
             transcript.end(next_seq, |ended| poller.remove(ended), say);
         });
@@ -829,7 +850,7 @@ impl<T: Load> Supervisor<T> {
 
     fn with_transcript(
         &mut self,
-        mut on: impl FnMut(LogRecord),
+        mut on: impl FnMut(Record, Option<&T>),
         read: impl FnOnce(&mut Transcript, u32, &mut dyn FnMut(Line)),
     ) {
         let (link, in_flight) = match &mut self.state {
@@ -843,7 +864,7 @@ impl<T: Load> Supervisor<T> {
         if let Some(transcript) = transcript {
             read(transcript, link.ledger.next_seq, &mut |line| {
                 if let Some(record) = record_of(line, in_flight, board.as_ref()) {
-                    on(record);
+                    on(Record::Log(record), in_flight.and_then(InFlight::oldest));
                 }
             });
         }
@@ -956,6 +977,10 @@ impl<T> InFlight<T> {
 }
 
 impl<T: Load> InFlight<T> {
+    fn oldest(&self) -> Option<&T> {
+        self.loads.front().map(|(_, load)| load)
+    }
+
     /// The first `n` tasks of the oldest load have their outcome.
     fn done(&mut self, n: u32) {
         if let Some((seq, load)) = self.loads.front_mut() {
@@ -1022,7 +1047,7 @@ fn read_up_to<T: Load>(
                 if let Some(record) = record_of(line, Some(in_flight), board) {
                     said = true;
                     // Whatever it answers, the other lines have been read, too.
-                    let _ = on(Step::Log(record));
+                    let _ = on(Step::Said(Record::Log(record), in_flight.oldest()));
                 }
             },
         );

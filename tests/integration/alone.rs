@@ -59,6 +59,11 @@ fn run<F: FnOnce()>(body: F, leaves_nothing: bool, in_one_thread: bool) {
         println!("not run under fork: `{name}`: {why}");
         return;
     }
+    let is_listed = |listed: &str| name == listed || (listed.ends_with("::") && name.starts_with(listed));
+    if let Some((_, why)) = NOT_IN_PROCESS.iter().find(|(listed, _)| is_in_process() && is_listed(listed)) {
+        println!("not run in process: `{name}`: {why}");
+        return;
+    }
     if std::env::var_os(ALONE).is_some_and(|running| running == name) {
         let play = || {
             let before = Snapshot::take();
@@ -125,11 +130,245 @@ fn is_fork() -> bool {
     std::env::var_os("PROCESSION_START_METHOD").is_some_and(|method| method == "fork")
 }
 
+/// Every call runs in the calling process.
+fn is_in_process() -> bool {
+    std::env::var_os("PROCESSION_IN_PROCESS").is_some_and(|value| value == "1")
+}
+
 /// The tests that contradict the start method Fork by what they are about, and why.
 const NOT_UNDER_FORK: &[(&str, &str)] = &[(
     "pool::a_pool_outlives_the_thread_that_made_it",
     "the pool is built by a second thread, and only a process with one can be copied",
 )];
+
+/// The tests, or modules of them, that need processes by what they are about, and why they cannot hold under `PROCESSION_IN_PROCESS=1`.
+const NOT_IN_PROCESS: &[(&str, &str)] = &[
+    ("blame::", "a crash would be the test's own"),
+    ("cancel::", "a task that runs where it is handed in cannot be taken back"),
+    ("crash::", "a crash would be the test's own"),
+    ("debugging::", "no worker waits"),
+    ("fair::", "there is one to work"),
+    ("hostile::", "what harms a worker would harm the test"),
+    ("leaks::", "it counts what workers hold"),
+    ("nested::", "nothing is within a worker"),
+    ("output::", "what it writes is the calling process's own"),
+    ("rest::", "there is nobody to rest"),
+    ("scribble::", "nothing is shared"),
+    ("seat::", "nobody drives"),
+    ("start::", "no process starts"),
+    ("stats::", "what is counted of processes is not there"),
+    ("surroundings::", "the environment is the calling process's own"),
+    ("timeout::", "a task that runs where it is handed in cannot be ended"),
+    (
+        "async_worker::a_call_within_an_async_function_runs_there_beside_the_runtime",
+        "the calling thread keeps its runtime, or a crash would be the test's own",
+    ),
+    (
+        "async_worker::a_worker_has_one_runtime_made_at_first_use",
+        "the calling thread keeps its runtime, or a crash would be the test's own",
+    ),
+    (
+        "async_worker::an_async_function_runs_to_its_end_in_a_worker",
+        "the calling thread keeps its runtime, or a crash would be the test's own",
+    ),
+    (
+        "async_worker::panics_and_crashes_of_async_functions_are_told_as_any_others",
+        "the calling thread keeps its runtime, or a crash would be the test's own",
+    ),
+    (
+        "async_worker::the_processes_own_pool_runs_async_functions",
+        "the calling thread keeps its runtime, or a crash would be the test's own",
+    ),
+    (
+        "async_worker::what_an_async_function_leaves_behind_goes_on_with_the_next",
+        "the calling thread keeps its runtime, or a crash would be the test's own",
+    ),
+    (
+        "awaiting::a_failed_task_is_an_item_of_a_stream_which_goes_on",
+        "a task that runs where it is handed in waits for nobody",
+    ),
+    (
+        "awaiting::a_future_gives_way_to_a_timeout_and_is_awaited_again",
+        "a task that runs where it is handed in waits for nobody",
+    ),
+    (
+        "awaiting::a_future_that_is_dropped_in_the_middle_cancels_nothing_and_keeps_nothing",
+        "a task that runs where it is handed in waits for nobody",
+    ),
+    (
+        "awaiting::a_stream_reads_its_input_lazily_and_no_further_than_its_window",
+        "a task that runs where it is handed in waits for nobody",
+    ),
+    (
+        "awaiting::a_stream_that_is_dropped_ends_its_call",
+        "a task that runs where it is handed in waits for nobody",
+    ),
+    (
+        "awaiting::one_handle_is_awaited_asked_and_joined_in_turn",
+        "a task that runs where it is handed in waits for nobody",
+    ),
+    (
+        "awaiting::only_the_last_waker_is_woken_and_only_once",
+        "a task that runs where it is handed in waits for nobody",
+    ),
+    ("awaiting::results_are_awaited_on_pollster", "a task that runs where it is handed in waits for nobody"),
+    ("awaiting::results_are_awaited_on_smol", "a task that runs where it is handed in waits for nobody"),
+    (
+        "awaiting::results_are_awaited_on_tokios_current_thread_runtime",
+        "a task that runs where it is handed in waits for nobody",
+    ),
+    (
+        "awaiting::results_are_awaited_on_tokios_multi_thread_runtime",
+        "a task that runs where it is handed in waits for nobody",
+    ),
+    (
+        "codec::a_value_that_refuses_fails_its_task_alone_wherever_it_refuses",
+        "it asks which process ran what",
+    ),
+    ("codec::faults_amid_a_batch_leave_the_others_in_step", "it asks which process ran what"),
+    ("logs::a_record_arrives_whole_and_before_the_result", "records of the calling process have no worker"),
+    ("logs::records_made_before_a_panic_or_a_crash_arrive", "records of the calling process have no worker"),
+    (
+        "logs::records_of_a_call_arrive_once_and_before_their_results",
+        "records of the calling process have no worker",
+    ),
+    (
+        "logs::records_of_several_threads_of_a_task_neither_mix_nor_vanish",
+        "records of the calling process have no worker",
+    ),
+    (
+        "logs::what_the_parents_logger_does_not_want_it_does_not_get",
+        "records of the calling process have no worker",
+    ),
+    ("order::a_result_that_nobody_takes_holds_the_input_back", "it needs several workers that work at once"),
+    ("order::a_slow_producers_tasks_are_not_held_back", "it needs several workers that work at once"),
+    (
+        "order::a_slow_producers_tasks_are_not_held_back_to_fill_a_chunk",
+        "it needs several workers that work at once",
+    ),
+    (
+        "order::imap_unordered_gives_each_result_once_and_the_quick_before_the_slow",
+        "it needs several workers that work at once",
+    ),
+    ("panic::a_backtrace_comes_along_when_it_is_asked_for", "there is no worker to be told of"),
+    (
+        "panic::a_function_with_a_hook_of_its_own_still_panics_for_its_caller",
+        "there is no worker to be told of",
+    ),
+    ("panic::a_panic_can_be_raised_again_in_the_caller", "there is no worker to be told of"),
+    ("panic::a_panic_tells_what_and_where", "there is no worker to be told of"),
+    (
+        "panic::a_panic_that_cannot_unwind_is_told_though_it_ends_the_process",
+        "there is no worker to be told of",
+    ),
+    ("panic::an_abort_after_a_panic_that_was_caught_is_a_crash", "there is no worker to be told of"),
+    ("panic::odd_panics_are_panics_like_any_other", "there is no worker to be told of"),
+    ("panic::the_panic_that_ends_the_task_is_the_one_that_is_told", "there is no worker to be told of"),
+    ("pitfalls::a_lock_that_another_thread_holds_is_free_in_workers", "it is about processes"),
+    ("pitfalls::each_pool_has_a_start_method_of_its_own", "it is about processes"),
+    ("pitfalls::fork_with_a_second_thread_is_an_error_and_no_deadlock", "it is about processes"),
+    ("pitfalls::what_was_handed_in_runs_whether_or_not_anybody_joins", "it is about processes"),
+    (
+        "pool::a_broadcast_whose_argument_does_not_encode_says_so_and_starts_nothing",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::a_handle_is_finished_without_anybody_waiting",
+        "it is about workers that start, end, or work at once",
+    ),
+    ("pool::a_lazy_iterator_may_outlive_its_pool", "it is about workers that start, end, or work at once"),
+    (
+        "pool::a_missing_folder_is_an_error_that_names_it",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::a_pool_has_as_many_workers_as_it_was_asked_for",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::a_pool_of_two_hundred_workers_starts_one_for_one_task_and_no_more_than_there_is_work_for",
+        "it is about workers that start, end, or work at once",
+    ),
+    ("pool::a_pool_outlives_the_thread_that_made_it", "it is about workers that start, end, or work at once"),
+    ("pool::a_pools_name_shows_in_its_errors", "it is about workers that start, end, or work at once"),
+    (
+        "pool::an_initializer_runs_once_in_each_worker_and_in_each_that_replaces_one",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::an_initializer_that_crashes_now_and_then_stops_nothing",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::an_initializer_that_ends_the_process_stops_the_pool_with_the_cause",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::an_initializer_that_is_killed_stops_the_pool_with_the_cause",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::an_initializer_that_panics_stops_the_pool_with_its_own_words",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::broadcast_fails_with_the_task_that_fails",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::broadcast_reaches_workers_that_are_busy_or_dead",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::handles_are_futures_that_nobody_needs_to_drive",
+        "it is about workers that start, end, or work at once",
+    ),
+    ("pool::handles_of_a_pool_that_has_ended_say_so", "it is about workers that start, end, or work at once"),
+    (
+        "pool::join_timeout_says_not_yet_and_can_be_asked_again",
+        "it is about workers that start, end, or work at once",
+    ),
+    ("pool::several_pools_live_side_by_side", "it is about workers that start, end, or work at once"),
+    (
+        "pool::the_environment_says_how_many_workers_there_are",
+        "it is about workers that start, end, or work at once",
+    ),
+    ("pool::the_warm_pool_grows_and_shrinks_to_jobs", "it is about workers that start, end, or work at once"),
+    (
+        "pool::two_hundred_workers_on_few_cores_make_progress",
+        "it is about workers that start, end, or work at once",
+    ),
+    ("pool::whoever_waits_hears_of_the_pools_end", "it is about workers that start, end, or work at once"),
+    (
+        "pool::workers_have_the_environment_that_they_were_given",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::workers_work_in_the_folder_that_they_were_given",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "subscriber::an_event_arrives_once_with_typed_fields_and_its_place_before_the_result",
+        "what the calling process says has no worker",
+    ),
+    (
+        "subscriber::events_stand_under_the_span_in_which_the_task_was_handed_in",
+        "what the calling process says has no worker",
+    ),
+    ("subscriber::futures_that_are_in_a_span_say_so", "what the calling process says has no worker"),
+    (
+        "subscriber::what_was_said_before_a_panic_or_a_crash_arrives_and_spans_end_with_the_process",
+        "what the calling process says has no worker",
+    ),
+];
+
+#[test]
+fn the_tests_that_do_not_run_in_process_say_why() {
+    println!("tests and modules (`name::`) that do not run in process:");
+    for (name, why) in NOT_IN_PROCESS {
+        println!("  {name}: {why}");
+    }
+}
 
 #[test]
 fn the_tests_that_do_not_run_under_fork_are_few_and_say_why() {
@@ -171,7 +410,8 @@ fn say(status: ExitStatus) -> String {
 }
 
 fn processes_of(folder: &Folder) -> Vec<String> {
-    let mark = folder.root().as_os_str().as_encoded_bytes();
+    // To the end of the variable: the first folder's path is the beginning of the tenth's.
+    let mark = &[folder.root().as_os_str().as_encoded_bytes(), b"\0"].concat()[..];
     let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
     all.filter_map(Result::ok)
         .filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit))

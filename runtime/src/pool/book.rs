@@ -7,25 +7,31 @@ use std::{
 };
 
 use super::{
-    lane::{Lane, LaneId, Parcel, Single},
+    lane::{Lane, LaneId, Parcel, Recipient, Single, name_of},
     life::Finalizer,
+    stats::{Slowest, Tally},
+    timeline::Timeline,
 };
 use crate::{
+    caller::Caller,
     captured::Captured,
     codec::Encoded,
     error::{Fault, Place, TaskError, TaskErrorKind},
     handle::Wakes,
-    id::WorkerId,
-    protocol::{LogRecord, Results},
+    id::{FunctionId, WorkerId},
+    protocol::{Record, Results},
     supervisor::Load,
 };
 
 /// What is to be done once the scheduler is unlocked.
 #[derive(Default)]
 pub(super) struct After {
-    pub(super) logs: Vec<(LogRecord, WorkerId, u32)>,
     /// What was captured and belongs to no outcome.
     pub(super) shows: Vec<Arc<Captured>>,
+    pub(super) words: Vec<Words>,
+    /// Processes that have ended after that.
+    #[cfg(feature = "tracing")]
+    pub(super) ended: Vec<u32>,
     /// What the pool itself has to say.
     pub(super) notes: Vec<String>,
     pub(super) wakes: Wakes,
@@ -33,7 +39,37 @@ pub(super) struct After {
 
 impl After {
     pub(super) fn is_empty(&self) -> bool {
-        self.logs.is_empty() && self.shows.is_empty() && self.notes.is_empty() && self.wakes.is_empty()
+        #[cfg(feature = "tracing")]
+        if !self.ended.is_empty() {
+            return false;
+        }
+        self.words.is_empty() && self.shows.is_empty() && self.notes.is_empty() && self.wakes.is_empty()
+    }
+}
+
+/// What a function has said in a worker, for those who listen here.
+pub(super) struct Words {
+    pub(super) record: Record,
+    pub(super) worker: WorkerId,
+    pub(super) pid: u32,
+    /// Who handed in the task that said it.
+    pub(super) caller: Caller,
+}
+
+impl Words {
+    /// `running`: what the worker runs, if it runs something.
+    pub(super) fn new(record: Record, worker: WorkerId, pid: u32, running: Option<&Parcel>) -> Self {
+        let running = running.filter(|_| record.task().is_some());
+        let caller = running.map(|running| running.to.caller()).unwrap_or_default();
+        Self { record, worker, pid, caller }
+    }
+
+    pub(super) fn emit(&self) {
+        match &self.record {
+            Record::Log(record) => self.caller.within(|| super::log::emit(record, self.worker, self.pid)),
+            #[cfg(feature = "tracing")]
+            Record::Trace(said) => super::subscriber::emit(said, self.worker, self.pid, &self.caller),
+        }
     }
 }
 
@@ -64,6 +100,10 @@ pub(super) struct Book {
     pub(super) task_timeout: Option<Duration>,
     /// The pool's name, for errors.
     pub(super) name: Option<Arc<str>>,
+    /// What is counted of each worker's place.
+    pub(super) tallies: Vec<Tally>,
+    pub(super) slowest: Slowest,
+    pub(super) timeline: Option<Timeline>,
 }
 
 impl Book {
@@ -156,6 +196,12 @@ impl Book {
     /// The first `n` tasks of what was sent to this worker have their outcome.
     fn finished(&mut self, id: LaneId, n: u32, nanos: u64, worker: WorkerId) {
         self.unfinished -= n as usize;
+        self.tally(worker).done(n, nanos);
+        if self.unfinished == 0
+            && let Some(timeline) = &self.timeline
+        {
+            timeline.flush();
+        }
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.measure(n, nanos);
         lane.leave(worker, n);
@@ -172,6 +218,10 @@ impl Book {
         worker: WorkerId,
         after: &mut After,
     ) {
+        if self.slowest.has_room_for(results.most_nanos()) || self.timeline.is_some() {
+            self.look_at_each(parcel, results, worker);
+        }
+        self.tally(worker).is_of_call = matches!(parcel.to, Recipient::Call(_));
         parcel.to.give(parcel.first, results, &mut after.wakes);
         self.finished(parcel.lane, results.len(), results.nanos(), worker);
     }
@@ -185,8 +235,72 @@ impl Book {
         worker: WorkerId,
         after: &mut After,
     ) {
+        if self.slowest.has_room_for(nanos) || self.timeline.is_some() {
+            self.look_at_one(parcel, 0, parcel.function(), nanos, outcome.is_err(), worker);
+        }
         parcel.to.give_one(parcel.first, outcome, &mut after.wakes);
         self.finished(parcel.lane, 1, nanos, worker);
+    }
+
+    /// What is counted of this worker's place.
+    pub(super) fn tally(&mut self, worker: WorkerId) -> &mut Tally {
+        let place = worker.0 as usize;
+        if self.tallies.len() <= place {
+            self.tallies.resize_with(place + 1, Tally::default);
+        }
+        &mut self.tallies[place]
+    }
+
+    /// What took so long and was not told with the replies. (Of several tasks the last is the one that was long: those before it were to be
+    /// timed together because they were short.)
+    pub(super) fn late(&mut self, worker: WorkerId, function: FunctionId, task: u64, tasks: u32, nanos: u64) {
+        let tally = self.tally(worker);
+        tally.done(0, nanos);
+        let index = tally.is_of_call.then(|| usize::try_from(task).ok()).flatten();
+        if tasks > 0 && self.slowest.has_room_for(nanos) {
+            self.slowest.put(name_of(Some(function)), index, nanos, worker);
+        }
+    }
+
+    /// Some of these results took long, or all are of interest.
+    #[cold]
+    fn look_at_each(&mut self, parcel: &Parcel, results: Results<'_>, worker: WorkerId) {
+        let mut functions = parcel.functions();
+        let mut untimed = 0;
+        for (at, nanos) in (0..).zip(results.each_nanos()) {
+            untimed += 1;
+            if nanos > 0 {
+                // Short tasks are timed together: each is taken to have had its share.
+                let share = nanos / untimed;
+                for (back, function) in (0..untimed).rev().zip(&mut functions) {
+                    self.look_at_one(parcel, at - back, function, share, false, worker);
+                }
+                untimed = 0;
+            }
+        }
+    }
+
+    /// The task at this place in the parcel took so long.
+    fn look_at_one(
+        &mut self,
+        parcel: &Parcel,
+        at: u64,
+        function: &'static str,
+        nanos: u64,
+        failed: bool,
+        worker: WorkerId,
+    ) {
+        let number = parcel.first + at;
+        if self.slowest.has_room_for(nanos) && nanos > 0 {
+            let index = match parcel.to {
+                Recipient::Call(_) => usize::try_from(number).ok(),
+                _ => None,
+            };
+            self.slowest.put(function, index, nanos, worker);
+        }
+        if let Some(timeline) = &mut self.timeline {
+            timeline.task(worker, function, number, nanos, failed);
+        }
     }
 
     /// As [`done_one`](Self::done_one), for a task that ran and gave no result.

@@ -12,12 +12,15 @@ use crate::{
     launch::{Output, Settled, StartMethod, Surroundings},
     protocol::Outcome,
     registry,
-    sys::process::setting,
+    sys::process::{setting, waits_for_debugger},
     task::{Call, Task},
 };
 
 /// Generous, for machines under load; a worker takes a millisecond.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Nobody waits longer.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A pool's settings, made by [`Pool::builder`].
 ///
@@ -523,7 +526,8 @@ impl Builder {
             lives: self.lives,
             start_method,
             preload: self.preload,
-            start_timeout: self.start_timeout,
+            // A person takes as long as that takes.
+            start_timeout: if waits_for_debugger() { FOREVER } else { self.start_timeout },
             retries: self.retries,
             task_timeout: self.task_timeout,
             seed: self.seed,

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -15,8 +15,10 @@ use super::{
     drive::Driver,
     lane::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
     life::{Finalizer, not_initialized},
+    stats::Stats,
 };
 use crate::{
+    caller::Caller,
     captured::Captured,
     codec::{Encoded, OwnedResult},
     error::{POOL_ENDED, Place, TaskError, TaskErrorKind},
@@ -103,6 +105,9 @@ pub(super) struct Inbox {
     is_reported: bool,
     /// And at how far tasks are.
     pub(super) wants_progress: bool,
+    /// Who made the call, as long as somebody waits for it.
+    #[cfg(feature = "tracing")]
+    caller: Mutex<Caller>,
 }
 
 #[derive(Debug, Default)]
@@ -153,6 +158,24 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(not(feature = "tracing"))]
+    pub(super) fn caller(&self) -> Caller {
+        Caller::default()
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(super) fn caller(&self) -> Caller {
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    #[cfg(feature = "tracing")]
+    fn set_caller(&self, caller: Caller) {
+        // It may be a subscriber's last span: dropped with nothing locked.
+        let before =
+            std::mem::replace(&mut *self.caller.lock().unwrap_or_else(PoisonError::into_inner), caller);
+        drop(before);
+    }
+
     /// Takes the results of consecutive tasks.
     pub(super) fn give(&self, first: usize, results: Results<'_>, wakes: &mut Wakes) {
         let bytes = results.as_bytes();
@@ -198,6 +221,8 @@ impl Call {
     pub(crate) fn new(pool: &Pool, options: CallOptions) -> Self {
         let CallOptions { is_reported, wants_progress, .. } = options;
         let inbox = Arc::new(Inbox { is_reported, wants_progress, ..Inbox::default() });
+        #[cfg(feature = "tracing")]
+        inbox.set_caller(Caller::current());
         let backend = match pool.backend() {
             Backend::InProcess(here) => {
                 CallBackend::InProcess { here: here.clone(), seed: seed_of_call(options.seed, here.seed) }
@@ -535,6 +560,8 @@ impl fmt::Debug for Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        #[cfg(feature = "tracing")]
+        self.inbox.set_caller(Caller::default());
         let waiter = self.inbox.lock().waiting.take();
         drop(waiter);
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
@@ -558,6 +585,10 @@ pub(super) struct Here {
     pub(super) initialized: OnceLock<Result<(), TaskErrorKind>>,
     pub(super) seed: Option<u64>,
     pub(super) tasks: AtomicU64,
+    /// How many tasks have run.
+    pub(super) ran: AtomicU64,
+    /// The time that they took, in nanoseconds.
+    pub(super) busy: AtomicU64,
 }
 
 impl Here {
@@ -566,6 +597,11 @@ impl Here {
         let number = self.tasks.fetch_add(1, Ordering::Relaxed);
         let seed = seed::of_singles(seed_of_call(None, self.seed));
         (TaskId(number), self.run(request, None, seed::of(seed, number)))
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let busy = Duration::from_nanos(self.busy.load(Ordering::Relaxed));
+        Stats::in_process(self.ran.load(Ordering::Relaxed), busy)
     }
 
     /// Runs a call in this process.
@@ -577,7 +613,10 @@ impl Here {
                 outcome.check("initializer", first.entry.name, &result.as_encoded()).map_err(not_initialized)
             })
         });
+        let start = Instant::now();
         let outcome = initialized.clone().and_then(|()| Ok(seed::with(seed, || request.run())?));
+        self.ran.fetch_add(1, Ordering::Relaxed);
+        self.busy.fetch_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         outcome.map_err(|kind| TaskError::new(request.entry.name, kind, place))
     }
 

@@ -24,7 +24,6 @@ use super::{
     book::After,
     lane::Single,
     listen::LAUNCHER,
-    log,
     scheduler::Scheduler,
     tray::{Then, Tray},
 };
@@ -403,7 +402,7 @@ impl Driver {
             if after.is_empty() {
                 return desk;
             }
-            let records = !after.logs.is_empty();
+            let records = !after.words.is_empty();
             drop(desk);
             after.run();
             desk = self.lock();
@@ -697,9 +696,11 @@ impl After {
         for output in &self.shows {
             let _ = catch_unwind(AssertUnwindSafe(|| output.show()));
         }
-        for (record, worker, pid) in &self.logs {
-            let _ = catch_unwind(AssertUnwindSafe(|| log::emit(record, *worker, *pid)));
+        for words in &self.words {
+            let _ = catch_unwind(AssertUnwindSafe(|| words.emit()));
         }
+        #[cfg(feature = "tracing")]
+        self.ended.iter().for_each(|pid| super::subscriber::forget(*pid));
         self.wakes.wake_all();
     }
 }

@@ -11,6 +11,7 @@ use std::{
 
 use super::{book::After, call::Inbox};
 use crate::{
+    caller::Caller,
     captured::Captured,
     codec::{Encoded, HERE_BYTES, ShortBytes},
     error::{Place, TaskError},
@@ -152,6 +153,18 @@ impl Load for Parcel {
     }
 }
 
+impl Recipient {
+    /// Who handed in the first of the tasks.
+    pub(super) fn caller(&self) -> Caller {
+        match self {
+            Self::Call(inbox) => inbox.caller(),
+            Self::Handles(handles) => handles.front().map(|handle| handle.caller()).unwrap_or_default(),
+            Self::Member(handle) => handle.caller(),
+            Self::Nobody => Caller::default(),
+        }
+    }
+}
+
 impl Parcel {
     /// Where the first task is, for its error.
     pub(super) fn place(&self, worker: Option<(WorkerId, u32)>) -> Place {
@@ -176,6 +189,11 @@ impl Parcel {
         name_of(self.records.function_after(0))
     }
 
+    /// The names of all of the tasks' functions, in order.
+    pub(super) fn functions(&self) -> impl Iterator<Item = &'static str> {
+        self.records.functions().map(|function| name_of(Some(function)))
+    }
+
     /// Puts the tasks of `next` behind these, if they may travel together; else it comes back.
     fn absorb(&mut self, mut next: Self) -> Option<Self> {
         let fits = self.first + u64::from(self.len()) == next.first
@@ -193,7 +211,7 @@ impl Parcel {
     }
 }
 
-fn name_of(function: Option<FunctionId>) -> &'static str {
+pub(super) fn name_of(function: Option<FunctionId>) -> &'static str {
     function.and_then(registry::find).map_or("a function that is not in the table", |entry| entry.name)
 }
 

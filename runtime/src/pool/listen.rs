@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    book::Words,
     lane::Parcel,
     life::not_initialized,
     scheduler::{SHARE_AFTER, Scheduler},
@@ -13,10 +14,10 @@ use super::{
 use crate::{
     codec::Encoded,
     error::{Exit, POOL_ENDED, TaskErrorKind},
-    id::WorkerId,
+    id::FunctionId,
     launch::NeverReady,
     panic::RemotePanic,
-    protocol::Outcome,
+    protocol::{Note, Outcome},
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
         fd::{Event, Poller},
@@ -72,13 +73,13 @@ impl Scheduler {
     fn read_output(&mut self, place: usize, last: bool, poller: &Poller) -> bool {
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
-        let logs = &mut self.after.logs;
-        let is_said = |logs: &[(_, WorkerId, u32)]| logs.iter().any(|(_, by, _)| *by == id);
-        if !is_said(logs) {
-            let on = |record| logs.push((record, id, pid));
+        let words = &mut self.after.words;
+        let is_said = |words: &[Words]| words.iter().any(|words| words.worker == id);
+        if !is_said(words) {
+            let on = |record, load: Option<&Parcel>| words.push(Words::new(record, id, pid, load));
             if last { worker.read_last_output(poller, on) } else { worker.read_output(poller, on) }
         }
-        is_said(&self.after.logs)
+        is_said(&self.after.words)
     }
 
     fn role(&self, id: WorkerId) -> Role {
@@ -101,7 +102,7 @@ impl Scheduler {
         let (book, leaving, after) = (&mut self.book, &mut self.leaving, &mut self.after);
         let initializer = self.config.initializer.as_ref();
         let finalizer = self.config.lives.finalizer.as_ref();
-        if after.logs.iter().any(|(_, by, _)| *by == id) {
+        if after.words.iter().any(|words| words.worker == id) {
             self.unread.insert(place);
             return false;
         }
@@ -120,6 +121,7 @@ impl Scheduler {
                         Role::Serving => book.done(load, results, id, after),
                         Role::Initializing => {
                             book.initializing.remove(&id);
+                            book.tally(id).initialized(now);
                             let mut results = results;
                             failed_to_initialize = results
                                 .next()
@@ -137,6 +139,7 @@ impl Scheduler {
                         Role::Serving => book.done_one(load, nanos, Ok(result), id, after),
                         Role::Initializing => {
                             book.initializing.remove(&id);
+                            book.tally(id).initialized(now);
                             failed_to_initialize = failure(initializer, &result);
                         }
                         Role::Finalizing => leaving.add_exit(Ok(result.into_owned())),
@@ -176,8 +179,19 @@ impl Scheduler {
                     load.to.give_progress(load.first, fraction, &mut after.wakes)
                 }
                 Step::Wrote(wrote) => output = Some(wrote),
-                Step::Log(record) => {
-                    after.logs.push((record, id, pid));
+                Step::Noted(Note::Sample { tasks, encoding, peak_rss_bytes }) => {
+                    book.tally(id).sampled(tasks, Duration::from_nanos(encoding), peak_rss_bytes);
+                }
+                Step::Noted(Note::Late { nanos, tasks, task, function }) => {
+                    book.late(id, FunctionId(function), task, tasks, nanos);
+                }
+                Step::Noted(Note::Begun { nanos }) => {
+                    if let Some(timeline) = &mut book.timeline {
+                        timeline.begun(id, nanos);
+                    }
+                }
+                Step::Said(record, load) => {
+                    after.words.push(Words::new(record, id, pid, load));
                     to_the_end = false;
                     return std::ops::ControlFlow::Break(());
                 }
@@ -190,6 +204,12 @@ impl Scheduler {
         });
         if !to_the_end {
             self.unread.insert(place);
+        }
+        if started {
+            self.book.tally(id).started(now, self.config.initializer.is_some());
+        }
+        if useful && self.workers[place].is_idle() {
+            self.book.tally(id).released(now);
         }
         if useful || started {
             self.book.progress.insert(id, now);
@@ -230,6 +250,7 @@ impl Scheduler {
         let id = worker.id();
         let obituary = worker.reap(now, poller);
         let Some(obituary) = obituary else { return };
+        self.book.tally(id).ended(now);
         self.book.progress.remove(&id);
         self.book.overdue.remove(&id);
         let initializing = self.book.initializing.remove(&id);
@@ -249,6 +270,17 @@ impl Scheduler {
             unknown,
             was_useful,
         } = obituary;
+        #[cfg(feature = "tracing")]
+        self.after.ended.push(pid);
+        if let Some(timeline) = &self.book.timeline {
+            let how = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
+            let name = if was == Phase::Draining || exit.is_some_and(|exit| exit.code() == Some(0)) {
+                "end"
+            } else {
+                "crash"
+            };
+            timeline.instant(id, name, &[("process", &pid.to_string()), ("how", &how)]);
+        }
         // Which of a worker's tasks ended it is known only where it could note what it began.
         let was_idle = running.is_none() && unknown.is_empty();
         if let Some(output) = output.as_ref().filter(|_| was_idle || initializing || finalizing) {
@@ -296,6 +328,10 @@ impl Scheduler {
             if again {
                 self.after.shows.extend(output.clone());
                 task.retries -= 1;
+                if let Some(timeline) = &self.book.timeline {
+                    let (function, number) = (task.function(), task.first.to_string());
+                    timeline.instant(id, "retry", &[("function", function), ("index", &number)]);
+                }
                 self.book.push_front(task);
             } else {
                 task.tell(output.clone(), &mut self.after);

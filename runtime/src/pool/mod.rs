@@ -14,6 +14,10 @@ mod listen;
 mod log;
 mod report;
 mod scheduler;
+mod stats;
+#[cfg(feature = "tracing")]
+mod subscriber;
+mod timeline;
 mod tray;
 
 use std::{
@@ -23,6 +27,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
 use serde::de::DeserializeOwned;
@@ -32,6 +37,7 @@ pub use imap::{IMap, IMapUnordered};
 #[cfg(feature = "futures")]
 pub use imap::{ResultStream, ResultStreamUnordered};
 pub use jobs::{Jobs, ParseJobsError};
+pub use stats::{SlowTask, Stats, WorkerStats};
 
 pub(crate) use builder::{START_TIMEOUT, method_from_env};
 pub(crate) use call::{Arrival, Call, CallOptions};
@@ -294,7 +300,7 @@ impl Pool {
         if let Backend::Processes(processes) = self.backend() {
             processes.driver.rouse();
         }
-        let completer = Arc::new(Completer::default());
+        let completer = Arc::new(Completer::new());
         let name = task.function();
         let processes = match self.backend() {
             Backend::Processes(processes) => processes,
@@ -338,7 +344,7 @@ impl Pool {
             let ids = scheduler.worker_ids();
             ids.zip(0..)
                 .map(|(worker, index)| {
-                    let completer = Arc::new(Completer::default());
+                    let completer = Arc::new(Completer::new());
                     let parcel = Parcel {
                         lane: LaneId::Pinned,
                         first: index,
@@ -353,6 +359,40 @@ impl Pool {
                 .collect()
         });
         Ok(handles.into_iter().map(Handle::join).collect::<Result<_, TaskError>>()?)
+    }
+
+    /// What the pool has done so far: tasks, times, bytes and memory of each worker, and the slowest tasks. Printed, it is a table.
+    ///
+    /// Times of a pool without processes are those of its tasks, and nothing else is known of it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn nap(millis: u64) {
+    ///     std::thread::sleep(Duration::from_millis(millis));
+    /// }
+    ///
+    /// let pool = Pool::new(2)?;
+    /// pool.map([3, 30, 3, 3].map(|millis| delayed!(nap(millis))))?;
+    /// let stats = pool.stats();
+    /// assert_eq!(stats.total().tasks(), 4);
+    /// assert!(stats.total().busy() >= Duration::from_millis(39));
+    /// assert_eq!(stats.slowest()[0].task_index(), Some(1));
+    /// println!("{stats}");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        match self.backend() {
+            Backend::InProcess(here) => here.stats(),
+            Backend::Processes(processes) => {
+                processes.driver.look(|scheduler| scheduler.stats(Instant::now()))
+            }
+        }
     }
 
     /// Waits until all that was handed in has ended, then ends the pool, in good order: each worker runs the

@@ -20,15 +20,17 @@ use super::{
     crew::Crew,
     lane::{BATCH, BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
     life::Leaving,
+    stats::{Slowest, Stats},
+    timeline::{self, Timeline},
 };
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::{LaunchRequest, Launcher},
-    protocol::{Hello, Orders, VERSION},
+    protocol::{Hello, Levels, Orders, VERSION},
     registry, seed,
     supervisor::{Load, Supervisor},
-    sys::{fd::Poller, memory::oom_kills},
+    sys::{fd::Poller, memory::oom_kills, process::peak_rss_bytes},
 };
 
 /// A worker is given more before it is idle if what it has will take it less than this.
@@ -111,6 +113,9 @@ impl Scheduler {
                 broken: None,
                 task_timeout: config.task_timeout,
                 name: config.name.as_deref().map(Arc::from),
+                tallies: Vec::new(),
+                slowest: Slowest::default(),
+                timeline: Timeline::open(config.name.as_deref()),
             },
             next_id: Arc::default(),
             next_call: 0,
@@ -137,6 +142,19 @@ impl Scheduler {
 
     pub(super) fn jobs(&self) -> usize {
         self.target
+    }
+
+    /// What the workers have done so far.
+    pub(super) fn stats(&mut self, now: Instant) -> Stats {
+        let (workers, book) = (&self.workers, &mut self.book);
+        let of_each = workers.iter().map(|worker| {
+            let (id, pid) = (worker.id(), worker.pid());
+            let tally = book.tally(id);
+            tally.has_had(pid.and_then(peak_rss_bytes).unwrap_or(0));
+            tally.stats(id, pid, worker.traffic(), now)
+        });
+        let of_each = of_each.collect();
+        Stats::new(of_each, book.slowest.all())
     }
 
     /// Makes room for this many workers. Those beyond leave when they are idle.
@@ -471,7 +489,7 @@ impl Scheduler {
         if self.book.pinned.is_empty() {
             return;
         }
-        let orders = Orders { log_level: log_level(), seed: self.seed, ..Orders::default() };
+        let orders = Orders { levels: levels(), seed: self.seed, ..Orders::default() };
         let mut next = 0;
         while let Some(place) = self.workers.next_manned(next) {
             next = place + 1;
@@ -652,6 +670,7 @@ impl Scheduler {
             };
             let may_spin = self.may_spin();
             let worker = &mut self.workers[place];
+            let mut occupied = None;
             let lane = self.book.lanes.get_mut(&lane_id).expect("a lane with a turn is there");
             // Towards the end of a queue less at a time, so that all end together; as long as more is coming there is no end.
             let workers = if lane.is_short() { live.min(self.cpus.saturating_mul(CROWD)) } else { live };
@@ -668,6 +687,7 @@ impl Scheduler {
             if worker.is_idle() {
                 self.book.progress.insert(id, now);
                 brisk += usize::from(self.target > self.cpus && lane.is_short());
+                occupied = Some(id);
             }
             let seed = lane.seed.unwrap_or(self.seed);
             let (mut tasks, mut bytes) = (0, 0);
@@ -677,7 +697,7 @@ impl Scheduler {
                 bytes += parcel.records.len_bytes();
                 parcel.attempts += 1;
                 let wants_progress = parcel.to.wants_progress();
-                worker.run(parcel, Orders { log_level: log_level(), may_spin, wants_progress, seed });
+                worker.run(parcel, Orders { levels: levels(), may_spin, wants_progress, seed });
             }
             worker.ring(now, poller);
             *lane.at.entry(id).or_insert(0) += tasks;
@@ -685,6 +705,9 @@ impl Scheduler {
                 self.book.turns.push_back(lane_id);
             }
             self.book.queued -= tasks;
+            if let Some(id) = occupied {
+                self.book.tally(id).occupied(now);
+            }
         }
     }
 
@@ -734,7 +757,7 @@ impl Scheduler {
             build_id: registry::build_id(),
             worker: worker.id().0,
             station: self.config.surroundings.station(worker.id().0),
-            log_level: log_level(),
+            log_level: levels().log,
         };
         let request =
             LaunchRequest { env: &self.config.surroundings.env, outputs: self.config.surroundings.outputs };
@@ -742,6 +765,10 @@ impl Scheduler {
         let why_slow = worker.why_slow();
         // While it starts there is time for this.
         self.oom_kills = self.oom_kills.or_else(oom_kills);
+        self.book.tally(worker.id()).launched(now);
+        if let Some(timeline) = &self.book.timeline {
+            timeline.started(worker.id(), worker.pid().unwrap_or_default());
+        }
         if let Some(why) = why_slow
             && !std::mem::replace(&mut self.said_why_slow, true)
         {
@@ -869,6 +896,11 @@ fn has_room(worker: &Supervisor<Parcel>, lane: &Lane) -> bool {
     }
 }
 
-pub(super) fn log_level() -> u8 {
-    log::max_level() as u8
+/// What this process's logger and subscriber want to know of.
+pub(super) fn levels() -> Levels {
+    #[cfg(not(feature = "tracing"))]
+    let trace = 0;
+    #[cfg(feature = "tracing")]
+    let trace = super::subscriber::level();
+    Levels { log: log::max_level() as u8, trace, is_timed: timeline::is_on() }
 }

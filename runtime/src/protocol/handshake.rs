@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, Encoded};
 
 /// Changes whenever a byte of the protocol does.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// The token that the marker in the worker's environment repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "tracing")]
+use super::trace::Said;
 use super::{
     handshake::{Hello, Ready, Refused},
     records::split_record,
@@ -34,22 +36,37 @@ const FAULT: u8 = 132;
 const PANIC: u8 = 133;
 const LOG: u8 = 134;
 const PROGRESS: u8 = 135;
+const NOTE: u8 = 136;
+#[cfg(feature = "tracing")]
+const TRACE: u8 = 137;
 
 /// Bits of one byte.
 const MAY_SPIN: u8 = 1;
 const WANTS_PROGRESS: u8 = 2;
+const IS_TIMED: u8 = 4;
 
-/// tag, log level, may spin and wants progress, bare; first sequence number, number of tasks; first task; seed
+/// tag, levels, flags, bare; first sequence number, number of tasks; first task; seed
 pub(crate) const RUN_HEAD_BYTES: usize = 4 + 4 + 4 + 8 + 8;
 /// The same, and the function of the one task whose arguments are the rest.
 const RUN_LARGE_HEAD_BYTES: usize = RUN_HEAD_BYTES + 4;
 /// tag, sequence number, nanoseconds
 pub(crate) const DONE_HEAD_BYTES: usize = 1 + 4 + 8;
 
+/// The most verbose records that the host wants: 0 is none, 5 is all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Levels {
+    /// Of the `log` facade.
+    pub(crate) log: u8,
+    /// Of `tracing`.
+    pub(crate) trace: u8,
+    /// And the time that each task takes, for a timeline.
+    pub(crate) is_timed: bool,
+}
+
 /// What holds for all the tasks of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Orders {
-    pub(crate) log_level: u8,
+    pub(crate) levels: Levels,
     /// More will come soon, and there is a core to wait for it on.
     pub(crate) may_spin: bool,
     /// Somebody looks at how far tasks are.
@@ -81,9 +98,11 @@ impl RunHead {
     pub(crate) fn to_bytes(self, large: Option<(FunctionId, bool)>) -> RunHeadBytes {
         let mut bytes = [0; RUN_LARGE_HEAD_BYTES];
         bytes[0] = if large.is_some() { RUN_LARGE } else { RUN };
-        bytes[1] = self.orders.log_level;
-        bytes[2] = if self.orders.may_spin { MAY_SPIN } else { 0 };
-        bytes[2] |= if self.orders.wants_progress { WANTS_PROGRESS } else { 0 };
+        let Orders { levels, may_spin, wants_progress, .. } = self.orders;
+        bytes[1] = levels.log | (levels.trace << 4);
+        bytes[2] = if may_spin { MAY_SPIN } else { 0 };
+        bytes[2] |= if wants_progress { WANTS_PROGRESS } else { 0 };
+        bytes[2] |= if levels.is_timed { IS_TIMED } else { 0 };
         bytes[4..8].copy_from_slice(&self.first_seq.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.first_task.to_le_bytes());
@@ -140,13 +159,13 @@ impl<'a> ToWorker<'a> {
         match tag {
             HELLO => Ok(Self::Hello(codec::decode(rest).map_err(|_| Malformed)?)),
             RUN | RUN_LARGE => {
-                let (&[log_level, flags, bare], rest) = rest.split_first_chunk().ok_or(Malformed)?;
+                let (&[levels, flags, bare], rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (seq, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (count, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (task, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (seed, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let orders = Orders {
-                    log_level,
+                    levels: Levels { log: levels & 15, trace: levels >> 4, is_timed: flags & IS_TIMED != 0 },
                     may_spin: flags & MAY_SPIN != 0,
                     wants_progress: flags & WANTS_PROGRESS != 0,
                     seed: u64::from_le_bytes(*seed),
@@ -240,12 +259,44 @@ pub(crate) enum Reply<'a> {
         seq: u32,
         panic: RemotePanic,
     },
-    Log(LogRecord),
+    Said(Record),
     /// The task of this number is so far: a fraction of itself.
     Progress {
         seq: u32,
         fraction: f64,
     },
+    Note(Note),
+}
+
+/// What a worker tells of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Note {
+    /// It has looked more closely at so many tasks: nanoseconds for decoding and encoding.
+    Sample { tasks: u64, encoding: u64, peak_rss_bytes: u64 },
+    /// The tasks whose replies follow began at this time, by the monotonic clock, and then one after the other.
+    Begun { nanos: u64 },
+    /// The last so many tasks whose replies said nothing of their time took so long: what was to follow them was taken back. The last
+    /// of them was this.
+    Late { nanos: u64, tasks: u32, task: u64, function: u32 },
+}
+
+/// What functions say besides their results.
+#[derive(Clone, Debug)]
+pub(crate) enum Record {
+    Log(LogRecord),
+    #[cfg(feature = "tracing")]
+    Trace(Said),
+}
+
+impl Record {
+    /// The task that said it, if one did.
+    pub(crate) fn task(&self) -> Option<u64> {
+        match self {
+            Self::Log(record) => record.task,
+            #[cfg(feature = "tracing")]
+            Self::Trace(said) => said.task,
+        }
+    }
 }
 
 /// Results of consecutive tasks, as they came.
@@ -254,29 +305,32 @@ pub(crate) struct Results<'a> {
     frames: Frames<'a>,
     count: u32,
     nanos: u64,
+    most_nanos: u64,
 }
 
 impl<'a> Results<'a> {
     /// The results at the start of `frames`, of at most `most` tasks from `seq` on; and the frames after them.
     #[inline]
     pub(crate) fn split_from(frames: Frames<'a>, seq: u32, most: u32) -> (Self, Frames<'a>) {
-        let (mut rest, mut count, mut total) = (frames, 0u32, 0u64);
+        let (mut rest, mut count, mut total, mut most_nanos) = (frames, 0u32, 0u64, 0u64);
         while count < most
             && let Some((head, _, next)) = rest.split_brief()
             && head as u32 == seq.wrapping_add(count)
         {
-            total += head >> 32;
+            let nanos = head >> 32;
+            total += nanos;
+            most_nanos = most_nanos.max(nanos);
             count += 1;
             rest = next;
         }
         let len = frames.as_bytes().len() - rest.as_bytes().len();
         let frames = Frames::new(&frames.as_bytes()[..len]);
-        (Self { frames, count, nanos: total }, rest)
+        (Self { frames, count, nanos: total, most_nanos }, rest)
     }
 
     /// The results that [`as_bytes`](Self::as_bytes) gave.
     pub(crate) fn from_bytes(bytes: &'a [u8], count: u32) -> Self {
-        Self { frames: Frames::new(bytes), count, nanos: 0 }
+        Self { frames: Frames::new(bytes), count, nanos: 0, most_nanos: 0 }
     }
 
     pub(crate) fn as_bytes(&self) -> &'a [u8] {
@@ -290,6 +344,22 @@ impl<'a> Results<'a> {
     /// How long the tasks took in all, as far as the worker has said.
     pub(crate) fn nanos(&self) -> u64 {
         self.nanos
+    }
+
+    /// The longest time that the worker has said, of one task or of several short ones.
+    pub(crate) fn most_nanos(&self) -> u64 {
+        self.most_nanos
+    }
+
+    /// What the worker has said with each result: how long the tasks took since it last said so, or nothing, 0.
+    pub(crate) fn each_nanos(self) -> impl Iterator<Item = u64> {
+        let mut frames = self.frames;
+        std::iter::from_fn(move || {
+            let (frame, rest) = frames.split_first()?;
+            frames = rest;
+            let nanos = frame.get(DONE_HEAD_BYTES - 8..DONE_HEAD_BYTES)?;
+            Some(nanos.first_chunk().map_or(0, |nanos| u64::from_le_bytes(*nanos)))
+        })
     }
 }
 
@@ -324,6 +394,9 @@ pub(crate) enum Plain<'a> {
     Ready(&'a Ready),
     Refused(&'a Refused),
     Log(&'a LogRecord),
+    #[cfg(feature = "tracing")]
+    Trace(&'a Said),
+    Note(&'a Note),
 }
 
 /// Encodes what is known of a panic as it begins.
@@ -348,6 +421,9 @@ pub(crate) fn encode_reply<'a>(reply: impl Into<Plain<'a>>) -> Vec<u8> {
         Plain::Ready(ready) => tagged(READY, ready),
         Plain::Refused(refused) => tagged(REFUSED, refused),
         Plain::Log(record) => tagged(LOG, record),
+        Plain::Note(note) => tagged(NOTE, note),
+        #[cfg(feature = "tracing")]
+        Plain::Trace(said) => tagged(TRACE, said),
     }
 }
 
@@ -452,9 +528,12 @@ impl<'a> Reply<'a> {
     pub(crate) fn ends(&self) -> Option<u32> {
         match self {
             Self::Done { seq, .. } | Self::Fault { seq, .. } => Some(*seq),
-            Self::Ready(_) | Self::Refused(_) | Self::Panic { .. } | Self::Log(_) | Self::Progress { .. } => {
-                None
-            }
+            Self::Ready(_)
+            | Self::Refused(_)
+            | Self::Panic { .. }
+            | Self::Said(_)
+            | Self::Progress { .. }
+            | Self::Note(_) => None,
         }
     }
 
@@ -481,7 +560,10 @@ impl<'a> Reply<'a> {
                 let (seq, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
                 Ok(Self::Panic { seq: u32::from_le_bytes(*seq), panic: decode(rest)? })
             }
-            LOG => Ok(Self::Log(decode(rest)?)),
+            NOTE => Ok(Self::Note(decode(rest)?)),
+            LOG => Ok(Self::Said(Record::Log(decode(rest)?))),
+            #[cfg(feature = "tracing")]
+            TRACE => Ok(Self::Said(Record::Trace(decode(rest)?))),
             PROGRESS => {
                 let (seq, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
                 let fraction = f64::from_le_bytes(rest.try_into().map_err(|_| Malformed)?);
@@ -508,7 +590,7 @@ impl<'a> Reply<'a> {
             Some(_) => Err(Malformed),
             None => match Reply::decode(&body)? {
                 Reply::Panic { seq, panic } => Ok(Reply::Panic { seq, panic }),
-                Reply::Log(record) => Ok(Reply::Log(record)),
+                Reply::Said(record) => Ok(Reply::Said(record)),
                 Reply::Refused(refused) => Ok(Reply::Refused(refused)),
                 _ => Err(Malformed),
             },
@@ -551,6 +633,19 @@ impl<'a> From<&'a LogRecord> for Plain<'a> {
     }
 }
 
+#[cfg(feature = "tracing")]
+impl<'a> From<&'a Said> for Plain<'a> {
+    fn from(said: &'a Said) -> Self {
+        Self::Trace(said)
+    }
+}
+
+impl<'a> From<&'a Note> for Plain<'a> {
+    fn from(note: &'a Note) -> Self {
+        Self::Note(note)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -559,7 +654,8 @@ mod tests {
         protocol::{Records, Wire, put_record},
     };
 
-    const ORDERS: Orders = Orders { log_level: 3, may_spin: true, wants_progress: false, seed: u64::MAX - 5 };
+    const LEVELS: Levels = Levels { log: 3, trace: 4, is_timed: true };
+    const ORDERS: Orders = Orders { levels: LEVELS, may_spin: true, wants_progress: false, seed: u64::MAX - 5 };
     const HEAD: RunHead = RunHead { orders: ORDERS, first_seq: 41, count: 2, first_task: 7 };
 
     fn request() -> Vec<u8> {

@@ -4,6 +4,8 @@ mod handshake;
 mod mark;
 mod message;
 mod records;
+#[cfg(feature = "tracing")]
+mod trace;
 
 pub(crate) use handshake::{
     FORK_REQUEST, Hello, Outcome, PREAMBLE_BYTES, Preamble, Preload, Prepared, REPORT_BYTES, Ready, Refused,
@@ -11,9 +13,11 @@ pub(crate) use handshake::{
 };
 pub(crate) use mark::{Mark, encode_mark, find_mark};
 pub(crate) use message::{
-    LogRecord, Malformed, Orders, Reply, ReplyFrame, ReplyWire, Results, RunHead, RunTask, RunTasks,
-    ToWorker, encode_panic, encode_progress, encode_reply,
+    Levels, LogRecord, Malformed, Note, Orders, Record, Reply, ReplyFrame, ReplyWire, Results, RunHead, RunTask,
+    RunTasks, ToWorker, encode_panic, encode_progress, encode_reply,
 };
 #[cfg(test)]
 pub(crate) use records::put_record;
 pub(crate) use records::{RECORD_HEAD_BYTES, Records, Wire, record_head};
+#[cfg(feature = "tracing")]
+pub(crate) use trace::{FieldValue, Parent, Place, Said, TraceRecord};

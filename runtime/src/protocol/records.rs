@@ -156,6 +156,21 @@ impl Records {
         }
     }
 
+    /// The functions of the tasks that are left, in order.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = FunctionId> {
+        let (mut rest, mut large) = match &self.0 {
+            Kind::Small { bytes, at, done, .. } => (skip(&bytes[*at..], *done), None),
+            Kind::Large { function, args } => (&[][..], args.as_ref().map(|_| *function)),
+        };
+        std::iter::from_fn(move || match split_record(rest) {
+            Some((function, _, next)) => {
+                rest = next;
+                Some(function)
+            }
+            None => large.take(),
+        })
+    }
+
     /// The bytes without the stepping over.
     fn clone_wire(&self) -> Wire<'_> {
         match &self.0 {

@@ -168,6 +168,21 @@ fn begin_generation(mark: &AtomicU32) -> u32 {
     }
 }
 
+/// Nanoseconds of the clock that all processes of a machine share and nobody sets.
+pub(crate) fn monotonic_nanos() -> u64 {
+    let Ok(now) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) else { return 0 };
+    let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
+}
+
+/// The most memory that the process has had resident. (`getrusage` would count what its parent had before it was executed.)
+pub(crate) fn peak_rss_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// How many threads this process has.
 pub(crate) fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
@@ -373,6 +388,18 @@ pub(crate) fn is_privileged() -> bool {
 /// A setting of this library's from the environment, which a process with more rights than its user does not believe.
 pub(crate) fn setting(name: &str) -> Option<OsString> {
     if is_privileged() { None } else { std::env::var_os(name) }
+}
+
+/// `PROCESSION_WAIT_FOR_DEBUGGER=1`: workers are to wait for a debugger before their first task.
+pub(crate) fn waits_for_debugger() -> bool {
+    setting("PROCESSION_WAIT_FOR_DEBUGGER").is_some_and(|value| value == "1")
+}
+
+/// A debugger holds this process.
+pub(crate) fn is_traced() -> bool {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() != "0")
 }
 
 /// The address is in the main executable, not in a shared library.

@@ -8,6 +8,8 @@ mod output;
 mod progress;
 mod serve;
 mod station;
+#[cfg(feature = "tracing")]
+mod subscriber;
 mod template;
 
 use std::sync::{

@@ -14,15 +14,16 @@ use crate::{
     codec::Input,
     dispatch,
     error::Fault,
-    id::WorkerId,
+    id::{FunctionId, WorkerId},
     panic::RemotePanic,
     protocol::{
-        Hello, Orders, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker, VERSION,
+        Hello, Note, Orders, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker, VERSION,
         encode_panic, encode_reply,
     },
-    registry,
+    registry, sample,
     sys::{
-        process::{end_group, end_now},
+        fd::say,
+        process::{end_group, end_now, is_traced, monotonic_nanos, peak_rss_bytes, waits_for_debugger},
         signal::{forget_failed_allocations, watch_allocations, watch_stack},
         spare,
     },
@@ -49,6 +50,9 @@ static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// The host has closed its side while a task ran.
 static IS_LAST: AtomicBool = AtomicBool::new(false);
+
+/// How often a worker that waits for a debugger looks whether one has come.
+const DEBUGGER_LOOK: Duration = Duration::from_millis(100);
 
 /// The exit code of a worker that was refused, or refused.
 const HANDSHAKE_FAILED: i32 = 88;
@@ -194,8 +198,21 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
     station::take_up(station)?;
     log::install(log_level);
     let _ = INDEX.set(worker);
+    if waits_for_debugger() {
+        wait_for_debugger(worker);
+    }
     send(&encode_reply(&Ready { version: VERSION, build_id: own, pid: std::process::id() }));
     Ok(())
+}
+
+/// Says who this is, and waits until a debugger has attached to it. The host waits as long.
+fn wait_for_debugger(worker: u32) {
+    let pid = std::process::id();
+    say(&format!("procession: worker {worker} (pid {pid}) waits for a debugger: gdb -p {pid}\n"));
+    // Nothing tells a process that it has come to be traced: it has to look. Should the host go meanwhile, the watching thread ends it.
+    while !is_traced() {
+        std::thread::park_timeout(DEBUGGER_LOOK);
+    }
 }
 
 /// Runs the tasks of one request; `None` if it is no request.
@@ -213,23 +230,31 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
     let Ok(ToWorker::Run(RunHead { orders, .. }, mut tasks)) = ToWorker::decode(head, &body) else {
         return None;
     };
-    let Orders { log_level, may_spin, wants_progress, seed } = orders;
-    log::set_level(log_level);
+    let Orders { levels, may_spin, wants_progress, seed } = orders;
+    log::set_level(levels.log);
+    #[cfg(feature = "tracing")]
+    super::subscriber::set_level(levels.trace);
     SEED.store(seed, Ordering::Relaxed);
     progress::set_wanted(wants_progress);
     WAITING.get()?.set_spin(may_spin);
     forget_failed_allocations();
     let board = BOARD.get()?;
     SENDER.with(|sender| {
-        replies.begin();
+        replies.begin(levels.is_timed);
+        let mut last = None;
         while let Some(task) = tasks.next().ok()? {
             if board.claim().begin(task.seq) {
                 run(&task, whole.as_mut().map(|whole| (whole, is_bare)), replies);
                 let mut sender = sender.borrow_mut();
                 replies.post(&mut **sender.as_mut()?, &tasks);
+                last = Some((task.task, task.function));
             }
         }
         replies.ring(&mut **sender.borrow_mut().as_mut()?);
+        if let Some((task, function)) = last {
+            replies.tell_of_rest(task, function);
+        }
+        replies.tell_of_sample();
         if let Some(whole) = whole {
             spare::put(whole);
         }
@@ -246,6 +271,7 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
     }
     RUNNING.store(task.task.wrapping_add(1), Ordering::Relaxed);
     RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
+    sample::begin();
     replies.reply.make(task.seq, |result, large| {
         let outcome = match registry::find(task.function) {
             Some(entry) => {
@@ -288,6 +314,14 @@ struct Replies {
     rung: Instant,
     /// There is a reply that it has not been woken for.
     due: bool,
+    /// Every task is timed by itself.
+    is_timed: bool,
+    /// When some tasks were last looked at more closely.
+    sampled: Option<Instant>,
+    /// How many more tasks are looked at now.
+    sample: Option<u32>,
+    /// What was found: tasks, and nanoseconds for decoding and encoding.
+    found: Option<(u64, u64)>,
     /// The host reads what tasks write, and each is to end in a mark.
     marks: bool,
 }
@@ -298,18 +332,73 @@ const HOLD: Duration = Duration::from_micros(50);
 const STRIDE: Duration = Duration::from_micros(5);
 /// No more tasks are timed together.
 const MOST_STRIDE: u32 = 64;
+/// How often some tasks are looked at more closely, and how many.
+const SAMPLE_EVERY: Duration = Duration::from_millis(50);
+const SAMPLE_TASKS: u32 = 16;
 
 impl Replies {
     fn new() -> Self {
         let now = Instant::now();
-        let (reply, marks) = (ReplyFrame::new(), output::is_marked());
-        Self { reply, timed: now, untimed: 0, stride: 1, rung: now, due: false, marks }
+        Self {
+            reply: ReplyFrame::new(),
+            marks: output::is_marked(),
+            timed: now,
+            untimed: 0,
+            stride: 1,
+            rung: now,
+            due: false,
+            is_timed: false,
+            sampled: None,
+            sample: None,
+            found: None,
+        }
     }
 
     /// Begins a request: the time until now was spent waiting.
-    fn begin(&mut self) {
+    fn begin(&mut self, is_timed: bool) {
         self.timed = Instant::now();
         self.rung = self.timed;
+        self.is_timed = is_timed;
+        if is_timed {
+            self.stride = 1;
+            send(&encode_reply(&Note::Begun { nanos: monotonic_nanos() }));
+        }
+        if self.sampled.is_none_or(|at| self.timed - at >= SAMPLE_EVERY) {
+            self.sampled = Some(self.timed);
+            self.sample = Some(SAMPLE_TASKS);
+            self.stride = 1;
+            sample::start();
+        }
+    }
+
+    /// What was to follow was taken back: tells the time of those that were to be timed with it.
+    fn tell_of_rest(&mut self, task: u64, function: FunctionId) {
+        let tasks = std::mem::take(&mut self.untimed);
+        if tasks > 0 {
+            let took = self.timed.elapsed();
+            let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            self.stride = 1;
+            send(&encode_reply(&Note::Late { nanos, tasks, task, function: function.0 }));
+        }
+    }
+
+    /// Tells what the closer look has found, if there was one.
+    fn tell_of_sample(&mut self) {
+        self.sample = None;
+        if let Some((tasks, encoding)) = self.found.take() {
+            let peak_rss_bytes = peak_rss_bytes(std::process::id()).unwrap_or(0);
+            send(&encode_reply(&Note::Sample { tasks, encoding, peak_rss_bytes }));
+        }
+    }
+
+    /// One of the tasks that are looked at has ended.
+    #[cold]
+    fn look_on(&mut self, left: u32, is_last: bool) {
+        self.sample = Some(left - 1).filter(|_| left > 1 && !is_last);
+        if self.sample.is_none() {
+            let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            self.found = Some((u64::from(SAMPLE_TASKS - left + 1), nanos(sample::stop())));
+        }
     }
 
     /// Wakes the host if there is something for it.
@@ -328,8 +417,14 @@ impl Replies {
             let now = Instant::now();
             let took = now.saturating_duration_since(self.timed);
             self.reply.set_nanos(took.as_nanos().try_into().unwrap_or(u64::MAX).max(1));
-            self.stride =
-                if took < STRIDE { (self.stride * 2).min(MOST_STRIDE) } else { (self.stride / 4).max(1) };
+            self.stride = match took < STRIDE {
+                _ if self.is_timed || self.sample.is_some() => 1,
+                true => (self.stride * 2).min(MOST_STRIDE),
+                false => (self.stride / 4).max(1),
+            };
+            if let Some(sample) = self.sample {
+                self.look_on(sample, !tasks.has_more());
+            }
             self.timed = now;
             self.untimed = 0;
             rings = now.saturating_duration_since(self.rung) >= HOLD;

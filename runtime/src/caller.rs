@@ -1,0 +1,105 @@
+//! Who called, as far as `tracing` knows: the subscriber and the span that were current when a task was handed in. What the task has to
+//! say in its worker is given to that subscriber, under that span.
+//!
+//! Without the feature `tracing` there is nothing to know, and this is nothing.
+
+#[cfg(feature = "tracing")]
+use std::sync::Arc;
+
+#[cfg(feature = "tracing")]
+use tracing_core::{Dispatch, LevelFilter, dispatcher, span::Id, subscriber::NoSubscriber};
+
+/// The subscriber and the span that were current.
+#[cfg(not(feature = "tracing"))]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller(());
+
+/// The subscriber and the span that were current; nothing, if nobody listens.
+#[cfg(feature = "tracing")]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller(Option<Arc<Current>>);
+
+#[cfg(feature = "tracing")]
+#[derive(Debug)]
+struct Current {
+    dispatch: Dispatch,
+    /// It stays open as long as this lives.
+    span: Option<Id>,
+}
+
+#[cfg(not(feature = "tracing"))]
+impl Caller {
+    /// Runs it as the caller would have.
+    pub(crate) fn within<R>(&self, run: impl FnOnce() -> R) -> R {
+        run()
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl Caller {
+    pub(crate) fn current() -> Self {
+        if LevelFilter::current() == LevelFilter::OFF {
+            return Self(None);
+        }
+        Self(dispatcher::get_default(|dispatch| {
+            if dispatch.is::<NoSubscriber>() {
+                return None;
+            }
+            let current = dispatch.current_span();
+            let span = current.id().map(|id| dispatch.clone_span(id));
+            Some(Arc::new(Current { dispatch: dispatch.clone(), span }))
+        }))
+    }
+
+    /// Runs it as the caller would have: with its subscriber, in its span.
+    pub(crate) fn within<R>(&self, run: impl FnOnce() -> R) -> R {
+        let Some(current) = &self.0 else { return run() };
+        dispatcher::with_default(&current.dispatch, || {
+            let _entered = Entered::new(&current.dispatch, self.span());
+            run()
+        })
+    }
+
+    pub(crate) fn dispatch(&self) -> Option<&Dispatch> {
+        self.0.as_ref().map(|current| &current.dispatch)
+    }
+
+    pub(crate) fn span(&self) -> Option<&Id> {
+        self.0.as_ref()?.span.as_ref()
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl Drop for Current {
+    fn drop(&mut self) {
+        if let Some(span) = self.span.take() {
+            self.dispatch.try_close(span);
+        }
+    }
+}
+
+/// A span that is left again, also when a user's subscriber panics.
+#[cfg(feature = "tracing")]
+pub(crate) struct Entered<'a> {
+    dispatch: &'a Dispatch,
+    span: Option<&'a Id>,
+}
+
+#[cfg(feature = "tracing")]
+impl<'a> Entered<'a> {
+    pub(crate) fn new(dispatch: &'a Dispatch, span: Option<&'a Id>) -> Self {
+        if let Some(span) = span {
+            dispatch.enter(span);
+        }
+        Self { dispatch, span }
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if let Some(span) = self.span {
+            self.dispatch.exit(span);
+        }
+    }
+}

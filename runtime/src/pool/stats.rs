@@ -1,0 +1,559 @@
+//! [`Stats`]: what a pool and its workers have done so far; and the tallies that they are made from.
+//!
+//! Nothing is counted task by task: the scheduler adds up what it handles anyway, a batch or a frame at a time, and a worker tells now
+//! and then of one request that it has looked at more closely.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use crate::id::WorkerId;
+
+/// So many of the slowest tasks are remembered.
+const MOST_SLOW: usize = 10;
+/// Fewer tasks say nothing about their kind.
+const ENOUGH_TASKS: u64 = 1000;
+
+/// What a pool has done so far, made by [`Pool::stats`](crate::Pool::stats). Printed, it is a table.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// let pool = Pool::new(2)?;
+/// pool.map((0..1000).map(|n| delayed!(square(n))))?;
+/// let stats = pool.stats();
+/// assert_eq!(stats.total().tasks(), 1000);
+/// assert_eq!(stats.workers().iter().map(|worker| worker.tasks()).sum::<u64>(), 1000);
+/// println!("{stats}");
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Stats {
+    workers: Vec<WorkerStats>,
+    total: WorkerStats,
+    slowest: Vec<SlowTask>,
+}
+
+/// What one worker has done: one place in the pool, and all the processes that have had it.
+///
+/// Its time, from the launch of each process to its end or to now, is [`startup`](Self::startup), then
+/// [`initializing`](Self::initializing), then [`busy`](Self::busy), [`transport`](Self::transport) and [`waiting`](Self::waiting). It is
+/// busy by [`working`](Self::working) and [`encoding`](Self::encoding).
+#[derive(Clone, Debug, Default)]
+pub struct WorkerStats {
+    index: usize,
+    pid: Option<u32>,
+    tasks: u64,
+    startup: Duration,
+    initializing: Duration,
+    busy: Duration,
+    encoding: Duration,
+    transport: Duration,
+    waiting: Duration,
+    restarts: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+    peak_rss_bytes: u64,
+}
+
+/// One of the slowest tasks.
+#[derive(Clone, Debug)]
+pub struct SlowTask {
+    function: &'static str,
+    task_index: Option<usize>,
+    took: Duration,
+    worker: usize,
+}
+
+impl Stats {
+    /// Each worker, in the order of their places; those that have not started yet, too.
+    #[must_use]
+    pub fn workers(&self) -> &[WorkerStats] {
+        &self.workers
+    }
+
+    /// The sum over all workers. Its [`peak_rss_bytes`](WorkerStats::peak_rss_bytes) is the sum of theirs, its index and pid mean nothing.
+    #[must_use]
+    pub fn total(&self) -> &WorkerStats {
+        &self.total
+    }
+
+    /// The ten tasks that took longest, the slowest first.
+    ///
+    /// Short tasks are timed together, so a long one amid them may show as several, each with its share. Only tasks whose worker is still to be trusted are here: those that ended with their process took an unknown time.
+    #[must_use]
+    pub fn slowest(&self) -> &[SlowTask] {
+        &self.slowest
+    }
+
+    /// What could be better: that tasks are so small that calling them costs more than they do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let WorkerStats { tasks, encoding, transport, .. } = self.total;
+        let (working, calling) = (self.total.working(), encoding + transport);
+        if tasks < ENOUGH_TASKS || working >= calling {
+            return None;
+        }
+        let each = |time: Duration| Short(Duration::from_secs_f64(time.as_secs_f64() / tasks as f64));
+        Some(format!(
+            "a task works for {} and calling it takes {}: give each task more to do, a range in the place of a number",
+            each(working),
+            each(calling)
+        ))
+    }
+}
+
+impl WorkerStats {
+    /// The worker's place in its pool, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The process that has the place now.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// Tasks that ran to a result or an error; not those that ended with their process.
+    #[must_use]
+    pub fn tasks(&self) -> u64 {
+        self.tasks
+    }
+
+    /// From each launch to the worker's first words.
+    #[must_use]
+    pub fn startup(&self) -> Duration {
+        self.startup
+    }
+
+    /// The time that initializers took.
+    #[must_use]
+    pub fn initializing(&self) -> Duration {
+        self.initializing
+    }
+
+    /// The time that tasks took in the worker, from the first byte of the arguments to the last of the result.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        self.busy
+    }
+
+    /// The part of [`busy`](Self::busy) that the functions themselves took.
+    #[must_use]
+    pub fn working(&self) -> Duration {
+        self.busy.saturating_sub(self.encoding)
+    }
+
+    /// The part of [`busy`](Self::busy) in which arguments were decoded and results encoded.
+    ///
+    /// Estimated: the worker looks more closely at sixteen tasks every 50 ms, and their mean is taken for all.
+    #[must_use]
+    pub fn encoding(&self) -> Duration {
+        self.encoding
+    }
+
+    /// The time in which the worker had been sent tasks and did nothing for them, or had done all and was not heard yet: they were on
+    /// their way.
+    #[must_use]
+    pub fn transport(&self) -> Duration {
+        self.transport
+    }
+
+    /// The time in which the worker had nothing to do.
+    #[must_use]
+    pub fn waiting(&self) -> Duration {
+        self.waiting
+    }
+
+    /// How often a process has taken the place of an earlier one.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// Bytes that went to the worker: arguments and what stands before them.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
+    }
+
+    /// Bytes that came from the worker: results, records, and what stands before them.
+    #[must_use]
+    pub fn bytes_received(&self) -> u64 {
+        self.bytes_received
+    }
+
+    /// The most memory, in bytes, that a process of this place has had resident, as far as is known: of one that has ended, what it
+    /// told last, at most 50 ms of work before. 0 where nothing is known.
+    #[must_use]
+    pub fn peak_rss_bytes(&self) -> u64 {
+        self.peak_rss_bytes
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.tasks += other.tasks;
+        self.startup += other.startup;
+        self.initializing += other.initializing;
+        self.busy += other.busy;
+        self.encoding += other.encoding;
+        self.transport += other.transport;
+        self.waiting += other.waiting;
+        self.restarts += other.restarts;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.peak_rss_bytes += other.peak_rss_bytes;
+    }
+}
+
+impl SlowTask {
+    /// The function's full path, as in `census::entropy`.
+    #[must_use]
+    pub fn function(&self) -> &'static str {
+        self.function
+    }
+
+    /// Its place in its call; `None` for a task that was submitted.
+    #[must_use]
+    pub fn task_index(&self) -> Option<usize> {
+        self.task_index
+    }
+
+    /// How long it took in its worker.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// The worker's place in the pool.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+}
+
+/// A time, in the unit that suits it.
+struct Short(Duration);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.0.as_nanos() as f64;
+        let (number, unit) = match nanos {
+            n if n < 1e3 => (n, "ns"),
+            n if n < 1e6 => (n / 1e3, "µs"),
+            n if n < 1e9 => (n / 1e6, "ms"),
+            n => (n / 1e9, "s"),
+        };
+        let places = usize::from(number < 100.0 && nanos >= 1e3) + usize::from(number < 10.0 && nanos >= 1e3);
+        f.pad(&format!("{number:.places$} {unit}"))
+    }
+}
+
+/// Bytes, in the unit that suits them.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut number, mut unit) = (self.0 as f64, "B");
+        for next in ["KiB", "MiB", "GiB", "TiB"] {
+            if number < 1024.0 {
+                break;
+            }
+            (number, unit) = (number / 1024.0, next);
+        }
+        let places = usize::from(unit != "B" && number < 100.0);
+        f.pad(&format!("{number:.places$} {unit}"))
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const HEADS: [&str; 13] = [
+            "worker",
+            "pid",
+            "tasks",
+            "working",
+            "encoding",
+            "transport",
+            "waiting",
+            "start-up",
+            "init",
+            "restarts",
+            "sent",
+            "received",
+            "peak RSS",
+        ];
+        let row = |name: String, pid: String, worker: &WorkerStats| -> [String; 13] {
+            [
+                name,
+                pid,
+                worker.tasks.to_string(),
+                Short(worker.working()).to_string(),
+                Short(worker.encoding).to_string(),
+                Short(worker.transport).to_string(),
+                Short(worker.waiting).to_string(),
+                Short(worker.startup).to_string(),
+                Short(worker.initializing).to_string(),
+                worker.restarts.to_string(),
+                Bytes(worker.bytes_sent).to_string(),
+                Bytes(worker.bytes_received).to_string(),
+                Bytes(worker.peak_rss_bytes).to_string(),
+            ]
+        };
+        let mut rows = vec![HEADS.map(str::to_owned)];
+        // Of many workers those that never started are left out.
+        for worker in self.workers.iter().filter(|worker| worker.startup > Duration::ZERO || worker.tasks > 0)
+        {
+            let pid = worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+            rows.push(row(worker.index.to_string(), pid, worker));
+        }
+        rows.push(row("all".to_owned(), String::new(), &self.total));
+        let widths: [usize; 13] =
+            std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
+        for row in &rows {
+            let cells: Vec<String> =
+                row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
+            writeln!(f, "{}", cells.join("  "))?;
+        }
+        if !self.slowest.is_empty() {
+            writeln!(f, "the slowest tasks:")?;
+        }
+        for task in &self.slowest {
+            let index = task.task_index.map_or_else(|| "a task".to_owned(), |index| format!("task {index}"));
+            writeln!(
+                f,
+                "{:>10}  {index} of `{}` on worker {}",
+                Short(task.took),
+                task.function,
+                task.worker
+            )?;
+        }
+        match self.hint() {
+            Some(hint) => writeln!(f, "hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is counted of one worker's place.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    launches: u64,
+    tasks: u64,
+    busy: Duration,
+    startup: Duration,
+    initializing: Duration,
+    /// From the first words of each process that has ended to its end.
+    live: Duration,
+    /// Time with tasks, as the host sees it.
+    occupied: Duration,
+    launched_at: Option<Instant>,
+    live_since: Option<Instant>,
+    initializing_since: Option<Instant>,
+    occupied_since: Option<Instant>,
+    /// The tasks that the worker has looked at more closely, and the time that encoding took in these.
+    sampled: u64,
+    sampled_encoding: Duration,
+    peak_rss_bytes: u64,
+    /// The tasks that ended last were of a call, whose tasks are known by their place.
+    pub(super) is_of_call: bool,
+}
+
+/// Ends what began at this time.
+fn end(since: &mut Option<Instant>, now: Instant, sum: &mut Duration) {
+    if let Some(since) = since.take() {
+        *sum += now.saturating_duration_since(since);
+    }
+}
+
+impl Tally {
+    pub(super) fn done(&mut self, tasks: u32, nanos: u64) {
+        self.tasks += u64::from(tasks);
+        self.busy += Duration::from_nanos(nanos);
+    }
+
+    pub(super) fn launched(&mut self, now: Instant) {
+        self.launches += 1;
+        self.launched_at = Some(now);
+    }
+
+    pub(super) fn started(&mut self, now: Instant, initializes: bool) {
+        end(&mut self.launched_at, now, &mut self.startup);
+        self.live_since = Some(now);
+        self.initializing_since = initializes.then_some(now);
+    }
+
+    pub(super) fn initialized(&mut self, now: Instant) {
+        end(&mut self.initializing_since, now, &mut self.initializing);
+    }
+
+    /// It was given tasks.
+    pub(super) fn occupied(&mut self, now: Instant) {
+        self.occupied_since.get_or_insert(now);
+    }
+
+    /// It has none left.
+    pub(super) fn released(&mut self, now: Instant) {
+        end(&mut self.occupied_since, now, &mut self.occupied);
+    }
+
+    pub(super) fn ended(&mut self, now: Instant) {
+        self.initialized(now);
+        self.released(now);
+        end(&mut self.launched_at, now, &mut self.startup);
+        end(&mut self.live_since, now, &mut self.live);
+    }
+
+    /// What the worker has found in one request.
+    pub(super) fn sampled(&mut self, tasks: u64, encoding: Duration, peak_rss_bytes: u64) {
+        self.sampled = self.sampled.saturating_add(tasks);
+        self.sampled_encoding += encoding;
+        self.has_had(peak_rss_bytes);
+    }
+
+    pub(super) fn has_had(&mut self, peak_rss_bytes: u64) {
+        self.peak_rss_bytes = self.peak_rss_bytes.max(peak_rss_bytes);
+    }
+
+    pub(super) fn stats(
+        &self,
+        id: WorkerId,
+        pid: Option<u32>,
+        (sent, received): (u64, u64),
+        now: Instant,
+    ) -> WorkerStats {
+        let with = |sum: Duration, since: Option<Instant>| {
+            sum + since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        };
+        let occupied = with(self.occupied, self.occupied_since);
+        let initializing = with(self.initializing, self.initializing_since);
+        let live = with(self.live, self.live_since);
+        let each = self.sampled_encoding.as_secs_f64() / self.sampled.max(1) as f64;
+        let encoding = Duration::try_from_secs_f64(each * self.tasks as f64).unwrap_or(self.busy);
+        WorkerStats {
+            index: id.0 as usize,
+            pid,
+            tasks: self.tasks,
+            startup: with(self.startup, self.launched_at),
+            initializing,
+            busy: self.busy,
+            encoding: encoding.min(self.busy),
+            transport: occupied.saturating_sub(self.busy),
+            waiting: live.saturating_sub(initializing).saturating_sub(occupied.max(self.busy)),
+            restarts: self.launches.saturating_sub(1),
+            bytes_sent: sent,
+            bytes_received: received,
+            peak_rss_bytes: self.peak_rss_bytes,
+        }
+    }
+}
+
+impl Stats {
+    pub(super) fn new(workers: Vec<WorkerStats>, slowest: Vec<SlowTask>) -> Self {
+        let mut total = WorkerStats::default();
+        workers.iter().for_each(|worker| total.add(worker));
+        Self { workers, total, slowest }
+    }
+
+    /// Of a pool without processes.
+    pub(super) fn in_process(tasks: u64, busy: Duration) -> Self {
+        let worker = WorkerStats { tasks, busy, pid: Some(std::process::id()), ..WorkerStats::default() };
+        Self::new(vec![worker], Vec::new())
+    }
+}
+
+/// The slowest tasks so far, the slowest first.
+#[derive(Debug, Default)]
+pub(super) struct Slowest(Vec<SlowTask>);
+
+impl Slowest {
+    /// A task that took so long is among them.
+    #[inline]
+    pub(super) fn has_room_for(&self, nanos: u64) -> bool {
+        match self.0.last() {
+            Some(last) if self.0.len() == MOST_SLOW => u128::from(nanos) > last.took.as_nanos(),
+            _ => true,
+        }
+    }
+
+    pub(super) fn put(
+        &mut self,
+        function: &'static str,
+        task_index: Option<usize>,
+        nanos: u64,
+        worker: WorkerId,
+    ) {
+        if self.has_room_for(nanos) {
+            let took = Duration::from_nanos(nanos);
+            let at = self.0.partition_point(|other| other.took >= took);
+            self.0.insert(at, SlowTask { function, task_index, took, worker: worker.0 as usize });
+            self.0.truncate(MOST_SLOW);
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<SlowTask> {
+        self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_are_short() {
+        let check = |nanos, words: &str| assert_eq!(Short(Duration::from_nanos(nanos)).to_string(), words);
+        check(7, "7 ns");
+        check(1_500, "1.50 µs");
+        check(25_000_000, "25.0 ms");
+        check(250_000_000_000, "250 s");
+        assert_eq!(Bytes(17).to_string(), "17 B");
+        assert_eq!(Bytes(3 << 20).to_string(), "3.0 MiB");
+    }
+
+    #[test]
+    fn a_workers_time_is_divided_without_gaps() {
+        let (mut tally, start) = (Tally::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        let millis = Duration::from_millis;
+        tally.launched(at(0));
+        tally.started(at(10), true);
+        tally.initialized(at(30));
+        tally.occupied(at(40));
+        tally.occupied(at(45));
+        tally.busy += millis(15);
+        tally.released(at(60));
+        tally.done(4, 0);
+        tally.sampled(2, Duration::from_micros(1500), 4096);
+        tally.ended(at(100));
+        tally.launched(at(200));
+        tally.started(at(205), false);
+        let stats = tally.stats(WorkerId(3), None, (1, 2), at(305));
+        assert_eq!(stats.startup(), millis(15));
+        assert_eq!(stats.initializing(), millis(20));
+        assert_eq!((stats.busy(), stats.encoding(), stats.working()), (millis(15), millis(3), millis(12)));
+        assert_eq!(stats.transport(), millis(5));
+        assert_eq!(stats.waiting(), millis(10 + 40 + 100));
+        assert_eq!((stats.restarts(), stats.peak_rss_bytes(), stats.index()), (1, 4096, 3));
+    }
+
+    #[test]
+    fn only_the_slowest_are_kept_in_order() {
+        let mut slowest = Slowest::default();
+        for n in [5, 1, 9, 3, 7, 2, 8, 4, 6, 0, 10, 11] {
+            slowest.put("f", Some(n as usize), n, WorkerId(0));
+        }
+        let took: Vec<u128> = slowest.all().iter().map(|task| task.took().as_nanos()).collect();
+        assert_eq!(took, [11, 10, 9, 8, 7, 6, 5, 4, 3, 2]);
+        assert!(!slowest.has_room_for(2) && slowest.has_room_for(3));
+    }
+}

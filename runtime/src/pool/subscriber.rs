@@ -1,0 +1,385 @@
+//! Gives what workers' functions say by `tracing` to this process's subscriber: events, and the spans that they stand in.
+//!
+//! What a subscriber is told of must be told of from a callsite that lives for ever. For each place in a worker's program from which
+//! something has come there is one, made here and kept; there are as many as the program has, and, should a worker make some up, no
+//! more than a limit.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use tracing_core::{
+    Callsite, Dispatch, Event, Field, Kind, Level, LevelFilter, Metadata,
+    callsite::register,
+    dispatcher,
+    field::{self, FieldSet, Value, ValueSet},
+    identify_callsite,
+    span::{Attributes, Id, Record},
+    subscriber::Interest,
+};
+
+use crate::{
+    caller::{Caller, Entered},
+    id::WorkerId,
+    protocol::{FieldValue, Parent, Place, Said, TraceRecord},
+};
+
+/// As many places as are known apart; what comes from others is of no place.
+const MOST_PLACES: usize = 4096;
+/// And no place is described at greater length.
+const MOST_PLACE_BYTES: usize = 4096;
+/// What `tracing` has, and what is added here.
+const MOST_FIELDS: usize = 32 + OWN.len();
+/// The fields that an event has besides its own.
+const OWN: [&str; 3] = ["worker", "pid", "task"];
+
+/// A span of a worker's.
+struct HostSpan {
+    dispatch: Dispatch,
+    /// Nothing, where the subscriber has no use for it.
+    id: Option<Id>,
+    site: &'static Site,
+    parent: Option<Arc<HostSpan>>,
+    caller: Caller,
+}
+
+impl Drop for HostSpan {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.dispatch.try_close(id);
+        }
+    }
+}
+
+/// The open spans of each worker, by its process and their numbers there.
+static SPANS: LazyLock<Mutex<Spans>> = LazyLock::new(Mutex::default);
+
+type Spans = HashMap<u32, HashMap<u64, Arc<HostSpan>>>;
+
+fn spans() -> MutexGuard<'static, Spans> {
+    SPANS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn find(pid: u32, span: u64) -> Option<Arc<HostSpan>> {
+    spans().get(&pid)?.get(&span).cloned()
+}
+
+/// The process has ended, and with it its spans.
+pub(super) fn forget(pid: u32) {
+    let gone = spans().remove(&pid);
+    drop(gone);
+}
+
+/// The most verbose level that some subscriber of this process wants: 0 is nothing, 5 is all.
+pub(super) fn level() -> u8 {
+    match LevelFilter::current() {
+        LevelFilter::OFF => 0,
+        LevelFilter::ERROR => 1,
+        LevelFilter::WARN => 2,
+        LevelFilter::INFO => 3,
+        LevelFilter::DEBUG => 4,
+        _ => 5,
+    }
+}
+
+/// Tells the subscriber of it, as if it had been said here: under the span in which the task was handed in.
+pub(super) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
+    match &said.record {
+        TraceRecord::NewSpan { span, parent, place, values } => {
+            let site = Site::of(place, Kind::SPAN);
+            let parent = Under::new(*parent, pid, caller);
+            let new = parent.within(|| {
+                let enabled = site.is_enabled(&parent.dispatch);
+                let id = enabled.then(|| {
+                    with_values(site, values, &[], |values| {
+                        let metadata = site.metadata();
+                        parent.dispatch.new_span(&match parent.id() {
+                            Some(id) => Attributes::child_of(id.clone(), metadata, values),
+                            None => Attributes::new_root(metadata, values),
+                        })
+                    })
+                });
+                HostSpan {
+                    dispatch: parent.dispatch.clone(),
+                    id,
+                    site,
+                    parent: parent.span.clone(),
+                    caller: parent.caller.clone(),
+                }
+            });
+            let before = spans().entry(pid).or_default().insert(*span, Arc::new(new));
+            drop(before);
+        }
+        TraceRecord::Values { span, values } => {
+            if let Some(span) = find(pid, *span)
+                && let Some(id) = &span.id
+            {
+                with_values(span.site, values, &[], |values| span.dispatch.record(id, &Record::new(values)));
+            }
+        }
+        TraceRecord::Follows { span, follows } => {
+            if let (Some(span), Some(follows)) = (find(pid, *span), find(pid, *follows))
+                && let (Some(id), Some(follows)) = (&span.id, &follows.id)
+            {
+                span.dispatch.record_follows_from(id, follows);
+            }
+        }
+        TraceRecord::Close { span } => {
+            let gone = spans().get_mut(&pid).and_then(|spans| spans.remove(span));
+            drop(gone);
+        }
+        TraceRecord::Event { parent, place, values } => {
+            let site = Site::of(place, Kind::EVENT);
+            if site.is_never() {
+                return;
+            }
+            let under = Under::new(*parent, pid, caller);
+            let task = said.task;
+            let own: [(&str, Option<&dyn Value>); 3] = [
+                ("worker", Some(&worker.0)),
+                ("pid", Some(&pid)),
+                ("task", task.as_ref().map(|task| task as &dyn Value)),
+            ];
+            under.within(|| {
+                if site.is_enabled(&under.dispatch) {
+                    with_values(site, values, &own, |values| {
+                        under.dispatch.event(&Event::new_child_of(
+                            under.id().cloned(),
+                            site.metadata(),
+                            values,
+                        ));
+                    });
+                }
+            });
+        }
+    }
+}
+
+/// What something that was said stands under.
+struct Under {
+    dispatch: Dispatch,
+    span: Option<Arc<HostSpan>>,
+    caller: Caller,
+}
+
+impl Under {
+    fn new(parent: Parent, pid: u32, caller: &Caller) -> Self {
+        let (span, caller) = match parent {
+            Parent::Root => (None, None),
+            Parent::Call => (None, Some(caller)),
+            Parent::Span(span) => match find(pid, span) {
+                Some(span) => {
+                    let (dispatch, caller) = (span.dispatch.clone(), span.caller.clone());
+                    return Self { dispatch, span: Some(span), caller };
+                }
+                None => (None, Some(caller)),
+            },
+        };
+        let dispatch = caller.and_then(Caller::dispatch).cloned();
+        let dispatch = dispatch.unwrap_or_else(|| dispatcher::get_default(Dispatch::clone));
+        Self { dispatch, span, caller: caller.cloned().unwrap_or_default() }
+    }
+
+    /// The innermost span.
+    fn id(&self) -> Option<&Id> {
+        let mut span = self.span.as_deref();
+        while let Some(this) = span {
+            if this.id.is_some() {
+                return this.id.as_ref();
+            }
+            span = this.parent.as_deref();
+        }
+        self.caller.span()
+    }
+
+    /// Runs it in all of the spans, so that a subscriber which asks where it is sees them.
+    fn within<R>(&self, run: impl FnOnce() -> R) -> R {
+        let mut inner_first = Vec::new();
+        let mut span = self.span.as_deref();
+        while let Some(this) = span {
+            inner_first.push(this.id.as_ref());
+            span = this.parent.as_deref();
+        }
+        inner_first.push(self.caller.span());
+        // They are left in the reverse order, as a vector is not.
+        let mut entered = Vec::new();
+        for span in inner_first.into_iter().rev() {
+            entered.push(Entered::new(&self.dispatch, span));
+        }
+        let result = run();
+        while entered.pop().is_some() {}
+        result
+    }
+}
+
+/// A place in the workers' program.
+struct Site {
+    metadata: OnceLock<Metadata<'static>>,
+    /// What subscribers have said of it: 0 nothing yet, 1 never, 2 sometimes, 3 always.
+    interest: AtomicU8,
+    /// For each field of the worker's its place among ours.
+    fields: usize,
+}
+
+impl Callsite for Site {
+    fn set_interest(&self, interest: Interest) {
+        let interest = match () {
+            () if interest.is_never() => 1,
+            () if interest.is_always() => 3,
+            () => 2,
+        };
+        self.interest.store(interest, Ordering::Relaxed);
+    }
+
+    fn metadata(&self) -> &Metadata<'_> {
+        self.metadata.get().expect("a site is registered once it is whole")
+    }
+}
+
+impl Site {
+    /// The one of this place.
+    fn of(place: &Place, kind: Kind) -> &'static Self {
+        static SITES: LazyLock<Mutex<HashMap<(Place, bool), &'static Site>>> = LazyLock::new(Mutex::default);
+        let is_span = kind == Kind::SPAN;
+        let key = (place.clone(), is_span);
+        let lock = || SITES.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, many) = {
+            let sites = lock();
+            (sites.get(&key).copied(), sites.len())
+        };
+        if let Some(site) = known {
+            return site;
+        }
+        let bytes = [&place.name, &place.target]
+            .into_iter()
+            .chain(&place.module)
+            .chain(&place.file)
+            .chain(&place.fields);
+        let bytes: usize = bytes.map(String::len).sum();
+        if many >= MOST_PLACES || bytes > MOST_PLACE_BYTES || place.fields.len() > MOST_FIELDS - OWN.len() {
+            return Self::of_no_place(place.level, is_span);
+        }
+        let site = Self::new(place, kind);
+        lock().entry(key).or_insert(site)
+    }
+
+    /// The one of all places that are too many.
+    fn of_no_place(level: u8, is_span: bool) -> &'static Self {
+        static SITES: [OnceLock<&'static Site>; 10] = [const { OnceLock::new() }; 10];
+        let level = level.clamp(1, 5);
+        SITES[usize::from(level - 1) + if is_span { 5 } else { 0 }].get_or_init(|| {
+            let place = Place {
+                name: "of no place".to_owned(),
+                target: "procession".to_owned(),
+                level,
+                module: None,
+                file: None,
+                line: None,
+                fields: vec!["message".to_owned()],
+            };
+            Self::new(&place, if is_span { Kind::SPAN } else { Kind::EVENT })
+        })
+    }
+
+    fn new(place: &Place, kind: Kind) -> &'static Self {
+        let is_event = kind == Kind::EVENT;
+        let leak = |words: &str| -> &'static str { Box::leak(words.to_owned().into_boxed_str()) };
+        let mut names: Vec<&'static str> = place.fields.iter().map(|name| leak(name)).collect();
+        let fields = names.len();
+        if is_event {
+            // An event that has such a field keeps its own.
+            names.extend(OWN.into_iter().filter(|own| !place.fields.iter().any(|name| name == own)));
+        }
+        let level = match place.level {
+            0 | 1 => Level::ERROR,
+            2 => Level::WARN,
+            3 => Level::INFO,
+            4 => Level::DEBUG,
+            _ => Level::TRACE,
+        };
+        let site: &'static Self =
+            Box::leak(Box::new(Self { metadata: OnceLock::new(), interest: AtomicU8::new(0), fields }));
+        let _ = site.metadata.set(Metadata::new(
+            leak(&place.name),
+            leak(&place.target),
+            level,
+            place.file.as_deref().map(leak),
+            place.line,
+            place.module.as_deref().map(leak),
+            FieldSet::new(Box::leak(names.into_boxed_slice()), identify_callsite!(site)),
+            kind,
+        ));
+        register(site);
+        site
+    }
+
+    fn metadata(&'static self) -> &'static Metadata<'static> {
+        self.metadata.get().expect("a site is registered once it is whole")
+    }
+
+    /// No subscriber wants to know.
+    fn is_never(&self) -> bool {
+        self.interest.load(Ordering::Relaxed) == 1
+    }
+
+    fn is_enabled(&'static self, dispatch: &Dispatch) -> bool {
+        !self.is_never() && dispatch.enabled(self.metadata())
+    }
+}
+
+/// Words that are written as they are.
+struct Words<'a>(&'a str);
+
+impl fmt::Debug for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// Calls `then` with the values as those of the site's fields, and with what is added.
+fn with_values<R>(
+    site: &'static Site,
+    values: &[(u32, FieldValue)],
+    own: &[(&str, Option<&dyn Value>)],
+    then: impl FnOnce(&ValueSet<'_>) -> R,
+) -> R {
+    let metadata = site.metadata();
+    let fields: Vec<Field> = metadata.fields().iter().collect();
+    let Some(first) = fields.first() else { return then(&metadata.fields().value_set(&[])) };
+    let words: Vec<_> = values
+        .iter()
+        .map(|(_, value)| match value {
+            FieldValue::Words(words) => Some(field::debug(Words(words))),
+            _ => None,
+        })
+        .collect();
+    let mut set: [(&Field, Option<&dyn Value>); MOST_FIELDS] = [(first, None); MOST_FIELDS];
+    let mut places = set.iter_mut();
+    for ((index, value), words) in values.iter().zip(&words) {
+        let field = fields[..site.fields].get(*index as usize);
+        let (Some(field), Some(place)) = (field, places.next()) else { continue };
+        let value: &dyn Value = match value {
+            FieldValue::F64(value) => value,
+            FieldValue::I64(value) => value,
+            FieldValue::U64(value) => value,
+            FieldValue::I128(value) => value,
+            FieldValue::U128(value) => value,
+            FieldValue::Bool(value) => value,
+            FieldValue::Str(value) => value,
+            FieldValue::Words(_) => words.as_ref().expect("made for each of these"),
+        };
+        *place = (field, Some(value));
+    }
+    for (name, value) in own {
+        let field = fields[site.fields..].iter().find(|field| field.name() == *name);
+        if let (Some(field), Some(place)) = (field, places.next()) {
+            *place = (field, *value);
+        }
+    }
+    then(&metadata.fields().value_set(&set))
+}

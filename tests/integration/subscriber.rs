@@ -1,0 +1,493 @@
+//! What functions say by `tracing` in workers reaches the parent's subscriber: once, typed, in its spans, under the caller's span.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use procession::{Pool, delayed, worker};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+    level_filters::LevelFilter,
+    span::{Attributes, Id, Record},
+};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    layer::{Context, SubscriberExt},
+    registry::LookupSpan,
+    reload,
+};
+
+use crate::{
+    alone::alone,
+    end::End,
+    event::until,
+    scratch::{Folder, append, numbers},
+};
+
+/// Fields as a subscriber sees them: each with its type.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Fields(BTreeMap<String, String>);
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: String) {
+        assert_eq!(self.0.insert(field.name().to_owned(), value), None, "{field} comes twice");
+    }
+
+    fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, format!("f64 {value}"));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, format!("i64 {value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, format!("u64 {value}"));
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.put(field, format!("i128 {value}"));
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.put(field, format!("u128 {value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, format!("bool {value}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, format!("str {value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+}
+
+/// An event, as the subscriber had it.
+#[derive(Clone, Debug)]
+struct Seen {
+    level: Level,
+    target: String,
+    module: Option<String>,
+    file: Option<String>,
+    line: Option<u32>,
+    fields: Fields,
+    /// The spans that it is in by its parent, the outermost first.
+    scope: Vec<(String, Fields)>,
+    /// The innermost span that the subscriber is in meanwhile.
+    current: Option<String>,
+}
+
+impl Seen {
+    fn names(&self) -> Vec<&str> {
+        self.scope.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn words(&self) -> &str {
+        self.fields.get("message")
+    }
+}
+
+/// Gathers events, and counts spans.
+#[derive(Clone, Default)]
+struct Collector {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    opened: Arc<AtomicUsize>,
+    closed: Arc<AtomicUsize>,
+}
+
+impl Collector {
+    fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn open_spans(&self) -> usize {
+        self.opened.load(Ordering::SeqCst) - self.closed.load(Ordering::SeqCst)
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Collector {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        context.span(id).expect("it is new").extensions_mut().insert(fields);
+    }
+
+    fn on_record(&self, id: &Id, record: &Record<'_>, context: Context<'_, S>) {
+        let span = context.span(id).expect("it is open");
+        let mut extensions = span.extensions_mut();
+        record.record(extensions.get_mut::<Fields>().expect("put there when it was new"));
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let scope = context.event_scope(event).into_iter().flat_map(|scope| scope.from_root());
+        let scope = scope.map(|span| {
+            (span.name().to_owned(), span.extensions().get::<Fields>().cloned().unwrap_or_default())
+        });
+        let metadata = event.metadata();
+        let seen = Seen {
+            level: *metadata.level(),
+            target: metadata.target().to_owned(),
+            module: metadata.module_path().map(str::to_owned),
+            file: metadata.file().map(str::to_owned),
+            line: metadata.line(),
+            fields,
+            scope: scope.collect(),
+            current: context.lookup_current().map(|span| span.name().to_owned()),
+        };
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+    }
+
+    fn on_close(&self, _: Id, _: Context<'_, S>) {
+        self.closed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Listens in this test's process, from now on. Pools are built before: a worker that is a copy of a process that has a subscriber
+/// keeps it.
+fn collect(filter: impl Into<LevelFilter>) -> Collector {
+    let collector = Collector::default();
+    let subscriber = tracing_subscriber::registry().with(filter.into()).with(collector.clone());
+    tracing::subscriber::set_global_default(subscriber).expect("a process of our own");
+    collector
+}
+
+/// The line of the event in `speak`.
+const LINE: u32 = line!() + 5;
+
+#[worker]
+fn speak(n: u64) -> u32 {
+    let colour = String::from("red");
+    tracing::warn!(target: "of our own", size = n, depth = -3, ratio = 0.5, done = true, colour, shape = ?Some(n), place = %n, "task {n} speaks");
+    std::process::id()
+}
+
+#[worker]
+fn say(n: u64) -> u64 {
+    tracing::info!("{n}");
+    n
+}
+
+#[worker]
+fn say_apart() {
+    tracing::info!(parent: None, "apart");
+}
+
+#[tracing::instrument(fields(later))]
+fn inner(depth: u64) {
+    tracing::Span::current().record("later", "known now");
+    tracing::info!("within");
+    if depth > 0 {
+        inner(depth - 1);
+    }
+}
+
+#[worker]
+fn in_spans(n: u64) {
+    let outer = tracing::info_span!("outer", n, exact = 1.5);
+    outer.in_scope(|| inner(1));
+    tracing::info!(parent: &outer, "by its parent");
+    tracing::info!("outside");
+}
+
+#[worker]
+fn in_a_span_that_ends(end: End) {
+    let _entered = tracing::info_span!("doomed").entered();
+    tracing::info!("before the end");
+    end.strike()
+}
+
+#[worker]
+async fn in_a_future(n: u64) -> u64 {
+    use tracing::Instrument;
+    async {
+        tokio::task::yield_now().await;
+        tracing::info!("awaited");
+    }
+    .instrument(tracing::info_span!("future", n))
+    .await;
+    n
+}
+
+/// Notes in the file how often an event's words were put together.
+#[worker]
+fn expensive(evaluated: &Path) {
+    let evaluate = |n: u64| {
+        append(evaluated, n);
+        n
+    };
+    tracing::debug!("{}", evaluate(1));
+    tracing::info!("{}", evaluate(2));
+}
+
+#[worker]
+fn say_by_log(n: u64) {
+    log::info!("{n}");
+}
+
+#[worker]
+fn every_level() {
+    tracing::error!("error");
+    tracing::warn!("warn");
+    tracing::info!("info");
+    tracing::debug!("debug");
+    tracing::trace!("trace");
+}
+
+#[worker]
+fn from_threads(threads: u64, events: u64) {
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || (0..events).for_each(|n| tracing::info!(thread, n)));
+        }
+    });
+}
+
+#[worker]
+fn long(bytes: usize) {
+    tracing::info!("{}", "x".repeat(bytes));
+}
+
+#[test]
+fn an_event_arrives_once_with_typed_fields_and_its_place_before_the_result() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let collector = collect(LevelFilter::INFO);
+        for n in 0..50 {
+            let handle = pool.submit(delayed!(speak(n)));
+            let task = handle.task_id();
+            let pid = handle.join().unwrap();
+            let seen = collector.take();
+            assert_eq!(seen.len(), 1, "{seen:?}");
+            let event = &seen[0];
+            assert_eq!((event.level, event.target.as_str()), (Level::WARN, "of our own"));
+            assert_eq!(event.module.as_deref(), Some(module_path!()));
+            assert!(event.file.as_deref().is_some_and(|file| file.ends_with("subscriber.rs")));
+            assert_eq!(event.line, Some(LINE));
+            let expected = [
+                ("message", format!("task {n} speaks")),
+                ("size", format!("u64 {n}")),
+                ("depth", "i64 -3".to_owned()),
+                ("ratio", "f64 0.5".to_owned()),
+                ("done", "bool true".to_owned()),
+                ("colour", "str red".to_owned()),
+                ("shape", format!("Some({n})")),
+                ("place", n.to_string()),
+                ("worker", "u64 0".to_owned()),
+                ("pid", format!("u64 {pid}")),
+                ("task", format!("u64 {task}")),
+            ];
+            let expected = expected.into_iter().map(|(name, value)| (name.to_owned(), value));
+            assert_eq!(event.fields, Fields(expected.collect()));
+            assert_eq!(event.names(), [""; 0]);
+        }
+    });
+}
+
+#[test]
+fn events_stand_under_the_span_in_which_the_task_was_handed_in() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let collector = collect(LevelFilter::INFO);
+        let handles: Vec<_> = (0..20)
+            .map(|n| tracing::info_span!("submitting", n).in_scope(|| pool.submit(delayed!(say(n)))))
+            .collect();
+        tracing::info_span!("joining")
+            .in_scope(|| handles.into_iter().for_each(|handle| assert!(handle.join().is_ok())));
+        let seen = collector.take();
+        assert_eq!(seen.len(), 20);
+        for event in seen {
+            assert_eq!(event.names(), ["submitting"]);
+            assert_eq!(event.scope[0].1.get("n"), format!("u64 {}", event.words()));
+            assert_eq!(event.current.as_deref(), Some("submitting"));
+        }
+        let results =
+            tracing::info_span!("mapping").in_scope(|| pool.map((0..100).map(|n| delayed!(say(n)))));
+        assert_eq!(results.unwrap().len(), 100);
+        let lazy = tracing::info_span!("reading").in_scope(|| pool.imap((0..100).map(|n| delayed!(say(n)))));
+        assert_eq!(lazy.count(), 100);
+        tracing::info_span!("spreading").in_scope(|| pool.broadcast(delayed!(say(1))).unwrap());
+        let seen = collector.take();
+        let count = |name: &str| seen.iter().filter(|event| event.names() == [name]).count();
+        assert_eq!((count("mapping"), count("reading"), count("spreading"), seen.len()), (100, 100, 2, 202));
+        tracing::info_span!("calling").in_scope(|| pool.submit(delayed!(say_apart()))).join().unwrap();
+        assert_eq!(collector.take()[0].names(), [""; 0], "it asked to stand apart");
+        until("no span is held for longer than its tasks", || collector.open_spans() == 0);
+    });
+}
+
+#[test]
+fn spans_of_a_worker_are_made_again_with_their_fields_and_end() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let collector = collect(LevelFilter::INFO);
+        for n in 0..10 {
+            let call = tracing::info_span!("call");
+            call.in_scope(|| pool.submit(delayed!(in_spans(n)))).join().unwrap();
+            drop(call);
+            let seen = collector.take();
+            let names: Vec<_> = seen.iter().map(|event| (event.words(), event.names())).collect();
+            assert_eq!(
+                names,
+                [
+                    ("within", vec!["call", "outer", "inner"]),
+                    ("within", vec!["call", "outer", "inner", "inner"]),
+                    ("by its parent", vec!["call", "outer"]),
+                    ("outside", vec!["call"]),
+                ]
+            );
+            assert_eq!(seen[0].current.as_deref(), Some("inner"));
+            let outer = &seen[0].scope[1].1;
+            assert_eq!((outer.get("n"), outer.get("exact")), (format!("u64 {n}").as_str(), "f64 1.5"));
+            let inner = &seen[1].scope[3].1;
+            assert_eq!((inner.get("depth"), inner.get("later")), ("u64 0", "str known now"));
+            until("no span is held for longer than its tasks", || collector.open_spans() == 0);
+        }
+    });
+}
+
+#[test]
+fn what_was_said_before_a_panic_or_a_crash_arrives_and_spans_end_with_the_process() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let collector = collect(LevelFilter::INFO);
+        for end in [End::Panic, End::Abort, End::Segfault] {
+            assert!(pool.submit(delayed!(in_a_span_that_ends(end))).join().is_err());
+            let seen = collector.take();
+            assert_eq!(seen.len(), 1);
+            assert_eq!((seen[0].words(), seen[0].names()), ("before the end", vec!["doomed"]));
+            pool.submit(delayed!(say(1))).join().unwrap();
+            collector.take();
+            until("no span is held for longer than its tasks", || collector.open_spans() == 0);
+        }
+    });
+}
+
+#[test]
+fn futures_that_are_in_a_span_say_so() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let collector = collect(LevelFilter::INFO);
+        pool.submit(delayed!(in_a_future(7))).join().unwrap();
+        let seen = collector.take();
+        assert_eq!((seen[0].words(), seen[0].names()), ("awaited", vec!["future"]));
+        until("no span is held for longer than its tasks", || collector.open_spans() == 0);
+    });
+}
+
+#[test]
+fn what_the_parent_has_turned_off_is_never_evaluated_in_the_worker() {
+    alone(|| {
+        let folder = Folder::new();
+        let evaluated = folder.path("evaluated");
+        let pool = Pool::new(1).unwrap();
+        pool.submit(delayed!(expensive(&evaluated))).join().unwrap();
+        assert_eq!(numbers(&evaluated), [], "nobody listens");
+        let (filter, handle) = reload::Layer::new(LevelFilter::INFO);
+        let collector = Collector::default();
+        let subscriber = tracing_subscriber::registry().with(filter).with(collector.clone());
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        pool.submit(delayed!(expensive(&evaluated))).join().unwrap();
+        assert_eq!(numbers(&evaluated), [2]);
+        handle.reload(LevelFilter::OFF).unwrap();
+        pool.submit(delayed!(expensive(&evaluated))).join().unwrap();
+        assert_eq!(numbers(&evaluated), [2], "nothing is evaluated with everything off");
+        handle.reload(LevelFilter::TRACE).unwrap();
+        pool.submit(delayed!(expensive(&evaluated))).join().unwrap();
+        assert_eq!(numbers(&evaluated), [1, 2, 2], "a change is heard by workers that run");
+        let words: Vec<String> = collector.take().iter().map(|event| event.words().to_owned()).collect();
+        assert_eq!(words, ["2", "1", "2"]);
+    });
+}
+
+#[test]
+fn each_level_arrives_as_itself_and_a_finer_filter_is_heeded() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let collector = Collector::default();
+        let filter = EnvFilter::new(format!("error,{}=debug,of our own=off", module_path!()));
+        let subscriber = tracing_subscriber::registry().with(collector.clone().with_filter(filter));
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        pool.submit(delayed!(every_level())).join().unwrap();
+        pool.submit(delayed!(speak(1))).join().unwrap();
+        let words: Vec<String> = collector.take().iter().map(|event| event.words().to_owned()).collect();
+        assert_eq!(words, ["error", "warn", "info", "debug"]);
+    });
+}
+
+#[test]
+fn records_of_log_become_events_once_where_the_parent_wants_that() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let collector = collect(LevelFilter::INFO);
+        tracing_log::LogTracer::init().unwrap();
+        log::set_max_level(log::LevelFilter::Info);
+        let span = tracing::info_span!("call");
+        span.in_scope(|| pool.submit(delayed!(say_by_log(3)))).join().unwrap();
+        span.in_scope(|| pool.submit(delayed!(say(4)))).join().unwrap();
+        let seen = collector.take();
+        let words: Vec<_> = seen.iter().map(|event| (event.words(), event.names())).collect();
+        assert_eq!(words, [("3", vec!["call"]), ("4", vec!["call"])]);
+    });
+}
+
+#[test]
+fn the_subscriber_of_the_caller_is_told_and_no_other() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let (mine, other) = (Collector::default(), Collector::default());
+        let subscriber = |collector: &Collector| tracing_subscriber::registry().with(collector.clone());
+        let handle = tracing::subscriber::with_default(subscriber(&mine), || pool.submit(delayed!(say(1))));
+        tracing::subscriber::with_default(subscriber(&other), || handle.join().unwrap());
+        assert_eq!((mine.take().len(), other.take().len()), (1, 0));
+    });
+}
+
+#[test]
+fn events_of_several_threads_and_long_ones_arrive_whole() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let collector = collect(LevelFilter::INFO);
+        pool.submit(delayed!(from_threads(4, 200))).join().unwrap();
+        let seen = collector.take();
+        assert_eq!(seen.len(), 800);
+        for thread in 0..4 {
+            let of_thread = seen.iter().filter(|event| event.fields.get("thread") == format!("u64 {thread}"));
+            let numbers = of_thread.map(|event| event.fields.get("n").to_owned());
+            assert!(numbers.eq((0..200).map(|n| format!("u64 {n}"))), "each thread's own come in order");
+        }
+        for bytes in [5, 60_000, 3_000_000] {
+            pool.submit(delayed!(long(bytes))).join().unwrap();
+            assert_eq!(collector.take()[0].words().len(), bytes);
+        }
+    });
+}
+
+#[test]
+fn a_pool_in_process_speaks_to_the_same_subscriber() {
+    alone(|| {
+        let collector = collect(LevelFilter::INFO);
+        tracing::info_span!("here").in_scope(|| Pool::in_process().submit(delayed!(say(5)))).join().unwrap();
+        let seen = collector.take();
+        assert_eq!((seen.len(), seen[0].names()), (1, vec!["here"]));
+    });
+}
