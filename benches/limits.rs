@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procession::{Pool, Result, StartMethod, delayed, worker};
+use procession::{Pool, Process, Result, StartMethod, delayed, worker};
 use procession_benches::{
     BareChild, act_as_bare_child, bare_start, cpu_ticks, median, repeat, resident_kib, time,
 };
@@ -70,6 +70,7 @@ const ALL: &[Measurement] = &[
     ("pool start to first result against a bare start", "1.6 x", start_small),
     ("the same, with 4 GiB in the parent", "1.6 x", start_large),
     ("start of a further worker under ForkServer to its first result", "0.25 ms", further),
+    ("a process from spawn to join against a bare one", "1.4 x", process),
     ("two workers on CPU-bound work against one", "1.9 x", two_against_one),
     ("tasks of 20 us to 20 ms on 2 workers against the ideal", "1.1 x", uneven),
     ("map of no-ops on 4, 8, 32, 200 workers against 2", "-", many_no_ops),
@@ -203,6 +204,39 @@ fn further(size: &Size) -> Result<String> {
     });
     let average = times.iter().sum::<Duration>() / u32::try_from(times.len()).expect("not that many");
     Ok(format!("{:.3} ms ({:.3} on average)", median(times).as_secs_f64() * 1e3, average.as_secs_f64() * 1e3))
+}
+
+fn process(size: &Size) -> Result<String> {
+    let ours = || {
+        time(|| {
+            let joined = Process::spawn(delayed!(add_one(1))).map(|mut process| process.join());
+            assert!(matches!(joined, Ok(Ok(2))));
+        })
+    };
+    let (mut first, mut further, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..size.starts {
+        // Without another there is no thread yet that watches.
+        first.push(ours());
+        let _another = Process::spawn(delayed!(rest_for_ever()))?;
+        further.push(ours());
+        // Its end included.
+        bare.push(time(|| {
+            let _first_byte = bare_start();
+        }));
+    }
+    let (first, further, bare) = (median(first), median(further), median(bare));
+    Ok(format!(
+        "{:.2} x ({further:.2?} against {bare:.2?}); beside no other {:.2} x",
+        ratio(further, bare),
+        ratio(first, bare)
+    ))
+}
+
+#[worker]
+fn rest_for_ever() {
+    loop {
+        std::thread::park();
+    }
 }
 
 fn two_against_one(size: &Size) -> Result<String> {

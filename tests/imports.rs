@@ -44,6 +44,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("launch", 3, Host),
     ("supervisor", 4, Host),
     ("pool", 5, Host),
+    ("process", 5, Host),
     ("parallel", 5, Host),
     ("worker", 3, Worker),
     // What users and expansions see.
@@ -56,12 +57,15 @@ const FLOORS: &[(&str, u32, Side)] = &[
 ];
 
 /// What would break the rule and is meant: importer, imported, and why.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[(
-    "pool",
-    "worker",
-    "a call inside a worker runs there: `is_worker` is part of what users ask, on either side; and a copy of the host becomes a \
-     template of workers",
-)];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    (
+        "pool",
+        "worker",
+        "a call inside a worker runs there: `is_worker` is part of what users ask, on either side; and a copy of the host becomes a \
+         template of workers",
+    ),
+    ("process", "worker", "a copy of the host becomes a template of workers"),
+];
 
 /// Of two modules of one floor these may import each other, in one direction only.
 const WITHIN_A_FLOOR: &[(&str, &str)] = &[
@@ -73,6 +77,8 @@ const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     // How bytes become frames, and no more, is told where their prefix is.
     // The first floor above the bytes: a registered function decodes its own arguments.
     ("registry", "codec"),
+    // Settings that both have, and the words for what became of a worker.
+    ("process", "pool"),
     // `map` is a gathering; a gathering drives a pool.
     ("pool", "parallel"),
     ("parallel", "pool"),

@@ -88,7 +88,7 @@ struct Inner {
     kind: TaskErrorKind,
     function: &'static str,
     place: Place,
-    /// The name of the pool, if it was given one.
+    /// The name of the pool, if it was given one, or of the process for one function.
     pool: Option<Arc<str>>,
     /// What the task had written, where the pool keeps that.
     output: Option<Arc<Captured>>,
@@ -341,6 +341,9 @@ impl fmt::Display for TaskError {
         f.write_str(verb)?;
         if let Some((worker, pid)) = place.worker {
             match pool {
+                Some(process) if worker == WorkerId::ALONE => {
+                    write!(f, " in process `{process}` (pid {pid})")?
+                }
                 Some(pool) => write!(f, " in worker {worker} of `{pool}` (pid {pid})")?,
                 None => write!(f, " in worker {worker} (pid {pid})")?,
             }

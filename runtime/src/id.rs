@@ -30,6 +30,11 @@ impl fmt::Display for TaskId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct WorkerId(pub(crate) u32);
 
+impl WorkerId {
+    /// A process for one function, which has no place in a pool.
+    pub(crate) const ALONE: Self = Self(u32::MAX);
+}
+
 impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -50,6 +50,7 @@ mod marker;
 mod panic;
 mod parallel;
 mod pool;
+mod process;
 mod protocol;
 mod registry;
 mod ring;
@@ -77,6 +78,7 @@ pub use panic::RemotePanic;
 pub use pool::{Builder, IMap, IMapUnordered, Jobs, ParseJobsError, Pool};
 #[cfg(feature = "futures")]
 pub use pool::{ResultStream, ResultStreamUnordered};
+pub use process::{Process, ProcessBuilder};
 pub use procession_macros::{main, worker};
 pub use task::Task;
 pub use worker::{is_cancelled, is_worker, report_progress, rng_seed, task_id, worker_index};

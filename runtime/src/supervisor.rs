@@ -19,6 +19,7 @@ use std::{
     collections::VecDeque,
     io,
     ops::ControlFlow,
+    os::fd::BorrowedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -238,6 +239,11 @@ impl<T: Load> Supervisor<T> {
 
     pub(crate) fn pid(&self) -> Option<u32> {
         self.link().map(|link| link.launched.process.pid())
+    }
+
+    /// Becomes readable when its process has ended.
+    pub(crate) fn process_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.link().map(|link| link.launched.process.poll_fd())
     }
 
     pub(crate) fn is_vacant(&self) -> bool {

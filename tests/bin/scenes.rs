@@ -15,7 +15,7 @@ use std::{
 };
 
 use nix::{fcntl, libc, sys::signal, sys::stat::Mode, unistd};
-use procession::{Pool, delayed, parallel, worker};
+use procession::{Pool, Process, delayed, parallel, worker};
 
 /// Whether this program's own constructor has run.
 static CONSTRUCTED: AtomicBool = AtomicBool::new(false);
@@ -81,6 +81,8 @@ pub(crate) fn play() {
         ["overflow"] => {
             println!("{}", Pool::new(1).unwrap().submit(delayed!(overflow())).join().unwrap_err())
         }
+        ["process", "flush"] => Process::spawn(delayed!(say_last_words())).unwrap().join().unwrap(),
+        ["process", how] => start_failing_process(how),
         ["flush"] => Pool::new(1).unwrap().submit(delayed!(say_without_end())).join().unwrap(),
         ["build"] => println!("{:?}", Pool::new(1)),
         ["start", how] => start_failing(how),
@@ -288,6 +290,24 @@ fn say_without_end() {
     print!("a line without an end");
 }
 
+/// Says something without an end, and something more at exit.
+#[worker]
+fn say_last_words() {
+    extern "C" fn at_exit() {
+        let _ = unistd::write(std::io::stdout(), b", and last words");
+    }
+    // SAFETY: the function takes nothing, returns nothing, and does not unwind.
+    assert_eq!(unsafe { libc::atexit(at_exit) }, 0);
+    print!("a line without an end");
+}
+
+fn start_failing_process(how: &str) {
+    let builder =
+        Process::builder().name("late").env("PROBE_START", how).start_timeout(Duration::from_millis(300));
+    let error = builder.spawn(delayed!(square(1))).unwrap().join().unwrap_err();
+    println!("{} {} {error}", error.is_lost(), error.attempts());
+}
+
 fn start_failing(how: &str) {
     let pool = Pool::builder()
         .jobs(2)
@@ -362,8 +382,11 @@ fn stay_there(place: &str, load: &str, end: &str) {
             pool
         }
     };
-    let mut local = None;
+    let (mut local, mut processes) = (None, Vec::new());
+    let spawn = || Process::spawn(delayed!(stay(&load))).unwrap();
     match place {
+        "process" => processes.extend([spawn(), spawn()]),
+        "detached" => [spawn(), spawn()].into_iter().for_each(Process::detach),
         "local" => local = Some(begin()),
         "static" => assert!(POOL.set(begin()).is_ok()),
         "thread" => local = Some(std::thread::spawn(begin).join().unwrap()),
@@ -379,7 +402,7 @@ fn stay_there(place: &str, load: &str, end: &str) {
         "exit" => process::exit(0),
         "panic" => panic!("as it was told"),
         "drop" => {
-            drop(local.take());
+            drop((local.take(), std::mem::take(&mut processes)));
             println!("dropped");
             std::io::stdin().read_line(&mut String::new()).unwrap();
         }

@@ -29,6 +29,7 @@ mod output;
 mod panic;
 mod pitfalls;
 mod pool;
+mod process;
 mod recycle;
 mod rest;
 mod scratch;

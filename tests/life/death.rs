@@ -50,6 +50,9 @@ fn kill_9_of_the_parent_leaves_no_process_with_idle_or_busy_workers_wherever_the
         (PROBE, "local", "stubborn"),
         (PROBE, "static", "sleep"),
         (PROBE, "parallel", "sleep"),
+        (PROBE, "process", "sleep"),
+        (PROBE, "process", "stubborn"),
+        (PROBE, "detached", "spin"),
         (PROBE, "thread", "idle"),
         (PROBE, "thread", "sleep"),
         (PROBE_AT_MAIN, "thread", "idle"),
@@ -74,6 +77,8 @@ fn main_that_returns_while_tasks_run_ends_everything_quickly_and_quietly() {
             ("static", "stubborn"),
             ("thread", "spin"),
             ("parallel", "sleep"),
+            ("process", "stubborn"),
+            ("detached", "sleep"),
         ] {
             let mut running = staying(program, place, load, "return");
             running.go_on();
@@ -85,7 +90,14 @@ fn main_that_returns_while_tasks_run_ends_everything_quickly_and_quietly() {
 
 #[test]
 fn exit_in_the_middle_of_tasks_ends_everything_quickly_and_quietly() {
-    for (place, load) in [("local", "idle"), ("local", "sleep"), ("static", "spin"), ("parallel", "sleep")] {
+    for (place, load) in [
+        ("local", "idle"),
+        ("local", "sleep"),
+        ("static", "spin"),
+        ("parallel", "sleep"),
+        ("process", "sleep"),
+        ("detached", "stubborn"),
+    ] {
         let mut running = staying(PROBE, place, load, "exit");
         running.go_on();
         assert_eq!(running.end(SOON).quietly(), "", "{place} {load}");
@@ -105,9 +117,16 @@ fn a_panic_in_main_ends_everything_quickly_and_is_all_there_is_to_read() {
 }
 
 #[test]
-fn a_dropped_pool_leaves_no_process_though_its_parent_lives_on() {
-    for load in ["idle", "sleep", "spin", "stubborn"] {
-        let mut running = staying(PROBE, "local", load, "drop");
+fn a_dropped_pool_or_process_leaves_no_process_though_its_parent_lives_on() {
+    for (place, load) in [
+        ("local", "idle"),
+        ("local", "sleep"),
+        ("local", "spin"),
+        ("local", "stubborn"),
+        ("process", "sleep"),
+        ("process", "stubborn"),
+    ] {
+        let mut running = staying(PROBE, place, load, "drop");
         running.go_on();
         running.expect(&["dropped"]);
         running.alone(SOON);
@@ -139,6 +158,8 @@ fn what_a_worker_printed_is_flushed_when_it_leaves() {
     for program in [PROBE, PROBE_AT_MAIN] {
         let ended = Running::start(&mut probe(program, &["flush"])).end(PATIENCE);
         assert_eq!(ended.quietly(), "a line without an end");
+        let ended = Running::start(&mut probe(program, &["process", "flush"])).end(PATIENCE);
+        assert_eq!(ended.quietly(), "a line without an end, and last words");
     }
 }
 
@@ -197,6 +218,7 @@ fn ctrl_c_in_a_terminal_ends_everything_within_a_second_without_reports_of_crash
         (PROBE, "local", "sleep"),
         (PROBE, "local", "stubborn"),
         (PROBE, "parallel", "spin"),
+        (PROBE, "process", "sleep"),
         (PROBE_AT_MAIN, "static", "sleep"),
     ] {
         let (mut terminal, mut child) = on_a_terminal(&mut probe(program, &["stay", place, load, "return"]));

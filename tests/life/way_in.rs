@@ -241,7 +241,7 @@ fn a_stale_descriptor_a_wrong_token_and_another_build_end_the_process_and_never_
 
         for (bytes, words) in [
             (preamble(b"prcs", 3, 0xbeef), "does not know its token"),
-            (preamble(b"HTTP", 2, 0xdead), "another protocol"),
+            (preamble(b"HTTP", 3, 0xdead), "another protocol"),
             (preamble(b"prcs", 999, 0xdead), "another protocol"),
             (preamble(b"prcs", 3, 0xdead), "no memory"),
         ] {
@@ -274,6 +274,27 @@ fn workers_that_die_or_hang_at_start_are_a_clear_error_after_a_bounded_number_of
             let starts = fs::read(starts).unwrap().len();
             assert!((1..=10).contains(&starts), "{how}: {starts} attempts for two workers");
             assert_eq!(mains(&file), 1);
+        }
+    }
+}
+
+#[test]
+fn a_process_that_dies_or_hangs_at_its_start_is_a_clear_error_at_once() {
+    for program in [PROBE, PROBE_AT_MAIN] {
+        for (how, words) in [
+            ("exit", "::scenes::square` was lost in process `late`"),
+            ("exit", "could not be started: it ended with exit code 42"),
+            ("abort", "::scenes::square` crashed in process `late`"),
+            ("abort", "SIGABRT"),
+            ("hang", "could not be started: it did not shake hands in time"),
+        ] {
+            let (starts, file) = (scratch("starts"), scratch("mains"));
+            let mut command = probe(program, &["process", how]);
+            let said = run(command.env("PROBE_STARTS", &starts).env("PROBE_MAINS", &file)).stdout;
+            assert!(said.contains(words), "{how}: {said}");
+            // Lost or crashed, it was never begun.
+            assert!(said.starts_with(if how == "abort" { "false 0 " } else { "true 0 " }), "{how}: {said}");
+            assert_eq!((fs::read(starts).unwrap().len(), mains(&file)), (1, 1), "{how}");
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::{
 pub(super) type BecomeTemplate = unsafe fn(OwnedFd, u32, &[Variable]) -> !;
 
 /// A thread that was joined is gone from the list of threads a moment later.
-const THREADS_LINGER: Duration = Duration::from_millis(200);
+const THREADS_LINGER: Duration = Duration::from_secs(1);
 /// A template that waits for requests forks at once; only a stopped machine makes it slower.
 const FORK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The next worker is made so long after the last was taken, which has its first task by then.

@@ -161,19 +161,27 @@ fn check_variable(name: &OsStr, value: Option<&OsStr>) -> Result<()> {
 impl Settled {
     /// What the worker at this place makes of itself.
     pub(crate) fn station(&self, worker: u32) -> Station {
-        let cpu = self.cpus.get(worker as usize % self.cpus.len().max(1)).copied();
-        let title = self.name.as_deref().map(|name| title(name, worker));
+        self.station_in_turn(worker, &format!("-{worker}"))
+    }
+
+    /// What a process for one function makes of itself, when so many were started before.
+    pub(crate) fn station_alone(&self, before: u32) -> Station {
+        self.station_in_turn(before, "")
+    }
+
+    fn station_in_turn(&self, turn: u32, place: &str) -> Station {
+        let cpu = self.cpus.get(turn as usize % self.cpus.len().max(1)).copied();
+        let title = self.name.as_deref().map(|name| title(name, place));
         Station { current_dir: self.current_dir.clone(), nice: self.nice, cpu, title, memory: self.memory }
     }
 }
 
 /// A worker's name among the machine's processes: the pool's, cut so that the worker's place fits behind it.
-fn title(name: &str, worker: u32) -> Vec<u8> {
-    let place = format!("-{worker}");
+fn title(name: &str, place: &str) -> Vec<u8> {
     let room = TITLE_BYTES.saturating_sub(place.len()).min(name.len());
     let end = (0..=room).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
     let name = &name[..end];
-    let mut title = [name, &place].concat().into_bytes();
+    let mut title = [name, place].concat().into_bytes();
     // Whoever lists processes shows a line for each.
     title.iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b'?');
     title
@@ -189,11 +197,12 @@ mod tests {
 
     #[test]
     fn a_title_ends_in_the_workers_place_whatever_the_pools_name() {
-        assert_eq!(title("scoring", 2), b"scoring-2");
-        assert_eq!(title("a name that is too long", 4095), b"a name tha-4095");
-        assert_eq!(title("żółw żółw żółw", 12), "żółw żó-12".as_bytes());
-        assert_eq!(title("", 0), b"-0");
-        assert_eq!(title("two\nlines\0", 0), b"two?lines?-0");
+        assert_eq!(title("scoring", "-2"), b"scoring-2");
+        assert_eq!(title("a name that is too long", "-4095"), b"a name tha-4095");
+        assert_eq!(title("żółw żółw żółw", "-12"), "żółw żó-12".as_bytes());
+        assert_eq!(title("", "-0"), b"-0");
+        assert_eq!(title("two\nlines\0", "-0"), b"two?lines?-0");
+        assert_eq!(title("a server of many words", ""), b"a server of man");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Generous, for machines under load; a worker takes a millisecond.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pool's settings, made by [`Pool::builder`].
 ///
@@ -532,7 +532,7 @@ impl Builder {
 }
 
 /// `PROCESSION_START_METHOD`, if it is set. A worker, which has two threads, cannot be copied: its own pools take the nearest to it.
-fn method_from_env() -> Result<StartMethod> {
+pub(crate) fn method_from_env() -> Result<StartMethod> {
     const NAME: &str = "PROCESSION_START_METHOD";
     let Some(value) = setting(NAME) else { return Ok(StartMethod::default()) };
     let method =

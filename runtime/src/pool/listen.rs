@@ -198,7 +198,11 @@ impl Scheduler {
         if useful || started {
             self.look_for_the_idle(now);
         }
-        if started && let Some((call, _)) = self.config.initializer.clone() {
+        // It may have ended since it said so.
+        if started
+            && self.workers[place].is_live()
+            && let Some((call, _)) = self.config.initializer.clone()
+        {
             self.book.initializing.insert(id);
             self.run_own(place, call, poller, now);
         }
@@ -470,7 +474,7 @@ fn failure(initializer: Option<&(Call, Outcome)>, result: &Encoded<'_>) -> Optio
 }
 
 /// What the death of a worker says of the task that it was running.
-fn crash(exit: Option<Exit>, cause: Option<Cause>, panic: Option<RemotePanic>) -> TaskErrorKind {
+pub(crate) fn crash(exit: Option<Exit>, cause: Option<Cause>, panic: Option<RemotePanic>) -> TaskErrorKind {
     const SIGABRT: i32 = nix::libc::SIGABRT;
     match (panic, exit, cause) {
         (Some(panic), Some(end), None) if end.signal() == Some(SIGABRT) => {

@@ -8,7 +8,7 @@ use log::{
 use crate::{id::WorkerId, protocol::LogRecord};
 
 /// Logs the record as if it had been made here, with the worker's place, its process and the task as fields.
-pub(super) fn emit(record: &LogRecord, worker: WorkerId, pid: u32) {
+pub(crate) fn emit(record: &LogRecord, worker: WorkerId, pid: u32) {
     let Some(level) = Level::iter().nth(usize::from(record.level).wrapping_sub(1)) else { return };
     if level > log::max_level() {
         return;
@@ -39,7 +39,9 @@ impl Source for Fields<'_> {
         for (name, value) in &self.record.fields {
             visitor.visit_pair(Key::from_str(name), Value::from(value.as_str()))?;
         }
-        visitor.visit_pair(Key::from_str("worker"), Value::from(self.worker))?;
+        if self.worker != WorkerId::ALONE.0 {
+            visitor.visit_pair(Key::from_str("worker"), Value::from(self.worker))?;
+        }
         visitor.visit_pair(Key::from_str("pid"), Value::from(self.pid))?;
         if let Some(task) = self.record.task {
             visitor.visit_pair(Key::from_str("task"), Value::from(task))?;

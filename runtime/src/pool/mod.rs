@@ -33,7 +33,10 @@ pub use imap::{IMap, IMapUnordered};
 pub use imap::{ResultStream, ResultStreamUnordered};
 pub use jobs::{Jobs, ParseJobsError};
 
+pub(crate) use builder::{START_TIMEOUT, method_from_env};
 pub(crate) use call::{Arrival, Call, CallOptions};
+pub(crate) use listen::crash;
+pub(crate) use log::emit;
 pub(crate) use report::{Label, Report, verbose_by_env};
 
 use builder::Config;
@@ -500,7 +503,10 @@ impl fmt::Debug for Pool {
 }
 
 /// A task's function and arguments, if it can go to another process.
-fn travels(call: crate::task::Call, index: Option<usize>) -> Result<(FunctionId, ShortBytes), TaskError> {
+pub(crate) fn travels(
+    call: crate::task::Call,
+    index: Option<usize>,
+) -> Result<(FunctionId, ShortBytes), TaskError> {
     let Some(function) = registry::id_of(call.entry) else { return Err(not_in_table(&call, index)) };
     let args = call.args.map_err(|words| {
         let kind = TaskErrorKind::Codec { message: words.into() };
@@ -530,7 +536,7 @@ fn launcher(config: &Config) -> Result<Box<dyn Launcher>, String> {
 }
 
 /// `PROCESSION_IN_PROCESS=1`, or this is a worker, whose nested calls run where they are.
-fn in_process_by_env() -> bool {
+pub(crate) fn in_process_by_env() -> bool {
     setting("PROCESSION_IN_PROCESS").is_some_and(|value| value == "1")
 }
 

@@ -21,9 +21,12 @@ pub use progress::report_progress;
 
 pub(crate) use entry::become_template;
 
-use crate::{id::TaskId, seed};
+use crate::{
+    id::{TaskId, WorkerId},
+    seed,
+};
 
-/// This worker's place in its pool, set once it has shaken hands.
+/// This worker's place in its pool, set once it has shaken hands; [`WorkerId::ALONE`] if it has no pool.
 static INDEX: OnceLock<u32> = OnceLock::new();
 /// The running task's number plus one; 0 between tasks.
 static RUNNING: AtomicU64 = AtomicU64::new(0);
@@ -42,7 +45,8 @@ pub fn is_worker() -> bool {
     INDEX.get().is_some() || template::is_template()
 }
 
-/// This worker's place in its pool, from 0; `None` in a process that is no worker.
+/// This worker's place in its pool, from 0; `None` in a process that is no worker, and in a [`Process`](crate::Process), which has no
+/// pool.
 ///
 /// # Examples
 ///
@@ -60,7 +64,7 @@ pub fn is_worker() -> bool {
 /// ```
 #[must_use]
 pub fn worker_index() -> Option<usize> {
-    INDEX.get().map(|&index| index as usize)
+    INDEX.get().filter(|index| **index != WorkerId::ALONE.0).map(|&index| index as usize)
 }
 
 /// Whether the task that this worker runs is to end: it has run for longer than it may, was cancelled, or belongs to a call that has

@@ -14,6 +14,7 @@ use crate::{
     codec::Input,
     dispatch,
     error::Fault,
+    id::WorkerId,
     panic::RemotePanic,
     protocol::{
         Hello, Orders, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker, VERSION,
@@ -43,6 +44,8 @@ static STOPPING: AtomicBool = AtomicBool::new(false);
 static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
 /// The sequence number of the task that ended last.
 static ENDED_SEQ: AtomicU32 = AtomicU32::new(0);
+/// A task has come to no result, for it panicked or its values did not cross.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// The host has closed its side while a task ran.
 static IS_LAST: AtomicBool = AtomicBool::new(false);
@@ -51,6 +54,8 @@ static IS_LAST: AtomicBool = AtomicBool::new(false);
 const HANDSHAKE_FAILED: i32 = 88;
 /// The exit code of a worker that was sent nonsense.
 const PROTOCOL_BROKEN: i32 = 89;
+/// The exit code of a process for one function that has failed: that of any Rust program that panics.
+const FAILED: i32 = 101;
 
 /// The host has gone: no more tasks begin, and the serving thread ends once it has nothing to do.
 pub(super) fn stop() {
@@ -142,7 +147,7 @@ pub(super) fn serve(connection: Connection) {
                 0
             }
             Ok(Received::Nothing) => 0,
-            Ok(Received::Closed) => std::process::exit(0),
+            Ok(Received::Closed) => std::process::exit(farewell()),
             Err(_) if STOPPING.load(Ordering::SeqCst) => std::process::exit(0),
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::OutOfMemory
@@ -155,6 +160,12 @@ pub(super) fn serve(connection: Connection) {
         };
         receiver.consume(seen);
     }
+}
+
+/// The exit code of a worker that was told to leave. How a pool's tasks went is none of its worker's affair.
+fn farewell() -> i32 {
+    let is_alone = INDEX.get() == Some(&WorkerId::ALONE.0);
+    if is_alone && HAS_FAILED.load(Ordering::Relaxed) { FAILED } else { 0 }
 }
 
 fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
@@ -235,18 +246,21 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
     }
     RUNNING.store(task.task.wrapping_add(1), Ordering::Relaxed);
     RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
-    replies.reply.make(task.seq, |result, large| match registry::find(task.function) {
-        Some(entry) => {
-            let input = || match large_args {
-                None => Input::new(task.args),
-                Some((whole, is_bare)) => Input::of(whole, is_bare),
-            };
-            dispatch::run(entry, input, result, large)
-        }
-        None => {
-            let words = format!("function {} is not in this executable's table", task.function.0);
-            Err(Fault::codec(words))
-        }
+    replies.reply.make(task.seq, |result, large| {
+        let outcome = match registry::find(task.function) {
+            Some(entry) => {
+                let input = || match large_args {
+                    None => Input::new(task.args),
+                    Some((whole, is_bare)) => Input::of(whole, is_bare),
+                };
+                dispatch::run(entry, input, result, large)
+            }
+            None => {
+                let words = format!("function {} is not in this executable's table", task.function.0);
+                Err(Fault::codec(words))
+            }
+        };
+        outcome.inspect_err(|_| HAS_FAILED.store(true, Ordering::Relaxed))
     });
     if replies.marks {
         output::end_task(task.seq);

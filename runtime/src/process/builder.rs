@@ -1,0 +1,180 @@
+//! [`ProcessBuilder`]: a process's settings, checked when it is started.
+
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    Backend, Process,
+    here::Here,
+    watch::{Child, Order},
+};
+use crate::{
+    error::{Error, Result},
+    handle::{Completer, Exchange, Handle},
+    id::TaskId,
+    launch::{Output, StartMethod, Surroundings},
+    pool::{START_TIMEOUT, in_process_by_env, method_from_env, travels},
+    task::Task,
+};
+
+/// A process's settings, made by [`Process::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Process, delayed, worker};
+///
+/// #[worker]
+/// fn home() -> Option<String> {
+///     std::env::var("HOME").ok()
+/// }
+///
+/// let mut process = Process::builder().name("at home").env("HOME", "/nowhere").spawn(delayed!(home()))?;
+/// assert_eq!(process.name(), "at home");
+/// assert_eq!(process.join()?.as_deref(), Some("/nowhere"));
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `spawn`"]
+pub struct ProcessBuilder {
+    name: Option<String>,
+    surroundings: Surroundings,
+    start_method: Option<StartMethod>,
+    start_timeout: Duration,
+}
+
+impl ProcessBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            name: None,
+            surroundings: Surroundings::default(),
+            start_method: None,
+            start_timeout: START_TIMEOUT,
+        }
+    }
+
+    /// The process's name, for errors; `ps` shows it, too (cut to 15 bytes, as the kernel has them). Default: the function's with a
+    /// number, and in `ps` the program's.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How the process comes to be. Default: `PROCESSION_START_METHOD`, or [`StartMethod::Spawn`].
+    ///
+    /// Processes by [`StartMethod::ForkServer`] with the same environment come from one template, which stays as long as there is a
+    /// `Process`. Under [`StartMethod::Fork`] each is a copy of this process as it is at its spawn, by a template of its own, and this
+    /// process must have one thread.
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.start_method = Some(method);
+        self
+    }
+
+    /// Sets a variable in the process's environment, on top of this process's own.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.surroundings.env.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Takes a variable out of the process's environment. Of [`env`](Self::env) and this the last word about a name counts.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        self.surroundings.env.push((name.into(), None));
+        self
+    }
+
+    /// The folder that the process works in. Default: this process's.
+    pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.surroundings.current_dir = Some(folder.into());
+        self
+    }
+
+    /// How much nicer than this process it is, as for [a pool's workers](crate::Builder::nice). Default: 0.
+    pub fn nice(mut self, nice: i32) -> Self {
+        self.surroundings.nice = Some(nice);
+        self
+    }
+
+    /// Pins the process to one of the CPUs that this thread may use: each that is started to the next. Default: no.
+    pub fn pin_cpus(mut self, pin: bool) -> Self {
+        self.surroundings.pin_cpus = pin;
+        self
+    }
+
+    /// How many threads the libraries that the process uses may start, as for [a pool's workers](crate::Builder::inner_threads).
+    /// Default: as many as there are CPUs.
+    pub fn inner_threads(mut self, threads: usize) -> Self {
+        self.surroundings.inner_threads = Some(threads);
+        self
+    }
+
+    /// Where what the process writes to stdout goes. Default: [`Output::Inherit`]. Under [`Output::Capture`] it is kept until the result
+    /// is asked for, and printed by whoever joins.
+    pub fn stdout(mut self, output: Output) -> Self {
+        self.surroundings.outputs.stdout = output;
+        self
+    }
+
+    /// Where what the process writes to stderr goes, as for [`stdout`](Self::stdout). Under [`Output::Capture`] and [`Output::Log`] an
+    /// error has [its last lines](crate::TaskError::stderr_tail).
+    pub fn stderr(mut self, output: Output) -> Self {
+        self.surroundings.outputs.stderr = output;
+        self
+    }
+
+    /// How long the process may take to come to its function before it is killed. Default: 30 s.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.start_timeout = timeout;
+        self
+    }
+
+    /// Starts a process for this function. Returns when it exists; that it cannot go on to the function comes out of
+    /// [`join`](Process::join).
+    ///
+    /// # Errors
+    ///
+    /// A setting is impossible, an argument did not encode, or this process cannot start others (it runs setuid, as a library in
+    /// another program, or is too many processes deep).
+    pub fn spawn<T: DeserializeOwned + 'static>(self, task: Task<T>) -> Result<Process<T>> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let surroundings = self.surroundings.settle(self.name.as_deref(), 1)?;
+        let method = self.start_method.map_or_else(method_from_env, Ok)?;
+        let (function, number) = (task.function(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name: Arc<str> = match self.name {
+            Some(name) => name.into(),
+            None => format!("{}-{number}", function.rsplit("::").next().unwrap_or(function)).into(),
+        };
+        let completer = Arc::new(Completer::default());
+        let (backend, id, exchange) = if in_process_by_env() {
+            let here = Here::spawn(&name, task.call, completer.clone()).map_err(|error| {
+                Error::system(format!("process `{name}`: a thread cannot be started"), error)
+            })?;
+            let exchange: Arc<dyn Exchange> = here.clone();
+            (Backend::Here(here), std::process::id(), Arc::downgrade(&exchange))
+        } else {
+            let (called, args) = travels(task.call, None)?;
+            let child = Child::launch(Order {
+                name: name.clone(),
+                function: called,
+                args,
+                number,
+                surroundings,
+                method,
+                start_timeout: self.start_timeout,
+                completer: completer.clone(),
+            })?;
+            let (id, exchange) = (child.id(), child.exchange());
+            (Backend::Child(child), id, exchange)
+        };
+        let handle = Handle::new(completer, Some(exchange), function, TaskId(number));
+        Ok(Process { name, function, id, handle, taken: false, backend })
+    }
+}

@@ -1,0 +1,92 @@
+//! What stands for a process under `PROCESSION_IN_PROCESS=1`: a thread of this process, on which the function runs.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, OnceLock},
+    thread,
+    time::Instant,
+};
+
+use crate::{
+    error::{Error, Exit, Place, Result, TaskError},
+    handle::{Completer, Exchange, Wakes},
+    id::TaskId,
+    sys::fd::Bell,
+    task::Call,
+};
+
+/// The exit code that a process would have had whose function panicked.
+const FAILED: i32 = 101;
+
+/// A function that runs on a thread of this process.
+#[derive(Debug)]
+pub(super) struct Here {
+    exit: OnceLock<Exit>,
+    /// Rings when the function has ended, and is never silenced.
+    end: Bell,
+}
+
+impl Here {
+    /// Runs the call on a thread of this name.
+    pub(super) fn spawn(name: &str, call: Call, completer: Arc<Completer>) -> io::Result<Arc<Self>> {
+        let here = Arc::new(Self { exit: OnceLock::new(), end: Bell::new()? });
+        let its_own = here.clone();
+        thread::Builder::new().name(name.to_owned()).spawn(move || its_own.run(&call, &completer))?;
+        Ok(here)
+    }
+
+    fn run(&self, call: &Call, completer: &Completer) {
+        let place = Place { attempts: 1, ..Place::default() };
+        let outcome = call.run().map_err(|fault| TaskError::new(call.entry.name, fault.into(), place));
+        let code = if outcome.is_ok() { 0 } else { FAILED };
+        let _ = self.exit.set(Exit::from_code(code));
+        self.end.ring();
+        let mut wakes = Wakes::default();
+        completer.complete(outcome, &mut wakes);
+        wakes.wake_all();
+    }
+
+    pub(super) fn ended(&self) -> Option<Exit> {
+        self.exit.get().copied()
+    }
+
+    /// # Errors
+    ///
+    /// Always, unless it has ended: a thread cannot be ended from without.
+    pub(super) fn unstoppable(&self, name: &str) -> Result<()> {
+        match self.ended() {
+            Some(_) => Ok(()),
+            None => Err(Error::config(format!(
+                "process `{name}` cannot be ended: under PROCESSION_IN_PROCESS=1 it is a thread of this process"
+            ))),
+        }
+    }
+}
+
+impl Exchange for Here {
+    fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
+        // Whoever asks is unparked at the end.
+        while !ready() {
+            match deadline.map(|deadline| deadline.checked_duration_since(Instant::now())) {
+                None => thread::park(),
+                Some(Some(left)) => thread::park_timeout(left),
+                Some(None) => return false,
+            }
+        }
+        true
+    }
+
+    fn glance(&self) {}
+
+    fn watch(&self) {}
+
+    fn cancel(&self, _task: TaskId, _function: &'static str) {}
+}
+
+impl AsFd for Here {
+    /// Becomes readable when the function has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+}

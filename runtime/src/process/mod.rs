@@ -1,0 +1,271 @@
+//! [`Process`]: one function in a process of its own.
+//!
+//! A process is a worker that serves one task and no pool. All the processes of a host are watched by one thread (`watch`), which
+//! reads what they say whether or not anybody waits, and collects them when they end.
+
+mod builder;
+mod here;
+mod watch;
+
+use std::{
+    fmt,
+    future::Future,
+    os::fd::{AsFd, BorrowedFd},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+
+pub use builder::ProcessBuilder;
+
+use here::Here;
+use watch::Child;
+
+use crate::{
+    error::{Error, Exit, Place, Result, TaskError, TaskErrorKind},
+    handle::Handle,
+    task::Task,
+};
+
+/// One function in a process of its own: `multiprocessing.Process`'s counterpart.
+///
+/// The process starts at once, runs the function, and leaves: what it has printed is flushed, and what is to run at exit runs, for
+/// which it has two seconds. A thread that the function has left behind ends with it. Dropping a `Process` kills it;
+/// [`detach`](Self::detach) lets it run. No process outlives its parent, whatever ends that.
+///
+/// The result is read as soon as it is there, by a thread that watches all the processes of this one: of any size, it waits here
+/// until [`join`](Self::join) takes it, and the process does not wait. As a [`Future`] a process comes to what `join` gives, on any
+/// executor.
+///
+/// Within the function [`is_worker`](crate::is_worker) is true, a `parallel!` that names no pool runs in the process, and
+/// [`worker_index`](crate::worker_index) is `None`. It may have pools and processes of its own; they end with it.
+///
+/// Under `PROCESSION_IN_PROCESS=1` the function runs on a thread of this process, through the same encoding. [`id`](Self::id) is this
+/// process's then, and there is nothing that could be killed: [`terminate`](Self::terminate) and [`kill`](Self::kill) are errors, and
+/// a dropped `Process` leaves its thread running.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Process, delayed, worker};
+///
+/// #[worker]
+/// fn greet(name: &str) -> (String, u32) {
+///     (format!("hello, {name}"), std::process::id())
+/// }
+///
+/// let mut process = Process::spawn(delayed!(greet("bob")))?;
+/// let id = process.id();
+/// assert_eq!(process.join()?, ("hello, bob".to_owned(), id));
+/// assert!(!process.is_alive());
+/// assert_eq!(process.exit_status().and_then(|exit| exit.code()), Some(0));
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[must_use = "dropping a process kills it: join it, or detach it"]
+pub struct Process<T> {
+    name: Arc<str>,
+    function: &'static str,
+    id: u32,
+    handle: Handle<T>,
+    /// The result was given.
+    taken: bool,
+    backend: Backend,
+}
+
+enum Backend {
+    Child(Child),
+    /// `PROCESSION_IN_PROCESS=1`
+    Here(Arc<Here>),
+}
+
+impl<T: DeserializeOwned + 'static> Process<T> {
+    /// Starts a process for this function, with all else as it is by default.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ProcessBuilder::spawn`].
+    pub fn spawn(task: Task<T>) -> Result<Self> {
+        Process::builder().spawn(task)
+    }
+
+    /// Waits for the process's end and gives what the function returned.
+    ///
+    /// # Errors
+    ///
+    /// The function panicked ([`is_panic`](TaskError::is_panic)), its process was ended ([`is_crash`](TaskError::is_crash): by
+    /// [`terminate`](Self::terminate), say), or could not be started ([`is_lost`](TaskError::is_lost)). A result is given once: to ask
+    /// again is an error, too ([`is_lost`](TaskError::is_lost)).
+    pub fn join(&mut self) -> Result<T, TaskError> {
+        // No time ends so late: without a deadline there is a result.
+        self.join_timeout(Duration::MAX).unwrap_or_else(|| Err(self.lost("it is not at its end")))
+    }
+
+    /// Waits for the process's end at most so long, as [`join`](Self::join) does. `None`: not yet, ask again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn wait_for_ever() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// let mut process = Process::spawn(delayed!(wait_for_ever()))?;
+    /// assert!(process.join_timeout(Duration::from_millis(10)).is_none());
+    /// process.terminate()?;
+    /// let error = process.join().unwrap_err();
+    /// assert!(error.is_crash() && error.to_string().contains("SIGTERM"), "{error}");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<T, TaskError>> {
+        if self.taken {
+            return Some(Err(self.lost_result()));
+        }
+        let result = self.handle.join_timeout(timeout);
+        self.taken = result.is_some();
+        result
+    }
+}
+
+impl<T> Process<T> {
+    /// The process's number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The process's name: as the [builder](ProcessBuilder::name) was told, or the function's with a number, as in `serve-3`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the process has not ended.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        match &self.backend {
+            Backend::Child(child) => child.ended().is_none(),
+            Backend::Here(here) => here.ended().is_none(),
+        }
+    }
+
+    /// How the process ended; `None` while it runs.
+    ///
+    /// The code is 0 after the function has returned (an `Err`, too), 101 after it panicked, as of any Rust program, and what the
+    /// function gave to `exit`, if it did that. `None`, too, if the process has ended and nobody can tell how: somebody else collected
+    /// it, or the template that it was forked from has been killed.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<Exit> {
+        match &self.backend {
+            Backend::Child(child) => child.ended().flatten(),
+            Backend::Here(here) => here.ended(),
+        }
+    }
+
+    /// Asks the process to end, by SIGTERM, which ends it unless it has seen to it that it does not. Does nothing if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// The system would not send the signal, or the function runs in this process.
+    pub fn terminate(&self) -> Result<()> {
+        match &self.backend {
+            Backend::Child(child) => child.terminate().map_err(|error| {
+                Error::system(format!("process `{}` cannot be signalled", self.name), error)
+            }),
+            Backend::Here(here) => here.unstoppable(&self.name),
+        }
+    }
+
+    /// Ends the process, by SIGKILL, and what it has started in its process group. Does nothing if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// The function runs in this process.
+    pub fn kill(&self) -> Result<()> {
+        match &self.backend {
+            Backend::Child(child) => {
+                child.kill();
+                Ok(())
+            }
+            Backend::Here(here) => here.unstoppable(&self.name),
+        }
+    }
+
+    /// Lets the process run until it ends by itself, or this one ends. Somebody collects it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn tidy_up(folder: &str) { /* takes a while */ }
+    ///
+    /// Process::spawn(delayed!(tidy_up("/tmp/some")))?.detach();
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn detach(self) {
+        if let Backend::Child(child) = self.backend {
+            child.detach();
+        }
+    }
+
+    fn lost_result(&self) -> TaskError {
+        self.lost("its result was given before, and is given once")
+    }
+
+    fn lost(&self, words: &str) -> TaskError {
+        let kind = TaskErrorKind::Lost { message: words.to_owned() };
+        TaskError::new(self.function, kind, Place::default()).in_pool(Some(&self.name))
+    }
+}
+
+impl Process<()> {
+    /// Settings for a process.
+    pub fn builder() -> ProcessBuilder {
+        ProcessBuilder::new()
+    }
+}
+
+impl<T: DeserializeOwned + 'static> Future for Process<T> {
+    type Output = Result<T, TaskError>;
+
+    /// As [`join`](Self::join); a process that was polled and is dropped before its end is killed, as any other.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.taken {
+            return Poll::Ready(Err(self.lost_result()));
+        }
+        let polled = Pin::new(&mut self.handle).poll(context);
+        self.taken = polled.is_ready();
+        polled
+    }
+}
+
+/// A descriptor to poll: it becomes readable when the process has ended.
+impl<T> AsFd for Process<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.backend {
+            Backend::Child(child) => child.as_fd(),
+            Backend::Here(here) => here.as_fd(),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Process<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("name", &self.name)
+            .field("function", &self.function)
+            .field("id", &self.id)
+            .field("is_alive", &self.is_alive())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,752 @@
+//! Watches the processes of this host: one thread reads what they say, gives their results to whoever waits, and collects them.
+//!
+//! The thread is there while there is a [`Process`](super::Process), or one that was detached still runs. It alone reads. Whoever
+//! waits sleeps until it tells of an end; only the thread itself, in a user's logger, waits by going on with its work.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    ops::ControlFlow,
+    os::fd::{AsFd, BorrowedFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::{JoinHandle, ThreadId},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    captured::Captured,
+    codec::{Encoded, ShortBytes},
+    error::{Error, Exit, Place as Spot, Result, TaskError, TaskErrorKind},
+    handle::{Completer, Exchange, Outcome, Wakes},
+    id::{FunctionId, TaskId, WorkerId},
+    launch::{ForkLauncher, LaunchRequest, Launcher, LocalLauncher, Outputs, Settled, StartMethod, Variable},
+    pool::{crash, emit},
+    protocol::{Hello, LogRecord, Orders, Records, Setup, VERSION},
+    registry, seed,
+    supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
+    sys::{
+        fd::{Bell, Poller, wait_readable},
+        process::{Held, generation},
+        rest::OwnThread,
+    },
+};
+
+/// The bell among the processes.
+const BELL: u64 = u64::MAX;
+/// Launchers have this bit in their keys, which no process has.
+const LAUNCHER: u64 = 1 << 63;
+/// Numbers of processes, as supervisors make keys of them, are below this.
+const MOST_NUMBER: u32 = 1 << 30;
+/// A process that logs without end is read so far at a time: others have things to say, too.
+const MOST_AT_A_TIME: usize = 64;
+/// As good as for ever.
+const FAR: Duration = Duration::from_secs(1 << 30);
+
+/// Who watches, while there is something to watch.
+static HOME: Mutex<Home> = Mutex::new(Home { watch: None, users: 0 });
+
+struct Home {
+    watch: Option<Arc<Watch>>,
+    /// How many processes there are that somebody holds.
+    users: usize,
+}
+
+/// What is to become a process.
+pub(super) struct Order {
+    pub(super) name: Arc<str>,
+    pub(super) function: FunctionId,
+    pub(super) args: ShortBytes,
+    /// The task's number.
+    pub(super) number: u64,
+    pub(super) surroundings: Settled,
+    pub(super) method: StartMethod,
+    pub(super) start_timeout: Duration,
+    pub(super) completer: Arc<Completer>,
+}
+
+/// A process that somebody holds: killed and collected when this is dropped, unless it was detached.
+pub(super) struct Child {
+    pid: u32,
+    /// Taken only to be forgotten, in a copy of this process.
+    held: Option<Held>,
+    end: End,
+    is_detached: bool,
+    user: User,
+}
+
+/// How a process ended, if that is known; empty until it has been collected.
+type End = Arc<OnceLock<Option<Exit>>>;
+
+/// Keeps the watch.
+struct User(Option<Arc<Watch>>);
+
+struct Watch {
+    desk: Mutex<Desk>,
+    /// A process has ended, or a launcher was seen to.
+    changed: Condvar,
+    poller: Poller,
+    /// Wakes the thread.
+    bell: Bell,
+    thread: OnceLock<ThreadId>,
+    /// Whose process this is.
+    generation: u32,
+}
+
+/// What the lock protects. Nothing is waited for and nothing is read while it is held.
+struct Desk {
+    /// Only the thread that watches locks one.
+    places: BTreeMap<u32, Arc<Mutex<Place>>>,
+    /// Those that are polled: what is not ready to launch, and the template that processes share.
+    launchers: BTreeMap<u64, Arc<dyn Launcher>>,
+    next_launcher: u64,
+    server: Option<Server>,
+    /// Those of which more is to be read, of which no poller tells.
+    unread: BTreeSet<u32>,
+    /// How often launchers were seen to.
+    tended: u64,
+    /// When the thread will wake by itself.
+    alarm: Option<Instant>,
+    thread: Option<JoinHandle<()>>,
+    stopping: bool,
+}
+
+/// A template that processes with the same environment come from.
+struct Server {
+    env: Vec<Variable>,
+    outputs: Outputs,
+    start_timeout: Duration,
+    launcher: Arc<dyn Launcher>,
+}
+
+/// A process that has not been collected.
+struct Place {
+    supervisor: Supervisor<Sole>,
+    /// What it is to run, until it is ready.
+    sole: Option<Sole>,
+    name: Arc<str>,
+    function: &'static str,
+    /// It has not come to its function in time.
+    is_late: bool,
+    outcome: Option<Outcome>,
+    /// What the function has written, where that is kept.
+    wrote: Option<Arc<Captured>>,
+    completer: Arc<Completer>,
+    end: End,
+    /// Its template ends after it.
+    _launcher: Arc<dyn Launcher>,
+}
+
+/// The one task of a process.
+struct Sole {
+    number: u64,
+    function: &'static str,
+    records: Records,
+}
+
+impl Load for Sole {
+    fn len(&self) -> u32 {
+        self.records.len()
+    }
+
+    fn first_task(&self) -> u64 {
+        self.number
+    }
+
+    fn records(&mut self) -> &mut Records {
+        &mut self.records
+    }
+
+    fn done(&mut self, n: u32) {
+        self.records.advance(n);
+    }
+
+    fn take_first(&mut self, n: u32) -> Self {
+        Self { number: self.number, function: self.function, records: self.records.take_first(n) }
+    }
+
+    fn function_after(&self, _n: u32) -> &'static str {
+        self.function
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn setup() -> Setup {
+    Setup { version: VERSION, build_id: registry::build_id(), preload: None }
+}
+
+/// Makes a template of one process, which is a copy of this one as it is now.
+fn copy_of_host(order: &Order) -> Result<Arc<dyn Launcher>> {
+    let become_template = crate::worker::become_template;
+    let Settled { env, outputs, .. } = order.surroundings.clone();
+    let copy = ForkLauncher::copy(setup(), env, outputs, order.start_timeout, become_template);
+    Ok(Arc::new(copy.map_err(Error::config)?))
+}
+
+fn log_level() -> u8 {
+    log::max_level() as u8
+}
+
+impl Home {
+    /// Ends the watch if there is nothing to watch any more; returns its thread.
+    fn leave(&mut self, watch: &Arc<Watch>) -> Option<JoinHandle<()>> {
+        let mut desk = watch.lock();
+        if self.users > 0 || !desk.places.is_empty() {
+            return None;
+        }
+        self.watch.take_if(|own| Arc::ptr_eq(own, watch))?;
+        desk.stopping = true;
+        watch.bell.ring();
+        desk.thread.take()
+    }
+}
+
+impl User {
+    /// # Errors
+    ///
+    /// There is nobody to watch, and nobody can be had.
+    fn new() -> Result<Self> {
+        let mut home = lock(&HOME);
+        if let Some(watch) = home.watch.take_if(|watch| !watch.is_of_this_process()) {
+            std::mem::forget(watch);
+            home.users = 0;
+        }
+        let watch = match &home.watch {
+            Some(watch) => watch.clone(),
+            None => home.watch.insert(Watch::start()?).clone(),
+        };
+        home.users += 1;
+        Ok(Self(Some(watch)))
+    }
+
+    fn watch(&self) -> &Arc<Watch> {
+        self.0.as_ref().expect("it is taken when this is dropped")
+    }
+}
+
+impl Child {
+    /// Starts a process.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    pub(super) fn launch(order: Order) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % MOST_NUMBER;
+        let failed = |error| Error::system(format!("process `{}` cannot be started", order.name), error);
+        // Before the thread that watches: a copy is made of what has one thread.
+        let copy = (order.method == StartMethod::Fork).then(|| copy_of_host(&order)).transpose()?;
+        let user = User::new()?;
+        let watch = user.watch();
+        let launcher = match copy {
+            Some(copy) => copy,
+            None => watch.launcher(&order)?,
+        };
+        let mut supervisor = Supervisor::new(WorkerId(number));
+        watch.launch(&mut supervisor, &launcher, &order).map_err(failed)?;
+        let pid = supervisor.pid().expect("it was launched just now");
+        let pidfd = supervisor.process_fd().expect("it was launched just now").try_clone_to_owned();
+        let held = Some(Held::new(pidfd.map_err(failed)?));
+        let end = End::default();
+        let function = registry::find(order.function).map_or("", |entry| entry.name);
+        let deadline = supervisor.deadline();
+        let place = Place {
+            supervisor,
+            sole: Some(Sole {
+                number: order.number,
+                function,
+                records: Records::of(order.function, order.args),
+            }),
+            name: order.name,
+            function,
+            is_late: false,
+            outcome: None,
+            wrote: None,
+            completer: order.completer,
+            end: end.clone(),
+            _launcher: launcher,
+        };
+        let mut desk = watch.lock();
+        desk.places.insert(number, Arc::new(Mutex::new(place)));
+        if desk.alarm.is_none_or(|alarm| deadline.is_some_and(|deadline| deadline < alarm)) {
+            watch.bell.ring();
+        }
+        drop(desk);
+        Ok(Self { pid, held, end, is_detached: false, user })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// What its handle holds: it keeps nothing open.
+    pub(super) fn exchange(&self) -> Weak<dyn Exchange> {
+        Arc::<Watch>::downgrade(self.user.watch())
+    }
+
+    fn held(&self) -> &Held {
+        self.held.as_ref().expect("it is taken when this is dropped")
+    }
+
+    /// Whether it has ended, and how, if that is known. Once its descriptor tells of its end this does, too.
+    pub(super) fn ended(&self) -> Option<Option<Exit>> {
+        let watch = self.user.watch();
+        let is_settled = self.end.get().is_some() || !watch.is_of_this_process();
+        if !is_settled && wait_readable(self.as_fd(), Duration::ZERO).unwrap_or(false) {
+            watch.wait_for(&self.end);
+        }
+        self.end.get().copied()
+    }
+
+    pub(super) fn terminate(&self) -> io::Result<()> {
+        self.held().terminate()
+    }
+
+    pub(super) fn kill(&self) {
+        self.held().kill();
+    }
+
+    pub(super) fn detach(mut self) {
+        self.is_detached = true;
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let Some(watch) = self.0.take() else { return };
+        if !watch.is_of_this_process() {
+            return std::mem::forget(watch);
+        }
+        let mut home = lock(&HOME);
+        home.users -= 1;
+        let thread = home.leave(&watch);
+        drop(home);
+        if let Some(thread) = thread
+            && !watch.is_own_thread()
+        {
+            // It runs no code of users but their loggers and wakers; one that panics has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl AsFd for Child {
+    /// Becomes readable when it has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.held().as_fd()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let watch = self.user.watch();
+        if !watch.is_of_this_process() {
+            // The process is another's, whose copy this one is, and the number of its descriptor means something else here.
+            return std::mem::forget(self.held.take());
+        }
+        if !self.is_detached && self.end.get().is_none() {
+            self.kill();
+            watch.wait_for(&self.end);
+        }
+    }
+}
+
+impl Watch {
+    fn start() -> Result<Arc<Self>> {
+        let failed = |error| Error::system("processes cannot be watched", error);
+        let watch = Arc::new(Self {
+            desk: Mutex::new(Desk {
+                places: BTreeMap::new(),
+                launchers: BTreeMap::new(),
+                next_launcher: LAUNCHER,
+                server: None,
+                unread: BTreeSet::new(),
+                tended: 0,
+                alarm: None,
+                thread: None,
+                stopping: false,
+            }),
+            changed: Condvar::new(),
+            poller: Poller::new().map_err(failed)?,
+            bell: Bell::new().map_err(failed)?,
+            thread: OnceLock::new(),
+            generation: generation(),
+        });
+        watch.poller.add(watch.bell.as_fd(), BELL).map_err(failed)?;
+        let its_own = watch.clone();
+        let thread = std::thread::Builder::new()
+            .name("procession".to_owned())
+            .spawn(move || its_own.run())
+            .map_err(failed)?;
+        let _ = watch.thread.set(thread.thread().id());
+        watch.lock().thread = Some(thread);
+        Ok(watch)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Desk> {
+        lock(&self.desk)
+    }
+
+    /// It is not a copy in a process that was forked since, where numbers of descriptors mean something else.
+    fn is_of_this_process(&self) -> bool {
+        self.generation == generation()
+    }
+
+    fn is_own_thread(&self) -> bool {
+        self.thread.get() == Some(&std::thread::current().id())
+    }
+
+    /// What makes this process exist.
+    fn launcher(&self, order: &Order) -> Result<Arc<dyn Launcher>> {
+        if order.method == StartMethod::Spawn {
+            return Ok(Arc::new(LocalLauncher::new().map_err(Error::config)?));
+        }
+        let mut desk = self.lock();
+        let Settled { env, outputs, .. } = order.surroundings.clone();
+        let start_timeout = order.start_timeout;
+        match &desk.server {
+            Some(server)
+                if (&server.env, server.outputs, server.start_timeout) == (&env, outputs, start_timeout) =>
+            {
+                return Ok(server.launcher.clone());
+            }
+            _ => {}
+        }
+        let server = ForkLauncher::server(setup(), env.clone(), outputs, start_timeout);
+        let launcher: Arc<dyn Launcher> = Arc::new(server.map_err(Error::config)?);
+        if desk.server.is_none() {
+            let failed = |error| Error::system("a template cannot be watched", error);
+            self.attend(&mut desk, &launcher).map_err(failed)?;
+            desk.server = Some(Server { env, outputs, start_timeout, launcher: launcher.clone() });
+        }
+        Ok(launcher)
+    }
+
+    /// Has the thread see to a launcher from now on; returns its key.
+    fn attend(&self, desk: &mut Desk, launcher: &Arc<dyn Launcher>) -> io::Result<u64> {
+        let key = desk.next_launcher;
+        desk.next_launcher += 1;
+        if let Some(fd) = launcher.poll_fd() {
+            self.poller.add(fd, key)?;
+        }
+        desk.launchers.insert(key, launcher.clone());
+        Ok(key)
+    }
+
+    fn launch(
+        &self,
+        supervisor: &mut Supervisor<Sole>,
+        launcher: &Arc<dyn Launcher>,
+        order: &Order,
+    ) -> io::Result<()> {
+        let hello = Hello {
+            version: VERSION,
+            build_id: registry::build_id(),
+            worker: WorkerId::ALONE.0,
+            station: order.surroundings.station_alone(supervisor.id().0),
+            log_level: log_level(),
+        };
+        let request = LaunchRequest { env: &order.surroundings.env, outputs: order.surroundings.outputs };
+        let mut attended = None;
+        let outcome = loop {
+            let tended = self.lock().tended;
+            let now = Instant::now();
+            let deadline = now.checked_add(order.start_timeout).unwrap_or(now + FAR);
+            match supervisor.launch(&**launcher, &request, &hello, &self.poller, now, deadline) {
+                // The template that it is to be forked from is being made.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => break outcome,
+            }
+            let mut desk = self.lock();
+            let is_attended = desk.launchers.values().any(|attended| Arc::ptr_eq(attended, launcher));
+            if !is_attended {
+                attended = Some(self.attend(&mut desk, launcher)?);
+            }
+            drop(desk);
+            self.wait_until(&mut |desk| desk.tended != tended, None);
+        };
+        if let Some(key) = attended {
+            // This process was all that it was for, and the template makes no other ahead.
+            self.lock().launchers.remove(&key);
+            if let Some(fd) = launcher.poll_fd() {
+                self.poller.remove(fd);
+            }
+        }
+        outcome
+    }
+
+    /// Waits until it is so. Returns whether it is.
+    fn wait_until(&self, is_so: &mut dyn FnMut(&Desk) -> bool, deadline: Option<Instant>) -> bool {
+        let mut desk = self.lock();
+        while !is_so(&desk) {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return false;
+            }
+            if self.is_own_thread() {
+                drop(desk);
+                self.turn(None, deadline);
+                desk = self.lock();
+                continue;
+            }
+            desk = match left {
+                None => self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.changed.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        true
+    }
+
+    fn wait_for(&self, end: &End) {
+        self.wait_until(&mut |_| end.get().is_some(), None);
+    }
+
+    fn run(self: &Arc<Self>) {
+        let mut thread = OwnThread::new();
+        loop {
+            self.turn(Some(&mut thread), None);
+            if self.lock().places.is_empty() {
+                // The last may have been detached: then nobody else ends the watch.
+                drop(lock(&HOME).leave(self));
+            }
+            if self.lock().stopping {
+                return;
+            }
+        }
+    }
+
+    /// Waits until something happens, or the deadline, and sees to it.
+    fn turn(&self, thread: Option<&mut OwnThread>, deadline: Option<Instant>) {
+        let mut events = Vec::new();
+        let mut wait = || {
+            let timeout = self.set_alarm(deadline);
+            // Only a broken descriptor table makes it fail; what is due is still done.
+            let _ = self.poller.wait(&mut events, timeout);
+        };
+        match thread {
+            Some(thread) => thread.rest(wait),
+            None => wait(),
+        }
+        for event in events {
+            match event.key {
+                BELL => self.bell.silence(),
+                key if key & LAUNCHER != 0 => self.tend(key),
+                key => {
+                    let (number, kind) = Supervisor::<Sole>::place_and_kind(key);
+                    let Ok(number) = u32::try_from(number) else { continue };
+                    if kind == OUTPUT {
+                        self.hear(number);
+                    } else {
+                        self.see(number, kind == PROCESS);
+                    }
+                }
+            }
+        }
+        let unread = std::mem::take(&mut self.lock().unread);
+        unread.into_iter().for_each(|number| self.see(number, false));
+        let now = Instant::now();
+        let places: Vec<_> =
+            self.lock().places.iter().map(|(number, place)| (*number, place.clone())).collect();
+        for (number, place) in places {
+            let is_due = |place: &Mutex<Place>| lock(place).supervisor.deadline().is_some_and(|at| at <= now);
+            if is_due(&place) {
+                // One that is late may have shaken hands in time, and this process may have been stopped since.
+                self.see(number, false);
+                lock(&place).on_deadline(now);
+            }
+        }
+    }
+
+    /// Says when the thread is to wake by itself, and notes it.
+    fn set_alarm(&self, deadline: Option<Instant>) -> Option<Duration> {
+        let mut desk = self.lock();
+        let deadlines = desk.places.values().filter_map(|place| lock(place).supervisor.deadline());
+        let now = (!desk.unread.is_empty()).then(Instant::now);
+        let alarm = deadlines.chain(deadline).chain(now).min();
+        desk.alarm = alarm;
+        alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
+    }
+
+    fn tend(&self, key: u64) {
+        let launcher = self.lock().launchers.get(&key).cloned();
+        if let Some(launcher) = launcher {
+            launcher.tend();
+        }
+        self.lock().tended += 1;
+        self.changed.notify_all();
+    }
+
+    /// Reads what a process has written.
+    fn hear(&self, number: u32) {
+        let Some(place) = self.lock().places.get(&number).cloned() else { return };
+        let mut records = Vec::new();
+        let mut place = lock(&place);
+        let pid = place.supervisor.pid().unwrap_or_default();
+        place.supervisor.read_output(&self.poller, |record| records.push(record));
+        drop(place);
+        say(&records, pid);
+    }
+
+    /// Reads what a process has to say, and collects it if it has ended.
+    fn see(&self, number: u32, has_ended: bool) {
+        let Some(place) = self.lock().places.get(&number).cloned() else { return };
+        for _ in 0..MOST_AT_A_TIME {
+            let (now, mut place) = (Instant::now(), lock(&place));
+            let pid = place.supervisor.pid().unwrap_or_default();
+            let mut records = place.read(now, &self.poller);
+            let is_at_rest = !records.is_empty() || place.supervisor.park();
+            if has_ended && is_at_rest && records.is_empty() {
+                place.supervisor.read_last_output(&self.poller, |record| records.push(record));
+            }
+            if !records.is_empty() {
+                // They are out before anything that the process said after them is seen.
+                drop(place);
+                say(&records, pid);
+                continue;
+            }
+            if !is_at_rest {
+                continue;
+            }
+            let obituary = if has_ended { place.supervisor.reap(now, &self.poller) } else { None };
+            if let Some(obituary) = obituary {
+                let mut wakes = place.finish(obituary);
+                drop(place);
+                self.lock().places.remove(&number);
+                self.changed.notify_all();
+                wakes.wake_all();
+            }
+            return;
+        }
+        self.lock().unread.insert(number);
+    }
+}
+
+/// Gives records to this process's logger.
+fn say(records: &[LogRecord], pid: u32) {
+    for record in records {
+        let _ = catch_unwind(AssertUnwindSafe(|| emit(record, WorkerId::ALONE, pid)));
+    }
+}
+
+impl Place {
+    /// Reads on, to a record of the process's logger or to the end of what is there.
+    fn read(&mut self, now: Instant, poller: &Poller) -> Vec<LogRecord> {
+        let pid = self.supervisor.pid().unwrap_or_default();
+        let (mut records, mut has_started, mut outcome) = (Vec::new(), false, None);
+        let wrote = &mut self.wrote;
+        self.supervisor.read(true, now, poller, |step| {
+            match step {
+                Step::Started => has_started = true,
+                Step::Done { mut results, .. } => {
+                    outcome = results.next().map(|result| Ok(Encoded::Short(result).into_owned()));
+                }
+                Step::DoneOne { result, .. } => outcome = Some(Ok(result.into_owned())),
+                Step::Failed { fault, .. } => outcome = Some(Err(fault.into())),
+                // Nobody has asked.
+                Step::Progress { .. } => {}
+                Step::Wrote(output) => *wrote = Some(output),
+                // Nobody stops it in this way; its owner signals it.
+                Step::Stopped { kind, .. } => outcome = Some(Err(kind)),
+                Step::Log(one) => {
+                    records.push(one);
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        // It may have ended since it said that it is ready.
+        if has_started
+            && self.supervisor.is_live()
+            && let Some(sole) = self.sole.take()
+        {
+            let seed = seed::of_singles(seed::DEFAULT);
+            self.supervisor.run(sole, Orders { log_level: log_level(), seed, ..Orders::default() });
+            self.supervisor.ring(now, poller);
+        }
+        if let Some(outcome) = outcome {
+            self.outcome = Some(outcome.map_err(|kind| self.error(kind, 1, pid)));
+            if self.supervisor.is_idle() {
+                self.supervisor.drain(now);
+            }
+        }
+        records
+    }
+
+    fn on_deadline(&mut self, now: Instant) {
+        self.is_late |=
+            self.supervisor.is_starting() && self.supervisor.deadline().is_some_and(|at| at <= now);
+        self.supervisor.on_deadline(now);
+    }
+
+    /// Tells of the process's end.
+    fn finish(&mut self, obituary: Obituary<Sole>) -> Wakes {
+        let exit = obituary.exit;
+        let outcome = match self.outcome.take() {
+            Some(outcome) => outcome,
+            None => {
+                self.wrote = obituary.output.clone();
+                Err(self.failure(obituary))
+            }
+        };
+        // First: whoever has the outcome may ask how it ended.
+        let _ = self.end.set(exit);
+        if let Some(wrote) = self.wrote.take() {
+            self.completer.tell(wrote);
+        }
+        let mut wakes = Wakes::default();
+        self.completer.complete(outcome, &mut wakes);
+        wakes
+    }
+
+    /// What the end of a process means that has given no result.
+    fn failure(&self, obituary: Obituary<Sole>) -> TaskError {
+        let Obituary { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = obituary;
+        let is_signal = exit.is_some_and(|exit| exit.signal().is_some());
+        let kind = match reason {
+            Some(reason) if self.is_late || (killed && was == Phase::Starting) => could_not_start(&reason),
+            Some(reason) if killed => {
+                TaskErrorKind::Lost { message: format!("its process was killed: {reason}") }
+            }
+            reason if was == Phase::Starting && !is_signal => {
+                let how = || exit.map_or("it ended".to_owned(), |exit| format!("it ended with {exit}"));
+                could_not_start(&reason.unwrap_or_else(how))
+            }
+            _ => crash(exit, cause, panic),
+        };
+        let has_begun = running.is_some() || !unknown.is_empty();
+        self.error(kind, u32::from(has_begun), pid)
+    }
+
+    fn error(&self, kind: TaskErrorKind, attempts: u32, pid: u32) -> TaskError {
+        let place = Spot { index: None, attempts, worker: Some((WorkerId::ALONE, pid)) };
+        TaskError::new(self.function, kind, place).in_pool(Some(&self.name)).with_output(self.wrote.clone())
+    }
+}
+
+fn could_not_start(reason: &str) -> TaskErrorKind {
+    TaskErrorKind::Lost { message: format!("the process could not be started: {reason}") }
+}
+
+impl Exchange for Watch {
+    fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
+        assert!(
+            self.is_of_this_process(),
+            "a process was started before this one was forked, and its result comes to the one that started it"
+        );
+        self.wait_until(&mut |_| ready(), deadline)
+    }
+
+    /// Somebody watches already.
+    fn glance(&self) {}
+
+    fn watch(&self) {}
+
+    /// A process is ended by its owner.
+    fn cancel(&self, _task: TaskId, _function: &'static str) {}
+}
