@@ -48,12 +48,12 @@ impl After {
 }
 
 /// What a function has said in a worker, for those who listen here.
-pub(super) struct Words {
-    pub(super) record: Record,
-    pub(super) worker: WorkerId,
-    pub(super) pid: u32,
+pub(crate) struct Words {
+    pub(crate) record: Record,
+    pub(crate) worker: WorkerId,
+    pub(crate) pid: u32,
     /// Who handed in the task that said it.
-    pub(super) caller: Caller,
+    pub(crate) caller: Caller,
 }
 
 impl Words {
@@ -64,7 +64,7 @@ impl Words {
         Self { record, worker, pid, caller }
     }
 
-    pub(super) fn emit(&self) {
+    pub(crate) fn emit(&self) {
         match &self.record {
             Record::Log(record) => self.caller.within(|| super::log::emit(record, self.worker, self.pid)),
             #[cfg(feature = "tracing")]

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     lane::{LaneId, Parcel, Recipient},
-    scheduler::{Scheduler, log_level},
+    scheduler::{Scheduler, levels},
 };
 use crate::{
     codec::OwnedResult,
@@ -154,7 +154,7 @@ impl Scheduler {
             retries: 0,
         };
         let worker = &mut self.workers[place];
-        worker.run(parcel, Orders { log_level: log_level(), seed: self.seed, ..Orders::default() });
+        worker.run(parcel, Orders { levels: levels(), seed: self.seed, ..Orders::default() });
         worker.do_not_count(1);
         worker.ring(now, poller);
     }

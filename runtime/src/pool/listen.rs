@@ -14,7 +14,7 @@ use super::{
 use crate::{
     codec::Encoded,
     error::{Exit, POOL_ENDED, TaskErrorKind},
-    id::FunctionId,
+    id::{FunctionId, WorkerId},
     launch::NeverReady,
     panic::RemotePanic,
     protocol::{Note, Outcome},

@@ -39,11 +39,12 @@ pub use imap::{ResultStream, ResultStreamUnordered};
 pub use jobs::{Jobs, ParseJobsError};
 pub use stats::{SlowTask, Stats, WorkerStats};
 
+pub(crate) use book::Words;
 pub(crate) use builder::{START_TIMEOUT, method_from_env};
 pub(crate) use call::{Arrival, Call, CallOptions};
 pub(crate) use listen::crash;
-pub(crate) use log::emit;
 pub(crate) use report::{Label, Report, verbose_by_env};
+pub(crate) use scheduler::levels;
 
 use builder::Config;
 use call::{Here, not_in_table};

@@ -147,7 +147,7 @@ impl Scheduler {
     /// What the workers have done so far.
     pub(super) fn stats(&mut self, now: Instant) -> Stats {
         let (workers, book) = (&self.workers, &mut self.book);
-        let of_each = workers.iter().map(|worker| {
+        let of_each = (0..workers.len()).map(|place| &workers[place]).map(|worker| {
             let (id, pid) = (worker.id(), worker.pid());
             let tally = book.tally(id);
             tally.has_had(pid.and_then(peak_rss_bytes).unwrap_or(0));
@@ -897,7 +897,7 @@ fn has_room(worker: &Supervisor<Parcel>, lane: &Lane) -> bool {
 }
 
 /// What this process's logger and subscriber want to know of.
-pub(super) fn levels() -> Levels {
+pub(crate) fn levels() -> Levels {
     #[cfg(not(feature = "tracing"))]
     let trace = 0;
     #[cfg(feature = "tracing")]

@@ -152,7 +152,7 @@ impl ProcessBuilder {
             Some(name) => name.into(),
             None => format!("{}-{number}", function.rsplit("::").next().unwrap_or(function)).into(),
         };
-        let completer = Arc::new(Completer::default());
+        let completer = Arc::new(Completer::new());
         let (backend, id, exchange) = if in_process_by_env() {
             let here = Here::spawn(&name, task.call, completer.clone()).map_err(|error| {
                 Error::system(format!("process `{name}`: a thread cannot be started"), error)

@@ -81,7 +81,7 @@ impl Exchange for Here {
 
     fn watch(&self) {}
 
-    fn cancel(&self, _task: TaskId) {}
+    fn cancel(&self, _task: TaskId, _function: &'static str) {}
 }
 
 impl AsFd for Here {

@@ -18,14 +18,15 @@ use std::{
 };
 
 use crate::{
+    caller::Caller,
     captured::Captured,
     codec::{Encoded, ShortBytes},
     error::{Error, Exit, Place as Spot, Result, TaskError, TaskErrorKind},
     handle::{Completer, Exchange, Outcome, Wakes},
     id::{FunctionId, TaskId, WorkerId},
     launch::{ForkLauncher, LaunchRequest, Launcher, LocalLauncher, Outputs, Settled, StartMethod, Variable},
-    pool::{crash, emit},
-    protocol::{Hello, LogRecord, Orders, Records, Setup, VERSION},
+    pool::{Words, crash, levels},
+    protocol::{Hello, Levels, Orders, Record, Records, Setup, VERSION},
     registry, seed,
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
@@ -187,10 +188,6 @@ fn copy_of_host(order: &Order) -> Result<Arc<dyn Launcher>> {
     let Settled { env, outputs, .. } = order.surroundings.clone();
     let copy = ForkLauncher::copy(setup(), env, outputs, order.start_timeout, become_template);
     Ok(Arc::new(copy.map_err(Error::config)?))
-}
-
-fn log_level() -> u8 {
-    log::max_level() as u8
 }
 
 impl Home {
@@ -450,7 +447,7 @@ impl Watch {
             build_id: registry::build_id(),
             worker: WorkerId::ALONE.0,
             station: order.surroundings.station_alone(supervisor.id().0),
-            log_level: log_level(),
+            log_level: levels().log,
         };
         let request = LaunchRequest { env: &order.surroundings.env, outputs: order.surroundings.outputs };
         let mut attended = None;
@@ -585,12 +582,12 @@ impl Watch {
     /// Reads what a process has written.
     fn hear(&self, number: u32) {
         let Some(place) = self.lock().places.get(&number).cloned() else { return };
-        let mut records = Vec::new();
+        let mut words = Vec::new();
         let mut place = lock(&place);
-        let pid = place.supervisor.pid().unwrap_or_default();
-        place.supervisor.read_output(&self.poller, |record| records.push(record));
+        let about = place.about();
+        place.supervisor.read_output(&self.poller, |record, _| words.push(about.says(record)));
         drop(place);
-        say(&records, pid);
+        say(&words);
     }
 
     /// Reads what a process has to say, and collects it if it has ended.
@@ -598,16 +595,16 @@ impl Watch {
         let Some(place) = self.lock().places.get(&number).cloned() else { return };
         for _ in 0..MOST_AT_A_TIME {
             let (now, mut place) = (Instant::now(), lock(&place));
-            let pid = place.supervisor.pid().unwrap_or_default();
-            let mut records = place.read(now, &self.poller);
-            let is_at_rest = !records.is_empty() || place.supervisor.park();
-            if has_ended && is_at_rest && records.is_empty() {
-                place.supervisor.read_last_output(&self.poller, |record| records.push(record));
+            let about = place.about();
+            let mut words = place.read(now, &self.poller);
+            let is_at_rest = !words.is_empty() || place.supervisor.park();
+            if has_ended && is_at_rest && words.is_empty() {
+                place.supervisor.read_last_output(&self.poller, |record, _| words.push(about.says(record)));
             }
-            if !records.is_empty() {
+            if !words.is_empty() {
                 // They are out before anything that the process said after them is seen.
                 drop(place);
-                say(&records, pid);
+                say(&words);
                 continue;
             }
             if !is_at_rest {
@@ -627,18 +624,35 @@ impl Watch {
     }
 }
 
-/// Gives records to this process's logger.
-fn say(records: &[LogRecord], pid: u32) {
-    for record in records {
-        let _ = catch_unwind(AssertUnwindSafe(|| emit(record, WorkerId::ALONE, pid)));
+/// Who a process is, for those who listen to what it says.
+struct About {
+    pid: u32,
+    caller: Caller,
+}
+
+impl About {
+    fn says(&self, record: Record) -> Words {
+        Words { record, worker: WorkerId::ALONE, pid: self.pid, caller: self.caller.clone() }
+    }
+}
+
+/// Gives what processes have said to those who listen here.
+fn say(words: &[Words]) {
+    for words in words {
+        let _ = catch_unwind(AssertUnwindSafe(|| words.emit()));
     }
 }
 
 impl Place {
-    /// Reads on, to a record of the process's logger or to the end of what is there.
-    fn read(&mut self, now: Instant, poller: &Poller) -> Vec<LogRecord> {
-        let pid = self.supervisor.pid().unwrap_or_default();
-        let (mut records, mut has_started, mut outcome) = (Vec::new(), false, None);
+    fn about(&self) -> About {
+        About { pid: self.supervisor.pid().unwrap_or_default(), caller: self.completer.caller() }
+    }
+
+    /// Reads on, to words of the process's or to the end of what is there.
+    fn read(&mut self, now: Instant, poller: &Poller) -> Vec<Words> {
+        let about = self.about();
+        let pid = about.pid;
+        let (mut words, mut has_started, mut outcome) = (Vec::new(), false, None);
         let wrote = &mut self.wrote;
         self.supervisor.read(true, now, poller, |step| {
             match step {
@@ -649,12 +663,12 @@ impl Place {
                 Step::DoneOne { result, .. } => outcome = Some(Ok(result.into_owned())),
                 Step::Failed { fault, .. } => outcome = Some(Err(fault.into())),
                 // Nobody has asked.
-                Step::Progress { .. } => {}
+                Step::Progress { .. } | Step::Noted(_) => {}
                 Step::Wrote(output) => *wrote = Some(output),
                 // Nobody stops it in this way; its owner signals it.
                 Step::Stopped { kind, .. } => outcome = Some(Err(kind)),
-                Step::Log(one) => {
-                    records.push(one);
+                Step::Said(record, _) => {
+                    words.push(about.says(record));
                     return ControlFlow::Break(());
                 }
             }
@@ -666,7 +680,9 @@ impl Place {
             && let Some(sole) = self.sole.take()
         {
             let seed = seed::of_singles(seed::DEFAULT);
-            self.supervisor.run(sole, Orders { log_level: log_level(), seed, ..Orders::default() });
+            // No timeline has a row for it.
+            let levels = Levels { is_timed: false, ..levels() };
+            self.supervisor.run(sole, Orders { levels, seed, ..Orders::default() });
             self.supervisor.ring(now, poller);
         }
         if let Some(outcome) = outcome {
@@ -675,7 +691,7 @@ impl Place {
                 self.supervisor.drain(now);
             }
         }
-        records
+        words
     }
 
     fn on_deadline(&mut self, now: Instant) {
@@ -748,5 +764,5 @@ impl Exchange for Watch {
     fn watch(&self) {}
 
     /// A process is ended by its owner.
-    fn cancel(&self, _task: TaskId) {}
+    fn cancel(&self, _task: TaskId, _function: &'static str) {}
 }

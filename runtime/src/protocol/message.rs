@@ -655,7 +655,8 @@ mod tests {
     };
 
     const LEVELS: Levels = Levels { log: 3, trace: 4, is_timed: true };
-    const ORDERS: Orders = Orders { levels: LEVELS, may_spin: true, wants_progress: false, seed: u64::MAX - 5 };
+    const ORDERS: Orders =
+        Orders { levels: LEVELS, may_spin: true, wants_progress: false, seed: u64::MAX - 5 };
     const HEAD: RunHead = RunHead { orders: ORDERS, first_seq: 41, count: 2, first_task: 7 };
 
     fn request() -> Vec<u8> {

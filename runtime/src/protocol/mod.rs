@@ -13,8 +13,8 @@ pub(crate) use handshake::{
 };
 pub(crate) use mark::{Mark, encode_mark, find_mark};
 pub(crate) use message::{
-    Levels, LogRecord, Malformed, Note, Orders, Record, Reply, ReplyFrame, ReplyWire, Results, RunHead, RunTask,
-    RunTasks, ToWorker, encode_panic, encode_progress, encode_reply,
+    Levels, LogRecord, Malformed, Note, Orders, Record, Reply, ReplyFrame, ReplyWire, Results, RunHead,
+    RunTask, RunTasks, ToWorker, encode_panic, encode_progress, encode_reply,
 };
 #[cfg(test)]
 pub(crate) use records::put_record;

@@ -17,8 +17,8 @@ use crate::{
     id::{FunctionId, WorkerId},
     panic::RemotePanic,
     protocol::{
-        Hello, Note, Orders, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker, VERSION,
-        encode_panic, encode_reply,
+        Hello, Note, Orders, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker,
+        VERSION, encode_panic, encode_reply,
     },
     registry, sample,
     sys::{
