@@ -355,10 +355,9 @@ impl<'a> Results<'a> {
     pub(crate) fn each_nanos(self) -> impl Iterator<Item = u64> {
         let mut frames = self.frames;
         std::iter::from_fn(move || {
-            let (frame, rest) = frames.split_first()?;
+            let (head, _, rest) = frames.split_brief()?;
             frames = rest;
-            let nanos = frame.get(DONE_HEAD_BYTES - 8..DONE_HEAD_BYTES)?;
-            Some(nanos.first_chunk().map_or(0, |nanos| u64::from_le_bytes(*nanos)))
+            Some(head >> 32)
         })
     }
 }
