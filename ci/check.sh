@@ -99,6 +99,7 @@ examples() {
         # A gigabyte is for a machine that has nothing else to do.
         [[ $example == preload ]] && arguments=(128)
         [[ $example == large_arguments ]] && arguments=(--mib 200)
+        [[ $example == process_data ]] && arguments=(--mib 512)
         cargo run --quiet --package procession-examples --example "$example" -- ${arguments[@]+"${arguments[@]}"} || return
     done
 }
