@@ -1,0 +1,225 @@
+//! Each line of Rust in `docs/from-python.md`, compiled and run.
+//!
+//! The first test reads that page and fails on a line of its tables that is not written here.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    os::fd::AsFd,
+    pin::pin,
+    sync::{Arc, atomic::{AtomicU64, Ordering}},
+    task::{Context, Poll, Wake, Waker},
+    thread::Thread,
+    time::Duration,
+};
+
+use procession::{Handle, Pool, Process, RemoteError, StartMethod, TaskError, delayed, parallel, worker};
+
+const PAGE: &str = include_str!("../docs/from-python.md");
+const LINES: &str = include_str!("from_python.rs");
+
+#[worker]
+fn f(x: u64) -> u64 {
+    x * x
+}
+
+#[worker]
+fn g(x: u64, #[default(10)] by: u64) -> u64 {
+    x * by
+}
+
+#[worker]
+fn hang() {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[worker]
+fn place() -> Option<usize> {
+    assert!(procession::is_worker());
+    procession::worker_index()
+}
+
+type Outcome = Result<(), RemoteError>;
+
+/// Runs the future on this thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Without its spaces, so that it does not matter how a line is broken.
+fn squeezed(code: &str) -> String {
+    code.chars().filter(|c| !c.is_whitespace()).collect()
+}
+
+#[test]
+fn every_line_of_the_page_is_in_this_file() {
+    let lines = squeezed(LINES);
+    let mut rows = 0;
+    let mut missing = Vec::new();
+    let tables = PAGE.split("## Pitfalls").next().unwrap();
+    for row in tables.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Python")) {
+        let row = row.replace("\\|", "\u{1}");
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert!(cells.len() == 4 && cells[1].starts_with('`'), "a row has two cells: {row}");
+        rows += 1;
+        if cells[2].starts_with('–') {
+            assert!(cells[2].chars().count() > 10, "it says why: {row}");
+            continue;
+        }
+        let mut spans = cells[2].split('`').skip(1).step_by(2).peekable();
+        assert!(spans.peek().is_some(), "it says what to write, or begins with a dash: {row}");
+        for span in spans {
+            let code = squeezed(&span.replace('\u{1}', "|"));
+            // The last letters of a line that stands here as a statement of its own may differ: `;`.
+            if !lines.contains(&code) {
+                missing.push(span.to_owned());
+            }
+        }
+    }
+    assert!(rows > 100, "{rows} rows");
+    assert!(missing.is_empty(), "nobody compiles these: {missing:#?}");
+}
+
+#[test]
+fn what_they_call_process() -> Outcome {
+    let mut p = Process::spawn(delayed!(f(1)))?;
+    assert_ne!(p.id(), std::process::id());
+    assert_eq!(p.join()?, 1);
+    assert!(!p.is_alive());
+    let exit = p.exit_status().unwrap();
+    assert_eq!((exit.code(), exit.signal()), (Some(0), None));
+
+    assert_eq!(Process::spawn(delayed!(g(1, by = 3)))?.join()?, 3);
+    assert_eq!(Process::builder().name("server").spawn(delayed!(f(1)))?.join()?, 1);
+
+    let mut p = Process::spawn(delayed!(hang()))?;
+    assert!(p.join_timeout(Duration::from_millis(1)).is_none());
+    assert!(p.is_alive());
+    p.terminate()?;
+    p.kill()?;
+    assert!(p.join_timeout(Duration::from_secs(20)).unwrap().is_err());
+    let mut ends = [nix::poll::PollFd::new(p.as_fd(), nix::poll::PollFlags::POLLIN)];
+    assert_eq!(nix::poll::poll(&mut ends, 20_000u16)?, 1);
+
+    let p = Process::spawn(delayed!(hang()))?;
+    drop(p);
+    let mut p = Process::spawn(delayed!(f(1)))?;
+    assert!(p.join_timeout(Duration::from_secs(1)).is_none_or(|outcome| outcome.is_ok()));
+    Process::spawn(delayed!(f(1)))?.detach();
+    Ok(())
+}
+
+#[test]
+fn what_they_call_pools() -> Outcome {
+    let xs = [1, 2, 3];
+    let pairs = [(1, 2), (3, 4)];
+    let squares = [1, 4, 9];
+    let pools = [
+        Pool::builder().build()?,
+        Pool::new(5)?,
+        Pool::builder().initializer(delayed!(f(1))).build()?,
+        Pool::builder().max_tasks_per_worker(100).build()?,
+        Pool::builder().start_method(StartMethod::ForkServer).build()?,
+        Pool::builder().start_method(StartMethod::Spawn).build()?,
+        Pool::builder().start_method(StartMethod::ForkServer).preload(delayed!(f(1))).build()?,
+        Pool::builder().inner_threads(1).build()?,
+        Pool::builder().pin_cpus(true).build()?,
+        Pool::builder().initializer(delayed!(f(1))).start_timeout(Duration::from_secs(60)).build()?,
+        Pool::builder().finalizer(delayed!(f(1))).build()?,
+        Pool::builder().task_timeout(Duration::from_secs(5)).build()?,
+    ];
+    for pool in pools {
+        assert_eq!(parallel!(pool = &pool; f(x) for x in xs)?, squares);
+        pool.join()?;
+    }
+    assert!(Pool::builder().build()?.jobs() >= 1);
+
+    let pool = Pool::new(2)?;
+    assert_eq!(pool.submit(delayed!(f(1))).join()?, 1);
+    assert_eq!(pool.map(xs.iter().map(|&x| delayed!(f(x))))?, squares);
+    assert_eq!(parallel!(pool = &pool, batch = 64; f(x) for x in xs)?, squares);
+    assert_eq!(parallel!(pool = &pool; g(a, b) for (a, b) in pairs)?, [2, 12]);
+    assert_eq!(parallel!(pool = &pool; g(x, y) for (x, y) in xs.into_iter().zip(4..))?, [4, 10, 18]);
+    let ys = vec![4, 5, 6];
+    assert_eq!(parallel!(pool = &pool; g(x, y) for (x, y) in xs.into_iter().zip(ys))?, [4, 10, 18]);
+    assert_eq!(parallel!(pool = &pool, timeout = secs(60); f(x) for x in xs)?, squares);
+    assert_eq!(parallel!(pool = &pool, timeout = secs(60); f(x) for x in xs)?, squares);
+    assert_eq!(parallel!(pool = &pool, progress = "scoring"; f(x) for x in xs)?, squares);
+
+    let results = pool.imap(xs.iter().map(|&x| delayed!(f(x))));
+    assert_eq!(results.collect::<Result<Vec<_>, _>>()?, squares);
+    let results = pool.imap(xs.iter().map(|&x| delayed!(f(x)))).chunk_size(64);
+    assert_eq!(results.collect::<Result<Vec<_>, _>>()?, squares);
+    let results = pool.imap_unordered(xs.iter().map(|&x| delayed!(f(x))));
+    let mut results = results.map(|(_, result)| result).collect::<Result<Vec<_>, _>>()?;
+    results.sort_unstable();
+    assert_eq!(results, squares);
+    assert_eq!(pool.broadcast(delayed!(place()))?, [Some(0), Some(1)]);
+    assert_eq!(parallel!(pool = &pool, on_error = collect; f(x) for x in xs)?.len(), 3);
+    let mut results = parallel!(pool = &pool, order = unordered; f(x) for x in xs)?;
+    results.sort_unstable();
+    assert_eq!(results, squares);
+    println!("{}", pool.stats());
+    pool.terminate();
+    let pool = Pool::builder().jobs(1).finalizer(delayed!(f(3))).build()?;
+    assert_eq!(pool.submit(delayed!(f(1))).join()?, 1);
+    assert_eq!(pool.join_with_exit_results::<u64>()?, [9]);
+    assert_eq!(Pool::in_process().map(xs.iter().map(|&x| delayed!(f(x))))?, squares);
+    Ok(())
+}
+
+#[test]
+fn what_they_call_futures() -> Outcome {
+    let xs = [1, 2, 3];
+    let pool = Pool::new(2)?;
+    let handle = pool.submit(delayed!(f(1)));
+    assert_eq!(handle.join()?, 1);
+    let handle = pool.submit(delayed!(f(1)));
+    assert!(handle.join().is_ok());
+    let handle = pool.submit(delayed!(g(1, by = 3)));
+    assert_eq!(block_on(async { handle.await })?, 3);
+
+    let mut handle = pool.submit(delayed!(hang()));
+    assert!(!handle.is_finished());
+    assert!(handle.join_timeout(Duration::from_millis(1)).is_none());
+    handle.cancel();
+    // Longer than anybody waits.
+    let _ = |handle: &mut Handle<()>| handle.join_timeout(Duration::from_secs(1));
+    let error = handle.join().unwrap_err();
+    assert!(error.is_cancelled() && !error.is_timeout());
+
+    let handles: Vec<Handle<u64>> = xs.iter().map(|&x| pool.submit(delayed!(f(x)))).collect();
+    let results = handles.into_iter().map(Handle::join).collect::<Result<Vec<_>, TaskError>>()?;
+    assert_eq!(results, [1, 4, 9]);
+    Ok(())
+}
+
+#[test]
+fn what_joblib_calls_parallel() -> Outcome {
+    let xs = [1, 2, 3];
+    let squares = [1, 4, 9];
+    assert_eq!(parallel!(f(x) for x in xs)?, squares);
+    assert_eq!(delayed!(g(1, by = 3)).call()?, 3);
+    assert_eq!(parallel!(jobs = 2; f(x) for x in xs)?, squares);
+    assert_eq!(parallel!(jobs = -2; f(x) for x in xs)?, squares);
+    assert_eq!(parallel!(verbose = 10; f(x) for x in xs)?, squares);
+    assert_eq!(parallel!(timeout = secs(60); f(x) for x in xs)?, squares);
+    assert_eq!(parallel!(batch = 64; f(x) for x in xs)?, squares);
+    assert_eq!(parallel!(progress = "scoring"; f(x) for x in xs)?, squares);
+    assert!(std::thread::available_parallelism()?.get() >= 1);
+    Ok(())
+}
