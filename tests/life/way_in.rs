@@ -224,6 +224,9 @@ fn with_descriptor(program: &str, fd: OwnedFd) -> Command {
     command
 }
 
+/// Of the protocol, as `docs/protocol.md` gives it.
+const VERSION: u32 = 4;
+
 /// What a host sends before anything else: magic, version, token, and that it shares memory with rings.
 fn preamble(magic: &[u8; 4], version: u32, token: u64) -> Vec<u8> {
     [&magic[..], &version.to_le_bytes(), &token.to_le_bytes(), &1u32.to_le_bytes()].concat()
@@ -240,10 +243,10 @@ fn a_stale_descriptor_a_wrong_token_and_another_build_end_the_process_and_never_
         check_refused(&mut with_descriptor(program, worker.into()), "its connection failed");
 
         for (bytes, words) in [
-            (preamble(b"prcs", 3, 0xbeef), "does not know its token"),
-            (preamble(b"HTTP", 3, 0xdead), "another protocol"),
+            (preamble(b"prcs", VERSION, 0xbeef), "does not know its token"),
+            (preamble(b"HTTP", VERSION, 0xdead), "another protocol"),
             (preamble(b"prcs", 999, 0xdead), "another protocol"),
-            (preamble(b"prcs", 3, 0xdead), "no memory"),
+            (preamble(b"prcs", VERSION, 0xdead), "no memory"),
         ] {
             let (mut host, worker) = UnixStream::pair().unwrap();
             host.write_all(&bytes).unwrap();
@@ -254,7 +257,7 @@ fn a_stale_descriptor_a_wrong_token_and_another_build_end_the_process_and_never_
         let (host, worker) = UnixStream::pair().unwrap();
         let stray = fs::File::open("/dev/null").unwrap();
         let fds = [stray.as_raw_fd()];
-        let bytes = preamble(b"prcs", 3, 0xdead);
+        let bytes = preamble(b"prcs", VERSION, 0xdead);
         let control = [ControlMessage::ScmRights(&fds)];
         sendmsg::<()>(host.as_raw_fd(), &[IoSlice::new(&bytes)], &control, MsgFlags::empty(), None).unwrap();
         check_refused(&mut with_descriptor(program, worker.into()), "the memory that it shares");
