@@ -524,7 +524,9 @@ fn by_fork_server_processes_come_from_one_template() {
         // Killed, it is made again.
         let keep = Process::spawn(delayed!(echo(1))).unwrap();
         for template in templates() {
-            kill(Pid::from_raw(template.cast_signed()), Signal::SIGKILL).unwrap();
+            // One that was made for a single copy may have left by itself.
+            let killed = kill(Pid::from_raw(template.cast_signed()), Signal::SIGKILL);
+            assert!(killed.is_ok() || killed == Err(nix::errno::Errno::ESRCH));
         }
         let again = Process::builder().start_method(StartMethod::ForkServer).spawn(delayed!(echo(2)));
         assert_eq!(again.unwrap().join().unwrap(), 2);

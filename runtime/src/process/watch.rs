@@ -44,6 +44,8 @@ const LAUNCHER: u64 = 1 << 63;
 const MOST_NUMBER: u32 = 1 << 30;
 /// A process that logs without end is read so far at a time: others have things to say, too.
 const MOST_AT_A_TIME: usize = 64;
+/// So many templates may end just as a process is to be forked from them.
+const MOST_TEMPLATES: u32 = 5;
 /// As good as for ever.
 const FAR: Duration = Duration::from_secs(1 << 30);
 
@@ -269,9 +271,14 @@ impl Child {
             end: end.clone(),
             _launcher: launcher,
         };
+        // A copy is quick: it may have shaken hands before the poller was to tell of it.
+        let has_spoken = place.supervisor.has_arrivals();
         let mut desk = watch.lock();
         desk.places.insert(number, Arc::new(Mutex::new(place)));
-        if desk.alarm.is_none_or(|alarm| deadline.is_some_and(|deadline| deadline < alarm)) {
+        if has_spoken {
+            desk.unread.insert(number);
+        }
+        if has_spoken || desk.alarm.is_none_or(|alarm| deadline.is_some_and(|deadline| deadline < alarm)) {
             watch.bell.ring();
         }
         drop(desk);
@@ -451,6 +458,7 @@ impl Watch {
         };
         let request = LaunchRequest { env: &order.surroundings.env, outputs: order.surroundings.outputs };
         let mut attended = None;
+        let mut templates = 0;
         let outcome = loop {
             let tended = self.lock().tended;
             let now = Instant::now();
@@ -458,6 +466,17 @@ impl Watch {
             match supervisor.launch(&**launcher, &request, &hello, &self.poller, now, deadline) {
                 // The template that it is to be forked from is being made.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The template has ended just now, and another takes its place.
+                Err(error)
+                    if templates < MOST_TEMPLATES
+                        && launcher.poll_fd().is_some()
+                        && matches!(
+                            error.kind(),
+                            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                        ) =>
+                {
+                    templates += 1;
+                }
                 outcome => break outcome,
             }
             let mut desk = self.lock();
