@@ -14,6 +14,7 @@ use crate::{
     error::Fault,
     panic::RemotePanic,
     registry::Entry,
+    sys::memory::Reprieve,
 };
 
 thread_local! {
@@ -99,6 +100,8 @@ fn install_hook() {
     ONCE.call_once(|| {
         let next = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
+            // Under a memory limit there may be no room for a backtrace, be it ours or the next's.
+            let _reprieve = Reprieve::new();
             let in_task = DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false);
             if !in_task {
                 return next(info);

@@ -377,7 +377,9 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
 
     fn take(&self) -> Option<Result<T, TaskError>> {
         let outcome = self.shared.take()?;
-        Some(outcome.and_then(|mut result| decode(self.function, result.as_encoded(), Place::default())))
+        // There is a result, so it was started.
+        let place = Place { attempts: 1, ..Place::default() };
+        Some(outcome.and_then(|mut result| decode(self.function, result.as_encoded(), place)))
     }
 }
 

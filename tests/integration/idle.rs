@@ -141,3 +141,12 @@ fn a_lazy_call_goes_on_after_its_workers_have_left() {
         assert_eq!(count, 200);
     });
 }
+
+#[test]
+fn a_time_without_end_is_one_as_any_other() {
+    alone(|| {
+        let pool =
+            Pool::builder().jobs(1).idle_timeout(Duration::MAX).start_timeout(Duration::MAX).build().unwrap();
+        assert!(pool.submit(delayed!(pid())).join().is_ok());
+    });
+}

@@ -1,7 +1,7 @@
 //! A task that wants more memory than there is fails as out of memory, by name; nobody else notices.
 #![expect(unsafe_code, reason = "memory that C code would ask for")]
 
-use std::{fs, hint::black_box, path::PathBuf};
+use std::{fs, hint::black_box, path::PathBuf, time::Duration};
 
 use procession::{Pool, TaskError, delayed, worker};
 
@@ -56,6 +56,21 @@ fn try_to_have(bytes: usize) -> bool {
     Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
 }
 
+/// Takes all that there is, and panics.
+#[worker]
+fn hoard_and_panic() {
+    let mut hoard: Vec<Vec<u8>> = Vec::with_capacity(2 * LIMIT / 1024);
+    let mut size = MIB;
+    while size >= 1024 {
+        let mut more = Vec::new();
+        match more.try_reserve_exact(size) {
+            Ok(()) => hoard.push(more),
+            Err(_) => size /= 2,
+        }
+    }
+    panic!("{} are not enough", black_box(&hoard).len());
+}
+
 #[worker]
 fn count(bytes: &[u8]) -> usize {
     bytes.len()
@@ -105,6 +120,21 @@ fn a_task_that_writes_where_no_memory_is_fails_as_out_of_memory() {
     alone(|| {
         let error = pool().submit(delayed!(write_without_looking())).join().unwrap_err();
         assert_out_of_memory(&error, nix::libc::SIGSEGV);
+    });
+}
+
+#[test]
+fn a_panic_where_memory_is_short_is_told_with_its_backtrace() {
+    alone(|| {
+        let builder = Pool::builder().jobs(1).memory_limit(LIMIT as u64);
+        let pool = builder.env("RUST_BACKTRACE", "1").build().unwrap();
+        let mut handle = pool.submit(delayed!(hoard_and_panic()));
+        let error = handle.join_timeout(Duration::from_secs(20)).expect("it ends").unwrap_err();
+        let panic = error.panic().unwrap_or_else(|| panic!("it panicked: {error}"));
+        assert!(panic.message().ends_with("are not enough") && panic.backtrace().contains("hoard_and_panic"));
+        // The limit counts again.
+        let error = pool.submit(delayed!(fill(10 * LIMIT))).join().unwrap_err();
+        assert_out_of_memory(&error, nix::libc::SIGABRT);
     });
 }
 

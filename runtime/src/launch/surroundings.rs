@@ -78,6 +78,14 @@ impl Surroundings {
     ///
     /// Something cannot be had.
     pub(crate) fn settle(self, name: Option<&str>, workers: usize) -> Result<Settled> {
+        if let Some(name) = name.filter(|name| name.contains('\0')) {
+            return Err(Error::config(format!("name({name:?}): a name has no zero byte")));
+        }
+        if let Some(folder) =
+            self.current_dir.as_ref().filter(|folder| folder.as_os_str().as_bytes().contains(&0))
+        {
+            return Err(Error::config(format!("current_dir({folder:?}): a path has no zero byte")));
+        }
         if let Some(nice) = self.nice.filter(|nice| !NICE.contains(nice)) {
             return Err(Error::config(format!(
                 "nice({nice}): niceness is from {} to {}",
@@ -246,6 +254,10 @@ mod tests {
         assert!(refused(nice(20)).contains("nice(20)") && refused(nice(-21)).contains("-20 to 19"));
         let threads = Surroundings { inner_threads: Some(0), ..Surroundings::default() };
         assert!(refused(threads).contains("inner_threads(0)"));
+        let folder = Surroundings { current_dir: Some("a\0".into()), ..Surroundings::default() };
+        assert!(refused(folder).contains("current_dir(\"a\\0\")"));
+        let unnamed = Surroundings::default().settle(Some("a\0"), 1).unwrap_err().to_string();
+        assert!(unnamed.contains("name(\"a\\0\")"), "{unnamed}");
         for (name, value, words) in [
             ("", Some("1"), "env(\"\")"),
             ("A=B", None, "env_remove(\"A=B\")"),

@@ -362,7 +362,7 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.lives.idle_timeout = Some(timeout);
+        self.lives.idle_timeout = Some(timeout.min(FOREVER));
         self
     }
 
@@ -527,7 +527,7 @@ impl Builder {
             start_method,
             preload: self.preload,
             // A person takes as long as that takes.
-            start_timeout: if waits_for_debugger() { FOREVER } else { self.start_timeout },
+            start_timeout: if waits_for_debugger() { FOREVER } else { self.start_timeout.min(FOREVER) },
             retries: self.retries,
             task_timeout: self.task_timeout,
             seed: self.seed,

@@ -6,15 +6,17 @@ use std::{
     num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
-    sync::atomic::AtomicU32,
+    sync::{OnceLock, atomic::AtomicU32},
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{FcntlArg, SealFlag, fcntl},
     libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
         mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap},
+        resource::{Resource, getrlimit, setrlimit},
         stat::fstat,
     },
     unistd::ftruncate,
@@ -134,13 +136,44 @@ unsafe impl Sync for Mapping {}
 /// What counts is private memory that can be written to (`RLIMIT_DATA`): the heap, anonymous mappings, threads' stacks. Address space
 /// (`RLIMIT_AS`) would count files that are mapped and what allocators only reserve, too.
 pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     // size, resident, shared, text, library, data, ..., in pages
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let data: u64 = statm.split(' ').nth(5).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     let (_, most) = getrlimit(Resource::RLIMIT_DATA)?;
     let limit = (data * page_bytes()).saturating_add(bytes).min(most);
-    Ok(setrlimit(Resource::RLIMIT_DATA, limit, limit)?)
+    // What was allowed before stays the most that may be asked for, which is what a `Reprieve` does.
+    setrlimit(Resource::RLIMIT_DATA, limit, most)?;
+    let _ = LIMIT.set((limit, most));
+    Ok(())
+}
+
+/// What [`limit_memory`] allows, and what was allowed before.
+static LIMIT: OnceLock<(u64, u64)> = OnceLock::new();
+
+/// While it lives, what [`limit_memory`] has set does not count, in the whole process.
+///
+/// For what must not run out of memory: std takes down a backtrace under a lock, and takes the lock again to say that an allocation has
+/// failed, so a panic where memory is short would wait for itself for ever.
+#[derive(Debug)]
+#[must_use = "the limit is back as soon as this is dropped"]
+pub(crate) struct Reprieve(Option<(u64, u64)>, Errno);
+
+impl Reprieve {
+    pub(crate) fn new() -> Self {
+        let limit = LIMIT.get().copied();
+        let errno = Errno::last();
+        Self(limit.filter(|&(_, most)| setrlimit(Resource::RLIMIT_DATA, most, most).is_ok()), errno)
+    }
+}
+
+impl Drop for Reprieve {
+    fn drop(&mut self) {
+        if let Some((limit, most)) = self.0 {
+            let _ = setrlimit(Resource::RLIMIT_DATA, limit, most);
+            // A panic that ends the process is judged by it: for want of memory, or not.
+            self.1.set();
+        }
+    }
 }
 
 /// How large a page is.
