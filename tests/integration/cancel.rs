@@ -5,11 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procession::{Pool, RemoteError, TaskError, delayed, parallel, worker};
+use procession::{Pool, RemoteError, TaskError, delayed, parallel, report_progress, worker};
 
 use crate::{
     alone::alone,
     event::{is_there, take_time, until, until_exists},
+    rest::ticks,
     scratch::{Folder, append, numbers},
 };
 
@@ -314,5 +315,38 @@ fn a_hundred_thousand_tasks_that_wait_are_taken_back_one_by_one_in_any_order() {
         assert!(first.join().unwrap_err().is_cancelled());
         let left: Vec<u64> = handles.into_iter().flatten().map(|handle| handle.join().unwrap()).collect();
         assert!(left.into_iter().eq((0..many).step_by(100)));
+    });
+}
+
+/// The first fails when the other runs; the other speaks of how far it is as long as it lives.
+#[worker]
+fn fail_or_speak(file: &Path, n: u64) {
+    if n == 0 {
+        until_exists(file);
+        panic!("as it should");
+    }
+    std::fs::write(file, "").expect("a file of the test's");
+    loop {
+        report_progress(1.0);
+        take_time(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_failed_call_waits_for_tasks_that_say_how_far_they_are_without_spinning() {
+    alone(|| {
+        let there = Folder::new();
+        let pool = Pool::new(2).unwrap();
+        let (mut used, mut failed) = (0, 0);
+        for round in 0..8 {
+            let file = there.path(&format!("runs-{round}"));
+            let before = ticks(std::process::id());
+            let outcome = parallel!(pool = &pool, verbose = 50; fail_or_speak(&file, n) for n in 0..2);
+            used += ticks(std::process::id()) - before;
+            failed += u32::from(outcome.is_err());
+        }
+        assert_eq!(failed, 8);
+        // Each waits for 100 ms.
+        assert!(used <= 30, "the host has used {used}0 ms of 800 ms");
     });
 }

@@ -1,15 +1,16 @@
 //! The table of crashes: wherever a task is when its process ends, and however it ends, that task alone fails, with the cause by
 //! name, and the pool serves on.
 
-use std::path::Path;
+use std::{path::Path, thread::scope, time::Duration};
 
+use nix::sys::socket::{Shutdown, shutdown};
 use procession::{Pool, Task, delayed, is_worker, worker};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     alone::alone,
     end::End,
-    event::{is_there, until, until_exists},
+    event::{is_there, take_time, until, until_exists},
     scratch::Folder,
 };
 
@@ -254,5 +255,80 @@ fn workers_killed_at_any_time_lose_no_result_and_double_none() {
             std::fs::remove_file(&log).unwrap();
         }
         assert!(killed > 0, "none was killed while it ran something");
+    });
+}
+
+#[worker]
+fn begin_and_wait(begun: &Path, go: &Path) {
+    std::fs::write(begun, "").expect("a file of the test's");
+    until_exists(go);
+}
+
+#[worker]
+fn strike_once(file: &Path, end: End) {
+    if std::fs::File::create_new(file).is_ok() {
+        end.strike()
+    }
+}
+
+/// How many of this process's threads sleep.
+fn sleeping() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().filter_map(Result::ok);
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats.filter(|stat| stat.contains(") S ")).count()
+}
+
+#[test]
+fn of_broadcasts_that_wait_for_one_worker_a_crash_fails_one_alone() {
+    alone(|| {
+        let there = Folder::new();
+        let (begun, go, struck) = (there.path("begun"), there.path("go"), there.path("struck"));
+        let pool = Pool::new(1).unwrap();
+        let busy = pool.submit(delayed!(begin_and_wait(&begun, &go)));
+        until_exists(&begun);
+        let before = sleeping();
+        scope(|scope| {
+            let strike = || pool.broadcast(delayed!(strike_once(&struck, End::Kill)));
+            let strikes: Vec<_> = (0..3).map(|_| scope.spawn(strike)).collect();
+            until("all wait", || sleeping() >= before + 3);
+            std::fs::write(&go, "").unwrap();
+            let outcomes: Vec<_> = strikes.into_iter().map(|strike| strike.join().unwrap()).collect();
+            let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+            assert_eq!(failed.len(), 1, "{failed:?}");
+        });
+        busy.join().unwrap();
+    });
+}
+
+/// Succeeds in the first worker alone.
+#[worker]
+fn be_first(file: &Path) -> Result<(), String> {
+    std::fs::File::create_new(file).map(drop).map_err(|_| "another was first".to_owned())
+}
+
+/// Task 0 has the host believe that its worker has gone, and stays.
+#[worker]
+fn go_quiet(n: u64) -> u64 {
+    if n == 0 {
+        for entry in std::fs::read_dir("/proc/self/fd").expect("/proc is there").filter_map(Result::ok) {
+            if std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")) {
+                let fd = entry.file_name().to_string_lossy().parse().expect("a number");
+                let _ = shutdown(fd, Shutdown::Write);
+            }
+        }
+        take_time(Duration::from_secs(60));
+    }
+    n
+}
+
+#[test]
+fn a_pool_that_is_given_up_while_a_worker_is_ending_leaves_no_task_waiting() {
+    alone(|| {
+        let there = Folder::new();
+        let first = there.path("first");
+        let pool = Pool::builder().jobs(2).initializer(delayed!(be_first(&first))).build().unwrap();
+        let outcomes: Vec<_> = pool.imap((0..6).map(|n| delayed!(go_quiet(n)))).chunk_size(3).collect();
+        assert_eq!(outcomes.len(), 6);
+        assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
     });
 }

@@ -2,12 +2,16 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use procession::{Pool, delayed, worker};
 
 use crate::{
     alone::alone,
     event::{block_on, is_there, take_time, until},
-    rest::assert_at_rest,
+    rest::{assert_at_rest, ticks},
     scratch::{Folder, append, numbers},
 };
 
@@ -148,5 +152,19 @@ fn a_time_without_end_is_one_as_any_other() {
         let pool =
             Pool::builder().jobs(1).idle_timeout(Duration::MAX).start_timeout(Duration::MAX).build().unwrap();
         assert!(pool.submit(delayed!(pid())).join().is_ok());
+    });
+}
+
+#[test]
+fn a_pool_whose_worker_is_slow_to_leave_ends_without_spinning() {
+    alone(|| {
+        let pool = pool(1, Duration::from_millis(300));
+        let worker = pool.submit(delayed!(pid())).join().unwrap();
+        // It is asked to leave and does not, until it is killed.
+        kill(Pid::from_raw(worker.cast_signed()), Signal::SIGSTOP).unwrap();
+        let before = ticks(std::process::id());
+        drop(pool);
+        let used = ticks(std::process::id()) - before;
+        assert!(used <= 50, "the host has used {used}0 ms while it waited");
     });
 }

@@ -1,6 +1,7 @@
 //! One call of many tasks, from the caller's side: reads the input within a window, and takes the results as they come.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     ops::Range,
     sync::{
@@ -116,8 +117,8 @@ struct Arrivals {
     bytes: Vec<u8>,
     /// Each with the index of its first task.
     items: Vec<(usize, Item)>,
-    /// How far tasks are that run.
-    progress: Vec<(usize, f64)>,
+    /// How far tasks are that run: of each what it said last, however often it speaks.
+    progress: BTreeMap<usize, f64>,
     /// Who waits while somebody else drives.
     waiting: Option<Waiter>,
 }
@@ -196,7 +197,7 @@ impl Inbox {
     pub(super) fn give_progress(&self, index: usize, fraction: f64, wakes: &mut Wakes) {
         if self.wants_progress {
             let mut arrivals = self.lock();
-            arrivals.progress.push((index, fraction));
+            arrivals.progress.insert(index, fraction);
             arrivals.wake(wakes);
         }
     }
@@ -486,7 +487,8 @@ impl Call {
 
     /// Of a call that is reported: how far tasks are that run, as they have said since this was last asked, and which have ended.
     pub(crate) fn news(&mut self) -> (Vec<(usize, f64)>, Vec<Range<usize>>) {
-        (std::mem::take(&mut self.inbox.lock().progress), std::mem::take(&mut self.ended))
+        let progress = std::mem::take(&mut self.inbox.lock().progress);
+        (progress.into_iter().collect(), std::mem::take(&mut self.ended))
     }
 
     /// Hands the results that are there to `take`, in the order in which they came, each with the index of its first task.
@@ -545,6 +547,8 @@ impl Call {
         while wait && self.received < self.pushed {
             self.wait();
             self.receive(|_, _| {});
+            // Unread, it would be there at once, and nothing would be waited for.
+            drop(self.news());
         }
     }
 }

@@ -342,6 +342,9 @@ impl Scheduler {
         if self.closing {
             // What the worker had not begun has gone back to the queue, which nobody serves any more.
             self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
+        } else if let Some(kind) = self.book.broken.clone() {
+            // The pool was given up while this worker was ending.
+            self.fail_queued(&kind);
         }
         for parcel in unknown {
             self.book.leave(&parcel, id);

@@ -356,7 +356,8 @@ impl Scheduler {
         let limits = self.workers.up().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
         let back_off = self.not_before.filter(|_| self.wants_workers());
         let feeds = self.book.look_at_feeds;
-        let idle = self.leaving.look_at();
+        // In a pool that ends nobody sees to it.
+        let idle = self.leaving.look_at().filter(|_| !self.closing);
         workers
             .chain(stops)
             .chain(limits)
@@ -501,7 +502,9 @@ impl Scheduler {
                 && let Some(queue) = self.book.pinned.get_mut(&id)
             {
                 let worker = &mut self.workers[place];
-                let most = self.config.lives.quota(worker.given());
+                // As in `fill`: what cannot be had back goes alone.
+                let most = if worker.has_board() { usize::MAX } else { 1 };
+                let most = most.min(self.config.lives.quota(worker.given()));
                 for mut parcel in queue.drain(..queue.len().min(most)) {
                     parcel.attempts += 1;
                     worker.run(parcel, orders);

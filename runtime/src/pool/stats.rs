@@ -98,7 +98,7 @@ impl Stats {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let WorkerStats { tasks, encoding, transport, .. } = self.total;
-        let (working, calling) = (self.total.working(), encoding + transport);
+        let (working, calling) = (self.total.working(), encoding.saturating_add(transport));
         if tasks < ENOUGH_TASKS || working >= calling {
             return None;
         }
@@ -204,14 +204,15 @@ impl WorkerStats {
         self.tasks += other.tasks;
         self.startup += other.startup;
         self.initializing += other.initializing;
-        self.busy += other.busy;
-        self.encoding += other.encoding;
+        // These three are as workers have told.
+        self.busy = self.busy.saturating_add(other.busy);
+        self.encoding = self.encoding.saturating_add(other.encoding);
         self.transport += other.transport;
         self.waiting += other.waiting;
         self.restarts += other.restarts;
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;
-        self.peak_rss_bytes += other.peak_rss_bytes;
+        self.peak_rss_bytes = self.peak_rss_bytes.saturating_add(other.peak_rss_bytes);
     }
 }
 
@@ -378,7 +379,8 @@ fn end(since: &mut Option<Instant>, now: Instant, sum: &mut Duration) {
 impl Tally {
     pub(super) fn done(&mut self, tasks: u32, nanos: u64) {
         self.tasks += u64::from(tasks);
-        self.busy += Duration::from_nanos(nanos);
+        // What a worker says of the time may be anything.
+        self.busy = self.busy.saturating_add(Duration::from_nanos(nanos));
     }
 
     pub(super) fn launched(&mut self, now: Instant) {
@@ -416,7 +418,7 @@ impl Tally {
     /// What the worker has found in one request.
     pub(super) fn sampled(&mut self, tasks: u64, encoding: Duration, peak_rss_bytes: u64) {
         self.sampled = self.sampled.saturating_add(tasks);
-        self.sampled_encoding += encoding;
+        self.sampled_encoding = self.sampled_encoding.saturating_add(encoding);
         self.has_had(peak_rss_bytes);
     }
 
@@ -544,6 +546,18 @@ mod tests {
         assert_eq!(stats.transport(), millis(5));
         assert_eq!(stats.waiting(), millis(10 + 40 + 100));
         assert_eq!((stats.restarts(), stats.peak_rss_bytes(), stats.index()), (1, 4096, 3));
+    }
+
+    #[test]
+    fn a_worker_that_tells_nonsense_of_its_time_is_counted_all_the_same() {
+        let (mut tally, now) = (Tally { busy: Duration::MAX, ..Tally::default() }, Instant::now());
+        tally.sampled_encoding = Duration::MAX;
+        tally.done(5000, u64::MAX);
+        tally.sampled(1, Duration::from_nanos(u64::MAX), u64::MAX);
+        let of_each = || tally.stats(WorkerId(0), None, (0, 0), now);
+        let stats = Stats::new(vec![of_each(), of_each()], Vec::new());
+        assert_eq!((stats.total().tasks(), stats.total().busy()), (10_000, Duration::MAX));
+        assert!(stats.to_string().contains("10000"));
     }
 
     #[test]
