@@ -94,6 +94,12 @@ pub(crate) fn expire() -> Option<Duration> {
     left
 }
 
+/// This process is a copy: who would have given back what was kept is another's.
+pub(crate) fn forget_keepers() {
+    KEEPERS.store(0, Ordering::Relaxed);
+    drop(replace(|_| true, None));
+}
+
 /// Takes what is kept, if it is as `which` says, and keeps something else. The caller drops it, with nothing locked.
 fn replace(which: impl FnOnce(&Spare) -> bool, new: Option<Spare>) -> Option<Spare> {
     let Ok(mut spare) = SPARE.try_lock() else { return new };

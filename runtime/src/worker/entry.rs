@@ -25,6 +25,7 @@ use crate::{
         },
         process::{end_group, end_now, has_env, is_privileged, set_env, take_env},
         signal::{ignore_pipe_and_terminal, reset_signals},
+        spare,
     },
     transport::{Board, Segment},
 };
@@ -113,6 +114,7 @@ pub(crate) unsafe fn become_template(
     env: &[(std::ffi::OsString, Option<std::ffi::OsString>)],
 ) -> ! {
     or_fail(|| {
+        spare::forget_keepers();
         let socket = out_of_the_way(socket);
         // SAFETY: no object that owns another is used again (the caller's promise).
         unsafe { close_all_but(&[socket.as_fd()]) };
