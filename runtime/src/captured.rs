@@ -6,6 +6,23 @@ use std::fmt;
 ///
 /// It is what println! and C's printf wrote in the task, and what processes that it started wrote. Bytes that are no UTF-8 are
 /// replaced. [`Handle::join_captured`](crate::Handle::join_captured) gives it.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Output, Pool, delayed, worker};
+///
+/// #[worker]
+/// fn greet() {
+///     println!("hello");
+///     eprintln!("and so on");
+/// }
+///
+/// let pool = Pool::builder().jobs(1).stdout(Output::Capture).stderr(Output::Capture).build()?;
+/// let (_, captured) = pool.submit(delayed!(greet())).join_captured();
+/// assert_eq!((captured.stdout(), captured.stderr()), ("hello\n", "and so on\n"));
+/// # Ok::<(), procession::Error>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Captured {
     pub(crate) stdout: Text,
@@ -24,18 +41,69 @@ pub(crate) struct Text {
 
 impl Captured {
     /// What came by stdout, or the end of it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Output, Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn greet() {
+    ///     println!("hello");
+    ///     eprintln!("and so on");
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).stdout(Output::Capture).stderr(Output::Capture).build()?;
+    /// let (_, captured) = pool.submit(delayed!(greet())).join_captured();
+    /// assert_eq!(captured.stdout(), "hello\n");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn stdout(&self) -> &str {
         &self.stdout.words
     }
 
     /// What came by stderr, or the end of it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Output, Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn greet() {
+    ///     println!("hello");
+    ///     eprintln!("and so on");
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).stdout(Output::Capture).stderr(Output::Capture).build()?;
+    /// let (_, captured) = pool.submit(delayed!(greet())).join_captured();
+    /// assert_eq!(captured.stderr(), "and so on\n");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn stderr(&self) -> &str {
         &self.stderr.words
     }
 
     /// The task wrote more than is kept: the beginning is missing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Output, Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn greet() {
+    ///     println!("hello");
+    ///     eprintln!("and so on");
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).stdout(Output::Capture).stderr(Output::Capture).build()?;
+    /// let (_, captured) = pool.submit(delayed!(greet())).join_captured();
+    /// assert!(!captured.is_cut());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.stdout.lost_bytes > 0 || self.stderr.lost_bytes > 0

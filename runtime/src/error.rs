@@ -13,6 +13,23 @@ use crate::{captured::Captured, id::WorkerId, panic::RemotePanic};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// How a process ended: with an exit code, or by a signal.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn crash() {
+///     std::process::abort();
+/// }
+///
+/// let pool = Pool::new(1)?;
+/// let error = pool.submit(delayed!(crash())).join().unwrap_err();
+/// let exit = error.exit().expect("it crashed");
+/// assert_eq!(exit.to_string(), "SIGABRT");
+/// # Ok::<(), procession::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Exit(ExitKind);
 
@@ -32,6 +49,22 @@ impl Exit {
     }
 
     /// The code that the process gave to `exit`, unless a signal ended it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn leave() {
+    ///     std::process::exit(3);
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(leave())).join().unwrap_err();
+    /// assert_eq!(error.exit().and_then(|exit| exit.code()), Some(3));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         match self.0 {
@@ -41,6 +74,22 @@ impl Exit {
     }
 
     /// The number of the signal that ended the process, if one did.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn crash() {
+    ///     std::process::abort();
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(crash())).join().unwrap_err();
+    /// assert_eq!(error.exit().and_then(|exit| exit.signal()), Some(6));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn signal(&self) -> Option<i32> {
         match self.0 {
@@ -179,24 +228,92 @@ impl TaskError {
     }
 
     /// The function panicked. [`panic`](Self::panic) says what and where.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// assert!(error.is_panic());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn is_panic(&self) -> bool {
         matches!(self.0.kind, TaskErrorKind::Panic { .. })
     }
 
     /// The worker process ended while it ran the task: a signal, `exit`, `abort`, a stack overflow. [`exit`](Self::exit) says how.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn crash() {
+    ///     std::process::abort();
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(crash())).join().unwrap_err();
+    /// assert!(error.is_crash() && !error.is_panic());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn is_crash(&self) -> bool {
         matches!(self.0.kind, TaskErrorKind::Crash { .. })
     }
 
     /// The task ran past its deadline and was killed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn wait_for_ever() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).task_timeout(std::time::Duration::from_millis(50)).build()?;
+    /// assert!(pool.submit(delayed!(wait_for_ever())).join().unwrap_err().is_timeout());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, TaskErrorKind::Timeout { .. })
     }
 
     /// The task was cancelled, or its pool ended before it did.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn wait_for_ever() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let handle = pool.submit(delayed!(wait_for_ever()));
+    /// handle.cancel();
+    /// assert!(handle.join().unwrap_err().is_cancelled());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(self.0.kind, TaskErrorKind::Cancelled { .. })
@@ -204,6 +321,21 @@ impl TaskError {
 
     /// The task went past the memory that its worker may have ([`memory_limit`](crate::Builder::memory_limit)), or the kernel killed its
     /// worker because there was none left. [`exit`](Self::exit) says how the worker ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn hoard(bytes: usize) -> u8 {
+    ///     vec![1u8; bytes][bytes / 2]
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).memory_limit(128 << 20).build()?;
+    /// assert!(pool.submit(delayed!(hoard(1 << 30))).join().unwrap_err().is_out_of_memory());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self.0.kind, TaskErrorKind::OutOfMemory { .. })
@@ -222,30 +354,111 @@ impl TaskError {
     }
 
     /// The function's full path, as in `census::entropy`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// assert!(error.function().ends_with("third"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn function(&self) -> &str {
         self.0.function
     }
 
     /// The task's place in its call, from 0; `None` for a task that was submitted by itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.map([vec![0; 3], vec![]].map(|numbers| delayed!(third(numbers)))).unwrap_err();
+    /// assert_eq!(error.as_task_error().and_then(|error| error.task_index()), Some(1));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn task_index(&self) -> Option<usize> {
         self.0.place.index
     }
 
     /// How often the task was started: 0 if it never was, more than 1 after retries.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// assert_eq!(error.attempts(), 1);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.0.place.attempts
     }
 
     /// The process that ran the task last.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// assert_ne!(error.worker_pid(), Some(std::process::id()));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn worker_pid(&self) -> Option<u32> {
         self.0.place.worker.map(|(_, pid)| pid)
     }
 
     /// The panic, if the function panicked.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// let panic = error.panic().expect("it panicked");
+    /// assert!(panic.message().contains("the len is 1 but the index is 2"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn panic(&self) -> Option<&RemotePanic> {
         match &self.0.kind {
@@ -255,6 +468,22 @@ impl TaskError {
     }
 
     /// How the worker ended, if it did.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn crash() {
+    ///     std::process::abort();
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(crash())).join().unwrap_err();
+    /// assert!(error.exit().is_some_and(|exit| exit.code().is_none()));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {
         match self.0.kind {
@@ -290,6 +519,23 @@ impl TaskError {
     }
 
     /// The last lines that the task wrote on stdout; for the rest as [`stderr_tail`](Self::stderr_tail).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Output, Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn last_words() {
+    ///     println!("so far");
+    ///     std::process::abort();
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).stdout(Output::Capture).build()?;
+    /// let error = pool.submit(delayed!(last_words())).join().unwrap_err();
+    /// assert_eq!(error.stdout_tail(), Some("so far\n"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn stdout_tail(&self) -> Option<&str> {
         self.0.output.as_ref().map(|output| output.stdout()).filter(|words| !words.is_empty())
@@ -405,6 +651,22 @@ impl Error {
     }
 
     /// The task's failure, if that is what this is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.map([delayed!(third(vec![]))]).unwrap_err();
+    /// assert!(error.as_task_error().is_some_and(|error| error.is_panic()));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn as_task_error(&self) -> Option<&TaskError> {
         match &*self.0 {
@@ -418,6 +680,22 @@ impl Error {
     /// # Errors
     ///
     /// The error itself, if it is of another kind.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.map([delayed!(third(vec![]))]).unwrap_err();
+    /// assert!(error.into_task_error().is_ok_and(|error| error.is_panic()));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn into_task_error(self) -> Result<TaskError, Self> {
         match *self.0 {
             ErrorKind::Task(error) => Ok(error),
@@ -509,12 +787,30 @@ const MOST_SOURCES: usize = 64;
 
 impl RemoteError {
     /// An error with this message and nothing beneath it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::RemoteError;
+    ///
+    /// let error = RemoteError::msg("the scale is off");
+    /// assert_eq!(error.to_string(), "the scale is off");
+    /// ```
     #[must_use]
     pub fn msg(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), source: None }
     }
 
     /// The messages of the errors beneath this one, the nearest first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::RemoteError;
+    ///
+    /// let error = RemoteError::from("x".parse::<u32>().unwrap_err());
+    /// assert_eq!(error.sources().count(), 0);
+    /// ```
     pub fn sources(&self) -> impl Iterator<Item = &str> {
         std::iter::successors(self.source.as_deref(), |s| s.source.as_deref()).map(|s| s.message.as_str())
     }

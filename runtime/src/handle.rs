@@ -235,6 +235,21 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     /// # Errors
     ///
     /// The task failed, was cancelled, or its pool ended before it did.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn join(self) -> Result<T, TaskError> {
         self.wait(None);
         self.finish().expect("the wait without a deadline ends with a result")
@@ -343,6 +358,25 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     }
 
     /// Takes the task back: queued, it never runs; running, its process is killed. It comes to a cancelled error, unless it had ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn wait_for_ever() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let handle = pool.submit(delayed!(wait_for_ever()));
+    /// handle.cancel();
+    /// assert!(handle.join().unwrap_err().is_cancelled());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn cancel(&self) {
         if let Some(exchange) = self.exchange() {
             exchange.cancel(self.task, self.function);
@@ -350,6 +384,22 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     }
 
     /// The task's number, which [`procession::task_id`](crate::task_id) says in the worker.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let (first, second) = (pool.submit(delayed!(square(1))), pool.submit(delayed!(square(2))));
+    /// assert_ne!(first.task_id(), second.task_id());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn task_id(&self) -> TaskId {
         self.task

@@ -9,11 +9,41 @@ use std::fmt;
 pub(crate) struct FunctionId(pub(crate) u32);
 
 /// A task's number: unique within its pool, in the order of submission.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// let pool = Pool::new(1)?;
+/// println!("{}", pool.submit(delayed!(square(7))).task_id());
+/// # Ok::<(), procession::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(pub(crate) u64);
 
 impl TaskId {
     /// The bare number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// println!("{}", pool.submit(delayed!(square(7))).task_id().get());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn get(self) -> u64 {
         self.0

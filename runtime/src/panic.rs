@@ -56,30 +56,110 @@ impl RemotePanic {
     }
 
     /// The panic's message; for a payload that is not a string, words that say so.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// assert!(error.panic().is_some_and(|panic| panic.message().contains("the index is 2")));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
     /// The source file, as the compiler named it; empty if the function had replaced the panic hook.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// assert!(error.panic().is_some_and(|panic| panic.file().ends_with(".rs")));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
     }
 
     /// The line, from 1; 0 if the function had replaced the panic hook.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// assert!(error.panic().is_some_and(|panic| panic.line() > 0));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn line(&self) -> u32 {
         self.line
     }
 
     /// The column, from 1; 0 if the function had replaced the panic hook.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// assert!(error.panic().is_some_and(|panic| panic.column() > 0));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn column(&self) -> u32 {
         self.column
     }
 
     /// The backtrace in the words of [`std::backtrace::Backtrace`], which `RUST_BACKTRACE` turns on and off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// println!("{}", error.panic().map_or("", |panic| panic.backtrace()));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn backtrace(&self) -> &str {
         &self.backtrace

@@ -62,6 +62,20 @@ impl<T: DeserializeOwned + 'static> Task<T> {
     ///
     /// The function panicked, or an argument or the result did not encode or decode. A crash is not contained: this is the calling
     /// process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// assert_eq!(delayed!(square(7)).call()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn call(self) -> Result<T, TaskError> {
         let place = Place { attempts: 1, ..Place::default() };
         let function = self.call.entry.name;
@@ -77,6 +91,20 @@ impl<T: DeserializeOwned + 'static> Task<T> {
 
 impl<T> Task<T> {
     /// The function's full path, as in `census::entropy`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Task, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let task: Task<u64> = delayed!(square(7));
+    /// assert!(task.function().ends_with("square"));
+    /// ```
     #[must_use]
     pub fn function(&self) -> &'static str {
         self.call.entry.name

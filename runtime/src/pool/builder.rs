@@ -87,12 +87,43 @@ impl Builder {
 
     /// How many workers: a number, [`Jobs`], or negative as in joblib. Default: `PROCESSION_JOBS`, or all the CPUs that affinity and
     /// cgroups allow.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(2).build()?;
+    /// assert_eq!(pool.jobs(), 2);
+    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn jobs(mut self, jobs: impl Into<Jobs>) -> Self {
         self.jobs = Some(jobs.into());
         self
     }
 
     /// How many tasks of a call travel together. Default: found by measuring.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(2).chunk_size(16).build()?;
+    /// assert_eq!(pool.map((0..3).map(|n| delayed!(square(n))))?, [0, 1, 4]);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn chunk_size(mut self, tasks: usize) -> Self {
         self.chunk_size = Some(tasks);
         self
@@ -100,24 +131,84 @@ impl Builder {
 
     /// The pool's name, for errors and logs. `ps` shows its workers by it, each with its place: `scoring-2` (cut to 15 bytes, as
     /// the kernel has them).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).name("scoring").build()?;
+    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
     /// Sets a variable in the workers' environment, on top of this process's own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn variable(name: &str) -> Option<String> {
+    ///     std::env::var(name).ok()
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).env("MODEL", "small").build()?;
+    /// assert_eq!(pool.submit(delayed!(variable("MODEL"))).join()?.as_deref(), Some("small"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.surroundings.env.push((name.into(), Some(value.into())));
         self
     }
 
     /// Takes a variable out of the workers' environment. Of [`env`](Self::env) and this the last word about a name counts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn variable(name: &str) -> Option<String> {
+    ///     std::env::var(name).ok()
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).env_remove("HOME").build()?;
+    /// assert_eq!(pool.submit(delayed!(variable("HOME"))).join()?, None);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
         self.surroundings.env.push((name.into(), None));
         self
     }
 
     /// The folder that workers work in. Default: this process's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn folder() -> Option<std::path::PathBuf> {
+    ///     std::env::current_dir().ok()
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).current_dir("/").build()?;
+    /// assert_eq!(pool.submit(delayed!(folder())).join()?, Some("/".into()));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.surroundings.current_dir = Some(folder.into());
         self
@@ -142,6 +233,21 @@ impl Builder {
 
     /// Pins each worker to one CPU: worker *i* to the *i*-th of those that the thread that builds the pool may use, and with more
     /// workers than CPUs from the first again. What the worker starts stays there, too. Default: no.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(2).pin_cpus(true).build()?;
+    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn pin_cpus(mut self, pin: bool) -> Self {
         self.surroundings.pin_cpus = pin;
         self
@@ -175,12 +281,46 @@ impl Builder {
     }
 
     /// Where what workers write to stdout goes. Default: [`Output::Inherit`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Output, Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn greet() {
+    ///     println!("hello");
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).stdout(Output::Capture).build()?;
+    /// let (outcome, captured) = pool.submit(delayed!(greet())).join_captured();
+    /// outcome?;
+    /// assert_eq!(captured.stdout(), "hello\n");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn stdout(mut self, output: Output) -> Self {
         self.surroundings.outputs.stdout = output;
         self
     }
 
     /// Where what workers write to stderr goes. Default: [`Output::Inherit`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Output, Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn complain() {
+    ///     eprintln!("the disk is full");
+    ///     std::process::abort();
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).stderr(Output::Capture).build()?;
+    /// let error = pool.submit(delayed!(complain())).join().unwrap_err();
+    /// assert!(error.stderr_tail().is_some_and(|words| words.contains("the disk is full")));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn stderr(mut self, output: Output) -> Self {
         self.surroundings.outputs.stderr = output;
         self
@@ -367,6 +507,21 @@ impl Builder {
     }
 
     /// How workers come to be. Default: `PROCESSION_START_METHOD`, or [`StartMethod::Spawn`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, StartMethod, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).start_method(StartMethod::ForkServer).build()?;
+    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn start_method(mut self, method: StartMethod) -> Self {
         self.start_method = Some(method);
         self
@@ -413,12 +568,45 @@ impl Builder {
 
     /// How long a worker may take to shake hands before it is killed and another is tried. Default: 30 s. A template has the same
     /// time for its start, [`preload`](Self::preload) included.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// use std::time::Duration;
+    ///
+    /// let pool = Pool::builder().jobs(1).start_timeout(Duration::from_secs(60)).build()?;
+    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = timeout;
         self
     }
 
     /// How often a task whose worker died is started again: exactly so many more attempts. Default: 0, at most once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn crash() {
+    ///     std::process::abort();
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).retries(2).build()?;
+    /// let error = pool.submit(delayed!(crash())).join().unwrap_err();
+    /// assert!(error.is_crash() && error.attempts() == 3);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
@@ -485,6 +673,17 @@ impl Builder {
     ///
     /// A setting is impossible, an initializer's argument did not encode, or this process cannot start workers (it runs setuid, or
     /// as a library in another program).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::Pool;
+    ///
+    /// let pool = Pool::builder().jobs(2).build()?;
+    /// assert_eq!(pool.jobs(), 2);
+    /// assert!(Pool::builder().jobs(0).build().is_err());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn build(self) -> Result<Pool> {
         let jobs = self.jobs.map_or_else(Jobs::from_env, Ok)?.count()?;
         if self.chunk_size == Some(0) {

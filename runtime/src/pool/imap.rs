@@ -22,6 +22,22 @@ use crate::{
 };
 
 /// What [`Pool::imap`] returns.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// let pool = Pool::new(1)?;
+/// let mut squares = pool.imap((1..).map(|n| delayed!(square(n))));
+/// assert_eq!(squares.next().transpose()?, Some(1));
+/// # Ok::<(), procession::Error>(())
+/// ```
 #[must_use = "an iterator does nothing until it is read"]
 pub struct IMap<T, I: Iterator> {
     engine: Engine<I>,
@@ -29,6 +45,22 @@ pub struct IMap<T, I: Iterator> {
 }
 
 /// What [`Pool::imap_unordered`] returns.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// let pool = Pool::new(1)?;
+/// let squares = pool.imap_unordered((0..3).map(|n| delayed!(square(n))));
+/// assert_eq!(squares.count(), 3);
+/// # Ok::<(), procession::Error>(())
+/// ```
 #[must_use = "an iterator does nothing until it is read"]
 pub struct IMapUnordered<T, I: Iterator> {
     engine: Engine<I>,

@@ -130,6 +130,15 @@ impl FromStr for Jobs {
 }
 
 /// Words that say no number of workers.
+///
+/// # Examples
+///
+/// ```
+/// use procession::Jobs;
+///
+/// let error = "a few".parse::<Jobs>().unwrap_err();
+/// assert!(error.to_string().contains("not a whole number"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseJobsError(());
 

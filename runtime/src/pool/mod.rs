@@ -121,11 +121,41 @@ impl Pool {
     /// # Errors
     ///
     /// As for [`Builder::build`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(2)?;
+    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn new(jobs: impl Into<Jobs>) -> Result<Self> {
         Self::builder().jobs(jobs).build()
     }
 
     /// Settings for a pool.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(2).name("squares").build()?;
+    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -183,6 +213,15 @@ impl Pool {
     }
 
     /// How many workers the pool has at most; 1 for a pool without processes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::Pool;
+    ///
+    /// assert_eq!(Pool::new(3)?.jobs(), 3);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn jobs(&self) -> usize {
         match self.backend() {
@@ -199,6 +238,21 @@ impl Pool {
     /// # Errors
     ///
     /// The first failure ends the call: queued tasks are dropped, running ones are killed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(2)?;
+    /// assert_eq!(pool.map((1..=3).map(|n| delayed!(square(n))))?, [1, 4, 9]);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn map<T: DeserializeOwned + 'static>(
         &self,
         tasks: impl IntoIterator<Item = Task<T>>,
@@ -238,6 +292,23 @@ impl Pool {
     }
 
     /// As [`imap`](Self::imap), but gives each result as soon as it is there, with its place in the input.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(2)?;
+    /// for (index, result) in pool.imap_unordered((0..10).map(|n| delayed!(square(n)))) {
+    ///     assert_eq!(result?, (index * index) as u64);
+    /// }
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn imap_unordered<T, I>(&self, tasks: I) -> IMapUnordered<T, I::IntoIter>
     where
         T: DeserializeOwned + 'static,
@@ -297,6 +368,22 @@ impl Pool {
     /// Hands in one task and returns at once; what is wrong comes out of the handle.
     ///
     /// In a pool without processes the task runs now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(2)?;
+    /// let (five, six) = (pool.submit(delayed!(square(5))), pool.submit(delayed!(square(6))));
+    /// assert_eq!(five.join()? + six.join()?, 61);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn submit<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Handle<T> {
         if let Backend::Processes(processes) = self.backend() {
             processes.driver.rouse();
@@ -334,6 +421,21 @@ impl Pool {
     /// # Errors
     ///
     /// The first failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn place() -> Option<usize> {
+    ///     procession::worker_index()
+    /// }
+    ///
+    /// let pool = Pool::new(2)?;
+    /// assert_eq!(pool.broadcast(delayed!(place()))?, [Some(0), Some(1)]);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn broadcast<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Result<Vec<T>> {
         let Backend::Processes(processes) = self.backend() else {
             return Ok(vec![self.submit(task).join()?]);
@@ -402,6 +504,23 @@ impl Pool {
     /// # Errors
     ///
     /// A finalizer failed. What went wrong with a task is for its handle to say.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(2)?;
+    /// let handle = pool.submit(delayed!(square(7)));
+    /// pool.join()?;
+    /// assert_eq!(handle.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn join(self) -> Result<()> {
         self.end_in_order()?.into_iter().try_for_each(|exit| exit.map(drop))?;
         Ok(())
@@ -473,6 +592,22 @@ impl Pool {
     }
 
     /// Ends the pool now: queued tasks are cancelled, running ones are killed, and no finalizer runs. Dropping a pool does the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// pool.terminate();
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn terminate(self) {}
 
     /// Changes how many workers the pool has at most, whether or not they have something to do. New ones start when there is work for

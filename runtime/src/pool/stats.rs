@@ -47,6 +47,24 @@ pub struct Stats {
 /// Its time, from the launch of each process to its end or to now, is [`startup`](Self::startup), then
 /// [`initializing`](Self::initializing), then [`busy`](Self::busy), [`transport`](Self::transport) and [`waiting`](Self::waiting). It is
 /// busy by [`working`](Self::working) and [`encoding`](Self::encoding).
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// let pool = Pool::new(1)?;
+/// pool.map((0..10).map(|n| delayed!(square(n))))?;
+/// let stats = pool.stats();
+/// let worker = &stats.workers()[0];
+/// assert_eq!(worker.tasks(), 10);
+/// # Ok::<(), procession::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct WorkerStats {
     index: usize,
@@ -65,6 +83,25 @@ pub struct WorkerStats {
 }
 
 /// One of the slowest tasks.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// let pool = Pool::new(1)?;
+/// pool.map((0..10).map(|n| delayed!(square(n))))?;
+/// let stats = pool.stats();
+/// for task in stats.slowest() {
+///     println!("{}: {:?}", task.function(), task.took());
+/// }
+/// # Ok::<(), procession::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SlowTask {
     function: &'static str,
@@ -75,12 +112,46 @@ pub struct SlowTask {
 
 impl Stats {
     /// Each worker, in the order of their places; those that have not started yet, too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// assert_eq!(stats.workers().len(), 1);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn workers(&self) -> &[WorkerStats] {
         &self.workers
     }
 
     /// The sum over all workers. Its [`peak_rss_bytes`](WorkerStats::peak_rss_bytes) is the sum of theirs, its index and pid mean nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// assert_eq!(stats.total().tasks(), 10);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn total(&self) -> &WorkerStats {
         &self.total
@@ -89,12 +160,48 @@ impl Stats {
     /// The ten tasks that took longest, the slowest first.
     ///
     /// Short tasks are timed together, so a long one amid them may show as several, each with its share. Only tasks whose worker is still to be trusted are here: those that ended with their process took an unknown time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// assert!(!stats.slowest().is_empty());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn slowest(&self) -> &[SlowTask] {
         &self.slowest
     }
 
     /// What could be better: that tasks are so small that calling them costs more than they do.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// if let Some(hint) = stats.hint() {
+    ///     println!("{hint}");
+    /// }
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let WorkerStats { tasks, encoding, transport, .. } = self.total;
@@ -113,42 +220,168 @@ impl Stats {
 
 impl WorkerStats {
     /// The worker's place in its pool, from 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_eq!(worker.index(), 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
     }
 
     /// The process that has the place now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_ne!(worker.pid(), Some(std::process::id()));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
 
     /// Tasks that ran to a result or an error; not those that ended with their process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_eq!(worker.tasks(), 10);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn tasks(&self) -> u64 {
         self.tasks
     }
 
     /// From each launch to the worker's first words.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert!(!worker.startup().is_zero());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn startup(&self) -> Duration {
         self.startup
     }
 
     /// The time that initializers took.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert!(worker.initializing().is_zero());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn initializing(&self) -> Duration {
         self.initializing
     }
 
     /// The time that tasks took in the worker, from the first byte of the arguments to the last of the result.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// println!("{:?}", worker.busy());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn busy(&self) -> Duration {
         self.busy
     }
 
     /// The part of [`busy`](Self::busy) that the functions themselves took.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert!(worker.working() <= worker.busy());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn working(&self) -> Duration {
         self.busy.saturating_sub(self.encoding)
@@ -157,6 +390,24 @@ impl WorkerStats {
     /// The part of [`busy`](Self::busy) in which arguments were decoded and results encoded.
     ///
     /// Estimated: the worker looks more closely at sixteen tasks every 50 ms, and their mean is taken for all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// println!("{:?}", worker.encoding());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn encoding(&self) -> Duration {
         self.encoding
@@ -164,30 +415,120 @@ impl WorkerStats {
 
     /// The time in which the worker had been sent tasks and did nothing for them, or had done all and was not heard yet: they were on
     /// their way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// println!("{:?}", worker.transport());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn transport(&self) -> Duration {
         self.transport
     }
 
     /// The time in which the worker had nothing to do.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// println!("{:?}", worker.waiting());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn waiting(&self) -> Duration {
         self.waiting
     }
 
     /// How often a process has taken the place of an earlier one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_eq!(worker.restarts(), 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn restarts(&self) -> u64 {
         self.restarts
     }
 
     /// Bytes that went to the worker: arguments and what stands before them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert!(worker.bytes_sent() > 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
         self.bytes_sent
     }
 
     /// Bytes that came from the worker: results, records, and what stands before them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert!(worker.bytes_received() > 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn bytes_received(&self) -> u64 {
         self.bytes_received
@@ -195,6 +536,24 @@ impl WorkerStats {
 
     /// The most memory, in bytes, that a process of this place has had resident, as far as is known: of one that has ended, what it
     /// told last, at most 50 ms of work before. 0 where nothing is known.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert!(worker.peak_rss_bytes() > 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn peak_rss_bytes(&self) -> u64 {
         self.peak_rss_bytes
@@ -218,24 +577,92 @@ impl WorkerStats {
 
 impl SlowTask {
     /// The function's full path, as in `census::entropy`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// assert!(stats.slowest()[0].function().ends_with("square"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn function(&self) -> &'static str {
         self.function
     }
 
     /// Its place in its call; `None` for a task that was submitted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// assert!(stats.slowest()[0].task_index().is_some());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn task_index(&self) -> Option<usize> {
         self.task_index
     }
 
     /// How long it took in its worker.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// println!("{:?}", stats.slowest()[0].took());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn took(&self) -> Duration {
         self.took
     }
 
     /// The worker's place in the pool.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// println!("{:?}", stats.slowest()[0].worker());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn worker(&self) -> usize {
         self.worker

@@ -64,6 +64,21 @@ impl ProcessBuilder {
 
     /// The process's name, for errors; `ps` shows it, too (cut to 15 bytes, as the kernel has them). Default: the function's with a
     /// number, and in `ps` the program's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().name("squares").spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -74,36 +89,126 @@ impl ProcessBuilder {
     /// Processes by [`StartMethod::ForkServer`] with the same environment come from one template, which stays as long as there is a
     /// `Process`. Under [`StartMethod::Fork`] each is a copy of this process as it is at its spawn, by a template of its own, and this
     /// process must have one thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, StartMethod, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().start_method(StartMethod::ForkServer).spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn start_method(mut self, method: StartMethod) -> Self {
         self.start_method = Some(method);
         self
     }
 
     /// Sets a variable in the process's environment, on top of this process's own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().env("MODEL", "small").spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.surroundings.env.push((name.into(), Some(value.into())));
         self
     }
 
     /// Takes a variable out of the process's environment. Of [`env`](Self::env) and this the last word about a name counts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().env_remove("HOME").spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
         self.surroundings.env.push((name.into(), None));
         self
     }
 
     /// The folder that the process works in. Default: this process's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().current_dir("/").spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.surroundings.current_dir = Some(folder.into());
         self
     }
 
     /// How much nicer than this process it is, as for [a pool's workers](crate::Builder::nice). Default: 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().nice(5).spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn nice(mut self, nice: i32) -> Self {
         self.surroundings.nice = Some(nice);
         self
     }
 
     /// Pins the process to one of the CPUs that this thread may use: each that is started to the next. Default: no.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().pin_cpus(true).spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn pin_cpus(mut self, pin: bool) -> Self {
         self.surroundings.pin_cpus = pin;
         self
@@ -111,6 +216,21 @@ impl ProcessBuilder {
 
     /// How many threads the libraries that the process uses may start, as for [a pool's workers](crate::Builder::inner_threads).
     /// Default: as many as there are CPUs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().inner_threads(1).spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn inner_threads(mut self, threads: usize) -> Self {
         self.surroundings.inner_threads = Some(threads);
         self
@@ -118,6 +238,21 @@ impl ProcessBuilder {
 
     /// Where what the process writes to stdout goes. Default: [`Output::Inherit`]. Under [`Output::Capture`] it is kept until the result
     /// is asked for, and printed by whoever joins.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Output, Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().stdout(Output::Null).spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn stdout(mut self, output: Output) -> Self {
         self.surroundings.outputs.stdout = output;
         self
@@ -125,12 +260,44 @@ impl ProcessBuilder {
 
     /// Where what the process writes to stderr goes, as for [`stdout`](Self::stdout). Under [`Output::Capture`] and [`Output::Log`] an
     /// error has [its last lines](crate::TaskError::stderr_tail).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Output, Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().stderr(Output::Log).spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn stderr(mut self, output: Output) -> Self {
         self.surroundings.outputs.stderr = output;
         self
     }
 
     /// How long the process may take to come to its function before it is killed. Default: 30 s.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// use std::time::Duration;
+    ///
+    /// let mut process = Process::builder().start_timeout(Duration::from_secs(60)).spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = timeout;
         self
@@ -143,6 +310,21 @@ impl ProcessBuilder {
     ///
     /// A setting is impossible, an argument did not encode, or this process cannot start others (it runs setuid, as a library in
     /// another program, or is too many processes deep).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().name("squares").spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn spawn<T: DeserializeOwned + 'static>(self, task: Task<T>) -> Result<Process<T>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let surroundings = self.surroundings.settle(self.name.as_deref(), 1)?;

@@ -87,6 +87,21 @@ impl<T: DeserializeOwned + 'static> Process<T> {
     /// # Errors
     ///
     /// As for [`ProcessBuilder::spawn`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn spawn(task: Task<T>) -> Result<Self> {
         Process::builder().spawn(task)
     }
@@ -98,6 +113,23 @@ impl<T: DeserializeOwned + 'static> Process<T> {
     /// The function panicked ([`is_panic`](TaskError::is_panic)), its process was ended ([`is_crash`](TaskError::is_crash): by
     /// [`terminate`](Self::terminate), say), or could not be started ([`is_lost`](TaskError::is_lost)). A result is given once: to ask
     /// again is an error, too ([`is_lost`](TaskError::is_lost)).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// // The result was taken.
+    /// assert!(process.join().is_err());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn join(&mut self) -> Result<T, TaskError> {
         // No time ends so late: without a deadline there is a result.
         self.join_timeout(Duration::MAX).unwrap_or_else(|| Err(self.lost("it is not at its end")))
@@ -137,18 +169,65 @@ impl<T: DeserializeOwned + 'static> Process<T> {
 
 impl<T> Process<T> {
     /// The process's number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn own_id() -> u32 {
+    ///     std::process::id()
+    /// }
+    ///
+    /// let mut process = Process::spawn(delayed!(own_id()))?;
+    /// let id = process.id();
+    /// assert_eq!(process.join()?, id);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
     }
 
     /// The process's name: as the [builder](ProcessBuilder::name) was told, or the function's with a number, as in `serve-3`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let process = Process::builder().name("squares").spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.name(), "squares");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Whether the process has not ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::spawn(delayed!(square(7)))?;
+    /// process.join()?;
+    /// assert!(!process.is_alive());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn is_alive(&self) -> bool {
         match &self.backend {
@@ -162,6 +241,22 @@ impl<T> Process<T> {
     /// The code is 0 after the function has returned (an `Err`, too), 101 after it panicked, as of any Rust program, and what the
     /// function gave to `exit`, if it did that. `None`, too, if the process has ended and nobody can tell how: somebody else collected
     /// it, or the template that it was forked from has been killed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::spawn(delayed!(square(7)))?;
+    /// process.join()?;
+    /// assert_eq!(process.exit_status().and_then(|exit| exit.code()), Some(0));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     #[must_use]
     pub fn exit_status(&self) -> Option<Exit> {
         match &self.backend {
@@ -175,6 +270,24 @@ impl<T> Process<T> {
     /// # Errors
     ///
     /// The system would not send the signal, or the function runs in this process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn wait_for_ever() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// let mut process = Process::spawn(delayed!(wait_for_ever()))?;
+    /// process.terminate()?;
+    /// assert!(process.join().unwrap_err().is_crash());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn terminate(&self) -> Result<()> {
         match &self.backend {
             Backend::Child(child) => child.terminate().map_err(|error| {
@@ -189,6 +302,25 @@ impl<T> Process<T> {
     /// # Errors
     ///
     /// The function runs in this process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn wait_for_ever() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// let mut process = Process::spawn(delayed!(wait_for_ever()))?;
+    /// process.kill()?;
+    /// let error = process.join().unwrap_err();
+    /// assert!(error.exit().is_some_and(|exit| exit.to_string() == "SIGKILL"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn kill(&self) -> Result<()> {
         match &self.backend {
             Backend::Child(child) => {
@@ -230,6 +362,21 @@ impl<T> Process<T> {
 
 impl Process<()> {
     /// Settings for a process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let mut process = Process::builder().name("squares").nice(5).spawn(delayed!(square(7)))?;
+    /// assert_eq!(process.join()?, 49);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn builder() -> ProcessBuilder {
         ProcessBuilder::new()
     }

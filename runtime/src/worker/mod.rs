@@ -103,6 +103,22 @@ pub fn is_cancelled() -> bool {
 /// The number of the task that this worker runs now; `None` between tasks and in a process that is no worker.
 ///
 /// It is what `Handle::task_id` says in the parent.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, delayed, worker};
+///
+/// #[worker]
+/// fn own_number() -> bool {
+///     procession::task_id().is_some()
+/// }
+///
+/// let pool = Pool::new(1)?;
+/// assert!(pool.submit(delayed!(own_number())).join()?);
+/// assert!(procession::task_id().is_none());
+/// # Ok::<(), procession::Error>(())
+/// ```
 #[must_use]
 pub fn task_id() -> Option<TaskId> {
     RUNNING.load(Ordering::Relaxed).checked_sub(1).map(TaskId)
