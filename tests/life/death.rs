@@ -183,13 +183,16 @@ fn on_a_terminal(command: &mut Command) -> (File, std::process::Child) {
     command.stdin(terminal(())).stdout(terminal(())).stderr(terminal(()));
     let take_terminal = || {
         nix::unistd::setsid()?;
+        // A shell that runs the tests in the background has them ignore what a terminal's Ctrl-C sends.
+        // SAFETY: the default action is no function of ours.
+        unsafe { nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigDfl) }?;
         // SAFETY: TIOCSCTTY takes a number and touches no memory of ours; descriptor 0 is the terminal by then.
         match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
             0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
         }
     };
-    // SAFETY: between fork and exec the closure makes two system calls that are allowed there, and allocates nothing.
+    // SAFETY: between fork and exec the closure makes three system calls that are allowed there, and allocates nothing.
     unsafe { command.pre_exec(take_terminal) };
     let child = command.spawn().unwrap();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
