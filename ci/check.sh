@@ -133,7 +133,6 @@ step "tests, by the README's command" documented_tests
 step "tests, under nextest" nextest
 step "tests, over sockets" integration PROCESSION_TRANSPORT=socket
 step "tests, by the fork server" integration PROCESSION_START_METHOD=forkserver
-step "tests, by the fork server, over sockets" integration PROCESSION_START_METHOD=forkserver PROCESSION_TRANSPORT=socket
 step "tests, by fork" integration_by_fork
 step "tests, in process" integration_in_process
 step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --package procession --lib --target-dir "$target/loom" models
