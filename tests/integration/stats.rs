@@ -101,7 +101,8 @@ fn the_time_of_tasks_is_told_apart_from_waiting() {
 #[test]
 fn the_slowest_tasks_are_named_with_their_place() {
     alone(|| {
-        let pool = Pool::new(2).unwrap();
+        // Those that travel together may be timed together, and the last of them is named then.
+        let pool = Pool::builder().jobs(2).chunk_size(1).build().unwrap();
         let millis = |n: u64| match n {
             17 => 300,
             5 => 200,
@@ -113,8 +114,7 @@ fn the_slowest_tasks_are_named_with_their_place() {
         for (index, millis) in [(None, 400), (Some(17), 300), (Some(5), 200)] {
             let task = stats.slowest().iter().find(|task| task.task_index() == index);
             let task = task.unwrap_or_else(|| panic!("{index:?} is among them: {stats}"));
-            // Amid short tasks a long one may share its time with those that were timed with it.
-            assert!(task.took() >= Duration::from_millis(millis) / 64, "{stats}");
+            assert!(task.took() >= Duration::from_millis(millis), "{stats}");
             assert!(task.function().ends_with("stats::take"));
         }
         assert!(stats.slowest().len() <= 10);
