@@ -159,7 +159,8 @@ impl Stats {
 
     /// The ten tasks that took longest, the slowest first.
     ///
-    /// Short tasks are timed together, so a long one amid them may show as several, each with its share. Only tasks whose worker is still to be trusted are here: those that ended with their process took an unknown time.
+    /// Short tasks are timed together, and the last of them is named: so a long one that comes amid them may show as one of the next.
+    /// Only tasks whose worker is still to be trusted are here: those that ended with their process took an unknown time.
     ///
     /// # Examples
     ///
