@@ -161,10 +161,6 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("scribble::", "nothing is shared"),
     ("seat::", "nobody drives"),
     (
-        "settings::a_bar_is_drawn_on_a_terminal_and_ends_full",
-        "several workers, or the end of one, are part of it",
-    ),
-    (
         "settings::a_task_that_is_started_again_draws_the_same",
         "several workers, or the end of one, are part of it",
     ),
@@ -195,11 +191,6 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ),
     (
         "settings::unordered_results_come_as_they_are_ready_and_each_comes_once",
-        "several workers, or the end of one, are part of it",
-    ),
-    ("settings::verbose_says_more_the_larger_it_is", "several workers, or the end of one, are part of it"),
-    (
-        "settings::verbose_tells_of_inputs_without_a_length_of_tuples_of_failures_and_of_steps",
         "several workers, or the end of one, are part of it",
     ),
     ("start::", "no process starts"),

@@ -488,6 +488,8 @@ fn command(scene: &str) -> Command {
     command
         .args(["--exact", "settings::scene", "--nocapture", "--test-threads=1"])
         .env(SCENE, scene)
+        // What is told is told of two workers.
+        .env_remove("PROCESSION_IN_PROCESS")
         .env("TERM", "xterm")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
