@@ -47,7 +47,7 @@ macro_rules! delayed {
 /// | `batch = 64` | how many tasks travel together; `auto`: found by measuring | `auto`, or the pool's `chunk_size` |
 /// | `timeout = secs(3)` | how long each task may run: `millis`, `secs` and `mins` of any number, or a [`Duration`](std::time::Duration) | the pool's |
 /// | `retries = 2` | how often a task whose worker died is started again | the pool's |
-/// | `seed = 42` | what [`rng_seed`](crate::rng_seed) is made of in its tasks | the pool's |
+/// | `seed = 42` | what [`rng_seed`](crate::rng_seed) is made of in its tasks | made of the pool's and of the number of the call: each call draws other numbers, and each run of the program the same |
 /// | `verbose = 10` | how much is said on stderr: 1 now and then, 10 for each batch, 50 for each task | `PROCESSION_VERBOSE`, or 0 |
 /// | `progress = "scoring"` | a bar with this label, with the feature `indicatif`, if stderr is a terminal; `true`: without a label | none |
 /// | `order = unordered` | results as they come, not in the order of the input (`ordered`) | `ordered` |

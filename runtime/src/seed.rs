@@ -1,18 +1,58 @@
 //! Numbers for generators of random numbers: a function of a call's seed and of the task's index in it, and of nothing else, so that
 //! what is drawn does not depend on how many workers there are.
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// The step of SplitMix64.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Tasks that were handed in singly are no call's: their numbers are others.
 const SINGLE: u64 = 0x5EED_0F51_6E91_E5A1;
-/// The seed of a call that was given none.
+/// Separates the seeds of calls from those of other things that are made of the same number.
+const CALL: u64 = 0xCA11_5EED_0B1E_55ED;
+/// What the seeds of calls are made of where neither the call, nor its pool, nor a task gives one.
 pub(crate) const DEFAULT: u64 = 0;
 
 thread_local! {
-    /// The number of the task that runs on this thread in the process that called it.
-    static HERE: Cell<Option<u64>> = const { Cell::new(None) };
+    /// The task that runs on this thread in the process that called it.
+    static HERE: Cell<Option<Here>> = const { Cell::new(None) };
+}
+
+/// A task that runs in the process that called it.
+#[derive(Clone, Copy)]
+struct Here {
+    /// Its number.
+    number: u64,
+    /// How many calls it has made.
+    calls: u64,
+}
+
+/// Numbers calls in the order in which they begin.
+#[derive(Debug, Default)]
+pub(crate) struct Calls(AtomicU64);
+
+impl Calls {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Returns the number of a call that begins.
+    pub(crate) fn begin(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts again at zero.
+    #[inline]
+    pub(crate) fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Returns the seed of the call with this number among those whose seeds are made of `base`.
+pub(crate) fn of_call(base: u64, number: u64) -> u64 {
+    of(base ^ CALL, number)
 }
 
 /// The number of a task.
@@ -27,18 +67,25 @@ pub(crate) fn of_singles(pool: u64) -> u64 {
 
 /// The number of the task that runs on this thread, if it runs in the process that called it.
 pub(crate) fn here() -> Option<u64> {
-    HERE.try_with(Cell::get).ok().flatten()
+    HERE.try_with(Cell::get).ok().flatten().map(|task| task.number)
+}
+
+/// Returns the number of a call that the task on this thread begins, if that runs in the process that called it.
+pub(crate) fn begin_call_here() -> Option<u64> {
+    let task = HERE.try_with(Cell::get).ok().flatten()?;
+    HERE.set(Some(Here { calls: task.calls + 1, ..task }));
+    Some(task.calls)
 }
 
 /// Runs a task that has this number.
 pub(crate) fn with<R>(number: u64, run: impl FnOnce() -> R) -> R {
-    struct Back(Option<u64>);
+    struct Back(Option<Here>);
     impl Drop for Back {
         fn drop(&mut self) {
             let _ = HERE.try_with(|here| here.set(self.0));
         }
     }
-    let _back = Back(HERE.replace(Some(number)));
+    let _back = Back(HERE.replace(Some(Here { number, calls: 0 })));
     run()
 }
 
@@ -63,6 +110,28 @@ mod tests {
         let ones: u32 = (0..1000).map(|index| (of(1, index) ^ of(1, index + 1)).count_ones()).sum();
         assert!((30_000..34_000).contains(&ones), "{ones} of 64,000 bits differ");
         assert!((0..100).all(|index| !all.contains(&of(of_singles(0), index))));
+    }
+
+    #[test]
+    fn the_calls_of_a_pool_and_their_tasks_have_nothing_in_common() {
+        let calls: BTreeSet<u64> = (0..100).map(|number| of_call(DEFAULT, number)).collect();
+        assert_eq!(calls.len(), 100);
+        let tasks: BTreeSet<u64> =
+            calls.iter().flat_map(|&call| (0..100).map(move |index| of(call, index))).collect();
+        assert_eq!(tasks.len(), 10_000);
+        assert!((0..100).all(|index| !tasks.contains(&of(DEFAULT, index))));
+    }
+
+    #[test]
+    fn a_task_numbers_its_own_calls() {
+        assert_eq!(begin_call_here(), None);
+        with(1, || {
+            assert_eq!(begin_call_here(), Some(0));
+            with(2, || assert_eq!(begin_call_here(), Some(0)));
+            assert_eq!(begin_call_here(), Some(1));
+            assert_eq!(here(), Some(1));
+        });
+        with(1, || assert_eq!(begin_call_here(), Some(0)));
     }
 
     #[test]

@@ -173,6 +173,10 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "several workers, or the end of one, are part of it",
     ),
     (
+        "settings::each_call_of_a_task_draws_other_numbers_whatever_its_worker_has_done_before",
+        "a task's calls are numbered by its worker",
+    ),
+    (
         "settings::jobs_are_the_cpus_that_affinity_allows",
         "several workers, or the end of one, are part of it",
     ),

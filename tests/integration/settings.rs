@@ -17,8 +17,8 @@ use nix::{
 };
 
 use procession::{
-    Error, Jobs, Pool, RemoteError, StartMethod, TaskError, delayed, parallel, report_progress, rng_seed,
-    worker,
+    Error, Jobs, Pool, Process, RemoteError, StartMethod, TaskError, delayed, parallel, report_progress,
+    rng_seed, worker,
 };
 
 use crate::{
@@ -365,19 +365,17 @@ fn draws_of_imap_of_submit_and_of_nested_calls_are_the_same_on_any_number_of_wor
             let mut unordered: Vec<(usize, u64)> =
                 pool.imap_unordered(tasks()).map(|(n, draw)| (n, draw.unwrap())).collect();
             unordered.sort_unstable();
-            assert!(unordered.into_iter().map(|(_, draw)| draw).eq(lazy.iter().copied()));
+            let unordered: Vec<u64> = unordered.into_iter().map(|(_, draw)| draw).collect();
             pool.broadcast(delayed!(draw())).unwrap();
             let handles: Vec<_> = tasks().map(|task| pool.submit(task)).collect();
             let single: Vec<u64> = handles.into_iter().map(|handle| handle.join().unwrap()).collect();
             let nested = parallel!(pool = &pool; draw_within(3) for _ in 0..4).unwrap();
-            (lazy, single, nested)
+            [vec![lazy, unordered, single], nested].concat()
         };
-        let (lazy, single, nested) = all(built(1));
-        let on_three = all(built(3));
-        assert_eq!((&lazy, &single, &nested), (&on_three.0, &on_three.1, &on_three.2));
-        let different: BTreeSet<u64> =
-            lazy.iter().chain(&single).chain(nested.iter().flatten()).copied().collect();
-        assert_eq!(different.len(), 2 * DRAWS + 3 * 4, "no two tasks draw the same");
+        let draws = all(built(1));
+        assert_eq!(draws, all(built(3)));
+        let different: BTreeSet<&u64> = draws.iter().flatten().collect();
+        assert_eq!(different.len(), 3 * DRAWS + 3 * 4, "no two tasks draw the same");
     });
 }
 
@@ -387,11 +385,79 @@ fn all_threads_of_a_task_draw_the_same_and_nobody_else_does() {
         let pool = Pool::new(2).unwrap();
         let draws = parallel!(pool = &pool, seed = 5; draw_elsewhere() for _ in 0..DRAWS).unwrap();
         assert_eq!(draws, parallel!(pool = &pool, seed = 5; draw() for _ in 0..DRAWS).unwrap());
-        assert_eq!(
-            rng_seed(),
-            parallel!(pool = &pool; draw()).unwrap(),
-            "outside: the first of a call without a seed"
-        );
+    });
+}
+
+/// What this task's own calls draw, one after the other.
+#[worker]
+fn draw_twice_within() -> [Vec<u64>; 2] {
+    [(); 2].map(|()| parallel!(draw() for _ in 0..2).expect("it runs here"))
+}
+
+#[test]
+fn each_call_without_a_seed_draws_other_numbers_on_any_number_of_workers() {
+    alone(|| {
+        let all = |pool: Pool| {
+            let tasks = || (0..DRAWS).map(|_| delayed!(draw()));
+            let mut draws = vec![pool.map(tasks()).unwrap(), pool.map(tasks()).unwrap()];
+            draws.push(pool.imap(tasks()).map(Result::unwrap).collect());
+            draws.push(parallel!(pool = &pool; draw() for _ in 0..DRAWS).unwrap());
+            // What a call with a seed draws, and how many calls went before it, is nobody's business, but it is a call.
+            let seeded = parallel!(pool = &pool, seed = 42; draw() for _ in 0..DRAWS).unwrap();
+            let pair: (u64, u64) = parallel!(pool = &pool; draw(), draw()).unwrap();
+            draws.push(vec![pair.0, pair.1]);
+            let singles: Vec<_> = tasks().map(|task| pool.submit(task)).collect();
+            draws.push(singles.into_iter().map(|handle| handle.join().unwrap()).collect());
+            // Of each broadcast, the first worker's: there are as many as there are workers.
+            draws.push([(); 2].map(|()| pool.broadcast(delayed!(draw())).unwrap()[0]).to_vec());
+            draws.push(pool.map(tasks()).unwrap());
+            (seeded, draws)
+        };
+        let expected = all(Pool::in_process());
+        let drawn: Vec<u64> = expected.1.iter().flatten().copied().collect();
+        assert_eq!(drawn.iter().collect::<BTreeSet<_>>().len(), drawn.len(), "no two tasks draw the same");
+        for jobs in [1, 3] {
+            assert_eq!(all(Pool::new(jobs).unwrap()), expected, "{jobs} workers");
+        }
+        let of_seed = |seed| all(Pool::builder().jobs(2).seed(seed).build().unwrap());
+        let (seeded, of_seven) = of_seed(7);
+        assert_eq!(of_seed(7).1, of_seven);
+        assert_eq!(seeded, expected.0, "a call's own seed goes before its pool's");
+        let drawn: BTreeSet<u64> = drawn.into_iter().collect();
+        let outside = |draws: &[Vec<u64>]| draws.iter().flatten().all(|draw| !drawn.contains(draw));
+        assert!(outside(&of_seven), "each seed has numbers of its own");
+    });
+}
+
+#[test]
+fn each_call_of_a_task_draws_other_numbers_whatever_its_worker_has_done_before() {
+    alone(|| {
+        let within = |jobs: usize| {
+            let pool = Pool::new(jobs).unwrap();
+            parallel!(pool = &pool, batch = 1; draw_twice_within() for _ in 0..DRAWS).unwrap()
+        };
+        let expected = within(1);
+        let different: BTreeSet<&u64> = expected.iter().flatten().flatten().collect();
+        assert_eq!(different.len(), DRAWS * 4, "no two tasks draw the same");
+        assert_eq!(within(3), expected);
+    });
+}
+
+#[test]
+fn each_process_draws_other_numbers() {
+    alone(|| {
+        let draws: BTreeSet<u64> =
+            (0..3).map(|_| Process::spawn(delayed!(draw())).unwrap().join().unwrap()).collect();
+        assert_eq!(draws.len(), 3);
+    });
+}
+
+#[test]
+fn two_calls_on_the_processs_own_pool_draw_different_numbers() {
+    alone_with_warm_pool(|| {
+        let draw = || parallel!(draw() for _ in 0..DRAWS).unwrap();
+        assert_eq!(rng_seed(), draw()[0], "outside: the first task of the first call without a seed");
+        assert_ne!(draw(), draw());
     });
 }
 

@@ -645,8 +645,12 @@ impl Builder {
         self
     }
 
-    /// What the seeds of tasks are made of, which [`rng_seed`](crate::rng_seed) says in them, for calls that have no `seed` of their own.
-    /// Default: 0, or the seed of the task that makes the call.
+    /// Sets the number from which the random seeds of tasks are derived, for calls without a `seed` of their own. Default: 0, or the
+    /// seed of the task that makes the call.
+    ///
+    /// The seed of a task, which [`rng_seed`](crate::rng_seed) returns in it, is made of this number, of the number of the call among the
+    /// calls of the pool, and of the task's index in the call. So each call draws numbers of its own, and they do not depend on how many
+    /// workers there are, and repeat when the program is run again.
     ///
     /// # Examples
     ///
@@ -658,8 +662,11 @@ impl Builder {
     ///     rng_seed() // give it to a generator of random numbers
     /// }
     ///
-    /// let draw_on = |jobs: usize| Pool::builder().jobs(jobs).seed(42).build()?.map((0..12).map(|_| delayed!(draw())));
-    /// assert_eq!(draw_on(1)?, draw_on(2)?);
+    /// let draw = |pool: &Pool| pool.map((0..12).map(|_| delayed!(draw())));
+    /// let (one, two) = (Pool::builder().jobs(1).seed(42).build()?, Pool::builder().jobs(2).seed(42).build()?);
+    /// let first = draw(&one)?;
+    /// assert_eq!(first, draw(&two)?);
+    /// assert_ne!(first, draw(&one)?, "another call draws other numbers");
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn seed(mut self, seed: u64) -> Self {

@@ -27,7 +27,7 @@ use crate::{
     id::{FunctionId, TaskId},
     protocol::{Outcome, Records, Results},
     registry::{self, Entry},
-    seed,
+    seed::{self, Calls},
     task::Call as Request,
 };
 
@@ -225,16 +225,17 @@ impl Call {
         #[cfg(feature = "tracing")]
         inbox.set_caller(Caller::current());
         let backend = match pool.backend() {
-            Backend::InProcess(here) => {
-                CallBackend::InProcess { here: here.clone(), seed: seed_of_call(options.seed, here.seed) }
-            }
+            Backend::InProcess(here) => CallBackend::InProcess {
+                here: here.clone(),
+                seed: seed_of_call(options.seed, here.seed, &here.calls),
+            },
             Backend::Processes(processes) => {
                 let driver = Arc::downgrade(&processes.driver);
                 let retries = options.retries.unwrap_or(processes.config.retries);
                 let (feeder, feed) = Feeder::new(inbox.clone(), retries);
                 let chunk = options.chunk.or(processes.config.chunk_size);
                 let workers = options.most_workers.unwrap_or(usize::MAX);
-                let seed = seed_of_call(options.seed, processes.config.seed);
+                let seed = seed_of_call(options.seed, processes.config.seed, &processes.calls);
                 let timeout = options.timeout;
                 let lane = processes
                     .driver
@@ -588,6 +589,8 @@ pub(super) struct Here {
     pub(super) finalizer: Option<Finalizer>,
     pub(super) initialized: OnceLock<Result<(), TaskErrorKind>>,
     pub(super) seed: Option<u64>,
+    /// The calls that it has had.
+    pub(super) calls: Calls,
     pub(super) tasks: AtomicU64,
     /// How many tasks have run.
     pub(super) ran: AtomicU64,
@@ -599,8 +602,14 @@ impl Here {
     /// Runs a task that was handed in singly; with its number.
     pub(super) fn run_single(&self, request: &Request) -> (TaskId, Result<OwnedResult, TaskError>) {
         let number = self.tasks.fetch_add(1, Ordering::Relaxed);
-        let seed = seed::of_singles(seed_of_call(None, self.seed));
+        let seed = seed_of_singles(self.seed);
         (TaskId(number), self.run(request, None, seed::of(seed, number)))
+    }
+
+    /// Runs a task on the only thing that resembles a worker.
+    pub(super) fn run_broadcast(&self, request: &Request) -> Result<OwnedResult, TaskError> {
+        let seed = seed_of_call(None, self.seed, &self.calls);
+        self.run(request, Some(0), seed::of(seed, 0))
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -634,9 +643,23 @@ impl Here {
     }
 }
 
-/// The seed of a call: its own, else its pool's, else that of the task that makes it, else always the same.
-pub(super) fn seed_of_call(call: Option<u64>, pool: Option<u64>) -> u64 {
-    call.or(pool).or_else(crate::worker::seed_of_task).unwrap_or(seed::DEFAULT)
+/// What the seeds of a pool's calls and of its single tasks are made of: the pool's seed, else that of the task that asks, else always
+/// the same.
+fn base_of(pool: Option<u64>) -> u64 {
+    pool.or_else(crate::worker::seed_of_task).unwrap_or(seed::DEFAULT)
+}
+
+/// Returns the seed of a call that begins: its own, else one that is made of the call's number, among those of the task that makes it or,
+/// outside of tasks, among those of its pool.
+pub(super) fn seed_of_call(call: Option<u64>, pool: Option<u64>, calls: &Calls) -> u64 {
+    // One that has a seed counts, too.
+    let number = crate::worker::begin_call().unwrap_or_else(|| calls.begin());
+    call.unwrap_or_else(|| seed::of_call(base_of(pool), number))
+}
+
+/// Returns the seed of the tasks that are handed in singly.
+pub(crate) fn seed_of_singles(pool: Option<u64>) -> u64 {
+    seed::of_singles(base_of(pool))
 }
 
 fn pool_ended(function: &'static str, index: usize) -> TaskError {

@@ -95,7 +95,11 @@ pub(super) enum Recipient {
     /// To a handle for each task, the first first.
     Handles(VecDeque<Arc<Completer>>),
     /// To the handle of one member of a broadcast; the task's number is its index.
-    Member(Arc<Completer>),
+    Member {
+        handle: Arc<Completer>,
+        /// The broadcast's.
+        seed: u64,
+    },
     /// Nowhere: an initializer's failure is seen as it passes.
     Nobody,
 }
@@ -137,7 +141,7 @@ impl Load for Parcel {
                     std::mem::replace(handles, rest)
                 })
             }
-            Recipient::Member(handle) => Recipient::Member(handle.clone()),
+            Recipient::Member { handle, seed } => Recipient::Member { handle: handle.clone(), seed: *seed },
             Recipient::Nobody => Recipient::Nobody,
         };
         let first = Self {
@@ -159,7 +163,7 @@ impl Recipient {
         match self {
             Self::Call(inbox) => inbox.caller(),
             Self::Handles(handles) => handles.front().map(|handle| handle.caller()).unwrap_or_default(),
-            Self::Member(handle) => handle.caller(),
+            Self::Member { handle, .. } => handle.caller(),
             Self::Nobody => Caller::default(),
         }
     }
@@ -169,7 +173,7 @@ impl Parcel {
     /// Where the first task is, for its error.
     pub(super) fn place(&self, worker: Option<(WorkerId, u32)>) -> Place {
         let index = match self.to {
-            Recipient::Call(_) | Recipient::Member(_) => usize::try_from(self.first).ok(),
+            Recipient::Call(_) | Recipient::Member { .. } => usize::try_from(self.first).ok(),
             Recipient::Handles(_) | Recipient::Nobody => None,
         };
         Place { index, attempts: self.attempts, worker }
@@ -225,7 +229,7 @@ impl Recipient {
                     handle.tell(output);
                 }
             }
-            Self::Member(handle) => handle.tell(output),
+            Self::Member { handle, .. } => handle.tell(output),
             Self::Nobody => {}
         }
     }
@@ -239,12 +243,20 @@ impl Recipient {
                     handle.complete(Ok(Encoded::Short(result).into_owned()), wakes);
                 }
             }
-            Self::Member(handle) => {
+            Self::Member { handle, .. } => {
                 for result in results {
                     handle.complete(Ok(Encoded::Short(result).into_owned()), wakes);
                 }
             }
             Self::Nobody => {}
+        }
+    }
+
+    /// Returns the seed of the tasks, where their lane has none.
+    pub(super) fn seed(&self) -> Option<u64> {
+        match self {
+            Self::Member { seed, .. } => Some(*seed),
+            Self::Call(_) | Self::Handles(_) | Self::Nobody => None,
         }
     }
 
@@ -274,7 +286,7 @@ impl Recipient {
                     handle.complete(outcome.map(Encoded::into_owned), wakes);
                 }
             }
-            Self::Member(handle) => handle.complete(outcome.map(Encoded::into_owned), wakes),
+            Self::Member { handle, .. } => handle.complete(outcome.map(Encoded::into_owned), wakes),
             Self::Nobody => {}
         }
     }

@@ -41,13 +41,13 @@ pub use stats::{SlowTask, Stats, WorkerStats};
 
 pub(crate) use book::Words;
 pub(crate) use builder::{START_TIMEOUT, method_from_env};
-pub(crate) use call::{Arrival, Call, CallOptions};
+pub(crate) use call::{Arrival, Call, CallOptions, seed_of_singles};
 pub(crate) use listen::crash;
 pub(crate) use report::{Label, Report, verbose_by_env};
 pub(crate) use scheduler::levels;
 
 use builder::Config;
-use call::{Here, not_in_table};
+use call::{Here, not_in_table, seed_of_call};
 use drive::Driver;
 use lane::{LaneId, Parcel, Recipient, Single};
 use scheduler::Scheduler;
@@ -61,6 +61,7 @@ use crate::{
     parallel::{Gather, Settings},
     protocol::{Outcome, Preload, Records, Setup, VERSION},
     registry,
+    seed::Calls,
     sys::process::{generation, setting},
     task::Task,
 };
@@ -99,6 +100,8 @@ struct Processes {
     config: Arc<Config>,
     name: Option<Arc<str>>,
     background: Mutex<Option<JoinHandle<()>>>,
+    /// The calls that the pool has had.
+    calls: Calls,
     /// Whose process this is: in a copy that was forked later, everything here belongs to another.
     generation: u32,
 }
@@ -196,7 +199,8 @@ impl Pool {
         let driver = Driver::new(Scheduler::new(config.clone(), launcher))?;
         let background = Mutex::new(Some(driver.start_background(config.name.as_deref())?));
         let name = config.name.as_deref().map(Arc::from);
-        let processes = Processes { driver, config, name, background, generation: generation() };
+        let processes =
+            Processes { driver, config, name, background, calls: Calls::new(), generation: generation() };
         Ok(Self { backend: Backend::Processes(processes) })
     }
 
@@ -437,12 +441,17 @@ impl Pool {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn broadcast<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Result<Vec<T>> {
-        let Backend::Processes(processes) = self.backend() else {
-            return Ok(vec![self.submit(task).join()?]);
-        };
         let name = task.function();
+        let processes = match self.backend() {
+            Backend::Processes(processes) => processes,
+            Backend::InProcess(here) => {
+                let place = Place { index: Some(0), attempts: 1, worker: None };
+                return Ok(vec![decode(name, here.run_broadcast(&task.call)?.as_encoded(), place)?]);
+            }
+        };
         let (function, args) =
             travels(task.call, Some(0)).map_err(|error| error.in_pool(processes.name()))?;
+        let seed = seed_of_call(None, processes.config.seed, &processes.calls);
         let handles: Vec<Handle<T>> = processes.driver.with(|scheduler, _, _| {
             let ids = scheduler.worker_ids();
             ids.zip(0..)
@@ -452,7 +461,7 @@ impl Pool {
                         lane: LaneId::Pinned,
                         first: index,
                         records: Records::of(function, args.clone()),
-                        to: Recipient::Member(completer.clone()),
+                        to: Recipient::Member { handle: completer.clone(), seed },
                         attempts: 0,
                         retries: 0,
                     };

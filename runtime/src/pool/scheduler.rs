@@ -16,7 +16,7 @@ use std::{
 use super::{
     book::{After, Book},
     builder::Config,
-    call::seed_of_call,
+    call::seed_of_singles,
     crew::Crew,
     lane::{BATCH, BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
     life::Leaving,
@@ -28,7 +28,7 @@ use crate::{
     id::WorkerId,
     launch::{LaunchRequest, Launcher},
     protocol::{Hello, Levels, Orders, VERSION},
-    registry, seed,
+    registry,
     supervisor::{Load, Supervisor},
     sys::{fd::Poller, memory::oom_kills, process::peak_rss_bytes},
 };
@@ -119,7 +119,7 @@ impl Scheduler {
             },
             next_id: Arc::default(),
             next_call: 0,
-            seed: seed::of_singles(seed_of_call(None, config.seed)),
+            seed: seed_of_singles(config.seed),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             failed_starts: 0,
             share_after: SHARE_AFTER,
@@ -490,7 +490,7 @@ impl Scheduler {
         if self.book.pinned.is_empty() {
             return;
         }
-        let orders = Orders { levels: levels(), seed: self.seed, ..Orders::default() };
+        let orders = Orders { levels: levels(), ..Orders::default() };
         let mut next = 0;
         while let Some(place) = self.workers.next_manned(next) {
             next = place + 1;
@@ -507,7 +507,8 @@ impl Scheduler {
                 let most = most.min(self.config.lives.quota(worker.given()));
                 for mut parcel in queue.drain(..queue.len().min(most)) {
                     parcel.attempts += 1;
-                    worker.run(parcel, orders);
+                    let seed = parcel.to.seed().unwrap_or(self.seed);
+                    worker.run(parcel, Orders { seed, ..orders });
                 }
                 worker.ring(now, poller);
                 if queue.is_empty() {

@@ -22,7 +22,8 @@ use crate::{
     handle::{Completer, Exchange, Handle},
     id::TaskId,
     launch::{Output, StartMethod, Surroundings},
-    pool::{START_TIMEOUT, in_process_by_env, method_from_env, travels},
+    pool::{START_TIMEOUT, in_process_by_env, method_from_env, seed_of_singles, travels},
+    seed,
     task::Task,
 };
 
@@ -334,11 +335,12 @@ impl ProcessBuilder {
             Some(name) => name.into(),
             None => format!("{}-{number}", function.rsplit("::").next().unwrap_or(function)).into(),
         };
+        let seed = seed_of_singles(None);
         let completer = Arc::new(Completer::new());
         let (backend, id, exchange) = if in_process_by_env() {
-            let here = Here::spawn(&name, task.call, completer.clone()).map_err(|error| {
-                Error::system(format!("process `{name}`: a thread cannot be started"), error)
-            })?;
+            let here = Here::spawn(&name, task.call, seed::of(seed, number), completer.clone()).map_err(
+                |error| Error::system(format!("process `{name}`: a thread cannot be started"), error),
+            )?;
             let exchange: Arc<dyn Exchange> = here.clone();
             (Backend::Here(here), std::process::id(), Arc::downgrade(&exchange))
         } else {
@@ -348,6 +350,7 @@ impl ProcessBuilder {
                 function: called,
                 args,
                 number,
+                seed,
                 surroundings,
                 method,
                 start_timeout: self.start_timeout,

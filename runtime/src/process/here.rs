@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Exit, Place, Result, TaskError},
     handle::{Completer, Exchange, Wakes},
     id::TaskId,
+    seed,
     sys::fd::Bell,
     task::Call,
 };
@@ -29,16 +30,22 @@ pub(super) struct Here {
 
 impl Here {
     /// Runs the call on a thread of this name.
-    pub(super) fn spawn(name: &str, call: Call, completer: Arc<Completer>) -> io::Result<Arc<Self>> {
+    pub(super) fn spawn(
+        name: &str,
+        call: Call,
+        seed: u64,
+        completer: Arc<Completer>,
+    ) -> io::Result<Arc<Self>> {
         let here = Arc::new(Self { exit: OnceLock::new(), end: Bell::new()? });
         let its_own = here.clone();
-        thread::Builder::new().name(name.to_owned()).spawn(move || its_own.run(&call, &completer))?;
+        thread::Builder::new().name(name.to_owned()).spawn(move || its_own.run(&call, seed, &completer))?;
         Ok(here)
     }
 
-    fn run(&self, call: &Call, completer: &Completer) {
+    fn run(&self, call: &Call, seed: u64, completer: &Completer) {
         let place = Place { attempts: 1, ..Place::default() };
-        let outcome = call.run().map_err(|fault| TaskError::new(call.entry.name, fault.into(), place));
+        let outcome = seed::with(seed, || call.run())
+            .map_err(|fault| TaskError::new(call.entry.name, fault.into(), place));
         let code = if outcome.is_ok() { 0 } else { FAILED };
         let _ = self.exit.set(Exit::from_code(code));
         self.end.ring();

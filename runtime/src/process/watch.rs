@@ -27,7 +27,7 @@ use crate::{
     launch::{ForkLauncher, LaunchRequest, Launcher, LocalLauncher, Outputs, Settled, StartMethod, Variable},
     pool::{Words, crash, levels},
     protocol::{Hello, Levels, Orders, Record, Records, Setup, VERSION},
-    registry, seed,
+    registry,
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
         fd::{Bell, Poller, wait_readable},
@@ -65,6 +65,8 @@ pub(super) struct Order {
     pub(super) args: ShortBytes,
     /// The task's number.
     pub(super) number: u64,
+    /// The seed that goes with it.
+    pub(super) seed: u64,
     pub(super) surroundings: Settled,
     pub(super) method: StartMethod,
     pub(super) start_timeout: Duration,
@@ -146,6 +148,7 @@ struct Place {
 /// The one task of a process.
 struct Sole {
     number: u64,
+    seed: u64,
     function: &'static str,
     records: Records,
 }
@@ -168,7 +171,12 @@ impl Load for Sole {
     }
 
     fn take_first(&mut self, n: u32) -> Self {
-        Self { number: self.number, function: self.function, records: self.records.take_first(n) }
+        Self {
+            number: self.number,
+            seed: self.seed,
+            function: self.function,
+            records: self.records.take_first(n),
+        }
     }
 
     fn function_after(&self, _n: u32) -> &'static str {
@@ -259,6 +267,7 @@ impl Child {
             supervisor,
             sole: Some(Sole {
                 number: order.number,
+                seed: order.seed,
                 function,
                 records: Records::of(order.function, order.args),
             }),
@@ -698,7 +707,7 @@ impl Place {
             && self.supervisor.is_live()
             && let Some(sole) = self.sole.take()
         {
-            let seed = seed::of_singles(seed::DEFAULT);
+            let seed = sole.seed;
             // No timeline has a row for it.
             let levels = Levels { is_timed: false, ..levels() };
             self.supervisor.run(sole, Orders { levels, seed, ..Orders::default() });

@@ -25,7 +25,7 @@ pub(crate) use entry::become_template;
 
 use crate::{
     id::{TaskId, WorkerId},
-    seed,
+    seed::{self, Calls},
 };
 
 /// This worker's place in its pool, set once it has shaken hands; [`WorkerId::ALONE`] if it has no pool.
@@ -34,6 +34,8 @@ static INDEX: OnceLock<u32> = OnceLock::new();
 static RUNNING: AtomicU64 = AtomicU64::new(0);
 /// What the seeds of the tasks are made of that run now.
 static SEED: AtomicU64 = AtomicU64::new(0);
+/// The calls that the running task has made.
+static CALLS: Calls = Calls::new();
 
 /// Whether this process is a worker, or the template that workers are forked from.
 ///
@@ -127,11 +129,21 @@ pub fn task_id() -> Option<TaskId> {
 /// A number to seed a generator of random numbers with: a function of the call's seed and of the task's index in the call, and of
 /// nothing else. So results do not depend on how many workers there are, which of them runs what, and what was retried.
 ///
-/// The call's seed is the setting `seed` of [`parallel!`](crate::parallel), else [`Builder::seed`](crate::Builder::seed) of its pool, else
-/// for calls inside a task the number that this function gives there, else 0: the same for each call of a program, and in each run of it.
-/// For a task that was submitted by itself, the index is its number among those that its pool was given (`Handle::task_id`).
+/// The call's seed is the setting `seed` of [`parallel!`](crate::parallel). A call without the setting has a seed that is made of two
+/// numbers:
 ///
-/// Asked twice by one task, it says the same. Outside of tasks it is what the first task of a call without a seed has.
+/// - [`Builder::seed`](crate::Builder::seed) of its pool, else for calls inside a task the number that this function returns there, else 0;
+/// - the number of the call: inside a task, among the calls that this task has made; elsewhere, among the calls of its pool
+///   (`parallel!`, `map`, `imap`, `broadcast` and so on, with or without a seed of their own), in the order in which they began.
+///
+/// So two calls of a program draw different numbers, and another run of the program draws the same ones again. Two pools with the same
+/// seed, or without one, draw the same numbers in their first calls. Where several threads make calls on one pool, the order in which
+/// they begin is a matter of chance: give those calls a `seed` if they have to repeat.
+///
+/// For a task that was submitted by itself, the index is its number among those that its pool was given (`Handle::task_id`), and for a
+/// [`Process`](crate::Process) its number among those that this process has spawned; both draw other numbers than calls do.
+///
+/// Asked twice by one task, it says the same. Outside of tasks it is what the first task of the first call without a seed has.
 ///
 /// In a pool without processes only the thread that runs the task knows: ask before you start others.
 ///
@@ -154,7 +166,12 @@ pub fn task_id() -> Option<TaskId> {
 /// ```
 #[must_use]
 pub fn rng_seed() -> u64 {
-    seed_of_task().unwrap_or_else(|| seed::of(seed::DEFAULT, 0))
+    seed_of_task().unwrap_or_else(|| seed::of(seed::of_call(seed::DEFAULT, 0), 0))
+}
+
+/// Returns the number of a call that the running task begins, among those of this task; `None` outside of tasks.
+pub(crate) fn begin_call() -> Option<u64> {
+    seed::begin_call_here().or_else(|| task_id().map(|_| CALLS.begin()))
 }
 
 /// What [`rng_seed`] says in a task.

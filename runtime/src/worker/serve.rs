@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{INDEX, RUNNING, SEED, entry::Connection, log, output, progress, station};
+use super::{CALLS, INDEX, RUNNING, SEED, entry::Connection, log, output, progress, station};
 use crate::{
     codec::Input,
     dispatch,
@@ -270,6 +270,7 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
         end_group(0);
     }
     RUNNING.store(task.task.wrapping_add(1), Ordering::Relaxed);
+    CALLS.reset();
     RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
     sample::begin();
     replies.reply.make(task.seq, |result, large| {
