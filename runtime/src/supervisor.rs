@@ -19,7 +19,7 @@ use std::{
     collections::VecDeque,
     io,
     ops::ControlFlow,
-    os::fd::BorrowedFd,
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -251,9 +251,15 @@ impl<T: Load> Supervisor<T> {
         self.link().map(|link| link.launched.process.pid())
     }
 
+    /// What `read` finds out by the process's number, unless that may have been another's meanwhile.
+    pub(crate) fn ask<R>(&self, read: impl FnOnce(u32) -> Option<R>) -> Option<R> {
+        let process = &self.link()?.launched.process;
+        read(process.pid()).filter(|_| process.held().has_its_number())
+    }
+
     /// Becomes readable when its process has ended.
     pub(crate) fn process_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.link().map(|link| link.launched.process.poll_fd())
+        self.link().map(|link| link.launched.process.held().as_fd())
     }
 
     pub(crate) fn is_vacant(&self) -> bool {
@@ -344,10 +350,11 @@ impl<T: Load> Supervisor<T> {
         };
         let Some(stop) = &mut in_flight.stop else { return };
         link.killed = true;
-        let process = &link.launched.process;
+        let process = link.launched.process.held();
         (stop.stage, stop.due) = match stop.stage {
             Stage::Told => {
-                process.terminate();
+                // One that has ended is seen to have ended.
+                let _ = process.terminate();
                 (Stage::Terminated, now + TERM_GRACE)
             }
             Stage::Terminated | Stage::Killed => {
@@ -405,7 +412,7 @@ impl<T: Load> Supervisor<T> {
         let mut launched = launcher.launch(request)?;
         self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
         poller.add(launched.receiver.poll_fd(), self.key())?;
-        poller.add(launched.process.poll_fd(), self.key() | PROCESS)?;
+        poller.add(launched.process.held().as_fd(), self.key() | PROCESS)?;
         for fd in launched.transcript.iter().flat_map(Transcript::poll_fds) {
             poller.add(fd, self.key() | OUTPUT)?;
         }
@@ -458,7 +465,7 @@ impl<T: Load> Supervisor<T> {
             && error.kind() != io::ErrorKind::ConnectionReset
         {
             // Part of a frame may have gone: nothing that follows would be understood.
-            link.launched.process.kill();
+            link.launched.process.held().kill();
         }
         link.ledger.next_seq = first_seq.wrapping_add(count);
         link.ledger.given += u64::from(count);
@@ -540,7 +547,7 @@ impl<T: Load> Supervisor<T> {
             return None;
         }
         link.ledger.weighed = Some(now);
-        resident_bytes(link.launched.process.pid())
+        self.ask(resident_bytes)
     }
 
     /// The worker is asked to leave once it is idle. Idle → Draining.
@@ -556,7 +563,7 @@ impl<T: Load> Supervisor<T> {
     pub(crate) fn kill(&mut self) {
         if let Some(link) = self.link_mut() {
             link.killed = true;
-            link.launched.process.kill();
+            link.launched.process.held().kill();
         }
     }
 
@@ -592,7 +599,7 @@ impl<T: Load> Supervisor<T> {
             *deadline = now + END_GRACE;
         }
         if let Some(link) = self.link_mut() {
-            link.launched.process.kill();
+            link.launched.process.held().kill();
         }
     }
 
@@ -605,7 +612,7 @@ impl<T: Load> Supervisor<T> {
             if let Err(error) = link.launched.sender.flush()
                 && error.kind() == io::ErrorKind::InvalidData
             {
-                link.launched.process.kill();
+                link.launched.process.held().kill();
             }
             link.await_room(key, poller);
         }
@@ -896,7 +903,7 @@ impl<T: Load> Supervisor<T> {
             unreachable!("`lose` has just made it so")
         };
         poller.remove(link.launched.receiver.poll_fd());
-        poller.remove(link.launched.process.poll_fd());
+        poller.remove(link.launched.process.held().as_fd());
         let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
         let mut obituary = Obituary {
             pid: link.launched.process.pid(),

@@ -1,6 +1,8 @@
 //! The scenes that the tests of `isolated/` have a program play, named by its first argument. `PROBE_MAINS` names a file to which
 //! each run of `main` adds a line.
 
+mod collected;
+
 use std::{
     fs::{self, OpenOptions},
     hint::black_box,
@@ -84,6 +86,7 @@ pub(crate) fn play() {
         ["process", "flush"] => Process::spawn(delayed!(say_last_words())).unwrap().join().unwrap(),
         ["process", how] => start_failing_process(how),
         ["flush"] => Pool::new(1).unwrap().submit(delayed!(say_without_end())).join().unwrap(),
+        ["collected", how] => collected::play(how),
         ["build"] => println!("{:?}", Pool::new(1)),
         ["start", how] => start_failing(how),
         ["stop"] => stop(),

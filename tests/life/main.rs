@@ -1,7 +1,9 @@
 //! How processes become workers and how they end: programs of `bin/` are run, and everything that comes of them is watched.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "a test that is not run says so")]
 
 mod death;
+mod numbers;
 mod program;
 mod refused;
 mod way_in;

@@ -272,11 +272,11 @@ impl Stock {
     fn take(&mut self) -> io::Result<Launched> {
         let waiting = self.next.take().and_then(|mut order| order.receive().ok());
         // It may have been killed while it waited.
-        let launched = match waiting.filter(|launched| !is_readable(launched.process.poll_fd())) {
+        let launched = match waiting.filter(|launched| !is_readable(launched.process.held().as_fd())) {
             Some(launched) => launched,
             None => Order::new(&self.template, self.outputs)?.receive().inspect_err(|error| {
                 if error.kind() == io::ErrorKind::TimedOut {
-                    self.template.child.kill();
+                    self.template.child.held().kill();
                 }
             })?,
         };
@@ -429,18 +429,9 @@ impl WorkerProcess for ForkedProcess {
         self.pid
     }
 
-    fn terminate(&self) {
-        if !self.reaped {
-            // One that has ended is seen to have ended.
-            let _ = self.held.terminate();
-        }
-    }
-
     /// What it has started in its group ends with it: the template sees to that before it reaps it.
-    fn kill(&self) {
-        if !self.reaped {
-            self.held.kill();
-        }
+    fn held(&self) -> &Held {
+        &self.held
     }
 
     fn try_reap(&mut self) -> Option<Option<Exit>> {
@@ -461,17 +452,13 @@ impl WorkerProcess for ForkedProcess {
             _ => None,
         })
     }
-
-    fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.held.as_fd()
-    }
 }
 
 impl Drop for ForkedProcess {
     /// Waits until it is reaped, as far as that can be seen.
     fn drop(&mut self) {
         if !self.reaped && self.held.is_own() {
-            self.kill();
+            self.held.kill();
             let _ = wait_readable(self.held.as_fd(), END_TIMEOUT);
             let _ = wait_readable(self.status.as_fd(), REPORT_TIMEOUT);
         }

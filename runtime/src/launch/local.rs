@@ -19,7 +19,7 @@ use crate::{
     protocol::Preamble,
     sys::{
         fd::{send_with_all, stream_pair},
-        process::{Child, Ended, is_in_main_program, is_privileged, spawn},
+        process::{Child, Ended, Held, is_in_main_program, is_privileged, spawn},
     },
     transcript::Transcript,
     transport::{HostEnd, offer},
@@ -168,19 +168,11 @@ impl WorkerProcess for LocalProcess {
         self.0.pid()
     }
 
-    fn terminate(&self) {
-        self.0.terminate();
-    }
-
-    fn kill(&self) {
-        self.0.kill();
+    fn held(&self) -> &Held {
+        self.0.held()
     }
 
     fn try_reap(&mut self) -> Option<Option<Exit>> {
         self.0.try_reap().map(exit)
-    }
-
-    fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }

@@ -18,6 +18,7 @@ pub(crate) use surroundings::{Settled, Surroundings, Variable};
 
 use crate::{
     error::Exit,
+    sys::process::Held,
     transcript::Transcript,
     transport::{Board, FrameReceiver, QueueingSender},
 };
@@ -81,15 +82,9 @@ pub(crate) struct Launched {
 pub(crate) trait WorkerProcess: Send {
     fn pid(&self) -> u32;
 
-    /// Asks it to end, by SIGTERM.
-    fn terminate(&self);
-
-    /// Ends it, whatever it does.
-    fn kill(&self);
+    /// What holds it: to signal it by, and to poll, for it is readable when the process has ended.
+    fn held(&self) -> &Held;
 
     /// Collects it if it has ended: how, if that is known.
     fn try_reap(&mut self) -> Option<Option<Exit>>;
-
-    /// What to poll: readable when it has ended.
-    fn poll_fd(&self) -> BorrowedFd<'_>;
 }

@@ -87,7 +87,7 @@ impl Crew {
         let mut next = 0;
         while let Some(place) = self.next_manned(next) {
             next = place + 1;
-            sum += self.all[place].pid().and_then(cpu_time).unwrap_or_default();
+            sum += self.all[place].ask(cpu_time).unwrap_or_default();
         }
         sum
     }

@@ -150,7 +150,7 @@ impl Scheduler {
         let of_each = (0..workers.len()).map(|place| &workers[place]).map(|worker| {
             let (id, pid) = (worker.id(), worker.pid());
             let tally = book.tally(id);
-            tally.has_had(pid.and_then(peak_rss_bytes).unwrap_or(0));
+            tally.has_had(worker.ask(peak_rss_bytes).unwrap_or(0));
             tally.stats(id, pid, worker.traffic(), now)
         });
         let of_each = of_each.collect();

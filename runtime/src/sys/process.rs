@@ -27,20 +27,21 @@ use nix::{
     unistd::Pid,
 };
 
-use super::memory::wiped_by_fork;
+use super::{fd::wait_readable, memory::wiped_by_fork};
 
 /// The variable that says how many CPUs a worker was given: its share of those of the process that holds its pool. It stays in the
 /// worker's environment, so that what a worker starts does not count the machine's CPUs for its own.
 pub(crate) const CPUS: &str = "PROCESSION_CPUS";
 
-/// A child process that has not been reaped: its id cannot have been given to another.
+/// A child process, killed and reaped when this is dropped.
+///
+/// Its number may be another process's at any time: other code can collect it (`waitpid(-1)`), and so does the kernel where SIGCHLD is
+/// ignored. So it is signalled by its descriptor only.
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
-    fd: OwnedFd,
+    held: Held,
     reaped: bool,
-    /// Whose child it is.
-    generation: u32,
 }
 
 /// How a process ended.
@@ -68,8 +69,9 @@ pub(crate) fn spawn(
     attr.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETPGROUP | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
     attr.set_pgroup(Pid::from_raw(0))?;
     attr.set_sigmask(&SigSet::empty())?;
+    let reserve = Reserve::new()?;
     let pid = posix_spawn(program, &actions, &attr, args, env)?;
-    hold(pid)
+    reserve.hold(pid)
 }
 
 fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
@@ -93,6 +95,7 @@ pub(crate) enum Fork {
 ///
 /// No other thread may exist, or no other thread may hold anything that the copy will ask for: it exists only here.
 pub(crate) unsafe fn fork() -> io::Result<Fork> {
+    let reserve = Reserve::new()?;
     // SAFETY: the copy finds nothing half done by another thread (the caller's promise).
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => {
@@ -101,11 +104,7 @@ pub(crate) unsafe fn fork() -> io::Result<Fork> {
             let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
             Ok(Fork::Child)
         }
-        nix::unistd::ForkResult::Parent { child } => {
-            // Both do it, so that it is so whoever comes first.
-            let _ = nix::unistd::setpgid(child, child);
-            hold(child).map(Fork::Parent)
-        }
+        nix::unistd::ForkResult::Parent { child } => reserve.hold(child).map(Fork::Parent),
     }
 }
 
@@ -202,16 +201,22 @@ pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
     clock.now().ok().map(Duration::from)
 }
 
-/// Holds a child that was just made and not reaped.
-fn hold(pid: Pid) -> io::Result<Child> {
-    match open_pidfd(pid) {
-        Ok(fd) => Ok(Child { pid, fd, reaped: false, generation: generation() }),
-        Err(error) => {
-            // Not reaped yet, so the id is still the child's.
-            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
-            let _ = nix::sys::wait::waitpid(pid, None);
-            Err(error)
-        }
+/// Room for the descriptor of a process that is about to be made. One that cannot be held must not be made: there would be no safe way to
+/// end it.
+struct Reserve(OwnedFd);
+
+impl Reserve {
+    fn new() -> io::Result<Self> {
+        open_pidfd(Pid::this()).map(Self)
+    }
+
+    /// Holds the process that was just made.
+    fn hold(self, pid: Pid) -> io::Result<Child> {
+        drop(self.0);
+        // Where another thread was quicker to take the room, or the process is collected already, it is let go unsignalled: its
+        // connection ends, and so does it.
+        let held = Held::new(open_pidfd(pid)?);
+        Ok(Child { pid, held, reaped: false })
     }
 }
 
@@ -225,19 +230,8 @@ impl Child {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Kills the process and what it started in its group, unless it has been reaped.
-    pub(crate) fn kill(&self) {
-        if !self.reaped && self.generation == generation() {
-            let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
-            let _ = nix::sys::signal::killpg(self.pid, Signal::SIGKILL);
-        }
-    }
-
-    /// Asks the process to end, by SIGTERM, unless it has been reaped.
-    pub(crate) fn terminate(&self) {
-        if !self.reaped && self.generation == generation() {
-            let _ = nix::sys::signal::kill(self.pid, Signal::SIGTERM);
-        }
+    pub(crate) fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Collects the process if it has ended.
@@ -245,17 +239,20 @@ impl Child {
         self.reap(libc::WNOHANG)
     }
 
-    /// What the process started in its group ends with it: a zombie holds the group's number, so the group can still be named.
+    /// What the process started in its group ends with it.
     fn reap(&mut self, flags: libc::c_int) -> Option<Ended> {
         let ended = self.wait(libc::WEXITED | libc::WNOWAIT | flags)?;
-        let _ = nix::sys::signal::killpg(self.pid, Signal::SIGKILL);
-        self.wait(libc::WEXITED);
+        if !self.held.kill_group() && ended != Ended::Unknown {
+            // Before Linux 6.9 a group is known by its number alone, which the zombie that was seen just now still holds.
+            let _ = nix::sys::signal::killpg(self.pid, Signal::SIGKILL);
+        }
+        self.wait(libc::WEXITED | libc::WNOHANG);
         self.reaped = true;
         Some(ended)
     }
 
     fn wait(&self, flags: libc::c_int) -> Option<Ended> {
-        let id = self.fd.as_raw_fd().unsigned_abs();
+        let id = self.as_fd().as_raw_fd().unsigned_abs();
         loop {
             // SAFETY: all zero is a valid siginfo: it says that nothing has changed.
             let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -263,7 +260,15 @@ impl Child {
             if unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, flags) } != 0 {
                 match Errno::last() {
                     Errno::EINTR => continue,
-                    _ => return Some(Ended::Unknown),
+                    // Other code has collected it.
+                    Errno::ECHILD => return Some(Ended::Unknown),
+                    // It cannot be waited for in this way; that it has ended its descriptor tells.
+                    _ => {
+                        let is_to_wait = flags & libc::WNOHANG == 0;
+                        let timeout = if is_to_wait { Duration::MAX } else { Duration::ZERO };
+                        let has_ended = wait_readable(self.as_fd(), timeout).unwrap_or(true);
+                        return has_ended.then_some(Ended::Unknown);
+                    }
                 }
             }
             // SAFETY: waitid has filled in the fields for SIGCHLD, or left the zeros.
@@ -281,31 +286,24 @@ impl Child {
     }
 }
 
-impl Child {
-    /// The same process, for another to hold: what is to be passed on.
-    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 impl AsFd for Child {
-    /// Becomes readable when the process has ended.
+    /// Becomes readable when the process has ended; what is to be passed on for another to hold it.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.held.as_fd()
     }
 }
 
 impl Drop for Child {
     /// Of a copy in another process, which has no such child, only the descriptor goes.
     fn drop(&mut self) {
-        if !self.reaped && self.generation == generation() {
-            self.kill();
+        if !self.reaped && self.held.is_own() {
+            self.held.kill();
             let _ = self.reap(0);
         }
     }
 }
 
-/// Another's child, held by a descriptor that was passed on.
+/// A process, held by a descriptor: a signal that is sent by it cannot reach another process, whatever has become of the number.
 #[derive(Debug)]
 pub(crate) struct Held {
     fd: OwnedFd,
@@ -318,13 +316,22 @@ impl Held {
         Self { fd: pidfd, generation: generation() }
     }
 
-    /// Kills the process and, where the kernel can do that by a descriptor, its group.
+    /// Kills the process and, where the kernel can do that by a descriptor, what it has started in its group.
     pub(crate) fn kill(&self) {
+        // The process in any case, for it may have left its group, and may not lead it yet.
+        self.kill_group();
+        let _ = self.signal(libc::SIGKILL, 0);
+    }
+
+    /// Kills the group that the process leads, or has led. Returns whether the kernel can do that by a descriptor.
+    fn kill_group(&self) -> bool {
         /// Since Linux 6.9.
         const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
-        // The group first, which is known by the process; the process in any case, for it may have left its group.
-        let _ = self.signal(libc::SIGKILL, PIDFD_SIGNAL_PROCESS_GROUP);
-        let _ = self.signal(libc::SIGKILL, 0);
+        match self.signal(libc::SIGKILL, PIDFD_SIGNAL_PROCESS_GROUP) {
+            Ok(()) => true,
+            // There may be nothing left of the group.
+            Err(error) => error.raw_os_error() == Some(libc::ESRCH),
+        }
     }
 
     /// Asks the process to end, by SIGTERM. One that has ended hears nothing.
@@ -333,6 +340,11 @@ impl Held {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             outcome => outcome,
         }
+    }
+
+    /// Nobody has collected the process yet: until now its number was no other's.
+    pub(crate) fn has_its_number(&self) -> bool {
+        self.signal(0, 0).is_ok()
     }
 
     /// This process holds it, and is no copy of the one that does.
@@ -532,4 +544,152 @@ pub(crate) fn end_group(code: i32) -> ! {
         unsafe { libc::kill(0, libc::SIGKILL) };
     }
     end_now(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        io::{BufRead, BufReader, Write},
+        os::unix::{net::UnixStream, process::CommandExt},
+        process::{self, Command, Stdio},
+        thread,
+    };
+
+    use nix::sys::{
+        signal::{SigHandler, signal},
+        wait::waitpid,
+    };
+
+    use super::{super::fd::stream_pair, *};
+
+    /// In a process that runs one test in a PID namespace.
+    const IN_NAMESPACE: &str = "PROCESSION_TESTS_NAMESPACE";
+
+    /// Runs a test of this module as the first process of a PID namespace: there it says which number is given away next.
+    fn in_namespace(name: &str, body: impl FnOnce()) {
+        if std::env::var_os(IN_NAMESPACE).is_some() {
+            return body();
+        }
+        let mut command = Command::new("unshare");
+        if !nix::unistd::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .arg(std::env::current_exe().unwrap());
+        command.args(["--exact", &format!("sys::process::tests::{name}"), "--nocapture", "--test-threads=1"]);
+        let output = match command.env(IN_NAMESPACE, "1").output() {
+            Ok(output) => output,
+            Err(error) => return println!("not run: `{name}`: unshare cannot be executed: {error}"),
+        };
+        let words = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if words.contains("unshare: ") || words.contains("not run: ") {
+            return println!("not run: `{name}`: {words}");
+        }
+        assert!(output.status.success() && words.contains("1 passed"), "{words}");
+    }
+
+    fn start(program: &CStr, args: &[&CStr]) -> (Child, UnixStream) {
+        let args: Vec<CString> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let (ours, theirs) = stream_pair().unwrap();
+        (spawn(program, &args, &[], theirs.as_fd(), 3).unwrap(), UnixStream::from(ours))
+    }
+
+    /// Another program that leads a process group, with the same number as `child` had.
+    fn namesake(child: &Child) -> process::Child {
+        for _ in 0..100 {
+            fs::write("/proc/sys/kernel/ns_last_pid", (child.pid() - 1).to_string()).unwrap();
+            let mut other = Command::new("cat");
+            other.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut other = other.spawn().unwrap();
+            if other.id() == child.pid() {
+                return other;
+            }
+            let _ = (other.kill(), other.wait());
+        }
+        panic!("the number {} is not given away again", child.pid());
+    }
+
+    /// It has got no signal that ends it: it would not come to its next line.
+    fn assert_lives(other: &mut process::Child) {
+        other.stdin.as_mut().unwrap().write_all(b"still here\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(other.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "still here\n", "process {} was killed, which is not ours", other.id());
+    }
+
+    fn ignore_ends(is_so: bool) {
+        let handler = if is_so { SigHandler::SigIgn } else { SigHandler::SigDfl };
+        // SAFETY: neither is a handler that could be called.
+        unsafe { signal(Signal::SIGCHLD, handler) }.unwrap();
+    }
+
+    #[test]
+    fn a_process_that_has_the_number_of_a_child_that_other_code_collected_gets_no_signal() {
+        const NAME: &str =
+            "a_process_that_has_the_number_of_a_child_that_other_code_collected_gets_no_signal";
+        in_namespace(NAME, || {
+            if fs::metadata("/proc/sys/kernel/ns_last_pid").is_err() {
+                return println!("not run: this kernel does not let a number be chosen");
+            }
+            assert_eq!(process::id(), 1);
+            for collects_itself in [true, false] {
+                let (mut child, _) = start(c"/bin/true", &[c"true"]);
+                if collects_itself {
+                    assert_eq!(waitpid(Pid::from_raw(-1), None).unwrap().pid(), Some(child.pid));
+                } else {
+                    // The kernel does it.
+                    ignore_ends(true);
+                    (child, _) = start(c"/bin/true", &[c"true"]);
+                    let is_gone = |child: &Child| !fs::exists(format!("/proc/{}", child.pid())).unwrap();
+                    while !is_gone(&child) {
+                        thread::yield_now();
+                    }
+                }
+                let mut other = namesake(&child);
+                assert!(!child.held().has_its_number());
+                child.held().kill();
+                child.held().terminate().unwrap();
+                assert_eq!(child.try_reap(), Some(Ended::Unknown));
+                assert_lives(&mut other);
+                child.reaped = false;
+                drop(child);
+                assert_lives(&mut other);
+                ignore_ends(false);
+                other.kill().unwrap();
+                let _ = other.wait();
+            }
+        });
+    }
+
+    #[test]
+    fn what_a_child_has_started_in_its_group_ends_with_it_whoever_collects_it() {
+        const NAME: &str = "what_a_child_has_started_in_its_group_ends_with_it_whoever_collects_it";
+        in_namespace(NAME, || {
+            let (leader, _) = start(c"/bin/true", &[c"true"]);
+            let groups_have_descriptors = leader.held().kill_group();
+            for is_collected in [false, true] {
+                // The socket is its descriptor 3.
+                let (child, mut ours) = start(c"/bin/sh", &[c"sh", c"-c", c"sleep 1000 & echo $! >&3"]);
+                let mut line = String::new();
+                BufReader::new(&mut ours).read_line(&mut line).unwrap();
+                let started = open_pidfd(Pid::from_raw(line.trim().parse().unwrap())).unwrap();
+                wait_readable(child.as_fd(), Duration::MAX).unwrap();
+                if is_collected {
+                    assert_eq!(waitpid(child.pid, None).unwrap().pid(), Some(child.pid));
+                }
+                assert!(!wait_readable(started.as_fd(), Duration::ZERO).unwrap());
+                drop(child);
+                let has_ended = wait_readable(started.as_fd(), Duration::from_secs(10)).unwrap();
+                if is_collected && !groups_have_descriptors {
+                    println!(
+                        "before Linux 6.9 what is left of a group is not signalled once its leader is collected"
+                    );
+                } else {
+                    assert!(has_ended, "it goes on");
+                }
+            }
+        });
+    }
 }

@@ -120,7 +120,7 @@ fn fork_worker(socket: OwnedFd, status: OwnedFd, workers: &mut Vec<Forked>) -> O
         Ok(Fork::Parent(child)) => {
             let report = Report::Forked(child.pid());
             // If the host does not listen it has no use for the worker, whose connection ends with it.
-            let _ = send_with_fd(status.as_fd(), &report.to_bytes(), Some(child.pidfd()));
+            let _ = send_with_fd(status.as_fd(), &report.to_bytes(), Some(child.as_fd()));
             workers.push(Forked { child, status });
         }
         Err(error) => {
