@@ -198,8 +198,8 @@ impl From<Fault> for TaskErrorKind {
 pub(crate) enum TaskErrorKind {
     /// The function panicked; under `panic = "abort"` the worker ended, too.
     Panic { panic: RemotePanic, exit: Option<Exit> },
-    /// The worker ended while it ran the task.
-    Crash { exit: Option<Exit>, cause: Option<&'static str> },
+    /// The worker ended while it ran the task: how, or why that is not known.
+    Crash { exit: Result<Exit, &'static str>, cause: Option<&'static str> },
     /// The task ran past its deadline.
     Timeout { limit: Duration },
     /// Someone took the task back, or the pool ended.
@@ -208,8 +208,58 @@ pub(crate) enum TaskErrorKind {
     OutOfMemory { exit: Option<Exit>, why: Box<str> },
     /// A value did not encode or decode.
     Codec { message: String },
-    /// No worker could be had, or nobody knows what became of the task.
+    /// Nobody knows what became of the task.
     Lost { message: String },
+    /// No worker could be started: why, and what the last that was tried came to, if it came to its initializer.
+    NotStarted { why: String, cause: Option<Box<TaskErrorKind>> },
+}
+
+impl TaskErrorKind {
+    /// What a task came to, or in place of it the initializer of its worker.
+    fn blamed(&self) -> &Self {
+        match self {
+            Self::NotStarted { cause: Some(cause), .. } => cause,
+            kind => kind,
+        }
+    }
+
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::Panic { .. } => "panicked",
+            Self::Crash { .. } => "crashed",
+            Self::Timeout { .. } => "timed out",
+            Self::Cancelled { .. } => "was cancelled",
+            Self::OutOfMemory { .. } => "ran out of memory",
+            Self::Codec { .. } => "failed to cross",
+            Self::Lost { .. } | Self::NotStarted { .. } => "was lost",
+        }
+    }
+
+    /// What it means that an initializer came to this, or a finalizer: its name and this follow each other.
+    pub(crate) fn of(&self, name: &str) -> String {
+        format!("{name} {}: {self}", self.verb())
+    }
+}
+
+impl fmt::Display for TaskErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panic { panic, .. } => write!(f, "{panic}"),
+            Self::Crash { exit: Ok(exit), cause: Some(cause) } => write!(f, "{cause} ({exit})"),
+            Self::Crash { exit: Err(_), cause: Some(cause) } => f.write_str(cause),
+            Self::Crash { exit: Ok(exit), cause: None } if exit.signal().is_some() => {
+                write!(f, "killed by {exit}")
+            }
+            Self::Crash { exit: Ok(exit), cause: None } => write!(f, "the process left with {exit}"),
+            Self::Crash { exit: Err(why), cause: None } => write!(f, "the process disappeared: {why}"),
+            Self::Cancelled { why } => f.write_str(why),
+            Self::Codec { message } | Self::Lost { message } => f.write_str(message),
+            Self::Timeout { limit } => write!(f, "it ran for longer than its limit of {limit:?}"),
+            Self::OutOfMemory { exit: Some(exit), why } => write!(f, "{why} ({exit})"),
+            Self::OutOfMemory { exit: None, why } => f.write_str(why),
+            Self::NotStarted { why, .. } => write!(f, "no worker could be started: {why}"),
+        }
+    }
 }
 
 impl TaskError {
@@ -246,7 +296,7 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn is_panic(&self) -> bool {
-        matches!(self.0.kind, TaskErrorKind::Panic { .. })
+        matches!(self.0.kind.blamed(), TaskErrorKind::Panic { .. })
     }
 
     /// The worker process ended while it ran the task: a signal, `exit`, `abort`, a stack overflow. [`exit`](Self::exit) says how.
@@ -268,7 +318,7 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn is_crash(&self) -> bool {
-        matches!(self.0.kind, TaskErrorKind::Crash { .. })
+        matches!(self.0.kind.blamed(), TaskErrorKind::Crash { .. })
     }
 
     /// The task ran past its deadline and was killed.
@@ -291,7 +341,7 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(self.0.kind, TaskErrorKind::Timeout { .. })
+        matches!(self.0.kind.blamed(), TaskErrorKind::Timeout { .. })
     }
 
     /// The task was cancelled, or its pool ended before it did.
@@ -316,7 +366,7 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.0.kind, TaskErrorKind::Cancelled { .. })
+        matches!(self.0.kind.blamed(), TaskErrorKind::Cancelled { .. })
     }
 
     /// The task went past the memory that its worker may have ([`memory_limit`](crate::Builder::memory_limit)), or the kernel killed its
@@ -338,19 +388,19 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
-        matches!(self.0.kind, TaskErrorKind::OutOfMemory { .. })
+        matches!(self.0.kind.blamed(), TaskErrorKind::OutOfMemory { .. })
     }
 
     /// An argument or the result did not encode or decode.
     #[must_use]
     pub fn is_codec(&self) -> bool {
-        matches!(self.0.kind, TaskErrorKind::Codec { .. })
+        matches!(self.0.kind.blamed(), TaskErrorKind::Codec { .. })
     }
 
     /// No worker could be had for the task, or nobody knows whether it ran.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        matches!(self.0.kind, TaskErrorKind::Lost { .. })
+        matches!(self.0.kind.blamed(), TaskErrorKind::Lost { .. } | TaskErrorKind::NotStarted { .. })
     }
 
     /// The function's full path, as in `census::entropy`.
@@ -461,7 +511,7 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn panic(&self) -> Option<&RemotePanic> {
-        match &self.0.kind {
+        match self.0.kind.blamed() {
             TaskErrorKind::Panic { panic, .. } => Some(panic),
             _ => None,
         }
@@ -486,10 +536,9 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {
-        match self.0.kind {
-            TaskErrorKind::Panic { exit, .. }
-            | TaskErrorKind::Crash { exit, .. }
-            | TaskErrorKind::OutOfMemory { exit, .. } => exit,
+        match self.0.kind.blamed() {
+            TaskErrorKind::Panic { exit, .. } | TaskErrorKind::OutOfMemory { exit, .. } => *exit,
+            TaskErrorKind::Crash { exit, .. } => exit.ok(),
             _ => None,
         }
     }
@@ -575,44 +624,28 @@ impl fmt::Display for TaskError {
             Some(index) => write!(f, "task {index} of `{function}` ")?,
             None => write!(f, "a task of `{function}` ")?,
         }
-        let verb = match kind {
-            TaskErrorKind::Panic { .. } => "panicked",
-            TaskErrorKind::Crash { .. } => "crashed",
-            TaskErrorKind::Timeout { .. } => "timed out",
-            TaskErrorKind::Cancelled { .. } => "was cancelled",
-            TaskErrorKind::OutOfMemory { .. } => "ran out of memory",
-            TaskErrorKind::Codec { .. } => "failed to cross",
-            TaskErrorKind::Lost { .. } => "was lost",
+        f.write_str(kind.verb())?;
+        let who = |f: &mut fmt::Formatter<'_>, (worker, pid): (WorkerId, u32)| match pool {
+            Some(process) if worker == WorkerId::ALONE => write!(f, "process `{process}` (pid {pid})"),
+            Some(pool) => write!(f, "worker {worker} of `{pool}` (pid {pid})"),
+            None => write!(f, "worker {worker} (pid {pid})"),
         };
-        f.write_str(verb)?;
-        if let Some((worker, pid)) = place.worker {
-            match pool {
-                Some(process) if worker == WorkerId::ALONE => {
-                    write!(f, " in process `{process}` (pid {pid})")?
-                }
-                Some(pool) => write!(f, " in worker {worker} of `{pool}` (pid {pid})")?,
-                None => write!(f, " in worker {worker} (pid {pid})")?,
-            }
+        let after = |f: &mut fmt::Formatter<'_>| match place.attempts {
+            0 | 1 => Ok(()),
+            attempts => write!(f, " after {attempts} attempts"),
+        };
+        if let (TaskErrorKind::Crash { exit: Err(why), cause: None }, Some(worker)) = (kind, place.worker) {
+            after(f)?;
+            f.write_str(": ")?;
+            who(f, worker)?;
+            return write!(f, " disappeared: {why}");
         }
-        if place.attempts > 1 {
-            write!(f, " after {} attempts", place.attempts)?;
+        if let Some(worker) = place.worker {
+            f.write_str(" in ")?;
+            who(f, worker)?;
         }
-        match kind {
-            TaskErrorKind::Panic { panic, .. } => write!(f, ": {panic}"),
-            TaskErrorKind::Crash { exit, cause } => match (cause, exit) {
-                (Some(cause), Some(exit)) => write!(f, ": {cause} ({exit})"),
-                (Some(cause), None) => write!(f, ": {cause}"),
-                (None, Some(exit)) if exit.signal().is_some() => write!(f, ": killed by {exit}"),
-                (None, Some(exit)) => write!(f, ": the process left with {exit}"),
-                (None, None) => f.write_str(": the process is gone"),
-            },
-            TaskErrorKind::Cancelled { why } => write!(f, ": {why}"),
-            TaskErrorKind::Codec { message } => write!(f, ": {message}"),
-            TaskErrorKind::Lost { message } => write!(f, ": {message}"),
-            TaskErrorKind::Timeout { limit } => write!(f, ": it ran for longer than its limit of {limit:?}"),
-            TaskErrorKind::OutOfMemory { exit: Some(exit), why } => write!(f, ": {why} ({exit})"),
-            TaskErrorKind::OutOfMemory { exit: None, why } => write!(f, ": {why}"),
-        }
+        after(f)?;
+        write!(f, ": {kind}")
     }
 }
 
@@ -889,7 +922,7 @@ mod tests {
 
     #[test]
     fn a_crash_is_printed_with_its_signal_by_name() {
-        let kind = TaskErrorKind::Crash { exit: Some(Exit::from_signal(11)), cause: None };
+        let kind = TaskErrorKind::Crash { exit: Ok(Exit::from_signal(11)), cause: None };
         let error = TaskError::new("a::f", kind, place(Some(17)));
         assert_eq!(error.to_string(), "task 17 of `a::f` crashed in worker 2 (pid 4242): killed by SIGSEGV");
         assert_eq!(error.exit().and_then(|e| e.signal()), Some(11));
@@ -897,12 +930,47 @@ mod tests {
 
     #[test]
     fn an_exit_is_printed_with_its_code() {
-        let kind = TaskErrorKind::Crash { exit: Some(Exit::from_code(3)), cause: None };
+        let kind = TaskErrorKind::Crash { exit: Ok(Exit::from_code(3)), cause: None };
         let error = TaskError::new("a::f", kind, place(None));
         assert_eq!(
             error.to_string(),
             "a task of `a::f` crashed in worker 2 (pid 4242): the process left with exit code 3"
         );
+    }
+
+    #[test]
+    fn a_worker_that_other_code_collected_is_named() {
+        let kind = || TaskErrorKind::Crash { exit: Err("other code collected it"), cause: None };
+        let error = TaskError::new("a::f", kind(), place(None));
+        assert_eq!(
+            error.to_string(),
+            "a task of `a::f` crashed: worker 2 (pid 4242) disappeared: other code collected it"
+        );
+        assert!(error.is_crash() && error.exit().is_none());
+        let error = TaskError::new("a::f", kind(), Place { attempts: 3, ..place(None) })
+            .in_pool(Some(&Arc::from("scoring")));
+        assert_eq!(
+            error.to_string(),
+            "a task of `a::f` crashed after 3 attempts: worker 2 of `scoring` (pid 4242) disappeared: other code collected it"
+        );
+    }
+
+    #[test]
+    fn what_kept_workers_from_starting_is_told_and_asked_for() {
+        let crash = TaskErrorKind::Crash { exit: Ok(Exit::from_code(3)), cause: None };
+        let why = format!("{}; given up", crash.of("the initializer `a::load`"));
+        let kind = TaskErrorKind::NotStarted { why, cause: Some(Box::new(crash)) };
+        let error = TaskError::new("a::f", kind, Place::default());
+        assert_eq!(
+            error.to_string(),
+            "a task of `a::f` was lost: no worker could be started: the initializer `a::load` crashed: the process left with exit \
+             code 3; given up"
+        );
+        assert!(error.is_crash() && !error.is_lost());
+        assert_eq!(error.exit().and_then(|exit| exit.code()), Some(3));
+        let kind = TaskErrorKind::NotStarted { why: "there is no memory".to_owned(), cause: None };
+        let error = TaskError::new("a::f", kind, Place::default());
+        assert!(error.is_lost() && !error.is_crash());
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::{
     error::{Exit, Fault, TaskErrorKind},
     frame::Frames,
     id::WorkerId,
-    launch::{LaunchRequest, Launched, Launcher},
+    launch::{Launch, LaunchError, LaunchRequest, Launched, Launcher},
     panic::RemotePanic,
     protocol::{
         Hello, LogRecord, Malformed, Note, Orders, Ready, Record, Records, Refused, Reply, Results, RunHead,
@@ -150,6 +150,7 @@ pub(crate) enum Phase {
 /// A process and the connection to it.
 struct Link {
     launched: Launched,
+    launched_at: Instant,
     ledger: Ledger,
     /// A reply that was read and is settled once what the task wrote has been given on.
     held: Option<(Vec<u8>, Vec<u8>)>,
@@ -210,8 +211,10 @@ pub(crate) enum Step<'a, T> {
 #[must_use]
 pub(crate) struct Obituary<T> {
     pub(crate) pid: u32,
+    pub(crate) launched_at: Instant,
     pub(crate) was: Phase,
-    pub(crate) exit: Option<Exit>,
+    /// How it ended, or why that is not known.
+    pub(crate) exit: Result<Exit, &'static str>,
     pub(crate) cause: Option<Cause>,
     /// Why it would not serve, in its own words or ours.
     pub(crate) reason: Option<String>,
@@ -249,6 +252,16 @@ impl<T: Load> Supervisor<T> {
 
     pub(crate) fn pid(&self) -> Option<u32> {
         self.link().map(|link| link.launched.process.pid())
+    }
+
+    /// When its process was started, if it has one.
+    pub(crate) fn launched_at(&self) -> Option<Instant> {
+        self.link().map(|link| link.launched_at)
+    }
+
+    /// Its process has given at least one result.
+    pub(crate) fn was_useful(&self) -> bool {
+        self.link().is_some_and(|link| link.ledger.results > 0)
     }
 
     /// What `read` finds out by the process's number, unless that may have been another's meanwhile.
@@ -398,7 +411,7 @@ impl<T: Load> Supervisor<T> {
         self.link_mut()?.launched.why_slow.take()
     }
 
-    /// Vacant → Starting.
+    /// Vacant → Starting. `false`: what workers are made from is being made, and the place is vacant still.
     pub(crate) fn launch(
         &mut self,
         launcher: &dyn Launcher,
@@ -407,9 +420,9 @@ impl<T: Load> Supervisor<T> {
         poller: &Poller,
         now: Instant,
         deadline: Instant,
-    ) -> io::Result<()> {
+    ) -> Result<bool, LaunchError> {
         debug_assert!(self.is_vacant(), "only a vacant place is filled");
-        let mut launched = launcher.launch(request)?;
+        let Launch::Ready(mut launched) = launcher.launch(request)? else { return Ok(false) };
         self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
         poller.add(launched.receiver.poll_fd(), self.key())?;
         poller.add(launched.process.held().as_fd(), self.key() | PROCESS)?;
@@ -435,9 +448,9 @@ impl<T: Load> Supervisor<T> {
             ran: Duration::ZERO,
             counted: now,
         };
-        let link = Link { launched, ledger, held: None, writing: false, killed: false };
+        let link = Link { launched, launched_at: now, ledger, held: None, writing: false, killed: false };
         self.state = State::Starting { link, deadline };
-        Ok(())
+        Ok(true)
     }
 
     /// Sends tasks. Idle or Busy → Busy. What cannot be sent any more, for the worker has gone, is sorted out at its end.
@@ -907,6 +920,7 @@ impl<T: Load> Supervisor<T> {
         let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
         let mut obituary = Obituary {
             pid: link.launched.process.pid(),
+            launched_at: link.launched_at,
             was,
             exit,
             cause: None,

@@ -2,6 +2,7 @@
 //! each run of `main` adds a line.
 
 mod collected;
+mod limited;
 
 use std::{
     fs::{self, OpenOptions},
@@ -87,6 +88,13 @@ pub(crate) fn play() {
         ["process", how] => start_failing_process(how),
         ["flush"] => Pool::new(1).unwrap().submit(delayed!(say_without_end())).join().unwrap(),
         ["collected", how] => collected::play(how),
+        ["limited", method] => limited::play(method),
+        ["group", limit] => limited::play_in_group(limit),
+        ["try"] => try_one(),
+        ["refused", call] => {
+            refuse_by_name(call);
+            try_one();
+        }
         ["build"] => println!("{:?}", Pool::new(1)),
         ["start", how] => start_failing(how),
         ["stop"] => stop(),
@@ -206,6 +214,28 @@ fn count_bytes(bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// From now on this process and all that it starts are refused the system call of this name.
+fn refuse_by_name(call: &str) {
+    let number = match call {
+        "pidfd_open" => libc::SYS_pidfd_open,
+        "pidfd_send_signal" => libc::SYS_pidfd_send_signal,
+        "setpgid" => libc::SYS_setpgid,
+        other => panic!("nobody refuses {other:?}"),
+    };
+    refuse(number, None);
+}
+
+/// Has one worker run one task, and says what comes of it.
+fn try_one() {
+    let begun = Instant::now();
+    match Pool::new(1).map(|pool| pool.submit(delayed!(square(3))).join()) {
+        Ok(Ok(square)) => println!("{square}"),
+        Ok(Err(error)) => println!("{error}"),
+        Err(error) => println!("{error}"),
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
 /// From now on this process and all that it starts are refused a system call: if `op` is given, only with it as its second argument.
 fn refuse(call: libc::c_long, op: Option<libc::c_int>) {
     const NUMBER: u32 = 0;
@@ -316,6 +346,7 @@ fn start_failing(how: &str) {
         .jobs(2)
         .env("PROBE_START", how)
         .start_timeout(Duration::from_millis(300))
+        .max_restarts(4, Duration::from_secs(30))
         .build()
         .unwrap();
     let start = Instant::now();

@@ -193,11 +193,18 @@ fn check_failing_initializer(end: End) {
     let there = Folder::new();
     let file = there.path("attempts");
     let start = Instant::now();
-    let pool = Pool::builder().jobs(2).initializer(delayed!(note_and_strike(&file, end))).build().unwrap();
+    let builder = Pool::builder().jobs(2).initializer(delayed!(note_and_strike(&file, end)));
+    let pool = builder.max_restarts(4, Duration::from_secs(30)).build().unwrap();
     let handles: Vec<Handle<u64>> = (0..10).map(|n| pool.submit(delayed!(echo(n)))).collect();
     for handle in handles {
         let error = handle.join().unwrap_err();
-        assert!(error.to_string().contains(end.words()), "{error}");
+        let words = error.to_string();
+        assert!(words.contains(end.words()), "{error}");
+        assert!(
+            words.contains("no worker could be started: the initializer `")
+                && words.contains("note_and_strike` ")
+        );
+        assert!(words.contains("; given up after ") && words.contains(" failed starts in "), "{words}");
         assert_eq!(error.attempts(), 0, "no task was begun: {error}");
         assert_eq!(error.is_panic(), end == End::Panic, "{error}");
     }
@@ -226,6 +233,46 @@ fn an_initializer_that_ends_the_process_stops_the_pool_with_the_cause() {
 #[test]
 fn an_initializer_that_is_killed_stops_the_pool_with_the_cause() {
     alone(|| check_failing_initializer(End::Kill));
+}
+
+#[test]
+fn workers_that_are_killed_as_they_start_a_few_times_in_a_row_end_no_pool() {
+    alone(|| {
+        #[worker]
+        fn strike_eight_times(file: &Path) {
+            append(file, 1);
+            if numbers(file).len() <= 8 {
+                End::Kill.strike()
+            }
+        }
+        let there = Folder::new();
+        let file = there.path("attempts");
+        let pool = Pool::builder().jobs(1).initializer(delayed!(strike_eight_times(&file))).build().unwrap();
+        assert_eq!(pool.submit(delayed!(echo(3))).join().unwrap(), 3);
+        assert_eq!(numbers(&file).len(), 9);
+    });
+}
+
+#[test]
+fn a_pool_that_was_given_up_tries_again_once_its_failures_are_long_enough_ago() {
+    alone(|| {
+        #[worker]
+        fn strike_three_times(file: &Path) {
+            append(file, 1);
+            if numbers(file).len() <= 3 {
+                End::Exit.strike()
+            }
+        }
+        let there = Folder::new();
+        let file = there.path("attempts");
+        let within = Duration::from_secs(1);
+        let builder = Pool::builder().jobs(1).initializer(delayed!(strike_three_times(&file)));
+        let pool = builder.max_restarts(2, within).build().unwrap();
+        let error = pool.submit(delayed!(echo(3))).join().unwrap_err();
+        assert!(error.to_string().contains("given up after 3 failed starts"), "{error}");
+        until("it is tried again", || pool.submit(delayed!(echo(4))).join().is_ok());
+        assert_eq!(numbers(&file).len(), 4);
+    });
 }
 
 #[test]

@@ -446,7 +446,8 @@ mod initializer {
         alone(|| {
             let folder = Folder::new();
             let file = folder.path("begun");
-            let pool = Pool::builder().jobs(1).initializer(delayed!(refuse(&file))).build().unwrap();
+            let builder = Pool::builder().jobs(1).initializer(delayed!(refuse(&file)));
+            let pool = builder.max_restarts(4, Duration::from_secs(30)).build().unwrap();
             let error = pool.submit(delayed!(pid())).join().unwrap_err();
             let words = error.to_string();
             assert!(words.contains("there is no model") && words.contains("refuse"), "{words}");

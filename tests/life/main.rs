@@ -3,6 +3,8 @@
 #![expect(clippy::print_stdout, reason = "a test that is not run says so")]
 
 mod death;
+mod limits;
+mod missing;
 mod numbers;
 mod program;
 mod refused;

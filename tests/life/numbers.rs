@@ -27,6 +27,15 @@ fn check(how: &str) {
     let ended = Running::start(command.args([PROBE, "collected", how])).end(PATIENCE);
     assert!(ended.status.success(), "{ended:?}");
     println!("{}", ended.stdout);
+    assert_eq!(ended.stdout.lines().count(), 4, "{ended:?}");
+    for line in ended.stdout.lines() {
+        // What ends is collected where nobody can tell how, or by whoever is quicker.
+        let collected = line.contains(
+            ") disappeared: other code in this process collected its exit status (SIGCHLD is ignored, or",
+        );
+        assert!(collected || line.ends_with("killed by SIGABRT"), "{line}");
+        assert!(collected || how == "waited" || line.starts_with("forkserver"), "{line}");
+    }
 }
 
 #[test]

@@ -7,13 +7,17 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use super::{
-    LaunchRequest, Launched, Launcher, NeverReady, Outputs, Variable, WorkerProcess,
-    local::{Connection, check_executable, execute_self, exit, next_depth, random_token},
+    Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Variable, WorkerProcess,
+    local::{Connection, execute_self, exit, next_depth, random_token},
+    missing::check_executable,
 };
 use crate::{
     error::Exit,
@@ -42,6 +46,8 @@ const REFILL_AFTER: Duration = Duration::from_micros(100);
 const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// A process that was killed ends soon.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
+/// So many templates in a row may end just as a worker is to be forked from them.
+const MOST_BARREN: u32 = 5;
 /// What a template may say of itself.
 const MOST_WORDS_BYTES: usize = 1 << 20;
 
@@ -62,6 +68,8 @@ pub(crate) struct ForkLauncher {
     is_copy: bool,
     poller: Poller,
     timer: Timer,
+    /// Templates in a row that have ended before they forked a worker that they were asked for.
+    barren: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -171,7 +179,18 @@ impl ForkLauncher {
         let (poller, timer) = (Poller::new().map_err(failed)?, Timer::new().map_err(failed)?);
         poller.add(timer.as_fd(), TIMER).map_err(failed)?;
         let state = Mutex::new(State::Absent);
-        Ok(Self { depth: next_depth()?, env, outputs, setup, start_timeout, is_copy, poller, timer, state })
+        Ok(Self {
+            depth: next_depth()?,
+            env,
+            outputs,
+            setup,
+            start_timeout,
+            is_copy,
+            poller,
+            timer,
+            barren: AtomicU32::new(0),
+            state,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -192,7 +211,7 @@ impl ForkLauncher {
         Ok((ours, theirs, token))
     }
 
-    fn execute(&self) -> io::Result<Template> {
+    fn execute(&self) -> Result<Template, LaunchError> {
         let (control, theirs, token) = self.connect()?;
         let marker = Marker { role: Role::Template, fd: SOCKET_FD, token, depth: self.depth };
         let child = execute_self(&self.env, marker, theirs.as_fd())?;
@@ -251,11 +270,10 @@ impl ForkLauncher {
         self.poller.remove(template.child.as_fd());
         let words = words.unwrap_or_else(|| {
             let _ = wait_readable(template.child.as_fd(), REPORT_TIMEOUT);
-            let how = template
-                .child
-                .try_reap()
-                .and_then(exit)
-                .map_or_else(String::new, |exit| format!(" with {exit}"));
+            let how = template.child.try_reap().map_or_else(String::new, |ended| match exit(ended) {
+                Ok(exit) => format!(" with {exit}"),
+                Err(why) => format!(": nobody knows how, for {why}"),
+            });
             let at = self.setup.preload.as_ref().map_or("", |_| ", which runs the preload,");
             format!("the template that workers are forked from{at} ended{how}")
         });
@@ -295,7 +313,13 @@ impl Order {
     fn new(template: &Template, outputs: Outputs) -> io::Result<Self> {
         let (connection, theirs) = Connection::new(random_token(), outputs)?;
         let (status, told) = stream_pair()?;
-        send_with_fds(template.control.as_fd(), &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()])?;
+        send_with_fds(template.control.as_fd(), &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()]).map_err(
+            |error| match error.kind() {
+                // No shortage of processes.
+                io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it reads no requests"),
+                _ => error,
+            },
+        )?;
         Ok(Self(Some(Made { connection, status })))
     }
 
@@ -304,7 +328,7 @@ impl Order {
         let Made { connection, status } = self.0.take().ok_or(io::ErrorKind::NotFound)?;
         let mut bytes = [0; REPORT_BYTES];
         if !wait_readable(status.as_fd(), FORK_TIMEOUT)? {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the template of workers does not fork"));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
         }
         let pidfd = recv_with_fds::<1>(status.as_fd(), &mut bytes)?.pop();
         match (Report::from_bytes(bytes), pidfd) {
@@ -341,31 +365,50 @@ fn alone() -> Result<Quiet, String> {
     })
 }
 
+/// The template has not forked a worker.
+fn not_forked(error: &io::Error) -> LaunchError {
+    match LaunchError::new("the template of workers cannot fork one", error) {
+        LaunchError::Refused(words) => LaunchError::Failed(words),
+        shortage => shortage,
+    }
+}
+
 fn is_readable(fd: BorrowedFd<'_>) -> bool {
     wait_readable(fd, Duration::ZERO).unwrap_or(true)
 }
 
 impl Launcher for ForkLauncher {
-    fn launch(&self, _request: &LaunchRequest<'_>) -> io::Result<Launched> {
+    fn launch(&self, _request: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
         let mut state = self.lock();
         self.look(&mut state);
-        if let State::Absent = &*state {
-            self.prepare(&mut state, self.execute()?)?;
-        }
-        match &mut *state {
-            State::Absent | State::Preparing(..) => Err(io::ErrorKind::WouldBlock.into()),
-            State::Ready(stock) => {
-                let launched = stock.take();
-                self.timer.set(REFILL_AFTER);
-                if launched.is_err() {
+        if let State::Ready(stock) = &mut *state {
+            let outcome = stock.take();
+            self.timer.set(REFILL_AFTER);
+            match outcome {
+                Ok(launched) => {
+                    self.barren.store(0, Ordering::Relaxed);
+                    return Ok(Launch::Ready(launched));
+                }
+                Err(error) => {
                     // It may have been the template's end that failed.
                     self.look(&mut state);
+                    let is_there = matches!(*state, State::Ready(_) | State::Gone(_));
+                    if is_there || self.barren.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_BARREN {
+                        self.barren.store(0, Ordering::Relaxed);
+                        return Err(not_forked(&error));
+                    }
                 }
-                launched
             }
-            State::Gone(words) => Err(io::Error::other(NeverReady(words.clone()))),
+        }
+        match &mut *state {
+            State::Absent => {
+                self.prepare(&mut state, self.execute()?)?;
+                Ok(Launch::NotYet)
+            }
+            State::Preparing(..) | State::Ready(_) => Ok(Launch::NotYet),
+            State::Gone(words) => Err(LaunchError::Refused(words.clone())),
             State::Failed(words) => {
-                let error = io::Error::other(NeverReady(words.clone()));
+                let error = LaunchError::Failed(words.clone());
                 *state = State::Absent;
                 Err(error)
             }
@@ -434,7 +477,7 @@ impl WorkerProcess for ForkedProcess {
         &self.held
     }
 
-    fn try_reap(&mut self) -> Option<Option<Exit>> {
+    fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
         if !is_readable(self.held.as_fd()) {
             return None;
         }
@@ -446,10 +489,12 @@ impl WorkerProcess for ForkedProcess {
         let report = recv_with_fds::<1>(self.status.as_fd(), &mut bytes);
         self.reaped = true;
         Some(match report.ok().and_then(|_| Report::from_bytes(bytes)) {
-            Some(Report::Exited(code)) => Some(Exit::from_code(code)),
-            Some(Report::Signaled(signal)) => Some(Exit::from_signal(signal)),
-            // The template has ended first: somebody else reaps the worker, and keeps to himself how it ended.
-            _ => None,
+            Some(Report::Exited(code)) => Ok(Exit::from_code(code)),
+            Some(Report::Signaled(signal)) => Ok(Exit::from_signal(signal)),
+            Some(Report::Vanished) => Err("other code in its template collected its exit status"),
+            _ => {
+                Err("the template that it was forked from ended before it, and would have told how it ended")
+            }
         })
     }
 }

@@ -12,14 +12,18 @@ use std::{
     sync::Arc,
 };
 
-use super::{LaunchRequest, Launched, Launcher, Outputs, Variable, WorkerProcess, output::Pipes};
+use super::{
+    Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Variable, WorkerProcess,
+    missing::{check_executable, why_not_executed},
+    output::Pipes,
+};
 use crate::{
     error::Exit,
     marker::{DEPTH, MARKER, MOST_DEPTH, Marker, Role, SOCKET_FD},
     protocol::Preamble,
     sys::{
         fd::{send_with_all, stream_pair},
-        process::{Child, Ended, Held, is_in_main_program, is_privileged, spawn},
+        process::{Child, Ended, Held, spawn},
     },
     transcript::Transcript,
     transport::{HostEnd, offer},
@@ -44,24 +48,6 @@ impl LocalLauncher {
     }
 }
 
-/// # Errors
-///
-/// This process cannot be executed again, in words for people.
-pub(super) fn check_executable() -> Result<(), String> {
-    if is_privileged() {
-        return Err("this program runs with more rights than its user (setuid or file capabilities), and starts no workers: \
-                    drop the rights and execute it again"
-            .to_owned());
-    }
-    if !is_in_main_program((LocalLauncher::new as fn() -> Result<LocalLauncher, String> as *const ()).addr())
-    {
-        return Err("procession runs in a shared library that another program has loaded, which cannot be executed again as a \
-                    worker: use Pool::in_process(), or call from an executable of your own"
-            .to_owned());
-    }
-    Ok(())
-}
-
 /// How many workers deep a worker of this process is.
 ///
 /// # Errors
@@ -79,12 +65,12 @@ pub(super) fn next_depth() -> Result<u32, String> {
 }
 
 impl Launcher for LocalLauncher {
-    fn launch(&self, request: &LaunchRequest<'_>) -> io::Result<Launched> {
+    fn launch(&self, request: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
         let token = random_token();
         let (connection, theirs) = Connection::new(token, request.outputs)?;
         let marker = Marker { role: Role::Worker, fd: SOCKET_FD, token, depth: self.depth };
         let child = execute_self(request.env, marker, theirs.as_fd())?;
-        Ok(connection.launched(Box::new(LocalProcess(child))))
+        Ok(Launch::Ready(connection.launched(Box::new(LocalProcess(child)))))
     }
 }
 
@@ -123,11 +109,20 @@ impl fmt::Debug for Connection {
 }
 
 /// Executes this executable again, with this end of a connection.
-pub(super) fn execute_self(env: &[Variable], marker: Marker, socket: BorrowedFd<'_>) -> io::Result<Child> {
+pub(super) fn execute_self(
+    env: &[Variable],
+    marker: Marker,
+    socket: BorrowedFd<'_>,
+) -> Result<Child, LaunchError> {
     let args: Vec<CString> =
         std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
-    spawn(SELF_EXE, &args, &environment(env, marker), socket, SOCKET_FD)
-        .map_err(|error| io::Error::new(error.kind(), format!("/proc/self/exe cannot be executed: {error}")))
+    let doing = "no process can be started";
+    spawn(SELF_EXE, &args, &environment(env, marker), socket, SOCKET_FD).map_err(|error| {
+        match LaunchError::new(doing, &error) {
+            LaunchError::Refused(_) => LaunchError::Refused(why_not_executed(&error)),
+            shortage => shortage,
+        }
+    })
 }
 
 /// This process's environment, with the pool's variables and the marker on top.
@@ -152,14 +147,17 @@ pub(super) fn random_token() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// How a process ended, if that is known.
-pub(super) fn exit(ended: Ended) -> Option<Exit> {
+/// How a process ended, or why that is not known.
+pub(super) fn exit(ended: Ended) -> Result<Exit, &'static str> {
     match ended {
-        Ended::Code(code) => Some(Exit::from_code(code)),
-        Ended::Signal(signal) => Some(Exit::from_signal(signal)),
-        Ended::Unknown => None,
+        Ended::Code(code) => Ok(Exit::from_code(code)),
+        Ended::Signal(signal) => Ok(Exit::from_signal(signal)),
+        Ended::Unknown => Err(COLLECTED),
     }
 }
+
+/// Why nobody knows how a child of this process has ended.
+const COLLECTED: &str = "other code in this process collected its exit status (SIGCHLD is ignored, or something calls `waitpid(-1)`)";
 
 struct LocalProcess(Child);
 
@@ -172,7 +170,7 @@ impl WorkerProcess for LocalProcess {
         self.0.held()
     }
 
-    fn try_reap(&mut self) -> Option<Option<Exit>> {
+    fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
         self.0.try_reap().map(exit)
     }
 }

@@ -3,6 +3,7 @@
 mod fork;
 mod local;
 mod method;
+mod missing;
 mod output;
 mod surroundings;
 
@@ -18,7 +19,10 @@ pub(crate) use surroundings::{Settled, Surroundings, Variable};
 
 use crate::{
     error::Exit,
-    sys::process::Held,
+    sys::{
+        limits::{explained, is_shortage},
+        process::Held,
+    },
     transcript::Transcript,
     transport::{Board, FrameReceiver, QueueingSender},
 };
@@ -29,9 +33,8 @@ pub(crate) trait Launcher: Send + Sync {
     ///
     /// # Errors
     ///
-    /// It cannot be started, in words for people. [`WouldBlock`](io::ErrorKind::WouldBlock) is no failure: what workers are made from
-    /// is being made, and [`poll_fd`](Self::poll_fd) tells when to ask again. A [`NeverReady`] within says that it has failed.
-    fn launch(&self, request: &LaunchRequest<'_>) -> io::Result<Launched>;
+    /// It cannot be started.
+    fn launch(&self, request: &LaunchRequest<'_>) -> Result<Launch, LaunchError>;
 
     /// What to poll besides the workers: readable when [`tend`](Self::tend) has something to see to.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -42,17 +45,53 @@ pub(crate) trait Launcher: Send + Sync {
     fn tend(&self) {}
 }
 
-/// What workers are made from could not be made: as bad as a worker that ends as it starts.
-#[derive(Debug)]
-pub(crate) struct NeverReady(pub(crate) String);
+/// What comes of the wish for a worker.
+pub(crate) enum Launch {
+    Ready(Launched),
+    /// What workers are made from is being made: [`Launcher::poll_fd`] tells when to ask again.
+    NotYet,
+}
 
-impl fmt::Display for NeverReady {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// Why a worker cannot be started. Printed, it is for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LaunchError {
+    /// The system is short of something (an errno). It may have more later.
+    Shortage { doing: &'static str, errno: i32 },
+    /// What workers are made from has failed: as bad as a worker that ends as it starts.
+    Failed(String),
+    /// It would be refused again.
+    Refused(String),
+}
+
+impl LaunchError {
+    /// The error of a system call, which was to do this.
+    pub(crate) fn new(doing: &'static str, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) if is_shortage(error) => Self::Shortage { doing, errno },
+            _ => Self::Refused(format!("{doing}: {error}")),
+        }
     }
 }
 
-impl std::error::Error for NeverReady {}
+impl From<io::Error> for LaunchError {
+    fn from(error: io::Error) -> Self {
+        Self::new("a worker's connection cannot be made", &error)
+    }
+}
+
+impl fmt::Display for LaunchError {
+    /// Finds out which limit stands behind a shortage, which takes a while.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shortage { doing, errno } => {
+                write!(f, "{doing}: {}", explained(io::Error::from_raw_os_error(*errno)))
+            }
+            Self::Failed(words) | Self::Refused(words) => f.write_str(words),
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {}
 
 /// What a new worker is to have.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +124,6 @@ pub(crate) trait WorkerProcess: Send {
     /// What holds it: to signal it by, and to poll, for it is readable when the process has ended.
     fn held(&self) -> &Held;
 
-    /// Collects it if it has ended: how, if that is known.
-    fn try_reap(&mut self) -> Option<Option<Exit>>;
+    /// Collects it if it has ended: how, or why that is not known.
+    fn try_reap(&mut self) -> Option<Result<Exit, &'static str>>;
 }

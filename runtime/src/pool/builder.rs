@@ -6,6 +6,7 @@ use super::{
     Jobs, Pool,
     call::not_in_table,
     life::{Finalizer, Lives},
+    restarts::Intensity,
 };
 use crate::{
     error::{Error, Result},
@@ -45,6 +46,7 @@ pub struct Builder {
     start_method: Option<StartMethod>,
     preload: Option<(Call, Outcome)>,
     start_timeout: Duration,
+    max_restarts: Intensity,
     retries: u32,
     task_timeout: Option<Duration>,
     seed: Option<u64>,
@@ -62,6 +64,7 @@ pub(super) struct Config {
     pub(super) start_method: StartMethod,
     pub(super) preload: Option<(Call, Outcome)>,
     pub(super) start_timeout: Duration,
+    pub(super) max_restarts: Intensity,
     pub(super) retries: u32,
     pub(super) task_timeout: Option<Duration>,
     pub(super) seed: Option<u64>,
@@ -79,6 +82,7 @@ impl Builder {
             start_method: None,
             preload: None,
             start_timeout: START_TIMEOUT,
+            max_restarts: Intensity::default(),
             retries: 0,
             task_timeout: None,
             seed: None,
@@ -590,6 +594,48 @@ impl Builder {
         self
     }
 
+    /// Sets how many starts of workers may fail again within which time, as OTP's supervisors count restarts. Default: 10 within 30 s.
+    ///
+    /// A start has failed if the worker ends before it is of use, is late ([`start_timeout`](Self::start_timeout)), or its
+    /// [`initializer`](Self::initializer) fails. The next is tried after a pause, which doubles from 10 ms to 500 ms. Starts that were
+    /// under way together count as one.
+    ///
+    /// A pool gives up when one more fails than that, or when starts have done nothing but fail for that time or the start timeout,
+    /// whichever is longer. Its tasks then fail with the last cause and the number of starts, and so do those that are submitted within
+    /// that time again. Later ones are tried anew. A pool with a worker that serves is never given up, nor is one that the system
+    /// refuses to start workers for, at a limit of processes: that is tried for the start timeout, for tasks that are submitted later
+    /// again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn load_model() {
+    ///     std::process::exit(7);
+    /// }
+    ///
+    /// #[worker]
+    /// fn score(n: u64) -> u64 {
+    ///     n
+    /// }
+    ///
+    /// let pool = Pool::builder()
+    ///     .jobs(1)
+    ///     .initializer(delayed!(load_model()))
+    ///     .max_restarts(2, Duration::from_secs(30))
+    ///     .build()?;
+    /// let error = pool.submit(delayed!(score(1))).join().unwrap_err().to_string();
+    /// assert!(error.contains("load_model` crashed: the process left with exit code 7; given up after 3 failed starts"));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn max_restarts(mut self, most: u32, within: Duration) -> Self {
+        self.max_restarts = Intensity { most, within };
+        self
+    }
+
     /// How often a task whose worker died is started again: exactly so many more attempts. Default: 0, at most once.
     ///
     /// # Examples
@@ -701,6 +747,11 @@ impl Builder {
                 "task_timeout(0): no task would ever end in time; give a time above zero",
             ));
         }
+        if self.max_restarts.within.is_zero() {
+            return Err(Error::config(
+                "max_restarts(_, 0): no time in which starts could fail; give a time above zero",
+            ));
+        }
         let start_method = self.start_method.map_or_else(method_from_env, Ok)?;
         let preload = self.preload.as_ref().map(|(call, _)| call);
         self.lives.check()?;
@@ -734,6 +785,7 @@ impl Builder {
             preload: self.preload,
             // A person takes as long as that takes.
             start_timeout: if waits_for_debugger() { FOREVER } else { self.start_timeout.min(FOREVER) },
+            max_restarts: self.max_restarts,
             retries: self.retries,
             task_timeout: self.task_timeout,
             seed: self.seed,

@@ -15,7 +15,7 @@ use super::{
     Backend, Pool,
     drive::Driver,
     lane::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
-    life::{Finalizer, not_initialized},
+    life::Finalizer,
     stats::Stats,
 };
 use crate::{
@@ -623,7 +623,9 @@ impl Here {
         let initialized = self.initialized.get_or_init(|| {
             self.first.iter().try_for_each(|(first, outcome)| {
                 let mut result = first.run()?;
-                outcome.check("initializer", first.entry.name, &result.as_encoded()).map_err(not_initialized)
+                outcome
+                    .check("initializer", first.entry.name, &result.as_encoded())
+                    .map_err(|why| TaskErrorKind::NotStarted { why, cause: None })
             })
         });
         let start = Instant::now();

@@ -33,6 +33,7 @@ use crate::{
     id::TaskId,
     sys::{
         fd::{Bell, Event, Poller},
+        limits::explained,
         process::generation,
         rest::OwnThread,
         spare,
@@ -132,7 +133,7 @@ impl Desk {
 
 impl Driver {
     pub(super) fn new(scheduler: Scheduler) -> Result<Arc<Self>> {
-        let failed = |error| Error::system("a pool's poller cannot be made", error);
+        let failed = |error| Error::system("a pool's poller cannot be made", explained(error));
         let driver = Self {
             next_id: scheduler.numbers(),
             desk: Mutex::new(Desk {
@@ -196,7 +197,7 @@ impl Driver {
         std::thread::Builder::new()
             .name(name)
             .spawn(move || driver.run_background())
-            .map_err(|error| Error::system("a pool's thread cannot be started", error))
+            .map_err(|error| Error::system("a pool's thread cannot be started", explained(error)))
     }
 
     /// Ends the background thread.

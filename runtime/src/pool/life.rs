@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     codec::OwnedResult,
-    error::{Error, Result, TaskError, TaskErrorKind},
+    error::{Error, Result, TaskError},
     id::WorkerId,
     protocol::{Orders, Records},
     registry,
@@ -86,11 +86,6 @@ impl Lives {
             _ => Ok(()),
         }
     }
-}
-
-/// What tasks come to whose worker's initializer has returned an error, in these words.
-pub(super) fn not_initialized(words: String) -> TaskErrorKind {
-    TaskErrorKind::Lost { message: format!("no worker could be started: {words}") }
 }
 
 /// Who leaves, and what those who have left have said.

@@ -1,21 +1,18 @@
 //! What workers say and how they end: the part of the [`Scheduler`] that listens.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     book::Words,
     lane::Parcel,
-    life::not_initialized,
+    restarts::Verdict,
     scheduler::{SHARE_AFTER, Scheduler},
 };
 use crate::{
     codec::Encoded,
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::{FunctionId, WorkerId},
-    launch::NeverReady,
+    launch::LaunchError,
     panic::RemotePanic,
     protocol::{Note, Outcome},
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
@@ -26,11 +23,6 @@ use crate::{
     task::Call,
     transport::Cause,
 };
-
-/// So many starts may fail in a row before the pool gives up.
-const MOST_FAILED_STARTS: u32 = 5;
-/// The pause before a start is tried again; it doubles with each failure.
-const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
 
 /// The launcher among the workers; no worker has this key.
 pub(super) const LAUNCHER: u64 = u64::MAX - 1;
@@ -97,6 +89,7 @@ impl Scheduler {
     pub(super) fn read(&mut self, place: usize, readable: bool, poller: &Poller, now: Instant) -> bool {
         let worker = &self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
+        let was_useful = worker.was_useful();
         let role = self.role(id);
         let worker = &mut self.workers[place];
         let (book, leaving, after) = (&mut self.book, &mut self.leaving, &mut self.after);
@@ -153,7 +146,8 @@ impl Scheduler {
                         Role::Serving => book.failed(load, nanos, fault, (id, pid), output, after),
                         Role::Initializing => {
                             book.initializing.remove(&id);
-                            failed_to_initialize = Some(TaskErrorKind::from(fault));
+                            let kind = TaskErrorKind::from(fault);
+                            failed_to_initialize = Some((kind.of(&the_initializer(initializer)), Some(kind)));
                         }
                         Role::Finalizing => {
                             leaving.add_exit(Err(book.exit_error(finalizer, fault.into(), (id, pid))));
@@ -229,8 +223,11 @@ impl Scheduler {
         if useful && role == Role::Serving {
             self.weigh(place, now);
         }
+        if useful && !was_useful {
+            self.restarts.came_up();
+        }
         if useful {
-            self.failed_starts = 0;
+            self.restarts.forgive();
             self.share_after = SHARE_AFTER;
         }
         if stopped && self.workers[place].is_idle() && !self.workers[place].has_board() {
@@ -238,8 +235,9 @@ impl Scheduler {
             self.workers[place].drain(now);
         }
         if let Some(kind) = failed_to_initialize {
+            let begun = self.workers[place].launched_at().unwrap_or(now);
             self.workers[place].dismiss(now, poller);
-            self.start_failed(now, kind);
+            self.initializer_failed(begun, now, kind);
         }
         to_the_end
     }
@@ -257,6 +255,7 @@ impl Scheduler {
         let finalizing = self.forget_leaving(id);
         let Obituary {
             pid,
+            launched_at,
             was,
             exit,
             cause,
@@ -273,8 +272,8 @@ impl Scheduler {
         #[cfg(feature = "tracing")]
         self.after.ended.push(pid);
         if let Some(timeline) = &self.book.timeline {
-            let how = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
-            let name = if was == Phase::Draining || exit.is_some_and(|exit| exit.code() == Some(0)) {
+            let how = exit.map_or_else(|_| "unknown".to_owned(), |exit| exit.to_string());
+            let name = if was == Phase::Draining || exit.is_ok_and(|exit| exit.code() == Some(0)) {
                 "end"
             } else {
                 "crash"
@@ -287,9 +286,11 @@ impl Scheduler {
             self.after.shows.push(output.clone());
         }
         if initializing {
-            let kind = crash(exit, cause, panic.take());
             if !killed {
-                self.start_failed(now, kind);
+                let by_kernel = self.is_killed_for_memory(exit);
+                let kind = self.crash(exit, cause, panic.take(), by_kernel);
+                let words = kind.of(&the_initializer(self.config.initializer.as_ref()));
+                self.initializer_failed(launched_at, now, (words, Some(kind)));
             }
             return;
         }
@@ -348,7 +349,7 @@ impl Scheduler {
         }
         for parcel in unknown {
             self.book.leave(&parcel, id);
-            let how = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
+            let how = exit.map_or_else(|why| format!(" ({why})"), |exit| format!(" ({exit})"));
             // Where nobody knows, one task is in flight at most.
             let kind = stopped.clone().unwrap_or_else(|| TaskErrorKind::Lost {
                 message: format!("its worker has ended{how}, and nobody knows whether it ran"),
@@ -358,29 +359,27 @@ impl Scheduler {
         }
         let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
         if died_at_start && !killed && !self.closing {
-            let how = match (reason, exit) {
+            let who = format!("worker {id} (pid {pid})");
+            let why = match (reason, exit) {
                 (Some(reason), _) => reason,
-                (None, Some(exit)) => format!("it ended with {exit}"),
-                (None, None) => "it ended".to_owned(),
+                (None, Ok(exit)) => format!("{who} ended with {exit} as it started"),
+                (None, Err(why)) => format!("{who} disappeared as it started: {why}"),
             };
-            self.start_failed(
-                now,
-                TaskErrorKind::Lost { message: format!("no worker could be started: {how}") },
-            );
+            self.start_failed(launched_at, now, why, None);
         }
     }
 
     /// As [`crash`], with what the pool knows.
     fn crash(
         &self,
-        exit: Option<Exit>,
+        exit: Result<Exit, &'static str>,
         cause: Option<Cause>,
         panic: Option<RemotePanic>,
         by_kernel: bool,
     ) -> TaskErrorKind {
         if by_kernel {
             let why = "the kernel has killed its process, for want of memory";
-            return TaskErrorKind::OutOfMemory { exit, why: why.into() };
+            return TaskErrorKind::OutOfMemory { exit: exit.ok(), why: why.into() };
         }
         match (crash(exit, cause, panic), self.config.surroundings.memory) {
             (TaskErrorKind::OutOfMemory { exit, .. }, Some(bytes)) => {
@@ -392,8 +391,8 @@ impl Scheduler {
     }
 
     /// A worker was killed, not by this pool, and the kernel has killed processes for want of memory meanwhile.
-    fn is_killed_for_memory(&mut self, exit: Option<Exit>) -> bool {
-        if exit.and_then(|exit| exit.signal()) != Some(nix::libc::SIGKILL) {
+    fn is_killed_for_memory(&mut self, exit: Result<Exit, &'static str>) -> bool {
+        if exit.ok().and_then(|exit| exit.signal()) != Some(nix::libc::SIGKILL) {
             return false;
         }
         let now = oom_kills();
@@ -401,39 +400,55 @@ impl Scheduler {
         before.zip(now).is_some_and(|(before, now)| before < now)
     }
 
-    /// The system would not start a worker: as for [`start_failed`](Self::start_failed), but what comes later may have more luck.
-    pub(super) fn launch_failed(&mut self, now: Instant, error: &io::Error) {
-        let message = format!("no worker could be started: {error}");
-        self.start_failed(now, TaskErrorKind::Lost { message });
-        let is_lasting = error.get_ref().is_some_and(|error| error.is::<NeverReady>());
-        if !is_lasting && self.book.broken.take().is_some() {
-            self.failed_starts = 0;
-        }
+    /// The launcher has not started a worker.
+    pub(super) fn launch_failed(&mut self, now: Instant, error: LaunchError) {
+        let some_serve = self.some_serve();
+        let why = match error {
+            LaunchError::Failed(words) => return self.start_failed(now, now, words, None),
+            LaunchError::Shortage { .. } => match self.restarts.short(some_serve, now) {
+                Verdict::Retry => return,
+                Verdict::GiveUp { starts, time } => {
+                    format!("{error}; given up after {starts} attempts in {time:.1?}")
+                }
+            },
+            LaunchError::Refused(words) => {
+                self.restarts.pause(now);
+                if some_serve {
+                    return;
+                }
+                words
+            }
+        };
+        // What comes later may have more luck.
+        self.fail_queued(&TaskErrorKind::NotStarted { why, cause: None });
     }
 
-    /// One more start has failed: pause before the next, or give up.
-    pub(super) fn start_failed(&mut self, now: Instant, kind: TaskErrorKind) {
-        self.failed_starts += 1;
-        let initializing = &self.book.initializing;
-        let some_serve = self.workers.live()
-            > self
-                .workers
-                .up()
-                .filter(|worker| worker.is_live() && initializing.contains(&worker.id()))
-                .count();
-        if self.failed_starts < MOST_FAILED_STARTS || some_serve {
-            let doublings = (self.failed_starts - 1).min(MOST_FAILED_STARTS + 2);
-            self.not_before = Some(now + FIRST_BACK_OFF * 2u32.pow(doublings));
-            return;
-        }
-        let kind = match kind {
-            TaskErrorKind::Lost { message } => TaskErrorKind::Lost {
-                message: format!("{message}; given up after {MOST_FAILED_STARTS} attempts"),
-            },
-            other => other,
-        };
+    /// An initializer has come to this, in words and as a task's outcome.
+    fn initializer_failed(
+        &mut self,
+        begun: Instant,
+        now: Instant,
+        (why, kind): (String, Option<TaskErrorKind>),
+    ) {
+        self.start_failed(begun, now, why, kind);
+    }
+
+    /// A start that was begun at `begun` has failed: pause before the next, or give up.
+    fn start_failed(&mut self, begun: Instant, now: Instant, why: String, cause: Option<TaskErrorKind>) {
+        let some_serve = self.some_serve();
+        let Verdict::GiveUp { starts, time } = self.restarts.failed(begun, some_serve, now) else { return };
+        let why = format!("{why}; given up after {starts} failed starts in {time:.1?}");
+        let kind = TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) };
         self.book.broken = Some(kind.clone());
         self.fail_queued(&kind);
+    }
+
+    /// There is a worker that could run tasks.
+    fn some_serve(&self) -> bool {
+        let initializing = &self.book.initializing;
+        let is_initializing =
+            |worker: &&Supervisor<Parcel>| worker.is_live() && initializing.contains(&worker.id());
+        self.workers.live() > self.workers.up().filter(is_initializing).count()
     }
 
     /// Completes everything that waits with one error.
@@ -507,21 +522,35 @@ enum Role {
 }
 
 /// What an initializer's result says of failure.
-fn failure(initializer: Option<&(Call, Outcome)>, result: &Encoded<'_>) -> Option<TaskErrorKind> {
+fn failure(
+    initializer: Option<&(Call, Outcome)>,
+    result: &Encoded<'_>,
+) -> Option<(String, Option<TaskErrorKind>)> {
     let (call, outcome) = initializer?;
-    outcome.check("initializer", call.entry.name, result).map_err(not_initialized).err()
+    outcome.check("initializer", call.entry.name, result).map_err(|words| (words, None)).err()
+}
+
+fn the_initializer(initializer: Option<&(Call, Outcome)>) -> String {
+    format!("the initializer `{}`", initializer.map_or("", |(call, _)| call.entry.name))
 }
 
 /// What the death of a worker says of the task that it was running.
-pub(crate) fn crash(exit: Option<Exit>, cause: Option<Cause>, panic: Option<RemotePanic>) -> TaskErrorKind {
+pub(crate) fn crash(
+    exit: Result<Exit, &'static str>,
+    cause: Option<Cause>,
+    panic: Option<RemotePanic>,
+) -> TaskErrorKind {
     const SIGABRT: i32 = nix::libc::SIGABRT;
     match (panic, exit, cause) {
-        (Some(panic), Some(end), None) if end.signal() == Some(SIGABRT) => {
-            TaskErrorKind::Panic { panic, exit }
+        (Some(panic), Ok(end), None) if end.signal() == Some(SIGABRT) => {
+            TaskErrorKind::Panic { panic, exit: Some(end) }
         }
-        (_, _, Some(Cause::OutOfMemory)) => {
-            TaskErrorKind::OutOfMemory { exit, why: "it asked for more memory than it may have".into() }
-        }
+        // How it ended nobody knows, and it has said that it panics: it came no further.
+        (Some(panic), Err(_), None) => TaskErrorKind::Panic { panic, exit: None },
+        (_, _, Some(Cause::OutOfMemory)) => TaskErrorKind::OutOfMemory {
+            exit: exit.ok(),
+            why: "it asked for more memory than it may have".into(),
+        },
         (_, _, Some(Cause::StackOverflow)) => TaskErrorKind::Crash { exit, cause: Some("stack overflow") },
         (_, _, None) => TaskErrorKind::Crash { exit, cause: None },
     }

@@ -13,6 +13,7 @@ mod life;
 mod listen;
 mod log;
 mod report;
+mod restarts;
 mod scheduler;
 mod stats;
 #[cfg(feature = "tracing")]
@@ -44,6 +45,7 @@ pub(crate) use builder::{START_TIMEOUT, method_from_env};
 pub(crate) use call::{Arrival, Call, CallOptions, seed_of_singles};
 pub(crate) use listen::crash;
 pub(crate) use report::{Label, Report, verbose_by_env};
+pub(crate) use restarts::{Intensity, Restarts, Verdict};
 pub(crate) use scheduler::levels;
 
 use builder::Config;

@@ -7,7 +7,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    io,
     ops::Range,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
@@ -20,13 +19,14 @@ use super::{
     crew::Crew,
     lane::{BATCH, BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
     life::Leaving,
+    restarts::Restarts,
     stats::{Slowest, Stats},
     timeline::{self, Timeline},
 };
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
-    launch::{LaunchRequest, Launcher},
+    launch::{LaunchError, LaunchRequest, Launcher},
     protocol::{Hello, Levels, Orders, VERSION},
     registry,
     supervisor::{Load, Supervisor},
@@ -71,8 +71,8 @@ pub(super) struct Scheduler {
     cpus: usize,
     /// The seed of what is no call's.
     pub(super) seed: u64,
-    /// Starts that have failed since the last worker that was of use.
-    pub(super) failed_starts: u32,
+    /// Starts that have failed.
+    pub(super) restarts: Restarts,
     /// As [`SHARE_AFTER`]; doubled each time that something was moved, until there is a result.
     pub(super) share_after: Duration,
     /// It was said why workers are not talked to through shared memory.
@@ -81,8 +81,6 @@ pub(super) struct Scheduler {
     cores_seen: Option<(Instant, Duration)>,
     /// They have left half of the cores' time unused since the look before.
     cores_are_idle: bool,
-    /// No start is tried before this.
-    pub(super) not_before: Option<Instant>,
     pub(super) closing: bool,
     /// Places whose worker has been read up to a record only: the rest is in memory, and no poller tells of it.
     pub(super) unread: BTreeSet<usize>,
@@ -121,12 +119,11 @@ impl Scheduler {
             next_call: 0,
             seed: seed_of_singles(config.seed),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            failed_starts: 0,
+            restarts: Restarts::new(config.max_restarts, config.start_timeout),
             share_after: SHARE_AFTER,
             said_why_slow: false,
             cores_seen: None,
             cores_are_idle: false,
-            not_before: None,
             closing: false,
             unread: BTreeSet::new(),
             has_limits: config.task_timeout.is_some(),
@@ -335,10 +332,12 @@ impl Scheduler {
     }
 
     /// Why no task can run at all, if none can.
-    fn why_not(&self) -> Option<TaskErrorKind> {
+    fn why_not(&mut self) -> Option<TaskErrorKind> {
         if self.closing {
             return Some(TaskErrorKind::Cancelled { why: POOL_ENDED });
         }
+        // A pool that was given up is tried again after a while.
+        self.book.broken.take_if(|_| !self.restarts.is_given_up(Instant::now()));
         self.book.broken.clone()
     }
 
@@ -354,7 +353,7 @@ impl Scheduler {
         let workers = self.workers.up().filter_map(Supervisor::deadline);
         let stops = self.workers.up().filter_map(Supervisor::stop_due);
         let limits = self.workers.up().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
-        let back_off = self.not_before.filter(|_| self.wants_workers());
+        let back_off = self.restarts.not_before().filter(|_| self.wants_workers());
         let feeds = self.book.look_at_feeds;
         // In a pool that ends nobody sees to it.
         let idle = self.leaving.look_at().filter(|_| !self.closing);
@@ -717,10 +716,9 @@ impl Scheduler {
 
     /// Starts workers for what is queued and nobody idle could take.
     fn launch(&mut self, poller: &Poller, now: Instant) {
-        if !self.wants_workers() || self.not_before.is_some_and(|at| at > now) || self.book.broken.is_some() {
+        if !self.wants_workers() || self.book.broken.is_some() || !self.restarts.may_start(now) {
             return;
         }
-        self.not_before = None;
         let brisk = self.brisk(now);
         let most = self.book.turns.iter().map(|id| {
             let lane = &self.book.lanes[id];
@@ -745,16 +743,17 @@ impl Scheduler {
                 continue;
             }
             match self.launch_at(place, poller, now) {
-                Ok(()) => {}
+                Ok(true) => {}
                 // The launcher tells when it is ready.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => return self.launch_failed(now, &error),
+                Ok(false) => return,
+                Err(error) => return self.launch_failed(now, error),
             }
             wanted = wanted.saturating_sub(1);
         }
     }
 
-    fn launch_at(&mut self, place: usize, poller: &Poller, now: Instant) -> io::Result<()> {
+    /// `false`: what workers are made from is being made.
+    fn launch_at(&mut self, place: usize, poller: &Poller, now: Instant) -> Result<bool, LaunchError> {
         let worker = &mut self.workers[place];
         let hello = Hello {
             version: VERSION,
@@ -765,7 +764,10 @@ impl Scheduler {
         };
         let request =
             LaunchRequest { env: &self.config.surroundings.env, outputs: self.config.surroundings.outputs };
-        worker.launch(&*self.launcher, &request, &hello, poller, now, now + self.config.start_timeout)?;
+        let deadline = now + self.config.start_timeout;
+        if !worker.launch(&*self.launcher, &request, &hello, poller, now, deadline)? {
+            return Ok(false);
+        }
         let why_slow = worker.why_slow();
         // While it starts there is time for this.
         self.oom_kills = self.oom_kills.or_else(oom_kills);
@@ -779,7 +781,7 @@ impl Scheduler {
             let note = format!("workers are talked to over sockets, not shared memory: {why}");
             self.after.notes.push(note);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Drops what is queued of a call, which has added so many tasks to its feed in all, and has what runs of it end.

@@ -24,13 +24,17 @@ use crate::{
     error::{Error, Exit, Place as Spot, Result, TaskError, TaskErrorKind},
     handle::{Completer, Exchange, Outcome, Wakes},
     id::{FunctionId, TaskId, WorkerId},
-    launch::{ForkLauncher, LaunchRequest, Launcher, LocalLauncher, Outputs, Settled, StartMethod, Variable},
-    pool::{Words, crash, levels},
+    launch::{
+        ForkLauncher, LaunchError, LaunchRequest, Launcher, LocalLauncher, Outputs, Settled, StartMethod,
+        Variable,
+    },
+    pool::{Intensity, Restarts, Verdict, Words, crash, levels},
     protocol::{Hello, Levels, Orders, Record, Records, Setup, VERSION},
     registry,
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
         fd::{Bell, Poller, wait_readable},
+        limits::explained,
         process::{Held, generation},
         rest::OwnThread,
     },
@@ -44,8 +48,6 @@ const LAUNCHER: u64 = 1 << 63;
 const MOST_NUMBER: u32 = 1 << 30;
 /// A process that logs without end is read so far at a time: others have things to say, too.
 const MOST_AT_A_TIME: usize = 64;
-/// So many templates may end just as a process is to be forked from them.
-const MOST_TEMPLATES: u32 = 5;
 /// As good as for ever.
 const FAR: Duration = Duration::from_secs(1 << 30);
 
@@ -256,7 +258,7 @@ impl Child {
             None => watch.launcher(&order)?,
         };
         let mut supervisor = Supervisor::new(WorkerId(number));
-        watch.launch(&mut supervisor, &launcher, &order).map_err(failed)?;
+        watch.launch(&mut supervisor, &launcher, &order).map_err(|error| failed(io::Error::other(error)))?;
         let pid = supervisor.pid().expect("it was launched just now");
         let pidfd = supervisor.process_fd().expect("it was launched just now").try_clone_to_owned();
         let held = Some(Held::new(pidfd.map_err(failed)?));
@@ -372,7 +374,7 @@ impl Drop for Child {
 
 impl Watch {
     fn start() -> Result<Arc<Self>> {
-        let failed = |error| Error::system("processes cannot be watched", error);
+        let failed = |error| Error::system("processes cannot be watched", explained(error));
         let watch = Arc::new(Self {
             desk: Mutex::new(Desk {
                 places: BTreeMap::new(),
@@ -457,7 +459,7 @@ impl Watch {
         supervisor: &mut Supervisor<Sole>,
         launcher: &Arc<dyn Launcher>,
         order: &Order,
-    ) -> io::Result<()> {
+    ) -> Result<(), LaunchError> {
         let hello = Hello {
             version: VERSION,
             build_id: registry::build_id(),
@@ -466,27 +468,28 @@ impl Watch {
             log_level: levels().log,
         };
         let request = LaunchRequest { env: &order.surroundings.env, outputs: order.surroundings.outputs };
+        let mut restarts = Restarts::new(Intensity::default(), order.start_timeout);
         let mut attended = None;
-        let mut templates = 0;
         let outcome = loop {
             let tended = self.lock().tended;
             let now = Instant::now();
             let deadline = now.checked_add(order.start_timeout).unwrap_or(now + FAR);
             match supervisor.launch(&**launcher, &request, &hello, &self.poller, now, deadline) {
+                Ok(true) => break Ok(()),
                 // The template that it is to be forked from is being made.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The template has ended just now, and another takes its place.
-                Err(error)
-                    if templates < MOST_TEMPLATES
-                        && launcher.poll_fd().is_some()
-                        && matches!(
-                            error.kind(),
-                            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                        ) =>
-                {
-                    templates += 1;
-                }
-                outcome => break outcome,
+                Ok(false) => {}
+                Err(error @ LaunchError::Shortage { .. }) => match restarts.short(false, Instant::now()) {
+                    Verdict::Retry => {
+                        self.wait_until(&mut |_| false, restarts.not_before());
+                        continue;
+                    }
+                    Verdict::GiveUp { starts, time } => {
+                        break Err(LaunchError::Refused(format!(
+                            "{error}; given up after {starts} attempts in {time:.1?}"
+                        )));
+                    }
+                },
+                Err(error) => break Err(error),
             }
             let mut desk = self.lock();
             let is_attended = desk.launchers.values().any(|attended| Arc::ptr_eq(attended, launcher));
@@ -730,7 +733,7 @@ impl Place {
 
     /// Tells of the process's end.
     fn finish(&mut self, obituary: Obituary<Sole>) -> Wakes {
-        let exit = obituary.exit;
+        let exit = obituary.exit.ok();
         let outcome = match self.outcome.take() {
             Some(outcome) => outcome,
             None => {
@@ -751,14 +754,17 @@ impl Place {
     /// What the end of a process means that has given no result.
     fn failure(&self, obituary: Obituary<Sole>) -> TaskError {
         let Obituary { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = obituary;
-        let is_signal = exit.is_some_and(|exit| exit.signal().is_some());
+        let is_signal = exit.is_ok_and(|exit| exit.signal().is_some());
         let kind = match reason {
             Some(reason) if self.is_late || (killed && was == Phase::Starting) => could_not_start(&reason),
             Some(reason) if killed => {
                 TaskErrorKind::Lost { message: format!("its process was killed: {reason}") }
             }
             reason if was == Phase::Starting && !is_signal => {
-                let how = || exit.map_or("it ended".to_owned(), |exit| format!("it ended with {exit}"));
+                let how = || match exit {
+                    Ok(exit) => format!("it ended with {exit} as it started"),
+                    Err(why) => format!("it disappeared as it started: {why}"),
+                };
                 could_not_start(&reason.unwrap_or_else(how))
             }
             _ => crash(exit, cause, panic),

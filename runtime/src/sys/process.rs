@@ -53,8 +53,8 @@ pub(crate) enum Ended {
     Unknown,
 }
 
-/// Starts a program in a process group of its own, with empty signal mask, /dev/null for stdin, and `socket` as descriptor
-/// `socket_as`.
+/// Starts a program in a process group of its own, with empty signal mask, SIGCHLD as it is by default, /dev/null for stdin, and
+/// `socket` as descriptor `socket_as`.
 pub(crate) fn spawn(
     program: &CStr,
     args: &[CString],
@@ -66,9 +66,15 @@ pub(crate) fn spawn(
     actions.add_open(0, c"/dev/null", OFlag::O_RDONLY, Mode::empty())?;
     actions.add_dup2(socket.as_raw_fd(), socket_as)?;
     let mut attr = PosixSpawnAttr::init()?;
-    attr.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETPGROUP | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
+    attr.set_flags(
+        PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
+    )?;
     attr.set_pgroup(Pid::from_raw(0))?;
     attr.set_sigmask(&SigSet::empty())?;
+    // To ignore it is inherited: a template, and functions that start programs, could not tell how these have ended.
+    attr.set_sigdefault(&SigSet::from(Signal::SIGCHLD))?;
     let reserve = Reserve::new()?;
     let pid = posix_spawn(program, &actions, &attr, args, env)?;
     reserve.hold(pid)
@@ -80,6 +86,25 @@ fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and nothing else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// # Errors
+///
+/// Processes cannot be held by descriptors: which system call is refused, and how.
+pub(crate) fn check_pidfd() -> Result<(), (&'static str, io::Error)> {
+    let own = open_pidfd(Pid::this()).map_err(|error| ("pidfd_open", error))?;
+    Held::new(own).signal(0, 0).map_err(|error| ("pidfd_send_signal", error))
+}
+
+/// # Errors
+///
+/// Processes cannot be put into groups of their own.
+pub(crate) fn check_group() -> io::Result<()> {
+    // The kernel refuses this number after it has let the call in, and changes nothing.
+    match nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(-1)) {
+        Err(Errno::EINVAL) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether this is the process that had the parent's threads, or a copy of one of them.

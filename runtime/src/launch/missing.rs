@@ -1,0 +1,187 @@
+//! What this process lacks to be executed again as a worker, by name. The system tells no more than a number.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    sys::statvfs::{FsFlags, statvfs},
+};
+
+use crate::sys::{
+    limits::is_shortage,
+    process::{check_group, check_pidfd, is_in_main_program, is_privileged},
+};
+
+/// The inode that this process runs, even if the file was replaced or deleted since.
+const SELF_EXE: &str = "/proc/self/exe";
+
+/// What to do where no process can be started.
+const IN_PROCESS: &str = "use Pool::in_process(), or set PROCESSION_IN_PROCESS=1";
+
+/// # Errors
+///
+/// This process cannot be executed again, in words for people.
+pub(super) fn check_executable() -> Result<(), String> {
+    if is_privileged() {
+        return Err("this program runs with more rights than its user (setuid or file capabilities), and starts no workers: \
+                    drop the rights and execute it again"
+            .to_owned());
+    }
+    let own_code = (check_executable as fn() -> Result<(), String> as *const ()).addr();
+    if !is_in_main_program(own_code) {
+        return Err("procession runs in a shared library that another program has loaded, which cannot be executed again as a \
+                    worker: use Pool::in_process(), or call from an executable of your own"
+            .to_owned());
+    }
+    check_holding()?;
+    check_self_exe(own_code)
+}
+
+/// Why this executable was not executed: each thing that it takes is looked at.
+pub(super) fn why_not_executed(error: &io::Error) -> String {
+    let missing = check_holding()
+        .and_then(|()| check_self_exe((why_not_executed as fn(&io::Error) -> String as *const ()).addr()))
+        .and_then(|()| check_stdin())
+        .and_then(|()| check_process_group())
+        .and_then(|()| check_permission(error));
+    missing.err().unwrap_or_else(|| format!("{SELF_EXE} cannot be executed: {error}"))
+}
+
+/// A process is held by a descriptor, or it could not be signalled safely.
+fn check_holding() -> Result<(), String> {
+    match check_pidfd() {
+        Err((call, error)) if !is_shortage(&error) => {
+            let why = if is_under_valgrind() {
+                "the valgrind under which this program runs does not know it"
+            } else {
+                "it takes Linux 5.3 or later, and a sandbox (seccomp) that allows it"
+            };
+            Err(format!("no worker can be held by a descriptor ({call}: {error}): {why}; {IN_PROCESS}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Valgrind has each program load a library of its own.
+fn is_under_valgrind() -> bool {
+    std::env::var_os("LD_PRELOAD")
+        .is_some_and(|libraries| libraries.as_bytes().windows(9).any(|name| name == b"vgpreload"))
+}
+
+/// `/proc/self/exe` is this program.
+fn check_self_exe(own_code: usize) -> Result<(), String> {
+    let file = match File::open(SELF_EXE) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !Path::new("/proc/self").exists() => {
+            return Err(format!(
+                "/proc is not mounted, and this program cannot be executed again without it: mount it; {IN_PROCESS}"
+            ));
+        }
+        // It may be executed all the same.
+        Err(_) => return Ok(()),
+    };
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let Some((inode, program)) = file_at(&maps, own_code) else { return Ok(()) };
+    if inode == 0 || file.metadata().is_ok_and(|exe| exe.ino() == inode) {
+        return Ok(());
+    }
+    let exe = fs::read_link(SELF_EXE).unwrap_or_default();
+    Err(format!(
+        "{program} was started by way of {}, a loader or an emulator, and {SELF_EXE} is that, not this program: execute {program} itself; \
+         {IN_PROCESS}",
+        exe.display()
+    ))
+}
+
+/// The inode and the name of the file that is mapped at an address, from /proc/self/maps.
+fn file_at(maps: &str, address: usize) -> Option<(u64, &str)> {
+    maps.lines().find_map(|line| {
+        let mut fields = line.splitn(6, ' ');
+        let (begin, end) = fields.next()?.split_once('-')?;
+        let range = usize::from_str_radix(begin, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+        let inode = fields.nth(3)?.parse().ok()?;
+        range.contains(&address).then(|| (inode, fields.next().unwrap_or_default().trim()))
+    })
+}
+
+/// A worker reads from `/dev/null`.
+fn check_stdin() -> Result<(), String> {
+    match File::open("/dev/null") {
+        Err(error) if !is_shortage(&error) => {
+            Err(format!("/dev/null, which workers have for stdin, cannot be opened: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A worker leads a process group, so that what it starts ends with it.
+fn check_process_group() -> Result<(), String> {
+    check_group().map_err(|error| {
+        format!("no worker can have a process group of its own (setpgid: {error}): does a sandbox (seccomp) refuse it?")
+    })
+}
+
+fn check_permission(error: &io::Error) -> Result<(), String> {
+    let program = fs::read_link(SELF_EXE).unwrap_or_default();
+    let shown = program.display();
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EACCES)
+            if statvfs(SELF_EXE).is_ok_and(|system| system.flags().contains(FsFlags::ST_NOEXEC)) =>
+        {
+            Err(format!("{shown} cannot be executed again: its file system is mounted noexec by now"))
+        }
+        Some(Errno::EACCES) => {
+            Err(format!("{shown} may not be executed again ({error}): have its permissions changed?"))
+        }
+        Some(Errno::ENOENT) => Err(format!(
+            "{shown} cannot be executed again ({error}): the loader that it names (its ELF interpreter) is not there: has the root \
+             folder changed (chroot)?"
+        )),
+        Some(Errno::E2BIG) => Err(format!(
+            "{shown} cannot be executed again ({error}): its arguments and the environment are larger than the system allows"
+        )),
+        Some(Errno::ETXTBSY) => {
+            Err(format!("{shown} cannot be executed again ({error}): it is being written"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_at_an_address_is_found_in_the_maps() {
+        let maps = "55d0-55d9 r-xp 00000000 fe:01 42                         /a b\n7f00-7f10 rw-p 00000000 00:00 0 \n";
+        assert_eq!(file_at(maps, 0x55d0), Some((42, "/a b")));
+        assert_eq!(file_at(maps, 0x55d9), None);
+        assert_eq!(file_at(maps, 0x7f01), Some((0, "")));
+    }
+
+    #[test]
+    fn a_process_that_can_be_executed_again_lacks_nothing() {
+        assert_eq!(check_executable(), Ok(()));
+        assert_eq!(check_stdin(), Ok(()));
+        assert_eq!(check_process_group(), Ok(()));
+    }
+
+    #[test]
+    fn an_error_is_told_by_what_it_means() {
+        let words = |errno: Errno| why_not_executed(&errno.into());
+        for (errno, meaning) in [
+            (Errno::E2BIG, "the environment are larger"),
+            (Errno::ENOENT, "ELF interpreter"),
+            (Errno::ETXTBSY, "being written"),
+            (Errno::EACCES, "may not be executed again"),
+            (Errno::EIO, "/proc/self/exe cannot be executed: "),
+        ] {
+            assert!(words(errno).contains(meaning), "{}", words(errno));
+        }
+    }
+}

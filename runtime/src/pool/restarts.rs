@@ -1,0 +1,292 @@
+//! When a start that has failed is tried again, and when a pool gives up. Has no clock and starts nothing.
+//!
+//! As OTP's supervisors do, it counts failed starts over time. Only those count that no worker served beside: a pool that gets its work
+//! done is never given up.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// The pause before a start is tried again; it doubles with each that fails.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// The longest pause.
+const MOST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How many starts may fail again within which time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Intensity {
+    pub(crate) most: u32,
+    pub(crate) within: Duration,
+}
+
+impl Default for Intensity {
+    /// With the pauses in between this is a few seconds of nothing but failure.
+    fn default() -> Self {
+        Self { most: 10, within: Duration::from_secs(30) }
+    }
+}
+
+/// What follows from a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Verdict {
+    /// It is tried again after a pause.
+    Retry,
+    /// So many starts have failed in this time: that is enough.
+    GiveUp { starts: u32, time: Duration },
+}
+
+/// The failed starts of a pool.
+#[derive(Debug)]
+pub(crate) struct Restarts {
+    intensity: Intensity,
+    /// How long the system may refuse to start workers.
+    patience: Duration,
+    /// When starts have failed while no worker served, since one last did. Those that were under way at the same time are one.
+    failed: VecDeque<Instant>,
+    /// The same, all of them counted, and since when.
+    starts: u32,
+    since: Option<Instant>,
+    /// Since when the system has refused to start a worker while none served.
+    short_since: Option<Instant>,
+    /// Pauses since a start last came to something.
+    pauses: u32,
+    not_before: Option<Instant>,
+    /// Until when nothing is tried, for too much has failed.
+    given_up_until: Option<Instant>,
+}
+
+impl Restarts {
+    pub(crate) fn new(intensity: Intensity, patience: Duration) -> Self {
+        Self {
+            intensity,
+            patience,
+            failed: VecDeque::new(),
+            starts: 0,
+            since: None,
+            short_since: None,
+            pauses: 0,
+            not_before: None,
+            given_up_until: None,
+        }
+    }
+
+    /// When the next start may be tried, if there is a pause.
+    pub(crate) fn not_before(&self) -> Option<Instant> {
+        self.not_before
+    }
+
+    /// Whether a start may be tried. If so, the pause is over.
+    pub(crate) fn may_start(&mut self, now: Instant) -> bool {
+        self.not_before.take_if(|at| *at <= now);
+        self.not_before.is_none()
+    }
+
+    /// Too much has failed just now.
+    pub(crate) fn is_given_up(&self, now: Instant) -> bool {
+        self.given_up_until.is_some_and(|until| now < until)
+    }
+
+    /// A start has failed that was begun at `begun`; others serve, or none.
+    pub(crate) fn failed(&mut self, begun: Instant, some_serve: bool, now: Instant) -> Verdict {
+        if self.is_given_up(now) {
+            return Verdict::Retry;
+        }
+        self.starts = self.starts.saturating_add(1);
+        if self.failed.back().is_some_and(|&last| begun <= last) {
+            return Verdict::Retry;
+        }
+        self.pause(now);
+        if some_serve {
+            self.forgive();
+            return Verdict::Retry;
+        }
+        let Intensity { most, within } = self.intensity;
+        let since = *self.since.get_or_insert(now);
+        self.failed.push_back(now);
+        while self.failed.front().is_some_and(|&at| now.saturating_duration_since(at) > within) {
+            self.failed.pop_front();
+        }
+        let time = now.saturating_duration_since(since);
+        let is_enough = self.failed.len() > most as usize || time >= within.max(self.patience);
+        if !is_enough {
+            return Verdict::Retry;
+        }
+        let starts = self.starts;
+        self.forgive();
+        self.pauses = 0;
+        self.not_before = None;
+        self.given_up_until = now.checked_add(within);
+        Verdict::GiveUp { starts, time }
+    }
+
+    /// The system is short of something that a start takes; others serve, or none.
+    pub(crate) fn short(&mut self, some_serve: bool, now: Instant) -> Verdict {
+        self.pause(now);
+        if some_serve {
+            self.short_since = None;
+            return Verdict::Retry;
+        }
+        self.starts = self.starts.saturating_add(1);
+        let since = *self.short_since.get_or_insert(now);
+        let time = now.saturating_duration_since(since);
+        if time >= self.patience {
+            let starts = self.starts;
+            self.forgive();
+            return Verdict::GiveUp { starts, time };
+        }
+        // The last is tried just before that.
+        let last = since.checked_add(self.patience);
+        self.not_before = self.not_before.map(|at| last.map_or(at, |last| at.min(last)));
+        Verdict::Retry
+    }
+
+    /// Pauses before the next start.
+    pub(crate) fn pause(&mut self, now: Instant) {
+        let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(self.pauses)).min(MOST_PAUSE);
+        self.pauses = self.pauses.saturating_add(1);
+        self.not_before = now.checked_add(pause);
+    }
+
+    /// A worker has done something: what has failed does not count any more.
+    #[inline]
+    pub(crate) fn forgive(&mut self) {
+        if self.starts > 0 {
+            self.failed.clear();
+            self.starts = 0;
+            self.since = None;
+            self.short_since = None;
+        }
+    }
+
+    /// A start has come to something.
+    pub(crate) fn came_up(&mut self) {
+        self.forgive();
+        self.pauses = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(30);
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn millis(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn restarts(most: u32) -> Restarts {
+        Restarts::new(Intensity { most, within: WITHIN }, PATIENCE)
+    }
+
+    /// Fails one start after the other, each of which takes so long, as soon as that is allowed. Returns the verdict.
+    fn fail_until_given_up(restarts: &mut Restarts, takes: Duration, mut now: Instant) -> (u32, Duration) {
+        let begun = now;
+        for _ in 0..10_000 {
+            now = restarts.not_before().map_or(now, |at| at.max(now));
+            assert!(restarts.may_start(now));
+            let start = now;
+            now += takes;
+            if let Verdict::GiveUp { starts, .. } = restarts.failed(start, false, now) {
+                return (starts, now - begun);
+            }
+        }
+        panic!("it is tried for ever");
+    }
+
+    #[test]
+    fn a_pool_is_given_up_when_more_starts_fail_than_may() {
+        let (starts, time) = fail_until_given_up(&mut restarts(10), millis(1), Instant::now());
+        assert_eq!(starts, 11);
+        // 10 + 20 + ... + 320, and four times 500, and each start.
+        assert_eq!(time, millis(630 + 2000 + 11));
+        assert_eq!(fail_until_given_up(&mut restarts(0), millis(1), Instant::now()), (1, millis(1)));
+    }
+
+    #[test]
+    fn starts_that_take_long_to_fail_are_given_up_too() {
+        let (starts, time) = fail_until_given_up(&mut restarts(1000), millis(10_000), Instant::now());
+        assert_eq!(starts, 4);
+        assert!(time > WITHIN && time < 2 * WITHIN, "{time:?}");
+    }
+
+    #[test]
+    fn a_few_failures_at_the_wrong_moment_end_nothing_and_pauses_grow() {
+        let (mut restarts, mut now) = (restarts(10), Instant::now());
+        let mut last = Duration::ZERO;
+        for _ in 0..10 {
+            assert_eq!(restarts.failed(now, false, now), Verdict::Retry);
+            let pause = restarts.not_before().unwrap() - now;
+            assert!(pause >= last && pause <= MOST_PAUSE);
+            (last, now) = (pause, now + pause);
+            assert!(restarts.may_start(now));
+            now += millis(1);
+        }
+        restarts.came_up();
+        assert_eq!(restarts.failed(now, false, now), Verdict::Retry);
+        assert_eq!(restarts.not_before(), Some(now + FIRST_PAUSE));
+    }
+
+    #[test]
+    fn starts_that_were_under_way_together_count_once() {
+        let (mut restarts, now) = (restarts(1), Instant::now());
+        for n in 0..64 {
+            assert_eq!(restarts.failed(now, false, now + millis(n)), Verdict::Retry);
+        }
+        let later = now + millis(100);
+        assert_eq!(restarts.failed(later, false, later), Verdict::GiveUp { starts: 65, time: millis(100) });
+    }
+
+    #[test]
+    fn failures_from_long_ago_do_not_count() {
+        let (mut restarts, mut now) =
+            (Restarts::new(Intensity { most: 2, within: millis(100) }, PATIENCE), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(restarts.failed(now, false, now), Verdict::Retry);
+            now += millis(60);
+        }
+    }
+
+    #[test]
+    fn nothing_is_given_up_while_a_worker_serves() {
+        let (mut restarts, mut now) = (restarts(0), Instant::now());
+        for _ in 0..1000 {
+            assert_eq!(restarts.failed(now, true, now), Verdict::Retry);
+            assert_eq!(restarts.short(true, now), Verdict::Retry);
+            now += MOST_PAUSE;
+        }
+        assert!(restarts.not_before().unwrap() <= now);
+    }
+
+    #[test]
+    fn a_pool_that_was_given_up_tries_again_after_the_time_in_which_failures_count() {
+        let (mut restarts, now) = (restarts(0), Instant::now());
+        assert!(matches!(restarts.failed(now, false, now), Verdict::GiveUp { .. }));
+        assert!(restarts.is_given_up(now + WITHIN - millis(1)));
+        assert!(!restarts.is_given_up(now + WITHIN));
+        assert!(restarts.may_start(now));
+    }
+
+    #[test]
+    fn a_shortage_is_waited_for_as_long_as_a_start_may_take_and_no_longer() {
+        let (mut restarts, begun) = (restarts(3), Instant::now());
+        let mut now = begun;
+        loop {
+            match restarts.short(false, now) {
+                Verdict::Retry => now = restarts.not_before().unwrap(),
+                Verdict::GiveUp { starts, time } => {
+                    assert_eq!(time, PATIENCE);
+                    assert!(starts > 20, "{starts}");
+                    break;
+                }
+            }
+        }
+        assert_eq!(now, begun + PATIENCE);
+        // Those that come later have their time, too.
+        assert!(!restarts.is_given_up(now));
+        assert_eq!(restarts.short(false, now), Verdict::Retry);
+    }
+}
