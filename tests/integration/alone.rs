@@ -354,6 +354,14 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "it is about workers that start, end, or work at once",
     ),
     (
+        "pool::a_pool_that_was_given_up_tries_again_once_its_failures_are_long_enough_ago",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::workers_that_are_killed_as_they_start_a_few_times_in_a_row_end_no_pool",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
         "pool::broadcast_fails_with_the_task_that_fails",
         "it is about workers that start, end, or work at once",
     ),
