@@ -14,8 +14,11 @@ use crate::{
     error::Fault,
     panic::RemotePanic,
     registry::Entry,
-    sys::memory::Reprieve,
+    sys::{memory::Reprieve, process::generation},
 };
+
+/// What is told of panics.
+type Witness = fn(&RemotePanic);
 
 thread_local! {
     /// How many tasks deep this thread is: a task may call another in its own process.
@@ -24,8 +27,8 @@ thread_local! {
     static HAS_SEEN: Cell<bool> = const { Cell::new(false) };
     /// The panics that the hook has seen on this thread while a task ran, the oldest first: a task may catch one and go on.
     static SEEN: RefCell<Vec<RemotePanic>> = const { RefCell::new(Vec::new()) };
-    /// Is told of a panic of a task on this thread that ends the process, before it does.
-    static WITNESS: Cell<Option<fn(&RemotePanic)>> = const { Cell::new(None) };
+    /// Is told of a panic of a task on this thread that ends the process, before it does; and the generation of that process.
+    static WITNESS: Cell<Option<(u32, Witness)>> = const { Cell::new(None) };
 }
 
 /// A task that catches panics all its life is remembered by the last so many.
@@ -89,8 +92,8 @@ fn forget_seen() {
 
 /// From now on `witness` is told of each panic of a task on this thread that ends the process: all of them under
 /// `panic = "abort"`, else those that cannot unwind.
-pub(crate) fn set_witness(witness: fn(&RemotePanic)) {
-    WITNESS.set(Some(witness));
+pub(crate) fn set_witness(witness: Witness) {
+    WITNESS.set(Some((generation(), witness)));
 }
 
 /// Puts a hook before the one that is there: it takes down the panics of tasks, which go to the caller and are not printed, and
@@ -103,7 +106,10 @@ fn install_hook() {
             // Under a memory limit there may be no room for a backtrace, be it ours or the next's.
             let _reprieve = Reprieve::new();
             let in_task = DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false);
-            if !in_task {
+            let witness = WITNESS.try_with(Cell::get).ok().flatten();
+            // The task has forked, and this is a copy, whose end the original's caller does not hear of.
+            let is_copy = witness.is_some_and(|(of, _)| of != generation());
+            if !in_task || is_copy {
                 return next(info);
             }
             let panic = RemotePanic::from_hook(info);
@@ -119,7 +125,7 @@ fn install_hook() {
                     seen.push(panic);
                 }
                 if (stuck || cfg!(panic = "abort"))
-                    && let (Some(panic), Ok(Some(witness))) = (seen.last(), WITNESS.try_with(Cell::get))
+                    && let (Some(panic), Some((_, witness))) = (seen.last(), witness)
                 {
                     witness(panic);
                 }

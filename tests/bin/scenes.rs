@@ -175,6 +175,7 @@ fn without(what: &str) {
         "futex" => {
             [libc::FUTEX_WAIT, libc::FUTEX_WAKE].into_iter().for_each(|op| refuse(libc::SYS_futex, Some(op)))
         }
+        "madvise" => refuse(libc::SYS_madvise, None),
         "nothing" => {}
         other => panic!("nobody refuses {other:?}"),
     }
@@ -191,6 +192,10 @@ fn without(what: &str) {
         println!("task {n}: crash {}, lost {}", error.is_crash(), error.is_lost());
     }
     println!("{}", pool.submit(delayed!(count_bytes(vec![1; 3 << 20]))).join().unwrap().len());
+    println!(
+        "forked: {}",
+        pool.map((0..100).map(|n| delayed!(fork_and_square(n)))).unwrap().iter().sum::<u64>()
+    );
     let error = pool.submit(delayed!(heed())).join().unwrap_err();
     println!("timed out: {}, {}", error.is_timeout(), pool.submit(delayed!(square(3))).join().unwrap());
 }
@@ -202,6 +207,13 @@ fn heed() {
         std::thread::yield_now();
     }
     println!("a task was told");
+}
+
+/// Returns in a copy of its worker, too.
+#[worker]
+fn fork_and_square(n: u64) -> u64 {
+    // SAFETY: the copy asks for nothing that another thread of a worker may have locked but memory, whose locks the C library sees to.
+    if unsafe { unistd::fork() }.unwrap().is_child() { n + 1000 } else { n * n }
 }
 
 #[worker]

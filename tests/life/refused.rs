@@ -18,7 +18,7 @@ fn check(refused: &str, why: Option<&str>, blame: &str) {
             expected += &format!("logged: workers are talked to over sockets, not shared memory: {why}\n");
         }
         expected += &format!(
-            "the squares' sum is 2664667000\nfailed: 1\ntask 20: {blame}\n3145728\na task was told\ntimed out: true, 9\n"
+            "the squares' sum is 2664667000\nfailed: 1\ntask 20: {blame}\n3145728\nforked: 328350\na task was told\ntimed out: true, 9\n"
         );
         assert_eq!(ended.stdout, expected, "{method}: {}", ended.stderr);
         assert!(ended.status.success(), "{method}: {}", ended.stderr);
@@ -34,6 +34,11 @@ fn a_pool_works_over_sockets_and_without_a_board_where_memfd_is_refused() {
 #[test]
 fn a_pool_works_over_sockets_where_futexes_between_processes_are_refused() {
     check("futex", Some("futexes may not be used here"), "crash true, lost false");
+}
+
+#[test]
+fn a_task_may_fork_where_the_kernel_does_not_wipe_a_page_in_copies() {
+    check("madvise", None, "crash true, lost false");
 }
 
 #[test]

@@ -139,8 +139,13 @@ static GENERATION: AtomicU32 = AtomicU32::new(1);
 /// The same in a word that is zero in a copy, until somebody asks.
 static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
-/// Where the kernel wipes nothing: copies that others' code makes are not told apart.
+/// The word where the kernel wipes nothing. Copies that are made by `fork` are told apart, those by a bare system call are not.
 static UNWIPED: AtomicU32 = AtomicU32::new(0);
+
+/// In a copy, before anything else of ours.
+extern "C" fn wipe() {
+    UNWIPED.store(0, Ordering::Relaxed);
+}
 
 /// Which process this is, of those between the program's start and it, each a copy of the one before, whoever made it: what an object
 /// remembers to know whether it is a copy that belongs to another process.
@@ -167,7 +172,12 @@ fn mark() -> &'static AtomicU32 {
 
 #[cold]
 fn make_mark() -> &'static AtomicU32 {
-    let made = wiped_by_fork().unwrap_or(&UNWIPED);
+    let made = wiped_by_fork().unwrap_or_else(|_| {
+        // SAFETY: `wipe` takes nothing, does not unwind, and only stores to an atomic. Two threads that come here at once have it called
+        // twice, which is the same.
+        unsafe { libc::pthread_atfork(None, None, Some(wipe)) };
+        &UNWIPED
+    });
     made.store(GENERATION.load(Ordering::Relaxed), Ordering::Relaxed);
     let made_at = ptr::from_ref(made).cast_mut();
     // SYNC(fork-mark): pairs with the Acquire load in `mark`, and with itself where two threads come at once.

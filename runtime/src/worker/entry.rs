@@ -14,7 +14,7 @@ use std::{
 
 use nix::{fcntl::OFlag, sys::resource::Resource, sys::stat::Mode};
 
-use super::{output, serve, template};
+use super::{copy, output, serve, template};
 use crate::{
     marker::{DEPTH, Marker, Role},
     protocol::{PREAMBLE_BYTES, Preamble, Sink},
@@ -114,6 +114,7 @@ pub(crate) unsafe fn become_template(
     env: &[(std::ffi::OsString, Option<std::ffi::OsString>)],
 ) -> ! {
     or_fail(|| {
+        copy::begin();
         spare::forget_keepers();
         let socket = out_of_the_way(socket);
         // SAFETY: no object that owns another is used again (the caller's promise).
@@ -170,6 +171,7 @@ fn connect() -> Result<(Marker, OwnedFd), String> {
     name_as_program();
     open_standard_streams();
     ignore_pipe_and_terminal();
+    copy::begin();
     let socket = adopt_socket(marker.fd).ok_or("it inherited no connection")?;
     Ok((marker, socket))
 }
@@ -223,6 +225,7 @@ fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, String> {
 
 /// What a template has its copy do.
 pub(super) fn become_forked_worker(socket: OwnedFd) -> ! {
+    copy::begin();
     or_fail(|| watch_and_serve(take_up(out_of_the_way(socket), None)?))
 }
 

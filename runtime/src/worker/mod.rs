@@ -2,6 +2,7 @@
 //!
 //! Never imports the host side.
 
+mod copy;
 mod entry;
 mod log;
 mod output;

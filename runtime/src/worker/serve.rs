@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CALLS, INDEX, RUNNING, SEED, entry::Connection, log, output, progress, station};
+use super::{CALLS, INDEX, RUNNING, SEED, copy, entry::Connection, log, output, progress, station};
 use crate::{
     codec::Input,
     dispatch,
@@ -93,8 +93,11 @@ pub(super) fn running_seq() -> Option<u32> {
     (RUNNING.load(Ordering::Relaxed) != 0).then(|| RUNNING_SEQ.load(Ordering::Relaxed))
 }
 
-/// Sends a frame to the host, and waits until it is sent. From any thread.
+/// Sends a frame to the host, and waits until it is sent. From any thread. A copy of the worker has nothing to say to the host.
 pub(super) fn send(frame: &[u8]) {
+    if copy::is_copy() {
+        return;
+    }
     // An error means that the host has gone; the watching thread sees that, too, and ends the process.
     let sent = SENDER.try_with(|sender| {
         let Ok(mut sender) = sender.try_borrow_mut() else { return false };
@@ -154,10 +157,8 @@ pub(super) fn serve(connection: Connection) {
             Ok(Received::Closed) => std::process::exit(farewell()),
             Err(_) if STOPPING.load(Ordering::SeqCst) => std::process::exit(0),
             Err(error) => {
-                if error.kind() == std::io::ErrorKind::OutOfMemory
-                    && let Some(board) = BOARD.get()
-                {
-                    board.set_cause(Cause::OutOfMemory);
+                if error.kind() == std::io::ErrorKind::OutOfMemory {
+                    note_cause(Cause::OutOfMemory);
                 }
                 end_now(PROTOCOL_BROKEN)
             }
@@ -289,6 +290,8 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
         };
         outcome.inspect_err(|_| HAS_FAILED.store(true, Ordering::Relaxed))
     });
+    // The task may have forked. What follows is written where the original's replies go.
+    copy::leave_if_copy();
     if replies.marks {
         output::end_task(task.seq);
     }
@@ -458,12 +461,19 @@ fn tell_of_panic(panic: &RemotePanic) {
     send(&encode_panic(RUNNING_SEQ.load(Ordering::Relaxed), panic));
 }
 
+/// Notes on the board why this process is about to end. The end of a copy is not the worker's. Async-signal-safe.
+fn note_cause(cause: Cause) {
+    if let Some(board) = BOARD.get()
+        && !copy::is_copy()
+    {
+        board.set_cause(cause);
+    }
+}
+
 /// Has it noted on the board if memory that was asked for in vain ends this process.
 pub(super) fn watch_memory() {
     fn note() {
-        if let Some(board) = BOARD.get() {
-            board.set_cause(Cause::OutOfMemory);
-        }
+        note_cause(Cause::OutOfMemory);
     }
     // Without it the end is a plain SIGABRT: worse words, nothing else.
     let _ = watch_allocations(note);
@@ -472,9 +482,7 @@ pub(super) fn watch_memory() {
 /// Has stack overflows of this thread noted on the board, and said.
 pub(super) fn watch_overflow() {
     fn note() {
-        if let Some(board) = BOARD.get() {
-            board.set_cause(Cause::StackOverflow);
-        }
+        note_cause(Cause::StackOverflow);
     }
     // Without it an overflow is a plain SIGSEGV: worse words, nothing else.
     let _ = watch_stack(note);

@@ -21,6 +21,7 @@ use std::{
 };
 
 use super::{
+    copy,
     entry::{HOST_GONE, become_forked_worker, recv_preamble},
     output,
     serve::watch_overflow,
@@ -171,6 +172,8 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
     };
     let (mut result, mut large) = (Vec::new(), Vec::new());
     let outcome = dispatch::run(entry, || Input::new(&preload.args), &mut result, &mut large);
+    // The preload may have forked: a copy of the template prepares nothing and forks no workers.
+    copy::leave_if_copy();
     drop(large);
     // A worker must not inherit it.
     set_preloading(None);
