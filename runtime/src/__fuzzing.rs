@@ -47,7 +47,7 @@ pub fn hostile_frames(script: &[u8]) {
             }
             0
         }
-        Received::Nothing | Received::Closed => 0,
+        Received::Nothing | Received::Paused | Received::Closed => 0,
     });
 }
 
@@ -92,11 +92,39 @@ mod tests {
         protocol::{ReplyFrame, ReplyWire},
     };
 
+    #[test]
+    fn a_forged_length_reserves_no_more_than_has_arrived() {
+        let mut script = vec![0];
+        // 128 TiB, and then a little more than is put aside.
+        script.extend([0x30, 255, 0x80]);
+        script.extend([9; 254]);
+        for _ in 0..400 {
+            script.extend([0, 255]);
+            script.extend([9; 255]);
+        }
+        hostile_frames(&script);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
         #[test]
         fn whatever_a_peer_sends_is_refused_or_decoded(script in vec(any::<u8>(), 0..600)) {
+            hostile_frames(&script);
+        }
+
+        /// Whole frames of each kind of message, and frames that are longer than they say, or shorter.
+        #[test]
+        fn well_formed_frames_that_lie_are_refused_or_decoded_and_reserve_little(
+            over_memory in any::<bool>(),
+            frames in vec((any::<bool>(), 129u8..138, vec(any::<u8>(), 0..200)), 0..40),
+        ) {
+            let mut script = vec![u8::from(over_memory)];
+            for (lies, tag, mut body) in frames {
+                body.insert(0, tag);
+                script.extend([if lies { 0x30 } else { 0x10 }, body.len() as u8]);
+                script.extend(body);
+            }
             hostile_frames(&script);
         }
 

@@ -62,6 +62,9 @@ const LATE: Duration = Duration::from_millis(5);
 /// To look how large a process is takes a few microseconds; in this time it cannot grow by much.
 const WEIGH_EVERY: Duration = Duration::from_micros(200);
 
+/// What a worker has to bear is put off this often because it has said more than was read: more than its connection holds of records.
+const MOST_PUT_OFF: u32 = 1000;
+
 /// A worker that may have replies ready without telling and has been silent for so long is looked at; then after twice as long, and so on.
 const LOOK_AFTER: Duration = Duration::from_millis(1);
 /// The longest pause between two looks. A worker that has but one task is looked at so often: it would tell, if what it shares with the
@@ -156,6 +159,8 @@ struct Link {
     held: Option<(Vec<u8>, Vec<u8>)>,
     /// Polled for room to write.
     writing: bool,
+    /// How often something was put off, for it had not been read to the end.
+    put_off: u32,
     killed: bool,
 }
 
@@ -351,6 +356,13 @@ impl<T: Load> Supervisor<T> {
         self.in_flight_or_none().is_some_and(|in_flight| in_flight.stop.is_some())
     }
 
+    /// What it has said is known, as far as that can be waited for. `to_the_end`: it was read to the end just now.
+    pub(crate) fn is_heard(&mut self, to_the_end: bool) -> bool {
+        let Some(link) = self.link_mut() else { return true };
+        link.put_off = if to_the_end { 0 } else { link.put_off.saturating_add(1) };
+        to_the_end || link.put_off > MOST_PUT_OFF
+    }
+
     /// When [`stop_further`](Self::stop_further) is due.
     pub(crate) fn stop_due(&self) -> Option<Instant> {
         self.in_flight_or_none()?.stop.as_ref().map(|stop| stop.due)
@@ -448,7 +460,15 @@ impl<T: Load> Supervisor<T> {
             ran: Duration::ZERO,
             counted: now,
         };
-        let link = Link { launched, launched_at: now, ledger, held: None, writing: false, killed: false };
+        let link = Link {
+            launched,
+            launched_at: now,
+            ledger,
+            held: None,
+            writing: false,
+            put_off: 0,
+            killed: false,
+        };
         self.state = State::Starting { link, deadline };
         Ok(true)
     }
@@ -674,16 +694,18 @@ impl<T: Load> Supervisor<T> {
     }
 
     /// Reads what the worker has to say and hands it to `on`, until there is no more or `on` breaks. `readable`: the poller told of it.
+    /// Returns whether there may be more that others' turn comes before.
     pub(crate) fn read(
         &mut self,
         readable: bool,
         now: Instant,
         poller: &Poller,
         on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
-    ) {
-        self.hear(readable, now, poller, on);
+    ) -> bool {
+        let paused = self.hear(readable, now, poller, on);
         // What it said may have been that there is room.
         self.flush(poller);
+        paused
     }
 
     fn hear(
@@ -692,7 +714,7 @@ impl<T: Load> Supervisor<T> {
         now: Instant,
         poller: &Poller,
         mut on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
-    ) {
+    ) -> bool {
         // Before what it has said is read, to the end.
         let is_at_rest = self.is_look_due(now) && self.is_at_rest();
         if let Some(link) = self.link_mut() {
@@ -701,7 +723,7 @@ impl<T: Load> Supervisor<T> {
         let end = loop {
             let is_starting = self.is_starting();
             let (link, mut in_flight) = match &mut self.state {
-                State::Vacant | State::Lost { .. } => return,
+                State::Vacant | State::Lost { .. } => return false,
                 State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
                 State::Live { link, in_flight } => (link, Some(in_flight)),
             };
@@ -720,7 +742,7 @@ impl<T: Load> Supervisor<T> {
                         && read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), poller, &mut on)
                     {
                         *held = Some((head, body));
-                        return;
+                        return false;
                     }
                     let said = match Reply::decode_large(&head, body) {
                         Ok(Reply::Said(record)) => {
@@ -737,7 +759,7 @@ impl<T: Load> Supervisor<T> {
                     };
                     match said {
                         Ok(ControlFlow::Continue(())) => continue,
-                        Ok(ControlFlow::Break(())) => return,
+                        Ok(ControlFlow::Break(())) => return false,
                         Err(Malformed) => break End::no_message(),
                     }
                 }
@@ -748,8 +770,9 @@ impl<T: Load> Supervisor<T> {
                         }
                         ledger.look_again(in_flight.tasks, now);
                     }
-                    return;
+                    return false;
                 }
+                Ok(Received::Paused) => return true,
                 Ok(Received::Closed) => break End::Closed,
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory) =>
@@ -837,7 +860,7 @@ impl<T: Load> Supervisor<T> {
                 None => {}
             }
             if flow.is_break() {
-                return;
+                return false;
             }
         };
         match end {
@@ -852,6 +875,7 @@ impl<T: Load> Supervisor<T> {
         if let Some(link) = self.link_mut() {
             poller.remove(link.launched.receiver.poll_fd());
         }
+        false
     }
 
     /// Reads what the worker has written until now.

@@ -159,6 +159,7 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("process::", "what is told of processes is of processes"),
     ("recycle::", "no worker is there to be replaced"),
     ("rest::", "there is nobody to rest"),
+    ("forged::", "nothing is sent"),
     ("scribble::", "nothing is shared"),
     ("seat::", "nobody drives"),
     (

@@ -17,6 +17,7 @@ mod end;
 mod event;
 mod fair;
 mod foreign_fork;
+mod forged;
 mod forking_task;
 mod hostile;
 mod idle;

@@ -407,12 +407,13 @@ impl Driver {
             drop(desk);
             after.run();
             desk = self.lock();
-            if !records {
+            desk.seen = Instant::now();
+            // Who speaks without end must not keep whoever drives from what else there is.
+            if !records || desk.seen.saturating_duration_since(desk.polled) >= POLL_EVERY {
                 return desk;
             }
             // The worker's words after the record are read now: the record is out.
             events.clear();
-            desk.seen = Instant::now();
         }
     }
 

@@ -84,8 +84,8 @@ impl Scheduler {
         }
     }
 
-    /// Reads a worker to the end, or to a record that must be out before what follows it is seen: until then it is read no further,
-    /// and only whoever drives may read. Returns whether it came to the end.
+    /// Reads a worker to the end, or as far as its share of a turn goes, or to a record that must be out before what follows it is seen:
+    /// until then it is read no further, and only whoever drives may read. Returns whether it came to the end.
     pub(super) fn read(&mut self, place: usize, readable: bool, poller: &Poller, now: Instant) -> bool {
         let worker = &self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
@@ -105,7 +105,7 @@ impl Scheduler {
         let mut stopped = false;
         let mut failed_to_initialize = None;
         let mut output = None;
-        worker.read(readable, now, poller, |step| {
+        let paused = worker.read(readable, now, poller, |step| {
             match step {
                 Step::Started => started = true,
                 Step::Done { load, results } => {
@@ -196,6 +196,7 @@ impl Scheduler {
             }
             std::ops::ControlFlow::Continue(())
         });
+        to_the_end &= !paused;
         if !to_the_end {
             self.unread.insert(place);
         }
@@ -473,14 +474,13 @@ impl Scheduler {
             let worker = &self.workers[place];
             let late = worker.is_starting() && worker.deadline().is_some_and(|at| at <= now);
             // One that is late may have shaken hands in time, and this process may have been stopped since.
-            if (late || worker.is_look_due(now)) && !self.read(place, true, poller, now) {
-                continue;
+            if !(late || worker.is_look_due(now)) || self.read_before_deadline(place, poller, now) {
+                self.workers[place].on_deadline(now);
             }
-            self.workers[place].on_deadline(now);
             let is_due = |worker: &Supervisor<Parcel>| worker.stop_due().is_some_and(|at| at <= now);
             // It may have ended since.
             if is_due(&self.workers[place])
-                && self.read(place, true, poller, now)
+                && self.read_before_deadline(place, poller, now)
                 && is_due(&self.workers[place])
             {
                 self.workers[place].stop_further(now);
@@ -488,6 +488,13 @@ impl Scheduler {
             self.time_out(place, poller, now);
         }
         self.workers.settle();
+    }
+
+    /// Reads what a worker has said until now, as it may have kept a deadline that is over. Returns whether that is known: it came to the
+    /// end, or it says so much that no end is to be expected.
+    fn read_before_deadline(&mut self, place: usize, poller: &Poller, now: Instant) -> bool {
+        let to_the_end = self.read(place, true, poller, now);
+        self.workers[place].is_heard(to_the_end)
     }
 
     /// Has the task end that has run at this worker for longer than it may.
@@ -502,11 +509,11 @@ impl Scheduler {
                 && scheduler.workers[place].is_over(limit, now)
         };
         // It may have ended since, and so may those that were sent behind it, until they are taken back.
-        if self.read(place, true, poller, now) && is_over(self) {
+        if self.read_before_deadline(place, poller, now) && is_over(self) {
             let worker = &mut self.workers[place];
             let id = worker.id();
             self.book.take_home(worker.take_back(), id);
-            if self.read(place, true, poller, now) && is_over(self) {
+            if self.read_before_deadline(place, poller, now) && is_over(self) {
                 self.workers[place].stop(TaskErrorKind::Timeout { limit }, now);
             }
         }

@@ -33,6 +33,10 @@ use crate::{
 const MOST_PLACES: usize = 4096;
 /// And no place is described at greater length.
 const MOST_PLACE_BYTES: usize = 4096;
+/// A worker's spans are known apart to this depth; what stands in deeper ones stands in the last that is known.
+const MOST_DEPTH: usize = 64;
+/// As many open spans of a worker are known apart.
+const MOST_SPANS: usize = 1 << 16;
 /// What `tracing` has, and what is added here.
 const MOST_FIELDS: usize = 32 + OWN.len();
 /// The fields that an event has besides its own.
@@ -45,6 +49,8 @@ struct HostSpan {
     id: Option<Id>,
     site: &'static Site,
     parent: Option<Arc<HostSpan>>,
+    /// How many there are above it.
+    depth: usize,
     caller: Caller,
 }
 
@@ -91,10 +97,14 @@ pub(super) fn level() -> u8 {
 pub(super) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
     match &said.record {
         TraceRecord::NewSpan { span, parent, place, values } => {
+            if spans().get(&pid).is_some_and(|spans| spans.len() >= MOST_SPANS) {
+                return;
+            }
             let site = Site::of(place, Kind::SPAN);
             let parent = Under::new(*parent, pid, caller);
+            let depth = parent.span.as_ref().map_or(0, |span| span.depth + 1);
             let new = parent.within(|| {
-                let enabled = site.is_enabled(&parent.dispatch);
+                let enabled = depth < MOST_DEPTH && site.is_enabled(&parent.dispatch);
                 let id = enabled.then(|| {
                     with_values(site, values, &[], |values| {
                         let metadata = site.metadata();
@@ -104,11 +114,17 @@ pub(super) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
                         })
                     })
                 });
+                // One that is too deep takes the place of its parent, so that no chain of spans grows without end.
+                let above = parent.span.as_ref().and_then(|span| match span.depth {
+                    ..MOST_DEPTH => Some(span.clone()),
+                    _ => span.parent.clone(),
+                });
                 HostSpan {
                     dispatch: parent.dispatch.clone(),
                     id,
                     site,
-                    parent: parent.span.clone(),
+                    parent: above,
+                    depth: depth.min(MOST_DEPTH),
                     caller: parent.caller.clone(),
                 }
             });

@@ -627,8 +627,8 @@ impl Watch {
         for _ in 0..MOST_AT_A_TIME {
             let (now, mut place) = (Instant::now(), lock(&place));
             let about = place.about();
-            let mut words = place.read(now, &self.poller);
-            let is_at_rest = !words.is_empty() || place.supervisor.park();
+            let (mut words, paused) = place.read(now, &self.poller);
+            let is_at_rest = !words.is_empty() || (!paused && place.supervisor.park());
             if has_ended && is_at_rest && words.is_empty() {
                 place.supervisor.read_last_output(&self.poller, |record, _| words.push(about.says(record)));
             }
@@ -679,13 +679,13 @@ impl Place {
         About { pid: self.supervisor.pid().unwrap_or_default(), caller: self.completer.caller() }
     }
 
-    /// Reads on, to words of the process's or to the end of what is there.
-    fn read(&mut self, now: Instant, poller: &Poller) -> Vec<Words> {
+    /// Reads on, to words of the process's or to the end of what is there. Returns whether there may be more, for another round.
+    fn read(&mut self, now: Instant, poller: &Poller) -> (Vec<Words>, bool) {
         let about = self.about();
         let pid = about.pid;
         let (mut words, mut has_started, mut outcome) = (Vec::new(), false, None);
         let wrote = &mut self.wrote;
-        self.supervisor.read(true, now, poller, |step| {
+        let paused = self.supervisor.read(true, now, poller, |step| {
             match step {
                 Step::Started => has_started = true,
                 Step::Done { mut results, .. } => {
@@ -722,7 +722,7 @@ impl Place {
                 self.supervisor.drain(now);
             }
         }
-        words
+        (words, paused)
     }
 
     fn on_deadline(&mut self, now: Instant) {

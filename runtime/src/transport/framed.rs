@@ -17,8 +17,10 @@ const LARGE_BYTES: usize = 80 << 10;
 const SMALL_BYTES: usize = 64 << 10;
 /// One read asks for so much.
 const READ_BYTES: usize = 64 << 10;
-/// Room for a large frame is reserved this far ahead of what has arrived, or as far as that.
-const MOST_AHEAD_BYTES: usize = 1 << 30;
+/// Room for a large frame is reserved as far ahead as it has arrived, or this far.
+const AHEAD_BYTES: usize = 4 << 20;
+/// An end that does not wait reads this many bytes in one round: a peer that never pauses must not keep others from being heard.
+const ROUND_BYTES: usize = 1 << 20;
 
 /// Takes bytes.
 pub(super) trait Sink: Send {
@@ -231,6 +233,8 @@ pub(super) struct FramedReceiver<S> {
     large: Option<Large>,
     /// The last read of this round took all that there was: asking again would find nothing.
     drained: bool,
+    /// How many bytes have been read in this round.
+    round_bytes: usize,
     closed: bool,
 }
 
@@ -255,6 +259,8 @@ pub(super) enum Found {
     /// So many frames were sent aside before the next one here.
     Mark(u64),
     Nothing,
+    /// There may be more, for another round.
+    Paused,
     Closed,
 }
 
@@ -268,12 +274,25 @@ enum Next {
 
 impl<S: Source> FramedReceiver<S> {
     pub(super) fn new(source: S, waits: bool) -> Self {
-        Self { source, waits, buffer: Vec::new(), start: 0, large: None, drained: false, closed: false }
+        let (buffer, large) = (Vec::new(), None);
+        Self { source, waits, buffer, start: 0, large, drained: false, round_bytes: 0, closed: false }
     }
 
     #[cfg(all(any(test, fuzzing), not(loom)))]
     pub(super) fn source_mut(&mut self) -> &mut S {
         &mut self.source
+    }
+
+    /// How much memory is set aside for what arrives, and how much of it may be on the word of a length.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub(super) fn reserved_bytes(&self) -> (usize, usize) {
+        let large = self.large.as_ref().map_or(0, |large| large.head.capacity() + large.body.capacity());
+        (self.buffer.capacity() + large, AHEAD_BYTES + 4 * LARGE_BYTES)
+    }
+
+    /// There is more than there was when it was read last.
+    pub(super) fn expect_more(&mut self) {
+        self.drained = false;
     }
 
     /// Frames that have come, after [`Found::Frames`]; the last of them may not be whole.
@@ -336,8 +355,11 @@ impl<S: Source> FramedReceiver<S> {
                 self.drained = false;
                 return Ok(Found::Nothing);
             }
+            if self.round_bytes >= ROUND_BYTES && !self.waits {
+                return Ok(Found::Paused);
+            }
             match self.read()? {
-                Read::Bytes(_) => {}
+                Read::Bytes(n) => self.round_bytes = self.round_bytes.saturating_add(n),
                 Read::Closed => self.closed = true,
                 Read::Nothing if self.waits => self.source.wait(self.large.is_some())?,
                 Read::Nothing => return Ok(Found::Nothing),
@@ -354,8 +376,8 @@ impl<S: Source> FramedReceiver<S> {
             Some(Large { body, body_len, .. }) => {
                 let missing = *body_len - body.len();
                 if body.capacity() - body.len() < missing.min(READ_BYTES) {
-                    // No memory is committed before there are bytes to fill it.
-                    body.try_reserve_exact(missing.min(MOST_AHEAD_BYTES.max(body.len()))).map_err(|_| {
+                    // The length is the peer's word: what has arrived says how much memory it is worth.
+                    body.try_reserve_exact(missing.min(body.len().max(AHEAD_BYTES))).map_err(|_| {
                         io::Error::new(io::ErrorKind::OutOfMemory, "a frame longer than memory")
                     })?;
                     advise_huge(body.as_ptr(), body.capacity());
@@ -380,7 +402,7 @@ impl<S: Source> FramedReceiver<S> {
 
 impl<S: Source> FrameReceiver for FramedReceiver<S> {
     fn begin(&mut self, _readable: bool) {
-        self.drained = false;
+        (self.drained, self.round_bytes) = (false, 0);
     }
 
     fn recv(&mut self) -> io::Result<Received<'_>> {
@@ -388,6 +410,7 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
             Found::Frames => Ok(Received::Frames(self.frames())),
             Found::Large { head, body } => Ok(Received::Large { head, body }),
             Found::Nothing => Ok(Received::Nothing),
+            Found::Paused => Ok(Received::Paused),
             Found::Closed => Ok(Received::Closed),
             Found::Mark(_) => Err(broken("a mark where nothing goes aside")),
         }

@@ -142,6 +142,8 @@ pub(crate) enum Received<'a> {
     Large { head: Vec<u8>, body: Vec<u8> },
     /// No whole frame has come yet. Only on an end that never waits.
     Nothing,
+    /// This round has read its share, and there may be more. Only on an end that never waits.
+    Paused,
     /// The peer has closed its end, between two frames.
     Closed,
 }

@@ -13,6 +13,7 @@ use super::{
     shm::offer_rings,
 };
 use crate::{
+    frame::Prefix,
     ring::Producer,
     sys::fd::{set_nonblocking, stream_pair, write_one},
 };
@@ -27,10 +28,23 @@ pub(crate) fn play_frames(script: &[u8], on: impl FnMut(Received<'_>) -> usize) 
     }
 }
 
-fn split(script: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+fn split(script: &[u8]) -> Option<(u8, Vec<u8>, &[u8])> {
     let (&[what, len], rest) = script.split_first_chunk()?;
     let (piece, rest) = rest.split_at(rest.len().min(usize::from(len)));
-    Some((what, piece, rest))
+    Some((what, dress(what, piece), rest))
+}
+
+/// The bytes of a piece as they are, as a whole frame, or as the beginning of a frame whose length is a lie.
+fn dress(what: u8, piece: &[u8]) -> Vec<u8> {
+    let prefix = match (what >> 4, piece.first_chunk::<6>()) {
+        (1 | 2, _) => Prefix::Frame { head_len: 0, len: piece.len() },
+        (3, Some(lie)) => {
+            let lie = lie.iter().fold(0, |lie: usize, byte| lie << 8 | usize::from(*byte));
+            Prefix::Frame { head_len: lie.min(13), len: lie }
+        }
+        _ => return piece.to_vec(),
+    };
+    [&prefix.to_bytes(), piece].concat()
 }
 
 /// Receives until there is nothing; `false`: the stream is broken or at its end.
@@ -39,6 +53,10 @@ fn receive(receiver: &mut dyn FrameReceiver, on: &mut impl FnMut(Received<'_>) -
     loop {
         let (seen, is_whole) = match receiver.recv() {
             Ok(Received::Nothing) => return true,
+            Ok(Received::Paused) => {
+                receiver.begin(true);
+                continue;
+            }
             Ok(Received::Closed) | Err(_) => return false,
             Ok(Received::Frames(frames)) => {
                 let all = frames.as_bytes().len();
@@ -102,9 +120,14 @@ fn over_bytes(mut script: &[u8], mut on: impl FnMut(Received<'_>) -> usize) {
     }
     let source = Ready { bytes: Vec::new(), socket };
     let mut receiver = FramedReceiver::new(source, false);
+    let mut sent = 0;
     for piece in pieces {
-        receiver.source_mut().bytes.extend_from_slice(piece);
-        if !receive(&mut receiver, &mut on) {
+        sent += piece.len();
+        receiver.source_mut().bytes.extend_from_slice(&piece);
+        let goes_on = receive(&mut receiver, &mut on);
+        let (reserved, on_trust) = receiver.reserved_bytes();
+        assert!(reserved <= 2 * sent + on_trust, "{reserved} bytes for {sent} that were sent");
+        if !goes_on {
             return;
         }
     }
@@ -122,10 +145,10 @@ fn over_memory(mut script: &[u8], mut on: impl FnMut(Received<'_>) -> usize) -> 
         script = rest;
         match what % 4 {
             0 | 1 => {
-                let _ = producer.write(&[piece]);
+                let _ = producer.write(&[&piece]);
             }
             2 => {
-                let _ = write_one(peer.as_fd(), piece);
+                let _ = write_one(peer.as_fd(), &piece);
             }
             _ => drop(receiver.park()),
         }

@@ -225,6 +225,7 @@ enum Turn {
     Aside(usize),
     Large(Vec<u8>, Vec<u8>),
     Nothing,
+    Paused,
 }
 
 impl HostReceiver {
@@ -246,6 +247,7 @@ impl HostReceiver {
                     self.readable = false;
                     return Ok(None);
                 }
+                Found::Paused => return Ok(Some(Turn::Paused)),
                 Found::Closed => {
                     self.readable = false;
                     self.closed = true;
@@ -272,11 +274,12 @@ impl HostReceiver {
                 Found::Mark(count) => {
                     self.aside_due = count;
                     self.readable = self.aside_seen < count;
-                    self.aside.begin(true);
+                    self.aside.expect_more();
                 }
                 Found::Frames => return Ok(Turn::Ring),
                 Found::Large { head, body } => return Ok(Turn::Large(head, body)),
                 Found::Nothing | Found::Closed => return Ok(Turn::Nothing),
+                Found::Paused => return Ok(Turn::Paused),
             }
         }
     }
@@ -302,6 +305,7 @@ impl FrameReceiver for HostReceiver {
             Turn::Large(head, body) => Received::Large { head, body },
             Turn::Nothing if self.closed => Received::Closed,
             Turn::Nothing => Received::Nothing,
+            Turn::Paused => Received::Paused,
         })
     }
 

@@ -48,7 +48,7 @@ fn take(receiver: &mut dyn FrameReceiver) -> Option<Option<Vec<u8>>> {
         }
         Received::Large { head, body } => ([head, body].concat(), 0),
         Received::Closed => return Some(None),
-        Received::Nothing => return None,
+        Received::Nothing | Received::Paused => return None,
     };
     receiver.consume(seen);
     Some(Some(frame))

@@ -153,7 +153,7 @@ pub(super) fn serve(connection: Connection) {
                 }
                 0
             }
-            Ok(Received::Nothing) => 0,
+            Ok(Received::Nothing | Received::Paused) => 0,
             Ok(Received::Closed) => std::process::exit(farewell()),
             Err(_) if STOPPING.load(Ordering::SeqCst) => std::process::exit(0),
             Err(error) => {

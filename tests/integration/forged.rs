@@ -1,0 +1,472 @@
+//! Workers that send well-formed frames which lie, or which never end: others do not suffer for it, and the host neither.
+
+use std::{
+    fs::File,
+    os::fd::RawFd,
+    os::unix::fs::FileExt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use log::{LevelFilter, Log, Metadata, Record};
+use nix::sys::socket::{MsgFlags, send};
+use procession::{Pool, TaskError, delayed, worker};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    alone::alone,
+    event::{take_time, until},
+};
+
+const PAGE_BYTES: u64 = 4 << 10;
+const HEADER_BYTES: u64 = 384;
+const RING_BYTES: u64 = 256 << 10;
+const RING_STRIDE: u64 = (HEADER_BYTES + RING_BYTES).next_multiple_of(PAGE_BYTES);
+/// In a ring's header.
+const CONSUMER_PARKED: u64 = 12;
+const TAIL: u64 = 128;
+const HEAD: u64 = 256;
+
+/// The tags of messages.
+const DONE: u8 = 131;
+const PANIC: u8 = 133;
+const LOG: u8 = 134;
+const PROGRESS: u8 = 135;
+const NOTE: u8 = 136;
+const TRACE: u8 = 137;
+
+/// This worker's own way to the host, past its sender: the ring, or the socket where there is none. The layout is that of
+/// `docs/protocol.md`. Once it is used, what the sender sends is nonsense.
+struct Wire {
+    memory: File,
+    /// Where the shared memory begins, and the ring to the host, if there is one.
+    board: Option<u64>,
+    ring: Option<u64>,
+    socket: RawFd,
+}
+
+impl Wire {
+    fn open() -> Self {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc is there");
+        let memory = File::options().read(true).write(true).open("/proc/self/mem").expect("our own memory");
+        let range = maps.lines().find(|line| line.contains("/memfd:procession ")).map(|line| {
+            let (start, rest) = line.split_once('-').expect("a range");
+            let end = rest.split(' ').next().expect("its end");
+            [start, end].map(|n| u64::from_str_radix(n, 16).expect("an address"))
+        });
+        let board = range.map(|[start, _]| start);
+        let ring = range
+            .filter(|[start, end]| end - start > PAGE_BYTES)
+            .map(|[start, _]| start + PAGE_BYTES + RING_STRIDE);
+        let fds = std::fs::read_dir("/proc/self/fd").expect("/proc is there").filter_map(Result::ok);
+        let socket = fds
+            .filter(|fd| {
+                std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+            })
+            .filter_map(|fd| fd.file_name().to_str()?.parse().ok())
+            .find(|fd: &RawFd| *fd > 2);
+        Self { memory, board, ring, socket: socket.expect("the connection") }
+    }
+
+    fn read<const N: usize>(&self, at: u64) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.memory.read_exact_at(&mut bytes, at).expect("it is mapped");
+        bytes
+    }
+
+    /// The number of the task that runs: the one begun last.
+    fn seq(&self) -> u32 {
+        self.board.map_or(1, |board| u32::from_le_bytes(self.read(board)))
+    }
+
+    /// Sends bytes as they are, and waits for room as long as it takes.
+    fn send(&self, mut bytes: &[u8]) {
+        let Some(ring) = self.ring else { return self.send_aside(bytes) };
+        while !bytes.is_empty() {
+            let [tail, head] = [TAIL, HEAD].map(|word| u64::from_le_bytes(self.read(ring + word)));
+            let at = tail % RING_BYTES;
+            let room = (RING_BYTES - (tail - head)).min(RING_BYTES - at);
+            let (piece, rest) = bytes.split_at(bytes.len().min(room as usize));
+            self.memory.write_all_at(piece, ring + HEADER_BYTES + at).expect("it is mapped");
+            self.memory
+                .write_all_at(&(tail + piece.len() as u64).to_le_bytes(), ring + TAIL)
+                .expect("it is mapped");
+            if self.read(ring + CONSUMER_PARKED) != [0; 4] {
+                self.memory.write_all_at(&[0; 4], ring + CONSUMER_PARKED).expect("it is mapped");
+                // An empty frame wakes the host.
+                self.send_aside(&[0; 8]);
+            }
+            bytes = rest;
+        }
+    }
+
+    /// Sends bytes by the socket.
+    fn send_aside(&self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match send(self.socket, bytes, MsgFlags::MSG_NOSIGNAL) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(nix::errno::Errno::EINTR) => {}
+                // The host has ended this worker, or is about to.
+                Err(_) => take_time(Duration::from_secs(60)),
+            }
+        }
+    }
+}
+
+/// What goes before a frame.
+fn prefix(head_len: u64, len: u64) -> [u8; 8] {
+    (head_len << 48 | len).to_le_bytes()
+}
+
+/// One whole frame, of one piece.
+fn frame(parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    [&prefix(0, body.len() as u64)[..], &body].concat()
+}
+
+fn varint(mut n: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while n > 0x7f {
+        bytes.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    bytes.push(n as u8);
+    bytes
+}
+
+fn words(words: &str) -> Vec<u8> {
+    [&varint(words.len() as u64)[..], words.as_bytes()].concat()
+}
+
+/// A note of this kind, with these numbers.
+fn note(kind: u8, numbers: &[u64]) -> Vec<u8> {
+    let numbers = numbers.iter().flat_map(|n| varint(*n)).collect::<Vec<_>>();
+    frame(&[&[NOTE, kind], &numbers])
+}
+
+fn progress(seq: u32, fraction: f64) -> Vec<u8> {
+    frame(&[&[PROGRESS], &seq.to_le_bytes(), &fraction.to_le_bytes()])
+}
+
+fn record(message: &str) -> Vec<u8> {
+    // level, target, message; no module, file, line or task; no fields
+    frame(&[&[LOG, 3], &words("flood"), &words(message), &[0, 0, 0, 0, 0]])
+}
+
+/// A span that stands in the last one.
+fn span(number: u64) -> Vec<u8> {
+    // no task; a new span, its number, its parent; name, target, level; no module, file, line or fields; no values
+    let parent = if number == 0 { vec![1] } else { [vec![2], varint(number - 1)].concat() };
+    frame(&[&[TRACE, 0, 0], &varint(number), &parent, &words("deep"), &words("deep"), &[3, 0, 0, 0, 0, 0]])
+}
+
+fn close(number: u64) -> Vec<u8> {
+    frame(&[&[TRACE, 0, 3], &varint(number)])
+}
+
+/// What a worker sends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Lie {
+    /// A frame that is said to be this long, and the beginning of it.
+    Length { head_len: u64, len: u64 },
+    /// A brief or a message in which a sequence is said to have this many elements.
+    Elements(u64),
+    /// A result that took this long, and notes of such times.
+    Time(u64),
+    /// How far this task is, and others.
+    Progress(f64),
+    /// Marks of records that were never sent.
+    Mark(u64),
+    /// So many spans, each in the one before.
+    Spans { many: u64, are_closed: bool },
+}
+
+/// Tells a lie, and then nothing more.
+#[worker]
+fn tell(lie: Lie) -> u64 {
+    let wire = Wire::open();
+    let seq = wire.seq();
+    match lie {
+        Lie::Length { head_len, len } => {
+            wire.send(&prefix(head_len, len));
+            wire.send(&vec![DONE; 300 << 10]);
+        }
+        Lie::Elements(many) => {
+            wire.send(&frame(&[&[DONE], &seq.to_le_bytes(), &[0; 8], &varint(many), &[1; 20]]));
+            wire.send(&frame(&[&[LOG, 3], &varint(many), b"words"]));
+        }
+        Lie::Time(nanos) => {
+            wire.send(&note(0, &[nanos; 3]));
+            wire.send(&note(1, &[nanos]));
+            for tasks in [0, 1, u64::from(u32::MAX)] {
+                wire.send(&note(2, &[nanos, tasks, nanos, 7]));
+            }
+            wire.send(&frame(&[&[DONE], &seq.to_le_bytes(), &nanos.to_le_bytes(), &[9]]));
+        }
+        Lie::Progress(fraction) => {
+            for seq in [seq, seq.wrapping_add(1), seq.wrapping_sub(1), 0, u32::MAX] {
+                wire.send(&progress(seq, fraction));
+            }
+        }
+        Lie::Mark(count) => wire.send(&(1 << 63 | count).to_le_bytes()),
+        Lie::Spans { many, are_closed } => {
+            for number in 0..many {
+                wire.send(&span(number));
+                if are_closed && number > 0 {
+                    wire.send(&close(number - 1));
+                }
+            }
+            wire.send(&close(many - 1));
+            wire.send(&frame(&[&[DONE], &seq.to_le_bytes(), &[0; 8], &[9]]));
+        }
+    }
+    // Its sender knows nothing of what has gone: this process is of no more use.
+    take_time(Duration::from_millis(300));
+    std::process::abort()
+}
+
+/// What a worker sends without end.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Flood {
+    /// Records of the `log` facade, by its macros.
+    Log,
+    /// The same, past the macros.
+    Records,
+    /// Records, large ones.
+    LargeLog,
+    Notes,
+    Progress,
+    Panics,
+    Spans,
+    /// Frames without anything in them.
+    Empty,
+    /// By the ring: that nothing was sent aside. By the socket they are nonsense.
+    Marks,
+    /// One frame.
+    Frame,
+}
+
+#[worker]
+fn flood(with: Flood) -> u64 {
+    let wire = Wire::open();
+    let seq = wire.seq();
+    let piece = match with {
+        Flood::Log => loop {
+            log::info!("and another");
+        },
+        Flood::LargeLog => {
+            let words = "w".repeat(1 << 20);
+            loop {
+                log::info!("{words}");
+            }
+        }
+        Flood::Records => record("and another").repeat(1000),
+        Flood::Notes => note(0, &[1, 1, 1]).repeat(1000),
+        Flood::Progress => progress(seq, 0.5).repeat(1000),
+        // A place without a file, and no backtrace.
+        Flood::Panics => frame(&[&[PANIC], &seq.to_le_bytes(), &words("again"), &[0, 0]]).repeat(1000),
+        Flood::Spans => {
+            for number in 0.. {
+                wire.send(&span(number));
+            }
+            return 0;
+        }
+        Flood::Empty => loop {
+            wire.send_aside(&[0; 8 << 10]);
+        },
+        Flood::Marks => (1u64 << 63).to_le_bytes().repeat(1000),
+        Flood::Frame => {
+            wire.send(&prefix(13, 1 << 44));
+            // Each byte that is sent takes one of the host's.
+            for _ in 0..64 {
+                wire.send(&[DONE; 1 << 20]);
+            }
+            take_time(Duration::from_secs(60));
+            return 0;
+        }
+    };
+    loop {
+        wire.send(&piece);
+    }
+}
+
+#[worker]
+fn echo(n: u64) -> u64 {
+    n
+}
+
+/// Whatever it is, it comes in time.
+#[track_caller]
+fn settle<T: serde::de::DeserializeOwned + 'static>(
+    what: &dyn std::fmt::Debug,
+    mut handle: procession::Handle<T>,
+) -> Result<T, TaskError> {
+    match handle.join_timeout(Duration::from_secs(20)) {
+        Some(outcome) => outcome,
+        None => panic!("{what:?}: a task has no outcome"),
+    }
+}
+
+/// A number of this process's status, in KiB.
+fn status(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc is there");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of that name");
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Others have their results, right and in time.
+#[track_caller]
+fn others_are_served(what: &dyn std::fmt::Debug, pool: &Pool) {
+    for n in 0..20 {
+        assert_eq!(settle(what, pool.submit(delayed!(echo(n)))).ok(), Some(n), "{what:?}");
+    }
+    let echoes = pool.map((0..500).map(|n| delayed!(echo(n))));
+    assert_eq!(echoes.unwrap_or_else(|error| panic!("{what:?}: {error}")), (0..500).collect::<Vec<_>>());
+}
+
+fn check_lie(lie: Lie) {
+    let pool = Pool::builder().jobs(2).task_timeout(Duration::from_secs(2)).build().unwrap();
+    others_are_served(&lie, &pool);
+    let before = (status("VmSize"), status("VmRSS"));
+    let liar = pool.submit(delayed!(tell(lie)));
+    others_are_served(&lie, &pool);
+    let outcome = settle(&lie, liar);
+    if let Ok(value) = outcome {
+        assert_eq!(value, 9, "{lie:?}");
+    }
+    others_are_served(&lie, &pool);
+    let grown = status("VmSize").saturating_sub(before.0) >> 10;
+    assert!(grown < 200, "{lie:?}: {grown} MiB of addresses");
+    let grown = status("VmRSS").saturating_sub(before.1) >> 10;
+    assert!(grown < 100, "{lie:?}: {grown} MiB of memory");
+    let stats = pool.stats();
+    assert!(stats.total().tasks() > 1000 && !stats.to_string().is_empty(), "{lie:?}");
+}
+
+#[test]
+fn a_forged_length_reserves_no_more_than_has_arrived() {
+    alone(|| {
+        // A thread that notes how far the address space is at the worst: what is reserved is given back with the worker.
+        let before = status("VmPeak");
+        for (head_len, len) in [(13, 1 << 30), (13, 1 << 40), (0, 1 << 47), (255, (1 << 48) - 1)] {
+            check_lie(Lie::Length { head_len, len });
+        }
+        let grown = (status("VmPeak") - before) >> 10;
+        assert!(grown < 300, "{grown} MiB of addresses at the worst");
+    });
+}
+
+#[test]
+fn a_forged_count_of_elements_reserves_no_more_than_has_arrived() {
+    alone(|| {
+        let before = status("VmPeak");
+        for many in [1 << 20, u64::from(u32::MAX), 1 << 40, u64::MAX] {
+            check_lie(Lie::Elements(many));
+        }
+        let grown = (status("VmPeak") - before) >> 10;
+        assert!(grown < 300, "{grown} MiB of addresses at the worst");
+    });
+}
+
+#[test]
+fn forged_times_spoil_no_statistics_and_no_schedule() {
+    alone(|| [1 << 40, u64::MAX - 1, u64::MAX].into_iter().for_each(|nanos| check_lie(Lie::Time(nanos))));
+}
+
+#[test]
+fn forged_progress_harms_nobody() {
+    alone(|| {
+        for fraction in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 1e300] {
+            check_lie(Lie::Progress(fraction));
+        }
+    });
+}
+
+#[test]
+fn forged_marks_harm_nobody() {
+    alone(|| [1, u64::MAX >> 1].into_iter().for_each(|count| check_lie(Lie::Mark(count))));
+}
+
+#[test]
+fn spans_without_end_in_each_other_harm_nobody() {
+    alone(|| {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
+        check_lie(Lie::Spans { many: 50_000, are_closed: true });
+        check_lie(Lie::Spans { many: 70_000, are_closed: false });
+    });
+}
+
+/// Counts records.
+struct Counter(AtomicU64);
+
+static COUNTER: Counter = Counter(AtomicU64::new(0));
+
+impl Log for Counter {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if record.level() <= log::Level::Info {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn check_flood(with: Flood) {
+    let pool = Pool::builder().jobs(2).build().unwrap();
+    others_are_served(&with, &pool);
+    let before = status("VmRSS");
+    let endless = pool.submit(delayed!(flood(with)));
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(500) {
+        others_are_served(&with, &pool);
+    }
+    let grown = status("VmRSS").saturating_sub(before) >> 10;
+    assert!(grown < 300, "{with:?}: {grown} MiB of memory");
+    endless.cancel();
+    assert!(settle(&with, endless).is_err(), "{with:?}");
+    others_are_served(&with, &pool);
+    drop(pool);
+    // A limit holds, too, and so does the end of a pool.
+    let pool = Pool::builder().jobs(2).task_timeout(Duration::from_millis(300)).build().unwrap();
+    let limited = pool.submit(delayed!(flood(with)));
+    let error = settle(&with, limited).unwrap_err();
+    assert!(error.is_timeout() || error.is_lost(), "{with:?}: {error}");
+    let left = pool.submit(delayed!(flood(with)));
+    until("the last flood is under way", || !left.is_finished());
+    drop(pool);
+    assert!(settle(&with, left).is_err(), "{with:?}");
+}
+
+#[test]
+fn a_flood_of_records_starves_nobody() {
+    alone(|| {
+        log::set_logger(&COUNTER).unwrap();
+        log::set_max_level(LevelFilter::Info);
+        check_flood(Flood::Log);
+        assert!(COUNTER.0.load(Ordering::Relaxed) > 100, "they arrive");
+        check_flood(Flood::Records);
+        check_flood(Flood::LargeLog);
+    });
+}
+
+#[test]
+fn a_flood_of_notes_starves_nobody() {
+    alone(|| [Flood::Notes, Flood::Progress, Flood::Panics].into_iter().for_each(check_flood));
+}
+
+#[test]
+fn a_flood_of_spans_starves_nobody() {
+    alone(|| {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
+        check_flood(Flood::Spans);
+    });
+}
+
+#[test]
+fn a_flood_of_frames_that_say_nothing_starves_nobody() {
+    alone(|| [Flood::Empty, Flood::Marks, Flood::Frame].into_iter().for_each(check_flood));
+}
