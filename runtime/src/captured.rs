@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::{escape, terminal::aside};
+
 /// What a task wrote to stdout and stderr, in a pool whose [`Output`](crate::Output) is `Capture` or `Log`: of each the last 64 KiB.
 ///
 /// It is what println! and C's printf wrote in the task, and what processes that it started wrote. Bytes that are no UTF-8 are
@@ -109,15 +111,15 @@ impl Captured {
         self.stdout.lost_bytes > 0 || self.stderr.lost_bytes > 0
     }
 
-    /// Prints what nobody has shown, in one piece, as if this thread had written it: a test harness counts it among its test's own.
+    /// Prints what nobody has shown, in one piece and without control characters, as if this thread had written it: a test harness counts it among its test's own.
     #[expect(clippy::print_stdout, clippy::print_stderr, reason = "they are what test harnesses capture")]
     pub(crate) fn show(&self) {
         let Self { stdout, stderr } = self;
         if stdout.to_show {
-            print!("{}{}", stdout.lost(), stdout.words);
+            aside(|| print!("{}{}", stdout.lost(), escape::output(&stdout.words)));
         }
         if stderr.to_show {
-            eprint!("{}{}", stderr.lost(), stderr.words);
+            aside(|| eprint!("{}{}", stderr.lost(), escape::output(&stderr.words)));
         }
     }
 }

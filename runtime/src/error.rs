@@ -7,7 +7,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{captured::Captured, id::WorkerId, panic::RemotePanic};
+use crate::{
+    captured::Captured,
+    escape::{Escaped, Lines},
+    id::WorkerId,
+    panic::RemotePanic,
+    terminal::aside,
+};
 
 /// What everything but a task returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -115,6 +121,9 @@ impl fmt::Display for Exit {
 ///
 /// Opaque, with questions (`is_panic`, `is_crash`, ...) and answers (`function`, `attempts`, ...). Printed, it is one readable
 /// paragraph.
+///
+/// What it prints of a worker's words has its control characters escaped (`\u{1b}`), and lines after the first are indented, so that
+/// they cannot act on a terminal or pass for words of this process. The answers return the words as they are.
 ///
 /// # Examples
 ///
@@ -253,11 +262,11 @@ impl fmt::Display for TaskErrorKind {
             Self::Crash { exit: Ok(exit), cause: None } => write!(f, "the process left with {exit}"),
             Self::Crash { exit: Err(why), cause: None } => write!(f, "the process disappeared: {why}"),
             Self::Cancelled { why } => f.write_str(why),
-            Self::Codec { message } | Self::Lost { message } => f.write_str(message),
+            Self::Codec { message } | Self::Lost { message } => write!(f, "{}", Lines(message)),
             Self::Timeout { limit } => write!(f, "it ran for longer than its limit of {limit:?}"),
-            Self::OutOfMemory { exit: Some(exit), why } => write!(f, "{why} ({exit})"),
-            Self::OutOfMemory { exit: None, why } => f.write_str(why),
-            Self::NotStarted { why, .. } => write!(f, "no worker could be started: {why}"),
+            Self::OutOfMemory { exit: Some(exit), why } => write!(f, "{} ({exit})", Lines(why)),
+            Self::OutOfMemory { exit: None, why } => write!(f, "{}", Lines(why)),
+            Self::NotStarted { why, .. } => write!(f, "no worker could be started: {}", Lines(why)),
         }
     }
 }
@@ -603,7 +612,7 @@ impl TaskError {
         let words = self.to_string();
         match self.0.kind {
             TaskErrorKind::Panic { panic, .. } => {
-                eprintln!("{words}");
+                aside(|| eprintln!("{words}"));
                 panic.resume()
             }
             _ => panic!("{words}"),
@@ -620,16 +629,18 @@ impl Clone for TaskError {
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { kind, function, place, pool, output: _ } = &*self.0;
+        let function = Escaped(function);
         match place.index {
             Some(index) => write!(f, "task {index} of `{function}` ")?,
             None => write!(f, "a task of `{function}` ")?,
         }
         f.write_str(kind.verb())?;
-        let who = |f: &mut fmt::Formatter<'_>, (worker, pid): (WorkerId, u32)| match pool {
-            Some(process) if worker == WorkerId::ALONE => write!(f, "process `{process}` (pid {pid})"),
-            Some(pool) => write!(f, "worker {worker} of `{pool}` (pid {pid})"),
-            None => write!(f, "worker {worker} (pid {pid})"),
-        };
+        let who =
+            |f: &mut fmt::Formatter<'_>, (worker, pid): (WorkerId, u32)| match pool.as_ref().map(Escaped) {
+                Some(process) if worker == WorkerId::ALONE => write!(f, "process `{process}` (pid {pid})"),
+                Some(pool) => write!(f, "worker {worker} of `{pool}` (pid {pid})"),
+                None => write!(f, "worker {worker} (pid {pid})"),
+            };
         let after = |f: &mut fmt::Formatter<'_>| match place.attempts {
             0 | 1 => Ok(()),
             attempts => write!(f, " after {attempts} attempts"),
@@ -754,8 +765,8 @@ impl fmt::Display for Error {
         match &*self.0 {
             ErrorKind::Task(error) => error.fmt(f),
             ErrorKind::Remote(error) => error.fmt(f),
-            ErrorKind::Config(message) => f.write_str(message),
-            ErrorKind::System(doing, source) => write!(f, "{doing}: {source}"),
+            ErrorKind::Config(message) => write!(f, "{}", Lines(message)),
+            ErrorKind::System(doing, source) => write!(f, "{}: {}", Lines(doing), Lines(source)),
         }
     }
 }
@@ -769,7 +780,7 @@ impl fmt::Debug for Error {
         write!(f, "{self}")?;
         if let ErrorKind::Remote(error) = &*self.0 {
             for cause in error.sources() {
-                write!(f, "\n  caused by: {cause}")?;
+                write!(f, "\n  caused by: {}", Lines(cause))?;
             }
         }
         Ok(())
@@ -877,10 +888,10 @@ impl From<RemoteError> for Box<dyn std::error::Error> {
 
 impl fmt::Display for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        write!(f, "{}", Lines(&self.message))?;
         if f.alternate() {
             for source in self.sources() {
-                write!(f, ": {source}")?;
+                write!(f, ": {}", Lines(source))?;
             }
         }
         Ok(())
@@ -889,9 +900,9 @@ impl fmt::Display for RemoteError {
 
 impl fmt::Debug for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        write!(f, "{}", Lines(&self.message))?;
         for source in self.sources() {
-            write!(f, "\n  caused by: {source}")?;
+            write!(f, "\n  caused by: {}", Lines(source))?;
         }
         Ok(())
     }
@@ -899,7 +910,7 @@ impl fmt::Debug for RemoteError {
 
 impl fmt::Display for RemoteSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        write!(f, "{}", Lines(&self.message))
     }
 }
 

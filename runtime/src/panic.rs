@@ -6,6 +6,8 @@ use std::{any::Any, fmt, panic::PanicHookInfo};
 
 use serde::{Deserialize, Serialize};
 
+use crate::escape::{Escaped, Lines};
+
 /// A panic that happened while a task ran, as the worker saw it.
 ///
 /// # Examples
@@ -173,9 +175,9 @@ impl RemotePanic {
 
 impl fmt::Display for RemotePanic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        write!(f, "{}", Lines(&self.message))?;
         if !self.file.is_empty() {
-            write!(f, "\n  at {}:{}:{}", self.file, self.line, self.column)?;
+            write!(f, "\n  at {}:{}:{}", Escaped(&self.file), self.line, self.column)?;
         }
         Ok(())
     }

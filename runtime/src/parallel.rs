@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     fmt,
-    ops::ControlFlow,
+    ops::{Add, ControlFlow, Mul},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Place, Result, TaskError, TaskErrorKind},
     handle::{decode, decode_many},
     pool::{Arrival, Call, CallOptions, Jobs, Label, Pool, Report, global, verbose_by_env},
+    setting::{ABOVE_ZERO, FOREVER, refused},
     sys::memory::advise_huge,
     task::Task,
 };
@@ -26,7 +27,8 @@ pub struct Settings<'p> {
     pool: Option<&'p Pool>,
     jobs: Option<Jobs>,
     batch: Option<usize>,
-    timeout: Option<Duration>,
+    /// As it was written.
+    timeout: Option<Span>,
     retries: Option<u32>,
     seed: Option<u64>,
     verbose: Option<u32>,
@@ -65,7 +67,7 @@ impl<'p> Settings<'p> {
     /// `timeout = secs(3)`: how long each task may run.
     #[must_use]
     pub fn timeout(mut self, timeout: impl Timeout) -> Self {
-        self.timeout = timeout.duration();
+        self.timeout = timeout.span();
         self
     }
 
@@ -108,13 +110,9 @@ impl<'p> Settings<'p> {
     fn open(&self) -> Result<(Call, Option<Box<Report>>)> {
         let jobs = self.jobs.map(Jobs::count).transpose()?;
         if self.batch == Some(0) {
-            return Err(Error::config("batch = 0: no task would ever travel; give a number from 1"));
+            return Err(refused("batch = 0", "no task would ever travel", "a number from 1"));
         }
-        if self.timeout == Some(Duration::ZERO) {
-            return Err(Error::config(
-                "timeout = 0: no task would ever have the time to run; give one from 1 ms",
-            ));
-        }
+        let timeout = self.timeout.as_ref().map(Span::limit).transpose()?;
         let verbose = self.verbose.map_or_else(verbose_by_env, Ok)?;
         let pool = match self.pool {
             Some(pool) => pool,
@@ -125,7 +123,7 @@ impl<'p> Settings<'p> {
                 pool
             }
         };
-        let Self { batch, timeout, retries, seed, .. } = *self;
+        let Self { batch, retries, seed, .. } = *self;
         let mut options = CallOptions {
             chunk: batch,
             most_workers: jobs,
@@ -153,39 +151,118 @@ impl<'p> Settings<'p> {
 )]
 pub trait Timeout {
     /// The time; `None`: as long as it takes.
-    fn duration(self) -> Option<Duration>;
+    fn span(self) -> Option<Span>;
 }
 
 impl Timeout for Duration {
-    fn duration(self) -> Option<Duration> {
-        Some(self)
+    fn span(self) -> Option<Span> {
+        Some(self.into())
     }
 }
 
 impl Timeout for Option<Duration> {
-    fn duration(self) -> Option<Duration> {
+    fn span(self) -> Option<Span> {
+        self.map(Span::from)
+    }
+}
+
+impl Timeout for Span {
+    fn span(self) -> Option<Span> {
+        Some(self)
+    }
+}
+
+impl Timeout for Option<Span> {
+    fn span(self) -> Option<Span> {
         self
     }
 }
 
+/// A time in a `timeout`, with the words in which it was written, for errors. Part of the expansion's interface.
+#[derive(Clone, Debug)]
+pub struct Span {
+    words: String,
+    /// `None`: it is less than nothing, or not a number.
+    time: Option<Duration>,
+}
+
+impl Span {
+    fn new(unit: &str, each: Duration, n: impl Amount) -> Self {
+        Self { words: format!("{unit}({n:?})"), time: n.of(each) }
+    }
+
+    /// Keeps the words of whichever cannot be.
+    fn with(self, other: Self, time: impl FnOnce(Duration, Duration) -> Duration) -> Self {
+        match (self.time, other.time) {
+            (Some(one), Some(two)) => {
+                Self { words: format!("{} + {}", self.words, other.words), time: Some(time(one, two)) }
+            }
+            (None, _) => self,
+            (_, None) => other,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// No task can end in that time.
+    fn limit(&self) -> Result<Duration> {
+        let why = match self.time {
+            Some(time) if !time.is_zero() => return Ok(time.min(FOREVER)),
+            Some(_) => "no task would ever end in time",
+            None => "that is no time",
+        };
+        Err(refused(format_args!("timeout = {}", self.words), why, ABOVE_ZERO))
+    }
+}
+
+impl From<Duration> for Span {
+    fn from(time: Duration) -> Self {
+        Self { words: format!("{time:?}"), time: Some(time) }
+    }
+}
+
+impl<T: Into<Span>> Add<T> for Span {
+    type Output = Self;
+
+    fn add(self, other: T) -> Self {
+        self.with(other.into(), Duration::saturating_add)
+    }
+}
+
+impl Add<Span> for Duration {
+    type Output = Span;
+
+    fn add(self, other: Span) -> Span {
+        Span::from(self) + other
+    }
+}
+
+impl Mul<u32> for Span {
+    type Output = Self;
+
+    fn mul(self, n: u32) -> Self {
+        Self { words: format!("{} * {n}", self.words), time: self.time.map(|time| time.saturating_mul(n)) }
+    }
+}
+
 /// How many of a unit of time; numbers of all kinds. Part of the expansion's interface.
-pub trait Amount {
-    /// So many times the unit; what is less than nothing is nothing, and what is endless is the longest time there is.
-    fn of(self, unit: Duration) -> Duration;
+pub trait Amount: fmt::Debug + Copy {
+    /// So many times the unit; `None` if it is less than nothing or not a number. What is endless is the longest time there is.
+    fn of(self, unit: Duration) -> Option<Duration>;
 }
 
 macro_rules! amounts {
     ($($whole:ty)*; $($fraction:ty)*) => {
         $(impl Amount for $whole {
-            fn of(self, unit: Duration) -> Duration {
-                let nanos = u128::try_from(self).unwrap_or(0).saturating_mul(unit.as_nanos());
-                u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
+            fn of(self, unit: Duration) -> Option<Duration> {
+                let nanos = u128::try_from(self).ok()?.saturating_mul(unit.as_nanos());
+                Some(u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos))
             }
         })*
         $(impl Amount for $fraction {
-            fn of(self, unit: Duration) -> Duration {
-                let secs = (f64::from(self) * unit.as_secs_f64()).max(0.0);
-                Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)
+            fn of(self, unit: Duration) -> Option<Duration> {
+                let secs = f64::from(self) * unit.as_secs_f64();
+                (secs >= 0.0).then(|| Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX))
             }
         })*
     };
@@ -195,20 +272,20 @@ amounts!(i8 i16 i32 i64 isize u8 u16 u32 u64 usize; f32 f64);
 
 /// So many milliseconds, in a `timeout`.
 #[must_use]
-pub fn millis(n: impl Amount) -> Duration {
-    n.of(Duration::from_millis(1))
+pub fn millis(n: impl Amount) -> Span {
+    Span::new("millis", Duration::from_millis(1), n)
 }
 
 /// So many seconds, in a `timeout`.
 #[must_use]
-pub fn secs(n: impl Amount) -> Duration {
-    n.of(Duration::from_secs(1))
+pub fn secs(n: impl Amount) -> Span {
+    Span::new("secs", Duration::from_secs(1), n)
 }
 
 /// So many minutes, in a `timeout`.
 #[must_use]
-pub fn mins(n: impl Amount) -> Duration {
-    n.of(Duration::from_secs(60))
+pub fn mins(n: impl Amount) -> Span {
+    Span::new("mins", Duration::from_secs(60), n)
 }
 
 /// One comprehension in progress: what the two sinks have in common.

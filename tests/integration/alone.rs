@@ -147,6 +147,7 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("cancel::", "a task that runs where it is handed in cannot be taken back"),
     ("crash::", "a crash would be the test's own"),
     ("debugging::", "no worker waits"),
+    ("escape::", "what is written here comes from no worker"),
     ("fair::", "there is one to work"),
     ("hostile::", "what harms a worker would harm the test"),
     ("foreign_fork::", "there are no workers to harm"),
@@ -322,7 +323,7 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ),
     ("pool::a_lazy_iterator_may_outlive_its_pool", "it is about workers that start, end, or work at once"),
     (
-        "pool::a_missing_folder_is_an_error_that_names_it",
+        "pool::a_folder_that_goes_missing_is_an_error_that_names_it",
         "it is about workers that start, end, or work at once",
     ),
     (

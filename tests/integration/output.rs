@@ -235,8 +235,8 @@ fn strange_bytes_and_long_lines_become_records_too() {
         collect(LevelFilter::Info);
         for (bytes, expected) in [
             (b"a\r\nb\n\nc".to_vec(), vec!["a".to_owned(), "b".to_owned(), String::new(), "c".to_owned()]),
-            (b"\xff\0prc\n".to_vec(), vec!["\u{fffd}\0prc".to_owned()]),
-            (b"\0".to_vec(), vec!["\0".to_owned()]),
+            (b"\xff\0prc\n".to_vec(), vec!["\u{fffd}\\0prc".to_owned()]),
+            (b"\0".to_vec(), vec!["\\0".to_owned()]),
         ] {
             pool.submit(delayed!(write_bytes(bytes, Vec::new()))).join().unwrap();
             let words: Vec<String> = COLLECTOR.take().into_iter().map(|record| record.words).collect();

@@ -217,7 +217,7 @@ fn a_timeout_is_any_duration_and_its_units_need_no_import() {
         run(parallel!(pool = &pool, timeout = Duration::from_secs(secs); double(n) for n in 0..2));
         run(parallel!(pool = &pool, timeout = limit; double(n) for n in 0..2));
         let error = parallel!(pool = &pool, timeout = secs(0); double(n) for n in 0..2).unwrap_err();
-        assert!(error.to_string().contains("timeout = 0"), "{error}");
+        assert!(error.to_string().contains("timeout = secs(0)"), "{error}");
     });
 }
 
@@ -534,8 +534,44 @@ fn scene() {
             let outcomes = parallel!(pool = &pool, progress = "striking", on_error = collect; strike_if(n, 70, End::Panic) for n in 0..500);
             assert_eq!(outcomes.unwrap().len(), 500);
         }
+        "a bar among records" => {
+            log::set_logger(&PRINTER).unwrap();
+            log::set_max_level(log::LevelFilter::Info);
+            parallel!(pool = &pool, progress = "speaking", batch = 1; speak(n) for n in 0..RECORDS).unwrap();
+        }
+        "a bar among lines" => {
+            parallel!(pool = &pool, progress = "tel\x1b[2Jling", verbose = 50, batch = 1; speak(n) for n in 0..RECORDS)
+                .unwrap();
+        }
         other => panic!("no scene {other}"),
     }
+}
+
+const RECORDS: u64 = 60;
+
+#[worker]
+fn speak(n: u64) -> u64 {
+    log::info!("record {n} from a worker");
+    take_time(Duration::from_millis(5));
+    n
+}
+
+/// Prints as most loggers do.
+struct Printer;
+
+static PRINTER: Printer = Printer;
+
+impl log::Log for Printer {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    #[expect(clippy::print_stderr, reason = "that is where loggers print")]
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("{}", record.args());
+    }
+
+    fn flush(&self) {}
 }
 
 /// Says how far it is, and more than can be.
@@ -627,9 +663,83 @@ fn verbose_tells_of_inputs_without_a_length_of_tuples_of_failures_and_of_steps()
     }
 }
 
+/// A terminal is so wide.
+const COLUMNS: u16 = 120;
+
 /// What a scene draws on a terminal, each state of the line apart.
 fn drawn(scene: &str) -> Vec<String> {
-    let size = Winsize { ws_row: 24, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+    let states = written(scene);
+    states.split(['\r', '\n']).map(str::to_owned).filter(|state| !state.trim().is_empty()).collect()
+}
+
+/// What stands on a terminal and above it when the scene has ended.
+fn screen(scene: &str) -> Vec<String> {
+    let text = written(scene);
+    let (mut rows, mut row, mut column): (Vec<Vec<char>>, usize, usize) = (vec![Vec::new()], 0, 0);
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\x1b' => {
+                assert_eq!(chars.next(), Some('['), "{text:?}");
+                let (mut number, mut command) = (String::new(), ' ');
+                for c in chars.by_ref() {
+                    if c.is_ascii_alphabetic() {
+                        command = c;
+                        break;
+                    }
+                    number.push(c);
+                }
+                let n = number.parse().unwrap_or(1);
+                match command {
+                    'A' => row = row.saturating_sub(n),
+                    'B' => row += n,
+                    'C' => column += n,
+                    'D' => column = column.saturating_sub(n),
+                    'K' if number == "2" => rows[row].clear(),
+                    'K' => rows[row].truncate(column),
+                    'm' | 'h' | 'l' => {}
+                    other => panic!("{number}{other} in {text:?}"),
+                }
+            }
+            c => {
+                if column == usize::from(COLUMNS) {
+                    (row, column) = (row + 1, 0);
+                }
+                rows.resize_with(rows.len().max(row + 1), Vec::new);
+                let cells = &mut rows[row];
+                cells.resize(cells.len().max(column + 1), ' ');
+                cells[column] = c;
+                column += 1;
+            }
+        }
+        rows.resize_with(rows.len().max(row + 1), Vec::new);
+    }
+    let lines = rows.into_iter().map(|row| row.into_iter().collect::<String>().trim_end().to_owned());
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn records_and_lines_do_not_tear_a_bar() {
+    let lines = screen("a bar among records");
+    let (bar, records) = lines.split_last().unwrap();
+    let mut expected: Vec<String> = (0..RECORDS).map(|n| format!("record {n} from a worker")).collect();
+    let mut records = records.to_vec();
+    expected.sort_unstable();
+    records.sort_unstable();
+    assert_eq!(records, expected, "each on a line of its own: {lines:#?}");
+    assert!(bar.starts_with("speaking ") && bar.contains(" 100% 60/60 [00:00:0"), "{lines:#?}");
+    assert!(bar.contains(", 00:00:00 left, "), "one format of time: {lines:#?}");
+    let lines = screen("a bar among lines");
+    let (bars, lines): (Vec<_>, Vec<_>) =
+        lines.into_iter().partition(|line| !line.starts_with("[Parallel(jobs=2)]: "));
+    assert!(bars.len() == 1 && bars[0].starts_with("tel\\u{1b}[2Jling "), "{bars:#?} {lines:#?}");
+    assert!(lines.len() as u64 > RECORDS && lines.iter().all(|line| !line.contains("ling")), "{lines:#?}");
+}
+
+fn written(scene: &str) -> String {
+    let size = Winsize { ws_row: 24, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = openpty(Some(&size), None).unwrap();
     let slave: OwnedFd = terminal.slave;
     let mut command = command(scene);
@@ -639,8 +749,7 @@ fn drawn(scene: &str) -> Vec<String> {
     // The end is an error: nobody holds the other side any more.
     let _ = File::from(terminal.master).read_to_end(&mut bytes);
     assert!(child.wait().unwrap().success());
-    let words = String::from_utf8(bytes).unwrap();
-    words.split(['\r', '\n']).map(str::to_owned).filter(|state| !state.trim().is_empty()).collect()
+    String::from_utf8(bytes).unwrap()
 }
 
 #[test]

@@ -69,8 +69,9 @@ fn check(event: &Value) {
     }
 }
 
-fn folder() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("timeline-{}", std::process::id()));
+fn folder(name: &str) -> PathBuf {
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("timeline-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
@@ -91,7 +92,7 @@ fn a_timeline_has_a_row_a_worker_and_a_slice_a_task() {
         if let Some(path) = std::env::var_os(FILE) {
             return work(Path::new(&path).parent().unwrap());
         }
-        let folder = folder();
+        let folder = folder("rows");
         let file = folder.join("run.json");
         run("a_timeline_has_a_row_a_worker_and_a_slice_a_task", &file);
         let text = std::fs::read_to_string(&file).unwrap();
@@ -139,13 +140,121 @@ fn a_timeline_has_a_row_a_worker_and_a_slice_a_task() {
     }
 }
 
+/// What a program of one call does with the file: what it has said on stderr.
+#[track_caller]
+fn said(file: &Path) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "one_call", "--nocapture", "--test-threads=1"])
+        .env(FILE, file)
+        .output()
+        .unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{words}");
+    words
+}
+
+/// In a process of its own, which has the variable.
 #[test]
-fn a_file_that_cannot_be_written_costs_the_timeline_only() {
-    {
-        if std::env::var_os(FILE).is_some() {
-            assert_eq!(Pool::new(1).unwrap().submit(delayed!(take(1))).join().unwrap(), 1);
-            return;
+fn one_call() {
+    if std::env::var_os(FILE).is_some() {
+        let pool = Pool::builder().jobs(1).name("a\x1b[2J\u{9b}\n").build().unwrap();
+        assert_eq!(pool.submit(delayed!(take(1))).join().unwrap(), 1);
+        let other = Pool::new(1).unwrap();
+        assert_eq!(other.submit(delayed!(take(1))).join().unwrap(), 1);
+        if std::env::var_os(KILLED).is_some() {
+            std::process::abort();
         }
-        run("a_file_that_cannot_be_written_costs_the_timeline_only", Path::new("/nowhere/at/all.json"));
     }
+}
+
+/// The process is to end in the middle.
+const KILLED: &str = "PROCESSION_TESTS_TIMELINE_KILLED";
+
+#[track_caller]
+fn assert_whole(file: &Path) {
+    let text = std::fs::read_to_string(file).unwrap();
+    let events: Vec<Value> = serde_json::from_str(&text).expect("an array");
+    events.iter().for_each(check);
+    assert_eq!(events.iter().filter(|event| event["ph"] == "X").count(), 2, "{text}");
+    assert!(text.chars().all(|c| !c.is_control() || c == '\n'), "{text:?}");
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_file_that_cannot_be_written_costs_the_timeline_only_and_is_reported_once() {
+    let words = said(Path::new("/nowhere/at/all.json"));
+    assert_eq!(
+        words.matches("PROCESSION_TRACE=/nowhere/at/all.json: no timeline is written: ").count(),
+        1,
+        "{words}"
+    );
+    let words = said(Path::new("/proc/\x1b[2J\nforged"));
+    assert!(words.contains("PROCESSION_TRACE=/proc/\\u{1b}[2J\\nforged: no timeline"), "{words}");
+}
+
+#[test]
+fn nothing_but_a_timeline_of_ours_or_an_empty_file_is_replaced() {
+    let folder = folder("replaced");
+    let treasure = folder.join("treasure.txt");
+    std::fs::write(&treasure, "[\n{\"name\":\"mine\"}\n]\n").unwrap();
+    let is_kept = |words: &str, why: &str| {
+        assert_eq!(words.matches("no timeline is written: ").count(), 1, "{words}");
+        assert!(words.contains(why), "{words}");
+        assert_eq!(std::fs::read_to_string(&treasure).unwrap(), "[\n{\"name\":\"mine\"}\n]\n");
+    };
+    is_kept(&said(&treasure), "it is not a timeline of procession's");
+    let link = folder.join("link.json");
+    for target in [&treasure, &folder.join("nothing"), &PathBuf::from("/dev/stderr")] {
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        is_kept(&said(&link), "it is a link");
+        assert_eq!(std::fs::read_link(&link).unwrap(), *target);
+        std::fs::remove_file(&link).unwrap();
+    }
+    is_kept(&said(&folder), "it is not a file");
+    is_kept(&said(Path::new("/dev/null")), "it is not a file");
+    let pipe = folder.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    is_kept(&said(&pipe), "it is not a file");
+    std::fs::remove_file(&pipe).unwrap();
+    let file = folder.join("run.json");
+    std::fs::write(&file, "").unwrap();
+    for _ in 0..2 {
+        assert_eq!(said(&file), "");
+        assert_whole(&file);
+    }
+    assert_eq!(names(&folder), BTreeSet::from(["run.json".to_owned(), "treasure.txt".to_owned()]));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_killed_program_leaves_a_whole_timeline_and_nothing_else() {
+    let folder = folder("killed");
+    let file = folder.join("run.json");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "one_call", "--nocapture", "--test-threads=1"])
+        .env(FILE, &file)
+        .env(KILLED, "1");
+    assert!(!command.output().unwrap().status.success());
+    assert_whole(&file);
+    assert_eq!(names(&folder), BTreeSet::from(["run.json".to_owned()]));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn of_programs_that_write_to_one_file_one_has_it_whole() {
+    let folder = folder("shared");
+    let file = folder.join("run.json");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(said(&file), ""));
+        }
+    });
+    assert_whole(&file);
+    assert_eq!(names(&folder), BTreeSet::from(["run.json".to_owned()]));
+    std::fs::remove_dir_all(folder).unwrap();
 }

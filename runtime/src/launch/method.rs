@@ -2,7 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    setting::brief,
+};
+
+/// Their names.
+pub(crate) const METHODS: &str = "`spawn`, `forkserver` or `fork`";
 
 /// How a pool's workers come to be.
 ///
@@ -68,9 +74,8 @@ impl FromStr for StartMethod {
             .into_iter()
             .find(|method| method.to_string() == name)
             .ok_or_else(|| {
-                Error::config(format!(
-                    "`{name}` is no start method: it is one of `spawn`, `forkserver` and `fork`"
-                ))
+                let name = brief(name);
+                Error::config(format!("`{name}` is no start method; give {METHODS}"))
             })
     }
 }

@@ -9,6 +9,7 @@ mod surroundings;
 
 use std::{fmt, io, os::fd::BorrowedFd};
 
+pub(crate) use method::METHODS;
 pub use method::StartMethod;
 pub use output::Output;
 

@@ -44,14 +44,14 @@ pub enum Output {
     Null,
     /// To this process's `log` logger: each line becomes a record, `Info` from stdout and `Warn` from stderr, with the function's module
     /// as its target and the fields `worker`, `pid`, `task` and `stream`. Lines of a stream come in their order, and those of a task
-    /// before its result; a last line without an end comes when the task has ended. If the task fails,
+    /// before its result; a last line without an end comes when the task has ended. Control characters are escaped. If the task fails,
     /// [`TaskError::stderr_tail`](crate::TaskError::stderr_tail) has its last lines, too.
     Log,
     /// Kept until the task has its outcome, and handed back with it: the last 64 KiB of each stream.
     ///
     /// [`Handle::join_captured`](crate::Handle::join_captured) gives it, and a [`TaskError`](crate::TaskError) has it. Whoever takes an
-    /// outcome otherwise (`join`, `map`, `imap`, `parallel!`, ...) has it printed, by `print!` and `eprint!` on its own thread: what
-    /// each task has written stands together, however many run at once, and a test harness shows it with the test that has called.
+    /// outcome otherwise (`join`, `map`, `imap`, `parallel!`, ...) has it printed, by `print!` and `eprint!` on its own thread, with
+    /// control characters other than tabs and ends of lines escaped: what each task has written stands together, however many run at once, and a test harness shows it with the test that has called.
     /// What is written outside of tasks, by an initializer, or in an attempt that crashed and was made again, is printed by whichever
     /// thread sees to the pool.
     Capture,

@@ -3,15 +3,18 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fmt, io,
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::Outputs;
 use crate::{
     error::{Error, Result},
+    escape::is_control,
     marker::{DEPTH, MARKER},
     protocol::Station,
+    setting::{brief, refused},
     sys::process::{CPUS, cpus, given_cpus, own_cpus},
 };
 
@@ -39,6 +42,14 @@ const JOBS: &str = "PROCESSION_JOBS";
 const NICE: std::ops::RangeInclusive<i32> = -20..=19;
 /// The kernel cuts a process's name after so many bytes.
 const TITLE_BYTES: usize = 15;
+/// A pool's name is no longer.
+const MOST_NAME_BYTES: usize = 255;
+/// Of libraries' threads.
+const MOST_THREADS: usize = 4096;
+/// With less than this, no worker does its own work.
+const LEAST_MEMORY_BYTES: u64 = 1 << 20;
+/// The kernel takes no longer strings, when it executes a program (`MAX_ARG_STRLEN`).
+const MOST_VARIABLE_BYTES: usize = 128 << 10;
 
 /// What was asked for, before it is checked. The builders set the fields, and call [`settle`](Self::settle).
 #[derive(Clone, Debug, Default)]
@@ -78,23 +89,22 @@ impl Surroundings {
     ///
     /// Something cannot be had.
     pub(crate) fn settle(self, name: Option<&str>, workers: usize) -> Result<Settled> {
-        if let Some(name) = name.filter(|name| name.contains('\0')) {
-            return Err(Error::config(format!("name({name:?}): a name has no zero byte")));
+        if let Some(name) = name {
+            check_name(name)?;
         }
-        if let Some(folder) =
-            self.current_dir.as_ref().filter(|folder| folder.as_os_str().as_bytes().contains(&0))
-        {
-            return Err(Error::config(format!("current_dir({folder:?}): a path has no zero byte")));
+        if let Some(folder) = &self.current_dir {
+            check_folder(folder)?;
         }
         if let Some(nice) = self.nice.filter(|nice| !NICE.contains(nice)) {
-            return Err(Error::config(format!(
-                "nice({nice}): niceness is from {} to {}",
-                NICE.start(),
-                NICE.end()
-            )));
+            let allowed = format_args!("a number from {} to {}", NICE.start(), NICE.end());
+            return Err(refused(format_args!("nice({nice})"), "the kernel knows no such niceness", allowed));
         }
-        if self.memory == Some(0) {
-            return Err(Error::config("memory_limit(0): no task could run; give a number from 1"));
+        if let Some(bytes) = self.memory.filter(|&bytes| bytes < LEAST_MEMORY_BYTES) {
+            return Err(refused(
+                format_args!("memory_limit({bytes})"),
+                "no task could run",
+                format_args!("a number of bytes from {LEAST_MEMORY_BYTES}"),
+            ));
         }
         let cpus = if self.pin_cpus {
             own_cpus()
@@ -120,10 +130,13 @@ impl Surroundings {
             env.retain(|(other, _)| other != name);
             env.push((name.clone(), value.clone()));
         }
-        if self.inner_threads == Some(0) {
-            return Err(Error::config(
-                "inner_threads(0): libraries take that for as many threads as there are CPUs; give a number from 1",
-            ));
+        if let Some(threads) = self.inner_threads.filter(|threads| !(1..=MOST_THREADS).contains(threads)) {
+            let why = match threads {
+                0 => "libraries take that for as many threads as there are CPUs",
+                _ => "they are too many",
+            };
+            let allowed = format_args!("a number from 1 to {MOST_THREADS}");
+            return Err(refused(format_args!("inner_threads({threads})"), why, allowed));
         }
         let share = || cpus() / workers.max(1);
         let threads = OsString::from(self.inner_threads.unwrap_or_else(share).max(1).to_string());
@@ -148,20 +161,63 @@ impl Surroundings {
 
 /// # Errors
 ///
+/// It is too long, or C cannot have it.
+fn check_name(name: &str) -> Result<()> {
+    let setting = || format!("name({:?})", brief(name));
+    if name.len() > MOST_NAME_BYTES {
+        let why = format_args!("it has {} bytes", name.len());
+        return Err(refused(setting(), why, format_args!("a name of at most {MOST_NAME_BYTES}")));
+    }
+    if name.contains('\0') {
+        return Err(refused(format_args!("name({name:?})"), "it has a zero byte", "a name without"));
+    }
+    Ok(())
+}
+
+/// # Errors
+///
+/// Nobody can work there.
+fn check_folder(folder: &Path) -> Result<()> {
+    let refused = |why: &dyn fmt::Display| {
+        let setting = format!("current_dir({})", brief(format_args!("{folder:?}")));
+        Err(refused(setting, why, "a folder that exists"))
+    };
+    if folder.as_os_str().is_empty() {
+        return refused(&"it is empty");
+    }
+    if folder.as_os_str().as_bytes().contains(&0) {
+        return refused(&"it has a zero byte");
+    }
+    match std::fs::metadata(folder) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => refused(&io::Error::from_raw_os_error(nix::libc::ENOTDIR)),
+        Err(error) => refused(&error),
+    }
+}
+
+/// # Errors
+///
 /// No environment can have it.
 fn check_variable(name: &OsStr, value: Option<&OsStr>) -> Result<()> {
     let call = if value.is_some() { "env" } else { "env_remove" };
+    let setting = format!("{call}({})", brief(format_args!("{name:?}")));
     let bytes = name.as_bytes();
-    if bytes.is_empty() || bytes.contains(&b'=') || bytes.contains(&0) {
-        return Err(Error::config(format!(
-            "{call}({name:?}): a variable's name is not empty and has neither `=` nor a zero byte"
-        )));
-    }
-    if value.is_some_and(|value| value.as_bytes().contains(&0)) {
-        return Err(Error::config(format!("env({name:?}): a variable's value has no zero byte")));
-    }
     if [MARKER, DEPTH, CPUS].iter().any(|own| name == *own) {
-        return Err(Error::config(format!("{call}({name:?}): this variable is procession's own")));
+        return Err(refused(setting, "this variable is procession's own", "another"));
+    }
+    if bytes.is_empty() || bytes.contains(&b'=') || bytes.contains(&0) {
+        let allowed = "one that is not empty and has neither `=` nor a zero byte";
+        return Err(refused(setting, "no variable has that name", allowed));
+    }
+    let Some(value) = value else { return Ok(()) };
+    if value.as_bytes().contains(&0) {
+        return Err(refused(setting, "its value has a zero byte", "one without"));
+    }
+    // With `=` and the zero byte at the end.
+    let most = MOST_VARIABLE_BYTES - 2;
+    if bytes.len() + value.len() > most {
+        let why = format_args!("name and value have {} bytes together", bytes.len() + value.len());
+        return Err(refused(setting, why, format_args!("at most {most} bytes")));
     }
     Ok(())
 }
@@ -189,10 +245,8 @@ fn title(name: &str, place: &str) -> Vec<u8> {
     let room = TITLE_BYTES.saturating_sub(place.len()).min(name.len());
     let end = (0..=room).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
     let name = &name[..end];
-    let mut title = [name, place].concat().into_bytes();
     // Whoever lists processes shows a line for each.
-    title.iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b'?');
-    title
+    [name, place].concat().replace(is_control, "?").into_bytes()
 }
 
 #[cfg(test)]
@@ -210,6 +264,7 @@ mod tests {
         assert_eq!(title("żółw żółw żółw", "-12"), "żółw żó-12".as_bytes());
         assert_eq!(title("", "-0"), b"-0");
         assert_eq!(title("two\nlines\0", "-0"), b"two?lines?-0");
+        assert_eq!(title("a\u{9b}2J\u{202e}b\x7f", "-0"), b"a?2J?b?-0");
         assert_eq!(title("a server of many words", ""), b"a server of man");
     }
 
@@ -261,7 +316,7 @@ mod tests {
         for (name, value, words) in [
             ("", Some("1"), "env(\"\")"),
             ("A=B", None, "env_remove(\"A=B\")"),
-            ("A", Some("\0"), "no zero byte"),
+            ("A", Some("\0"), "zero byte"),
             (MARKER, Some("1"), "procession's own"),
             (DEPTH, None, "procession's own"),
         ] {

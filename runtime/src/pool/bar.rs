@@ -16,19 +16,22 @@ fn is_seen() -> bool {
 mod with {
     use std::{collections::BTreeMap, fmt::Write, ops::Range};
 
-    use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+    use indicatif::{ProgressState, ProgressStyle};
+
+    use crate::{escape::Escaped, terminal::Drawn};
 
     /// Tasks that say how far they are and are shown, the others are too many to read.
     const MOST_SHOWN: usize = 4;
 
     /// With the length known.
-    const MEASURED: &str = "{prefix}{wide_bar} {pos}/{len} [{elapsed_precise}, {eta} left, {rate}]{msg}";
+    const MEASURED: &str =
+        "{prefix}{wide_bar} {percent:>3}% {pos}/{len} [{elapsed_precise}, {eta_precise} left, {rate}]{msg}";
     /// Without.
     const COUNTED: &str = "{prefix}{spinner} {pos} [{elapsed_precise}, {rate}]{msg}";
 
     #[derive(Debug)]
     pub(in crate::pool) struct Bar {
-        bar: ProgressBar,
+        bar: Drawn,
         failed: usize,
         /// How far tasks are that run, by their own account.
         running: BTreeMap<usize, f64>,
@@ -39,9 +42,10 @@ mod with {
             if !super::is_seen() {
                 return None;
             }
-            let bar = ProgressBar::no_length().with_style(style(COUNTED));
+            let bar = Drawn::new()?;
+            bar.set_style(style(COUNTED));
             if !label.is_empty() {
-                bar.set_prefix(format!("{label} "));
+                bar.set_prefix(format!("{} ", Escaped(label)));
             }
             bar.tick();
             Some(Self { bar, failed: 0, running: BTreeMap::new() })

@@ -10,18 +10,16 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    launch::{Output, Settled, StartMethod, Surroundings},
+    launch::{METHODS, Output, Settled, StartMethod, Surroundings},
     protocol::Outcome,
     registry,
-    sys::process::{setting, waits_for_debugger},
+    setting::{self, ABOVE_ZERO, FOREVER, refused, variable, waits_for_debugger},
     task::{Call, Task},
+    transport::wants_socket,
 };
 
 /// Generous, for machines under load; a worker takes a millisecond.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Nobody waits longer.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A pool's settings, made by [`Pool::builder`].
 ///
@@ -134,7 +132,7 @@ impl Builder {
     }
 
     /// The pool's name, for errors and logs. `ps` shows its workers by it, each with its place: `scoring-2` (cut to 15 bytes, as
-    /// the kernel has them).
+    /// the kernel has them). At most 255 bytes; control characters in it are shown escaped.
     ///
     /// # Examples
     ///
@@ -457,8 +455,8 @@ impl Builder {
     }
 
     /// How many bytes of memory a worker may allocate on top of what it begins with. A task that asks for more fails as out of memory
-    /// ([`is_out_of_memory`](crate::TaskError::is_out_of_memory)), and its process ends; others don't notice. Default: as much as there
-    /// is.
+    /// ([`is_out_of_memory`](crate::TaskError::is_out_of_memory)), and its process ends; others don't notice. At least 1 MiB. Default: as
+    /// much as there is.
     ///
     /// What counts is memory that is the worker's own and can be written to (`RLIMIT_DATA`): the heap, anonymous mappings, stacks of
     /// threads, whether used or not. Mapped files, memory that is shared, and what an allocator reserves without using it do not count,
@@ -571,7 +569,7 @@ impl Builder {
     }
 
     /// How long a worker may take to shake hands before it is killed and another is tried. Default: 30 s. A template has the same
-    /// time for its start, [`preload`](Self::preload) included.
+    /// time for its start, [`preload`](Self::preload) included. Above zero; from a year on it is no limit.
     ///
     /// # Examples
     ///
@@ -724,8 +722,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// A setting is impossible, an initializer's argument did not encode, or this process cannot start workers (it runs setuid, or
-    /// as a library in another program).
+    /// A setting or a variable of the environment is impossible, an initializer's argument did not encode, or this process cannot start
+    /// workers (it runs setuid, or as a library in another program). The error of a setting says the setting, the value and what is
+    /// allowed.
     ///
     /// # Examples
     ///
@@ -740,18 +739,17 @@ impl Builder {
     pub fn build(self) -> Result<Pool> {
         let jobs = self.jobs.map_or_else(Jobs::from_env, Ok)?.count()?;
         if self.chunk_size == Some(0) {
-            return Err(Error::config("chunk_size(0): no task would ever travel; give a number from 1"));
-        }
-        if self.task_timeout == Some(Duration::ZERO) {
-            return Err(Error::config(
-                "task_timeout(0): no task would ever end in time; give a time above zero",
-            ));
+            return Err(refused("chunk_size(0)", "no task would ever travel", "a number from 1"));
         }
         if self.max_restarts.within.is_zero() {
-            return Err(Error::config(
-                "max_restarts(_, 0): no time in which starts could fail; give a time above zero",
-            ));
+            let Intensity { most, within } = self.max_restarts;
+            let setting = format_args!("max_restarts({most}, {within:?})");
+            return Err(refused(setting, "starts would have no time to fail in", ABOVE_ZERO));
         }
+        let limit = |time| setting::limit("task_timeout", time, "no task would ever end in time");
+        let task_timeout = self.task_timeout.map(limit).transpose()?;
+        let start_timeout = check_start_timeout(self.start_timeout)?;
+        wants_socket()?;
         let start_method = self.start_method.map_or_else(method_from_env, Ok)?;
         let preload = self.preload.as_ref().map(|(call, _)| call);
         self.lives.check()?;
@@ -783,22 +781,30 @@ impl Builder {
             lives: self.lives,
             start_method,
             preload: self.preload,
-            // A person takes as long as that takes.
-            start_timeout: if waits_for_debugger() { FOREVER } else { self.start_timeout.min(FOREVER) },
+            start_timeout,
             max_restarts: self.max_restarts,
             retries: self.retries,
-            task_timeout: self.task_timeout,
+            task_timeout,
             seed: self.seed,
         })
     }
 }
 
+/// Checks how long a start may take.
+///
+/// # Errors
+///
+/// Nothing starts in no time.
+pub(crate) fn check_start_timeout(timeout: Duration) -> Result<Duration> {
+    let timeout = setting::limit("start_timeout", timeout, "no worker would ever start in time")?;
+    // A person takes as long as that takes.
+    Ok(if waits_for_debugger()? { FOREVER } else { timeout })
+}
+
 /// `PROCESSION_START_METHOD`, if it is set. A worker, which has two threads, cannot be copied: its own pools take the nearest to it.
 pub(crate) fn method_from_env() -> Result<StartMethod> {
-    const NAME: &str = "PROCESSION_START_METHOD";
-    let Some(value) = setting(NAME) else { return Ok(StartMethod::default()) };
-    let method =
-        value.to_string_lossy().parse().map_err(|error| Error::config(format!("{NAME}: {error}")))?;
+    let method = variable("PROCESSION_START_METHOD", METHODS, |words| words.parse().ok())?;
+    let method = method.unwrap_or_default();
     Ok(match method {
         StartMethod::Fork if crate::worker::is_worker() => StartMethod::ForkServer,
         method => method,

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    escape::{Escaped, Lines},
     handle::Exchange,
     id::TaskId,
     sys::{
@@ -38,6 +39,7 @@ use crate::{
         rest::OwnThread,
         spare,
     },
+    terminal::aside,
 };
 
 /// The bell among the workers; no worker has this key.
@@ -193,7 +195,8 @@ impl Driver {
     /// Starts the thread that drives while nobody waits.
     pub(super) fn start_background(self: &Arc<Self>, name: Option<&str>) -> Result<JoinHandle<()>> {
         let driver = self.clone();
-        let name = name.map_or_else(|| "procession".to_owned(), |name| format!("procession {name}"));
+        let name =
+            name.map_or_else(|| "procession".to_owned(), |name| format!("procession {}", Escaped(name)));
         std::thread::Builder::new()
             .name(name)
             .spawn(move || driver.run_background())
@@ -693,13 +696,15 @@ impl After {
     /// Prints, and calls the user's logger and wakers. One that panics has said so by its hook; the others are called all the same.
     fn run(mut self) {
         for note in &self.notes {
-            let _ = catch_unwind(AssertUnwindSafe(|| ::log::info!(target: "procession", "{note}")));
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                aside(|| ::log::info!(target: "procession", "{}", Lines(note)));
+            }));
         }
         for output in &self.shows {
             let _ = catch_unwind(AssertUnwindSafe(|| output.show()));
         }
         for words in &self.words {
-            let _ = catch_unwind(AssertUnwindSafe(|| words.emit()));
+            let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
         }
         #[cfg(feature = "tracing")]
         self.ended.iter().for_each(|pid| super::subscriber::forget(*pid));

@@ -3,8 +3,9 @@
 use std::{fmt, num::NonZeroUsize, str::FromStr};
 
 use crate::{
-    error::{Error, Result},
-    sys::process::{cpus, setting},
+    error::Result,
+    setting::{refused, variable},
+    sys::process::cpus,
 };
 
 /// How many workers a pool has.
@@ -36,6 +37,8 @@ pub enum Jobs {
 
 /// More workers than this are a slip of the pen.
 const MOST_WORKERS: usize = 4096;
+/// What is allowed.
+const ALLOWED: &str = "a whole number from 1 to 4096, or -1 for all the CPUs, -2 for all but one, and so on";
 
 impl Jobs {
     /// The number of workers.
@@ -56,25 +59,18 @@ impl Jobs {
             Self::Signed(n) => usize::try_from(n).unwrap_or(usize::MAX),
         };
         match count {
-            0 => Err(Error::config(
-                "jobs = 0: a pool needs a worker; give a number from 1, or -1 for all the CPUs",
-            )),
-            n if n > MOST_WORKERS => {
-                Err(Error::config(format!("jobs = {n}: at most {MOST_WORKERS} are possible")))
+            n if (1..=MOST_WORKERS).contains(&n) => Ok(n),
+            n => {
+                let why = if n == 0 { "a pool needs a worker" } else { "they are too many" };
+                Err(refused(format_args!("jobs = {n}"), why, ALLOWED))
             }
-            n => Ok(n),
         }
     }
 
     /// What `PROCESSION_JOBS` asks for, or all.
     pub(crate) fn from_env() -> Result<Self> {
-        let words = setting("PROCESSION_JOBS").map(|words| words.to_string_lossy().into_owned());
-        match words.filter(|words| !words.is_empty()) {
-            Some(words) => {
-                words.parse().map_err(|error| Error::config(format!("PROCESSION_JOBS={words}: {error}")))
-            }
-            None => Ok(Self::All),
-        }
+        let parse = |words: &str| words.parse::<Self>().ok().filter(|jobs| jobs.count().is_ok());
+        Ok(variable("PROCESSION_JOBS", ALLOWED, parse)?.unwrap_or(Self::All))
     }
 }
 

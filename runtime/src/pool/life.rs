@@ -17,6 +17,7 @@ use crate::{
     id::WorkerId,
     protocol::{Orders, Records},
     registry,
+    setting::refused,
     supervisor::Supervisor,
     sys::fd::Poller,
     task::Call,
@@ -78,11 +79,10 @@ impl Lives {
     ///
     /// A setting is impossible.
     pub(super) fn check(&self) -> Result<()> {
-        let never =
-            |what: &str, why: &str| Err(Error::config(format!("{what}(0): {why}; give a number from 1")));
+        let never = |setting: &str, why: &str| Err(refused(setting, why, "a number from 1"));
         match self {
-            Self { max_tasks: Some(0), .. } => never("max_tasks_per_worker", "no worker would run a task"),
-            Self { max_rss: Some(0), .. } => never("max_worker_rss", "every worker is larger"),
+            Self { max_tasks: Some(0), .. } => never("max_tasks_per_worker(0)", "no worker would run a task"),
+            Self { max_rss: Some(0), .. } => never("max_worker_rss(0)", "every worker is larger"),
             _ => Ok(()),
         }
     }

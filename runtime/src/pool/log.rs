@@ -1,11 +1,18 @@
 //! Gives records that were made in a worker to this process's logger.
+//!
+//! Loggers print what they are given. So control characters are escaped first, in the words, the target and the fields, and lines after
+//! the first are indented, as `env_logger` does: a record cannot act on the terminal or pass for another.
 
 use log::{
     Level, RecordBuilder,
     kv::{Error, Key, Source, Value, VisitSource},
 };
 
-use crate::{id::WorkerId, protocol::LogRecord};
+use crate::{
+    escape::{Escaped, Lines},
+    id::WorkerId,
+    protocol::LogRecord,
+};
 
 /// Logs the record as if it had been made here, with the worker's place, its process and the task as fields.
 pub(crate) fn emit(record: &LogRecord, worker: WorkerId, pid: u32) {
@@ -13,37 +20,43 @@ pub(crate) fn emit(record: &LogRecord, worker: WorkerId, pid: u32) {
     if level > log::max_level() {
         return;
     }
-    let fields = Fields { record, worker: worker.0, pid };
+    let one_line = |words: &String| Escaped(words).to_string();
+    let own = record.fields.iter().map(|(name, value)| (one_line(name), one_line(value))).collect();
+    let fields = Fields { own, worker: worker.0, pid, task: record.task };
+    let target = one_line(&record.target);
+    let (module, file) = (record.module.as_ref().map(one_line), record.file.as_ref().map(one_line));
     let logger = log::logger();
     let mut builder = RecordBuilder::new();
     builder
         .level(level)
-        .target(&record.target)
-        .module_path(record.module.as_deref())
-        .file(record.file.as_deref())
+        .target(&target)
+        .module_path(module.as_deref())
+        .file(file.as_deref())
         .line(record.line)
         .key_values(&fields);
-    if logger.enabled(&log::Metadata::builder().level(level).target(&record.target).build()) {
-        logger.log(&builder.args(format_args!("{}", record.message)).build());
+    if logger.enabled(&log::Metadata::builder().level(level).target(&target).build()) {
+        logger.log(&builder.args(format_args!("{}", Lines(&record.message))).build());
     }
 }
 
-struct Fields<'a> {
-    record: &'a LogRecord,
+struct Fields {
+    /// The record's, escaped.
+    own: Vec<(String, String)>,
     worker: u32,
     pid: u32,
+    task: Option<u64>,
 }
 
-impl Source for Fields<'_> {
+impl Source for Fields {
     fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), Error> {
-        for (name, value) in &self.record.fields {
+        for (name, value) in &self.own {
             visitor.visit_pair(Key::from_str(name), Value::from(value.as_str()))?;
         }
         if self.worker != WorkerId::ALONE.0 {
             visitor.visit_pair(Key::from_str("worker"), Value::from(self.worker))?;
         }
         visitor.visit_pair(Key::from_str("pid"), Value::from(self.pid))?;
-        if let Some(task) = self.record.task {
+        if let Some(task) = self.task {
             visitor.visit_pair(Key::from_str("task"), Value::from(task))?;
         }
         Ok(())

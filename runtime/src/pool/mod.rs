@@ -41,7 +41,7 @@ pub use jobs::{Jobs, ParseJobsError};
 pub use stats::{SlowTask, Stats, WorkerStats};
 
 pub(crate) use book::Words;
-pub(crate) use builder::{START_TIMEOUT, method_from_env};
+pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
 pub(crate) use call::{Arrival, Call, CallOptions, seed_of_singles};
 pub(crate) use listen::crash;
 pub(crate) use report::{Label, Report, verbose_by_env};
@@ -64,7 +64,8 @@ use crate::{
     protocol::{Outcome, Preload, Records, Setup, VERSION},
     registry,
     seed::Calls,
-    sys::process::{generation, setting},
+    setting::flag,
+    sys::process::generation,
     task::Task,
 };
 
@@ -187,7 +188,7 @@ impl Pool {
 
     /// Builds what the settings say; under `PROCESSION_IN_PROCESS=1` a pool without processes.
     fn start(config: Config) -> Result<Self> {
-        if in_process_by_env() {
+        if in_process_by_env()? {
             // Environment and folder are this process's own, and stay.
             let preload = config.preload.map(|(call, _)| (call, Outcome::Value));
             let first = preload.into_iter().chain(config.initializer).collect();
@@ -723,8 +724,12 @@ fn launcher(config: &Config) -> Result<Box<dyn Launcher>, String> {
 }
 
 /// `PROCESSION_IN_PROCESS=1`, or this is a worker, whose nested calls run where they are.
-pub(crate) fn in_process_by_env() -> bool {
-    setting("PROCESSION_IN_PROCESS").is_some_and(|value| value == "1")
+///
+/// # Errors
+///
+/// It is neither 0 nor 1.
+pub(crate) fn in_process_by_env() -> Result<bool> {
+    flag("PROCESSION_IN_PROCESS")
 }
 
 /// The process's own pool, behind `parallel!`: made at first use and kept warm.

@@ -13,7 +13,8 @@ use std::{
 use super::bar::Bar;
 use crate::{
     error::{Error, Result},
-    sys::process::setting,
+    setting::variable,
+    terminal::aside,
 };
 
 /// From this on there is a line for each batch.
@@ -25,12 +26,12 @@ const EACH_TASK: u32 = 50;
 pub(crate) fn verbose_by_env() -> Result<u32> {
     static VERBOSE: OnceLock<std::result::Result<u32, String>> = OnceLock::new();
     let verbose = VERBOSE.get_or_init(|| {
-        let words = setting("PROCESSION_VERBOSE").filter(|words| !words.is_empty());
-        let Some(words) = words.filter(|_| !crate::worker::is_worker()) else { return Ok(0) };
-        let words = words.to_string_lossy();
-        words.trim().parse().map_err(|_| {
-            format!("PROCESSION_VERBOSE={words}: not a whole number; give one from 0 (nothing) to 50 (a line for each task)")
-        })
+        if crate::worker::is_worker() {
+            return Ok(0);
+        }
+        let allowed = "a whole number from 0 (nothing) to 50 and more (a line for each task)";
+        let verbose = variable("PROCESSION_VERBOSE", allowed, |words| words.parse().ok());
+        verbose.map(Option::unwrap_or_default).map_err(|error| error.to_string())
     });
     verbose.clone().map_err(Error::config)
 }
@@ -233,7 +234,7 @@ impl Lines {
     fn print(&self, words: fmt::Arguments<'_>) {
         if self.verbose > 0 {
             let line = format!("[Parallel(jobs={})]: {words}\n", self.jobs);
-            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+            let _ = aside(|| std::io::stderr().lock().write_all(line.as_bytes()));
         }
     }
 }

@@ -25,6 +25,7 @@ use tracing_core::{
 
 use crate::{
     caller::{Caller, Entered},
+    escape::{Escaped, Lines},
     id::WorkerId,
     protocol::{FieldValue, Parent, Place, Said, TraceRecord},
 };
@@ -321,8 +322,8 @@ impl Site {
         let site: &'static Self =
             Box::leak(Box::new(Self { metadata: OnceLock::new(), interest: AtomicU8::new(0), fields }));
         let _ = site.metadata.set(Metadata::new(
-            leak(&place.name),
-            leak(&place.target),
+            leak(&Escaped(&place.name).to_string()),
+            leak(&Escaped(&place.target).to_string()),
             level,
             place.file.as_deref().map(leak),
             place.line,
@@ -348,12 +349,12 @@ impl Site {
     }
 }
 
-/// Words that are written as they are.
+/// Words that are written without quotation marks.
 struct Words<'a>(&'a str);
 
 impl fmt::Debug for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        write!(f, "{}", Lines(self.0))
     }
 }
 
@@ -367,10 +368,13 @@ fn with_values<R>(
     let metadata = site.metadata();
     let fields: Vec<Field> = metadata.fields().iter().collect();
     let Some(first) = fields.first() else { return then(&metadata.fields().value_set(&[])) };
+    let is_message = |index: u32| fields.get(index as usize).is_some_and(|field| field.name() == "message");
     let words: Vec<_> = values
         .iter()
-        .map(|(_, value)| match value {
+        .map(|(index, value)| match value {
             FieldValue::Words(words) => Some(field::debug(Words(words))),
+            // Subscribers print a message as it is, and other strings as Rust writes them.
+            FieldValue::Str(words) if is_message(*index) => Some(field::debug(Words(words))),
             _ => None,
         })
         .collect();
@@ -379,15 +383,15 @@ fn with_values<R>(
     for ((index, value), words) in values.iter().zip(&words) {
         let field = fields[..site.fields].get(*index as usize);
         let (Some(field), Some(place)) = (field, places.next()) else { continue };
-        let value: &dyn Value = match value {
-            FieldValue::F64(value) => value,
-            FieldValue::I64(value) => value,
-            FieldValue::U64(value) => value,
-            FieldValue::I128(value) => value,
-            FieldValue::U128(value) => value,
-            FieldValue::Bool(value) => value,
-            FieldValue::Str(value) => value,
-            FieldValue::Words(_) => words.as_ref().expect("made for each of these"),
+        let value: &dyn Value = match (words, value) {
+            (Some(words), _) => words,
+            (None, FieldValue::F64(value)) => value,
+            (None, FieldValue::I64(value)) => value,
+            (None, FieldValue::U64(value)) => value,
+            (None, FieldValue::I128(value)) => value,
+            (None, FieldValue::U128(value)) => value,
+            (None, FieldValue::Bool(value)) => value,
+            (None, FieldValue::Str(value) | FieldValue::Words(value)) => value,
         };
         *place = (field, Some(value));
     }

@@ -1,27 +1,46 @@
 //! `PROCESSION_TRACE=run.json`: a timeline of every task on every worker, in Chrome's trace format.
 //!
-//! All pools of a process write to one file: an array of events, a row of events for each worker. What is in the file is a whole
-//! array whenever a pool has ended, and nearly so at any time: the format does without the closing bracket.
+//! All pools of a process write to one file: an array of events, a row of events for each worker. It is made under another name and put
+//! in its place before anything is in it, so nothing that was there is written over: what is not a trace of ours, or a link, stays, and
+//! the program says so and goes on without a timeline. From then on the file is a whole array after each block of events, whenever a pool
+//! is idle or has ended, and so after the program has been killed. Of several programs that write to one file, the last that began has it.
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
-    fmt::Write as _,
-    fs::File,
-    io::{Seek, SeekFrom, Write},
+    fmt::{self, Write as _},
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
 
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+
 use crate::{
+    escape::{Lines, is_control},
     id::WorkerId,
-    sys::process::{monotonic_nanos, setting},
+    setting::brief,
+    sys::{
+        fd::say,
+        process::{generation, monotonic_nanos, setting},
+    },
 };
 
+/// The variable.
+const NAME: &str = "PROCESSION_TRACE";
 /// So much is written at a time.
 const BLOCK_BYTES: usize = 64 << 10;
+/// How each of our files begins, and no other.
+const BEGINNING: &str =
+    "[\n{\"name\":\"procession_trace\",\"ph\":\"M\",\"pid\":1,\"tid\":0,\"args\":{\"name\":\"procession\"}}";
+/// What stands at the end of a file that is whole.
+const END: &str = "\n]\n";
+/// So many names are tried for the file that is not in its place yet.
+const MOST_NAMES: u32 = 100;
 
 /// One pool's part of the timeline.
 #[derive(Debug)]
@@ -35,33 +54,37 @@ pub(super) struct Timeline {
 
 #[derive(Debug)]
 struct Output {
-    file: File,
+    path: PathBuf,
+    /// `None`: it could not be written to the end.
+    file: Option<File>,
     /// Not yet written.
     text: String,
     /// Where the next goes: over the closing bracket.
-    end: u64,
-    has_events: bool,
+    end_bytes: u64,
     /// What all times count from.
     start: u64,
 }
 
 impl Output {
     fn flush(&mut self) {
+        let Some(file) = &mut self.file else { return };
+        let end = self.end_bytes;
+        let mut write = || {
+            file.seek(SeekFrom::Start(end))?;
+            file.write_all(self.text.as_bytes())?;
+            file.write_all(END.as_bytes())
+        };
         // A full disk costs the timeline, not the program.
-        let written = (|| {
-            self.file.seek(SeekFrom::Start(self.end))?;
-            self.file.write_all(self.text.as_bytes())?;
-            self.file.write_all(b"\n]\n")
-        })();
-        if written.is_ok() {
-            self.end += self.text.len() as u64;
+        if let Err(error) = write() {
+            complain(&self.path, "the end of the timeline is missing", &error);
+            self.file = None;
         }
+        self.end_bytes += self.text.len() as u64;
         self.text.clear();
     }
 
     fn event(&mut self, write: impl FnOnce(&mut String)) {
-        self.text.push_str(if self.has_events { ",\n" } else { "" });
-        self.has_events = true;
+        self.text.push_str(",\n");
         write(&mut self.text);
         if self.text.len() >= BLOCK_BYTES {
             self.flush();
@@ -74,42 +97,108 @@ impl Output {
     }
 }
 
+/// The file that the environment names, and the process that writes it.
+static TARGET: OnceLock<Option<(u32, Mutex<Output>)>> = OnceLock::new();
+
 /// A timeline is written by this process.
 pub(super) fn is_on() -> bool {
-    static IS_ON: OnceLock<bool> = OnceLock::new();
-    *IS_ON.get_or_init(|| !crate::worker::is_worker() && output().is_some())
+    output().is_some()
 }
 
-/// The file that the environment names, opened once.
+/// The file that the environment names, opened once, by the outermost process. A copy of that process has no part in it.
 fn output() -> Option<&'static Mutex<Output>> {
-    static OUTPUT: OnceLock<Option<Mutex<Output>>> = OnceLock::new();
-    let open = |path: OsString| match File::create(&path) {
-        Ok(mut file) => {
-            let _ = file.write_all(b"[\n");
-            Some(Mutex::new(Output {
-                file,
+    let target = TARGET.get_or_init(|| {
+        let path = setting(NAME).filter(|path| !path.is_empty() && !crate::worker::is_worker());
+        Some((generation(), Mutex::new(Output::create(path?.into())?)))
+    });
+    target.as_ref().filter(|(process, _)| *process == generation()).map(|(_, output)| output)
+}
+
+impl Output {
+    /// Says so if it cannot be.
+    fn create(path: PathBuf) -> Option<Self> {
+        match create(&path) {
+            Ok(file) => Some(Self {
+                path,
+                file: Some(file),
                 text: String::new(),
-                end: 2,
-                has_events: false,
+                end_bytes: BEGINNING.len() as u64,
                 start: monotonic_nanos(),
-            }))
+            }),
+            Err(error) => {
+                complain(&path, "no timeline is written", &error);
+                None
+            }
         }
-        Err(error) => {
-            log::warn!(target: "procession", "PROCESSION_TRACE={}: no timeline is written: {error}", path.display());
-            None
-        }
+    }
+}
+
+/// On stderr, for whoever has set the variable looks there, and a program need not have a logger.
+fn complain(path: &Path, what: &str, error: &io::Error) {
+    say(&format!("procession: {NAME}={}: {what}: {}\n", brief(path.display()), Lines(error)));
+}
+
+/// Makes a timeline without events, under another name, and puts it in its place.
+fn create(path: &Path) -> io::Result<File> {
+    let before = check(path)?;
+    let pid = std::process::id();
+    for n in 0..MOST_NAMES {
+        let aside = path.with_file_name(format!(".procession-trace-{pid}-{n}"));
+        // It is made anew, and not through a link.
+        let mut file = match OpenOptions::new().write(true).create_new(true).open(&aside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made?,
+        };
+        let mut put = || {
+            file.write_all(BEGINNING.as_bytes())?;
+            file.write_all(END.as_bytes())?;
+            if let Some(before) = &before {
+                file.set_permissions(before.permissions())?;
+            }
+            fs::rename(&aside, path)
+        };
+        return match put() {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                let _ = fs::remove_file(&aside);
+                Err(error)
+            }
+        };
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Nothing is lost if a timeline takes this place: there is nothing, an empty file, or a timeline of ours, which is returned.
+///
+/// # Errors
+///
+/// There is something else.
+fn check(path: &Path) -> io::Result<Option<Metadata>> {
+    let found = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found?,
     };
-    OUTPUT.get_or_init(|| setting("PROCESSION_TRACE").filter(|path| !path.is_empty()).and_then(open)).as_ref()
+    if found.is_symlink() {
+        return Err(io::Error::other("it is a link, which is not followed; name the file itself"));
+    }
+    if !found.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut beginning = Vec::new();
+    let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path)?;
+    file.take(BEGINNING.len() as u64).read_to_end(&mut beginning)?;
+    if beginning.is_empty() || beginning == BEGINNING.as_bytes() {
+        return Ok(Some(found));
+    }
+    Err(io::Error::other(
+        "it is not a timeline of procession's, and is kept; name another file, or remove it",
+    ))
 }
 
 impl Timeline {
     /// A pool's part, if a timeline is asked for. The file is the outermost process's.
     pub(super) fn open(name: Option<&str>) -> Option<Self> {
         static POOLS: AtomicU32 = AtomicU32::new(1);
-        // A copy of the host knows of the host's file, whose descriptor it does not have.
-        if crate::worker::is_worker() || !is_on() {
-            return None;
-        }
         let file = output()?;
         let pool = POOLS.fetch_add(1, Ordering::Relaxed);
         let timeline = Self { file, pool, known: HashMap::new() };
@@ -209,8 +298,8 @@ fn row(worker: WorkerId) -> u32 {
 #[derive(Clone, Copy)]
 struct Micros(u64);
 
-impl std::fmt::Display for Micros {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
     }
 }
@@ -218,13 +307,13 @@ impl std::fmt::Display for Micros {
 /// Words as JSON has them.
 struct Quoted<'a>(&'a str);
 
-impl std::fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
         for c in self.0.chars() {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
-                c if c < ' ' => write!(f, "\\u{:04x}", u32::from(c))?,
+                c if is_control(c) => write!(f, "\\u{:04x}", u32::from(c))?,
                 c => f.write_char(c)?,
             }
         }
@@ -239,6 +328,7 @@ mod tests {
     #[test]
     fn words_and_times_are_written_as_json_has_them() {
         assert_eq!(Quoted("a \"b\" \\ \n").to_string(), r#""a \"b\" \\ \u000a""#);
+        assert_eq!(Quoted("\x1b\u{9b}\u{202e}").to_string(), r#""\u001b\u009b\u202e""#);
         assert_eq!(Micros(1_234_567).to_string(), "1234.567");
         assert_eq!(Micros(9).to_string(), "0.009");
     }

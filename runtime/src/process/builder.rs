@@ -22,9 +22,12 @@ use crate::{
     handle::{Completer, Exchange, Handle},
     id::TaskId,
     launch::{Output, StartMethod, Surroundings},
-    pool::{START_TIMEOUT, in_process_by_env, method_from_env, seed_of_singles, travels},
+    pool::{
+        START_TIMEOUT, check_start_timeout, in_process_by_env, method_from_env, seed_of_singles, travels,
+    },
     seed,
     task::Task,
+    transport::wants_socket,
 };
 
 /// A process's settings, made by [`Process::builder`].
@@ -63,7 +66,7 @@ impl ProcessBuilder {
         }
     }
 
-    /// The process's name, for errors; `ps` shows it, too (cut to 15 bytes, as the kernel has them). Default: the function's with a
+    /// The process's name, for errors; `ps` shows it, too (cut to 15 bytes, as the kernel has them). At most 255 bytes. Default: the function's with a
     /// number, and in `ps` the program's.
     ///
     /// # Examples
@@ -281,7 +284,7 @@ impl ProcessBuilder {
         self
     }
 
-    /// How long the process may take to come to its function before it is killed. Default: 30 s.
+    /// How long the process may take to come to its function before it is killed. Above zero; from a year on it is no limit. Default: 30 s.
     ///
     /// # Examples
     ///
@@ -309,7 +312,7 @@ impl ProcessBuilder {
     ///
     /// # Errors
     ///
-    /// A setting is impossible, an argument did not encode, or this process cannot start others (it runs setuid, as a library in
+    /// A setting or a variable of the environment is impossible, an argument did not encode, or this process cannot start others (it runs setuid, as a library in
     /// another program, or is too many processes deep).
     ///
     /// # Examples
@@ -329,6 +332,8 @@ impl ProcessBuilder {
     pub fn spawn<T: DeserializeOwned + 'static>(self, task: Task<T>) -> Result<Process<T>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let surroundings = self.surroundings.settle(self.name.as_deref(), 1)?;
+        let start_timeout = check_start_timeout(self.start_timeout)?;
+        wants_socket()?;
         let method = self.start_method.map_or_else(method_from_env, Ok)?;
         let (function, number) = (task.function(), NEXT.fetch_add(1, Ordering::Relaxed));
         let name: Arc<str> = match self.name {
@@ -337,7 +342,7 @@ impl ProcessBuilder {
         };
         let seed = seed_of_singles(None);
         let completer = Arc::new(Completer::new());
-        let (backend, id, exchange) = if in_process_by_env() {
+        let (backend, id, exchange) = if in_process_by_env()? {
             let here = Here::spawn(&name, task.call, seed::of(seed, number), completer.clone()).map_err(
                 |error| Error::system(format!("process `{name}`: a thread cannot be started"), error),
             )?;
@@ -353,7 +358,7 @@ impl ProcessBuilder {
                 seed,
                 surroundings,
                 method,
-                start_timeout: self.start_timeout,
+                start_timeout,
                 completer: completer.clone(),
             })?;
             let (id, exchange) = (child.id(), child.exchange());

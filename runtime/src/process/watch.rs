@@ -38,6 +38,7 @@ use crate::{
         process::{Held, generation},
         rest::OwnThread,
     },
+    terminal::aside,
 };
 
 /// The bell among the processes.
@@ -670,7 +671,7 @@ impl About {
 /// Gives what processes have said to those who listen here.
 fn say(words: &[Words]) {
     for words in words {
-        let _ = catch_unwind(AssertUnwindSafe(|| words.emit()));
+        let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
     }
 }
 

@@ -437,11 +437,6 @@ pub(crate) fn setting(name: &str) -> Option<OsString> {
     if is_privileged() { None } else { std::env::var_os(name) }
 }
 
-/// `PROCESSION_WAIT_FOR_DEBUGGER=1`: workers are to wait for a debugger before their first task.
-pub(crate) fn waits_for_debugger() -> bool {
-    setting("PROCESSION_WAIT_FOR_DEBUGGER").is_some_and(|value| value == "1")
-}
-
 /// A debugger holds this process.
 pub(crate) fn is_traced() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };

@@ -25,12 +25,13 @@ use super::{
     socket::{SocketSink, SocketSource},
 };
 use crate::{
+    error::Result,
     frame::{Frames, PREFIX_BYTES, Prefix},
     ring::{Alarm, Broken, Consumer, Producer},
+    setting::variable,
     sys::{
         fd,
         futex::{self, is_available},
-        process::setting,
         spare,
     },
 };
@@ -55,11 +56,24 @@ pub(crate) struct HostEnd {
     pub(crate) why_not: Option<String>,
 }
 
+/// `PROCESSION_TRANSPORT`: nothing is to go through shared memory.
+///
+/// # Errors
+///
+/// It names no transport.
+pub(crate) fn wants_socket() -> Result<bool> {
+    let parse = |name: &str| match name {
+        "memory" => Some(false),
+        "socket" => Some(true),
+        _ => None,
+    };
+    Ok(variable("PROCESSION_TRANSPORT", "`memory` or `socket`", parse)?.unwrap_or(false))
+}
+
 /// Makes the host's end of a connection over this socket: rings if there are memfd and futexes, else the socket itself.
 pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
     fd::set_nonblocking(socket.as_fd())?;
-    let wants_socket = setting("PROCESSION_TRANSPORT").is_some_and(|value| value == "socket");
-    let why_not = if wants_socket {
+    let why_not = if wants_socket().unwrap_or(false) {
         None
     } else if !is_available() {
         Some("futexes may not be used here".to_owned())

@@ -16,6 +16,7 @@ use nix::{fcntl::OFlag, sys::resource::Resource, sys::stat::Mode};
 
 use super::{copy, output, serve, template};
 use crate::{
+    escape::Lines,
     marker::{DEPTH, Marker, Role},
     protocol::{PREAMBLE_BYTES, Preamble, Sink},
     sys::{
@@ -145,7 +146,7 @@ fn or_fail(run: impl FnOnce() -> Result<std::convert::Infallible, String>) -> ! 
 }
 
 fn fail(words: &str) -> ! {
-    say(&format!("procession: this process was started as a worker and cannot be one: {words}\n"));
+    say(&format!("procession: this process was started as a worker and cannot be one: {}\n", Lines(words)));
     end_now(START_FAILED)
 }
 

@@ -21,9 +21,10 @@ use crate::{
         VERSION, encode_panic, encode_reply,
     },
     registry, sample,
+    setting::waits_for_debugger,
     sys::{
         fd::say,
-        process::{end_group, end_now, is_traced, monotonic_nanos, peak_rss_bytes, waits_for_debugger},
+        process::{end_group, end_now, is_traced, monotonic_nanos, peak_rss_bytes},
         signal::{forget_failed_allocations, watch_allocations, watch_stack},
         spare,
     },
@@ -199,7 +200,7 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
     station::take_up(station)?;
     log::install(log_level);
     let _ = INDEX.set(worker);
-    if waits_for_debugger() {
+    if waits_for_debugger().unwrap_or(false) {
         wait_for_debugger(worker);
     }
     send(&encode_reply(&Ready { version: VERSION, build_id: own, pid: std::process::id() }));

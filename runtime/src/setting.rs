@@ -1,0 +1,113 @@
+//! The one rule for settings, those of builders and those of the environment: what cannot be is refused before anything starts, by an
+//! error that says the setting, the value and what is allowed.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    error::{Error, Result},
+    escape::Escaped,
+    sys::process::setting,
+};
+
+/// No time is longer than this: one that is counts as no limit.
+pub(crate) const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// What is allowed of times.
+pub(crate) const ABOVE_ZERO: &str = "a time above zero (from a year on it is no limit)";
+
+/// So much of a value is repeated in an error.
+const MOST_CHARS: usize = 60;
+
+/// The error of a setting, as in `nice(20): niceness is no more than that; give a number from -20 to 19`.
+pub(crate) fn refused(
+    setting: impl fmt::Display,
+    why: impl fmt::Display,
+    allowed: impl fmt::Display,
+) -> Error {
+    Error::config(format!("{setting}: {why}; give {allowed}"))
+}
+
+/// A value, in short and on one line.
+pub(crate) fn brief(value: impl fmt::Display) -> String {
+    let value = Escaped(value).to_string();
+    match value.char_indices().nth(MOST_CHARS) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value,
+    }
+}
+
+/// Checks a time limit: the time, or a year if it is longer.
+///
+/// # Errors
+///
+/// It is zero.
+pub(crate) fn limit(setting: &str, time: Duration, why: &str) -> Result<Duration> {
+    if time.is_zero() {
+        return Err(refused(format_args!("{setting}({time:?})"), why, ABOVE_ZERO));
+    }
+    Ok(time.min(FOREVER))
+}
+
+/// Reads a variable of the environment. One that is empty is not set.
+///
+/// # Errors
+///
+/// `parse` refuses it. The error says what is `allowed`.
+pub(crate) fn variable<T>(
+    name: &str,
+    allowed: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>> {
+    let Some(value) = setting(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    match value.to_str().and_then(|value| parse(value.trim())) {
+        Some(value) => Ok(Some(value)),
+        None => Err(Error::config(format!("{name}={}: give {allowed}", brief(value.display())))),
+    }
+}
+
+/// Reads a variable of the environment that is 0 or 1. Default: 0.
+///
+/// # Errors
+///
+/// It is something else.
+pub(crate) fn flag(name: &str) -> Result<bool> {
+    let parse = |value: &str| match value {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    };
+    Ok(variable(name, "0 or 1", parse)?.unwrap_or(false))
+}
+
+/// `PROCESSION_WAIT_FOR_DEBUGGER=1`: workers are to wait for a debugger before their first task.
+///
+/// # Errors
+///
+/// It is neither 0 nor 1.
+pub(crate) fn waits_for_debugger() -> Result<bool> {
+    flag("PROCESSION_WAIT_FOR_DEBUGGER")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_repeated_in_part_and_never_with_control_characters() {
+        assert_eq!(brief("a\x1b\n"), "a\\u{1b}\\n");
+        assert_eq!(brief("ż".repeat(60)), "ż".repeat(60));
+        assert_eq!(brief("ż".repeat(61)), format!("{}…", "ż".repeat(60)));
+    }
+
+    #[test]
+    fn a_limit_is_above_zero_and_at_most_a_year() {
+        let error = limit("start_timeout", Duration::ZERO, "nothing starts in no time").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("start_timeout(0ns): nothing starts in no time; give a time above zero")
+        );
+        assert_eq!(limit("x", Duration::from_nanos(1), "").unwrap(), Duration::from_nanos(1));
+        assert_eq!(limit("x", Duration::MAX, "").unwrap(), FOREVER);
+    }
+}
