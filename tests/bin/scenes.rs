@@ -98,6 +98,8 @@ pub(crate) fn play() {
         ["build"] => println!("{:?}", Pool::new(1)),
         ["start", how] => start_failing(how),
         ["stop"] => stop(),
+        ["leave", micros] => leave_while_workers_start(micros.parse().unwrap()),
+        ["stuck", step] => wait_for_a_stuck(step),
         ["without", what] => without(what),
         ["stay", place, load, end] => stay_there(place, load, end),
         ref other => panic!("no scene {other:?}"),
@@ -387,6 +389,62 @@ fn stop() {
         "the worker that was started at first is the one that serves"
     );
     println!("the worker is still the first");
+}
+
+/// Ends, and runs nothing of what programs run at their end, so long after it has asked for four workers.
+fn leave_while_workers_start(micros: u64) {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    let end = Instant::now() + Duration::from_micros(micros);
+    let pool = POOL.get_or_init(|| Pool::new(4).unwrap());
+    let handles: Vec<_> = (0..4).map(|_| pool.submit(delayed!(whoami()))).collect();
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+    drop(handles);
+    // SAFETY: _exit ends the process and runs nothing of it.
+    unsafe { libc::_exit(0) }
+}
+
+/// Says that it is there, and stays.
+#[worker]
+fn say_and_stay() {
+    println!("up");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Says that it is there, and gives more than fits on the way.
+#[worker]
+fn say_and_give() -> Vec<u8> {
+    println!("up");
+    vec![1; 64 << 20]
+}
+
+/// Stops itself once a worker is stuck in this step of its life.
+fn wait_for_a_stuck(step: &str) {
+    let builder = Pool::builder().jobs(1);
+    let builder = match step {
+        "initializer" => builder.initializer(delayed!(say_and_stay())),
+        "preload" => {
+            builder.start_method(procession::StartMethod::ForkServer).preload(delayed!(say_and_stay()))
+        }
+        _ => builder,
+    };
+    let pool = builder.build().unwrap();
+    let handle = match step {
+        "result" => pool.submit(delayed!(count_bytes(Vec::new()))),
+        _ => pool.submit(delayed!(say_and_give())),
+    };
+    if step == "result" {
+        handle.join().unwrap();
+        drop(pool.submit(delayed!(say_and_give())));
+        // Nobody reads what it gives.
+        signal::raise(signal::Signal::SIGSTOP).unwrap();
+    }
+    loop {
+        std::thread::park();
+    }
 }
 
 #[worker]

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::program::{PATIENCE, PROBE, PROBE_AT_MAIN, Running, await_readable, is_readable_by, probe};
+use crate::program::{Ended, PATIENCE, PROBE, PROBE_AT_MAIN, Running, await_readable, is_readable_by, probe};
 use nix::{
     libc,
     sys::{
@@ -151,6 +151,74 @@ fn a_worker_that_was_stopped_when_its_parent_was_killed_ends_once_it_is_continue
     running.parent_ends(SOON);
     signal(Signal::SIGCONT);
     running.end(SOON);
+}
+
+/// The time from the end of a program to the end of all that came of it and held its stdout.
+fn linger(running: Running) -> (Duration, Ended) {
+    running.parent_ends(PATIENCE);
+    let start = Instant::now();
+    let ended = running.end(PATIENCE);
+    (start.elapsed(), ended)
+}
+
+#[test]
+fn a_worker_that_starts_as_its_host_ends_is_gone_at_once_whatever_step_it_is_in() {
+    for (program, method) in
+        [(PROBE, "spawn"), (PROBE_AT_MAIN, "spawn"), (PROBE, "forkserver"), (PROBE, "fork")]
+    {
+        let mut times: Vec<Duration> = (0..40)
+            .map(|run| {
+                let micros = (run * 200).to_string();
+                let mut command = probe(program, &["leave", &micros]);
+                let (time, ended) = linger(Running::start(command.env("PROCESSION_START_METHOD", method)));
+                assert_eq!(ended.quietly(), "", "{method} after {micros} µs");
+                assert!(time < Duration::from_secs(1), "{method} after {micros} µs: it took {time:?}");
+                time
+            })
+            .collect();
+        times.sort_unstable();
+        // A loaded machine takes its time with some.
+        assert!(times[times.len() / 2] < Duration::from_millis(50), "{method}: {times:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_is_stuck_as_its_host_ends_is_gone_at_once_wherever_it_is_stuck() {
+    for step in ["initializer", "preload", "debugger", "result"] {
+        let mut command = probe(PROBE, &["stuck", step]);
+        if step == "debugger" {
+            command.env("PROCESSION_WAIT_FOR_DEBUGGER", "1");
+        }
+        let mut running = Running::start(&mut command);
+        match step {
+            "debugger" => running.expect_error("waits for a debugger"),
+            _ => running.expect(&["up"]),
+        }
+        if step == "result" {
+            let state = waitpid(pid(&running), Some(WaitPidFlag::WUNTRACED)).unwrap();
+            assert!(matches!(state, WaitStatus::Stopped(_, Signal::SIGSTOP)), "{state:?}");
+            until_asleep(running.processes().into_iter().filter(|&other| other != running.child.id()));
+        }
+        kill(pid(&running), Signal::SIGKILL).unwrap();
+        let (time, _) = linger(running);
+        assert!(time < Duration::from_secs(1), "{step}: it took {time:?}");
+    }
+}
+
+/// Waits until no thread of these processes has run for a while.
+fn until_asleep(processes: impl Iterator<Item = u32>) {
+    let deadline = Instant::now() + PATIENCE;
+    for process in processes {
+        let runs = || std::fs::read_to_string(format!("/proc/{process}/schedstat")).unwrap();
+        let (read, _write) = std::io::pipe().unwrap();
+        let mut before = String::new();
+        while before != runs() {
+            assert!(Instant::now() < deadline, "{process} does not sleep");
+            before = runs();
+            // Nothing is what is waited for.
+            assert!(!is_readable_by(&read, Instant::now() + Duration::from_millis(50)));
+        }
+    }
 }
 
 #[test]

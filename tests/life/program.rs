@@ -93,6 +93,19 @@ impl Running {
         }
     }
 
+    /// Waits for these words on stderr.
+    pub(crate) fn expect_error(&mut self, words: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = String::new();
+        while !said.contains(words) {
+            await_readable(&self.stderr, deadline, words);
+            let mut piece = [0; 1024];
+            let n = self.stderr.read(&mut piece).unwrap();
+            assert_ne!(n, 0, "it ended without saying {words:?}: {said}");
+            said += &String::from_utf8_lossy(&piece[..n]);
+        }
+    }
+
     /// Sends a line to its stdin.
     pub(crate) fn go_on(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();

@@ -138,26 +138,33 @@ impl<M: Place> Consumer<M> {
     }
 }
 
-/// Wakes a consumer for a reason that has nothing to do with the ring, from another thread of its own process.
+/// Wakes one end of a ring for a reason that has nothing to do with the ring, from another thread of its own process.
 #[derive(Debug)]
 pub(crate) struct Alarm<M> {
     memory: M,
+    of_producer: bool,
 }
 
 impl<M: Place> Alarm<M> {
     /// For the consumer of the ring in this memory.
-    pub(crate) fn new(memory: M) -> Self {
-        Self { memory }
+    pub(crate) fn of_consumer(memory: M) -> Self {
+        Self { memory, of_producer: false }
     }
 
-    /// Takes down the consumer's announcement that it sleeps, if there is one: `true` means that the caller is to wake it by
-    /// [`bell`](Self::bell). The consumer looks for the reason between [`Consumer::park`] and its sleep.
+    /// For the producer of the ring in this memory.
+    pub(crate) fn of_producer(memory: M) -> Self {
+        Self { memory, of_producer: true }
+    }
+
+    /// Takes down the announcement that the end sleeps, if there is one: `true` means that the caller is to wake it by
+    /// [`bell`](Self::bell). The end looks for the reason between its `park` and its sleep.
     pub(crate) fn take_bell(&self) -> bool {
         take(self.bell())
     }
 
-    /// The word that a parked consumer waits on.
+    /// The word that the parked end waits on.
     pub(crate) fn bell(&self) -> &AtomicU32 {
-        &self.memory.header().consumer_parked
+        let header = self.memory.header();
+        if self.of_producer { &header.producer_parked } else { &header.consumer_parked }
     }
 }

@@ -4,11 +4,17 @@
 use std::{
     cell::Cell,
     io,
+    os::fd::{AsRawFd, BorrowedFd},
     ptr::null_mut,
-    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
+    sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering},
 };
 
-use nix::libc;
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    libc,
+};
+
+use super::process::end_group;
 
 /// Has SIGPIPE ignored, as std's start does it, and SIGTTOU: a worker is in the background of its terminal, where printing would
 /// stop it under `stty tostop`.
@@ -34,6 +40,64 @@ pub(crate) fn reset_signals() {
         }
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// The socket whose hangup ends this process, and the exit code.
+static WATCHED: AtomicI32 = AtomicI32::new(-1);
+static HANGUP_CODE: AtomicI32 = AtomicI32::new(0);
+
+/// Has this process and its group end as soon as the peer of a socket has closed it, whatever the process does meanwhile: the kernel says so
+/// by SIGIO. For a process that may not have a second thread to watch.
+pub(crate) fn end_on_hangup(socket: BorrowedFd<'_>, code: i32) -> io::Result<()> {
+    HANGUP_CODE.store(code, Ordering::Relaxed);
+    WATCHED.store(socket.as_raw_fd(), Ordering::Relaxed);
+    // SAFETY: all zero is a valid sigaction: no handler, no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_io as extern "C" fn(i32) as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: `action` is whole, and `on_io` takes a number and does only what a handler may.
+    if unsafe { libc::sigaction(libc::SIGIO, &raw const action, null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: F_SETOWN takes a number and touches no memory of ours.
+    if unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETOWN, libc::getpid()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    set_async(socket, true)?;
+    // It may have come before.
+    end_if_hung_up();
+    Ok(())
+}
+
+/// The hangup of the socket is nothing to this process any more.
+pub(crate) fn forget_hangup(socket: BorrowedFd<'_>) {
+    let _ = set_async(socket, false);
+    WATCHED.store(-1, Ordering::Relaxed);
+    // SAFETY: SIG_DFL is a disposition, not a handler; nothing of ours will run.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_DFL) };
+}
+
+fn set_async(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_ASYNC, on);
+    fcntl(socket, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+extern "C" fn on_io(_: i32) {
+    let before = nix::errno::Errno::last();
+    end_if_hung_up();
+    before.set();
+}
+
+/// Async-signal-safe.
+fn end_if_hung_up() {
+    let mut watched = libc::pollfd { fd: WATCHED.load(Ordering::Relaxed), events: 0, revents: 0 };
+    // SAFETY: one pollfd, which is writable; a negative descriptor is passed over.
+    let seen = unsafe { libc::poll(&raw mut watched, 1, 0) };
+    if seen == 1 && watched.revents & libc::POLLHUP != 0 {
+        end_group(HANGUP_CODE.load(Ordering::Relaxed));
+    }
 }
 
 /// The size of the stack that handlers run on: what the kernel wants at least for this CPU's registers, and room to work.

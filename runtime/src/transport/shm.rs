@@ -375,12 +375,12 @@ impl WorkerEnd {
                 sender: Box::new(Alone(aside.clone())),
                 receiver: Box::new(FramedReceiver::new(SocketSource::new(socket), true)),
                 aside,
-                waiting: Waiting { state: waiting, alarm: None },
+                waiting: Waiting { state: waiting, alarms: Vec::new() },
             });
         };
         let consumer = Consumer::attach(segment.to_worker()).map_err(broken)?;
         let producer = Producer::attach(segment.to_host()).map_err(broken)?;
-        let sink = WorkerSink { producer, aside: aside.clone() };
+        let sink = WorkerSink { producer, waiting: waiting.clone(), aside: aside.clone() };
         let sender = WorkerSender { ring: FramedSender::new(sink, true), aside: aside.clone(), marked: 0 };
         let source = WorkerSource {
             consumer,
@@ -389,12 +389,12 @@ impl WorkerEnd {
             aside: aside.clone(),
             _keeper: spare::Keeper::new(),
         };
-        let alarm = Some(Alarm::new(segment.to_worker()));
+        let alarms = vec![Alarm::of_consumer(segment.to_worker()), Alarm::of_producer(segment.to_host())];
         Ok(Self {
             sender: Box::new(sender),
             receiver: Box::new(FramedReceiver::new(source, true)),
             aside,
-            waiting: Waiting { state: waiting, alarm },
+            waiting: Waiting { state: waiting, alarms },
         })
     }
 }
@@ -403,7 +403,7 @@ impl WorkerEnd {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     state: Arc<WaitingState>,
-    alarm: Option<Alarm<Part>>,
+    alarms: Vec<Alarm<Part>>,
 }
 
 #[derive(Debug)]
@@ -419,16 +419,12 @@ impl Waiting {
         self.state.may_spin.store(may_spin, Ordering::Relaxed);
     }
 
-    /// The host has closed the connection: what is there is read to the end, and that is all.
+    /// The host has closed the connection: what is there is read to the end, nothing more is sent, and that is all.
     pub(crate) fn end(&self) {
-        // SYNC(reading-ended): pairs with the loads of `ended` in `WorkerSource`. It comes before the look at the bell, as the source's
-        // announcement comes before its look at this.
+        // SYNC(reading-ended): pairs with the loads of `ended` in `WorkerSource` and `WorkerSink`. It comes before the look at the bells, as
+        // their announcements come before their looks at this.
         self.state.ended.store(true, Ordering::SeqCst);
-        if let Some(alarm) = &self.alarm
-            && alarm.take_bell()
-        {
-            wake(alarm.bell());
-        }
+        self.alarms.iter().filter(|alarm| alarm.take_bell()).for_each(|alarm| wake(alarm.bell()));
     }
 }
 
@@ -507,6 +503,7 @@ impl FrameSender for WorkerSender {
 
 struct WorkerSink {
     producer: Producer<Part>,
+    waiting: Arc<WaitingState>,
     aside: Aside,
 }
 
@@ -539,7 +536,12 @@ impl Sink for WorkerSink {
             spin_loop();
         }
         if self.producer.park() {
-            // The host always reads. Should it have gone, the watching thread ends this process.
+            // The host always reads, unless it has gone.
+            // SYNC(reading-ended): pairs with the store in `Waiting::end`.
+            if self.waiting.ended.load(Ordering::SeqCst) {
+                self.producer.unpark();
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
             futex::wait(self.producer.bell(), 1, None)?;
         }
         Ok(())

@@ -6,6 +6,7 @@
 
 use std::{
     ffi::CString,
+    io::ErrorKind,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
     sync::Arc,
@@ -195,8 +196,11 @@ pub(super) fn recv_preamble(
     if !arrived {
         return Err("its connection is silent".to_owned());
     }
-    let fds = recv_with_fds::<MOST_FDS>(socket, &mut bytes)
-        .map_err(|error| format!("its connection failed: {error}"))?;
+    let fds = recv_with_fds::<MOST_FDS>(socket, &mut bytes).map_err(|error| match error.kind() {
+        // Nobody is there to be told.
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => end_group(HOST_GONE),
+        _ => format!("its connection failed: {error}"),
+    })?;
     let preamble =
         Preamble::from_bytes(bytes).ok_or("the other end speaks another protocol: is it another build?")?;
     if token.is_some_and(|token| token != preamble.token) {
@@ -278,7 +282,8 @@ fn watch(socket: BorrowedFd<'_>, is_shared: bool) -> ! {
         wait_for_end(socket);
     }
     serve::stop();
-    if !serve::is_busy() {
+    // A worker that still starts has nothing to put in order.
+    if serve::is_ready() && !serve::is_busy() {
         // The serving thread sees the end of the connection, too, and leaves through `exit`.
         std::thread::sleep(LEAVE_TIMEOUT);
     }

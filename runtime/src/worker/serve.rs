@@ -46,6 +46,8 @@ static STOPPING: AtomicBool = AtomicBool::new(false);
 static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
 /// The sequence number of the task that ended last.
 static ENDED_SEQ: AtomicU32 = AtomicU32::new(0);
+/// This worker has shaken hands. Before that it has run nothing that is to be left in good order.
+static IS_READY: AtomicBool = AtomicBool::new(false);
 /// A task has come to no result, for it panicked or its values did not cross.
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
@@ -81,6 +83,12 @@ pub(super) fn is_told_to_end() -> bool {
 /// The host sends nothing more, and lives: where there is nothing else to be told by, the running task is to end.
 pub(super) fn hear_the_last() {
     IS_LAST.store(true, Ordering::Relaxed);
+}
+
+/// Whether this worker has shaken hands.
+pub(super) fn is_ready() -> bool {
+    // SYNC(ready-or-end): pairs with the store in `shake_hands`.
+    IS_READY.load(Ordering::SeqCst)
 }
 
 /// Whether a task runs now.
@@ -203,6 +211,8 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
     if waits_for_debugger().unwrap_or(false) {
         wait_for_debugger(worker);
     }
+    // SYNC(ready-or-end): pairs with the load in `is_ready`. `WAITING` is set by now: whoever finds it ready wakes it.
+    IS_READY.store(true, Ordering::SeqCst);
     send(&encode_reply(&Ready { version: VERSION, build_id: own, pid: std::process::id() }));
     Ok(())
 }

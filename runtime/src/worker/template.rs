@@ -37,6 +37,7 @@ use crate::{
     sys::{
         fd::{read_file, recv_with_fds, send_with_fd, wait_any, write_whole},
         process::{Child, Ended, Fork, end_group, flush_streams, fork, thread_count},
+        signal::{end_on_hangup, forget_hangup},
     },
 };
 
@@ -171,9 +172,12 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
         None => None,
     };
     let (mut result, mut large) = (Vec::new(), Vec::new());
+    end_on_hangup(control.as_fd(), HOST_GONE)
+        .map_err(|error| format!("its connection cannot be watched: {error}"))?;
     let outcome = dispatch::run(entry, || Input::new(&preload.args), &mut result, &mut large);
     // The preload may have forked: a copy of the template prepares nothing and forks no workers.
     copy::leave_if_copy();
+    forget_hangup(control.as_fd());
     drop(large);
     // A worker must not inherit it.
     set_preloading(None);
