@@ -12,9 +12,9 @@ use std::{
 use crate::{
     codec::{Input, Output},
     error::Fault,
-    panic::RemotePanic,
+    panic::{RemotePanic, Style},
     registry::Entry,
-    sys::{memory::Reprieve, process::generation},
+    sys::{memory::Reprieve, process::generation, signal::AllocationWatch},
 };
 
 /// What is told of panics.
@@ -103,12 +103,15 @@ fn install_hook() {
     ONCE.call_once(|| {
         let next = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            // Under a memory limit there may be no room for a backtrace, be it ours or the next's.
+            // Under a limit of our own there may be no room for a backtrace, be it ours or the next's.
             let _reprieve = Reprieve::new();
             let in_task = DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false);
             let witness = WITNESS.try_with(Cell::get).ok().flatten();
             // The task has forked, and this is a copy, whose end the original's caller does not hear of.
             let is_copy = witness.is_some_and(|(of, _)| of != generation());
+            // std locks what it prints and captures, and would wait for itself if it ran out of memory meanwhile.
+            let is_locking = !in_task || is_copy || Style::asked() != Style::Off;
+            let _watch = is_locking.then(AllocationWatch::new);
             if !in_task || is_copy {
                 return next(info);
             }

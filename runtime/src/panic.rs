@@ -2,7 +2,7 @@
 //!
 //! Capturing happens in the worker's panic hook (see `worker`), or around a call made in this process (see `dispatch`).
 
-use std::{any::Any, fmt, panic::PanicHookInfo};
+use std::{any::Any, backtrace::Backtrace, ffi::OsStr, fmt, panic::PanicHookInfo};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ impl RemotePanic {
             file: location.map(|l| l.file().to_owned()).unwrap_or_default(),
             line: location.map_or(0, std::panic::Location::line),
             column: location.map_or(0, std::panic::Location::column),
-            backtrace: std::backtrace::Backtrace::capture().to_string(),
+            backtrace: capture(Style::asked()),
         }
     }
 
@@ -145,7 +145,11 @@ impl RemotePanic {
         self.column
     }
 
-    /// The backtrace in the words of [`std::backtrace::Backtrace`], which `RUST_BACKTRACE` turns on and off.
+    /// Returns the backtrace, as [`std::backtrace::Backtrace`] displays it. It is empty unless a backtrace was requested.
+    ///
+    /// The rules are those of panics in any Rust program. A backtrace is requested if `RUST_BACKTRACE` is set in the worker's environment to
+    /// anything but `0`; `full` requests one with all details. `RUST_LIB_BACKTRACE` says nothing about panics. For the workers of one pool,
+    /// [`Builder::backtrace`](crate::Builder::backtrace) goes before the environment.
     ///
     /// # Examples
     ///
@@ -157,9 +161,9 @@ impl RemotePanic {
     ///     numbers[2]
     /// }
     ///
-    /// let pool = Pool::new(1)?;
+    /// let pool = Pool::builder().jobs(1).backtrace(true).build()?;
     /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
-    /// println!("{}", error.panic().map_or("", |panic| panic.backtrace()));
+    /// assert!(error.panic().is_some_and(|panic| panic.backtrace().contains("third")));
     /// # Ok::<(), procession::Error>(())
     /// ```
     #[must_use]
@@ -183,6 +187,38 @@ impl fmt::Display for RemotePanic {
     }
 }
 
+/// How much of a backtrace is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    Off,
+    Short,
+    Full,
+}
+
+impl Style {
+    /// What the environment asks for, by std's rules for panics. Read each time: a copy of the host has an environment of its own.
+    pub(crate) fn asked() -> Self {
+        Self::of(std::env::var_os("RUST_BACKTRACE").as_deref())
+    }
+
+    fn of(value: Option<&OsStr>) -> Self {
+        match value {
+            None => Self::Off,
+            Some(value) if value == "0" => Self::Off,
+            Some(value) if value == "full" => Self::Full,
+            Some(_) => Self::Short,
+        }
+    }
+}
+
+fn capture(style: Style) -> String {
+    match style {
+        Style::Off => String::new(),
+        Style::Short => Backtrace::force_capture().to_string(),
+        Style::Full => format!("{:#}", Backtrace::force_capture()),
+    }
+}
+
 fn message_of(payload: &(dyn Any + Send)) -> String {
     if let Some(s) = payload.downcast_ref::<&'static str>() {
         (*s).to_owned()
@@ -190,5 +226,32 @@ fn message_of(payload: &(dyn Any + Send)) -> String {
         s.clone()
     } else {
         "a panic whose payload is not a string".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_asks_for_a_backtrace_as_for_any_panic() {
+        for (value, style) in [
+            (None, Style::Off),
+            (Some("0"), Style::Off),
+            (Some("1"), Style::Short),
+            (Some("full"), Style::Full),
+            (Some(""), Style::Short),
+            (Some("off"), Style::Short),
+            (Some("00"), Style::Short),
+        ] {
+            assert_eq!(Style::of(value.map(OsStr::new)), style, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn no_backtrace_is_captured_unasked() {
+        assert_eq!(capture(Style::Off), "");
+        assert!(capture(Style::Short).contains("no_backtrace_is_captured_unasked"));
+        assert!(capture(Style::Full).contains("no_backtrace_is_captured_unasked"));
     }
 }

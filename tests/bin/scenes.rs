@@ -98,6 +98,7 @@ pub(crate) fn play() {
         ["build"] => println!("{:?}", Pool::new(1)),
         ["start", how] => start_failing(how),
         ["stop"] => stop(),
+        ["short", what] => run_short_of_memory(what),
         ["leave", micros] => leave_while_workers_start(micros.parse().unwrap()),
         ["stuck", step] => wait_for_a_stuck(step),
         ["without", what] => without(what),
@@ -403,6 +404,38 @@ fn leave_while_workers_start(micros: u64) {
     drop(handles);
     // SAFETY: _exit ends the process and runs nothing of it.
     unsafe { libc::_exit(0) }
+}
+
+/// Panics, and has another thread panic, whose words are printed.
+#[worker]
+fn panic_in(thread: bool) {
+    if thread {
+        let _ = std::thread::spawn(|| panic!("in a thread")).join();
+    }
+    panic!("as it was told");
+}
+
+#[worker]
+fn fill(bytes: usize) -> usize {
+    black_box(vec![1u8; bytes]).len()
+}
+
+/// Runs a task for which there is too little memory, and says how it ended, and when.
+fn run_short_of_memory(what: &str) {
+    let pool = Pool::builder().jobs(1).backtrace(true).build().unwrap();
+    pool.submit(delayed!(whoami())).join().unwrap();
+    let start = Instant::now();
+    let error = match what {
+        "panic" => pool.submit(delayed!(panic_in(false))).join().unwrap_err(),
+        "thread" => pool.submit(delayed!(panic_in(true))).join().unwrap_err(),
+        _ => pool.submit(delayed!(fill(1 << 30))).join().unwrap_err(),
+    };
+    let took = start.elapsed();
+    // On a loaded machine a backtrace takes its time; what waits for itself takes for ever.
+    println!("out of memory: {}, soon: {}", error.is_out_of_memory(), took < Duration::from_secs(5));
+    println!("{error}");
+    // The next worker serves.
+    pool.submit(delayed!(whoami())).join().unwrap();
 }
 
 /// Says that it is there, and stays.

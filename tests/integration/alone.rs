@@ -295,11 +295,15 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "order::imap_unordered_gives_each_result_once_and_the_quick_before_the_slow",
         "it needs several workers that work at once",
     ),
-    ("panic::a_backtrace_comes_along_when_it_is_asked_for", "there is no worker to be told of"),
+    (
+        "panic::a_backtrace_comes_along_when_it_is_asked_for_and_not_unasked",
+        "there is no worker to be told of",
+    ),
     (
         "panic::a_function_with_a_hook_of_its_own_still_panics_for_its_caller",
         "there is no worker to be told of",
     ),
+    ("panic::a_process_has_a_backtrace_when_it_is_asked_for", "there is no worker to be told of"),
     ("panic::a_panic_can_be_raised_again_in_the_caller", "there is no worker to be told of"),
     ("panic::a_panic_tells_what_and_where", "there is no worker to be told of"),
     (

@@ -1,6 +1,6 @@
 //! A panic fails its task only, says what and where, and costs no process.
 
-use procession::{Pool, RemoteError, TaskError, delayed, parallel, worker};
+use procession::{Builder, Pool, Process, RemoteError, TaskError, delayed, parallel, worker};
 
 use crate::alone::alone;
 
@@ -128,14 +128,41 @@ fn a_panic_tells_what_and_where() {
 }
 
 #[test]
-fn a_backtrace_comes_along_when_it_is_asked_for() {
+fn a_backtrace_comes_along_when_it_is_asked_for_and_not_unasked() {
     alone(|| {
-        let with = Pool::builder().jobs(1).env("RUST_BACKTRACE", "1").build().unwrap();
-        let error = panicked(&with, delayed!(third(Vec::new())));
-        assert!(error.panic().unwrap().backtrace().contains("third"), "{error}");
-        let without = Pool::builder().jobs(1).env("RUST_BACKTRACE", "0").build().unwrap();
-        let error = panicked(&without, delayed!(third(Vec::new())));
-        assert!(!error.panic().unwrap().backtrace().contains("third"), "{error}");
+        let of = |builder: Builder| {
+            let pool = builder.jobs(1).build().unwrap();
+            let error = panicked(&pool, delayed!(third(vec![1])));
+            error.panic().unwrap().backtrace().to_owned()
+        };
+        let builder = Pool::builder;
+        let unset = || builder().env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+        for (asked, builder) in [
+            (false, unset()),
+            (false, unset().env("RUST_BACKTRACE", "0")),
+            (true, unset().env("RUST_BACKTRACE", "1")),
+            (true, unset().env("RUST_BACKTRACE", "full")),
+            (true, unset().env("RUST_BACKTRACE", "1").env("RUST_LIB_BACKTRACE", "0")),
+            (false, unset().env("RUST_LIB_BACKTRACE", "1")),
+            (true, builder().backtrace(true)),
+            (false, builder().backtrace(false)),
+        ] {
+            let words = format!("{builder:?}");
+            let backtrace = of(builder);
+            assert_eq!(backtrace.contains("third"), asked, "{words}: {backtrace}");
+            assert_eq!(backtrace.is_empty(), !asked, "{words}: {backtrace}");
+        }
+    });
+}
+
+#[test]
+fn a_process_has_a_backtrace_when_it_is_asked_for() {
+    alone(|| {
+        for asked in [true, false] {
+            let mut process = Process::builder().backtrace(asked).spawn(delayed!(third(vec![1]))).unwrap();
+            let error = process.join().unwrap_err();
+            assert_eq!(error.panic().unwrap().backtrace().contains("third"), asked, "{error}");
+        }
     });
 }
 

@@ -1,4 +1,5 @@
-//! Where the system refuses what shared memory needs, a pool talks to its workers over sockets, and says why.
+//! Where the system refuses what shared memory needs, a pool talks to its workers over sockets, and says why. Where memory is short, tasks
+//! fail by that name.
 
 use crate::program::{PATIENCE, PROBE, Running, probe};
 
@@ -44,4 +45,36 @@ fn a_task_may_fork_where_the_kernel_does_not_wipe_a_page_in_copies() {
 #[test]
 fn nothing_is_said_where_nothing_is_refused() {
     check("nothing", None, "crash true, lost false");
+}
+
+/// A task that needs more memory than a limit of the shell allows, however it needs it, runs out of memory, by name, and soon. `may_do`:
+/// it depends on the build whether there is enough.
+fn check_short_of_memory(limit: &str, what: &str, may_do: bool) {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &format!("ulimit {limit}; exec \"$0\" short {what}"), PROBE]);
+    let ended = Running::start(&mut command).end(PATIENCE);
+    let (said, rest) = ended.stdout.split_once('\n').unwrap_or_default();
+    if may_do && said == "out of memory: false, soon: true" {
+        assert!(rest.contains("panicked") && rest.contains("as it was told"), "{limit} {what}: {ended:?}");
+    } else {
+        assert_eq!(said, "out of memory: true, soon: true", "{limit} {what}: {ended:?}");
+        assert!(rest.contains("ran out of memory"), "{limit} {what}: {ended:?}");
+    }
+    assert!(ended.status.success(), "{limit} {what}: {ended:?}");
+}
+
+#[test]
+fn a_panic_that_runs_out_of_memory_with_its_backtrace_ends_by_that_name_within_a_second() {
+    for (limit, may_do) in [("-d 10000", false), ("-d 15000", true), ("-v 60000", true), ("-v 80000", true)] {
+        for what in ["panic", "thread"] {
+            check_short_of_memory(limit, what, may_do);
+        }
+    }
+}
+
+#[test]
+fn a_task_that_runs_out_of_memory_under_a_limit_of_the_shell_ends_by_that_name() {
+    for limit in ["-v 80000", "-d 15000"] {
+        check_short_of_memory(limit, "fill", false);
+    }
 }

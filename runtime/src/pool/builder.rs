@@ -255,6 +255,31 @@ impl Builder {
         self
     }
 
+    /// Sets whether a panic in a worker has a backtrace, whatever the environment says.
+    ///
+    /// By default `RUST_BACKTRACE` decides, as in any Rust program. To capture the first backtrace of a process takes time and memory, for the
+    /// program's debug information is read. This sets `RUST_BACKTRACE` to `1` or `0` in the workers' environment; the last of this and
+    /// [`env`](Self::env) counts. See [`RemotePanic::backtrace`](crate::RemotePanic::backtrace).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let pool = Pool::builder().jobs(1).backtrace(false).build()?;
+    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
+    /// assert_eq!(error.panic().map(|panic| panic.backtrace()), Some(""));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn backtrace(self, captures: bool) -> Self {
+        self.env("RUST_BACKTRACE", if captures { "1" } else { "0" })
+    }
+
     /// How many threads the libraries that a worker uses may start, so that all workers together do not start more than there are
     /// CPUs. Default: CPUs divided by workers, at least 1.
     ///

@@ -218,6 +218,27 @@ impl ProcessBuilder {
         self
     }
 
+    /// Sets whether a panic in the process has a backtrace, as for [a pool's workers](crate::Builder::backtrace).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn third(numbers: Vec<u32>) -> u32 {
+    ///     numbers[2]
+    /// }
+    ///
+    /// let mut process = Process::builder().backtrace(true).spawn(delayed!(third(vec![1])))?;
+    /// let error = process.join().unwrap_err();
+    /// assert!(error.panic().is_some_and(|panic| panic.backtrace().contains("third")));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn backtrace(self, captures: bool) -> Self {
+        self.env("RUST_BACKTRACE", if captures { "1" } else { "0" })
+    }
+
     /// How many threads the libraries that the process uses may start, as for [a pool's workers](crate::Builder::inner_threads).
     /// Default: as many as there are CPUs.
     ///

@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
     ptr::null_mut,
     sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use nix::{
@@ -59,8 +60,9 @@ pub(crate) fn end_on_hangup(socket: BorrowedFd<'_>, code: i32) -> io::Result<()>
     if unsafe { libc::sigaction(libc::SIGIO, &raw const action, null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    let me = nix::unistd::getpid().as_raw();
     // SAFETY: F_SETOWN takes a number and touches no memory of ours.
-    if unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETOWN, libc::getpid()) } < 0 {
+    if unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETOWN, me) } < 0 {
         return Err(io::Error::last_os_error());
     }
     set_async(socket, true)?;
@@ -167,7 +169,12 @@ static ON_OUT_OF_MEMORY: AtomicPtr<()> = AtomicPtr::new(null_mut());
 /// Rust and C++ abort when an allocation has failed, on the thread that asked for it, and C code writes to where nothing is.
 pub(crate) fn watch_allocations(on_out_of_memory: fn()) -> io::Result<()> {
     ON_OUT_OF_MEMORY.store(on_out_of_memory as *mut (), Ordering::Relaxed);
-    install(libc::SIGABRT)
+    // SAFETY: all zero is a valid sigaction: the default, no flags, an empty mask.
+    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new disposition the call only writes the old one, to `before`.
+    let known = unsafe { libc::sigaction(libc::SIGABRT, std::ptr::null(), &raw mut before) } == 0;
+    // A handler of other code, which reports crashes, stays.
+    if known && before.sa_sigaction == libc::SIG_DFL { install(libc::SIGABRT) } else { Ok(()) }
 }
 
 /// What has failed before is not why a task ends that begins now.
@@ -225,6 +232,93 @@ fn stack_pointer(context: *mut libc::c_void) -> Option<usize> {
         let _ = context;
         None
     }
+}
+
+/// How often a thread is looked at that may wait for itself.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// While it lives, this thread is looked at now and then. If an allocation has failed on it, and what Rust calls then does not return, that
+/// is reported as [`watch_allocations`] has it reported, and the process aborts.
+///
+/// std captures and prints backtraces under a lock, and takes the lock again to say that an allocation has failed: a thread that runs out
+/// of memory in between waits for itself for ever. The time that a backtrace takes says nothing, so it is the stack that is looked at.
+#[derive(Debug)]
+#[must_use = "nothing is looked at after this is dropped"]
+pub(crate) struct AllocationWatch(Option<libc::timer_t>);
+
+impl AllocationWatch {
+    pub(crate) fn new() -> Self {
+        let is_watched = !ON_OUT_OF_MEMORY.load(Ordering::Relaxed).is_null();
+        Self(if is_watched && handles_looks() { start_looks() } else { None })
+    }
+}
+
+impl Drop for AllocationWatch {
+    fn drop(&mut self) {
+        if let Some(timer) = self.0 {
+            let before = nix::errno::Errno::last();
+            // SAFETY: `start_looks` has made the timer, and nothing else deletes it.
+            unsafe { libc::timer_delete(timer) };
+            before.set();
+        }
+    }
+}
+
+/// Has SIGURG call [`on_look`]. It is ignored by default: one that comes late does nothing. `false`: other code handles it.
+fn handles_looks() -> bool {
+    let ours = on_look as extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) as libc::sighandler_t;
+    // SAFETY: all zero is a valid sigaction: the default, no flags, an empty mask.
+    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new disposition the call only writes the old one, to `before`.
+    if unsafe { libc::sigaction(libc::SIGURG, std::ptr::null(), &raw mut before) } != 0 {
+        return false;
+    }
+    if before.sa_sigaction == ours {
+        return true;
+    }
+    // SAFETY: as above.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = ours;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+    [libc::SIG_DFL, libc::SIG_IGN].contains(&before.sa_sigaction)
+        // SAFETY: `action` is whole, and `on_look` has the signature that SA_SIGINFO asks for and does only what a handler may.
+        && unsafe { libc::sigaction(libc::SIGURG, &raw const action, null_mut()) } == 0
+}
+
+/// A timer that sends SIGURG to this thread. `None`: the system has none to give.
+fn start_looks() -> Option<libc::timer_t> {
+    let before = nix::errno::Errno::last();
+    // SAFETY: all zero is a valid sigevent, whose fields are set next.
+    let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+    event.sigev_notify = libc::SIGEV_THREAD_ID;
+    event.sigev_signo = libc::SIGURG;
+    event.sigev_notify_thread_id = nix::unistd::gettid().as_raw();
+    let mut timer: libc::timer_t = null_mut();
+    // SAFETY: `event` is whole and `timer` is writable.
+    let made = unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } == 0;
+    let look = libc::timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos() as _ };
+    let times = libc::itimerspec { it_interval: look, it_value: look };
+    if made {
+        // SAFETY: the timer was made just now, and `times` is whole.
+        unsafe { libc::timer_settime(timer, 0, &raw const times, null_mut()) };
+    }
+    before.set();
+    made.then_some(timer)
+}
+
+extern "C" fn on_look(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let before = nix::errno::Errno::last();
+    if stack_pointer(context).is_some_and(is_ended_by_allocation) {
+        let on_out_of_memory = ON_OUT_OF_MEMORY.load(Ordering::Relaxed);
+        if !on_out_of_memory.is_null() {
+            // SAFETY: only `watch_allocations` stores here, and it stores a `fn()`.
+            let on_out_of_memory: fn() = unsafe { std::mem::transmute(on_out_of_memory) };
+            on_out_of_memory();
+        }
+        // SAFETY: abort may be called in a signal handler.
+        unsafe { libc::abort() };
+    }
+    before.set();
 }
 
 /// Addresses below this are never mapped: what is written there was meant for memory that was not had.

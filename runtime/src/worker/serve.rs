@@ -134,6 +134,7 @@ pub(super) fn serve(connection: Connection) {
         end_now(HANDSHAKE_FAILED);
     }
     watch_overflow();
+    watch_memory();
     if let Err(reason) = shake_hands(&mut *receiver) {
         send(&encode_reply(&Refused { reason }));
         std::process::exit(HANDSHAKE_FAILED);
@@ -482,7 +483,7 @@ fn note_cause(cause: Cause) {
 }
 
 /// Has it noted on the board if memory that was asked for in vain ends this process.
-pub(super) fn watch_memory() {
+fn watch_memory() {
     fn note() {
         note_cause(Cause::OutOfMemory);
     }

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
-use super::{entry::name_as_program, serve::watch_memory};
+use super::entry::name_as_program;
 use crate::{
     protocol::Station,
     sys::{
@@ -32,7 +32,6 @@ pub(super) fn take_up(station: Station) -> Result<(), String> {
     if let Some(bytes) = memory {
         limit_memory(bytes)
             .map_err(|error| format!("its memory cannot be limited to {bytes} bytes: {error}"))?;
-        watch_memory();
     }
     // One that a template has made ahead of its time had the template's name.
     match title {
