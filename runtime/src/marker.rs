@@ -16,6 +16,11 @@ pub(crate) const MOST_DEPTH: u32 = 8;
 /// The descriptor by which a worker finds its connection.
 pub(crate) const SOCKET_FD: i32 = 3;
 
+/// The exit code of a worker that could not start. Its stderr says why.
+pub(crate) const START_FAILED: i32 = 86;
+/// The exit code of a worker that could not start because the system is short of something, which it has told.
+pub(crate) const START_SHORT: i32 = 85;
+
 /// What a marked process is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {

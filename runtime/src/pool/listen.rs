@@ -13,6 +13,7 @@ use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::{FunctionId, WorkerId},
     launch::LaunchError,
+    marker::{START_FAILED, START_SHORT},
     panic::RemotePanic,
     protocol::{Note, Outcome},
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
@@ -361,8 +362,15 @@ impl Scheduler {
         let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
         if died_at_start && !killed && !self.closing {
             let who = format!("worker {id} (pid {pid})");
+            let code = exit.ok().and_then(|exit| exit.code());
             let why = match (reason, exit) {
+                (Some(reason), _) if code == Some(START_SHORT) => {
+                    return self.is_short(now, &reason);
+                }
                 (Some(reason), _) => reason,
+                (None, Ok(exit)) if code == Some(START_FAILED) => {
+                    format!("{who} could not become a worker and said why on stderr ({exit})")
+                }
                 (None, Ok(exit)) => format!("{who} ended with {exit} as it started"),
                 (None, Err(why)) => format!("{who} disappeared as it started: {why}"),
             };
@@ -403,25 +411,27 @@ impl Scheduler {
 
     /// The launcher has not started a worker.
     pub(super) fn launch_failed(&mut self, now: Instant, error: LaunchError) {
-        let some_serve = self.some_serve();
-        let why = match error {
-            LaunchError::Failed(words) => return self.start_failed(now, now, words, None),
-            LaunchError::Shortage { .. } => match self.restarts.short(some_serve, now) {
-                Verdict::Retry => return,
-                Verdict::GiveUp { starts, time } => {
-                    format!("{error}; given up after {starts} attempts in {time:.1?}")
-                }
-            },
-            LaunchError::Refused(words) => {
+        match error {
+            LaunchError::Failed(words) => self.start_failed(now, now, words, None),
+            LaunchError::Shortage { .. } => self.is_short(now, &error),
+            LaunchError::Refused(why) => {
                 self.restarts.pause(now);
-                if some_serve {
-                    return;
+                if !self.some_serve() {
+                    // What comes later may have more luck.
+                    self.fail_queued(&TaskErrorKind::NotStarted { why, cause: None });
                 }
-                words
             }
-        };
-        // What comes later may have more luck.
-        self.fail_queued(&TaskErrorKind::NotStarted { why, cause: None });
+        }
+    }
+
+    /// The system is short of something that a worker takes.
+    fn is_short(&mut self, now: Instant, of: &dyn std::fmt::Display) {
+        let some_serve = self.some_serve();
+        if let Verdict::GiveUp { starts, time } = self.restarts.short(some_serve, now) {
+            let why = format!("{of}; given up after {starts} attempts in {time:.1?}");
+            // What comes later may have more luck.
+            self.fail_queued(&TaskErrorKind::NotStarted { why, cause: None });
+        }
     }
 
     /// An initializer has come to this, in words and as a task's outcome.

@@ -28,6 +28,7 @@ use crate::{
         ForkLauncher, LaunchError, LaunchRequest, Launcher, LocalLauncher, Outputs, Settled, StartMethod,
         Variable,
     },
+    marker::START_FAILED,
     pool::{Intensity, Restarts, Verdict, Words, crash, levels},
     protocol::{Hello, Levels, Orders, Record, Records, Setup, VERSION},
     registry,
@@ -763,6 +764,9 @@ impl Place {
             }
             reason if was == Phase::Starting && !is_signal => {
                 let how = || match exit {
+                    Ok(exit) if exit.code() == Some(START_FAILED) => {
+                        format!("it could not become a worker and said why on stderr ({exit})")
+                    }
                     Ok(exit) => format!("it ended with {exit} as it started"),
                     Err(why) => format!("it disappeared as it started: {why}"),
                 };

@@ -1,7 +1,7 @@
 //! How a process becomes a worker: the hook before `main`, or the top of a `main` under `#[procession::main]`.
 //!
 //! In a process without the marker both look and return, and touch nothing else of std. A process with the marker becomes a worker
-//! or ends with [`START_FAILED`]; it never goes on to the caller's `main`. `docs/before-main.md` tells what is different there.
+//! or ends with `START_FAILED`; it never goes on to the caller's `main`. `docs/before-main.md` tells what is different there.
 #![expect(unsafe_code, reason = "a function pointer in .init_array; a copy of the host")]
 
 use std::{
@@ -18,13 +18,14 @@ use nix::{fcntl::OFlag, sys::resource::Resource, sys::stat::Mode};
 use super::{copy, output, serve, template};
 use crate::{
     escape::Lines,
-    marker::{DEPTH, Marker, Role},
+    marker::{DEPTH, Marker, Role, START_FAILED, START_SHORT},
     protocol::{PREAMBLE_BYTES, Preamble, Sink},
     sys::{
         fd::{
             adopt_socket, close_all_but, close_inherited, out_of_the_way, recv_with_fds, say, wait_for_end,
             wait_for_hangup, wait_readable,
         },
+        limits::{explained, is_shortage},
         process::{end_group, end_now, has_env, is_privileged, set_env, take_env},
         signal::{ignore_pipe_and_terminal, reset_signals},
         spare,
@@ -32,8 +33,6 @@ use crate::{
     transport::{Board, Segment},
 };
 
-/// The exit code of a worker that could not start.
-const START_FAILED: i32 = 86;
 /// The exit code of a worker whose host has gone.
 pub(super) const HOST_GONE: i32 = 87;
 /// Memory, and a pipe for each of two streams.
@@ -247,7 +246,8 @@ fn open_standard_streams() {
 
 /// Serves on a thread named `main` and watches the connection on this one: a busy worker, too, ends when its host has gone.
 fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, String> {
-    let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
+    let (socket, rings, is_shared) =
+        (connection.socket.clone(), connection.rings.clone(), connection.is_shared);
     let stack = nix::sys::resource::getrlimit(Resource::RLIMIT_STACK)
         .ok()
         .and_then(|(soft, _)| usize::try_from(soft).ok())
@@ -256,7 +256,7 @@ fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, S
         .name("main".to_owned())
         .stack_size(stack)
         .spawn(move || serve::serve(connection))
-        .map_err(|error| format!("no thread to serve on: {error}"))?;
+        .map_err(|error| refuse(socket.clone(), rings, "no thread to serve on", error))?;
     watch(socket.as_fd(), is_shared)
 }
 
@@ -264,13 +264,25 @@ fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, S
 /// thread-locals the preload has filled.
 fn watch_and_serve(connection: Connection) -> Result<std::convert::Infallible, String> {
     let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
+    let (own, rings) = (socket.clone(), connection.rings.clone());
     std::thread::Builder::new()
         .name("watch".to_owned())
         .stack_size(WATCH_STACK_BYTES)
         .spawn(move || watch(socket.as_fd(), is_shared))
-        .map_err(|error| format!("no thread to watch the connection: {error}"))?;
+        .map_err(|error| refuse(own, rings, "no thread to watch the connection", error))?;
     serve::serve(connection);
     Err("it serves no more".to_owned())
+}
+
+/// Tells the host that this process lacks something without which it cannot serve. Where that may be there later it ends at once.
+fn refuse(socket: Arc<OwnedFd>, rings: Option<Segment>, what: &str, error: std::io::Error) -> String {
+    let is_short = is_shortage(&error);
+    let reason = format!("{what} in a worker: {}", explained(error));
+    serve::refuse(socket, rings.as_ref(), &reason);
+    if is_short {
+        end_now(START_SHORT);
+    }
+    reason
 }
 
 /// Ends the process when the host has gone. Without memory that is shared, the host tells by closing its side that the running task is

@@ -2,8 +2,9 @@
 
 use std::{
     cell::RefCell,
+    os::fd::OwnedFd,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -28,7 +29,9 @@ use crate::{
         signal::{forget_failed_allocations, watch_allocations, watch_stack},
         spare,
     },
-    transport::{Aside, Board, Body, Cause, FrameReceiver, FrameSender, Received, Waiting, WorkerEnd},
+    transport::{
+        Aside, Board, Body, Cause, FrameReceiver, FrameSender, Received, Segment, Waiting, WorkerEnd,
+    },
 };
 
 thread_local! {
@@ -119,6 +122,15 @@ pub(super) fn send(frame: &[u8]) {
         && let Some(aside) = ASIDE.get()
     {
         let _ = aside.send(frame);
+    }
+}
+
+/// Tells the host that this process will not serve, before it could shake hands.
+pub(super) fn refuse(socket: Arc<OwnedFd>, rings: Option<&Segment>, reason: &str) {
+    if let Ok(WorkerEnd { mut sender, .. }) = WorkerEnd::new(socket, rings) {
+        let frame = encode_reply(&Refused { reason: reason.to_owned() });
+        let _ = sender.send(&[], Body::Borrowed(&frame));
+        sender.ring();
     }
 }
 

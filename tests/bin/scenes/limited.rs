@@ -91,8 +91,10 @@ pub(super) fn play(method: &str) {
 pub(super) fn play_in_group(limit: &str) {
     let pool = Pool::builder().jobs(1).start_timeout(START_TIMEOUT).build().unwrap();
     // This process has two threads; a worker would be the third task in the group, and its thread the fourth.
-    fs::write(limit, "2").unwrap();
-    println!("{}", pool.submit(delayed!(double(1))).join().unwrap_err());
+    for most in ["2", "3"] {
+        fs::write(limit, most).unwrap();
+        println!("{}", pool.submit(delayed!(double(1))).join().unwrap_err());
+    }
     fs::write(limit, "max").unwrap();
     assert_eq!(pool.submit(delayed!(double(1))).join().unwrap(), 2);
     println!("it works again");
