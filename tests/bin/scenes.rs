@@ -89,6 +89,7 @@ pub(crate) fn play() {
         ["flush"] => Pool::new(1).unwrap().submit(delayed!(say_without_end())).join().unwrap(),
         ["collected", how] => collected::play(how),
         ["limited", method] => limited::play(method),
+        ["files"] => limited::play_with_few_files(),
         ["group", limit] => limited::play_in_group(limit),
         ["try"] => try_one(),
         ["refused", call] => {

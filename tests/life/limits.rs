@@ -58,12 +58,15 @@ fn check_user_limit(method: &str) {
     assert!(ended.status.success(), "{ended:?}");
     println!("{}", ended.stdout);
     let lines: Vec<&str> = ended.stdout.lines().collect();
-    let [works, first, second, process, again] = lines[..] else { panic!("{ended:?}") };
+    let [works, broadcast, pool, first, second, process, again] = lines[..] else { panic!("{ended:?}") };
     assert_eq!(works, "a pool with a live worker works");
-    for line in [first, second, process] {
+    for line in [broadcast, pool, first, second, process] {
         assert!(line.contains("RLIMIT_NPROC (`ulimit -u`) is 1"), "{line}");
+    }
+    for line in [first, second, process] {
         assert!(line.contains("given up after "), "{line}");
     }
+    assert!(pool.contains("a pool's thread cannot be started"), "{pool}");
     assert_eq!(again, "a pool works again once the limit is lifted");
 }
 
@@ -96,6 +99,19 @@ impl Drop for Group {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+#[test]
+fn a_pool_without_descriptors_names_the_limit_and_works_again_once_it_is_lifted() {
+    let mut command = Command::new(PROBE);
+    let ended = Running::start(command.arg("files").env_remove("PROCESSION_START_METHOD")).end(PATIENCE);
+    assert!(ended.status.success(), "{ended:?}");
+    println!("{}", ended.stdout);
+    let [task, pool, works] = ended.stdout.lines().collect::<Vec<_>>()[..] else { panic!("{ended:?}") };
+    for line in [task, pool] {
+        assert!(line.contains("RLIMIT_NOFILE (`ulimit -n`) is 3"), "{line}");
+    }
+    assert_eq!(works, "it works again");
 }
 
 #[test]

@@ -227,6 +227,7 @@ impl Scheduler {
         }
         if useful && !was_useful {
             self.restarts.came_up();
+            self.pinned_since = None;
         }
         if useful {
             self.restarts.forgive();
@@ -416,9 +417,12 @@ impl Scheduler {
             LaunchError::Shortage { .. } => self.is_short(now, &error),
             LaunchError::Refused(why) => {
                 self.restarts.pause(now);
-                if !self.some_serve() {
+                let kind = TaskErrorKind::NotStarted { why, cause: None };
+                if self.some_serve() {
+                    self.fail_pinned(&kind);
+                } else {
                     // What comes later may have more luck.
-                    self.fail_queued(&TaskErrorKind::NotStarted { why, cause: None });
+                    self.fail_queued(&kind);
                 }
             }
         }
@@ -431,6 +435,35 @@ impl Scheduler {
             let why = format!("{of}; given up after {starts} attempts in {time:.1?}");
             // What comes later may have more luck.
             self.fail_queued(&TaskErrorKind::NotStarted { why, cause: None });
+        } else if some_serve && self.is_enough_for_pinned(now) {
+            self.fail_pinned(&TaskErrorKind::NotStarted { why: of.to_string(), cause: None });
+        }
+    }
+
+    /// While others serve starts are tried for ever. Tasks that only a worker may run that does not start are not to wait for that.
+    fn is_enough_for_pinned(&mut self, now: Instant) -> bool {
+        if !self.has_pinned_for_vacant() {
+            self.pinned_since = None;
+            return false;
+        }
+        let since = *self.pinned_since.get_or_insert(now);
+        let is_enough = now.saturating_duration_since(since) >= self.config.start_timeout;
+        self.pinned_since.take_if(|_| is_enough);
+        is_enough
+    }
+
+    fn has_pinned_for_vacant(&self) -> bool {
+        self.book.pinned.keys().any(|id| self.workers[id.0 as usize].is_vacant())
+    }
+
+    /// Completes with one error what only those workers may run that are not there.
+    fn fail_pinned(&mut self, kind: &TaskErrorKind) {
+        let vacant = |id: &&WorkerId| self.workers[id.0 as usize].is_vacant();
+        let ids: Vec<WorkerId> = self.book.pinned.keys().filter(vacant).copied().collect();
+        for parcel in
+            ids.into_iter().filter_map(|id| self.book.pinned.remove(&id)).flatten().collect::<Vec<_>>()
+        {
+            self.book.fail(parcel, kind, None, &mut self.after);
         }
     }
 
@@ -447,7 +480,12 @@ impl Scheduler {
     /// A start that was begun at `begun` has failed: pause before the next, or give up.
     fn start_failed(&mut self, begun: Instant, now: Instant, why: String, cause: Option<TaskErrorKind>) {
         let some_serve = self.some_serve();
-        let Verdict::GiveUp { starts, time } = self.restarts.failed(begun, some_serve, now) else { return };
+        let Verdict::GiveUp { starts, time } = self.restarts.failed(begun, some_serve, now) else {
+            if some_serve && self.is_enough_for_pinned(now) {
+                self.fail_pinned(&TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) });
+            }
+            return;
+        };
         let why = format!("{why}; given up after {starts} failed starts in {time:.1?}");
         let kind = TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) };
         self.book.broken = Some(kind.clone());

@@ -73,6 +73,8 @@ pub(super) struct Scheduler {
     pub(super) seed: u64,
     /// Starts that have failed.
     pub(super) restarts: Restarts,
+    /// Since when starts have failed for tasks that only the workers may run that were to be started.
+    pub(super) pinned_since: Option<Instant>,
     /// As [`SHARE_AFTER`]; doubled each time that something was moved, until there is a result.
     pub(super) share_after: Duration,
     /// It was said why workers are not talked to through shared memory.
@@ -120,6 +122,7 @@ impl Scheduler {
             seed: seed_of_singles(config.seed),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             restarts: Restarts::new(config.max_restarts, config.start_timeout),
+            pinned_since: None,
             share_after: SHARE_AFTER,
             said_why_slow: false,
             cores_seen: None,

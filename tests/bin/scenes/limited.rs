@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::libc;
+use nix::{
+    libc,
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 use procession::{Pool, Process, StartMethod, delayed, worker};
 
 /// How long a start may take. Long enough for one on a loaded machine.
@@ -48,7 +51,7 @@ fn lift_limit() {
 
 pub(super) fn play(method: &str) {
     let method: StartMethod = method.parse().unwrap();
-    let pool = Pool::builder().jobs(2).start_method(method).start_timeout(START_TIMEOUT).build().unwrap();
+    let pool = Pool::builder().jobs(3).start_method(method).start_timeout(START_TIMEOUT).build().unwrap();
     let process = || Process::builder().name("p").start_method(method).start_timeout(START_TIMEOUT);
     // There is a template, and the thread that watches processes, from now on.
     assert_eq!(pool.submit(delayed!(double(1))).join().unwrap(), 2);
@@ -59,6 +62,10 @@ pub(super) fn play(method: &str) {
     let doubles = pool.map((0..100).map(|n| delayed!(double(n)))).unwrap();
     assert!(doubles.into_iter().eq((0..100).map(|n| n * 2)));
     println!("a pool with a live worker works");
+    let begun = Instant::now();
+    println!("{}", pool.broadcast(delayed!(double(1))).unwrap_err());
+    assert!(begun.elapsed() < START_TIMEOUT + Duration::from_secs(3), "{:?}", begun.elapsed());
+    println!("{}", Pool::new(1).unwrap_err());
 
     // None does.
     assert!(pool.submit(delayed!(end())).join().unwrap_err().is_crash());
@@ -85,6 +92,18 @@ pub(super) fn play(method: &str) {
     assert_eq!(process().spawn(delayed!(double(4))).unwrap().join().unwrap(), 8);
     println!("a pool works again once the limit is lifted");
     drop(keep);
+}
+
+/// At a limit of descriptors.
+pub(super) fn play_with_few_files() {
+    let pool = Pool::builder().jobs(1).start_timeout(START_TIMEOUT).build().unwrap();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+    println!("{}", pool.submit(delayed!(double(1))).join().unwrap_err());
+    println!("{}", Pool::new(1).unwrap_err());
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert_eq!(pool.submit(delayed!(double(1))).join().unwrap(), 2);
+    println!("it works again");
 }
 
 /// In a cgroup with a limit, which stands in this file.
