@@ -276,6 +276,10 @@ impl TaskError {
         Self(Box::new(Inner { kind, function, place, pool: None, output: None }))
     }
 
+    pub(crate) fn kind(&self) -> &TaskErrorKind {
+        &self.0.kind
+    }
+
     pub(crate) fn in_pool(mut self, name: Option<&Arc<str>>) -> Self {
         self.0.pool = name.cloned();
         self
