@@ -482,7 +482,7 @@ impl TaskError {
         self.0.place.attempts
     }
 
-    /// The process that ran the task last.
+    /// The process that ran the task last. It may have ended, and its number may be another process's by now.
     ///
     /// # Examples
     ///

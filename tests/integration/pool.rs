@@ -280,6 +280,27 @@ fn a_pool_that_was_given_up_tries_again_once_its_failures_are_long_enough_ago() 
 }
 
 #[test]
+fn a_broadcast_that_needs_a_worker_that_cannot_start_fails_while_another_serves() {
+    alone(|| {
+        #[worker]
+        fn strike_but_once(file: &Path) {
+            append(file, 1);
+            if numbers(file).len() > 1 {
+                End::Exit.strike()
+            }
+        }
+        let there = Folder::new();
+        let file = there.path("attempts");
+        let builder = Pool::builder().jobs(2).initializer(delayed!(strike_but_once(&file)));
+        let pool = builder.start_timeout(Duration::from_secs(3)).build().unwrap();
+        assert_eq!(pool.submit(delayed!(echo(3))).join().unwrap(), 3);
+        let error = pool.broadcast(delayed!(echo(4))).unwrap_err().to_string();
+        assert!(error.contains("no worker could be started: the initializer `"), "{error}");
+        assert_eq!(pool.submit(delayed!(echo(5))).join().unwrap(), 5);
+    });
+}
+
+#[test]
 fn an_initializer_that_crashes_now_and_then_stops_nothing() {
     alone(|| {
         #[worker]
