@@ -212,7 +212,8 @@ fn check_failing_initializer(end: End) {
         assert_eq!(error.attempts(), 0, "no task was begun: {error}");
         assert_eq!(error.is_panic(), end == End::Panic, "{error}");
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // With RUST_BACKTRACE each panic takes a tenth of a second, and more on a loaded machine.
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     // A second worker may have been on its way when the pool gave up.
     until("all attempts have ended", || workers().is_empty());
     let attempts = numbers(&file).len();
