@@ -7,10 +7,6 @@ use crate::program::{PATIENCE, PROBE, Running, probe};
 /// only where a page can be shared.
 fn check(refused: &str, why: Option<&str>, blame: &str) {
     for method in ["spawn", "forkserver"] {
-        if refused == "memfd" && method == "forkserver" {
-            // What a template is to do comes to it in a memfd.
-            continue;
-        }
         let mut command = probe(PROBE, &["without", refused]);
         command.env("PROCESSION_START_METHOD", method).env_remove("PROCESSION_TRANSPORT");
         let ended = Running::start(&mut command).end(PATIENCE);
