@@ -19,7 +19,7 @@ use std::{
     collections::VecDeque,
     io,
     ops::ControlFlow,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,7 +38,10 @@ use crate::{
         VERSION, Wire,
     },
     registry,
-    sys::{fd::Poller, process::resident_bytes},
+    sys::{
+        fd::Poller,
+        process::{Held, resident_bytes},
+    },
     transcript::{Line, StreamName, Transcript},
     transport::{Board, Body, Cause, Received, Room, SharedBytes},
 };
@@ -162,6 +165,8 @@ struct Link {
     /// How often something was put off, for it had not been read to the end.
     put_off: u32,
     killed: bool,
+    /// It was to be ended in every way there is, and lives.
+    given_up: bool,
 }
 
 /// What is known of a worker's requests and replies.
@@ -200,8 +205,8 @@ pub(crate) enum Step<'a, T> {
     DoneOne { load: &'a mut T, nanos: u64, result: Encoded<'a> },
     /// The first task of the load gave none.
     Failed { load: &'a mut T, nanos: u64, fault: Fault },
-    /// The first task of the load, which was to end, has ended by itself after so many nanoseconds; this is what it comes to.
-    Stopped { load: &'a mut T, nanos: u64, kind: TaskErrorKind },
+    /// The first task of the load, which was to end, has ended by itself; this is what it comes to.
+    Stopped { load: &'a mut T, kind: TaskErrorKind },
     /// What was written by the task whose outcome is the next step.
     Wrote(Arc<Captured>),
     /// A function's words, or a line that it wrote, and the load that runs, if one does.
@@ -275,9 +280,14 @@ impl<T: Load> Supervisor<T> {
         read(process.pid()).filter(|_| process.held().has_its_number())
     }
 
-    /// Becomes readable when its process has ended.
-    pub(crate) fn process_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.link().map(|link| link.launched.process.held().as_fd())
+    /// What holds its process.
+    pub(crate) fn held(&self) -> Option<&Held> {
+        self.link().map(|link| link.launched.process.held())
+    }
+
+    /// Its process cannot be ended: it is to be reaped as it is.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.link().is_some_and(|link| link.given_up)
     }
 
     pub(crate) fn is_vacant(&self) -> bool {
@@ -468,6 +478,7 @@ impl<T: Load> Supervisor<T> {
             writing: false,
             put_off: 0,
             killed: false,
+            given_up: false,
         };
         self.state = State::Starting { link, deadline };
         Ok(true)
@@ -632,6 +643,8 @@ impl<T: Load> Supervisor<T> {
             *deadline = now + END_GRACE;
         }
         if let Some(link) = self.link_mut() {
+            // It was refused before, and the connection's end has not ended it.
+            link.given_up = link.launched.process.held().is_refused();
             link.launched.process.held().kill();
         }
     }
@@ -932,7 +945,15 @@ impl<T: Load> Supervisor<T> {
     ///
     /// What it sent before its end must have been read.
     pub(crate) fn reap(&mut self, now: Instant, poller: &Poller) -> Option<Obituary<T>> {
-        let exit = self.link_mut()?.launched.process.try_reap()?;
+        let link = self.link_mut()?;
+        let exit = match link.launched.process.try_reap() {
+            Some(exit) => exit,
+            None if link.given_up => {
+                link.launched.process.give_up();
+                Err("it could not be ended, for the system refuses to signal it")
+            }
+            None => return None,
+        };
         self.lose(now, None);
         let State::Lost { link, mut in_flight, was, reason, .. } =
             std::mem::replace(&mut self.state, State::Vacant)
@@ -1204,11 +1225,11 @@ impl Ledger {
                 self.panic = Some((seq, panic));
                 return Ok(ControlFlow::Continue(()));
             }
-            Reply::Done { seq, nanos, .. } | Reply::Fault { seq, nanos, .. }
+            Reply::Done { seq, .. } | Reply::Fault { seq, .. }
                 if seq == oldest
                     && let Some(Stop { kind, .. }) = stopped =>
             {
-                on(Step::Stopped { load, nanos, kind: kind.clone() })
+                on(Step::Stopped { load, kind: kind.clone() })
             }
             Reply::Done { seq, nanos, result } if seq == oldest => on(Step::DoneOne { load, nanos, result }),
             Reply::Fault { seq, nanos, fault } if seq == oldest => on(Step::Failed { load, nanos, fault }),

@@ -3,6 +3,7 @@
 
 mod collected;
 mod limited;
+mod unsignalled;
 
 use std::{
     fs::{self, OpenOptions},
@@ -103,6 +104,7 @@ pub(crate) fn play() {
         ["leave", micros] => leave_while_workers_start(micros.parse().unwrap()),
         ["stuck", step] => wait_for_a_stuck(step),
         ["without", what] => without(what),
+        ["unsignalled", method, how] => unsignalled::play(method, how),
         ["stay", place, load, end] => stay_there(place, load, end),
         ref other => panic!("no scene {other:?}"),
     }
@@ -252,7 +254,8 @@ fn try_one() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
-/// From now on this process and all that it starts are refused a system call: if `op` is given, only with it as its second argument.
+/// From now on this process, with all its threads, and all that it starts are refused a system call: if `op` is given, only with it as its
+/// second argument.
 fn refuse(call: libc::c_long, op: Option<libc::c_int>) {
     const NUMBER: u32 = 0;
     const SECOND_ARGUMENT: u32 = 16 + 8;
@@ -279,8 +282,9 @@ fn refuse(call: libc::c_long, op: Option<libc::c_int>) {
     };
     let filter = libc::sock_fprog { len: program.len().try_into().unwrap(), filter: program.as_mut_ptr() };
     nix::sys::prctl::set_no_new_privs().unwrap();
+    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
     // SAFETY: the filter points to a program of its length, which the kernel copies before the call returns.
-    let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const filter) };
     assert_eq!(done, 0, "the filter is refused: {}", std::io::Error::last_os_error());
 }
 

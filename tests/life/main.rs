@@ -8,4 +8,5 @@ mod missing;
 mod numbers;
 mod program;
 mod refused;
+mod unsignalled;
 mod way_in;

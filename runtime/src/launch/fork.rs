@@ -17,7 +17,7 @@ use std::{
 use super::{
     Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Variable, WorkerProcess,
     local::{Connection, execute_self, exit, next_depth, random_token},
-    missing::check_executable,
+    missing::{check_executable, check_holding},
 };
 use crate::{
     error::Exit,
@@ -28,7 +28,7 @@ use crate::{
             Poller, Timer, file_of, read_append, recv_with_fds, send_with_fd, send_with_fds, set_nonblocking,
             stream_pair, wait_readable,
         },
-        process::{Child, Fork, Held, flush_streams, fork},
+        process::{Child, Fork, Held, REFUSED_GRACE, flush_streams, fork, say_left},
         rest::{Quiet, quiet},
     },
 };
@@ -145,6 +145,7 @@ impl ForkLauncher {
         start_timeout: Duration,
         become_template: BecomeTemplate,
     ) -> Result<Self, String> {
+        check_holding()?;
         let launcher = Self::new(setup, env, outputs, start_timeout, true)?;
         let quiet = alone()?;
         let made = launcher.connect().and_then(|(control, theirs, _)| {
@@ -333,7 +334,9 @@ impl Order {
         let pidfd = recv_with_fds::<1>(status.as_fd(), &mut bytes)?.pop();
         match (Report::from_bytes(bytes), pidfd) {
             (Some(Report::Forked(pid)), Some(pidfd)) => {
-                let process = ForkedProcess { pid, held: Held::new(pidfd), status, reaped: false };
+                let mut held = Held::new(pidfd);
+                held.ends_with(connection.socket());
+                let process = ForkedProcess { pid, held, status, reaped: false };
                 Ok(connection.launched(Box::new(process)))
             }
             (Some(Report::NotForked(errno)), _) => Err(io::Error::from_raw_os_error(errno)),
@@ -361,7 +364,7 @@ fn alone() -> Result<Quiet, String> {
             "StartMethod::Fork copies a process with one thread only, and this one has {n}: build the pool before any other thread \
              starts, or use StartMethod::ForkServer"
         ),
-        Err(error) => format!("the threads of this process cannot be counted: {error}"),
+        Err(error) => format!("the threads of this process cannot be counted (/proc/self/task): {error}"),
     })
 }
 
@@ -497,6 +500,11 @@ impl WorkerProcess for ForkedProcess {
             }
         })
     }
+
+    fn give_up(&mut self) {
+        self.reaped = true;
+        say_left(self.pid);
+    }
 }
 
 impl Drop for ForkedProcess {
@@ -504,7 +512,10 @@ impl Drop for ForkedProcess {
     fn drop(&mut self) {
         if !self.reaped && self.held.is_own() {
             self.held.kill();
-            let _ = wait_readable(self.held.as_fd(), END_TIMEOUT);
+            let timeout = if self.held.is_refused() { REFUSED_GRACE } else { END_TIMEOUT };
+            if !wait_readable(self.held.as_fd(), timeout).unwrap_or(true) && self.held.is_refused() {
+                return self.give_up();
+            }
             let _ = wait_readable(self.status.as_fd(), REPORT_TIMEOUT);
         }
     }

@@ -69,13 +69,15 @@ impl Launcher for LocalLauncher {
         let token = random_token();
         let (connection, theirs) = Connection::new(token, request.outputs)?;
         let marker = Marker { role: Role::Worker, fd: SOCKET_FD, token, depth: self.depth };
-        let child = execute_self(request.env, marker, theirs.as_fd())?;
+        let mut child = execute_self(request.env, marker, theirs.as_fd())?;
+        child.ends_with(connection.socket());
         Ok(Launch::Ready(connection.launched(Box::new(LocalProcess(child)))))
     }
 }
 
 /// The host's ends of what it shares with one worker.
 pub(super) struct Connection {
+    socket: Arc<OwnedFd>,
     end: HostEnd,
     token: u64,
     pipes: Pipes,
@@ -91,7 +93,12 @@ impl Connection {
         let preamble = Preamble { token, rings: end.rings, sinks: outputs.sinks() };
         let fds: Vec<_> = end.segment.iter().map(OwnedFd::as_fd).chain(pipes.theirs()).collect();
         send_with_all(socket.as_fd(), &preamble.to_bytes(), &fds)?;
-        Ok((Self { end, token, pipes }, theirs))
+        Ok((Self { socket, end, token, pipes }, theirs))
+    }
+
+    /// The socket: a worker ends when this end of it is shut down.
+    pub(super) fn socket(&self) -> &Arc<OwnedFd> {
+        &self.socket
     }
 
     pub(super) fn launched(self, process: Box<dyn WorkerProcess>) -> Launched {
@@ -172,5 +179,9 @@ impl WorkerProcess for LocalProcess {
 
     fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
         self.0.try_reap().map(exit)
+    }
+
+    fn give_up(&mut self) {
+        self.0.give_up();
     }
 }

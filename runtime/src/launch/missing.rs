@@ -53,7 +53,7 @@ pub(super) fn why_not_executed(error: &io::Error) -> String {
 }
 
 /// A process is held by a descriptor, or it could not be signalled safely.
-fn check_holding() -> Result<(), String> {
+pub(super) fn check_holding() -> Result<(), String> {
     match check_pidfd() {
         Err((call, error)) if !is_shortage(&error) => {
             let why = if is_under_valgrind() {

@@ -127,4 +127,7 @@ pub(crate) trait WorkerProcess: Send {
 
     /// Collects it if it has ended: how, or why that is not known.
     fn try_reap(&mut self) -> Option<Result<Exit, &'static str>>;
+
+    /// Leaves it to itself, for it cannot be ended, and says so.
+    fn give_up(&mut self);
 }

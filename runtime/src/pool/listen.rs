@@ -155,13 +155,13 @@ impl Scheduler {
                         }
                     }
                 }
-                Step::Stopped { load, nanos, kind } => {
+                Step::Stopped { load, kind } => {
                     useful = true;
                     stopped = true;
                     let output = output.take();
                     load.tell(output.clone(), after);
                     match role {
-                        Role::Serving => book.stopped(load, nanos, kind, (id, pid), output, after),
+                        Role::Serving => book.stopped(load, kind, (id, pid), output, after),
                         Role::Initializing => {
                             book.initializing.remove(&id);
                         }
@@ -207,9 +207,6 @@ impl Scheduler {
         if useful && self.workers[place].is_idle() {
             self.book.tally(id).released(now);
         }
-        if useful {
-            self.book.tally(id).heard(now);
-        }
         if useful || started {
             self.book.progress.insert(id, now);
             self.book.overdue.remove(&id);
@@ -254,8 +251,7 @@ impl Scheduler {
         let id = worker.id();
         let obituary = worker.reap(now, poller);
         let Some(obituary) = obituary else { return };
-        let had_begun = obituary.running.is_some() || !obituary.unknown.is_empty();
-        self.book.tally(id).ended(now, had_begun);
+        self.book.tally(id).ended(now);
         self.book.progress.remove(&id);
         self.book.overdue.remove(&id);
         let initializing = self.book.initializing.remove(&id);
@@ -340,7 +336,7 @@ impl Scheduler {
                     let (function, number) = (task.function(), task.first.to_string());
                     timeline.instant(id, "retry", &[("function", function), ("index", &number)]);
                 }
-                self.book.put_first(task, id);
+                self.book.push_front(task);
             } else {
                 task.tell(output.clone(), &mut self.after);
                 let by = (id, pid, output.as_ref());
@@ -528,6 +524,10 @@ impl Scheduler {
             // One that is late may have shaken hands in time, and this process may have been stopped since.
             if !(late || worker.is_look_due(now)) || self.read_before_deadline(place, poller, now) {
                 self.workers[place].on_deadline(now);
+            }
+            if self.workers[place].is_given_up() {
+                self.reap(place, poller, now);
+                continue;
             }
             let is_due = |worker: &Supervisor<Parcel>| worker.stop_due().is_some_and(|at| at <= now);
             // It may have ended since.

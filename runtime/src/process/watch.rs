@@ -262,8 +262,8 @@ impl Child {
         let mut supervisor = Supervisor::new(WorkerId(number));
         watch.launch(&mut supervisor, &launcher, &order).map_err(|error| failed(io::Error::other(error)))?;
         let pid = supervisor.pid().expect("it was launched just now");
-        let pidfd = supervisor.process_fd().expect("it was launched just now").try_clone_to_owned();
-        let held = Some(Held::new(pidfd.map_err(failed)?));
+        let held = supervisor.held().expect("it was launched just now").try_clone();
+        let held = Some(held.map_err(failed)?);
         let end = End::default();
         let function = registry::find(order.function).map_or("", |entry| entry.name);
         let deadline = supervisor.deadline();
@@ -589,6 +589,9 @@ impl Watch {
                 // One that is late may have shaken hands in time, and this process may have been stopped since.
                 self.see(number, false);
                 lock(&place).on_deadline(now);
+                if lock(&place).supervisor.is_given_up() {
+                    self.see(number, true);
+                }
             }
         }
     }

@@ -9,7 +9,10 @@ use std::{
         unix::ffi::OsStrExt,
     },
     ptr,
-    sync::atomic::{AtomicPtr, AtomicU32, Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,7 +30,10 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{fd::wait_readable, memory::wiped_by_fork};
+use super::{
+    fd::{say, shutdown_both, wait_readable},
+    memory::wiped_by_fork,
+};
 
 /// The variable that says how many CPUs a worker was given: its share of those of the process that holds its pool. It stays in the
 /// worker's environment, so that what a worker starts does not count the machine's CPUs for its own.
@@ -269,6 +275,17 @@ impl Child {
         &self.held
     }
 
+    /// Notes this end of a connection, whose end the process does not survive.
+    pub(crate) fn ends_with(&mut self, connection: &Arc<OwnedFd>) {
+        self.held.ends_with(connection);
+    }
+
+    /// Leaves the process to itself, which cannot be ended, and says so.
+    pub(crate) fn give_up(&mut self) {
+        self.reaped = true;
+        say_left(self.pid());
+    }
+
     /// Collects the process if it has ended.
     pub(crate) fn try_reap(&mut self) -> Option<Ended> {
         self.reap(libc::WNOHANG)
@@ -331,10 +348,14 @@ impl AsFd for Child {
 impl Drop for Child {
     /// Of a copy in another process, which has no such child, only the descriptor goes.
     fn drop(&mut self) {
-        if !self.reaped && self.held.is_own() {
-            self.held.kill();
-            let _ = self.reap(0);
+        if self.reaped || !self.held.is_own() {
+            return;
         }
+        self.held.kill();
+        if self.held.is_refused() && !wait_readable(self.as_fd(), REFUSED_GRACE).unwrap_or(true) {
+            return self.give_up();
+        }
+        let _ = self.reap(0);
     }
 }
 
@@ -344,18 +365,46 @@ pub(crate) struct Held {
     fd: OwnedFd,
     /// Who holds it.
     generation: u32,
+    /// What the process watches, and ends with: how it is ended where signals are refused.
+    connection: Weak<OwnedFd>,
+    /// A signal to kill it was refused.
+    refused: AtomicBool,
 }
 
 impl Held {
     pub(crate) fn new(pidfd: OwnedFd) -> Self {
-        Self { fd: pidfd, generation: generation() }
+        Self { fd: pidfd, generation: generation(), connection: Weak::new(), refused: AtomicBool::new(false) }
     }
 
-    /// Kills the process and, where the kernel can do that by a descriptor, what it has started in its group.
+    /// Notes this end of a connection, whose end the process does not survive.
+    pub(crate) fn ends_with(&mut self, connection: &Arc<OwnedFd>) {
+        self.connection = Arc::downgrade(connection);
+    }
+
+    /// Returns the same process, held once more.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { connection: self.connection.clone(), ..Self::new(self.fd.try_clone()?) })
+    }
+
+    /// Kills the process and, where the kernel can do that by a descriptor, what it has started in its group. Where signals are refused,
+    /// its connection is shut down: then it ends by itself, if it can.
     pub(crate) fn kill(&self) {
         // The process in any case, for it may have left its group, and may not lead it yet.
         self.kill_group();
-        let _ = self.signal(libc::SIGKILL, 0);
+        match self.signal(libc::SIGKILL, 0) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                self.refused.store(true, Ordering::Relaxed);
+                if let Some(connection) = self.connection.upgrade() {
+                    shutdown_both(connection.as_fd());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns whether the process was to be killed, and that was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Kills the group that the process leads, or has led. Returns whether the kernel can do that by a descriptor.
@@ -396,6 +445,20 @@ impl Held {
         // SAFETY: the descriptor is ours and open; without a siginfo the kernel reads no memory of ours.
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, flags) };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// A process that cannot be signalled, but whose connection has ended, has so long to end by itself.
+pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(2);
+
+/// Says, once for this program, that a process is left that cannot be ended.
+pub(crate) fn say_left(pid: u32) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        say(&format!(
+            "procession: process {pid} could not be ended and is left to itself: the system refuses to signal it (pidfd_send_signal), \
+             and it has not ended with its connection; of others nothing more is said\n"
+        ));
     }
 }
 

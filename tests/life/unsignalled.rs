@@ -1,0 +1,41 @@
+//! A program that may not signal its workers ends them by their connection, and ends itself whatever becomes of them.
+
+use std::process::Command;
+
+use crate::program::{PATIENCE, PROBE, Running, probe};
+
+const SAID: &str =
+    "timed out: true\nanother runs: 8\nthe process was killed: true\nit has no result: true\ndropped: true\n";
+
+fn unsignalled(method: &str, how: &str, transport: &str) -> Command {
+    let mut command = probe(PROBE, &["unsignalled", method, how]);
+    command.env("PROCESSION_TRANSPORT", transport).env_remove("PROCESSION_START_METHOD");
+    command
+}
+
+#[test]
+fn workers_that_cannot_be_signalled_end_with_their_connection() {
+    for (method, transport) in [
+        ("spawn", "shm"),
+        ("forkserver", "shm"),
+        ("fork", "shm"),
+        ("spawn", "socket"),
+        ("forkserver", "socket"),
+    ] {
+        let ended = Running::start(&mut unsignalled(method, "busy", transport)).end(PATIENCE);
+        assert_eq!(ended.quietly(), SAID, "{method} {transport}");
+    }
+}
+
+#[test]
+fn a_program_ends_whose_workers_cannot_be_ended_and_says_so_once() {
+    for method in ["spawn", "forkserver"] {
+        // Once the program has ended the kernel continues what is stopped in groups of its own, by a SIGHUP, of which it ends.
+        let ended = Running::start(&mut unsignalled(method, "stopped", "shm")).end(PATIENCE);
+        assert!(ended.status.success(), "{method}: {ended:?}");
+        assert_eq!(ended.stdout, SAID, "{method}: {}", ended.stderr);
+        let reports = ended.stderr.matches("could not be ended").count();
+        assert_eq!(reports, 1, "{method}: {}", ended.stderr);
+        assert!(ended.stderr.contains("pidfd_send_signal"), "{method}: {}", ended.stderr);
+    }
+}
