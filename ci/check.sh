@@ -140,6 +140,7 @@ step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --packa
 step "fuzzing: a hostile ring" fuzz hostile_ring 60
 step "fuzzing: hostile frames" fuzz hostile_frames 20
 step "every way in" ci/way-in.sh
+step "every environment" ci/environments.sh
 step "examples" examples
 step "benches, once, as tests" benches
 step "comparison with others, once, as a test" compare

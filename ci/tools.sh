@@ -22,7 +22,13 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     cargo install --quiet --locked cargo-fuzz || { echo "missing: cargo-fuzz"; exit 1; }
 fi
 
-declare -A package=([ld.gold]=binutils [ld.lld]=lld [mold]=mold [setpriv]=util-linux)
+# A static build is tried where its target is.
+musl=$(rustc -vV | sed -n 's/^host: \(.*\)-gnu$/\1-musl/p')
+if [[ -n $musl ]] && ! rustup target list --installed 2>/dev/null | grep -qx "$musl"; then
+    rustup target add "$musl" >/dev/null 2>&1 || echo "not here: the target $musl"
+fi
+
+declare -A package=([ld.gold]=binutils [ld.lld]=lld [mold]=mold [setpriv]=util-linux [strace]=strace [gdb]=gdb [valgrind]=valgrind [setcap]=libcap2-bin)
 wanted=()
 for tool in "${!package[@]}"; do
     command -v "$tool" >/dev/null || wanted+=("$tool")

@@ -1,0 +1,232 @@
+//! Uses pools of every start method and a process, has functions succeed, panic, crash, run for too long, log and print, and says on
+//! stdout what became of each. `ci/environments.sh` runs it in every environment that `docs/environments.md` has a line for.
+#![expect(unsafe_code, reason = "a function that a host in C calls")]
+
+use std::{
+    fs::File,
+    io::Write,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use procession::{Output, Pool, Process, StartMethod, TaskError, delayed, parallel, worker};
+
+/// Long enough for a loaded machine.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// A task may run for so long.
+const TASK_TIMEOUT: Duration = Duration::from_millis(100);
+/// What a large argument has, in bytes: more than fits into a ring.
+const LARGE_BYTES: usize = 3 << 20;
+
+#[worker]
+fn square(n: u64) -> u64 {
+    n * n
+}
+
+#[worker]
+fn count_bytes(bytes: Vec<u8>) -> usize {
+    bytes.len()
+}
+
+#[worker]
+fn fail(words: &str) {
+    panic!("{words}")
+}
+
+#[worker]
+fn crash() {
+    std::process::abort();
+}
+
+#[worker]
+fn stay() {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Takes more and more memory, up to what no small machine has to spare.
+#[worker]
+fn hog() {
+    let mut taken: Vec<Vec<u8>> = Vec::new();
+    while taken.len() < 1024 {
+        taken.push(vec![1; 1 << 20]);
+    }
+}
+
+#[worker]
+#[expect(clippy::print_stdout, reason = "its output is captured")]
+fn greet(name: &str) {
+    log::info!("{name} is greeted");
+    println!("good morning, {name}");
+}
+
+/// Runs the parts that are named (`spawn`, `forkserver`, `fork`, `process`, `hog`), or the first four, and writes what became of them to
+/// stdout, or to the file that `PROBE_OUT` names. Succeeds if everything was as it is to be.
+#[must_use]
+pub fn run(parts: &[String]) -> ExitCode {
+    let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|name| name == part);
+    let mut failed = 0;
+    // A process is copied while it has one thread.
+    for (name, method) in
+        [("fork", StartMethod::Fork), ("spawn", StartMethod::Spawn), ("forkserver", StartMethod::ForkServer)]
+    {
+        if is_wanted(name) {
+            failed += try_pool(name, method);
+        }
+    }
+    if is_wanted("process") {
+        failed += try_process();
+    }
+    if parts.iter().any(|name| name == "hog") {
+        failed += try_hog();
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The same, for a host in C. Returns 0 if everything was as it is to be.
+#[unsafe(no_mangle)]
+pub extern "C" fn run_procession() -> i32 {
+    i32::from(run(&[]) != ExitCode::SUCCESS)
+}
+
+/// Says what became of one thing; returns 1 if it was to be something else.
+fn tell(part: &str, step: &str, found: &str, wanted: &str) -> u32 {
+    say(&format!("{part}: {step}: {found}"));
+    u32::from(found != wanted)
+}
+
+fn try_pool(part: &str, method: StartMethod) -> u32 {
+    let pool = Pool::builder()
+        .jobs(2)
+        .name(part)
+        .start_method(method)
+        .start_timeout(START_TIMEOUT)
+        .stdout(Output::Capture)
+        .build();
+    let pool = match pool {
+        Ok(pool) => pool,
+        Err(error) => return tell(part, "pool", &format!("error: {error}"), ""),
+    };
+    // Not before: a copy of this process would have it, too, and what its functions say would come to it there.
+    if log::set_logger(&Print).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+    let mut failed = 0;
+    let mut check = |step, found: Result<String, String>, wanted| {
+        let found = found.unwrap_or_else(|error| format!("error: {error}"));
+        failed += tell(part, step, &found, wanted);
+    };
+    let squares = pool.map((0..100).map(|n| delayed!(square(n))));
+    let sum = squares.map(|squares| squares.iter().sum::<u64>().to_string());
+    let goes = sum.is_ok();
+    check("squares", sum.map_err(|error| error.to_string()), "328350");
+    // A pool that has no workers has said why.
+    if goes {
+        let joined = pool.submit(delayed!(count_bytes(vec![1; LARGE_BYTES]))).join();
+        check("large", joined.map(|n| n.to_string()).map_err(told), "3145728");
+        check("panic", words(pool.submit(delayed!(fail("as it was told"))).join()), "as it was told");
+        check("crash", end(pool.submit(delayed!(crash())).join(), TaskError::is_crash), "SIGABRT");
+        let late = parallel!(pool = &pool, timeout = TASK_TIMEOUT; stay() for _ in 0..1);
+        check("timeout", late_end(late), "timed out");
+        let (greeted, wrote) = pool.submit(delayed!(greet("Ada"))).join_captured();
+        check(
+            "output",
+            greeted.map(|()| wrote.stdout().trim().to_owned()).map_err(told),
+            "good morning, Ada",
+        );
+    }
+    check("join", pool.join().map(|()| "joined".to_owned()).map_err(|error| error.to_string()), "joined");
+    failed
+}
+
+/// Where memory is short, the kernel or the allocator ends a worker that takes too much.
+fn try_hog() -> u32 {
+    let part = "hog";
+    let outcome = Pool::builder()
+        .jobs(1)
+        .name(part)
+        .start_timeout(START_TIMEOUT)
+        .build()
+        .map(|pool| pool.submit(delayed!(hog())).join());
+    let found = match outcome {
+        Ok(Err(error)) if error.is_out_of_memory() => "out of memory".to_owned(),
+        Ok(Ok(())) => "there was enough".to_owned(),
+        Ok(Err(error)) => format!("error: {error}"),
+        Err(error) => format!("error: {error}"),
+    };
+    tell(part, "memory", &found, "out of memory")
+}
+
+fn try_process() -> u32 {
+    let part = "process";
+    let mut failed = 0;
+    let builder = || Process::builder().name(part).start_timeout(START_TIMEOUT);
+    let seven = builder().spawn(delayed!(square(7))).map_err(|error| error.to_string());
+    let seven = seven.and_then(|mut process| process.join().map_err(told));
+    let goes = seven.is_ok();
+    failed +=
+        tell(part, "square", &seven.map_or_else(|error| format!("error: {error}"), |n| n.to_string()), "49");
+    if goes {
+        let killed =
+            builder().spawn(delayed!(stay())).map_err(|error| error.to_string()).and_then(|mut process| {
+                process.kill().map_err(|error| error.to_string())?;
+                end(process.join(), TaskError::is_crash)
+            });
+        failed += tell(part, "kill", &killed.unwrap_or_else(|error| format!("error: {error}")), "SIGKILL");
+    }
+    failed
+}
+
+fn told(error: TaskError) -> String {
+    error.to_string()
+}
+
+/// What a panic said.
+fn words(outcome: Result<(), TaskError>) -> Result<String, String> {
+    let error = outcome.err().ok_or("it has a result")?;
+    error.panic().map(|panic| panic.message().to_owned()).ok_or_else(|| error.to_string())
+}
+
+/// How the process of a task ended.
+fn end(outcome: Result<(), TaskError>, is_expected: impl Fn(&TaskError) -> bool) -> Result<String, String> {
+    let error = outcome.err().ok_or("it has a result")?;
+    let exit = error.exit().filter(|_| is_expected(&error));
+    exit.map(|exit| exit.to_string()).ok_or_else(|| error.to_string())
+}
+
+fn late_end(outcome: procession::Result<Vec<()>>) -> Result<String, String> {
+    let error = outcome.err().ok_or("it has a result")?;
+    let is_timeout = error.as_task_error().is_some_and(TaskError::is_timeout);
+    if is_timeout { Ok("timed out".to_owned()) } else { Err(error.to_string()) }
+}
+
+/// Writes a line, even where stdout is closed and there is a file instead.
+fn say(line: &str) {
+    static OUT: Mutex<Option<File>> = Mutex::new(None);
+    let mut out = OUT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let (None, Some(path)) = (&*out, std::env::var_os("PROBE_OUT")) {
+        *out = File::create(path).ok();
+    }
+    // Whoever reads it misses what is not there.
+    let _ = match &mut *out {
+        Some(file) => writeln!(file, "{line}"),
+        None => writeln!(std::io::stdout(), "{line}"),
+    };
+}
+
+/// Says what is logged, by the library and by functions in workers.
+struct Print;
+
+impl log::Log for Print {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        say(&format!("logged: {}", record.args()));
+    }
+
+    fn flush(&self) {}
+}
