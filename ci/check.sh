@@ -139,6 +139,7 @@ step "tests, in process" integration_in_process
 step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --package procession --lib --target-dir "$target/loom" models
 step "fuzzing: a hostile ring" fuzz hostile_ring 60
 step "fuzzing: hostile frames" fuzz hostile_frames 20
+step "chaos: random signals to workers and templates" ci/chaos.sh 60
 step "every way in" ci/way-in.sh
 step "every environment" ci/environments.sh
 step "examples" examples

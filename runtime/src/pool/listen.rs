@@ -415,14 +415,17 @@ impl Scheduler {
         match error {
             LaunchError::Failed(words) => self.start_failed(now, now, words, None),
             LaunchError::Shortage { .. } => self.is_short(now, &error),
-            LaunchError::Refused(why) => {
+            LaunchError::Refused(ref why) | LaunchError::Gone(ref why) => {
                 self.restarts.pause(now);
-                let kind = TaskErrorKind::NotStarted { why, cause: None };
+                let kind = TaskErrorKind::NotStarted { why: why.clone(), cause: None };
                 if self.some_serve() {
                     self.fail_pinned(&kind);
                 } else {
-                    // What comes later may have more luck.
+                    // What comes later may have more luck, unless nothing is left to make workers from.
                     self.fail_queued(&kind);
+                    if matches!(error, LaunchError::Gone(_)) {
+                        self.book.broken = Some(kind);
+                    }
                 }
             }
         }
