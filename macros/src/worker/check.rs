@@ -2,7 +2,7 @@
 
 use quote::{ToTokens, quote};
 use syn::{
-    FnArg, GenericArgument, GenericParam, Lifetime, PathArguments, ReturnType, Type, TypePath, TypeReference,
+    FnArg, GenericArgument, GenericParam, Lifetime, PathArguments, ReturnType, Safety, Type, TypePath, TypeReference,
     visit::{self, Visit},
 };
 
@@ -47,7 +47,7 @@ fn check_qualifiers(written: &Written, diag: &mut Diagnostics) {
         );
     }
     check_async(written, cfg!(feature = "tokio"), diag);
-    if let Some(token) = &sig.unsafety {
+    if let Safety::Unsafe(token) = &sig.safety {
         diag.refuse(
             token,
             "a worker is called by safe code: write a safe `fn` that sees to what this one asks for, and calls it",
@@ -155,7 +155,7 @@ impl<'ast> Visit<'ast> for Types<'_> {
             (Type::Ptr(_), _) => {
                 "an address means nothing in another process: pass the value that it points to"
             }
-            (Type::BareFn(_), _) => {
+            (Type::FnPtr(_), _) => {
                 "the address of a function means nothing in another process: pass an `enum` that names the choices"
             }
             (Type::ImplTrait(_), Place::Parameter) => {

@@ -258,7 +258,7 @@ pub(super) fn elided(ty: &Type) -> Type {
             }
         }
 
-        fn visit_type_bare_fn_mut(&mut self, _: &mut syn::TypeBareFn) {}
+        fn visit_type_fn_ptr_mut(&mut self, _: &mut syn::TypeFnPtr) {}
     }
     let mut ty = ty.clone();
     visit_mut::visit_type_mut(&mut Elide, &mut ty);
