@@ -5,6 +5,7 @@ mod diag;
 mod main_attribute;
 mod parallel;
 mod path;
+mod versioned;
 mod worker;
 
 use proc_macro::TokenStream;
@@ -107,4 +108,18 @@ pub fn delayed(input: TokenStream) -> TokenStream {
 #[proc_macro]
 pub fn parallel(input: TokenStream) -> TokenStream {
     parallel::expand(input.into()).into()
+}
+
+/// Has the linker gather what a static names, under a name that carries the package and its version.
+#[doc(hidden)]
+#[proc_macro_attribute]
+pub fn gathered(_: TokenStream, item: TokenStream) -> TokenStream {
+    versioned::gathered(item.into()).into()
+}
+
+/// A name that carries the package and its version, as a string.
+#[doc(hidden)]
+#[proc_macro]
+pub fn own_name(name: TokenStream) -> TokenStream {
+    versioned::own_name(name.into()).into()
 }

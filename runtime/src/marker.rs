@@ -1,13 +1,26 @@
 //! The marker: how a process learns from its environment that it is a worker, or the template of workers. Written by the host, read
 //! and cleared by the worker.
 
-use std::fmt;
+use std::{ffi::CStr, fmt};
+
+use procession_macros::own_name;
 
 /// The variable by which a process learns that it is a worker: descriptor, token and depth.
-pub(crate) const MARKER: &str = "PROCESSION_WORKER";
+///
+/// Its name carries the package and its version: in a program with two versions of it, each knows its own workers.
+pub(crate) const MARKER: &str = own_name!(WORKER);
+
+/// The same for C.
+pub(crate) const MARKER_CSTR: &CStr =
+    match CStr::from_bytes_with_nul(concat!(own_name!(WORKER), "\0").as_bytes()) {
+        Ok(name) => name,
+        Err(_) => panic!("the name has one zero, at its end"),
+    };
 
 /// The variable that counts how many workers deep a process is. It stays in a worker's environment, so that a program that starts
 /// itself again from a worker is counted, too.
+///
+/// Every version of the package counts in it: workers of one that start workers of another end, too.
 pub(crate) const DEPTH: &str = "PROCESSION_DEPTH";
 
 /// Deeper than any program nests pools on purpose; a program that starts itself from its own workers for ever is stopped here.

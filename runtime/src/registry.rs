@@ -11,8 +11,8 @@ use crate::{
     id::FunctionId,
 };
 
-/// Every `#[worker]` function of this executable.
-#[linkme::distributed_slice]
+/// Every `#[worker]` function of this executable that was declared by this version of the crate.
+#[procession_macros::gathered]
 pub static WORKERS: [Entry];
 
 /// One function: what people call it and how it is run. Made by the expansion of `#[worker]`.

@@ -20,6 +20,7 @@ use std::{
 
 use nix::{fcntl, libc, sys::signal, sys::stat::Mode, unistd};
 use procession::{Pool, Process, delayed, parallel, worker};
+use procession_tests::MARKER;
 
 /// Whether this program's own constructor has run.
 static CONSTRUCTED: AtomicBool = AtomicBool::new(false);
@@ -40,8 +41,7 @@ static EARLY_CONSTRUCTOR: extern "C" fn() = fail_to_start;
 
 /// In a worker, before it could become one: does as `PROBE_START` says, and notes in the file `PROBE_STARTS` that it was there.
 extern "C" fn fail_to_start() {
-    // SAFETY: the name ends in a zero; the result is only compared. No other thread runs before `main`.
-    let is_worker = unsafe { !libc::getenv(c"PROCESSION_WORKER".as_ptr()).is_null() };
+    let is_worker = std::env::var_os(MARKER).is_some();
     let Some(how) = std::env::var_os("PROBE_START").filter(|_| is_worker) else { return };
     if let Some(file) = std::env::var_os("PROBE_STARTS") {
         let _ =
@@ -138,7 +138,7 @@ fn look_around() -> String {
     note("args", std::env::args().skip(1).collect::<Vec<_>>().join(" "));
     note("extra", std::env::var("PROBE_EXTRA").unwrap_or_default());
     note("inherited", std::env::var("PROBE_INHERITED").unwrap_or_default());
-    note("marker", format!("{:?}", std::env::var("PROCESSION_WORKER").ok()));
+    note("marker", format!("{:?}", std::env::var(MARKER).ok()));
     note("cwd", std::env::current_dir().unwrap().display().to_string());
     note("thread", format!("{:?}", std::thread::current().name()));
     note("own group", (unistd::getpgrp() == unistd::getpid()).to_string());

@@ -131,7 +131,7 @@ fn workers_have_the_environment_that_they_were_given() {
             assert_eq!(get("PATH"), vec![Some("/nowhere".to_owned()); 2]);
             assert_eq!(get("EMPTY"), vec![Some(String::new()); 2]);
             assert_eq!(get("CARGO_MANIFEST_DIR"), vec![std::env::var("CARGO_MANIFEST_DIR").ok(); 2]);
-            assert_eq!(get("PROCESSION_WORKER"), [None, None], "the marker is not to be inherited");
+            assert_eq!(get(procession_tests::MARKER), [None, None], "the marker is not to be inherited");
             let _ = pool.submit(delayed!(strike(End::Kill))).join();
         }
     });

@@ -9,4 +9,5 @@ mod numbers;
 mod program;
 mod refused;
 mod unsignalled;
+mod versions;
 mod way_in;

@@ -17,6 +17,7 @@ use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::socket::{ControlMessage, MsgFlags, sendmsg},
 };
+use procession_tests::MARKER;
 
 /// A worker that cannot start ends with this code, and no other part of the program knows of it.
 const START_FAILED: i32 = 86;
@@ -109,7 +110,7 @@ fn a_marker_of_a_template_that_leads_nowhere_ends_the_process_and_never_runs_mai
     for program in [PROBE, PROBE_AT_MAIN] {
         let marked = |marker| {
             let mut command = probe(program, &["hello"]);
-            command.env("PROCESSION_WORKER", marker);
+            command.env(MARKER, marker);
             command
         };
         check_refused(&mut marked("3:dead:1:template"), "no connection");
@@ -200,11 +201,11 @@ fn check_refused(command: &mut Command, words: &str) {
 fn a_damaged_or_inherited_marker_ends_the_process_and_never_runs_main() {
     for program in [PROBE, PROBE_AT_MAIN] {
         for damaged in ["", "3", "3:dead", "three:dead:1", "3:dead:1:1", "3:not hexadecimal:1"] {
-            check_refused(probe(program, &["hello"]).env("PROCESSION_WORKER", damaged), "marker is damaged");
+            check_refused(probe(program, &["hello"]).env(MARKER, damaged), "marker is damaged");
         }
         // Descriptors that are not there, or are standard streams.
         for stale in ["3:dead:1", "999:dead:1", "-1:dead:1", "0:dead:1"] {
-            check_refused(probe(program, &["hello"]).env("PROCESSION_WORKER", stale), "no connection");
+            check_refused(probe(program, &["hello"]).env(MARKER, stale), "no connection");
         }
     }
 }
@@ -213,7 +214,7 @@ fn a_damaged_or_inherited_marker_ends_the_process_and_never_runs_main() {
 fn with_descriptor(program: &str, fd: OwnedFd) -> Command {
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
     let mut command = probe(program, &["hello"]);
-    command.env("PROCESSION_WORKER", "200:dead:1");
+    command.env(MARKER, "200:dead:1");
     // SAFETY: dup2 touches no memory; 200 is beyond what a test has open, and the child owns what it makes.
     let pass_on = move || match unsafe { nix::libc::dup2(fd.as_raw_fd(), 200) } {
         -1 => Err(std::io::Error::last_os_error()),
@@ -322,10 +323,7 @@ fn a_program_with_more_rights_than_its_user_ignores_the_environment_and_starts_n
         let as_nobody = |scene: &str| {
             let mut command = probe(copy.to_str().unwrap(), &[scene]);
             command.current_dir("/").uid(65534).gid(65534);
-            command
-                .env("PROCESSION_WORKER", "3:dead:1")
-                .env("PROCESSION_IN_PROCESS", "1")
-                .env("PROCESSION_JOBS", "x");
+            command.env(MARKER, "3:dead:1").env("PROCESSION_IN_PROCESS", "1").env("PROCESSION_JOBS", "x");
             run(&mut command)
         };
         let (hello, build) = (as_nobody("hello"), as_nobody("build"));

@@ -2,7 +2,8 @@
 
 use quote::{ToTokens, quote};
 use syn::{
-    FnArg, GenericArgument, GenericParam, Lifetime, PathArguments, ReturnType, Safety, Type, TypePath, TypeReference,
+    FnArg, GenericArgument, GenericParam, Lifetime, PathArguments, ReturnType, Safety, Type, TypePath,
+    TypeReference,
     visit::{self, Visit},
 };
 

@@ -671,7 +671,11 @@ fn pool_ended(function: &'static str, index: usize) -> TaskError {
 
 /// The error of a function that the linker left out of the table.
 pub(super) fn not_in_table(request: &Request, index: Option<usize>) -> TaskError {
-    let message = "the linker left it out of the table of workers: is the section `linkme_WORKERS` kept by the linker's options?";
+    let message = concat!(
+        "the linker left it out of the table of workers: is the section `linkme_",
+        procession_macros::own_name!(WORKERS),
+        "` kept by the linker's options?"
+    );
     let kind = TaskErrorKind::Lost { message: message.to_owned() };
     TaskError::new(request.entry.name, kind, Place { index, ..Place::default() })
 }

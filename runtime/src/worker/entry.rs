@@ -18,7 +18,7 @@ use nix::{fcntl::OFlag, sys::resource::Resource, sys::stat::Mode};
 use super::{copy, output, serve, template};
 use crate::{
     escape::Lines,
-    marker::{DEPTH, Marker, Role, START_FAILED, START_SHORT},
+    marker::{DEPTH, MARKER_CSTR, Marker, Role, START_FAILED, START_SHORT},
     protocol::{PREAMBLE_BYTES, Preamble, Sink},
     sys::{
         fd::{
@@ -47,7 +47,7 @@ const STACK_BYTES: usize = 8 << 20;
 const WATCH_STACK_BYTES: usize = 64 << 10;
 
 /// The modules in which a `main` carries `#[procession::main]`. (The linker gathers nothing without size.)
-#[linkme::distributed_slice]
+#[procession_macros::gathered]
 pub static AT_MAIN: [&'static str];
 
 /// Whether this executable's workers are dispatched at the top of its `main`.
@@ -77,12 +77,9 @@ pub fn dispatch_main() {
     }
 }
 
-/// `marker::MARKER`, for C.
-const MARKER: &std::ffi::CStr = c"PROCESSION_WORKER";
-
 /// This process was started to be a worker. A process with more rights than its user believes no environment.
 fn is_marked() -> bool {
-    has_env(MARKER) && !is_privileged()
+    has_env(MARKER_CSTR) && !is_privileged()
 }
 
 fn become_worker() -> ! {
@@ -164,7 +161,7 @@ pub(super) struct Connection {
 fn connect() -> Result<(Marker, OwnedFd), String> {
     // SAFETY: before main, or at the top of it, this is the process's only thread; constructors of other crates that start threads
     // which change the environment would be at fault in any program.
-    let value = unsafe { take_env(MARKER) }.ok_or("its marker is gone")?;
+    let value = unsafe { take_env(MARKER_CSTR) }.ok_or("its marker is gone")?;
     let marker = value.to_str().ok().and_then(Marker::parse).ok_or("its marker is damaged")?;
     let depth = marker.depth.to_string();
     // SAFETY: as for `take_env`.
