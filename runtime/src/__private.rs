@@ -20,10 +20,12 @@ pub use crate::{
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the result of a worker",
     label = "this type does not cross to another process",
-    note = "derive `serde::Serialize` and `serde::Deserialize` for it, and return owned data (`String`, not `&str`)"
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, and return owned data (`String`, not `&str`)",
+    note = "an error that is not your own crosses as `procession::RemoteError`, to which `?` converts"
 )]
 pub trait Returned: serde::Serialize + serde::de::DeserializeOwned + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<T: serde::Serialize + serde::de::DeserializeOwned + 'static> Returned for T {}
 
 /// Compiles if `T` can be the result of a worker.

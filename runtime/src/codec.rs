@@ -5,6 +5,7 @@
 //!
 //! A byte vector and a sequence of bytes have the same encoding, so either side may take the short way by itself.
 
+pub mod path;
 mod quick;
 
 use std::{any::Any, any::type_name, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
@@ -342,7 +343,7 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
     let vec = (&mut slot as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>();
     match (encoded, vec) {
         (Encoded::Short(bytes), Some(vec)) => *vec = Some(decode::<&[u8]>(bytes)?.to_vec()),
-        (Encoded::Short(bytes), None) => return decode(bytes),
+        (Encoded::Short(bytes), None) => return decode_value(bytes),
         (Encoded::Large(head, mut body), Some(vec)) => {
             let (len, rest) = postcard::take_from_bytes::<u64>(if head.is_empty() { &body } else { &head })
                 .map_err(|error| explain::<T>("decoded", error))?;
@@ -353,13 +354,19 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
             body.drain(..before);
             *vec = Some(body);
         }
-        (Encoded::Large(head, body), None) if head.is_empty() => return decode(&body),
+        (Encoded::Large(head, body), None) if head.is_empty() => return decode_value(&body),
         (Encoded::Large(head, mut body), None) => {
             body.splice(..0, head.iter().copied());
-            return decode(&body);
+            return decode_value(&body);
         }
     }
     slot.ok_or_else(|| explain::<T>("decoded", postcard::Error::DeserializeUnexpectedEnd))
+}
+
+/// Decodes a result that is no byte vector.
+#[inline(always)]
+fn decode_value<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String> {
+    path::decode_as_paths(bytes).unwrap_or_else(|| decode(bytes))
 }
 
 /// Decodes one value that fills `bytes` to the last.
@@ -542,7 +549,9 @@ impl<'a> Output<'a> {
             }
             return Ok(());
         }
-        encode(&value, self.bytes).map_err(|words| Fault::codec(format!("the result: {words}")))
+        path::encode_as_paths(&value, self.bytes)
+            .unwrap_or_else(|| encode(&value, self.bytes))
+            .map_err(|words| Fault::codec(format!("the result: {words}")))
     }
 }
 
@@ -615,7 +624,11 @@ fn explain<T: ?Sized>(done: &str, error: postcard::Error) -> String {
         }
         E::SerializeSeqLengthUnknown => "a sequence in it does not know its length; collect it into a Vec",
         E::DeserializeUnexpectedEnd => "the bytes end too soon",
-        E::SerdeSerCustom | E::SerdeDeCustom => "its own Serialize or Deserialize refused",
+        E::SerdeSerCustom => {
+            "its own Serialize refused; if that was for a path which is not valid UTF-8, put the path into a field of a struct, \
+             with `#[serde(with = \"procession::path\")]`"
+        }
+        E::SerdeDeCustom => "its own Deserialize refused",
         E::DeserializeBadUtf8 | E::DeserializeBadChar => "the bytes are not valid UTF-8",
         _ => "the bytes do not fit the type",
     };

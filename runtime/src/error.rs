@@ -798,7 +798,12 @@ impl std::error::Error for Error {
 
 /// An error that crosses processes: the message of any error and of every error beneath it.
 ///
-/// A function that returns `Result<T, RemoteError>` may use `?` on errors of any kind.
+/// In a function that returns `Result<T, RemoteError>`, `?` converts every error that is `Send` and `Sync`, as well as
+/// `Box<dyn Error + Send + Sync>`, `anyhow::Error`, `String` and `&str`. [`RemoteError::msg`] converts the others:
+/// `.map_err(RemoteError::msg)?`.
+///
+/// A `RemoteError` does not implement [`std::error::Error`] itself, because `?` could not convert boxed errors then. `?` converts it to
+/// `Box<dyn Error>` and to [`Error`], which converts to everything else.
 ///
 /// # Examples
 ///
@@ -830,19 +835,45 @@ struct RemoteSource {
 const MOST_SOURCES: usize = 64;
 
 impl RemoteError {
-    /// An error with this message and nothing beneath it.
+    /// Returns an error with this message, or with the message and the sources of this error.
+    ///
+    /// It takes strings, errors of every kind, also such that are not `Send`, and `Box<dyn Error>`, which `?` does not convert by itself.
     ///
     /// # Examples
     ///
     /// ```
-    /// use procession::RemoteError;
+    /// use procession::{RemoteError, worker};
     ///
-    /// let error = RemoteError::msg("the scale is off");
-    /// assert_eq!(error.to_string(), "the scale is off");
+    /// fn load(path: &str) -> Result<String, Box<dyn std::error::Error>> {
+    ///     Ok(std::fs::read_to_string(path)?)
+    /// }
+    ///
+    /// #[worker]
+    /// fn count_lines(path: &str) -> Result<usize, RemoteError> {
+    ///     let text = load(path).map_err(RemoteError::msg)?;
+    ///     match text.lines().count() {
+    ///         0 => Err(RemoteError::msg(format!("{path} has no lines"))),
+    ///         lines => Ok(lines),
+    ///     }
+    /// }
+    ///
+    /// assert_eq!(count_lines("/dev/null").unwrap_err().to_string(), "/dev/null has no lines");
     /// ```
     #[must_use]
-    pub fn msg(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), source: None }
+    pub fn msg<'a>(error: impl Into<Box<dyn std::error::Error + 'a>>) -> Self {
+        Self::of(&*error.into())
+    }
+
+    fn of(error: &dyn std::error::Error) -> Self {
+        let messages: Vec<String> = std::iter::successors(error.source(), |s| s.source())
+            .take(MOST_SOURCES)
+            .map(|source| source.to_string())
+            .collect();
+        let source = messages
+            .into_iter()
+            .rev()
+            .fold(None, |source, message| Some(Box::new(RemoteSource { message, source })));
+        Self { message: error.to_string(), source }
     }
 
     /// The messages of the errors beneath this one, the nearest first.
@@ -860,23 +891,20 @@ impl RemoteError {
     }
 }
 
-impl<E: std::error::Error> From<E> for RemoteError {
-    fn from(error: E) -> Self {
-        let messages: Vec<String> = std::iter::successors(error.source(), |s| s.source())
-            .take(MOST_SOURCES)
-            .map(|source| source.to_string())
-            .collect();
-        let source = messages
-            .into_iter()
-            .rev()
-            .fold(None, |source, message| Some(Box::new(RemoteSource { message, source })));
-        Self { message: error.to_string(), source }
-    }
-}
+/// What `?` converts to a [`RemoteError`].
+#[diagnostic::on_unimplemented(
+    message = "`?` cannot convert `{Self}` to `RemoteError` by itself",
+    label = "this is no error, or is not `Send` and `Sync`: write `.map_err(RemoteError::msg)?`, which takes any error"
+)]
+pub trait IntoRemoteError<'a>: Into<Box<dyn std::error::Error + Send + Sync + 'a>> {}
 
-impl From<RemoteError> for Box<dyn std::error::Error + Send + Sync> {
-    fn from(error: RemoteError) -> Self {
-        Box::new(RemoteSource { message: error.message, source: error.source })
+#[diagnostic::do_not_recommend]
+impl<'a, E: Into<Box<dyn std::error::Error + Send + Sync + 'a>>> IntoRemoteError<'a> for E {}
+
+// By way of std's conversion, which alone may cover errors and boxes of errors: std could make the boxes errors one day.
+impl<'a, E: IntoRemoteError<'a>> From<E> for RemoteError {
+    fn from(error: E) -> Self {
+        Self::of(&*error.into())
     }
 }
 
@@ -986,18 +1014,6 @@ mod tests {
 
     #[test]
     fn a_remote_error_keeps_every_source() {
-        #[derive(Debug)]
-        struct Outer(std::num::ParseIntError);
-        impl fmt::Display for Outer {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("no number")
-            }
-        }
-        impl std::error::Error for Outer {
-            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-                Some(&self.0)
-            }
-        }
         let error = RemoteError::from(Outer("x".parse::<u8>().unwrap_err()));
         assert_eq!(format!("{error:#}"), "no number: invalid digit found in string");
         assert_eq!(error.sources().count(), 1);
@@ -1018,5 +1034,67 @@ mod tests {
             }
         }
         assert_eq!(RemoteError::from(Ouroboros).sources().count(), MOST_SOURCES);
+    }
+
+    /// An error with a source.
+    #[derive(Debug)]
+    struct Outer(std::num::ParseIntError);
+
+    impl fmt::Display for Outer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("no number")
+        }
+    }
+
+    impl std::error::Error for Outer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    /// What `?` makes of it.
+    fn question<E>(error: E) -> RemoteError
+    where
+        RemoteError: From<E>,
+    {
+        let convert = || -> std::result::Result<(), RemoteError> { Err(error)? };
+        convert().unwrap_err()
+    }
+
+    #[test]
+    fn errors_of_every_kind_keep_their_sources_by_question_mark_or_by_msg() {
+        let outer = || Outer("x".parse::<u8>().unwrap_err());
+        let wanted = "no number: invalid digit found in string";
+        let check = |error: RemoteError| assert_eq!(format!("{error:#}"), wanted);
+        check(question(outer()));
+        check(question(Box::<dyn std::error::Error + Send + Sync>::from(outer())));
+        check(question(Box::new(outer())));
+        check(question(std::sync::Arc::new(outer())));
+        check(RemoteError::msg(outer()));
+        let lent = outer();
+        check(RemoteError::msg(&lent));
+        check(RemoteError::msg(Box::<dyn std::error::Error>::from(outer())));
+        check(RemoteError::msg(std::rc::Rc::new(outer()).to_string() + ": invalid digit found in string"));
+        for error in [question("words"), question("words".to_owned()), RemoteError::msg("words")] {
+            assert_eq!(format!("{error:#}"), "words");
+        }
+    }
+
+    #[test]
+    fn an_error_that_is_not_send_or_not_static_is_converted_by_msg() {
+        let lock = std::sync::Mutex::new(0);
+        let poisoned = std::sync::PoisonError::new(lock.lock().unwrap());
+        assert!(RemoteError::msg(poisoned).to_string().starts_with("poisoned lock"));
+    }
+
+    #[test]
+    fn a_remote_error_becomes_what_a_program_returns() {
+        let remote = || RemoteError::from(Outer("x".parse::<u8>().unwrap_err()));
+        let boxed = || -> std::result::Result<(), Box<dyn std::error::Error>> { Err(remote())? };
+        assert_eq!(boxed().unwrap_err().source().unwrap().to_string(), "invalid digit found in string");
+        let shared = || -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            Err(Error::from(remote()))?
+        };
+        assert_eq!(shared().unwrap_err().source().unwrap().to_string(), "invalid digit found in string");
     }
 }

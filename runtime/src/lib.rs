@@ -36,6 +36,9 @@ assert_eq!(pool.map([3, 1, 2].map(|n| delayed!(later(n))))?, [3, 1, 2]);
 "##
 )]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("procession runs on Linux only: its workers need memfd, futexes, epoll and pidfds");
+
 extern crate self as procession;
 
 mod arity;
@@ -80,6 +83,7 @@ pub mod __fuzzing;
 pub mod __private;
 
 pub use captured::Captured;
+pub use codec::path;
 pub use error::{Error, Exit, RemoteError, Result, TaskError};
 pub use handle::Handle;
 pub use id::TaskId;

@@ -1,6 +1,13 @@
 //! Values that do not cross, and values that are large.
 
-use procession::{Pool, TaskError, delayed, is_worker, worker};
+use std::{
+    error::Error,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+};
+
+use procession::{Pool, RemoteError, TaskError, delayed, is_worker, worker};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 
 use crate::alone::alone;
@@ -239,6 +246,140 @@ fn byte_vectors_of_every_awkward_length_come_back() {
         let back = pool.map(lens.iter().map(|&len| delayed!(forth_and_back(make(len))))).unwrap();
         for (bytes, len) in back.into_iter().zip(lens) {
             assert!(bytes == make(len), "{len}");
+        }
+    });
+}
+
+/// A path that is not valid UTF-8.
+fn strange() -> PathBuf {
+    OsStr::from_bytes(b"/tmp/\xff\xfe").into()
+}
+
+#[worker]
+fn alone_path(path: PathBuf) -> PathBuf {
+    path
+}
+
+#[worker]
+fn maybe_path(path: PathBuf, give: bool) -> Option<PathBuf> {
+    give.then_some(path)
+}
+
+#[worker]
+fn paths(path: PathBuf) -> Vec<PathBuf> {
+    vec![path, "/plain".into()]
+}
+
+#[worker]
+fn tried_path(path: PathBuf, fail: bool) -> Result<PathBuf, RemoteError> {
+    if fail { Err("no path")? } else { Ok(path) }
+}
+
+#[worker]
+fn tried_paths(path: PathBuf) -> Result<Vec<PathBuf>, RemoteError> {
+    Ok(vec![path; 2])
+}
+
+#[worker]
+fn os_strings(name: OsString) -> (OsString, Vec<OsString>) {
+    (name.clone(), vec![name])
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Found {
+    #[serde(with = "procession::path")]
+    file: PathBuf,
+    #[serde(with = "procession::path")]
+    links: Vec<Option<PathBuf>>,
+    #[serde(with = "procession::path")]
+    tried: Result<PathBuf, String>,
+}
+
+#[worker]
+fn found(found: Found) -> Found {
+    found
+}
+
+#[worker]
+fn path_in_a_tuple(path: PathBuf) -> (PathBuf, u32) {
+    (path, 1)
+}
+
+#[test]
+fn a_path_that_is_not_utf8_comes_back_alone_and_inside_other_values() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let path = strange();
+        assert_eq!(pool.submit(delayed!(alone_path(path.clone()))).join().unwrap(), path);
+        assert_eq!(pool.submit(delayed!(maybe_path(path.clone(), true))).join().unwrap(), Some(path.clone()));
+        assert_eq!(pool.submit(delayed!(maybe_path(path.clone(), false))).join().unwrap(), None);
+        let two = vec![path.clone(), "/plain".into()];
+        assert_eq!(pool.submit(delayed!(paths(path.clone()))).join().unwrap(), two);
+        assert_eq!(pool.submit(delayed!(tried_path(path.clone(), false))).join().unwrap(), Ok(path.clone()));
+        let error = pool.submit(delayed!(tried_path(path.clone(), true))).join().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "no path");
+        let twice = vec![path.clone(); 2];
+        assert_eq!(pool.submit(delayed!(tried_paths(path.clone()))).join().unwrap(), Ok(twice));
+        let name = path.clone().into_os_string();
+        let names = (name.clone(), vec![name.clone()]);
+        assert_eq!(pool.submit(delayed!(os_strings(name))).join().unwrap(), names);
+        let value =
+            || Found { file: path.clone(), links: vec![None, Some(path.clone())], tried: Ok(path.clone()) };
+        assert_eq!(pool.submit(delayed!(found(value()))).join().unwrap(), value());
+        // A large one, for these go another way.
+        let long = PathBuf::from(OsStr::from_bytes(&[0xff; 100_000]));
+        assert_eq!(pool.submit(delayed!(alone_path(long.clone()))).join().unwrap(), long);
+    });
+}
+
+#[test]
+fn a_path_that_cannot_cross_is_an_error_that_says_what_to_write() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let error = pool.submit(delayed!(path_in_a_tuple(strange()))).join().unwrap_err();
+        assert!(error.is_codec(), "{error}");
+        assert!(error.to_string().contains("#[serde(with = \"procession::path\")]"), "{error}");
+        assert_eq!(pool.submit(delayed!(path_in_a_tuple("/x".into()))).join().unwrap(), ("/x".into(), 1));
+    });
+}
+
+fn boxed(text: &str) -> Result<u32, Box<dyn Error + Send + Sync>> {
+    Ok(text.parse()?)
+}
+
+fn boxed_here(text: &str) -> Result<u32, Box<dyn Error>> {
+    Ok(text.parse()?)
+}
+
+fn any(text: &str) -> anyhow::Result<u32> {
+    use anyhow::Context as _;
+    text.parse().with_context(|| format!("{text} is no number"))
+}
+
+#[worker]
+fn parse(text: &str, how: u32) -> Result<u32, RemoteError> {
+    match how {
+        0 => Ok(text.parse::<u32>()?),
+        1 => Ok(boxed(text)?),
+        2 => Ok(any(text)?),
+        3 => boxed_here(text).map_err(RemoteError::msg),
+        4 => any(text).map_err(RemoteError::msg),
+        _ => Err(format!("{how} is unknown"))?,
+    }
+}
+
+#[test]
+fn a_question_mark_converts_boxed_errors_and_those_of_anyhow_with_their_sources() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let plain = "invalid digit found in string";
+        let in_context = "x is no number: invalid digit found in string";
+        for (how, wanted) in
+            [(0, plain), (1, plain), (2, in_context), (3, plain), (4, in_context), (5, "5 is unknown")]
+        {
+            assert_eq!(pool.submit(delayed!(parse("7", how))).join().unwrap().unwrap_or(7), 7);
+            let error = pool.submit(delayed!(parse("x", how))).join().unwrap().unwrap_err();
+            assert_eq!(format!("{error:#}"), wanted, "{how}");
         }
     });
 }
