@@ -124,12 +124,29 @@ compare() {
     cargo run "${compare[@]}" -- --test
 }
 
+# The oldest Rust that the packages are for. Where it is not installed, and cannot be, what is left is clippy's `incompatible_msrv`, which is
+# among the lints above and knows since when each item of std is there, but not since when the language has what is written.
+oldest_rust() {
+    local oldest
+    oldest=$(awk -F'"' '/^rust-version/ { print $2 }' Cargo.toml)
+    if cargo "+$oldest" --version >/dev/null 2>&1; then
+        cargo "+$oldest" check --package procession --all-features --target-dir "$target/oldest"
+    else
+        echo "Rust $oldest is not installed: only clippy::incompatible_msrv has been asked"
+    fi
+}
+
 step "tools" ci/tools.sh
 step "format" format
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "lints, with every feature" cargo clippy --workspace --all-targets --all-features -- -D warnings
 step "lints, without any" cargo clippy --package procession --package procession-examples --all-targets -- -D warnings
+step "the oldest Rust" oldest_rust
 step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
+step "docs, with the default features" env RUSTDOCFLAGS="-D warnings" cargo doc --package procession --package procession-macros --no-deps
+step "docs, as docs.rs builds them" env RUSTDOCFLAGS="--cfg docsrs -D warnings" cargo +nightly doc --package procession --no-deps --all-features --target-dir "$target/docsrs"
+step "dependencies, the lowest" ci/dependencies.sh lowest
+step "dependencies, the newest" ci/dependencies.sh newest
 step "tests, by the README's command" documented_tests
 step "tests, under nextest" nextest
 step "tests, over sockets" integration PROCESSION_TRANSPORT=socket

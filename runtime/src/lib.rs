@@ -6,6 +6,8 @@
 //!
 //! - `futures`: [`Pool::stream`] and [`Pool::stream_unordered`], the twins of `imap` for those who await. (That a [`Handle`] is a
 //!   future needs no feature.)
+//! - `indicatif`: the bar that the setting `progress` of [`parallel!`] draws if stderr is a terminal. Without the feature
+//!   nothing is drawn, and a line on stderr says why.
 //! - `tracing`: events and spans that functions make by `tracing` in workers reach this process's subscriber: with their fields, of
 //!   their types, with target, module, file, line and level, and with the fields `worker`, `pid` and `task`; under the span in which the task was
 //!   handed in. Spans made in workers are made here again. What no subscriber here wants to know of, by the most verbose level of all, costs
@@ -35,6 +37,7 @@ assert_eq!(pool.map([3, 1, 2].map(|n| delayed!(later(n))))?, [3, 1, 2]);
 ```
 "##
 )]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("procession runs on Linux only: its workers need memfd, futexes, epoll and pidfds");
