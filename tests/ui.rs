@@ -1,18 +1,67 @@
 //! What the macros refuse, with the words and on whose tokens; and what compiles under the strictest lints.
+//!
+//! The first of these to run builds procession for the compiler's checks; each file takes a second or two after that.
 
-use std::process::Command;
+use std::{process::Command, sync::Mutex};
 
 /// The compiler whose words `ui/rustc` records: those of other releases differ, and so do the types that they list.
 const RECORDED: &str = "rustc 1.95.";
 
-#[test]
-fn refusals_land_on_the_users_tokens_and_the_rest_compiles() {
+/// trybuild works in one folder, whatever it tries.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn one_by_one(tries: impl FnOnce(&trybuild::TestCases)) {
+    let _turn = TURN.lock();
     let cases = trybuild::TestCases::new();
-    cases.pass("ui/pass/*.rs");
-    cases.compile_fail("ui/fail/*.rs");
+    tries(&cases);
+    // It tries them when it is dropped.
+    drop(cases);
+}
+
+#[test]
+fn what_is_right_compiles_under_the_strictest_lints() {
+    one_by_one(|cases| cases.pass("ui/pass/*.rs"));
+}
+
+#[test]
+fn refusals_land_on_the_users_tokens_and_say_what_to_write() {
+    one_by_one(|cases| cases.compile_fail("ui/fail/*.rs"));
+}
+
+#[expect(clippy::print_stdout, reason = "what is not tried is named")]
+fn the_compiler_says_what_is_recorded(file: &str) {
     let version =
         Command::new("rustc").arg("--version").output().expect("rustc runs, for it built this test");
     if String::from_utf8_lossy(&version.stdout).starts_with(RECORDED) {
-        cases.compile_fail("ui/rustc/*.rs");
+        one_by_one(|cases| cases.compile_fail(format!("ui/rustc/{file}.rs")));
+    } else {
+        println!(
+            "what the compiler says of ui/rustc/{file}.rs is recorded for {RECORDED}, and this is another"
+        );
     }
+}
+
+#[test]
+fn a_call_that_cannot_be_is_an_error_at_the_call() {
+    the_compiler_says_what_is_recorded("calls");
+}
+
+#[test]
+fn a_function_that_is_no_worker_is_an_error_that_the_documentation_of_delayed_explains() {
+    the_compiler_says_what_is_recorded("no_worker");
+}
+
+#[test]
+fn what_is_no_task_is_an_error_that_says_to_wrap_the_call() {
+    the_compiler_says_what_is_recorded("tasks");
+}
+
+#[test]
+fn a_setting_of_the_wrong_type_is_an_error_at_its_value() {
+    the_compiler_says_what_is_recorded("settings");
+}
+
+#[test]
+fn a_type_that_does_not_cross_is_an_error_of_our_own_at_the_type() {
+    the_compiler_says_what_is_recorded("types");
 }

@@ -13,7 +13,9 @@ use proc_macro::TokenStream;
 /// Makes a function callable in other processes; the function itself stays as it is.
 ///
 /// Beside it stands a hidden struct of the same name, by which `delayed!` and `parallel!` find it: `use jobs::collatz;` brings both.
-/// So no type and no module of that name can stand in the same scope.
+/// So no type and no module of that name can stand in the same scope: "the name `collatz` is defined multiple times" means that one of them
+/// needs another name. A function in an `impl` has no such place beside it: "struct is not supported in `trait`s or `impl`s" means that the
+/// function is to stand outside.
 ///
 /// # Parameters
 ///
@@ -122,4 +124,11 @@ pub fn gathered(_: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro]
 pub fn own_name(name: TokenStream) -> TokenStream {
     versioned::own_name(name.into()).into()
+}
+
+/// Puts code beside an item.
+#[doc(hidden)]
+#[proc_macro_attribute]
+pub fn beside(code: TokenStream, item: TokenStream) -> TokenStream {
+    item.into_iter().chain(code).collect()
 }

@@ -8,6 +8,9 @@ pub use serde::Serialize;
 /// What `delayed!` and `parallel!` hand their tokens to.
 pub use procession_macros::{delayed, parallel};
 
+/// Puts code beside the hidden struct of a function.
+pub use procession_macros::beside;
+
 pub use crate::{
     codec::{Input, Output},
     error::Fault,

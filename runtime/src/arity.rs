@@ -20,26 +20,31 @@ pub trait Takes<const N: usize> {}
     label = "the call gives {N} argument(s) before the first name",
     note = "a parameter with `#[default(...)]` can be given by name; every other one is given by position"
 )]
-pub trait TakesByName<const N: usize> {}
+pub trait TakesByName<const N: usize> {
+    /// What comes of a call. A call that cannot be has no type, so that nothing else is said of it.
+    type Calls;
+}
 
 /// Declares `__callN` and `__withN` for each list of argument types.
+///
+/// The conditions are written out in each line because errors show where they stand, and show all of a macro that writes them.
 macro_rules! wrong_arity {
-    ($($call:ident $with:ident $n:literal: $($arg:ident)*;)*) => {
+    ($($call:ident [$($takes:tt)*] $with:ident [$($takes_by_name:tt)*] $n:literal: $($arg:ident)*;)*) => {
         /// Stands in for `__callN` and `__withN` where a function has none of its own.
         #[expect(clippy::too_many_arguments, reason = "a call gives as many as it gives")]
         pub trait WrongArity {$(
             #[doc(hidden)]
             fn $call<$($arg,)* R>($(_: $arg),*) -> Task<R>
             where
-                Self: Takes<$n>,
+                $($takes)*,
             {
                 unreachable!("no worker lacks a call that it takes")
             }
 
             #[doc(hidden)]
-            fn $with<$($arg),*>($(_: $arg),*) -> NoCall
+            fn $with<$($arg),*>($(_: $arg),*) -> <Self as TakesByName<$n>>::Calls
             where
-                Self: TakesByName<$n>,
+                $($takes_by_name)*,
             {
                 unreachable!("no worker lacks a call that it takes")
             }
@@ -47,24 +52,20 @@ macro_rules! wrong_arity {
     };
 }
 
-/// What comes of a call by name that cannot be.
-#[derive(Debug)]
-pub enum NoCall {}
-
 wrong_arity! {
-    __call0 __with0 0: ;
-    __call1 __with1 1: A;
-    __call2 __with2 2: A B;
-    __call3 __with3 3: A B C;
-    __call4 __with4 4: A B C D;
-    __call5 __with5 5: A B C D E;
-    __call6 __with6 6: A B C D E F;
-    __call7 __with7 7: A B C D E F G;
-    __call8 __with8 8: A B C D E F G H;
-    __call9 __with9 9: A B C D E F G H I;
-    __call10 __with10 10: A B C D E F G H I J;
-    __call11 __with11 11: A B C D E F G H I J K;
-    __call12 __with12 12: A B C D E F G H I J K L;
+    __call0 [Self: Takes<0>] __with0 [Self: TakesByName<0>] 0:;
+    __call1 [Self: Takes<1>] __with1 [Self: TakesByName<1>] 1: A;
+    __call2 [Self: Takes<2>] __with2 [Self: TakesByName<2>] 2: A B;
+    __call3 [Self: Takes<3>] __with3 [Self: TakesByName<3>] 3: A B C;
+    __call4 [Self: Takes<4>] __with4 [Self: TakesByName<4>] 4: A B C D;
+    __call5 [Self: Takes<5>] __with5 [Self: TakesByName<5>] 5: A B C D E;
+    __call6 [Self: Takes<6>] __with6 [Self: TakesByName<6>] 6: A B C D E F;
+    __call7 [Self: Takes<7>] __with7 [Self: TakesByName<7>] 7: A B C D E F G;
+    __call8 [Self: Takes<8>] __with8 [Self: TakesByName<8>] 8: A B C D E F G H;
+    __call9 [Self: Takes<9>] __with9 [Self: TakesByName<9>] 9: A B C D E F G H I;
+    __call10 [Self: Takes<10>] __with10 [Self: TakesByName<10>] 10: A B C D E F G H I J;
+    __call11 [Self: Takes<11>] __with11 [Self: TakesByName<11>] 11: A B C D E F G H I J K;
+    __call12 [Self: Takes<12>] __with12 [Self: TakesByName<12>] 12: A B C D E F G H I J K L;
 }
 
 impl<T: ?Sized> WrongArity for T {}

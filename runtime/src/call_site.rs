@@ -25,6 +25,19 @@
 /// assert_eq!(delayed!(greet("Bob")).call()?, "Hello, Bob");
 /// # Ok::<(), procession::TaskError>(())
 /// ```
+///
+/// # Messages of the compiler
+///
+/// The function is looked up where types stand, because that is where `#[worker]` puts its struct. So a name that is not that of a worker
+/// function is no type:
+///
+/// | the compiler says | it means |
+/// |---|---|
+/// | expected type, found function `f` | `f` is not a `#[worker]` function: put the attribute on it |
+/// | expected type, found local variable `f` | a closure or a function in a variable cannot be found by another process: write a `#[worker]` function |
+/// | cannot find type `f` in this scope | there is no `#[worker]` function `f` here: import it, `use jobs::f;` |
+/// | `f` cannot be called with 1 argument(s) | the function takes another number of arguments, or `f` is a type and no function |
+/// | this method takes 1 argument but 2 arguments were supplied | `pool.map(f, xs)` is Python: write `pool.map(xs.into_iter().map(\|x\| delayed!(f(x))))` |
 #[macro_export]
 macro_rules! delayed {
     ($($call:tt)*) => { $crate::__private::delayed!(($crate) $($call)*) };
@@ -118,6 +131,8 @@ macro_rules! delayed {
 /// assert_eq!((product, count), (42, 2));
 /// # Ok::<(), procession::Error>(())
 /// ```
+///
+/// What the compiler says of a function that is not a `#[worker]` function is explained at [`delayed!`](crate::delayed!#messages-of-the-compiler).
 #[macro_export]
 macro_rules! parallel {
     ($($calls:tt)*) => { $crate::__private::parallel!(($crate) $($calls)*) };

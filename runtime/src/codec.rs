@@ -388,6 +388,17 @@ fn left_unread<T>(left: usize, of: usize) -> String {
     )
 }
 
+/// What can be an argument: its worker's side.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of a worker",
+    label = "this type does not cross to another process",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or pass what it is made of"
+)]
+pub trait Received<'a>: Deserialize<'a> {}
+
+#[diagnostic::do_not_recommend]
+impl<'a, T: Deserialize<'a>> Received<'a> for T {}
+
 /// What is left of a task's encoded arguments. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Input<'a> {
@@ -439,7 +450,7 @@ impl<'a> Input<'a> {
     ///
     /// The argument does not decode.
     #[inline]
-    pub fn take<T: Deserialize<'a>>(&mut self, name: &str) -> Result<T, Fault> {
+    pub fn take<T: Received<'a>>(&mut self, name: &str) -> Result<T, Fault> {
         let mut rest = self.rest();
         let value = quick::take(&mut rest).map_err(|error| {
             Fault::codec(format!("argument `{name}`: {}", explain::<T>("decoded", error)))

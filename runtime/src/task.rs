@@ -35,6 +35,35 @@ pub struct Task<T> {
     result: PhantomData<fn() -> T>,
 }
 
+/// A [`Task`]: what pools and processes take.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a task",
+    label = "this is no `Task`, but what the function returns, or the function itself",
+    note = "wrap the call: `delayed!(f(x))`"
+)]
+pub trait IntoTask<T> {
+    #[doc(hidden)]
+    fn into_task(self) -> Task<T>;
+}
+
+impl<T> IntoTask<T> for Task<T> {
+    #[inline(always)]
+    fn into_task(self) -> Task<T> {
+        self
+    }
+}
+
+/// Any iterator of [`Task`]s: what [`Pool::map`](crate::Pool::map) and its like take.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no iterator of tasks",
+    label = "this gives no `Task`s",
+    note = "wrap the calls: `pool.map(xs.into_iter().map(|x| delayed!(f(x))))`, or write `parallel!(pool = &pool; f(x) for x in xs)`"
+)]
+pub trait Tasks<T>: IntoIterator<Item = Task<T>> {}
+
+#[diagnostic::do_not_recommend]
+impl<T, I: IntoIterator<Item = Task<T>>> Tasks<T> for I {}
+
 /// A task without the type of its result: what schedulers and transports handle.
 #[derive(Clone)]
 pub(crate) struct Call {
@@ -127,6 +156,17 @@ impl<T> fmt::Debug for Task<T> {
     }
 }
 
+/// What can be an argument: its caller's side.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of a worker",
+    label = "this type does not cross to another process",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or pass what it is made of"
+)]
+pub trait Sent: Serialize {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + ?Sized> Sent for T {}
+
 /// Gathers the arguments of one call, in the order of the parameters. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Args {
@@ -144,7 +184,7 @@ impl Args {
 
     /// Encodes the next argument. One that does not encode is remembered: it is what the task comes to.
     #[inline]
-    pub fn put<A: Serialize + ?Sized>(&mut self, name: &str, value: &A) {
+    pub fn put<A: Sent + ?Sized>(&mut self, name: &str, value: &A) {
         if let Ok(bytes) = &mut self.bytes
             && let Err(words) = codec::encode(value, bytes)
         {

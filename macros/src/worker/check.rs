@@ -136,6 +136,26 @@ fn check_generics(written: &Written, diag: &mut Diagnostics) {
     }
 }
 
+/// The answer to errors of which no other process can make the same again.
+const OPAQUE_ERROR: &str = "this error cannot be decoded: return `procession::RemoteError`, which keeps the message and the causes of any error, \
+                            so that `?` works";
+
+/// By their looks, the types that are such errors, or have one: module and name.
+const OPAQUE_ERRORS: &[(&str, &str)] = &[
+    ("io", "Error"),
+    ("io", "Result"),
+    ("anyhow", "Error"),
+    ("anyhow", "Result"),
+    ("eyre", "Report"),
+    ("eyre", "Result"),
+];
+
+fn is_opaque_error(path: &syn::Path) -> bool {
+    let mut names = path.segments.iter().rev().map(|segment| &segment.ident);
+    let (Some(name), Some(module)) = (names.next(), names.next()) else { return false };
+    OPAQUE_ERRORS.iter().any(|(known_module, known)| module == known_module && name == known)
+}
+
 /// Looks through the types of a signature.
 struct Types<'a> {
     place: Place,
@@ -172,16 +192,14 @@ impl<'ast> Visit<'ast> for Types<'_> {
             (Type::TraitObject(object), Place::Result) => {
                 let words = object.to_token_stream().to_string();
                 match words.contains("Error") {
-                    true => {
-                        "this error cannot be decoded: return `procession::RemoteError`, which keeps the message and \
-                         the causes of any error, so that `?` works"
-                    }
+                    true => OPAQUE_ERROR,
                     false => {
                         "the caller must know what to decode: return a named type, or an `enum` of the types that \
                          there are"
                     }
                 }
             }
+            (Type::Path(path), Place::Result) if is_opaque_error(&path.path) => OPAQUE_ERROR,
             (Type::Infer(_), _) => "a worker's types are written out",
             _ => {
                 self.depth += 1;

@@ -19,14 +19,18 @@ pub(super) fn expand(worker: &Worker) -> TokenStream {
         None => single(worker),
         Some(instances) => generic(worker, instances),
     };
+    let private = worker.krate.private();
+    // In an `impl` nothing of this can stand. The struct is what the compiler refuses there, once, and then drops with its attributes.
     quote_spanned! {Span::mixed_site()=>
         #function
-        #companion
         #cfg
-        #(#lints)*
-        // Clippy looks at the user's types again, here where nobody can change them.
-        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        const _: () = { #code };
+        #[#private::beside(
+            #(#lints)*
+            // Clippy looks at the user's types again, here where nobody can change them.
+            #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+            const _: () = { #code };
+        )]
+        #companion
     }
 }
 
@@ -461,7 +465,7 @@ impl Code<'_> {
                 impl<#(#generics),*> #builder<#n #comma #idents> where #bounds {
                     #(#setters)*
                 }
-                impl #private::TakesByName<#n> for #f {}
+                impl #private::TakesByName<#n> for #f { type Calls = (); }
             }
         });
         let fills = worker.params.iter().enumerate().map(|(i, param)| {

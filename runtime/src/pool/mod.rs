@@ -66,7 +66,7 @@ use crate::{
     seed::Calls,
     setting::flag,
     sys::process::generation,
-    task::Task,
+    task::{IntoTask, Tasks},
 };
 
 /// A pool of worker processes.
@@ -260,10 +260,7 @@ impl Pool {
     /// assert_eq!(pool.map((1..=3).map(|n| delayed!(square(n))))?, [1, 4, 9]);
     /// # Ok::<(), procession::Error>(())
     /// ```
-    pub fn map<T: DeserializeOwned + 'static>(
-        &self,
-        tasks: impl IntoIterator<Item = Task<T>>,
-    ) -> Result<Vec<T>> {
+    pub fn map<T: DeserializeOwned + 'static>(&self, tasks: impl Tasks<T>) -> Result<Vec<T>> {
         let mut gather = Gather::new(Settings::new().pool(self));
         // Not a `for` loop: what an iterator passes on from within needs no place in between.
         let _ = gather.count(tasks).try_for_each(|task| gather.push(task));
@@ -293,7 +290,7 @@ impl Pool {
     pub fn imap<T, I>(&self, tasks: I) -> IMap<T, I::IntoIter>
     where
         T: DeserializeOwned + 'static,
-        I: IntoIterator<Item = Task<T>>,
+        I: Tasks<T>,
     {
         IMap::new(self, tasks.into_iter())
     }
@@ -319,7 +316,7 @@ impl Pool {
     pub fn imap_unordered<T, I>(&self, tasks: I) -> IMapUnordered<T, I::IntoIter>
     where
         T: DeserializeOwned + 'static,
-        I: IntoIterator<Item = Task<T>>,
+        I: Tasks<T>,
     {
         IMapUnordered::new(self, tasks.into_iter())
     }
@@ -356,7 +353,7 @@ impl Pool {
     pub fn stream<T, I>(&self, tasks: I) -> ResultStream<T, I::IntoIter>
     where
         T: DeserializeOwned + 'static,
-        I: IntoIterator<Item = Task<T>>,
+        I: Tasks<T>,
     {
         ResultStream::new(self, tasks.into_iter())
     }
@@ -367,7 +364,7 @@ impl Pool {
     pub fn stream_unordered<T, I>(&self, tasks: I) -> ResultStreamUnordered<T, I::IntoIter>
     where
         T: DeserializeOwned + 'static,
-        I: IntoIterator<Item = Task<T>>,
+        I: Tasks<T>,
     {
         ResultStreamUnordered::new(self, tasks.into_iter())
     }
@@ -391,7 +388,8 @@ impl Pool {
     /// assert_eq!(five.join()? + six.join()?, 61);
     /// # Ok::<(), procession::Error>(())
     /// ```
-    pub fn submit<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Handle<T> {
+    pub fn submit<T: DeserializeOwned + 'static>(&self, task: impl IntoTask<T>) -> Handle<T> {
+        let task = task.into_task();
         if let Backend::Processes(processes) = self.backend() {
             processes.driver.rouse();
         }
@@ -443,7 +441,8 @@ impl Pool {
     /// assert_eq!(pool.broadcast(delayed!(place()))?, [Some(0), Some(1)]);
     /// # Ok::<(), procession::Error>(())
     /// ```
-    pub fn broadcast<T: DeserializeOwned + 'static>(&self, task: Task<T>) -> Result<Vec<T>> {
+    pub fn broadcast<T: DeserializeOwned + 'static>(&self, task: impl IntoTask<T>) -> Result<Vec<T>> {
+        let task = task.into_task();
         let name = task.function();
         let processes = match self.backend() {
             Backend::Processes(processes) => processes,

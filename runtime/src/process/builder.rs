@@ -26,7 +26,7 @@ use crate::{
         START_TIMEOUT, check_start_timeout, in_process_by_env, method_from_env, seed_of_singles, travels,
     },
     seed,
-    task::Task,
+    task::IntoTask,
     transport::wants_socket,
 };
 
@@ -350,7 +350,8 @@ impl ProcessBuilder {
     /// assert_eq!(process.join()?, 49);
     /// # Ok::<(), procession::Error>(())
     /// ```
-    pub fn spawn<T: DeserializeOwned + 'static>(self, task: Task<T>) -> Result<Process<T>> {
+    pub fn spawn<T: DeserializeOwned + 'static>(self, task: impl IntoTask<T>) -> Result<Process<T>> {
+        let task = task.into_task();
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let surroundings = self.surroundings.settle(self.name.as_deref(), 1)?;
         let start_timeout = check_start_timeout(self.start_timeout)?;

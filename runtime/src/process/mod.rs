@@ -27,7 +27,7 @@ use watch::Child;
 use crate::{
     error::{Error, Exit, Place, Result, TaskError, TaskErrorKind},
     handle::Handle,
-    task::Task,
+    task::IntoTask,
 };
 
 /// One function in a process of its own: `multiprocessing.Process`'s counterpart.
@@ -102,7 +102,7 @@ impl<T: DeserializeOwned + 'static> Process<T> {
     /// assert_eq!(process.join()?, 49);
     /// # Ok::<(), procession::Error>(())
     /// ```
-    pub fn spawn(task: Task<T>) -> Result<Self> {
+    pub fn spawn(task: impl IntoTask<T>) -> Result<Self> {
         Process::builder().spawn(task)
     }
 

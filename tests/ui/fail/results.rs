@@ -33,6 +33,21 @@ fn error() -> Result<u32, Box<dyn std::error::Error>> {
 }
 
 #[worker]
+fn io_error() -> Result<u32, std::io::Error> {
+    Ok(1)
+}
+
+#[worker]
+fn io_result() -> std::io::Result<u32> {
+    Ok(1)
+}
+
+#[worker]
+fn any_error() -> Vec<Result<u32, anyhow::Error>> {
+    Vec::new()
+}
+
+#[worker]
 fn object() -> Box<dyn ToString> {
     Box::new(1)
 }

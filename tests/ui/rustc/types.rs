@@ -25,4 +25,21 @@ fn locked() -> std::sync::MutexGuard<'static, u8> {
 #[worker]
 fn wrong_default(#[default("x")] n: u32) {}
 
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Known;
+
+#[worker]
+fn half(list: &[Opaque]) -> Result<Known, std::fmt::Error> {
+    Ok(Known)
+}
+
+fn failing() -> Result<u32, Box<dyn std::error::Error>> {
+    Ok(1)
+}
+
+#[worker]
+fn question() -> Result<u32, procession::RemoteError> {
+    Ok(failing()?)
+}
+
 fn main() {}
