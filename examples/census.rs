@@ -45,6 +45,8 @@ const MOST_CLASSES: usize = 24;
 const MOST_NAMED: usize = 10;
 /// A class of fewer files has no usual to be unusual by.
 const FEWEST_TO_COMPARE: usize = 8;
+/// A smaller speed-up is none.
+const LEAST_SPEED_UP: f64 = 1.05;
 /// Columns of output.
 const WIDTH: usize = 98;
 
@@ -510,9 +512,10 @@ fn failures(rows: &[Row], name: impl Fn(usize) -> String) -> String {
 /// What befell a task, as a heading and as words of its own.
 fn why_failed(error: &TaskError) -> (&'static str, String) {
     match (error.panic(), error.exit()) {
-        (Some(panic), _) => {
-            ("made the parser panic", format!("{} ({}:{})", panic.message(), panic.file(), panic.line()))
-        }
+        (Some(panic), _) => (
+            "made the parser panic",
+            format!("{} ({}:{})", panic.message().escape_debug(), panic.file(), panic.line()),
+        ),
         (None, Some(exit)) if error.is_crash() => ("killed their worker", exit.to_string()),
         (None, _) if error.is_crash() => ("killed their worker", error.to_string()),
         _ => ("failed otherwise", error.to_string()),
@@ -523,10 +526,19 @@ fn times(files: usize, jobs: usize, in_workers: Duration, alone: Duration) -> St
     let (workers, alone) = (in_workers.as_secs_f64(), alone.as_secs_f64());
     let (files, plural) = (Count(files as u64), if jobs == 1 { "" } else { "s" });
     format!(
-        "\n{files} files: {workers:.2} s in {jobs} worker{plural}, {alone:.2} s in this process alone,\n\
-         which is {:.2} times as long. Both read warm files; the workers' start and end are counted.\n",
-        alone / workers
+        "\n{files} files: {workers:.2} s in {jobs} worker{plural}, {alone:.2} s in this process alone: {}.\n\
+         Both read warm files; the workers' start and end are counted.\n",
+        speed_up(jobs, alone / workers)
     )
+}
+
+/// What it brings that so many workers read the files.
+fn speed_up(jobs: usize, ratio: f64) -> String {
+    match jobs {
+        1 => "no speed-up: there is one worker".to_owned(),
+        _ if ratio >= LEAST_SPEED_UP => format!("{ratio:.1}x faster"),
+        _ => "no speed-up: the CPUs are busy with other programs".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -534,6 +546,14 @@ mod tests {
     use procession_examples::content::Binary;
 
     use super::*;
+
+    #[test]
+    fn the_speed_up_is_told_as_people_tell_it() {
+        assert_eq!(speed_up(2, 1.63), "1.6x faster");
+        assert_eq!(speed_up(2, 0.76), "no speed-up: the CPUs are busy with other programs");
+        assert_eq!(speed_up(2, 1.04), "no speed-up: the CPUs are busy with other programs");
+        assert_eq!(speed_up(1, 1.3), "no speed-up: there is one worker");
+    }
 
     fn row(len_bytes: u64, imports: u64) -> Row {
         let binary = Binary {

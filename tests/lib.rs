@@ -10,3 +10,8 @@ pub const MARKER: &str = concat!(
     env!("CARGO_PKG_VERSION_PATCH"),
     "_WORKER"
 );
+
+/// The program of the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

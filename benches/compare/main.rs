@@ -22,16 +22,14 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use crate::{run::Runs, timing::Size};
 
 const HELP: &str = "\
-compare [--rounds N] [--readme] [--test] [WORD]
+compare [--rounds N] [--test] [WORD]
   --rounds N   how often each measurement is run (5 if not said); the table shows medians
-  --readme     puts the table into README.md as well, between its two marks
   --test       everything once, as small as can be, with the results checked: for CI; writes no record
   WORD         only the rows in whose text, or in whose measurements' names, it occurs; writes no record";
 
 /// What the command line asks for.
 struct Options {
     rounds: usize,
-    readme: bool,
     test: bool,
     word: Option<String>,
 }
@@ -60,12 +58,11 @@ fn main() -> ExitCode {
 }
 
 fn options(args: &[&str]) -> Result<Options, String> {
-    let mut options = Options { rounds: 5, readme: false, test: false, word: None };
+    let mut options = Options { rounds: 5, test: false, word: None };
     let mut args = args.iter();
     while let Some(&arg) = args.next() {
         match arg {
             "--test" => (options.test, options.rounds) = (true, 1),
-            "--readme" => options.readme = true,
             "--rounds" => {
                 let n = args.next().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
                 options.rounds = n.ok_or("--rounds wants a number from 1")?;
@@ -104,7 +101,7 @@ fn compare(options: &Options) -> ExitCode {
     let table = table::markdown(&rows, &runs);
     println!("{table}");
     if options.word.is_none()
-        && let Err(error) = table::record(&table, options.rounds, &load_before, options.readme)
+        && let Err(error) = table::record(&table, options.rounds, &load_before)
     {
         println!("not recorded: {error}");
         return ExitCode::FAILURE;

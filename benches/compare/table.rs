@@ -106,11 +106,8 @@ fn digits(figure: f64) -> String {
     }
 }
 
-/// The lines of README.md between which the table stands.
-const MARKS: [&str; 2] = ["<!-- benches/compare -->\n", "<!-- end of benches/compare -->\n"];
-
-/// Writes the table with date, machine and commit to `benches/record/`, and to README.md if that is wanted.
-pub(crate) fn record(table: &str, rounds: usize, load_before: &str, readme: bool) -> io::Result<()> {
+/// Writes the table with date, machine and commit to `benches/record/`.
+pub(crate) fn record(table: &str, rounds: usize, load_before: &str) -> io::Result<()> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let date = output("date", &["-u", "+%F"]);
     let name = format!("{date}-compare.md");
@@ -120,15 +117,6 @@ pub(crate) fn record(table: &str, rounds: usize, load_before: &str, readme: bool
         format!("# {date}: procession beside others\n\n{about}\n{table}"),
     )?;
     println!("recorded in benches/record/{name}");
-    if readme {
-        let path = here.join("../../README.md");
-        let text = std::fs::read_to_string(&path)?;
-        let parts =
-            text.split_once(MARKS[0]).and_then(|(before, rest)| Some((before, rest.split_once(MARKS[1])?.1)));
-        let (before, after) = parts.ok_or_else(|| io::Error::other("README.md has lost its marks"))?;
-        std::fs::write(path, format!("{before}{}\n{table}\n{}{after}", MARKS[0], MARKS[1]))?;
-        println!("and in README.md");
-    }
     Ok(())
 }
 
@@ -153,8 +141,9 @@ fn circumstances(rounds: usize, load_before: &str) -> String {
     let memory = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
     format!(
         "Commit {commit}{changed}; {model}, {cores} cores, {memory:.0} GiB{virtual_machine}; Linux {kernel}; {rustc}; {python}; \
-         load before the run {load_before}. Medians of {rounds} rounds, each measurement in a process of its own.\n\n\
+         load before the run {load_before}. {medians}, each measurement in a process of its own.\n\n\
          ```sh\nbenches/compare/run.sh --rounds {rounds}\n```\n",
+        medians = if rounds == 1 { "One round".to_owned() } else { format!("Medians of {rounds} rounds") },
         commit = git(&["rev-parse", "--short", "HEAD"]),
         memory = memory / 1_048_576.0,
         // What follows the version names somebody's build of it.

@@ -276,6 +276,10 @@ impl TaskError {
         Self(Box::new(Inner { kind, function, place, pool: None, output: None }))
     }
 
+    pub(crate) fn kind(&self) -> &TaskErrorKind {
+        &self.0.kind
+    }
+
     pub(crate) fn in_pool(mut self, name: Option<&Arc<str>>) -> Self {
         self.0.pool = name.cloned();
         self
@@ -478,7 +482,7 @@ impl TaskError {
         self.0.place.attempts
     }
 
-    /// The process that ran the task last.
+    /// The process that ran the task last. It may have ended, and its number may be another process's by now.
     ///
     /// # Examples
     ///

@@ -205,8 +205,8 @@ pub(crate) enum Step<'a, T> {
     DoneOne { load: &'a mut T, nanos: u64, result: Encoded<'a> },
     /// The first task of the load gave none.
     Failed { load: &'a mut T, nanos: u64, fault: Fault },
-    /// The first task of the load, which was to end, has ended by itself; this is what it comes to.
-    Stopped { load: &'a mut T, kind: TaskErrorKind },
+    /// The first task of the load, which was to end, has ended by itself after so many nanoseconds; this is what it comes to.
+    Stopped { load: &'a mut T, nanos: u64, kind: TaskErrorKind },
     /// What was written by the task whose outcome is the next step.
     Wrote(Arc<Captured>),
     /// A function's words, or a line that it wrote, and the load that runs, if one does.
@@ -1225,11 +1225,11 @@ impl Ledger {
                 self.panic = Some((seq, panic));
                 return Ok(ControlFlow::Continue(()));
             }
-            Reply::Done { seq, .. } | Reply::Fault { seq, .. }
+            Reply::Done { seq, nanos, .. } | Reply::Fault { seq, nanos, .. }
                 if seq == oldest
                     && let Some(Stop { kind, .. }) = stopped =>
             {
-                on(Step::Stopped { load, kind: kind.clone() })
+                on(Step::Stopped { load, nanos, kind: kind.clone() })
             }
             Reply::Done { seq, nanos, result } if seq == oldest => on(Step::DoneOne { load, nanos, result }),
             Reply::Fault { seq, nanos, fault } if seq == oldest => on(Step::Failed { load, nanos, fault }),

@@ -365,6 +365,10 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "it is about workers that start, end, or work at once",
     ),
     (
+        "pool::a_broadcast_that_needs_a_worker_that_cannot_start_fails_while_another_serves",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
         "pool::workers_that_are_killed_as_they_start_a_few_times_in_a_row_end_no_pool",
         "it is about workers that start, end, or work at once",
     ),

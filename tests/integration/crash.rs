@@ -332,3 +332,31 @@ fn a_pool_that_is_given_up_while_a_worker_is_ending_leaves_no_task_waiting() {
         assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
     });
 }
+
+/// Ends its process the first time that it runs at this place of the pool.
+#[worker]
+fn strike_once_at_each_place(folder: &Path) -> usize {
+    let place = procession::worker_index().expect("a task runs in a worker");
+    let struck = folder.join(place.to_string());
+    if !struck.exists() {
+        std::fs::write(struck, "").expect("a file of the test's");
+        End::Kill.strike();
+    }
+    place
+}
+
+#[test]
+fn retries_hold_for_a_broadcast_at_each_place() {
+    alone(|| {
+        let folder = Folder::new();
+        let pool = Pool::builder().jobs(2).retries(1).build().unwrap();
+        assert_eq!(pool.broadcast(delayed!(strike_once_at_each_place(folder.root()))).unwrap(), [0, 1]);
+        let folder = Folder::new();
+        let pool = Pool::new(2).unwrap();
+        let error = pool.broadcast(delayed!(strike_once_at_each_place(folder.root()))).unwrap_err();
+        assert!(
+            error.as_task_error().is_some_and(|error| error.is_crash() && error.attempts() == 1),
+            "{error}"
+        );
+    });
+}

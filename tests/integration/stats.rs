@@ -1,13 +1,14 @@
 //! `Pool::stats` tells what the workers have done, and no more than that.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use procession::{Pool, Stats, delayed, worker};
+use procession::{Pool, Stats, WorkerStats, delayed, parallel, worker};
 
 use crate::{
     alone::alone,
     end::End,
-    event::{take_time, until},
+    event::{take_time, until, until_exists},
+    scratch::Folder,
 };
 
 #[worker]
@@ -76,6 +77,108 @@ fn every_task_is_counted_once_and_where_it_ran() {
         let running = pool.broadcast(delayed!(pid())).unwrap();
         let told: Vec<u32> = pool.stats().workers().iter().map(|worker| worker.pid().unwrap()).collect();
         assert_eq!(told, running);
+    });
+}
+
+/// Ends after it has worked for a while.
+#[worker]
+fn strike_after(millis: u64, end: End) {
+    take_time(Duration::from_millis(millis));
+    end.strike()
+}
+
+/// Begins, and never ends.
+#[worker]
+fn begin(begun: &Path) {
+    std::fs::write(begun, "").expect("a file of the test's");
+    take_time(Duration::from_secs(3600));
+}
+
+#[worker]
+fn refuse() -> Result<(), String> {
+    Err("no".to_owned())
+}
+
+#[worker]
+fn hoard(bytes: usize) -> u8 {
+    vec![1u8; bytes][bytes / 2]
+}
+
+#[test]
+fn every_task_is_counted_once_by_its_outcome_and_its_time_is_working() {
+    alone(|| {
+        let folder = Folder::new();
+        let pool = Pool::builder().jobs(1).memory_limit(256 << 20).build().unwrap();
+        pool.map((0..100).map(|n| delayed!(echo(n)))).unwrap();
+        pool.submit(delayed!(refuse())).join().unwrap().unwrap_err();
+        for _ in 0..2 {
+            assert!(pool.submit(delayed!(strike_after(50, End::Panic))).join().unwrap_err().is_panic());
+        }
+        for end in [End::Exit, End::Kill, End::StackOverflow] {
+            assert!(pool.submit(delayed!(strike_after(50, end))).join().unwrap_err().is_crash());
+        }
+        let error =
+            parallel!(pool = &pool, timeout = millis(300); take(3_600_000) for _ in 0..1).unwrap_err();
+        assert!(error.as_task_error().unwrap().is_timeout(), "{error}");
+        let begun = folder.path("begun");
+        let (running, queued) = (pool.submit(delayed!(begin(&begun))), pool.submit(delayed!(echo(1))));
+        until_exists(&begun);
+        queued.cancel();
+        take_time(Duration::from_millis(100));
+        running.cancel();
+        for handle in [running.join().map(drop), queued.join().map(drop)] {
+            assert!(handle.unwrap_err().is_cancelled());
+        }
+        assert!(pool.submit(delayed!(hoard(1 << 30))).join().unwrap_err().is_out_of_memory());
+        let stats = pool.stats();
+        let counts = |of: &WorkerStats| {
+            [
+                of.finished(),
+                of.failed(),
+                of.crashed(),
+                of.timed_out(),
+                of.cancelled(),
+                of.out_of_memory(),
+                of.lost(),
+            ]
+        };
+        assert_eq!(counts(stats.total()), [101, 2, 3, 1, 2, 1, 0], "{stats}");
+        assert_eq!(
+            counts(&stats.workers()[0]),
+            [101, 2, 3, 1, 1, 1, 0],
+            "one never came to a worker: {stats}"
+        );
+        assert_eq!((stats.total().tasks(), sum(&stats, |worker| worker.tasks())), (110, 109));
+        // Two panics, three crashes, a timeout, and what was cancelled.
+        let worked = Duration::from_millis(5 * 50 + 300 + 100);
+        assert!(stats.total().working() >= worked, "{stats}");
+        assert!(stats.total().transport() < worked, "what tasks did is no transport: {stats}");
+    });
+}
+
+#[test]
+fn attempts_are_not_counted_and_their_time_is() {
+    alone(|| {
+        let pool = Pool::builder().jobs(1).retries(2).build().unwrap();
+        let error = pool.submit(delayed!(strike_after(50, End::Exit))).join().unwrap_err();
+        assert_eq!(error.attempts(), 3);
+        let stats = pool.stats();
+        assert_eq!((stats.total().tasks(), stats.total().crashed()), (1, 1), "{stats}");
+        assert!(stats.total().working() >= Duration::from_millis(150), "{stats}");
+    });
+}
+
+#[test]
+fn tasks_of_a_call_that_ends_early_are_counted_as_cancelled() {
+    alone(|| {
+        let pool = Pool::builder().jobs(1).chunk_size(1).build().unwrap();
+        let tasks = (0..100).map(|n| if n == 10 { delayed!(strike(End::Panic)) } else { delayed!(take(0)) });
+        assert!(pool.map(tasks).is_err());
+        let stats = pool.stats();
+        let total = stats.total();
+        assert_eq!(total.failed(), 1, "{stats}");
+        assert_eq!(total.finished() + total.failed() + total.cancelled(), total.tasks(), "{stats}");
+        assert!(total.finished() >= 10 && total.cancelled() > 0, "{stats}");
     });
 }
 
@@ -152,7 +255,8 @@ fn restarts_are_counted_and_what_a_place_has_done_stays() {
             assert!(pool.submit(delayed!(strike(End::Abort))).join().unwrap_err().is_crash());
             pool.submit(delayed!(echo(1))).join().unwrap();
             let stats = pool.stats();
-            assert_eq!((stats.total().restarts(), stats.total().tasks()), (n, 2 * n), "{stats}");
+            assert_eq!((stats.total().restarts(), stats.total().tasks()), (n, 3 * n), "{stats}");
+            assert_eq!((stats.total().finished(), stats.total().crashed()), (2 * n, n), "{stats}");
         }
     });
 }
@@ -221,7 +325,10 @@ fn a_pool_without_processes_counts_too() {
         pool.map((0..10).map(|n| delayed!(echo(n)))).unwrap();
         pool.submit(delayed!(take(5))).join().unwrap();
         let stats = pool.stats();
-        assert_eq!(stats.total().tasks(), 11);
+        assert!(pool.submit(delayed!(strike(End::Panic))).join().unwrap_err().is_panic());
+        let (before, stats) = (stats, pool.stats());
+        assert_eq!(before.total().tasks(), 11);
+        assert_eq!((stats.total().tasks(), stats.total().finished(), stats.total().failed()), (12, 11, 1));
         assert!(stats.total().busy() >= Duration::from_millis(5));
     });
 }

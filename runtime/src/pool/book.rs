@@ -9,7 +9,7 @@ use std::{
 use super::{
     lane::{Lane, LaneId, Parcel, Recipient, Single, name_of},
     life::Finalizer,
-    stats::{Slowest, Tally},
+    stats::{Ending, Endings, Slowest, Tally},
     timeline::Timeline,
 };
 use crate::{
@@ -102,6 +102,8 @@ pub(super) struct Book {
     pub(super) name: Option<Arc<str>>,
     /// What is counted of each worker's place.
     pub(super) tallies: Vec<Tally>,
+    /// Tasks that came to their end at no worker.
+    pub(super) unserved: Endings,
     pub(super) slowest: Slowest,
     pub(super) timeline: Option<Timeline>,
 }
@@ -148,11 +150,16 @@ impl Book {
         for mut parcel in parcels.into_iter().rev() {
             parcel.attempts -= 1;
             self.leave(&parcel, worker);
-            if parcel.lane == LaneId::Pinned {
-                self.pinned.entry(worker).or_default().push_front(parcel);
-            } else {
-                self.push_front(parcel);
-            }
+            self.put_first(parcel, worker);
+        }
+    }
+
+    /// What was sent to this worker is to be sent again, before what never was: to this place, if it is for that alone.
+    pub(super) fn put_first(&mut self, parcel: Parcel, worker: WorkerId) {
+        if parcel.lane == LaneId::Pinned {
+            self.pinned.entry(worker).or_default().push_front(parcel);
+        } else {
+            self.push_front(parcel);
         }
     }
 
@@ -169,6 +176,7 @@ impl Book {
         self.queued -= 1;
         self.unfinished -= 1;
         let place = Place { attempts, ..Place::default() };
+        self.unserved.add(Ending::of(&kind), 1);
         let error = TaskError::new(function, kind, place).in_pool(self.name.as_ref());
         handle.complete(Err(error), &mut after.wakes);
         if self.lanes.get(&id).is_none_or(|lane| lane.queued() == 0) {
@@ -193,10 +201,10 @@ impl Book {
         }
     }
 
-    /// The first `n` tasks of what was sent to this worker have their outcome.
-    fn finished(&mut self, id: LaneId, n: u32, nanos: u64, worker: WorkerId) {
+    /// The first `n` tasks of what was sent to this worker have this outcome.
+    fn ended(&mut self, id: LaneId, ending: Ending, n: u32, nanos: u64, worker: WorkerId) {
         self.unfinished -= n as usize;
-        self.tally(worker).done(n, nanos);
+        self.tally(worker).done(ending, n, nanos);
         if self.unfinished == 0
             && let Some(timeline) = &self.timeline
         {
@@ -223,7 +231,7 @@ impl Book {
         }
         self.tally(worker).is_of_call = matches!(parcel.to, Recipient::Call(_));
         parcel.to.give(parcel.first, results, &mut after.wakes);
-        self.finished(parcel.lane, results.len(), results.nanos(), worker);
+        self.ended(parcel.lane, Ending::Finished, results.len(), results.nanos(), worker);
     }
 
     /// The first task of the parcel came to this.
@@ -238,8 +246,9 @@ impl Book {
         if self.slowest.has_room_for(nanos) || self.timeline.is_some() {
             self.look_at_one(parcel, 0, parcel.function(), nanos, outcome.is_err(), worker);
         }
+        let ended = outcome.as_ref().map_or_else(|error| Ending::of(error.kind()), |_| Ending::Finished);
         parcel.to.give_one(parcel.first, outcome, &mut after.wakes);
-        self.finished(parcel.lane, 1, nanos, worker);
+        self.ended(parcel.lane, ended, 1, nanos, worker);
     }
 
     /// What is counted of this worker's place.
@@ -255,7 +264,7 @@ impl Book {
     /// timed together because they were short.)
     pub(super) fn late(&mut self, worker: WorkerId, function: FunctionId, task: u64, tasks: u32, nanos: u64) {
         let tally = self.tally(worker);
-        tally.done(0, nanos);
+        tally.worked(nanos);
         let index = tally.is_of_call.then(|| usize::try_from(task).ok()).flatten();
         if tasks > 0 && self.slowest.has_room_for(nanos) {
             self.slowest.put(name_of(Some(function)), index, nanos, worker);
@@ -321,13 +330,14 @@ impl Book {
     pub(super) fn stopped(
         &mut self,
         parcel: &mut Parcel,
+        nanos: u64,
         kind: TaskErrorKind,
         by: (WorkerId, u32),
         output: Option<Arc<Captured>>,
         after: &mut After,
     ) {
         let error = self.error(parcel, kind, Some(by)).with_output(output);
-        self.done_one(parcel, 0, Err(error), by.0, after);
+        self.done_one(parcel, nanos, Err(error), by.0, after);
     }
 
     /// Tasks that are at no worker come to this. `worker`: who had them, and what the first of them had written.
@@ -339,6 +349,11 @@ impl Book {
         after: &mut After,
     ) {
         let by = worker.map(|(id, pid, _)| (id, pid));
+        let endings = match by {
+            Some((id, _)) => self.tally(id).endings(),
+            None => &mut self.unserved,
+        };
+        endings.add(Ending::of(kind), u64::from(parcel.len()));
         let output = worker.and_then(|(.., output)| output);
         while parcel.len() > 0 {
             let error = self.error(&parcel, kind.clone(), by).with_output(output.cloned());

@@ -661,6 +661,15 @@ impl Builder {
 
     /// How often a task whose worker died is started again: exactly so many more attempts. Default: 0, at most once.
     ///
+    /// What this and [`task_timeout`](Self::task_timeout) apply to, and what [`Pool::stats`] counts:
+    ///
+    /// | | `retries` | `task_timeout` | counted |
+    /// |---|---|---|---|
+    /// | tasks: `map`, `imap`, `submit`, `parallel!`, and `broadcast` on each worker | yes | yes | yes |
+    /// | [`finalizer`](Self::finalizer) | no: its worker has gone | yes | no |
+    /// | [`initializer`](Self::initializer) | no: the next worker runs its own | no: it takes as long as it takes | no |
+    /// | [`preload`](Self::preload) | no: the next template runs it | no: [`start_timeout`](Self::start_timeout) | no |
+    ///
     /// # Examples
     ///
     /// ```
@@ -688,7 +697,7 @@ impl Builder {
     /// first, by [`procession::is_cancelled`](crate::is_cancelled); if it has not ended 100 ms later, its process is asked to end, by
     /// SIGTERM, and another 250 ms later it is killed, and another worker takes the place. Tasks that wait behind it run elsewhere.
     ///
-    /// The limit is for tasks of all kinds, but not for the initializer. The time is counted in steps, so that the end may come later by
+    /// What it applies to stands in the table at [`retries`](Self::retries). The time is counted in steps, so that the end may come later by
     /// a sixteenth, and, on a busy machine, by more; never earlier.
     ///
     /// # Examples

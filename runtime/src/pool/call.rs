@@ -16,7 +16,7 @@ use super::{
     drive::Driver,
     lane::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
     life::Finalizer,
-    stats::Stats,
+    stats::{Ending, Endings, Stats},
 };
 use crate::{
     caller::Caller,
@@ -386,7 +386,7 @@ impl Call {
             && let Some(driver) = Driver::own(driver)
         {
             let lane = *lane;
-            driver.look(|scheduler| scheduler.skip(lane));
+            driver.look(|scheduler| scheduler.skip(lane, error.kind()));
         }
         self.inbox.give_one(self.pushed, Err(error), &mut Wakes::default());
         self.pushed += 1;
@@ -592,8 +592,8 @@ pub(super) struct Here {
     /// The calls that it has had.
     pub(super) calls: Calls,
     pub(super) tasks: AtomicU64,
-    /// How many tasks have run.
-    pub(super) ran: AtomicU64,
+    /// What tasks have come to.
+    pub(super) endings: Mutex<Endings>,
     /// The time that they took, in nanoseconds.
     pub(super) busy: AtomicU64,
 }
@@ -614,7 +614,8 @@ impl Here {
 
     pub(super) fn stats(&self) -> Stats {
         let busy = Duration::from_nanos(self.busy.load(Ordering::Relaxed));
-        Stats::in_process(self.ran.load(Ordering::Relaxed), busy)
+        let endings = *self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        Stats::in_process(endings, busy)
     }
 
     /// Runs a call in this process.
@@ -630,7 +631,8 @@ impl Here {
         });
         let start = Instant::now();
         let outcome = initialized.clone().and_then(|()| Ok(seed::with(seed, || request.run())?));
-        self.ran.fetch_add(1, Ordering::Relaxed);
+        let ended = outcome.as_ref().map_or_else(Ending::of, |_| Ending::Finished);
+        self.endings.lock().unwrap_or_else(PoisonError::into_inner).add(ended, 1);
         self.busy.fetch_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         outcome.map_err(|kind| TaskError::new(request.entry.name, kind, place))
     }

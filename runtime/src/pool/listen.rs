@@ -155,13 +155,13 @@ impl Scheduler {
                         }
                     }
                 }
-                Step::Stopped { load, kind } => {
+                Step::Stopped { load, nanos, kind } => {
                     useful = true;
                     stopped = true;
                     let output = output.take();
                     load.tell(output.clone(), after);
                     match role {
-                        Role::Serving => book.stopped(load, kind, (id, pid), output, after),
+                        Role::Serving => book.stopped(load, nanos, kind, (id, pid), output, after),
                         Role::Initializing => {
                             book.initializing.remove(&id);
                         }
@@ -207,6 +207,9 @@ impl Scheduler {
         if useful && self.workers[place].is_idle() {
             self.book.tally(id).released(now);
         }
+        if useful {
+            self.book.tally(id).heard(now);
+        }
         if useful || started {
             self.book.progress.insert(id, now);
             self.book.overdue.remove(&id);
@@ -251,7 +254,8 @@ impl Scheduler {
         let id = worker.id();
         let obituary = worker.reap(now, poller);
         let Some(obituary) = obituary else { return };
-        self.book.tally(id).ended(now);
+        let had_begun = obituary.running.is_some() || !obituary.unknown.is_empty();
+        self.book.tally(id).ended(now, had_begun);
         self.book.progress.remove(&id);
         self.book.overdue.remove(&id);
         let initializing = self.book.initializing.remove(&id);
@@ -336,7 +340,7 @@ impl Scheduler {
                     let (function, number) = (task.function(), task.first.to_string());
                     timeline.instant(id, "retry", &[("function", function), ("index", &number)]);
                 }
-                self.book.push_front(task);
+                self.book.put_first(task, id);
             } else {
                 task.tell(output.clone(), &mut self.after);
                 let by = (id, pid, output.as_ref());

@@ -406,6 +406,7 @@ impl Pool {
         let (function, args) = match travels(task.call, None) {
             Ok(parts) => parts,
             Err(error) => {
+                processes.driver.look(|scheduler| scheduler.refused(error.kind()));
                 completer.complete(Err(error.in_pool(processes.name())), &mut Wakes::default());
                 return Handle::new(completer, None, name, TaskId(0));
             }
@@ -465,7 +466,7 @@ impl Pool {
                         records: Records::of(function, args.clone()),
                         to: Recipient::Member { handle: completer.clone(), seed },
                         attempts: 0,
-                        retries: 0,
+                        retries: processes.config.retries,
                     };
                     scheduler.pin(worker, parcel);
                     Handle::new(completer, Some(processes.exchange()), name, TaskId(index))

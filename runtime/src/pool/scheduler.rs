@@ -20,7 +20,7 @@ use super::{
     lane::{BATCH, BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
     life::Leaving,
     restarts::Restarts,
-    stats::{Slowest, Stats},
+    stats::{Ending, Endings, Slowest, Stats},
     timeline::{self, Timeline},
 };
 use crate::{
@@ -114,6 +114,7 @@ impl Scheduler {
                 task_timeout: config.task_timeout,
                 name: config.name.as_deref().map(Arc::from),
                 tallies: Vec::new(),
+                unserved: Endings::default(),
                 slowest: Slowest::default(),
                 timeline: Timeline::open(config.name.as_deref()),
             },
@@ -154,7 +155,7 @@ impl Scheduler {
             tally.stats(id, pid, worker.traffic(), now)
         });
         let of_each = of_each.collect();
-        Stats::new(of_each, book.slowest.all())
+        Stats::new(of_each, book.unserved, book.slowest.all())
     }
 
     /// Makes room for this many workers. Those beyond leave when they are idle.
@@ -234,8 +235,14 @@ impl Scheduler {
         self.enqueue(parcel);
     }
 
-    /// The next task of a call has come to its outcome without having been queued.
-    pub(super) fn skip(&mut self, id: LaneId) {
+    /// A task has come to this without having been queued.
+    pub(super) fn refused(&mut self, kind: &TaskErrorKind) {
+        self.book.unserved.add(Ending::of(kind), 1);
+    }
+
+    /// The next task of a call has come to this without having been queued.
+    pub(super) fn skip(&mut self, id: LaneId, kind: &TaskErrorKind) {
+        self.refused(kind);
         if let Some(feed) = self.book.lanes.get_mut(&id).and_then(|lane| lane.feed.as_mut()) {
             feed.skip();
         }
@@ -516,6 +523,7 @@ impl Scheduler {
                 if queue.is_empty() {
                     self.book.pinned.remove(&id);
                 }
+                self.book.tally(id).occupied(now);
             }
         }
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::id::WorkerId;
+use crate::{error::TaskErrorKind, id::WorkerId};
 
 /// So many of the slowest tasks are remembered.
 const MOST_SLOW: usize = 10;
@@ -69,7 +69,7 @@ pub struct Stats {
 pub struct WorkerStats {
     index: usize,
     pid: Option<u32>,
-    tasks: u64,
+    endings: Endings,
     startup: Duration,
     initializing: Duration,
     busy: Duration,
@@ -80,6 +80,56 @@ pub struct WorkerStats {
     bytes_sent: u64,
     bytes_received: u64,
     peak_rss_bytes: u64,
+}
+
+/// How tasks came to their end: how many each way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Endings([u64; ENDINGS]);
+
+/// How a task came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Finished,
+    Failed,
+    Crashed,
+    TimedOut,
+    Cancelled,
+    OutOfMemory,
+    Lost,
+}
+
+const ENDINGS: usize = Ending::Lost as usize + 1;
+
+impl Ending {
+    pub(super) fn of(kind: &TaskErrorKind) -> Self {
+        match kind {
+            TaskErrorKind::Panic { .. } | TaskErrorKind::Codec { .. } => Self::Failed,
+            TaskErrorKind::Crash { .. } => Self::Crashed,
+            TaskErrorKind::Timeout { .. } => Self::TimedOut,
+            TaskErrorKind::Cancelled { .. } => Self::Cancelled,
+            TaskErrorKind::OutOfMemory { .. } => Self::OutOfMemory,
+            TaskErrorKind::Lost { .. } | TaskErrorKind::NotStarted { .. } => Self::Lost,
+        }
+    }
+}
+
+impl Endings {
+    #[inline]
+    pub(super) fn add(&mut self, ending: Ending, tasks: u64) {
+        self.0[ending as usize] += tasks;
+    }
+
+    fn add_all(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, tasks)| *sum += tasks);
+    }
+
+    fn of(&self, ending: Ending) -> u64 {
+        self.0[ending as usize]
+    }
+
+    fn all(&self) -> u64 {
+        self.0.iter().sum()
+    }
 }
 
 /// One of the slowest tasks.
@@ -134,7 +184,8 @@ impl Stats {
         &self.workers
     }
 
-    /// The sum over all workers. Its [`peak_rss_bytes`](WorkerStats::peak_rss_bytes) is the sum of theirs, its index and pid mean nothing.
+    /// The sum over all workers, and the tasks that came to their end at no worker: they were cancelled before they began, or no worker
+    /// could be had. Its [`peak_rss_bytes`](WorkerStats::peak_rss_bytes) is the sum of theirs, its index and pid mean nothing.
     ///
     /// # Examples
     ///
@@ -205,7 +256,8 @@ impl Stats {
     /// ```
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        let WorkerStats { tasks, encoding, transport, .. } = self.total;
+        let WorkerStats { encoding, transport, .. } = self.total;
+        let tasks = self.total.tasks();
         let (working, calling) = (self.total.working(), encoding.saturating_add(transport));
         if tasks < ENOUGH_TASKS || working >= calling {
             return None;
@@ -268,7 +320,11 @@ impl WorkerStats {
         self.pid
     }
 
-    /// Tasks that ran to a result or an error; not those that ended with their process.
+    /// Returns how many tasks came to an end here, each counted once: the sum of [`finished`](Self::finished), [`failed`](Self::failed),
+    /// [`crashed`](Self::crashed), [`timed_out`](Self::timed_out), [`cancelled`](Self::cancelled), [`out_of_memory`](Self::out_of_memory) and
+    /// [`lost`](Self::lost).
+    ///
+    /// An attempt that is followed by another is not counted, but its time is. Initializers and finalizers are no tasks.
     ///
     /// # Examples
     ///
@@ -289,7 +345,175 @@ impl WorkerStats {
     /// ```
     #[must_use]
     pub fn tasks(&self) -> u64 {
-        self.tasks
+        self.endings.all()
+    }
+
+    /// Returns how many tasks gave a result, be it an `Err` of the function's own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_eq!(worker.finished(), 10);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        self.endings.of(Ending::Finished)
+    }
+
+    /// Returns how many tasks panicked, or had a value that did not encode or decode in the worker.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_eq!(worker.failed(), 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.endings.of(Ending::Failed)
+    }
+
+    /// Returns how many tasks ended with their process: by a signal, `exit`, `abort` or a stack overflow.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_eq!(worker.crashed(), 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn crashed(&self) -> u64 {
+        self.endings.of(Ending::Crashed)
+    }
+
+    /// Returns how many tasks ran past their deadline.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_eq!(worker.timed_out(), 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn timed_out(&self) -> u64 {
+        self.endings.of(Ending::TimedOut)
+    }
+
+    /// Returns how many tasks were cancelled here, or ran when their pool ended. Of those that had not begun, see [`Stats::total`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_eq!(worker.cancelled(), 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn cancelled(&self) -> u64 {
+        self.endings.of(Ending::Cancelled)
+    }
+
+    /// Returns how many tasks went past the memory that there was for them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_eq!(worker.out_of_memory(), 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn out_of_memory(&self) -> u64 {
+        self.endings.of(Ending::OutOfMemory)
+    }
+
+    /// Returns how many tasks were lost: nobody knows whether they ran.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// let pool = Pool::new(1)?;
+    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
+    /// let stats = pool.stats();
+    /// let worker = &stats.workers()[0];
+    /// assert_eq!(worker.lost(), 0);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.endings.of(Ending::Lost)
     }
 
     /// From each launch to the worker's first words.
@@ -340,7 +564,8 @@ impl WorkerStats {
         self.initializing
     }
 
-    /// The time that tasks took in the worker, from the first byte of the arguments to the last of the result.
+    /// The time that tasks took in the worker, from the first byte of the arguments to the last of the result, or to the end of their
+    /// process.
     ///
     /// # Examples
     ///
@@ -561,7 +786,7 @@ impl WorkerStats {
     }
 
     fn add(&mut self, other: &Self) {
-        self.tasks += other.tasks;
+        self.endings.add_all(other.endings);
         self.startup += other.startup;
         self.initializing += other.initializing;
         // These three are as workers have told.
@@ -706,10 +931,11 @@ impl fmt::Display for Bytes {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEADS: [&str; 13] = [
+        const HEADS: [&str; 14] = [
             "worker",
             "pid",
             "tasks",
+            "failed",
             "working",
             "encoding",
             "transport",
@@ -721,11 +947,12 @@ impl fmt::Display for Stats {
             "received",
             "peak RSS",
         ];
-        let row = |name: String, pid: String, worker: &WorkerStats| -> [String; 13] {
+        let row = |name: String, pid: String, worker: &WorkerStats| -> [String; 14] {
             [
                 name,
                 pid,
-                worker.tasks.to_string(),
+                worker.tasks().to_string(),
+                (worker.tasks() - worker.finished()).to_string(),
                 Short(worker.working()).to_string(),
                 Short(worker.encoding).to_string(),
                 Short(worker.transport).to_string(),
@@ -740,13 +967,14 @@ impl fmt::Display for Stats {
         };
         let mut rows = vec![HEADS.map(str::to_owned)];
         // Of many workers those that never started are left out.
-        for worker in self.workers.iter().filter(|worker| worker.startup > Duration::ZERO || worker.tasks > 0)
+        for worker in
+            self.workers.iter().filter(|worker| worker.startup > Duration::ZERO || worker.tasks() > 0)
         {
             let pid = worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
             rows.push(row(worker.index.to_string(), pid, worker));
         }
         rows.push(row("all".to_owned(), String::new(), &self.total));
-        let widths: [usize; 13] =
+        let widths: [usize; 14] =
             std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
         for row in &rows {
             let cells: Vec<String> =
@@ -777,7 +1005,7 @@ impl fmt::Display for Stats {
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     launches: u64,
-    tasks: u64,
+    endings: Endings,
     busy: Duration,
     startup: Duration,
     initializing: Duration,
@@ -789,6 +1017,8 @@ pub(super) struct Tally {
     live_since: Option<Instant>,
     initializing_since: Option<Instant>,
     occupied_since: Option<Instant>,
+    /// When the worker last gave a result, or was given tasks while it had none.
+    heard_at: Option<Instant>,
     /// The tasks that the worker has looked at more closely, and the time that encoding took in these.
     sampled: u64,
     sampled_encoding: Duration,
@@ -805,10 +1035,27 @@ fn end(since: &mut Option<Instant>, now: Instant, sum: &mut Duration) {
 }
 
 impl Tally {
-    pub(super) fn done(&mut self, tasks: u32, nanos: u64) {
-        self.tasks += u64::from(tasks);
+    #[inline]
+    pub(super) fn done(&mut self, ending: Ending, tasks: u32, nanos: u64) {
+        self.endings.add(ending, u64::from(tasks));
+        self.worked(nanos);
+    }
+
+    /// So many nanoseconds more.
+    #[inline]
+    pub(super) fn worked(&mut self, nanos: u64) {
         // What a worker says of the time may be anything.
         self.busy = self.busy.saturating_add(Duration::from_nanos(nanos));
+    }
+
+    /// What became of tasks whose time is counted otherwise.
+    pub(super) fn endings(&mut self) -> &mut Endings {
+        &mut self.endings
+    }
+
+    /// It has given a result.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard_at = Some(now);
     }
 
     pub(super) fn launched(&mut self, now: Instant) {
@@ -828,7 +1075,10 @@ impl Tally {
 
     /// It was given tasks.
     pub(super) fn occupied(&mut self, now: Instant) {
-        self.occupied_since.get_or_insert(now);
+        if self.occupied_since.is_none() {
+            self.occupied_since = Some(now);
+            self.heard_at = Some(now);
+        }
     }
 
     /// It has none left.
@@ -836,7 +1086,11 @@ impl Tally {
         end(&mut self.occupied_since, now, &mut self.occupied);
     }
 
-    pub(super) fn ended(&mut self, now: Instant) {
+    pub(super) fn ended(&mut self, now: Instant, had_begun: bool) {
+        // What ended with the process was worked on since the last result.
+        if let Some(since) = self.heard_at.take().filter(|_| had_begun && self.initializing_since.is_none()) {
+            self.busy = self.busy.saturating_add(now.saturating_duration_since(since));
+        }
         self.initialized(now);
         self.released(now);
         end(&mut self.launched_at, now, &mut self.startup);
@@ -868,11 +1122,11 @@ impl Tally {
         let initializing = with(self.initializing, self.initializing_since);
         let live = with(self.live, self.live_since);
         let each = self.sampled_encoding.as_secs_f64() / self.sampled.max(1) as f64;
-        let encoding = Duration::try_from_secs_f64(each * self.tasks as f64).unwrap_or(self.busy);
+        let encoding = Duration::try_from_secs_f64(each * self.endings.all() as f64).unwrap_or(self.busy);
         WorkerStats {
             index: id.0 as usize,
             pid,
-            tasks: self.tasks,
+            endings: self.endings,
             startup: with(self.startup, self.launched_at),
             initializing,
             busy: self.busy,
@@ -888,16 +1142,16 @@ impl Tally {
 }
 
 impl Stats {
-    pub(super) fn new(workers: Vec<WorkerStats>, slowest: Vec<SlowTask>) -> Self {
-        let mut total = WorkerStats::default();
+    pub(super) fn new(workers: Vec<WorkerStats>, unserved: Endings, slowest: Vec<SlowTask>) -> Self {
+        let mut total = WorkerStats { endings: unserved, ..WorkerStats::default() };
         workers.iter().for_each(|worker| total.add(worker));
         Self { workers, total, slowest }
     }
 
     /// Of a pool without processes.
-    pub(super) fn in_process(tasks: u64, busy: Duration) -> Self {
-        let worker = WorkerStats { tasks, busy, pid: Some(std::process::id()), ..WorkerStats::default() };
-        Self::new(vec![worker], Vec::new())
+    pub(super) fn in_process(endings: Endings, busy: Duration) -> Self {
+        let worker = WorkerStats { endings, busy, pid: Some(std::process::id()), ..WorkerStats::default() };
+        Self::new(vec![worker], Endings::default(), Vec::new())
     }
 }
 
@@ -962,9 +1216,9 @@ mod tests {
         tally.occupied(at(45));
         tally.busy += millis(15);
         tally.released(at(60));
-        tally.done(4, 0);
+        tally.done(Ending::Finished, 4, 0);
         tally.sampled(2, Duration::from_micros(1500), 4096);
-        tally.ended(at(100));
+        tally.ended(at(100), false);
         tally.launched(at(200));
         tally.started(at(205), false);
         let stats = tally.stats(WorkerId(3), None, (1, 2), at(305));
@@ -980,12 +1234,28 @@ mod tests {
     fn a_worker_that_tells_nonsense_of_its_time_is_counted_all_the_same() {
         let (mut tally, now) = (Tally { busy: Duration::MAX, ..Tally::default() }, Instant::now());
         tally.sampled_encoding = Duration::MAX;
-        tally.done(5000, u64::MAX);
+        tally.done(Ending::Failed, 5000, u64::MAX);
         tally.sampled(1, Duration::from_nanos(u64::MAX), u64::MAX);
         let of_each = || tally.stats(WorkerId(0), None, (0, 0), now);
-        let stats = Stats::new(vec![of_each(), of_each()], Vec::new());
+        let stats = Stats::new(vec![of_each(), of_each()], Endings::default(), Vec::new());
         assert_eq!((stats.total().tasks(), stats.total().busy()), (10_000, Duration::MAX));
         assert!(stats.to_string().contains("10000"));
+    }
+
+    #[test]
+    fn a_task_that_ends_with_its_process_was_worked_on_since_the_last_result() {
+        let (mut tally, start) = (Tally::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        tally.launched(at(0));
+        tally.started(at(10), false);
+        tally.occupied(at(20));
+        tally.done(Ending::Finished, 1, 5_000_000);
+        tally.heard(at(30));
+        tally.ended(at(100), true);
+        tally.endings().add(Ending::Crashed, 1);
+        let stats = tally.stats(WorkerId(0), None, (0, 0), at(200));
+        assert_eq!((stats.tasks(), stats.finished(), stats.crashed()), (2, 1, 1));
+        assert_eq!((stats.busy(), stats.transport()), (Duration::from_millis(75), Duration::from_millis(5)));
     }
 
     #[test]
