@@ -7,7 +7,7 @@ use std::{
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak},
     task::{Context, Poll, Waker},
     thread::Thread,
     time::{Duration, Instant},
@@ -21,6 +21,7 @@ use crate::{
     codec::{self, Encoded, OwnedResult},
     error::{Place, TaskError, TaskErrorKind},
     id::TaskId,
+    sys::process::generation,
 };
 
 /// What a task comes to, before it is decoded.
@@ -114,6 +115,8 @@ pub struct Handle<T> {
     task: TaskId,
     /// It was polled as a future, and may have left a waker.
     is_awaited: bool,
+    /// Whose process this is: in a copy of it, what others had locked stays locked, and the result goes to the original.
+    generation: u32,
     result: PhantomData<fn() -> T>,
 }
 
@@ -142,35 +145,32 @@ impl Completer {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_taken(&self) -> bool {
-        matches!(*self.lock(), Slot::Taken)
-    }
-
-    fn is_done(&self) -> bool {
-        matches!(*self.lock(), Slot::Done(_) | Slot::Taken)
-    }
-
     /// Whether there is a result; if not, this thread is unparked when there is.
     fn is_done_or_wait(&self) -> bool {
         let mut slot = self.lock();
         match *slot {
             Slot::Done(_) | Slot::Taken => true,
             _ => {
-                *slot = Slot::Awaited(Waiter::Thread(std::thread::current()));
+                let waiter = Waiter::Thread(std::thread::current());
+                let before = std::mem::replace(&mut *slot, Slot::Awaited(waiter));
+                drop(slot);
+                // It may be a waker, which is an executor's code: it is dropped with nothing locked.
+                drop(before);
                 false
             }
         }
     }
+}
 
-    fn take(&self) -> Option<Outcome> {
-        let mut slot = self.lock();
-        match std::mem::take(&mut *slot) {
-            Slot::Done(outcome) => {
-                *slot = Slot::Taken;
+impl Slot {
+    fn take_outcome(&mut self) -> Option<Outcome> {
+        match std::mem::take(self) {
+            Self::Done(outcome) => {
+                *self = Self::Taken;
                 Some(outcome)
             }
             other => {
-                *slot = other;
+                *self = other;
                 None
             }
         }
@@ -227,7 +227,15 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         function: &'static str,
         task: TaskId,
     ) -> Self {
-        Self { shared, exchange, function, task, is_awaited: false, result: PhantomData }
+        Self {
+            shared,
+            exchange,
+            function,
+            task,
+            is_awaited: false,
+            generation: generation(),
+            result: PhantomData,
+        }
     }
 
     /// Waits for the result.
@@ -317,7 +325,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<T, TaskError>> {
-        assert!(!self.shared.is_taken(), "a handle was asked for its result after it had given it");
+        assert!(!self.is_taken(), "a handle was asked for its result after it had given it");
         if timeout.is_zero() {
             if !self.is_finished() {
                 return None;
@@ -351,10 +359,10 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     /// ```
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        if let (false, Some(exchange)) = (self.shared.is_done(), self.exchange()) {
+        if let (false, Some(exchange)) = (self.is_done(), self.exchange()) {
             exchange.glance();
         }
-        self.shared.is_done()
+        self.is_done()
     }
 
     /// Takes the task back: queued, it never runs; running, its process is killed. It comes to a cancelled error, unless it had ended.
@@ -405,12 +413,38 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         self.task
     }
 
+    /// This process has handed in the task, and is no copy of the one that has.
+    fn is_own(&self) -> bool {
+        self.generation == generation()
+    }
+
+    /// In a copy of the process that handed in the task nothing is waited for: another thread may have had it locked.
+    fn slot(&self) -> Option<MutexGuard<'_, Slot>> {
+        if self.is_own() {
+            return Some(self.shared.lock());
+        }
+        match self.shared.slot.try_lock() {
+            Ok(slot) => Some(slot),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn is_taken(&self) -> bool {
+        self.slot().is_some_and(|slot| matches!(*slot, Slot::Taken))
+    }
+
+    fn is_done(&self) -> bool {
+        self.slot().is_some_and(|slot| matches!(*slot, Slot::Done(_) | Slot::Taken))
+    }
+
+    /// What brings the result about in this process, unless it has ended.
     fn exchange(&self) -> Option<Arc<dyn Exchange>> {
-        self.exchange.as_ref().and_then(Weak::upgrade)
+        self.exchange.as_ref().filter(|_| self.is_own()).and_then(Weak::upgrade)
     }
 
     fn wait(&self, deadline: Option<Instant>) {
-        if !self.shared.is_done()
+        if !self.is_done()
             && let Some(exchange) = self.exchange()
         {
             exchange.wait(&mut || self.shared.is_done_or_wait(), deadline);
@@ -426,11 +460,27 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     }
 
     fn take(&self) -> Option<Result<T, TaskError>> {
-        let outcome = self.shared.take()?;
+        let taken = self.slot().and_then(|mut slot| slot.take_outcome());
+        let outcome = match taken {
+            Some(outcome) => outcome,
+            None if self.is_own() => return None,
+            None => Err(inherited(self.function)),
+        };
         // There is a result, so it was started.
         let place = Place { attempts: 1, ..Place::default() };
         Some(outcome.and_then(|mut result| decode(self.function, result.as_encoded(), place)))
     }
+}
+
+/// The error of a task that was handed in before this process was forked from the one that did.
+pub(crate) fn inherited(function: &'static str) -> TaskError {
+    TaskError::new(function, inherited_kind(), Place::default())
+}
+
+pub(crate) fn inherited_kind() -> TaskErrorKind {
+    let message = "it was handed in by the process that this one was forked from, and its result goes to that process: hand it in again \
+                   here";
+    TaskErrorKind::Lost { message: message.to_owned() }
 }
 
 /// Decodes a task's result; one that does not decode is the task's error.
@@ -483,39 +533,56 @@ fn not_decoded(function: &'static str, words: &str, place: Place) -> TaskError {
     TaskError::new(function, TaskErrorKind::Codec { message: format!("the result: {words}") }, place)
 }
 
+impl<T: DeserializeOwned + 'static> Handle<T> {
+    /// Polls without leaving a waker; `None`: one is to be left.
+    fn poll_done(&self, waker: &Waker) -> Option<Poll<Result<T, TaskError>>> {
+        if self.is_own() {
+            match &*self.shared.lock() {
+                Slot::Done(_) => {}
+                Slot::Taken => panic!("a handle was polled after it had given its result"),
+                Slot::Awaited(Waiter::Waker(left)) if left.will_wake(waker) => return Some(Poll::Pending),
+                Slot::Waiting | Slot::Awaited(_) => return None,
+            }
+        }
+        self.finish().map(Poll::Ready)
+    }
+}
+
 impl<T: DeserializeOwned + 'static> Future for Handle<T> {
     type Output = Result<T, TaskError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.is_awaited = true;
-        {
-            let mut slot = self.shared.lock();
-            match &*slot {
-                Slot::Done(_) => {}
-                Slot::Taken => panic!("a handle was polled after it had given its result"),
-                Slot::Awaited(Waiter::Waker(waker)) if waker.will_wake(context.waker()) => {
-                    return Poll::Pending;
-                }
-                _ => {
-                    let waiter = Waiter::Waker(context.waker().clone());
-                    let before = std::mem::replace(&mut *slot, Slot::Awaited(waiter));
-                    drop(slot);
-                    // What an executor does when it loses a waker is its own affair, and done with nothing locked.
-                    drop(before);
-                    if let Some(exchange) = self.exchange() {
-                        exchange.watch();
-                    }
-                    return Poll::Pending;
-                }
-            }
+        if let Some(result) = self.poll_done(context.waker()) {
+            return result;
         }
-        self.finish().map_or(Poll::Pending, Poll::Ready)
+        // An executor's code, which may ask for what waits for this lock: nothing is locked.
+        let waker = context.waker().clone();
+        let Some(mut slot) = self.slot() else { return self.finish().map_or(Poll::Pending, Poll::Ready) };
+        let before = match &*slot {
+            Slot::Waiting | Slot::Awaited(_) => {
+                std::mem::replace(&mut *slot, Slot::Awaited(Waiter::Waker(waker)))
+            }
+            // It has come meanwhile.
+            Slot::Done(_) | Slot::Taken => {
+                drop(slot);
+                drop(waker);
+                return self.finish().map_or(Poll::Pending, Poll::Ready);
+            }
+        };
+        drop(slot);
+        // What an executor does when it loses a waker is its own affair, too.
+        drop(before);
+        if let Some(exchange) = self.exchange() {
+            exchange.watch();
+        }
+        Poll::Pending
     }
 }
 
 impl<T> Drop for Handle<T> {
     fn drop(&mut self) {
-        if self.is_awaited {
+        if self.is_awaited && self.generation == generation() {
             // A waker keeps something of its executor's, until the task ends: nobody is to be woken any more.
             let mut slot = self.shared.lock();
             if let Slot::Awaited(_) = *slot {

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     codec::{Encoded, OwnedResult},
     error::{Error, Place, Result, TaskError, TaskErrorKind},
-    handle::{decode, decode_many},
+    handle::{decode, decode_many, inherited},
     pool::{Arrival, Call, CallOptions, Jobs, Label, Pool, Report, global, verbose_by_env},
     setting::{ABOVE_ZERO, FOREVER, refused},
     sys::memory::advise_huge,
@@ -406,6 +406,7 @@ impl<T> Gathering<T> {
         V: DeserializeOwned + 'static,
     {
         self.function = task.function();
+        self.disown(&judge)?;
         let Some(call) = &mut self.call else { return Ok(()) };
         call.push(task.call);
         loop {
@@ -416,6 +417,22 @@ impl<T> Gathering<T> {
             call.wait();
             self.receive(&judge)?;
         }
+    }
+
+    /// The reader of the input has forked this process: every task without a result in its order comes to an error.
+    fn disown<V, F>(
+        &mut self,
+        judge: &impl Fn(Result<V, TaskError>, &mut usize) -> Result<T, F>,
+    ) -> Result<(), F> {
+        let Some(call) = &mut self.call else { return Ok(()) };
+        if call.disown().is_none() {
+            return Ok(());
+        }
+        self.results.ahead.clear();
+        while self.results.first.len() < call.pushed() {
+            self.results.first.push(judge(Err(inherited(self.function)), &mut 0)?);
+        }
+        Ok(())
     }
 
     fn receive<V, F>(
@@ -476,6 +493,7 @@ impl<T> Gathering<T> {
         if let (Some(report), Some(call)) = (&mut self.report, &self.call) {
             report.expect(call.pushed());
         }
+        self.disown(&judge)?;
         while let Some(call) = &mut self.call
             && call.outstanding() > 0
         {
@@ -803,6 +821,9 @@ impl<'p> Group<'p> {
         let mut report = self.report.take();
         if let Some(report) = &mut report {
             report.expect(call.pushed());
+        }
+        if let Some(error) = call.disown() {
+            return Err(error.into());
         }
         while call.outstanding() > 0 {
             call.wait();

@@ -82,6 +82,7 @@ pub(crate) fn play() {
         ),
         ["bomb"] => bomb(),
         ["closed"] => closed(),
+        ["daemon"] => daemon(),
         ["overflow"] => {
             println!("{}", Pool::new(1).unwrap().submit(delayed!(overflow())).join().unwrap_err())
         }
@@ -118,6 +119,27 @@ fn square(n: u64) -> u64 {
 #[worker]
 fn crash() {
     process::abort();
+}
+
+/// Builds a pool, uses it, becomes a daemon in the classic way, and uses it again there.
+fn daemon() {
+    let pool = Pool::new(2).unwrap();
+    println!("{}", squares_in(&pool));
+    let parent = process::id();
+    for session in [true, false] {
+        // SAFETY: the copy goes on with what its one thread has, as daemons do; what other threads had locked is what is to be tested.
+        match unsafe { unistd::fork() }.unwrap() {
+            // SAFETY: _exit ends the process and runs nothing of it.
+            unistd::ForkResult::Parent { .. } => unsafe { libc::_exit(0) },
+            unistd::ForkResult::Child if session => drop(unistd::setsid().unwrap()),
+            unistd::ForkResult::Child => {}
+        }
+    }
+    assert_ne!(process::id(), parent);
+    println!("in the daemon, {}", squares_in(&pool));
+    println!("in its processes, {}", Process::spawn(delayed!(square(9))).unwrap().join().unwrap());
+    drop(pool);
+    println!("by parallel!, {:?}", parallel!(square(n) for n in 1..=3).unwrap());
 }
 
 fn squares() -> String {

@@ -55,11 +55,11 @@ fn run<F: FnOnce()>(body: F, leaves_nothing: bool, in_one_thread: bool) {
     // The test is the function that the closure was written in.
     let path = type_name::<F>().trim_end_matches("::{{closure}}");
     let name = path.split_once("::").expect("a test is in a crate").1;
-    if let Some((_, why)) = NOT_UNDER_FORK.iter().find(|(listed, _)| is_fork() && *listed == name) {
+    let is_listed = |listed: &str| name == listed || (listed.ends_with("::") && name.starts_with(listed));
+    if let Some((_, why)) = NOT_UNDER_FORK.iter().find(|(listed, _)| is_fork() && is_listed(listed)) {
         println!("not run under fork: `{name}`: {why}");
         return;
     }
-    let is_listed = |listed: &str| name == listed || (listed.ends_with("::") && name.starts_with(listed));
     if let Some((_, why)) = NOT_IN_PROCESS.iter().find(|(listed, _)| is_in_process() && is_listed(listed)) {
         println!("not run in process: `{name}`: {why}");
         return;
@@ -136,14 +136,21 @@ fn is_in_process() -> bool {
 }
 
 /// The tests that contradict the start method Fork by what they are about, and why.
-const NOT_UNDER_FORK: &[(&str, &str)] = &[(
-    "pool::a_pool_outlives_the_thread_that_made_it",
-    "the pool is built by a second thread, and only a process with one can be copied",
-)];
+const NOT_UNDER_FORK: &[(&str, &str)] = &[
+    (
+        "pool::a_pool_outlives_the_thread_that_made_it",
+        "the pool is built by a second thread, and only a process with one can be copied",
+    ),
+    (
+        "callbacks::",
+        "the callbacks build pools on threads of ours, and only a process with one thread can be copied",
+    ),
+];
 
 /// The tests, or modules of them, that need processes by what they are about, and why they cannot hold under `PROCESSION_IN_PROCESS=1`.
 const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("blame::", "a crash would be the test's own"),
+    ("callbacks::", "a task that runs where it is handed in has nobody else who calls back"),
     ("cancel::", "a task that runs where it is handed in cannot be taken back"),
     ("crash::", "a crash would be the test's own"),
     ("debugging::", "no worker waits"),

@@ -9,6 +9,7 @@ mod alone;
 mod async_worker;
 mod awaiting;
 mod blame;
+mod callbacks;
 mod cancel;
 mod codec;
 mod crash;

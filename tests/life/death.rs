@@ -366,3 +366,15 @@ fn ctrl_c_in_a_terminal_ends_a_template_and_its_workers_without_reports_of_crash
         );
     }
 }
+
+#[test]
+fn a_daemon_that_forks_after_it_has_used_its_pool_uses_it_with_workers_of_its_own() {
+    for method in ["spawn", "forkserver", "fork"] {
+        let mut command = probe(PROBE, &["daemon"]);
+        let ended = Running::start(command.env("PROCESSION_START_METHOD", method)).end(PATIENCE);
+        // A crash of a task is part of both, which would have ended the daemon if the task had run there.
+        let expected = "the squares' sum is 328350\nin the daemon, the squares' sum is 328350\nin its processes, 81\n\
+                        by parallel!, [1, 4, 9]\n";
+        assert_eq!(ended.quietly(), expected, "{method}");
+    }
+}

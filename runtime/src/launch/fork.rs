@@ -157,7 +157,8 @@ impl ForkLauncher {
                     Ok(Template { control, child })
                 }
                 Fork::Child => {
-                    quiet.begin_alone();
+                    // Its lock is the host's: this process makes its own.
+                    std::mem::forget(quiet);
                     // SAFETY: this is that copy, in which nothing but `theirs` is used again: the call does not return.
                     unsafe { become_template(theirs, launcher.depth, &launcher.env) }
                 }

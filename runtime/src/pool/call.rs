@@ -12,10 +12,11 @@ use std::{
 };
 
 use super::{
-    Backend, Pool,
+    Pool, Site,
     drive::Driver,
     lane::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
     life::Finalizer,
+    lost,
     stats::{Ending, Endings, Stats},
 };
 use crate::{
@@ -23,11 +24,12 @@ use crate::{
     captured::Captured,
     codec::{Encoded, OwnedResult},
     error::{POOL_ENDED, Place, TaskError, TaskErrorKind},
-    handle::{Exchange, Waiter, Wakes},
+    handle::{Exchange, Waiter, Wakes, inherited, inherited_kind},
     id::{FunctionId, TaskId},
     protocol::{Outcome, Records, Results},
     registry::{self, Entry},
     seed::{self, Calls},
+    sys::process::generation,
     task::Call as Request,
 };
 
@@ -79,6 +81,8 @@ pub(crate) struct Call {
     quota: usize,
     /// The entry that was called last, and its ID.
     last: Option<(&'static Entry, FunctionId)>,
+    /// Whose process this is.
+    generation: u32,
 }
 
 enum CallBackend {
@@ -94,8 +98,8 @@ enum CallBackend {
         feeder: Feeder,
         retries: u32,
     },
-    /// The pool has ended.
-    Ended,
+    /// Every task comes to this.
+    Ended(TaskErrorKind),
 }
 
 /// Where a call's results arrive, in the order in which they were made.
@@ -224,22 +228,22 @@ impl Call {
         let inbox = Arc::new(Inbox { is_reported, wants_progress, ..Inbox::default() });
         #[cfg(feature = "tracing")]
         inbox.set_caller(Caller::current());
-        let backend = match pool.backend() {
-            Backend::InProcess(here) => CallBackend::InProcess {
+        let backend = match pool.site() {
+            Err(error) => CallBackend::Ended(lost(&error)),
+            Ok(Site::Here(here)) => CallBackend::InProcess {
                 here: here.clone(),
                 seed: seed_of_call(options.seed, here.seed, &here.calls),
             },
-            Backend::Processes(processes) => {
-                let driver = Arc::downgrade(&processes.driver);
+            Ok(Site::Workers(processes, engine)) => {
+                let driver = Arc::downgrade(&engine.driver);
                 let retries = options.retries.unwrap_or(processes.config.retries);
                 let (feeder, feed) = Feeder::new(inbox.clone(), retries);
                 let chunk = options.chunk.or(processes.config.chunk_size);
                 let workers = options.most_workers.unwrap_or(usize::MAX);
                 let seed = seed_of_call(options.seed, processes.config.seed, &processes.calls);
                 let timeout = options.timeout;
-                let lane = processes
-                    .driver
-                    .look(|scheduler| scheduler.open_call(chunk, workers, timeout, seed, feed));
+                let lane =
+                    engine.driver.look(|scheduler| scheduler.open_call(chunk, workers, timeout, seed, feed));
                 CallBackend::Pool { driver, lane, feeder, retries }
             }
         };
@@ -257,9 +261,24 @@ impl Call {
             ended: Vec::new(),
             quota: 0,
             last: None,
+            generation: generation(),
         };
         call.measure();
         call
+    }
+
+    /// In a copy of the process that made the call: ends it, once, with an error that says so.
+    pub(crate) fn disown(&mut self) -> Option<TaskError> {
+        if self.generation == generation() {
+            return None;
+        }
+        self.generation = generation();
+        // Another thread may have had it locked.
+        self.inbox = Arc::default();
+        self.backend = CallBackend::Ended(inherited_kind());
+        self.received = self.pushed;
+        (self.fed, self.quota) = (0, 0);
+        Some(inherited(self.last.map_or("", |(entry, _)| entry.name)))
     }
 
     /// Tasks that have been pushed and whose results have not been received.
@@ -343,7 +362,10 @@ impl Call {
                 let outcome = here.run(&request, Some(index), seed::of(*seed, index as u64));
                 return self.inbox.give_one(index, outcome, &mut Wakes::default());
             }
-            CallBackend::Ended => return self.give_up(pool_ended(request.entry.name, index)),
+            CallBackend::Ended(kind) => {
+                let error = ended(request.entry.name, kind.clone(), index);
+                return self.give_up(error);
+            }
             CallBackend::Pool { .. } => {}
         }
         let Some(function) = registry::id_of(request.entry) else {
@@ -400,9 +422,6 @@ impl Call {
         }
         self.fed = 0;
         if let Some(driver) = driver.upgrade() {
-            if !driver.is_own() {
-                return;
-            }
             let (lane, added) = (*lane, feeder.added());
             let (batch, most) = driver.with_arrivals(|scheduler| {
                 scheduler.pull(lane, added);
@@ -414,7 +433,7 @@ impl Call {
         for index in feeder.next() as usize..self.pushed {
             self.inbox.give_one(index, Err(pool_ended(function, index)), &mut Wakes::default());
         }
-        self.backend = CallBackend::Ended;
+        self.backend = CallBackend::Ended(TaskErrorKind::Cancelled { why: POOL_ENDED });
     }
 
     /// Has so many tasks travel together, at least one.
@@ -455,9 +474,11 @@ impl Call {
                 &mut || {
                     let mut arrivals = inbox.lock();
                     let some = !arrivals.items.is_empty() || !arrivals.progress.is_empty();
-                    if !some {
-                        arrivals.waiting = Some(Waiter::Thread(std::thread::current()));
-                    }
+                    let before =
+                        (!some).then(|| arrivals.waiting.replace(Waiter::Thread(std::thread::current())));
+                    drop(arrivals);
+                    // It may be a waker, which is an executor's code: it is dropped with nothing locked.
+                    drop(before);
                     some
                 },
                 None,
@@ -474,11 +495,15 @@ impl Call {
         if self.inbox.lock().items.is_empty() {
             driver.glance();
         }
+        // An executor's code, which may ask for what waits for this lock.
+        let waker = waker.clone();
         let mut arrivals = self.inbox.lock();
         if !arrivals.items.is_empty() {
+            drop(arrivals);
+            drop(waker);
             return true;
         }
-        let before = arrivals.waiting.replace(Waiter::Waker(waker.clone()));
+        let before = arrivals.waiting.replace(Waiter::Waker(waker));
         drop(arrivals);
         // What an executor does when it loses a waker is its own affair, and done with nothing locked.
         drop(before);
@@ -565,6 +590,9 @@ impl fmt::Debug for Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        if self.generation != generation() {
+            return;
+        }
         #[cfg(feature = "tracing")]
         self.inbox.set_caller(Caller::default());
         let waiter = self.inbox.lock().waiting.take();
@@ -667,7 +695,10 @@ pub(crate) fn seed_of_singles(pool: Option<u64>) -> u64 {
 }
 
 fn pool_ended(function: &'static str, index: usize) -> TaskError {
-    let kind = TaskErrorKind::Cancelled { why: POOL_ENDED };
+    ended(function, TaskErrorKind::Cancelled { why: POOL_ENDED }, index)
+}
+
+fn ended(function: &'static str, kind: TaskErrorKind, index: usize) -> TaskError {
     TaskError::new(function, kind, Place { index: Some(index), ..Place::default() })
 }
 

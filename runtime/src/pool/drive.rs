@@ -75,6 +75,8 @@ pub(super) struct Driver {
     background: Poller,
     background_bell: Bell,
     stopping: AtomicBool,
+    /// The pool was dropped and nobody waits for its end: the background thread leaves when there are no workers any more.
+    is_left: AtomicBool,
     /// The pool has rested, and nobody has come since. A hint.
     rests: AtomicBool,
     /// Whose process this is.
@@ -161,6 +163,7 @@ impl Driver {
             bell: Bell::new().map_err(failed)?,
             background_bell: Bell::new().map_err(failed)?,
             stopping: AtomicBool::new(false),
+            is_left: AtomicBool::new(false),
             rests: AtomicBool::new(false),
             generation: generation(),
             _keeper: spare::Keeper::new(),
@@ -181,14 +184,7 @@ impl Driver {
         driver.upgrade().filter(|driver| driver.is_own())
     }
 
-    fn assert_own(&self) {
-        assert!(
-            self.is_own(),
-            "a handle was made before this process was forked, and its result comes to the process that made it"
-        );
-    }
-
-    pub(super) fn is_own(&self) -> bool {
+    fn is_own(&self) -> bool {
         self.generation == generation()
     }
 
@@ -205,11 +201,32 @@ impl Driver {
 
     /// Ends the background thread.
     pub(super) fn stop_background(&self, thread: JoinHandle<()>) {
-        // SYNC(pool-stopping): pairs with the Acquire loads in `run_background`.
+        // SYNC(pool-stopping): pairs with the Acquire load in `is_over`.
         self.stopping.store(true, Ordering::Release);
         self.background_bell.ring();
         // It runs no code of users but their loggers; one that panics has said so.
         let _ = thread.join();
+    }
+
+    /// Has the background thread end by itself, once the last worker has.
+    pub(super) fn leave_to_background(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
+        self.background_bell.ring();
+    }
+
+    /// Returns whether the background thread has nothing more to do.
+    fn is_over(&self) -> bool {
+        // SYNC(pool-stopping): pairs with the Release store in `stop_background`.
+        self.stopping.load(Ordering::Acquire)
+            || (self.is_left.load(Ordering::Relaxed) && self.lock().scheduler.is_empty_of_workers())
+    }
+
+    /// Wakes those that wait for the pool to be at rest, if it is; returns whether there were any.
+    fn call_watchers(&self, desk: &mut Desk) -> bool {
+        if self.is_left.load(Ordering::Relaxed) && desk.scheduler.is_empty_of_workers() {
+            self.background_bell.ring();
+        }
+        desk.call_watchers()
     }
 
     /// Works on the exchange, or waits for whoever does, while the scheduler is as `still` says.
@@ -281,7 +298,7 @@ impl Driver {
     /// Wakes a worker of a pool that rests, for a task is about to be handed in: to wake takes longer than all else.
     #[inline]
     pub(super) fn rouse(&self) {
-        if self.rests.load(Ordering::Relaxed) && self.generation == generation() {
+        if self.rests.load(Ordering::Relaxed) {
             self.rests.store(false, Ordering::Relaxed);
             self.lock().scheduler.rouse();
         }
@@ -324,7 +341,7 @@ impl Driver {
     fn follow_up(&self, mut desk: MutexGuard<'_, Desk>, now: Instant) {
         self.feed(&mut desk, now);
         self.check_alarm(&desk);
-        let called = desk.call_watchers();
+        let called = self.call_watchers(&mut desk);
         let after = desk.scheduler.after();
         if desk.taken && (called || !after.wakes.is_empty()) {
             // Whoever is to be woken may be the one that drives, and sleeps in the poller.
@@ -401,7 +418,7 @@ impl Driver {
             desk.scheduler.handle(events, &self.workers, now);
             desk.scheduler.tend(&self.workers, now);
             self.feed(&mut desk, now);
-            desk.call_watchers();
+            self.call_watchers(&mut desk);
             let after = desk.scheduler.after();
             if after.is_empty() {
                 return desk;
@@ -520,8 +537,7 @@ impl Driver {
         let mut leavings = 0;
         let mut used = 0;
         // Looked at after every turn: the turn may have silenced the bell that was rung for it.
-        // SYNC(pool-stopping): pairs with the Release store in `stop_background`.
-        while !self.stopping.load(Ordering::Acquire) {
+        while !self.is_over() {
             let timeout = {
                 let spare_due = spare::expire().map(|left| Instant::now() + left);
                 let mut desk = self.lock();
@@ -542,7 +558,7 @@ impl Driver {
                 due.map(|alarm| alarm.saturating_duration_since(Instant::now()))
             };
             let _ = thread.rest(|| self.background.wait(&mut events, timeout));
-            if self.stopping.load(Ordering::Acquire) {
+            if self.is_over() {
                 return;
             }
             let mut desk = self.lock();
@@ -607,7 +623,6 @@ impl Drop for Seat<'_> {
 
 impl Exchange for Driver {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
-        self.assert_own();
         self.hurry();
         let mut events = Vec::new();
         loop {
@@ -657,9 +672,6 @@ impl Exchange for Driver {
     }
 
     fn glance(&self) {
-        if !self.is_own() {
-            return;
-        }
         self.hurry();
         let mut desk = self.lock();
         if desk.taken {
@@ -672,7 +684,6 @@ impl Exchange for Driver {
     }
 
     fn watch(&self) {
-        self.assert_own();
         self.hurry();
         let mut desk = self.lock();
         if !desk.taken && !desk.listens && desk.parked.is_empty() {
@@ -685,9 +696,6 @@ impl Exchange for Driver {
     }
 
     fn cancel(&self, task: TaskId, function: &'static str) {
-        if !self.is_own() {
-            return;
-        }
         self.with(|scheduler, poller, now| scheduler.cancel_task(task.0, function, poller, now));
     }
 }

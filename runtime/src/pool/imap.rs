@@ -122,6 +122,13 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
         }
     }
 
+    /// In a copy of the process that made the call: ends it, once, with an error that says so.
+    fn disown(&mut self) -> Option<TaskError> {
+        let error = self.call.disown()?;
+        self.ended = true;
+        Some(error)
+    }
+
     /// Reads as much input as the window allows.
     fn fill(&mut self, held: usize) {
         let Self { call, input, ended, function } = self;
@@ -204,6 +211,10 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IM
             if let Some(result) = self.results.next() {
                 return Some(result);
             }
+            if let Some(error) = self.engine.disown() {
+                self.results = InOrder::new();
+                return Some(Err(error));
+            }
             self.engine.fill(self.results.held);
             if self.engine.is_done() {
                 return None;
@@ -250,6 +261,9 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IM
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Some(item);
+            }
+            if let Some(error) = self.engine.disown() {
+                return Some((self.engine.call.pushed(), Err(error)));
             }
             self.engine.fill(0);
             if self.engine.is_done() {
@@ -332,6 +346,10 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Stream for Resu
             if let Some(result) = results.next() {
                 return Poll::Ready(Some(result));
             }
+            if let Some(error) = engine.disown() {
+                *results = InOrder::new();
+                return Poll::Ready(Some(Err(error)));
+            }
             engine.fill(results.held);
             if engine.is_done() {
                 return Poll::Ready(None);
@@ -353,6 +371,9 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Stream for Resu
         loop {
             if let Some(item) = ready.pop_front() {
                 return Poll::Ready(Some(item));
+            }
+            if let Some(error) = engine.disown() {
+                return Poll::Ready(Some((engine.call.pushed(), Err(error))));
             }
             engine.fill(0);
             if engine.is_done() {

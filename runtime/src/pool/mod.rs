@@ -24,7 +24,7 @@ mod tray;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, OnceLock, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -53,6 +53,7 @@ use call::{Here, not_in_table, seed_of_call};
 use drive::Driver;
 use lane::{LaneId, Parcel, Recipient, Single};
 use scheduler::Scheduler;
+use stats::Endings;
 
 use crate::{
     codec::{OwnedResult, ShortBytes},
@@ -65,13 +66,21 @@ use crate::{
     registry,
     seed::Calls,
     setting::flag,
-    sys::process::generation,
+    sys::{per_process::PerProcess, rest::is_own_thread},
     task::{IntoTask, Tasks},
 };
 
 /// A pool of worker processes.
 ///
 /// Its workers start when there is work for them, are replaced when they die, and end with the pool.
+///
+/// A process that was forked from this one, as daemons are, may go on using the pool. It has workers of its own then, with the same
+/// settings, which start when it first uses the pool; a template's [`preload`](Builder::preload) runs again. Under
+/// [`StartMethod::Fork`] such a process must have one thread at that time, or every call is an error that says so. Handles and iterators
+/// that were made before the fork belong to the original process: in the copy they are errors.
+///
+/// Dropping a pool waits until its workers have ended, unless one of this library's own threads drops it, in a waker or a logger for
+/// example: then it ends by itself.
 ///
 /// # Examples
 ///
@@ -99,14 +108,24 @@ enum Backend {
 }
 
 struct Processes {
-    driver: Arc<Driver>,
     config: Arc<Config>,
     name: Option<Arc<str>>,
-    background: Mutex<Option<JoinHandle<()>>>,
     /// The calls that the pool has had.
     calls: Calls,
-    /// Whose process this is: in a copy that was forked later, everything here belongs to another.
-    generation: u32,
+    /// What runs the workers, or why there is nothing that does. A copy of this process makes its own when it first uses the pool.
+    engine: PerProcess<Result<Engine, String>>,
+}
+
+/// Runs a pool's workers. Dropped, it ends them.
+struct Engine {
+    driver: Arc<Driver>,
+    background: Option<JoinHandle<()>>,
+}
+
+/// Where the tasks of a pool run.
+enum Site<'a> {
+    Here(&'a Arc<Here>),
+    Workers(&'a Processes, &'a Engine),
 }
 
 impl Processes {
@@ -115,9 +134,59 @@ impl Processes {
         self.name.as_ref()
     }
 
+    fn new(config: Config) -> Result<Self> {
+        let name = config.name.as_deref().map(Arc::from);
+        let processes =
+            Self { config: Arc::new(config), name, calls: Calls::new(), engine: PerProcess::new() };
+        let engine = Engine::new(&processes.config)?;
+        // Nobody else knows the pool yet, so that there is no other.
+        let _ = processes.engine.get_or_init(|| Ok(engine));
+        Ok(processes)
+    }
+
+    /// # Errors
+    ///
+    /// This process is a copy of the one that built the pool, and cannot have workers of the same kind.
+    fn engine(&self) -> Result<&Engine> {
+        let engine = self.engine.get_or_init(|| {
+            Engine::new(&self.config).map_err(|error| {
+                format!(
+                    "this pool was built by the process that this one was forked from, and needs workers of its own here, which it \
+                     cannot have: {error}; build a pool in this process"
+                )
+            })
+        });
+        engine.as_ref().map_err(Error::config)
+    }
+}
+
+impl Engine {
+    fn new(config: &Arc<Config>) -> Result<Self> {
+        // Before anything that starts a thread.
+        let launcher = launcher(config).map_err(Error::config)?;
+        let driver = Driver::new(Scheduler::new(config.clone(), launcher))?;
+        let background = Some(driver.start_background(config.name.as_deref())?);
+        Ok(Self { driver, background })
+    }
+
     /// What handles hold: it keeps nothing open once the pool has ended.
     fn exchange(&self) -> Weak<dyn Exchange> {
         Arc::<Driver>::downgrade(&self.driver)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let driver = &self.driver;
+        driver.with(|scheduler, _, now| scheduler.close(now));
+        let Some(thread) = self.background.take() else { return };
+        if is_own_thread() {
+            // A callback of the user's dropped the pool. This thread may be the pool's own, or one that the pool's own thread waits for,
+            // so the pool ends without being waited for.
+            return driver.leave_to_background();
+        }
+        driver.wait_while(|scheduler| !scheduler.is_empty_of_workers());
+        driver.stop_background(thread);
     }
 }
 
@@ -196,27 +265,27 @@ impl Pool {
             let here = Here { first, finalizer, seed, ..Here::default() };
             return Ok(Self { backend: Backend::InProcess(Arc::new(here)) });
         }
-        let config = Arc::new(config);
-        // Before anything that starts a thread.
-        let launcher = launcher(&config).map_err(Error::config)?;
-        let driver = Driver::new(Scheduler::new(config.clone(), launcher))?;
-        let background = Mutex::new(Some(driver.start_background(config.name.as_deref())?));
-        let name = config.name.as_deref().map(Arc::from);
-        let processes =
-            Processes { driver, config, name, background, calls: Calls::new(), generation: generation() };
-        Ok(Self { backend: Backend::Processes(processes) })
+        Ok(Self { backend: Backend::Processes(Processes::new(config)?) })
     }
 
-    /// Where tasks run. A worker that was forked has copies of the pools of the process that it was forked from: it has their memory, and
-    /// neither their threads nor their workers. What is given to such a copy runs in the worker.
-    fn backend(&self) -> &Backend {
-        static HERE: OnceLock<Backend> = OnceLock::new();
+    /// Where tasks run. A worker that was forked has copies of the pools of the process that it was forked from; what is given to such a
+    /// copy runs in the worker, as a `parallel!` there does. Any other copy of a process starts workers of its own.
+    fn site(&self) -> Result<Site<'_>> {
+        static HERE: PerProcess<Arc<Here>> = PerProcess::new();
         match &self.backend {
-            Backend::Processes(processes) if processes.generation != generation() => {
-                HERE.get_or_init(|| Backend::InProcess(Arc::default()))
+            Backend::InProcess(here) => Ok(Site::Here(here)),
+            Backend::Processes(processes)
+                if processes.engine.get().is_none() && crate::worker::is_worker() =>
+            {
+                Ok(Site::Here(HERE.get_or_init(Arc::default)))
             }
-            own => own,
+            Backend::Processes(processes) => Ok(Site::Workers(processes, processes.engine()?)),
         }
+    }
+
+    /// Why the pool cannot run anything in this process, if it cannot.
+    fn check(&self) -> Result<()> {
+        self.site().map(drop)
     }
 
     /// How many workers the pool has at most; 1 for a pool without processes.
@@ -231,9 +300,10 @@ impl Pool {
     /// ```
     #[must_use]
     pub fn jobs(&self) -> usize {
-        match self.backend() {
-            Backend::InProcess(_) => 1,
-            Backend::Processes(processes) => processes.driver.look(|scheduler| scheduler.jobs()),
+        match (self.site(), &self.backend) {
+            (Ok(Site::Here(_)), _) | (Err(_), Backend::InProcess(_)) => 1,
+            (Ok(Site::Workers(_, engine)), _) => engine.driver.look(|scheduler| scheduler.jobs()),
+            (Err(_), Backend::Processes(processes)) => processes.config.jobs,
         }
     }
 
@@ -390,28 +460,34 @@ impl Pool {
     /// ```
     pub fn submit<T: DeserializeOwned + 'static>(&self, task: impl IntoTask<T>) -> Handle<T> {
         let task = task.into_task();
-        if let Backend::Processes(processes) = self.backend() {
-            processes.driver.rouse();
+        let site = self.site();
+        if let Ok(Site::Workers(_, engine)) = site {
+            engine.driver.rouse();
         }
         let completer = Arc::new(Completer::new());
         let name = task.function();
-        let processes = match self.backend() {
-            Backend::Processes(processes) => processes,
-            Backend::InProcess(here) => {
+        let (processes, engine) = match site {
+            Ok(Site::Workers(processes, engine)) => (processes, engine),
+            Ok(Site::Here(here)) => {
                 let (id, outcome) = here.run_single(&task.call);
                 completer.complete(outcome, &mut Wakes::default());
                 return Handle::new(completer, None, name, id);
+            }
+            Err(error) => {
+                let error = TaskError::new(name, lost(&error), Place::default());
+                completer.complete(Err(error), &mut Wakes::default());
+                return Handle::new(completer, None, name, TaskId(0));
             }
         };
         let (function, args) = match travels(task.call, None) {
             Ok(parts) => parts,
             Err(error) => {
-                processes.driver.look(|scheduler| scheduler.refused(error.kind()));
+                engine.driver.look(|scheduler| scheduler.refused(error.kind()));
                 completer.complete(Err(error.in_pool(processes.name())), &mut Wakes::default());
                 return Handle::new(completer, None, name, TaskId(0));
             }
         };
-        let id = processes.driver.submit(Single {
+        let id = engine.driver.submit(Single {
             lane: LaneId::Thread(thread_number()),
             number: 0,
             function,
@@ -419,7 +495,7 @@ impl Pool {
             to: completer.clone(),
             retries: processes.config.retries,
         });
-        Handle::new(completer, Some(processes.exchange()), name, TaskId(id))
+        Handle::new(completer, Some(engine.exchange()), name, TaskId(id))
     }
 
     /// Runs the task once on every worker, starting those that are not there yet, and returns the results in the workers' order.
@@ -445,9 +521,9 @@ impl Pool {
     pub fn broadcast<T: DeserializeOwned + 'static>(&self, task: impl IntoTask<T>) -> Result<Vec<T>> {
         let task = task.into_task();
         let name = task.function();
-        let processes = match self.backend() {
-            Backend::Processes(processes) => processes,
-            Backend::InProcess(here) => {
+        let (processes, engine) = match self.site()? {
+            Site::Workers(processes, engine) => (processes, engine),
+            Site::Here(here) => {
                 let place = Place { index: Some(0), attempts: 1, worker: None };
                 return Ok(vec![decode(name, here.run_broadcast(&task.call)?.as_encoded(), place)?]);
             }
@@ -455,7 +531,7 @@ impl Pool {
         let (function, args) =
             travels(task.call, Some(0)).map_err(|error| error.in_pool(processes.name()))?;
         let seed = seed_of_call(None, processes.config.seed, &processes.calls);
-        let handles: Vec<Handle<T>> = processes.driver.with(|scheduler, _, _| {
+        let handles: Vec<Handle<T>> = engine.driver.with(|scheduler, _, _| {
             let ids = scheduler.worker_ids();
             ids.zip(0..)
                 .map(|(worker, index)| {
@@ -469,7 +545,7 @@ impl Pool {
                         retries: processes.config.retries,
                     };
                     scheduler.pin(worker, parcel);
-                    Handle::new(completer, Some(processes.exchange()), name, TaskId(index))
+                    Handle::new(completer, Some(engine.exchange()), name, TaskId(index))
                 })
                 .collect()
         });
@@ -502,11 +578,11 @@ impl Pool {
     /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
-        match self.backend() {
-            Backend::InProcess(here) => here.stats(),
-            Backend::Processes(processes) => {
-                processes.driver.look(|scheduler| scheduler.stats(Instant::now()))
-            }
+        match self.site() {
+            Ok(Site::Here(here)) => here.stats(),
+            Ok(Site::Workers(_, engine)) => engine.driver.look(|scheduler| scheduler.stats(Instant::now())),
+            // Nothing has run here.
+            Err(_) => Stats::new(Vec::new(), Endings::default(), Vec::new()),
         }
     }
 
@@ -570,9 +646,9 @@ impl Pool {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn join_with_exit_results<T: DeserializeOwned + 'static>(self) -> Result<Vec<T>> {
-        let finalizer = match self.backend() {
-            Backend::InProcess(here) => here.finalizer.as_ref(),
-            Backend::Processes(processes) => processes.config.lives.finalizer.as_ref(),
+        let finalizer = match self.site()? {
+            Site::Here(here) => here.finalizer.as_ref(),
+            Site::Workers(processes, _) => processes.config.lives.finalizer.as_ref(),
         };
         let Some(finalizer) = finalizer else {
             return Err(Error::config(
@@ -589,11 +665,10 @@ impl Pool {
 
     /// Waits until all that was handed in has ended and, if there is a finalizer, until each worker has run it and left.
     fn end_in_order(&self) -> Result<Vec<Result<OwnedResult, TaskError>>> {
-        let processes = match self.backend() {
-            Backend::InProcess(here) => return Ok(here.finalize().into_iter().collect()),
-            Backend::Processes(processes) => processes,
+        let (processes, driver) = match self.site()? {
+            Site::Here(here) => return Ok(here.finalize().into_iter().collect()),
+            Site::Workers(processes, engine) => (processes, &engine.driver),
         };
-        let driver = &processes.driver;
         driver.wait_while(|scheduler| scheduler.unfinished() > 0);
         if processes.config.lives.finalizer.is_none() {
             return Ok(Vec::new());
@@ -644,35 +719,19 @@ impl Pool {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn resize(&self, jobs: impl Into<Jobs>) -> Result<()> {
-        self.set_jobs(Some(jobs.into().count()?));
+        let jobs = jobs.into().count()?;
+        self.check()?;
+        self.set_jobs(Some(jobs));
         Ok(())
     }
 
     /// Changes how many workers there are; `None`: to what the pool was built with.
     pub(crate) fn set_jobs(&self, jobs: Option<usize>) {
-        if let Backend::Processes(processes) = self.backend() {
+        if let Ok(Site::Workers(processes, engine)) = self.site() {
             let jobs = jobs.unwrap_or(processes.config.jobs);
             if jobs != self.jobs() {
-                processes.driver.with(|scheduler, _, _| scheduler.resize(jobs));
+                engine.driver.with(|scheduler, _, _| scheduler.resize(jobs));
             }
-        }
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        let Backend::Processes(processes) = &self.backend else { return };
-        if processes.generation != generation() {
-            // Of a copy in another process nothing may be touched: numbers of descriptors and processes mean something else here.
-            let nothing = Backend::InProcess(Arc::default());
-            return std::mem::forget(std::mem::replace(&mut self.backend, nothing));
-        }
-        let driver = &processes.driver;
-        driver.with(|scheduler, _, now| scheduler.close(now));
-        driver.wait_while(|scheduler| !scheduler.is_empty_of_workers());
-        let background = processes.background.lock().ok().and_then(|mut thread| thread.take());
-        if let Some(thread) = background {
-            driver.stop_background(thread);
         }
     }
 }
@@ -688,6 +747,11 @@ impl fmt::Debug for Pool {
         };
         f.finish()
     }
+}
+
+/// What tasks come to that cannot run at all.
+fn lost(error: &Error) -> TaskErrorKind {
+    TaskErrorKind::Lost { message: error.to_string() }
 }
 
 /// A task's function and arguments, if it can go to another process.
@@ -736,20 +800,16 @@ pub(crate) fn in_process_by_env() -> Result<bool> {
 ///
 /// Inside a worker, calls that name no pool run in the worker.
 pub(crate) fn global() -> Result<&'static Pool> {
-    static POOL: OnceLock<Pool> = OnceLock::new();
-    static MAKING: Mutex<()> = Mutex::new(());
+    static POOL: PerProcess<Pool> = PerProcess::new();
     if crate::worker::is_worker() {
-        static HERE: OnceLock<Pool> = OnceLock::new();
+        static HERE: PerProcess<Pool> = PerProcess::new();
         return Ok(HERE.get_or_init(Pool::in_process));
     }
     if let Some(pool) = POOL.get() {
         return Ok(pool);
     }
-    let _making = MAKING.lock();
-    if let Some(pool) = POOL.get() {
-        return Ok(pool);
-    }
     let pool = Pool::builder().build()?;
+    // Where several threads come at once, one pool stays.
     Ok(POOL.get_or_init(|| pool))
 }
 

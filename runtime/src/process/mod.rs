@@ -290,6 +290,7 @@ impl<T> Process<T> {
     /// ```
     pub fn terminate(&self) -> Result<()> {
         match &self.backend {
+            Backend::Child(child) if !child.is_own() => Err(self.not_own()),
             Backend::Child(child) => child.terminate().map_err(|error| {
                 Error::system(format!("process `{}` cannot be signalled", self.name), error)
             }),
@@ -323,6 +324,7 @@ impl<T> Process<T> {
     /// ```
     pub fn kill(&self) -> Result<()> {
         match &self.backend {
+            Backend::Child(child) if !child.is_own() => Err(self.not_own()),
             Backend::Child(child) => {
                 child.kill();
                 Ok(())
@@ -348,6 +350,13 @@ impl<T> Process<T> {
         if let Backend::Child(child) = self.backend {
             child.detach();
         }
+    }
+
+    fn not_own(&self) -> Error {
+        Error::config(format!(
+            "process `{}` was started by the process that this one was forked from, and is that one's to end",
+            self.name
+        ))
     }
 
     fn lost_result(&self) -> TaskError {

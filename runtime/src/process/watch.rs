@@ -36,8 +36,9 @@ use crate::{
     sys::{
         fd::{Bell, Poller, wait_readable},
         limits::explained,
+        per_process::PerProcess,
         process::{Held, generation},
-        rest::OwnThread,
+        rest::{OwnThread, is_own_thread},
     },
     terminal::aside,
 };
@@ -54,8 +55,13 @@ const MOST_AT_A_TIME: usize = 64;
 const FAR: Duration = Duration::from_secs(1 << 30);
 
 /// Who watches, while there is something to watch.
-static HOME: Mutex<Home> = Mutex::new(Home { watch: None, users: 0 });
+static HOME: PerProcess<Mutex<Home>> = PerProcess::new();
 
+fn home() -> &'static Mutex<Home> {
+    HOME.get_or_init(Mutex::default)
+}
+
+#[derive(Default)]
 struct Home {
     watch: Option<Arc<Watch>>,
     /// How many processes there are that somebody holds.
@@ -223,11 +229,7 @@ impl User {
     ///
     /// There is nobody to watch, and nobody can be had.
     fn new() -> Result<Self> {
-        let mut home = lock(&HOME);
-        if let Some(watch) = home.watch.take_if(|watch| !watch.is_of_this_process()) {
-            std::mem::forget(watch);
-            home.users = 0;
-        }
+        let mut home = lock(home());
         let watch = match &home.watch {
             Some(watch) => watch.clone(),
             None => home.watch.insert(Watch::start()?).clone(),
@@ -321,6 +323,11 @@ impl Child {
         self.end.get().copied()
     }
 
+    /// This process has started it, and is no copy of the one that has.
+    pub(super) fn is_own(&self) -> bool {
+        self.user.watch().is_of_this_process()
+    }
+
     pub(super) fn terminate(&self) -> io::Result<()> {
         self.held().terminate()
     }
@@ -340,12 +347,13 @@ impl Drop for User {
         if !watch.is_of_this_process() {
             return std::mem::forget(watch);
         }
-        let mut home = lock(&HOME);
+        let mut home = lock(home());
         home.users -= 1;
         let thread = home.leave(&watch);
         drop(home);
+        // One of our threads may wait for this one.
         if let Some(thread) = thread
-            && !watch.is_own_thread()
+            && !is_own_thread()
         {
             // It runs no code of users but their loggers and wakers; one that panics has said so.
             let _ = thread.join();
@@ -543,7 +551,7 @@ impl Watch {
             self.turn(Some(&mut thread), None);
             if self.lock().places.is_empty() {
                 // The last may have been detached: then nobody else ends the watch.
-                drop(lock(&HOME).leave(self));
+                drop(lock(home()).leave(self));
             }
             if self.lock().stopping {
                 return;
@@ -793,10 +801,6 @@ fn could_not_start(reason: &str) -> TaskErrorKind {
 
 impl Exchange for Watch {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
-        assert!(
-            self.is_of_this_process(),
-            "a process was started before this one was forked, and its result comes to the one that started it"
-        );
         self.wait_until(&mut |_| ready(), deadline)
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod fd;
 pub(crate) mod futex;
 pub(crate) mod limits;
 pub(crate) mod memory;
+pub(crate) mod per_process;
 pub(crate) mod process;
 pub(crate) mod rest;
 pub(crate) mod signal;
