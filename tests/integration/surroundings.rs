@@ -1,10 +1,18 @@
 //! What workers find around them: environment, folder, niceness, CPUs, threads of libraries, name; and where their output goes.
 
-use std::{collections::BTreeSet, path::Path};
+#![expect(unsafe_code, reason = "changes the environment, in a process of the test's own")]
 
-use procession::{Builder, Pool, delayed, worker};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use crate::alone::alone;
+use procession::{Builder, Pool, Process, StartMethod, delayed, parallel, worker};
+
+use crate::{
+    alone::{alone, alone_in_one_thread, alone_with_warm_pool},
+    scratch::Folder,
+};
 
 #[worker]
 fn variable(name: String) -> Option<String> {
@@ -201,5 +209,147 @@ fn surroundings_that_cannot_be_had_are_refused_when_the_pool_is_built() {
         assert!(refused(Pool::builder().env_remove("")).contains("not empty"));
         assert!(refused(Pool::builder().env("A", "nul\0")).contains("zero byte"));
         assert!(refused(Pool::builder().env(procession_tests::MARKER, "3")).contains("procession's own"));
+    });
+}
+
+#[worker]
+fn look_around(name: String) -> (PathBuf, Option<String>, u32) {
+    (std::env::current_dir().unwrap(), std::env::var(name).ok(), std::process::id())
+}
+
+#[worker]
+fn crash() {
+    std::process::abort();
+}
+
+const MOMENT: &str = "PROCESSION_TESTS_MOMENT";
+const LATER: &str = "PROCESSION_TESTS_LATER";
+
+/// Sets both variables of this process and its directory.
+fn move_to(folder: &Path, moment: &str) {
+    // SAFETY: the tests that call it run in a process of their own, in which nothing else reads or writes the environment meanwhile.
+    unsafe { std::env::set_var(MOMENT, moment) };
+    if moment == "later" {
+        // SAFETY: as above.
+        unsafe { std::env::set_var(LATER, moment) };
+    }
+    std::env::set_current_dir(folder).unwrap();
+}
+
+#[test]
+fn all_workers_of_a_pool_have_the_environment_and_the_directory_of_when_it_was_built() {
+    alone_in_one_thread(|| {
+        let folder = Folder::new();
+        let (before, later) = (folder.path("before"), folder.path("later"));
+        [&before, &later].into_iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+        for method in [StartMethod::Spawn, StartMethod::ForkServer, StartMethod::Fork] {
+            // SAFETY: as in `move_to`.
+            unsafe { std::env::remove_var(LATER) };
+            move_to(&before, "before");
+            let pool = Pool::builder().jobs(2).start_method(method).build().unwrap();
+            let relative = Pool::builder().jobs(1).current_dir("../later").build().unwrap();
+            if method != StartMethod::Spawn {
+                // Its template is there before the host moves.
+                pool.submit(delayed!(look_around(MOMENT.to_owned()))).join().unwrap();
+            }
+            move_to(&later, "later");
+            let mut pids = BTreeSet::new();
+            for _ in 0..3 {
+                for (folder, moment, pid) in pool.broadcast(delayed!(look_around(MOMENT.to_owned()))).unwrap()
+                {
+                    assert_eq!((folder, moment.as_deref()), (before.clone(), Some("before")), "{method:?}");
+                    pids.insert(pid);
+                }
+                for (_, later, _) in pool.broadcast(delayed!(look_around(LATER.to_owned()))).unwrap() {
+                    assert_eq!(later, None, "{method:?}: a variable that was set later is not there");
+                }
+                assert!(pool.submit(delayed!(crash())).join().unwrap_err().is_crash());
+            }
+            assert!(pids.len() > 2, "replacements are among them");
+            let (folder, _, _) = relative.submit(delayed!(look_around(MOMENT.to_owned()))).join().unwrap();
+            assert_eq!(folder, later, "a relative path is one from where the pool was built");
+            drop((pool, relative));
+            let mut process =
+                Process::builder().start_method(method).spawn(delayed!(look_around(MOMENT.to_owned())));
+            let (folder, moment, _) = process.as_mut().unwrap().join().unwrap();
+            assert_eq!(
+                (folder, moment.as_deref()),
+                (later.clone(), Some("later")),
+                "{method:?}: at its spawn"
+            );
+        }
+        std::env::set_current_dir("/").unwrap();
+    });
+}
+
+#[test]
+fn a_template_that_is_made_again_has_the_surroundings_of_when_the_pool_was_built() {
+    alone(|| {
+        let folder = Folder::new();
+        let (before, later) = (folder.path("before"), folder.path("later"));
+        [&before, &later].into_iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+        move_to(&before, "before");
+        let pool = Pool::builder().jobs(1).start_method(StartMethod::ForkServer).build().unwrap();
+        // No worker is there yet, and no template.
+        move_to(&later, "later");
+        let (folder, moment, _) = pool.submit(delayed!(look_around(MOMENT.to_owned()))).join().unwrap();
+        assert_eq!((folder, moment.as_deref()), (before, Some("before")));
+        drop(pool);
+        std::env::set_current_dir("/").unwrap();
+    });
+}
+
+#[test]
+fn the_processs_own_pool_has_the_surroundings_of_its_first_use() {
+    alone_with_warm_pool(|| {
+        let folder = Folder::new();
+        let (before, later) = (folder.path("before"), folder.path("later"));
+        [&before, &later].into_iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+        move_to(&before, "before");
+        assert!(parallel!(jobs = 1; crash() for _ in 0..1).is_err());
+        move_to(&later, "later");
+        let (folder, moment, _) = parallel!(look_around(MOMENT.to_owned())).unwrap();
+        assert_eq!((folder, moment.as_deref()), (before, Some("before")));
+        std::env::set_current_dir("/").unwrap();
+    });
+}
+
+#[test]
+fn a_directory_that_was_renamed_is_kept_by_the_workers_that_begin_in_it() {
+    alone(|| {
+        let folder = Folder::new();
+        let (old, new) = (folder.path("old"), folder.path("new"));
+        std::fs::create_dir(&old).unwrap();
+        std::env::set_current_dir(&old).unwrap();
+        let pool = Pool::builder().jobs(1).build().unwrap();
+        std::fs::rename(&old, &new).unwrap();
+        let look = || pool.submit(delayed!(look_around(MOMENT.to_owned()))).join();
+        assert_eq!(look().unwrap().0, new);
+        std::env::set_current_dir("/").unwrap();
+        assert!(pool.submit(delayed!(crash())).join().unwrap_err().is_crash());
+        let error = look().unwrap_err().to_string();
+        assert!(error.contains(old.to_str().unwrap()), "the error names it: {error}");
+    });
+}
+
+#[worker]
+fn umask() -> u32 {
+    let old = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    nix::sys::stat::umask(old);
+    old.bits()
+}
+
+#[test]
+fn umask_is_that_of_when_a_worker_starts() {
+    alone(|| {
+        let pool = Pool::builder().jobs(1).start_method(StartMethod::Spawn).build().unwrap();
+        let set = |bits| nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(bits));
+        let before = set(0o27);
+        assert_eq!(pool.submit(delayed!(umask())).join().unwrap(), 0o27);
+        set(0o77);
+        assert_eq!(pool.submit(delayed!(umask())).join().unwrap(), 0o27, "the worker keeps it");
+        assert!(pool.submit(delayed!(crash())).join().unwrap_err().is_crash());
+        assert_eq!(pool.submit(delayed!(umask())).join().unwrap(), 0o77, "its replacement starts later");
+        set(before.bits());
     });
 }

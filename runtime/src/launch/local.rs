@@ -132,21 +132,16 @@ pub(super) fn execute_self(
     })
 }
 
-/// This process's environment, with the pool's variables and the marker on top.
-fn environment(extra: &[Variable], marker: Marker) -> Vec<CString> {
-    let own = std::env::vars_os()
-        .filter(|(name, _)| name != MARKER && name != DEPTH && !extra.iter().any(|(other, _)| other == name));
-    let extra = extra.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
-    let marker = [(OsString::from(MARKER), OsString::from(marker.to_string()))];
-    own.chain(extra)
-        .chain(marker)
-        .filter_map(|(name, value)| {
-            let mut entry = name.into_vec();
-            entry.push(b'=');
-            entry.extend_from_slice(value.as_bytes());
-            CString::new(entry).ok()
-        })
-        .collect()
+/// An environment with the marker on top, for C.
+fn environment(env: &[Variable], marker: Marker) -> Vec<CString> {
+    let marker = (OsString::from(MARKER), Some(OsString::from(marker.to_string())));
+    let entries = env.iter().chain([&marker]).filter_map(|(name, value)| {
+        let mut entry = name.clone().into_vec();
+        entry.push(b'=');
+        entry.extend_from_slice(value.as_ref()?.as_bytes());
+        CString::new(entry).ok()
+    });
+    entries.collect()
 }
 
 /// A number that others do not guess: std keys its hashers from the kernel's random numbers.

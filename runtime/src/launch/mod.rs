@@ -99,7 +99,7 @@ impl std::error::Error for LaunchError {}
 /// What a new worker is to have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LaunchRequest<'a> {
-    /// What its environment has, or has not, on top of this process's own.
+    /// Its whole environment.
     pub(crate) env: &'a [Variable],
     /// Where its output goes.
     pub(crate) outputs: Outputs,

@@ -13,9 +13,9 @@ use crate::{
     error::{Error, Result},
     escape::is_control,
     marker::{DEPTH, MARKER},
-    protocol::Station,
+    protocol::{Folder, Station},
     setting::{brief, refused},
-    sys::process::{CPUS, cpus, given_cpus, own_cpus},
+    sys::process::{CPUS, cpus, folder_id, given_cpus, own_cpus},
 };
 
 /// A variable and its value; `None`: it is not there.
@@ -70,10 +70,10 @@ pub(crate) struct Surroundings {
 /// What was asked for, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
-    /// On top of this process's own, each name once.
+    /// The whole environment, each name once: this process's own, as it was when this was settled, with what was asked for on top.
     pub(crate) env: Vec<Variable>,
-    /// Bytes of the folder to work in.
-    pub(crate) current_dir: Option<Vec<u8>>,
+    /// The folder to work in: the one that was asked for, or the one that this process was in when this was settled.
+    pub(crate) folder: Option<Folder>,
     pub(crate) outputs: Outputs,
     nice: Option<i32>,
     /// Workers are pinned to these in turn; empty: they are not.
@@ -113,8 +113,8 @@ impl Surroundings {
             Vec::new()
         };
         Ok(Settled {
-            env: self.environment(workers)?,
-            current_dir: self.current_dir.map(|folder| folder.into_os_string().into_vec()),
+            env: whole(self.environment(workers)?),
+            folder: folder(self.current_dir),
             outputs: self.outputs,
             nice: self.nice,
             cpus,
@@ -157,6 +157,26 @@ impl Surroundings {
         }
         Ok(env)
     }
+}
+
+/// Returns this process's environment with these variables on top, without what is procession's own.
+fn whole(extra: Vec<Variable>) -> Vec<Variable> {
+    let is_kept =
+        |name: &OsStr| name != MARKER && name != DEPTH && !extra.iter().any(|(other, _)| other == name);
+    let own = std::env::vars_os().filter(|(name, _)| is_kept(name)).map(|(name, value)| (name, Some(value)));
+    own.collect::<Vec<_>>().into_iter().chain(extra).filter(|(_, value)| value.is_some()).collect()
+}
+
+/// Returns the folder to work in, by its absolute path. One that this process is in without knowing a path to it is left to be
+/// inherited.
+fn folder(asked: Option<PathBuf>) -> Option<Folder> {
+    let own = || Some((std::env::current_dir().ok()?, folder_id()));
+    let (path, id) = match asked {
+        Some(path) if path.is_absolute() => (path, None),
+        Some(path) => (own().map_or_else(|| path.clone(), |(own, _)| own.join(&path)), None),
+        None => own()?,
+    };
+    Some(Folder { path: path.into_os_string().into_vec(), id })
 }
 
 /// # Errors
@@ -236,7 +256,7 @@ impl Settled {
     fn station_in_turn(&self, turn: u32, place: &str) -> Station {
         let cpu = self.cpus.get(turn as usize % self.cpus.len().max(1)).copied();
         let title = self.name.as_deref().map(|name| title(name, place));
-        Station { current_dir: self.current_dir.clone(), nice: self.nice, cpu, title, memory: self.memory }
+        Station { folder: self.folder.clone(), nice: self.nice, cpu, title, memory: self.memory }
     }
 }
 
@@ -276,7 +296,7 @@ mod tests {
             ..Surroundings::default()
         };
         let settled = asked.settle(None, 1).unwrap();
-        assert_eq!(value(&settled, "A"), Some(&env("A", None)));
+        assert_eq!(value(&settled, "A"), None);
         assert_eq!(value(&settled, "B"), Some(&env("B", Some("2"))));
     }
 
@@ -291,7 +311,8 @@ mod tests {
         for (name, expected) in
             [("MKL_NUM_THREADS", Some("7")), ("BLIS_NUM_THREADS", None), ("RAYON_NUM_THREADS", Some("3"))]
         {
-            assert_eq!(value(&settled, name), Some(&(name.into(), expected.map(OsString::from))));
+            let expected = expected.map(|value| (name.into(), Some(OsString::from(value))));
+            assert_eq!(value(&settled, name), expected.as_ref());
         }
         let shares = Surroundings::default().settle(None, 100_000).unwrap();
         if std::env::var_os("OMP_NUM_THREADS").is_none() {

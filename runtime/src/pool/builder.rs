@@ -23,6 +23,21 @@ pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pool's settings, made by [`Pool::builder`].
 ///
+/// # What workers inherit, and when it is looked at
+///
+/// All workers of a pool find the same surroundings, replacements included:
+///
+/// | what | which moment counts |
+/// |---|---|
+/// | environment, directory | when the pool is built; for the pool behind `parallel!` at its first use, for a [`Process`](crate::Process) at its `spawn` |
+/// | CPUs to share and to pin to (`inner_threads`, `pin_cpus`) | the same |
+/// | umask, niceness, CPU affinity, resource limits | when a worker starts, or, where workers are forked from a template, when the template starts |
+/// | ignored signals (a handler becomes the default action), stdin (always `/dev/null`), stdout and stderr (where `Output::Inherit`) | the same |
+///
+/// The directory is kept by its absolute path. A worker that starts in it anyway stays in it, so that it may have been renamed or
+/// may be out of reach by its path. If this process has left it and it has been renamed or deleted since, later workers cannot start,
+/// and the error names it.
+///
 /// # Examples
 ///
 /// ```

@@ -772,7 +772,7 @@ fn launcher(config: &Config) -> Result<Box<dyn Launcher>, String> {
     let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
         function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
         args: call.args.as_ref().map(ShortBytes::to_plain).unwrap_or_default(),
-        current_dir: config.surroundings.current_dir.clone(),
+        folder: config.surroundings.folder.clone(),
         outcome: *outcome,
     });
     let setup = Setup { version: VERSION, build_id: registry::build_id(), preload };

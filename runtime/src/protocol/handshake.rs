@@ -94,8 +94,8 @@ pub(crate) struct Hello {
 /// What a worker makes of itself before it is ready: each is done in the new process, once it is the worker's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Station {
-    /// Bytes of the folder to work in.
-    pub(crate) current_dir: Option<Vec<u8>>,
+    /// The folder to work in; none: the one that it begins in.
+    pub(crate) folder: Option<Folder>,
     /// To be added to its niceness.
     pub(crate) nice: Option<i32>,
     /// The CPU to run on, and on no other.
@@ -104,6 +104,15 @@ pub(crate) struct Station {
     pub(crate) title: Option<Vec<u8>>,
     /// How many bytes of memory it may have on top of what it begins with.
     pub(crate) memory: Option<u64>,
+}
+
+/// A folder to work in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Folder {
+    /// The bytes of its path.
+    pub(crate) path: Vec<u8>,
+    /// Its device and inode, if it need not be entered by its path where the process is in it already.
+    pub(crate) id: Option<(u64, u64)>,
 }
 
 /// The worker is ready for tasks.
@@ -149,8 +158,8 @@ pub(crate) struct Preload {
     /// The function's place in the table.
     pub(crate) function: u32,
     pub(crate) args: Vec<u8>,
-    /// Bytes of the folder to work in.
-    pub(crate) current_dir: Option<Vec<u8>>,
+    /// The folder to work in.
+    pub(crate) folder: Option<Folder>,
     /// What kind of result it has.
     pub(crate) outcome: Outcome,
 }

@@ -8,8 +8,8 @@ mod records;
 mod trace;
 
 pub(crate) use handshake::{
-    FORK_REQUEST, Hello, Outcome, PREAMBLE_BYTES, Preamble, Preload, Prepared, REPORT_BYTES, Ready, Refused,
-    Report, Setup, Sink, Station, VERSION,
+    FORK_REQUEST, Folder, Hello, Outcome, PREAMBLE_BYTES, Preamble, Preload, Prepared, REPORT_BYTES, Ready,
+    Refused, Report, Setup, Sink, Station, VERSION,
 };
 pub(crate) use mark::{Mark, encode_mark, find_mark};
 pub(crate) use message::{

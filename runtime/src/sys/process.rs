@@ -6,8 +6,9 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
     },
+    path::Path,
     ptr,
     sync::{
         Arc, Weak,
@@ -221,6 +222,20 @@ pub(crate) fn peak_rss_bytes(pid: u32) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// Enters a folder, unless this process is in it already, as its device and inode tell: then its path need not lead there.
+pub(crate) fn enter(path: &Path, id: Option<(u64, u64)>) -> io::Result<()> {
+    if id.is_some() && id == folder_id() {
+        return Ok(());
+    }
+    std::env::set_current_dir(path)
+}
+
+/// Returns the device and the inode of the folder that this process is in.
+pub(crate) fn folder_id() -> Option<(u64, u64)> {
+    let folder = std::fs::metadata(".").ok()?;
+    Some((folder.dev(), folder.ino()))
 }
 
 /// How many threads this process has.

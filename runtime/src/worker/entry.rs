@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "a function pointer in .init_array; a copy of the host")]
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr},
     io::ErrorKind,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
@@ -101,7 +101,7 @@ fn become_worker() -> ! {
 
 /// What a host that forks itself has the copy do: it becomes a template, and never returns to what its host was at.
 ///
-/// `env` is set on top of the environment that it has; `depth` is its own.
+/// `env` is the environment that it is to have; `depth` is its own.
 ///
 /// # Safety
 ///
@@ -117,9 +117,12 @@ pub(crate) unsafe fn become_template(
         let socket = out_of_the_way(socket);
         // SAFETY: no object that owns another is used again (the caller's promise).
         unsafe { close_all_but(&[socket.as_fd()]) };
-        for (name, value) in env {
+        let is_gone = |name: &OsStr| !env.iter().any(|(other, _)| other == name);
+        let gone: Vec<_> = std::env::vars_os().map(|(name, _)| name).filter(|name| is_gone(name)).collect();
+        let env = env.iter().map(|(name, value)| (name, value.as_deref()));
+        for (name, value) in gone.iter().map(|name| (name, None)).chain(env) {
             // SAFETY: no other thread exists (the caller's promise).
-            unsafe { set_env(name, value.as_deref()) };
+            unsafe { set_env(name, value) };
         }
         // SAFETY: as above.
         unsafe { set_env(DEPTH.as_ref(), Some(depth.to_string().as_ref())) };

@@ -4,10 +4,10 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 use super::entry::name_as_program;
 use crate::{
-    protocol::Station,
+    protocol::{Folder, Station},
     sys::{
         memory::limit_memory,
-        process::{add_niceness, pin_to, set_title},
+        process::{add_niceness, enter, pin_to, set_title},
     },
 };
 
@@ -17,11 +17,10 @@ use crate::{
 ///
 /// Part of it cannot be had, in words for people.
 pub(super) fn take_up(station: Station) -> Result<(), String> {
-    let Station { current_dir, nice, cpu, title, memory } = station;
-    if let Some(folder) = current_dir {
-        let folder = Path::new(OsStr::from_bytes(&folder));
-        std::env::set_current_dir(folder)
-            .map_err(|error| format!("it cannot work in {}: {error}", folder.display()))?;
+    let Station { folder, nice, cpu, title, memory } = station;
+    if let Some(Folder { path, id }) = folder {
+        let path = Path::new(OsStr::from_bytes(&path));
+        enter(path, id).map_err(|error| format!("it cannot work in {}: {error}", path.display()))?;
     }
     if let Some(nice) = nice.filter(|&nice| nice != 0) {
         add_niceness(nice).map_err(|error| format!("its niceness cannot be changed by {nice}: {error}"))?;

@@ -32,11 +32,11 @@ use crate::{
     error::FaultKind,
     id::FunctionId,
     panic::RemotePanic,
-    protocol::{FORK_REQUEST, Preload, Prepared, Report, Setup, VERSION},
+    protocol::{FORK_REQUEST, Folder, Preload, Prepared, Report, Setup, VERSION},
     registry::{self, Entry},
     sys::{
         fd::{read_file, recv_with_fds, send_with_fd, wait_any, write_whole},
-        process::{Child, Ended, Fork, end_group, flush_streams, fork, thread_count},
+        process::{Child, Ended, Fork, end_group, enter, flush_streams, fork, thread_count},
         signal::{end_on_hangup, forget_hangup},
     },
 };
@@ -167,8 +167,8 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
     let set_preloading = |now| *PRELOADING.lock().unwrap_or_else(PoisonError::into_inner) = now;
     set_preloading(control.try_clone().ok().map(|control| (entry.name, control)));
     dispatch::set_witness(tell_of_panic);
-    let back = match &preload.current_dir {
-        Some(folder) => Some(enter(Path::new(OsStr::from_bytes(folder)))?),
+    let back = match &preload.folder {
+        Some(folder) => Some(visit(folder)?),
         None => None,
     };
     let (mut result, mut large) = (Vec::new(), Vec::new());
@@ -195,10 +195,11 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
 }
 
 /// Enters a folder, and returns the one that this was.
-fn enter(folder: &Path) -> Result<File, String> {
-    let cannot = |error| format!("it cannot work in {}: {error}", folder.display());
+fn visit(folder: &Folder) -> Result<File, String> {
+    let path = Path::new(OsStr::from_bytes(&folder.path));
+    let cannot = |error| format!("it cannot work in {}: {error}", path.display());
     let back = File::open(".").map_err(cannot)?;
-    std::env::set_current_dir(folder).map_err(cannot)?;
+    enter(path, folder.id).map_err(cannot)?;
     Ok(back)
 }
 
