@@ -16,9 +16,9 @@ fn unsignalled(method: &str, how: &str, transport: &str) -> Command {
 #[test]
 fn workers_that_cannot_be_signalled_end_with_their_connection() {
     for (method, transport) in [
-        ("spawn", "shm"),
-        ("forkserver", "shm"),
-        ("fork", "shm"),
+        ("spawn", "memory"),
+        ("forkserver", "memory"),
+        ("fork", "memory"),
         ("spawn", "socket"),
         ("forkserver", "socket"),
     ] {
@@ -31,7 +31,7 @@ fn workers_that_cannot_be_signalled_end_with_their_connection() {
 fn a_program_ends_whose_workers_cannot_be_ended_and_says_so_once() {
     for method in ["spawn", "forkserver"] {
         // Once the program has ended the kernel continues what is stopped in groups of its own, by a SIGHUP, of which it ends.
-        let ended = Running::start(&mut unsignalled(method, "stopped", "shm")).end(PATIENCE);
+        let ended = Running::start(&mut unsignalled(method, "stopped", "memory")).end(PATIENCE);
         assert!(ended.status.success(), "{method}: {ended:?}");
         assert_eq!(ended.stdout, SAID, "{method}: {}", ended.stderr);
         let reports = ended.stderr.matches("could not be ended").count();
