@@ -101,6 +101,8 @@ pub(crate) fn play() {
         ["build"] => println!("{:?}", Pool::new(1)),
         ["start", how] => start_failing(how),
         ["stop"] => stop(),
+        ["sum"] => sum(),
+        ["spin"] => println!("{}", Pool::new(1).unwrap().submit(delayed!(stay("spin"))).join().unwrap_err()),
         ["short", what] => run_short_of_memory(what),
         ["leave", micros] => leave_while_workers_start(micros.parse().unwrap()),
         ["stuck", step] => wait_for_a_stuck(step),
@@ -431,6 +433,15 @@ fn leave_while_workers_start(micros: u64) {
     drop(handles);
     // SAFETY: _exit ends the process and runs nothing of it.
     unsafe { libc::_exit(0) }
+}
+
+/// The sum of some squares, or the error.
+fn sum() {
+    let pool = Pool::builder().jobs(2).start_timeout(Duration::from_secs(3)).build().unwrap();
+    match pool.map((0..10).map(|n| delayed!(square(n)))) {
+        Ok(squares) => println!("{}", squares.iter().sum::<u64>()),
+        Err(error) => println!("{error}"),
+    }
 }
 
 /// Panics, and has another thread panic, whose words are printed.

@@ -43,6 +43,62 @@ fn nothing_is_said_where_nothing_is_refused() {
     check("nothing", None, "crash true, lost false");
 }
 
+/// A pool works under a limit of the shell that the kernel reports by a signal.
+#[test]
+fn a_pool_works_over_sockets_where_files_may_not_be_as_large_as_its_memory() {
+    for (limit, blame) in [("100", "crash true, lost false"), ("0", "crash false, lost true")] {
+        for method in ["spawn", "forkserver"] {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", &format!("ulimit -f {limit}; exec \"$0\" without nothing"), PROBE]);
+            command.env("PROCESSION_START_METHOD", method).env_remove("PROCESSION_TRANSPORT");
+            let ended = Running::start(&mut command).end(PATIENCE);
+            let why = "memory cannot be shared: the limit of files' sizes is too low (ulimit -f)";
+            let logged = format!("logged: workers are talked to over sockets, not shared memory: {why}\n");
+            assert!(ended.stdout.starts_with(&logged), "{limit} {method}: {ended:?}");
+            assert!(ended.stdout.contains(&format!("task 20: {blame}\n")), "{limit} {method}: {ended:?}");
+            assert!(ended.stdout.ends_with("timed out: true, 9\n"), "{limit} {method}: {ended:?}");
+            assert!(ended.status.success() && ended.stderr.is_empty(), "{limit} {method}: {ended:?}");
+        }
+    }
+}
+
+/// Under each limit of the shell a pool works, or its error says what is missing; nothing hangs, and nobody is killed.
+#[test]
+fn under_each_limit_a_pool_works_or_says_what_is_missing() {
+    for (limit, words) in [
+        ("-n 24", None),
+        ("-s 128", None),
+        ("-s unlimited", None),
+        ("-c 0", None),
+        ("-d 5000", Some("no thread to serve on")),
+    ] {
+        for method in ["spawn", "forkserver"] {
+            if words.is_some() && method == "forkserver" {
+                // A worker that is forked serves on the thread that it has.
+                continue;
+            }
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", &format!("ulimit {limit}; exec \"$0\" sum"), PROBE]);
+            let ended = Running::start(command.env("PROCESSION_START_METHOD", method)).end(PATIENCE);
+            match words {
+                None => assert_eq!(ended.quietly(), "285\n", "{limit} {method}"),
+                Some(words) => {
+                    assert!(ended.stdout.contains(words), "{limit} {method}: {ended:?}");
+                    assert_eq!(ended.stderr, "", "{limit} {method}: the host was told");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_task_that_uses_up_its_processor_time_ends_by_that_name() {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -S -t 1; exec \"$0\" spin", PROBE]);
+    let ended = Running::start(&mut command).end(PATIENCE);
+    assert!(ended.stdout.contains("SIGXCPU"), "{ended:?}");
+}
+
 /// A task that needs more memory than a limit of the shell allows, however it needs it, runs out of memory, by name, and soon. `may_do`:
 /// it depends on the build whether there is enough.
 fn check_short_of_memory(limit: &str, what: &str, may_do: bool) {

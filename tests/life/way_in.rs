@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{IoSlice, Write as _},
+    io::{IoSlice, Read as _, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
@@ -197,6 +197,19 @@ fn check_refused(command: &mut Command, words: &str) {
     assert_eq!((mains(&file), &*ended.stdout), (0, ""), "main ran");
 }
 
+/// As [`check_refused`], of one that has a host, which is told.
+fn check_told(command: &mut Command, mut host: UnixStream, words: &str) {
+    let file = scratch("mains");
+    let ended = run(command.env("PROBE_MAINS", &file));
+    assert_eq!(ended.status.code(), Some(START_FAILED), "{ended:?}");
+    // The command holds the worker's end, too.
+    host.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut told = [0; 4096];
+    let len = host.read(&mut told).unwrap();
+    assert!(String::from_utf8_lossy(&told[..len]).contains(words), "{words}: {ended:?}");
+    assert_eq!((mains(&file), &*ended.stdout, &*ended.stderr), (0, "", ""), "main ran, or the user was told");
+}
+
 #[test]
 fn a_damaged_or_inherited_marker_ends_the_process_and_never_runs_main() {
     for program in [PROBE, PROBE_AT_MAIN] {
@@ -247,21 +260,23 @@ fn a_stale_descriptor_a_wrong_token_and_another_build_end_the_process_and_never_
             (preamble(b"prcs", VERSION, 0xbeef), "does not know its token"),
             (preamble(b"HTTP", VERSION, 0xdead), "another protocol"),
             (preamble(b"prcs", 999, 0xdead), "another protocol"),
-            (preamble(b"prcs", VERSION, 0xdead), "no memory"),
         ] {
             let (mut host, worker) = UnixStream::pair().unwrap();
             host.write_all(&bytes).unwrap();
             check_refused(&mut with_descriptor(program, worker.into()), words);
         }
 
-        // The right words, with a descriptor that is no memory.
+        // The right words, without a descriptor, and with one that is no memory.
+        let (mut host, worker) = UnixStream::pair().unwrap();
+        host.write_all(&preamble(b"prcs", VERSION, 0xdead)).unwrap();
+        check_told(&mut with_descriptor(program, worker.into()), host, "no memory");
         let (host, worker) = UnixStream::pair().unwrap();
         let stray = fs::File::open("/dev/null").unwrap();
         let fds = [stray.as_raw_fd()];
         let bytes = preamble(b"prcs", VERSION, 0xdead);
         let control = [ControlMessage::ScmRights(&fds)];
         sendmsg::<()>(host.as_raw_fd(), &[IoSlice::new(&bytes)], &control, MsgFlags::empty(), None).unwrap();
-        check_refused(&mut with_descriptor(program, worker.into()), "the memory that it shares");
+        check_told(&mut with_descriptor(program, worker.into()), host, "the memory that it shares");
     }
 }
 

@@ -376,7 +376,13 @@ impl Scheduler {
                 (None, Ok(exit)) if code == Some(START_FAILED) => {
                     format!("{who} could not become a worker and said why on stderr ({exit})")
                 }
-                (None, Ok(exit)) => format!("{who} ended with {exit} as it started"),
+                (None, Ok(exit)) => match cause {
+                    Some(Cause::OutOfMemory) => format!("{who} ran out of memory as it started ({exit})"),
+                    Some(Cause::StackOverflow) => {
+                        format!("{who} overflowed its stack as it started ({exit})")
+                    }
+                    None => format!("{who} ended with {exit} as it started"),
+                },
                 (None, Err(why)) => format!("{who} disappeared as it started: {why}"),
             };
             self.start_failed(launched_at, now, why, None);

@@ -27,6 +27,7 @@ use crate::{
     sys::{
         fd::say,
         process::{generation, monotonic_nanos, setting},
+        signal::grow_file,
     },
 };
 
@@ -69,13 +70,13 @@ impl Output {
     fn flush(&mut self) {
         let Some(file) = &mut self.file else { return };
         let end = self.end_bytes;
-        let mut write = || {
+        let write = || {
             file.seek(SeekFrom::Start(end))?;
             file.write_all(self.text.as_bytes())?;
             file.write_all(END.as_bytes())
         };
         // A full disk costs the timeline, not the program.
-        if let Err(error) = write() {
+        if let Err(error) = grow_file(write) {
             complain(&self.path, "the end of the timeline is missing", &error);
             self.file = None;
         }
@@ -149,7 +150,7 @@ fn create(path: &Path) -> io::Result<File> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             made => made?,
         };
-        let mut put = || {
+        let put = || {
             file.write_all(BEGINNING.as_bytes())?;
             file.write_all(END.as_bytes())?;
             if let Some(before) = &before {
@@ -157,7 +158,7 @@ fn create(path: &Path) -> io::Result<File> {
             }
             fs::rename(&aside, path)
         };
-        return match put() {
+        return match grow_file(put) {
             Ok(()) => Ok(file),
             Err(error) => {
                 let _ = fs::remove_file(&aside);

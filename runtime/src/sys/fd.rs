@@ -30,6 +30,8 @@ use nix::{
     },
 };
 
+use super::signal::grow_file;
+
 /// Says which system call failed.
 fn failed(call: &str) -> impl FnOnce(Errno) -> io::Error {
     move |errno| {
@@ -182,28 +184,23 @@ pub(crate) fn recv_with_fds<const N: usize>(
 /// Returns a descriptor from which these bytes can be read to the end, to be passed on: a file without a name, or, where there can be none,
 /// a socket, which holds less.
 pub(crate) fn file_of(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
-    match memfd_create(name, MFdFlags::MFD_CLOEXEC) {
-        Ok(file) => {
-            let file = File::from(file);
-            // Whoever reads it shares the place in it, which stays at the start.
-            file.write_all_at(bytes, 0)?;
-            Ok(file.into())
-        }
-        Err(refused) => {
-            let (ours, theirs) = stream_pair()?;
-            set_nonblocking(ours.as_fd())?;
-            match write_whole(ours.as_fd(), bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let words = format!(
-                        "memfd_create: {refused}, and {} bytes do not fit into a socket",
-                        bytes.len()
-                    );
-                    Err(io::Error::other(words))
-                }
-                written => written.map(|()| theirs),
+    let made = memfd_create(name, MFdFlags::MFD_CLOEXEC).map_err(failed("memfd_create")).and_then(|file| {
+        let file = File::from(file);
+        // Whoever reads it shares the place in it, which stays at the start.
+        grow_file(|| file.write_all_at(bytes, 0))?;
+        Ok(file.into())
+    });
+    made.or_else(|refused| {
+        let (ours, theirs) = stream_pair()?;
+        set_nonblocking(ours.as_fd())?;
+        match write_whole(ours.as_fd(), bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let words = format!("{refused}, and {} bytes do not fit into a socket", bytes.len());
+                Err(io::Error::other(words))
             }
+            written => written.map(|()| theirs),
         }
-    }
+    })
 }
 
 /// All that a file holds.

@@ -22,11 +22,13 @@ use nix::{
     unistd::ftruncate,
 };
 
+use super::signal::grow_file;
+
 /// Makes a zeroed segment whose size nobody can change.
 pub(crate) fn create(name: &std::ffi::CStr, len_bytes: usize) -> io::Result<OwnedFd> {
     let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let len = i64::try_from(len_bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    ftruncate(&fd, len)?;
+    grow_file(|| ftruncate(&fd, len).map_err(io::Error::from))?;
     fcntl(&fd, FcntlArg::F_ADD_SEALS(seals()))?;
     Ok(fd)
 }

@@ -13,6 +13,7 @@ use std::{
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     libc,
+    sys::signal::{SigSet, SigmaskHow, Signal},
 };
 
 use super::process::end_group;
@@ -41,6 +42,27 @@ pub(crate) fn reset_signals() {
         }
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Runs what makes a file larger. Past the limit of files' sizes (`ulimit -f`) the kernel sends SIGXFSZ, which ends a process: here it is an
+/// error only.
+pub(crate) fn grow_file<R>(grow: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGXFSZ);
+    let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let outcome = grow();
+    let outcome = outcome.map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => {
+            // The signal waits for this thread.
+            let (set, no_time) = (set.as_ref(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
+            // SAFETY: the set and the time are whole and outlive the call; without a siginfo the kernel writes nothing.
+            unsafe { libc::sigtimedwait(set, null_mut(), &raw const no_time) };
+            io::Error::new(error.kind(), "the limit of files' sizes is too low (ulimit -f)")
+        }
+        _ => error,
+    });
+    before.thread_set_mask()?;
+    outcome
 }
 
 /// The socket whose hangup ends this process, and the exit code.

@@ -20,7 +20,7 @@ use std::{io, os::fd::BorrowedFd, sync::Arc};
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub(crate) use play::play_frames;
 pub(crate) use segment::{Board, Cause, Segment};
-pub(crate) use shm::{Aside, HostEnd, Waiting, WorkerEnd, offer, wants_socket};
+pub(crate) use shm::{Aside, HostEnd, Waiting, WorkerEnd, offer, send_alone, wants_socket};
 
 use crate::frame::Frames;
 

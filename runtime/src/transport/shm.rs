@@ -399,6 +399,11 @@ impl WorkerEnd {
     }
 }
 
+/// Sends one frame over a worker's socket, where there is no more to the connection, and waits until it is sent.
+pub(crate) fn send_alone(socket: Arc<OwnedFd>, frame: &[u8]) -> io::Result<()> {
+    FramedSender::new(SocketSink::new(socket), true).send(&[], Body::Borrowed(frame))
+}
+
 /// How the worker's thread that serves waits, for other threads to change.
 #[derive(Debug)]
 pub(crate) struct Waiting {

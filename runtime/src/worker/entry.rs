@@ -6,10 +6,9 @@
 
 use std::{
     ffi::{CString, OsStr},
-    io::ErrorKind,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -19,7 +18,8 @@ use super::{copy, output, serve, template};
 use crate::{
     escape::Lines,
     marker::{DEPTH, MARKER_CSTR, Marker, Role, START_FAILED, START_SHORT},
-    protocol::{PREAMBLE_BYTES, Preamble, Sink},
+    panic::RemotePanic,
+    protocol::{PREAMBLE_BYTES, Preamble, Refused, Sink, encode_reply},
     sys::{
         fd::{
             adopt_socket, close_all_but, close_inherited, out_of_the_way, recv_with_fds, say, wait_for_end,
@@ -30,7 +30,7 @@ use crate::{
         signal::{ignore_pipe_and_terminal, reset_signals},
         spare,
     },
-    transport::{Board, Segment},
+    transport::{Board, Segment, send_alone},
 };
 
 /// The exit code of a worker whose host has gone.
@@ -141,12 +141,27 @@ fn or_fail(run: impl FnOnce() -> Result<std::convert::Infallible, String>) -> ! 
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
         Ok(Ok(never)) => match never {},
         Ok(Err(words)) => fail(&words),
-        Err(_) => fail("a panic"),
+        Err(panic) => fail(&format!("it panicked: {}", RemotePanic::from_payload(&*panic))),
     }
 }
 
-fn fail(words: &str) -> ! {
-    say(&format!("procession: this process was started as a worker and cannot be one: {}\n", Lines(words)));
+/// The connection of a worker that has not shaken hands, by which the host can be told why it will not.
+static TOLD: OnceLock<Arc<OwnedFd>> = OnceLock::new();
+
+/// Tells the host why this process cannot be a worker. Returns whether it could be told.
+fn tell(words: &str) -> bool {
+    let refused = encode_reply(&Refused { reason: words.to_owned() });
+    TOLD.get().is_some_and(|socket| send_alone(socket.clone(), &refused).is_ok())
+}
+
+/// Ends this process, which cannot be a worker, and says why: to the host, or, where that cannot be told, on stderr.
+pub(super) fn fail(words: &str) -> ! {
+    if !tell(words) {
+        say(&format!(
+            "procession: this process was started as a worker and cannot be one: {}\n",
+            Lines(words)
+        ));
+    }
     end_now(START_FAILED)
 }
 
@@ -195,11 +210,8 @@ pub(super) fn recv_preamble(
     if !arrived {
         return Err("its connection is silent".to_owned());
     }
-    let fds = recv_with_fds::<MOST_FDS>(socket, &mut bytes).map_err(|error| match error.kind() {
-        // Nobody is there to be told.
-        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => end_group(HOST_GONE),
-        _ => format!("its connection failed: {error}"),
-    })?;
+    let fds = recv_with_fds::<MOST_FDS>(socket, &mut bytes)
+        .map_err(|error| format!("its connection failed: {error}"))?;
     let preamble =
         Preamble::from_bytes(bytes).ok_or("the other end speaks another protocol: is it another build?")?;
     if token.is_some_and(|token| token != preamble.token) {
@@ -211,6 +223,8 @@ pub(super) fn recv_preamble(
 /// Takes up a worker's connection. One that was passed on by a template needs no token.
 fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, String> {
     let (preamble, mut fds) = recv_preamble(socket.as_fd(), token)?;
+    let socket = Arc::new(socket);
+    let _ = TOLD.set(socket.clone());
     let pipes = preamble.sinks.iter().filter(|sink| **sink == Sink::Host).count();
     let pipes = fds.split_off(fds.len().saturating_sub(pipes));
     output::redirect(preamble.sinks, preamble.token, pipes)
@@ -224,7 +238,7 @@ fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, String> {
     };
     let memory = memory.map_err(|error| format!("the memory that it shares cannot be mapped: {error}"))?;
     let board = memory.board();
-    Ok(Connection { socket: Arc::new(socket), board, is_shared, rings: preamble.rings.then_some(memory) })
+    Ok(Connection { socket, board, is_shared, rings: preamble.rings.then_some(memory) })
 }
 
 /// What a template has its copy do.
@@ -246,8 +260,7 @@ fn open_standard_streams() {
 
 /// Serves on a thread named `main` and watches the connection on this one: a busy worker, too, ends when its host has gone.
 fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, String> {
-    let (socket, rings, is_shared) =
-        (connection.socket.clone(), connection.rings.clone(), connection.is_shared);
+    let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
     let stack = nix::sys::resource::getrlimit(Resource::RLIMIT_STACK)
         .ok()
         .and_then(|(soft, _)| usize::try_from(soft).ok())
@@ -256,7 +269,7 @@ fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, S
         .name("main".to_owned())
         .stack_size(stack)
         .spawn(move || serve::serve(connection))
-        .map_err(|error| refuse(socket.clone(), rings, "no thread to serve on", error))?;
+        .map_err(|error| lacks("no thread to serve on", error))?;
     watch(socket.as_fd(), is_shared)
 }
 
@@ -264,22 +277,20 @@ fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, S
 /// thread-locals the preload has filled.
 fn watch_and_serve(connection: Connection) -> Result<std::convert::Infallible, String> {
     let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
-    let (own, rings) = (socket.clone(), connection.rings.clone());
     std::thread::Builder::new()
         .name("watch".to_owned())
         .stack_size(WATCH_STACK_BYTES)
         .spawn(move || watch(socket.as_fd(), is_shared))
-        .map_err(|error| refuse(own, rings, "no thread to watch the connection", error))?;
+        .map_err(|error| lacks("no thread to watch the connection", error))?;
     serve::serve(connection);
     Err("it serves no more".to_owned())
 }
 
-/// Tells the host that this process lacks something without which it cannot serve. Where that may be there later it ends at once.
-fn refuse(socket: Arc<OwnedFd>, rings: Option<Segment>, what: &str, error: std::io::Error) -> String {
+/// Says what this process lacks without which it cannot serve. Where that may be there later, the host is told, and it ends at once.
+fn lacks(what: &str, error: std::io::Error) -> String {
     let is_short = is_shortage(&error);
     let reason = format!("{what} in a worker: {}", explained(error));
-    serve::refuse(socket, rings.as_ref(), &reason);
-    if is_short {
+    if is_short && tell(&reason) {
         end_now(START_SHORT);
     }
     reason

@@ -2,15 +2,18 @@
 
 use std::{
     cell::RefCell,
-    os::fd::OwnedFd,
     sync::{
-        Arc, OnceLock,
+        OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use super::{CALLS, INDEX, RUNNING, SEED, copy, entry::Connection, log, output, progress, station};
+use super::{
+    CALLS, INDEX, RUNNING, SEED, copy,
+    entry::{Connection, fail},
+    log, output, progress, station,
+};
 use crate::{
     codec::Input,
     dispatch,
@@ -29,9 +32,7 @@ use crate::{
         signal::{forget_failed_allocations, watch_allocations, watch_stack},
         spare,
     },
-    transport::{
-        Aside, Board, Body, Cause, FrameReceiver, FrameSender, Received, Segment, Waiting, WorkerEnd,
-    },
+    transport::{Aside, Board, Body, Cause, FrameReceiver, FrameSender, Received, Waiting, WorkerEnd},
 };
 
 thread_local! {
@@ -125,21 +126,11 @@ pub(super) fn send(frame: &[u8]) {
     }
 }
 
-/// Tells the host that this process will not serve, before it could shake hands.
-pub(super) fn refuse(socket: Arc<OwnedFd>, rings: Option<&Segment>, reason: &str) {
-    if let Ok(WorkerEnd { mut sender, .. }) = WorkerEnd::new(socket, rings) {
-        let frame = encode_reply(&Refused { reason: reason.to_owned() });
-        let _ = sender.send(&[], Body::Borrowed(&frame));
-        sender.ring();
-    }
-}
-
 /// Serves until the host closes the connection; then leaves through `exit`, so that what runs at exit runs.
 #[expect(clippy::exit, reason = "a worker has no main to return from")]
 pub(super) fn serve(connection: Connection) {
-    let Ok(end) = WorkerEnd::new(connection.socket, connection.rings.as_ref()) else {
-        end_now(HANDSHAKE_FAILED);
-    };
+    let end = WorkerEnd::new(connection.socket, connection.rings.as_ref())
+        .unwrap_or_else(|error| fail(&format!("its end of the connection cannot be made: {error}")));
     let WorkerEnd { sender, mut receiver, aside, waiting } = end;
     SENDER.set(Some(sender));
     if ASIDE.set(aside).is_err() || WAITING.set(waiting).is_err() || BOARD.set(connection.board).is_err() {

@@ -63,15 +63,18 @@ struct Forked {
 /// Prepares what workers share, says so, and forks them until the host closes the connection.
 pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, String> {
     let (preamble, mut fds) = recv_preamble(control.as_fd(), token)?;
-    let setup = fds.pop().ok_or("no setup came with the preamble")?;
-    output::redirect(preamble.sinks, preamble.token, Vec::new())
-        .map_err(|error| format!("its output cannot be redirected: {error}"))?;
-    let setup = read_file(setup).map_err(|error| format!("its setup cannot be read: {error}"))?;
     IS_TEMPLATE.store(true, Ordering::Relaxed);
     let _ = nix::sys::prctl::set_name(c"fork-template");
     // The preload's overflows are seen, and the workers' without the cost of finding out where the stack ends.
     watch_overflow();
-    let prepared = match prepare(Setup::from_bytes(&setup), &control) {
+    let prepared = output::redirect(preamble.sinks, preamble.token, Vec::new())
+        .map_err(|error| format!("the template's output cannot be redirected: {error}"))
+        .and_then(|()| fds.pop().ok_or_else(|| "no setup came with the preamble".to_owned()))
+        .and_then(|setup| {
+            read_file(setup).map_err(|error| format!("the template's setup cannot be read: {error}"))
+        })
+        .and_then(|setup| prepare(Setup::from_bytes(&setup), &control));
+    let prepared = match prepared {
         Ok(()) => Prepared::Ready,
         Err(words) => Prepared::Failed(words),
     };
