@@ -4,7 +4,7 @@
 
 use std::{process::Command, sync::Mutex};
 
-/// The compiler whose words `ui/rustc` records: those of other releases differ, and so do the types that they list.
+/// The compiler whose words `rustc/` records: those of other releases differ, and so do the types that they list.
 const RECORDED: &str = "rustc 1.95.";
 
 /// trybuild works in one folder, whatever it tries.
@@ -20,12 +20,12 @@ fn one_by_one(tries: impl FnOnce(&trybuild::TestCases)) {
 
 #[test]
 fn what_is_right_compiles_under_the_strictest_lints() {
-    one_by_one(|cases| cases.pass("ui/pass/*.rs"));
+    one_by_one(|cases| cases.pass("pass/*.rs"));
 }
 
 #[test]
 fn refusals_land_on_the_users_tokens_and_say_what_to_write() {
-    one_by_one(|cases| cases.compile_fail("ui/fail/*.rs"));
+    one_by_one(|cases| cases.compile_fail("fail/*.rs"));
 }
 
 #[expect(clippy::print_stdout, reason = "what is not tried is named")]
@@ -33,10 +33,10 @@ fn the_compiler_says_what_is_recorded(file: &str) {
     let version =
         Command::new("rustc").arg("--version").output().expect("rustc runs, for it built this test");
     if String::from_utf8_lossy(&version.stdout).starts_with(RECORDED) {
-        one_by_one(|cases| cases.compile_fail(format!("ui/rustc/{file}.rs")));
+        one_by_one(|cases| cases.compile_fail(format!("rustc/{file}.rs")));
     } else {
         println!(
-            "what the compiler says of ui/rustc/{file}.rs is recorded for {RECORDED}, and this is another"
+            "what the compiler says of tests/ui/rustc/{file}.rs is recorded for {RECORDED}, and this is another"
         );
     }
 }
