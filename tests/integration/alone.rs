@@ -372,6 +372,14 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "it is about workers that start, end, or work at once",
     ),
     (
+        "pool::a_pool_is_not_given_up_while_a_worker_initializes",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::a_pool_that_was_given_up_serves_as_soon_as_a_worker_does",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
         "pool::a_broadcast_that_needs_a_worker_that_cannot_start_fails_while_another_serves",
         "it is about workers that start, end, or work at once",
     ),

@@ -281,6 +281,51 @@ fn a_pool_that_was_given_up_tries_again_once_its_failures_are_long_enough_ago() 
 }
 
 #[test]
+fn a_pool_is_not_given_up_while_a_worker_initializes() {
+    alone(|| {
+        #[worker]
+        fn wait_for_failures_or_fail(file: &Path) {
+            append(file, 1);
+            if numbers(file).len() > 1 {
+                End::Exit.strike()
+            }
+            until("others have failed", || numbers(file).len() > 5);
+        }
+        let there = Folder::new();
+        let file = there.path("attempts");
+        let builder = Pool::builder().jobs(2).initializer(delayed!(wait_for_failures_or_fail(&file)));
+        let pool = builder.max_restarts(2, Duration::from_secs(600)).build().unwrap();
+        let echoes = [1, 2].map(|n| pool.submit(delayed!(echo(n))));
+        assert_eq!(echoes.map(|echo| echo.join().unwrap()), [1, 2]);
+    });
+}
+
+#[test]
+fn a_pool_that_was_given_up_serves_as_soon_as_a_worker_does() {
+    alone(|| {
+        #[worker]
+        fn wait_or_fail(file: &Path, go: &Path) {
+            append(file, 1);
+            if numbers(file).len() > 1 {
+                End::Exit.strike()
+            }
+            until("it is to go on", || go.exists());
+        }
+        let there = Folder::new();
+        let (file, go) = (there.path("attempts"), there.path("go"));
+        let builder = Pool::builder().jobs(2).initializer(delayed!(wait_or_fail(&file, &go)));
+        let builder = builder.start_timeout(Duration::from_secs(3));
+        let pool = builder.max_restarts(0, Duration::from_secs(600)).build().unwrap();
+        for echo in [1, 2].map(|n| pool.submit(delayed!(echo(n)))) {
+            let error = echo.join().unwrap_err().to_string();
+            assert!(error.contains("given up after"), "{error}");
+        }
+        append(&go, 1);
+        until("a worker serves", || pool.submit(delayed!(echo(3))).join().is_ok());
+    });
+}
+
+#[test]
 fn a_broadcast_that_needs_a_worker_that_cannot_start_fails_while_another_serves() {
     alone(|| {
         #[worker]

@@ -640,7 +640,8 @@ impl Builder {
     ///
     /// A pool gives up when one more fails than that, or when starts have done nothing but fail for that time or the start timeout,
     /// whichever is longer. Its tasks then fail with the last cause and the number of starts, and so do those that are submitted within
-    /// that time again. Later ones are tried anew. A pool with a worker that serves is never given up, nor is one that the system
+    /// that time again, or until a worker serves. Later ones are tried anew. A start that was under way when the limit was exceeded is
+    /// waited for, up to the start timeout. A pool with a worker that serves is never given up, nor is one that the system
     /// refuses to start workers for, at a limit of processes: that is tried for the start timeout, for tasks that are submitted later
     /// again.
     ///

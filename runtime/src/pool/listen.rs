@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     book::Words,
     lane::Parcel,
-    restarts::Verdict,
+    restarts::{Others, Streak, Verdict},
     scheduler::{SHARE_AFTER, Scheduler},
 };
 use crate::{
@@ -230,7 +230,12 @@ impl Scheduler {
         }
         if useful && !was_useful {
             self.restarts.came_up();
-            self.pinned_since = None;
+            self.pinned = None;
+        }
+        if (useful && !was_useful) || (started && self.config.initializer.is_none()) {
+            // The pool may have been given up while this one started.
+            self.restarts.serves();
+            self.book.broken = None;
         }
         if useful {
             self.restarts.forgive();
@@ -370,7 +375,7 @@ impl Scheduler {
             let code = exit.ok().and_then(|exit| exit.code());
             let why = match (reason, exit) {
                 (Some(reason), _) if code == Some(START_SHORT) => {
-                    return self.is_short(now, &reason);
+                    return self.is_short(launched_at, now, &reason);
                 }
                 (Some(reason), _) => reason,
                 (None, Ok(exit)) if code == Some(START_FAILED) => {
@@ -424,7 +429,7 @@ impl Scheduler {
     pub(super) fn launch_failed(&mut self, now: Instant, error: LaunchError) {
         match error {
             LaunchError::Failed(words) => self.start_failed(now, now, words, None),
-            LaunchError::Shortage { .. } => self.is_short(now, &error),
+            LaunchError::Shortage { .. } => self.is_short(now, now, &error),
             LaunchError::Refused(ref why) | LaunchError::Gone(ref why) => {
                 self.restarts.pause(now);
                 let kind = TaskErrorKind::NotStarted { why: why.clone(), cause: None };
@@ -441,27 +446,27 @@ impl Scheduler {
         }
     }
 
-    /// The system is short of something that a worker takes.
-    fn is_short(&mut self, now: Instant, of: &dyn std::fmt::Display) {
-        let some_serve = self.some_serve();
-        if let Verdict::GiveUp { starts, time } = self.restarts.short(some_serve, now) {
+    /// The system is short of something that a worker takes, whose start was begun at `begun`.
+    fn is_short(&mut self, begun: Instant, now: Instant, of: &dyn std::fmt::Display) {
+        let others = self.others(now);
+        if let Verdict::GiveUp { starts, time } = self.restarts.short(begun, others, now) {
             let why = format!("{of}; given up after {starts} attempts in {time:.1?}");
             // What comes later may have more luck.
             self.fail_queued(&TaskErrorKind::NotStarted { why, cause: None });
-        } else if some_serve && self.is_enough_for_pinned(now) {
+        } else if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
             self.fail_pinned(&TaskErrorKind::NotStarted { why: of.to_string(), cause: None });
         }
     }
 
     /// While others serve starts are tried for ever. Tasks that only a worker may run that does not start are not to wait for that.
-    fn is_enough_for_pinned(&mut self, now: Instant) -> bool {
+    fn is_enough_for_pinned(&mut self, begun: Instant, now: Instant) -> bool {
         if !self.has_pinned_for_vacant() {
-            self.pinned_since = None;
+            self.pinned = None;
             return false;
         }
-        let since = *self.pinned_since.get_or_insert(now);
-        let is_enough = now.saturating_duration_since(since) >= self.config.start_timeout;
-        self.pinned_since.take_if(|_| is_enough);
+        let start_timeout = self.config.start_timeout;
+        let is_enough = Streak::add(&mut self.pinned, begun, now, start_timeout) >= start_timeout;
+        self.pinned.take_if(|_| is_enough);
         is_enough
     }
 
@@ -492,9 +497,9 @@ impl Scheduler {
 
     /// A start that was begun at `begun` has failed: pause before the next, or give up.
     fn start_failed(&mut self, begun: Instant, now: Instant, why: String, cause: Option<TaskErrorKind>) {
-        let some_serve = self.some_serve();
-        let Verdict::GiveUp { starts, time } = self.restarts.failed(begun, some_serve, now) else {
-            if some_serve && self.is_enough_for_pinned(now) {
+        let others = self.others(now);
+        let Verdict::GiveUp { starts, time } = self.restarts.failed(begun, others, now) else {
+            if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
                 self.fail_pinned(&TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) });
             }
             return;
@@ -511,6 +516,23 @@ impl Scheduler {
         let is_initializing =
             |worker: &&Supervisor<Parcel>| worker.is_live() && initializing.contains(&worker.id());
         self.workers.live() > self.workers.up().filter(is_initializing).count()
+    }
+
+    /// What there is besides a start that failed.
+    fn others(&self, now: Instant) -> Others {
+        if self.some_serve() {
+            return Others::Serve;
+        }
+        let initializing = &self.book.initializing;
+        let begun = self
+            .workers
+            .up()
+            .filter(|worker| {
+                worker.is_starting() || (worker.is_live() && initializing.contains(&worker.id()))
+            })
+            .filter_map(Supervisor::launched_at)
+            .filter(|&at| now.saturating_duration_since(at) < self.config.start_timeout);
+        begun.min().map_or(Others::None, Others::Start)
     }
 
     /// Completes everything that waits with one error.

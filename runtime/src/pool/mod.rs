@@ -45,7 +45,7 @@ pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
 pub(crate) use call::{Arrival, Call, CallOptions, seed_of_singles};
 pub(crate) use listen::crash;
 pub(crate) use report::{Label, Report, verbose_by_env};
-pub(crate) use restarts::{Intensity, Restarts, Verdict};
+pub(crate) use restarts::{Intensity, Others, Restarts, Verdict};
 pub(crate) use scheduler::levels;
 
 use builder::Config;

@@ -12,6 +12,8 @@ use std::{
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause.
 const MOST_PAUSE: Duration = Duration::from_millis(500);
+/// A start may be tried this much later than its pause ends: the process was busy.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// How many starts may fail again within which time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,23 +35,61 @@ impl Default for Intensity {
 pub(crate) enum Verdict {
     /// It is tried again after a pause.
     Retry,
-    /// So many starts have failed in this time: that is enough.
+    /// The limit was exceeded: `starts` failed within `time`.
     GiveUp { starts: u32, time: Duration },
+}
+
+/// Attempts that failed one after the other, without a long time between two of them in which nothing was tried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Streak {
+    since: Instant,
+    last: Instant,
+    attempts: u32,
+}
+
+impl Streak {
+    /// Adds an attempt that was begun at `begun` and has failed now. Where nothing was tried for longer than an attempt may take, another
+    /// streak begins. Returns how long the streak is.
+    pub(crate) fn add(
+        streak: &mut Option<Self>,
+        begun: Instant,
+        now: Instant,
+        may_take: Duration,
+    ) -> Duration {
+        let gap = may_take.saturating_add(MOST_PAUSE + SLACK);
+        streak.take_if(|streak| begun.saturating_duration_since(streak.last) > gap);
+        let streak = streak.get_or_insert(Self { since: now, last: now, attempts: 0 });
+        streak.last = now;
+        streak.attempts = streak.attempts.saturating_add(1);
+        now.saturating_duration_since(streak.since)
+    }
+}
+
+/// What the pool has besides a start that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// A worker serves.
+    Serve,
+    /// None serves. The oldest start that is under way, and not for longer than a start may take, was begun at this time.
+    Start(Instant),
+    /// There are none.
+    None,
 }
 
 /// The failed starts of a pool.
 #[derive(Debug)]
 pub(crate) struct Restarts {
     intensity: Intensity,
-    /// How long the system may refuse to start workers.
+    /// How long the system may refuse to start workers, and how long a start may take.
     patience: Duration,
     /// When starts have failed while no worker served, since one last did. Those that were under way at the same time are one.
     failed: VecDeque<Instant>,
-    /// The same, all of them counted, and since when.
-    starts: u32,
-    since: Option<Instant>,
-    /// Since when the system has refused to start a worker while none served.
-    short_since: Option<Instant>,
+    /// The same, all of them counted.
+    failures: Option<Streak>,
+    /// The system has refused to start a worker while none served.
+    shortages: Option<Streak>,
+    /// Since when the limit is exceeded, and only a start that was under way then is waited for.
+    exceeded: Option<Instant>,
     /// Pauses since a start last came to something.
     pauses: u32,
     not_before: Option<Instant>,
@@ -63,9 +103,9 @@ impl Restarts {
             intensity,
             patience,
             failed: VecDeque::new(),
-            starts: 0,
-            since: None,
-            short_since: None,
+            failures: None,
+            shortages: None,
+            exceeded: None,
             pauses: 0,
             not_before: None,
             given_up_until: None,
@@ -88,57 +128,67 @@ impl Restarts {
         self.given_up_until.is_some_and(|until| now < until)
     }
 
-    /// A start has failed that was begun at `begun`; others serve, or none.
-    pub(crate) fn failed(&mut self, begun: Instant, some_serve: bool, now: Instant) -> Verdict {
+    /// A start has failed that was begun at `begun`.
+    pub(crate) fn failed(&mut self, begun: Instant, others: Others, now: Instant) -> Verdict {
         if self.is_given_up(now) {
             return Verdict::Retry;
         }
-        self.starts = self.starts.saturating_add(1);
-        if self.failed.back().is_some_and(|&last| begun <= last) {
-            return Verdict::Retry;
+        let Intensity { most, within } = self.intensity;
+        let most_time = within.max(self.patience);
+        if let Some(streak) = self.failures.as_mut().filter(|streak| begun <= streak.last) {
+            streak.attempts = streak.attempts.saturating_add(1);
+            return if self.exceeded.is_some() { self.give_up(others, now) } else { Verdict::Retry };
         }
         self.pause(now);
-        if some_serve {
+        if others == Others::Serve {
             self.forgive();
             return Verdict::Retry;
         }
-        let Intensity { most, within } = self.intensity;
-        let since = *self.since.get_or_insert(now);
+        let time = Streak::add(&mut self.failures, begun, now, most_time);
         self.failed.push_back(now);
         while self.failed.front().is_some_and(|&at| now.saturating_duration_since(at) > within) {
             self.failed.pop_front();
         }
-        let time = now.saturating_duration_since(since);
-        let is_enough = self.failed.len() > most as usize || time >= within.max(self.patience);
-        if !is_enough {
+        if self.failed.len() > most as usize || time >= most_time {
+            return self.give_up(others, now);
+        }
+        self.exceeded = None;
+        Verdict::Retry
+    }
+
+    /// The limit is exceeded. A start that was under way when it was, and may yet come to something, is waited for.
+    fn give_up(&mut self, others: Others, now: Instant) -> Verdict {
+        let exceeded = *self.exceeded.get_or_insert(now);
+        let Some(failures) = self.failures else { return Verdict::Retry };
+        if matches!(others, Others::Start(begun) if begun <= exceeded) {
             return Verdict::Retry;
         }
-        let starts = self.starts;
         self.forgive();
         self.pauses = 0;
         self.not_before = None;
-        self.given_up_until = now.checked_add(within);
-        Verdict::GiveUp { starts, time }
+        self.given_up_until = now.checked_add(self.intensity.within);
+        Verdict::GiveUp { starts: failures.attempts, time: now.saturating_duration_since(failures.since) }
     }
 
-    /// The system is short of something that a start takes; others serve, or none.
-    pub(crate) fn short(&mut self, some_serve: bool, now: Instant) -> Verdict {
+    /// The system is short of something that a start takes, which was begun at `begun`.
+    pub(crate) fn short(&mut self, begun: Instant, others: Others, now: Instant) -> Verdict {
         self.pause(now);
-        if some_serve {
-            self.short_since = None;
+        if others == Others::Serve {
+            self.shortages = None;
             return Verdict::Retry;
         }
-        self.starts = self.starts.saturating_add(1);
-        let since = *self.short_since.get_or_insert(now);
-        let time = now.saturating_duration_since(since);
-        if time >= self.patience {
-            let starts = self.starts;
+        let time = Streak::add(&mut self.shortages, begun, now, self.patience);
+        let Some(Streak { since, attempts, .. }) = self.shortages else { return Verdict::Retry };
+        let last = since.checked_add(self.patience);
+        let may_come_up = matches!((others, last), (Others::Start(begun), Some(last)) if begun <= last);
+        if time >= self.patience && !may_come_up {
             self.forgive();
-            return Verdict::GiveUp { starts, time };
+            return Verdict::GiveUp { starts: attempts, time };
         }
         // The last is tried just before that.
-        let last = since.checked_add(self.patience);
-        self.not_before = self.not_before.map(|at| last.map_or(at, |last| at.min(last)));
+        if let Some(last) = last.filter(|last| *last > now) {
+            self.not_before = self.not_before.map(|at| at.min(last));
+        }
         Verdict::Retry
     }
 
@@ -152,12 +202,17 @@ impl Restarts {
     /// A worker has done something: what has failed does not count any more.
     #[inline]
     pub(crate) fn forgive(&mut self) {
-        if self.starts > 0 {
+        if self.failures.is_some() || self.shortages.is_some() {
             self.failed.clear();
-            self.starts = 0;
-            self.since = None;
-            self.short_since = None;
+            self.failures = None;
+            self.shortages = None;
+            self.exceeded = None;
         }
+    }
+
+    /// A worker serves: the pool is not given up, or not any more.
+    pub(crate) fn serves(&mut self) {
+        self.given_up_until = None;
     }
 
     /// A start has come to something.
@@ -190,7 +245,7 @@ mod tests {
             assert!(restarts.may_start(now));
             let start = now;
             now += takes;
-            if let Verdict::GiveUp { starts, .. } = restarts.failed(start, false, now) {
+            if let Verdict::GiveUp { starts, .. } = restarts.failed(start, Others::None, now) {
                 return (starts, now - begun);
             }
         }
@@ -218,7 +273,7 @@ mod tests {
         let (mut restarts, mut now) = (restarts(10), Instant::now());
         let mut last = Duration::ZERO;
         for _ in 0..10 {
-            assert_eq!(restarts.failed(now, false, now), Verdict::Retry);
+            assert_eq!(restarts.failed(now, Others::None, now), Verdict::Retry);
             let pause = restarts.not_before().unwrap() - now;
             assert!(pause >= last && pause <= MOST_PAUSE);
             (last, now) = (pause, now + pause);
@@ -226,7 +281,7 @@ mod tests {
             now += millis(1);
         }
         restarts.came_up();
-        assert_eq!(restarts.failed(now, false, now), Verdict::Retry);
+        assert_eq!(restarts.failed(now, Others::None, now), Verdict::Retry);
         assert_eq!(restarts.not_before(), Some(now + FIRST_PAUSE));
     }
 
@@ -234,10 +289,13 @@ mod tests {
     fn starts_that_were_under_way_together_count_once() {
         let (mut restarts, now) = (restarts(1), Instant::now());
         for n in 0..64 {
-            assert_eq!(restarts.failed(now, false, now + millis(n)), Verdict::Retry);
+            assert_eq!(restarts.failed(now, Others::None, now + millis(n)), Verdict::Retry);
         }
         let later = now + millis(100);
-        assert_eq!(restarts.failed(later, false, later), Verdict::GiveUp { starts: 65, time: millis(100) });
+        assert_eq!(
+            restarts.failed(later, Others::None, later),
+            Verdict::GiveUp { starts: 65, time: millis(100) }
+        );
     }
 
     #[test]
@@ -245,7 +303,7 @@ mod tests {
         let (mut restarts, mut now) =
             (Restarts::new(Intensity { most: 2, within: millis(100) }, PATIENCE), Instant::now());
         for _ in 0..100 {
-            assert_eq!(restarts.failed(now, false, now), Verdict::Retry);
+            assert_eq!(restarts.failed(now, Others::None, now), Verdict::Retry);
             now += millis(60);
         }
     }
@@ -254,8 +312,8 @@ mod tests {
     fn nothing_is_given_up_while_a_worker_serves() {
         let (mut restarts, mut now) = (restarts(0), Instant::now());
         for _ in 0..1000 {
-            assert_eq!(restarts.failed(now, true, now), Verdict::Retry);
-            assert_eq!(restarts.short(true, now), Verdict::Retry);
+            assert_eq!(restarts.failed(now, Others::Serve, now), Verdict::Retry);
+            assert_eq!(restarts.short(now, Others::Serve, now), Verdict::Retry);
             now += MOST_PAUSE;
         }
         assert!(restarts.not_before().unwrap() <= now);
@@ -264,7 +322,7 @@ mod tests {
     #[test]
     fn a_pool_that_was_given_up_tries_again_after_the_time_in_which_failures_count() {
         let (mut restarts, now) = (restarts(0), Instant::now());
-        assert!(matches!(restarts.failed(now, false, now), Verdict::GiveUp { .. }));
+        assert!(matches!(restarts.failed(now, Others::None, now), Verdict::GiveUp { .. }));
         assert!(restarts.is_given_up(now + WITHIN - millis(1)));
         assert!(!restarts.is_given_up(now + WITHIN));
         assert!(restarts.may_start(now));
@@ -275,7 +333,7 @@ mod tests {
         let (mut restarts, begun) = (restarts(3), Instant::now());
         let mut now = begun;
         loop {
-            match restarts.short(false, now) {
+            match restarts.short(now, Others::None, now) {
                 Verdict::Retry => now = restarts.not_before().unwrap(),
                 Verdict::GiveUp { starts, time } => {
                     assert_eq!(time, PATIENCE);
@@ -287,6 +345,64 @@ mod tests {
         assert_eq!(now, begun + PATIENCE);
         // Those that come later have their time, too.
         assert!(!restarts.is_given_up(now));
-        assert_eq!(restarts.short(false, now), Verdict::Retry);
+        assert_eq!(restarts.short(now, Others::None, now), Verdict::Retry);
+    }
+
+    #[test]
+    fn failures_far_apart_are_not_one_streak() {
+        let (mut restarts, now) = (restarts(10), Instant::now());
+        for hour in 0..100 {
+            let now = now + Duration::from_secs(3600 * hour);
+            assert_eq!(restarts.failed(now, Others::None, now), Verdict::Retry);
+        }
+    }
+
+    #[test]
+    fn attempts_that_take_longer_than_failures_count_are_given_up() {
+        let mut restarts = Restarts::new(Intensity { most: 10, within: millis(1) }, PATIENCE);
+        let (starts, time) = fail_until_given_up(&mut restarts, millis(19_000), Instant::now());
+        assert_eq!(starts, 3);
+        assert!(time < 3 * PATIENCE, "{time:?}");
+    }
+
+    #[test]
+    fn a_shortage_long_after_another_is_waited_for_as_the_first() {
+        let (mut restarts, now) = (restarts(3), Instant::now());
+        assert_eq!(restarts.short(now, Others::None, now), Verdict::Retry);
+        let later = now + Duration::from_secs(3600);
+        assert_eq!(restarts.short(later, Others::None, later), Verdict::Retry);
+        let end = later + PATIENCE;
+        assert_eq!(restarts.short(end, Others::None, end), Verdict::GiveUp { starts: 2, time: PATIENCE });
+    }
+
+    #[test]
+    fn nothing_is_given_up_while_a_start_from_before_the_limit_was_exceeded_is_under_way() {
+        let (mut restarts, begun) = (restarts(2), Instant::now());
+        let mut now = begun;
+        for _ in 0..20 {
+            assert_eq!(restarts.failed(now, Others::Start(begun), now), Verdict::Retry);
+            now += MOST_PAUSE;
+        }
+        // It has failed, too. The one that is under way now was begun since, as others always will be.
+        assert!(matches!(
+            restarts.failed(begun, Others::Start(now), now),
+            Verdict::GiveUp { starts: 21, .. }
+        ));
+
+        let mut now = begun;
+        while now <= begun + PATIENCE {
+            assert_eq!(restarts.short(now, Others::Start(begun), now), Verdict::Retry);
+            assert!(restarts.not_before().unwrap() > now, "a pause is not left out");
+            now += MOST_PAUSE;
+        }
+        assert!(matches!(restarts.short(now, Others::None, now), Verdict::GiveUp { .. }));
+    }
+
+    #[test]
+    fn a_pool_that_was_given_up_is_not_any_more_once_a_worker_serves() {
+        let (mut restarts, now) = (restarts(0), Instant::now());
+        assert!(matches!(restarts.failed(now, Others::None, now), Verdict::GiveUp { .. }));
+        restarts.serves();
+        assert!(!restarts.is_given_up(now));
     }
 }

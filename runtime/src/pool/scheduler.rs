@@ -19,7 +19,7 @@ use super::{
     crew::Crew,
     lane::{BATCH, BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
     life::Leaving,
-    restarts::Restarts,
+    restarts::{Restarts, Streak},
     stats::{Ending, Endings, Slowest, Stats},
     timeline::{self, Timeline},
 };
@@ -73,8 +73,8 @@ pub(super) struct Scheduler {
     pub(super) seed: u64,
     /// Starts that have failed.
     pub(super) restarts: Restarts,
-    /// Since when starts have failed for tasks that only the workers may run that were to be started.
-    pub(super) pinned_since: Option<Instant>,
+    /// Starts that failed one after the other while tasks waited that only those workers may run.
+    pub(super) pinned: Option<Streak>,
     /// As [`SHARE_AFTER`]; doubled each time that something was moved, until there is a result.
     pub(super) share_after: Duration,
     /// It was said why workers are not talked to through shared memory.
@@ -123,7 +123,7 @@ impl Scheduler {
             seed: seed_of_singles(config.seed),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             restarts: Restarts::new(config.max_restarts, config.start_timeout),
-            pinned_since: None,
+            pinned: None,
             share_after: SHARE_AFTER,
             said_why_slow: false,
             cores_seen: None,

@@ -29,7 +29,7 @@ use crate::{
         Variable,
     },
     marker::START_FAILED,
-    pool::{Intensity, Restarts, Verdict, Words, crash, levels},
+    pool::{Intensity, Others, Restarts, Verdict, Words, crash, levels},
     protocol::{Hello, Levels, Orders, Record, Records, Setup, VERSION},
     registry,
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
@@ -488,17 +488,19 @@ impl Watch {
                 Ok(true) => break Ok(()),
                 // The template that it is to be forked from is being made.
                 Ok(false) => {}
-                Err(error @ LaunchError::Shortage { .. }) => match restarts.short(false, Instant::now()) {
-                    Verdict::Retry => {
-                        self.wait_until(&mut |_| false, restarts.not_before());
-                        continue;
+                Err(error @ LaunchError::Shortage { .. }) => {
+                    match restarts.short(now, Others::None, Instant::now()) {
+                        Verdict::Retry => {
+                            self.wait_until(&mut |_| false, restarts.not_before());
+                            continue;
+                        }
+                        Verdict::GiveUp { starts, time } => {
+                            break Err(LaunchError::Refused(format!(
+                                "{error}; given up after {starts} attempts in {time:.1?}"
+                            )));
+                        }
                     }
-                    Verdict::GiveUp { starts, time } => {
-                        break Err(LaunchError::Refused(format!(
-                            "{error}; given up after {starts} attempts in {time:.1?}"
-                        )));
-                    }
-                },
+                }
                 Err(error) => break Err(error),
             }
             let mut desk = self.lock();
