@@ -157,6 +157,10 @@ fn said(file: &Path) -> String {
 #[test]
 fn one_call() {
     if std::env::var_os(FILE).is_some() {
+        if let Ok(most) = std::env::var(LIMIT) {
+            let most = most.parse().unwrap();
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, most, most).unwrap();
+        }
         let pool = Pool::builder().jobs(1).name("a\x1b[2J\u{9b}\n").build().unwrap();
         assert_eq!(pool.submit(delayed!(take(1))).join().unwrap(), 1);
         let other = Pool::new(1).unwrap();
@@ -166,6 +170,9 @@ fn one_call() {
         }
     }
 }
+
+/// The process's files are to be no longer.
+const LIMIT: &str = "PROCESSION_TESTS_TIMELINE_LIMIT";
 
 /// The process is to end in the middle.
 const KILLED: &str = "PROCESSION_TESTS_TIMELINE_KILLED";
@@ -194,6 +201,27 @@ fn a_file_that_cannot_be_written_costs_the_timeline_only_and_is_reported_once() 
     );
     let words = said(Path::new("/proc/\x1b[2J\nforged"));
     assert!(words.contains("PROCESSION_TRACE=/proc/\\u{1b}[2J\\nforged: no timeline"), "{words}");
+}
+
+#[test]
+fn a_timeline_past_the_limit_of_files_sizes_costs_its_end_only_and_is_reported_once() {
+    let folder = folder("limit");
+    let file = folder.join("run.json");
+    for (most, what) in [(300, "the end of the timeline is missing: "), (20, "no timeline is written: ")] {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "one_call", "--nocapture", "--test-threads=1"])
+            .env(FILE, &file)
+            .env(LIMIT, most.to_string())
+            .output()
+            .unwrap();
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{most}: {:?} {words}", output.status);
+        assert_eq!(words.matches(what).count(), 1, "{most}: {words}");
+        assert_eq!(words.matches("PROCESSION_TRACE=").count(), 1, "{most}: {words}");
+        assert!(std::fs::metadata(&file).unwrap().len() <= 300, "{most}");
+        assert_eq!(names(&folder), BTreeSet::from(["run.json".to_owned()]), "{most}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

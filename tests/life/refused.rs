@@ -47,7 +47,7 @@ fn nothing_is_said_where_nothing_is_refused() {
 #[test]
 fn a_pool_works_over_sockets_where_files_may_not_be_as_large_as_its_memory() {
     for (limit, blame) in [("100", "crash true, lost false"), ("0", "crash false, lost true")] {
-        for method in ["spawn", "forkserver"] {
+        for method in ["spawn", "forkserver", "fork"] {
             let mut command = std::process::Command::new("sh");
             command.args(["-c", &format!("ulimit -f {limit}; exec \"$0\" without nothing"), PROBE]);
             command.env("PROCESSION_START_METHOD", method).env_remove("PROCESSION_TRANSPORT");
