@@ -3,7 +3,7 @@
 //! [`TaskError`] is what one task comes to; [`Error`] is what everything else returns; [`RemoteError`] is the error that
 //! functions return when they want to use `?` on errors of any kind. [`Exit`] is how a process ended.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -208,7 +208,7 @@ pub(crate) enum TaskErrorKind {
     /// The function panicked; under `panic = "abort"` the worker ended, too.
     Panic { panic: RemotePanic, exit: Option<Exit> },
     /// The worker ended while it ran the task: how, or why that is not known.
-    Crash { exit: Result<Exit, &'static str>, cause: Option<&'static str> },
+    Crash { exit: Result<Exit, &'static str>, cause: Option<Cow<'static, str>> },
     /// The task ran past its deadline.
     Timeout { limit: Duration },
     /// Someone took the task back, or the pool ended.
@@ -254,8 +254,8 @@ impl fmt::Display for TaskErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Panic { panic, .. } => write!(f, "{panic}"),
-            Self::Crash { exit: Ok(exit), cause: Some(cause) } => write!(f, "{cause} ({exit})"),
-            Self::Crash { exit: Err(_), cause: Some(cause) } => f.write_str(cause),
+            Self::Crash { exit: Ok(exit), cause: Some(cause) } => write!(f, "{} ({exit})", Lines(cause)),
+            Self::Crash { exit: Err(_), cause: Some(cause) } => write!(f, "{}", Lines(cause)),
             Self::Crash { exit: Ok(exit), cause: None } if exit.signal().is_some() => {
                 write!(f, "killed by {exit}")
             }

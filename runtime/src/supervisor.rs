@@ -160,6 +160,8 @@ struct Link {
     ledger: Ledger,
     /// A reply that was read and is settled once what the task wrote has been given on.
     held: Option<(Vec<u8>, Vec<u8>)>,
+    /// Why it would not serve on, as it says. What it said before is still to be read.
+    last_words: Option<String>,
     /// Polled for room to write.
     writing: bool,
     /// How often something was put off, for it had not been read to the end.
@@ -475,6 +477,7 @@ impl<T: Load> Supervisor<T> {
             launched_at: now,
             ledger,
             held: None,
+            last_words: None,
             writing: false,
             put_off: 0,
             killed: false,
@@ -740,7 +743,7 @@ impl<T: Load> Supervisor<T> {
                 State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
                 State::Live { link, in_flight } => (link, Some(in_flight)),
             };
-            let Link { launched, ledger, held, .. } = link;
+            let Link { launched, ledger, held, last_words, .. } = link;
             let Launched { receiver, transcript, board, .. } = launched;
             let received = match held.take() {
                 Some((head, body)) => Ok(Received::Large { head, body }),
@@ -790,7 +793,7 @@ impl<T: Load> Supervisor<T> {
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory) =>
                 {
-                    break End::Nonsense(error.to_string());
+                    break End::Nonsense(format!("what it sent cannot be read: {error}"));
                 }
                 Err(error) => break End::Failed(error.to_string()),
             };
@@ -838,6 +841,10 @@ impl<T: Load> Supervisor<T> {
                             flow = on(Step::Progress { load, fraction });
                         }
                     }
+                    (Reply::Refused(Refused { reason }), _) if is_starting => {
+                        end = Some(End::Refused(reason))
+                    }
+                    (Reply::Refused(Refused { reason }), _) => *last_words = Some(reason),
                     (reply, Some(in_flight)) => match ledger.settle(in_flight, reply, now, &mut on) {
                         Ok(next) => flow = next,
                         Err(Malformed) => end = Some(End::no_message()),
@@ -852,7 +859,6 @@ impl<T: Load> Supervisor<T> {
                             ))
                         });
                     }
-                    (Reply::Refused(Refused { reason }), None) => end = Some(End::Refused(reason)),
                     _ => end = Some(End::no_message()),
                 }
             }
@@ -969,7 +975,7 @@ impl<T: Load> Supervisor<T> {
             was,
             exit,
             cause: None,
-            reason,
+            reason: reason.or(link.last_words),
             panic: link.ledger.panic.filter(|(seq, _)| oldest == Some(*seq)).map(|(_, panic)| panic),
             killed: link.killed,
             stopped: in_flight.stop.take().map(|stop| stop.kind),

@@ -1,6 +1,7 @@
 //! The scenes that the tests of `isolated/` have a program play, named by its first argument. `PROBE_MAINS` names a file to which
 //! each run of `main` adds a line.
 
+mod causes;
 mod collected;
 mod limited;
 mod unsignalled;
@@ -53,6 +54,8 @@ extern "C" fn fail_to_start() {
             unsafe { libc::_exit(42) }
         }
         Some("abort") => process::abort(),
+        Some("panic") => panic!("in a constructor"),
+        Some("stop") => signal::raise(signal::Signal::SIGSTOP).unwrap(),
         _ => loop {
             std::thread::park();
         },
@@ -89,6 +92,7 @@ pub(crate) fn play() {
         ["process", "flush"] => Process::spawn(delayed!(say_last_words())).unwrap().join().unwrap(),
         ["process", how] => start_failing_process(how),
         ["flush"] => Pool::new(1).unwrap().submit(delayed!(say_without_end())).join().unwrap(),
+        ["cause", holder, method, what, how] => causes::play(holder, method, what, how),
         ["collected", how] => collected::play(how),
         ["limited", method] => limited::play(method),
         ["files"] => limited::play_with_few_files(),

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a test that is not run says so")]
 
+mod causes;
 mod death;
 mod limits;
 mod missing;

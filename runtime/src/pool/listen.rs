@@ -13,7 +13,7 @@ use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::{FunctionId, WorkerId},
     launch::LaunchError,
-    marker::{START_FAILED, START_SHORT},
+    marker::{PROTOCOL_BROKEN, START_SHORT, meaning_at_start},
     panic::RemotePanic,
     protocol::{Note, Outcome},
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
@@ -300,7 +300,7 @@ impl Scheduler {
         if initializing {
             if !killed {
                 let by_kernel = self.is_killed_for_memory(exit);
-                let kind = self.crash(exit, cause, panic.take(), by_kernel);
+                let kind = self.crash((exit, cause, reason), panic.take(), by_kernel);
                 let words = kind.of(&the_initializer(self.config.initializer.as_ref()));
                 self.initializer_failed(launched_at, now, (words, Some(kind)));
             }
@@ -309,7 +309,7 @@ impl Scheduler {
         if finalizing {
             // Idle, it had done with it.
             if !was_idle || !waiting.is_empty() {
-                let kind = stopped.unwrap_or_else(|| crash(exit, cause, panic));
+                let kind = stopped.unwrap_or_else(|| crash(exit, cause, panic, reason));
                 let error = self.book.exit_error(self.config.lives.finalizer.as_ref(), kind, (id, pid));
                 self.leaving.add_exit(Err(error));
             }
@@ -334,7 +334,7 @@ impl Scheduler {
             } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
                 TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
             } else {
-                self.crash(exit, cause, panic.take(), by_kernel)
+                self.crash((exit, cause, reason.clone()), panic.take(), by_kernel)
             };
             let died = matches!(kind, TaskErrorKind::Crash { .. } | TaskErrorKind::OutOfMemory { .. });
             let again = task.retries > 0 && died && !self.closing;
@@ -361,7 +361,11 @@ impl Scheduler {
         }
         for parcel in unknown {
             self.book.leave(&parcel, id);
-            let how = exit.map_or_else(|why| format!(" ({why})"), |exit| format!(" ({exit})"));
+            let how = match (exit, &reason) {
+                (Ok(exit), Some(reason)) => format!(" ({exit}): {reason}"),
+                (Ok(exit), None) => format!(" ({exit})"),
+                (Err(why), _) => format!(" ({why})"),
+            };
             // Where nobody knows, one task is in flight at most.
             let kind = stopped.clone().unwrap_or_else(|| TaskErrorKind::Lost {
                 message: format!("its worker has ended{how}, and nobody knows whether it ran"),
@@ -371,25 +375,12 @@ impl Scheduler {
         }
         let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
         if died_at_start && !killed && !self.closing {
-            let who = format!("worker {id} (pid {pid})");
-            let code = exit.ok().and_then(|exit| exit.code());
-            let why = match (reason, exit) {
-                (Some(reason), _) if code == Some(START_SHORT) => {
-                    return self.is_short(launched_at, now, &reason);
-                }
-                (Some(reason), _) => reason,
-                (None, Ok(exit)) if code == Some(START_FAILED) => {
-                    format!("{who} could not become a worker and said why on stderr ({exit})")
-                }
-                (None, Ok(exit)) => match cause {
-                    Some(Cause::OutOfMemory) => format!("{who} ran out of memory as it started ({exit})"),
-                    Some(Cause::StackOverflow) => {
-                        format!("{who} overflowed its stack as it started ({exit})")
-                    }
-                    None => format!("{who} ended with {exit} as it started"),
-                },
-                (None, Err(why)) => format!("{who} disappeared as it started: {why}"),
-            };
+            if let Some(reason) = &reason
+                && exit.is_ok_and(|exit| exit.code() == Some(START_SHORT))
+            {
+                return self.is_short(launched_at, now, reason);
+            }
+            let why = why_not_started(&format!("worker {id} (pid {pid})"), exit, cause, reason);
             self.start_failed(launched_at, now, why, None);
         }
     }
@@ -397,16 +388,14 @@ impl Scheduler {
     /// As [`crash`], with what the pool knows.
     fn crash(
         &self,
-        exit: Result<Exit, &'static str>,
-        cause: Option<Cause>,
+        (exit, cause, reason): (Result<Exit, &'static str>, Option<Cause>, Option<String>),
         panic: Option<RemotePanic>,
         by_kernel: bool,
     ) -> TaskErrorKind {
         if by_kernel {
-            let why = "the kernel has killed its process, for want of memory";
-            return TaskErrorKind::OutOfMemory { exit: exit.ok(), why: why.into() };
+            return killed_for_memory(exit);
         }
-        match (crash(exit, cause, panic), self.config.surroundings.memory) {
+        match (crash(exit, cause, panic, reason), self.config.surroundings.memory) {
             (TaskErrorKind::OutOfMemory { exit, .. }, Some(bytes)) => {
                 let why = format!("it asked for more memory than the {} MiB of memory_limit", bytes >> 20);
                 TaskErrorKind::OutOfMemory { exit, why: why.into() }
@@ -628,11 +617,38 @@ fn the_initializer(initializer: Option<&(Call, Outcome)>) -> String {
     format!("the initializer `{}`", initializer.map_or("", |(call, _)| call.entry.name))
 }
 
+/// Why a worker has not come to its first task, in its own words or in these.
+pub(crate) fn why_not_started(
+    who: &str,
+    exit: Result<Exit, &'static str>,
+    cause: Option<Cause>,
+    reason: Option<String>,
+) -> String {
+    reason.unwrap_or_else(|| match (exit, cause) {
+        (Err(why), _) => format!("{who} disappeared as it started: {why}"),
+        (Ok(exit), Some(Cause::OutOfMemory)) => format!("{who} ran out of memory as it started ({exit})"),
+        (Ok(exit), Some(Cause::StackOverflow)) => {
+            format!("{who} overflowed its stack as it started ({exit})")
+        }
+        (Ok(exit), Some(Cause::ConnectionEnded) | None) => match exit.code().and_then(meaning_at_start) {
+            Some(words) => format!("{who} {words} ({exit})"),
+            None => format!("{who} ended with {exit} as it started"),
+        },
+    })
+}
+
+/// The kernel has killed a worker, for there was no memory left.
+pub(crate) fn killed_for_memory(exit: Result<Exit, &'static str>) -> TaskErrorKind {
+    let why = "the kernel has killed its process, for want of memory";
+    TaskErrorKind::OutOfMemory { exit: exit.ok(), why: why.into() }
+}
+
 /// What the death of a worker says of the task that it was running.
 pub(crate) fn crash(
     exit: Result<Exit, &'static str>,
     cause: Option<Cause>,
     panic: Option<RemotePanic>,
+    reason: Option<String>,
 ) -> TaskErrorKind {
     const SIGABRT: i32 = nix::libc::SIGABRT;
     match (panic, exit, cause) {
@@ -645,7 +661,18 @@ pub(crate) fn crash(
             exit: exit.ok(),
             why: "it asked for more memory than it may have".into(),
         },
-        (_, _, Some(Cause::StackOverflow)) => TaskErrorKind::Crash { exit, cause: Some("stack overflow") },
-        (_, _, None) => TaskErrorKind::Crash { exit, cause: None },
+        (_, _, Some(Cause::StackOverflow)) => {
+            TaskErrorKind::Crash { exit, cause: Some("stack overflow".into()) }
+        }
+        (_, _, Some(Cause::ConnectionEnded)) => {
+            let cause = "the process's connection to this one ended while it ran";
+            TaskErrorKind::Crash { exit, cause: Some(cause.into()) }
+        }
+        (_, _, None) => {
+            // Whatever else ends it says more than a connection that ends with it.
+            let is_broken = exit.is_ok_and(|exit| exit.code() == Some(PROTOCOL_BROKEN));
+            let cause = reason.filter(|_| is_broken).map(Into::into);
+            TaskErrorKind::Crash { exit, cause }
+        }
     }
 }

@@ -28,14 +28,14 @@ use crate::{
         ForkLauncher, LaunchError, LaunchRequest, Launcher, LocalLauncher, Outputs, Settled, StartMethod,
         Variable,
     },
-    marker::START_FAILED,
-    pool::{Intensity, Others, Restarts, Verdict, Words, crash, levels},
+    pool::{Intensity, Others, Restarts, Verdict, Words, crash, killed_for_memory, levels, why_not_started},
     protocol::{Hello, Levels, Orders, Record, Records, Setup, VERSION},
     registry,
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
         fd::{Bell, Poller, wait_readable},
         limits::explained,
+        memory::oom_kills,
         per_process::PerProcess,
         process::{Held, generation},
         rest::{OwnThread, is_own_thread},
@@ -151,6 +151,8 @@ struct Place {
     wrote: Option<Arc<Captured>>,
     completer: Arc<Completer>,
     end: End,
+    /// How many processes the kernel had killed for want of memory when it was started.
+    oom_kills: Option<u64>,
     /// Its template ends after it.
     _launcher: Arc<dyn Launcher>,
 }
@@ -284,6 +286,7 @@ impl Child {
             wrote: None,
             completer: order.completer,
             end: end.clone(),
+            oom_kills: oom_kills(),
             _launcher: launcher,
         };
         // A copy is quick: it may have shaken hands before the poller was to tell of it.
@@ -769,26 +772,31 @@ impl Place {
     /// What the end of a process means that has given no result.
     fn failure(&self, obituary: Obituary<Sole>) -> TaskError {
         let Obituary { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = obituary;
+        let has_begun = running.is_some() || !unknown.is_empty();
         let is_signal = exit.is_ok_and(|exit| exit.signal().is_some());
         let kind = match reason {
             Some(reason) if self.is_late || (killed && was == Phase::Starting) => could_not_start(&reason),
             Some(reason) if killed => {
                 TaskErrorKind::Lost { message: format!("its process was killed: {reason}") }
             }
-            reason if was == Phase::Starting && !is_signal => {
-                let how = || match exit {
-                    Ok(exit) if exit.code() == Some(START_FAILED) => {
-                        format!("it could not become a worker and said why on stderr ({exit})")
-                    }
-                    Ok(exit) => format!("it ended with {exit} as it started"),
-                    Err(why) => format!("it disappeared as it started: {why}"),
-                };
-                could_not_start(&reason.unwrap_or_else(how))
+            _ if !killed && self.is_killed_for_memory(exit) => killed_for_memory(exit),
+            reason if !has_begun && !is_signal => {
+                could_not_start(&why_not_started("it", exit, cause, reason))
             }
-            _ => crash(exit, cause, panic),
+            reason => match crash(exit, cause, panic, reason) {
+                TaskErrorKind::Crash { exit, cause: None } if !has_begun => {
+                    TaskErrorKind::Crash { exit, cause: Some("killed as it started".into()) }
+                }
+                kind => kind,
+            },
         };
-        let has_begun = running.is_some() || !unknown.is_empty();
         self.error(kind, u32::from(has_begun), pid)
+    }
+
+    /// It was killed, and the kernel has killed processes for want of memory since it was started.
+    fn is_killed_for_memory(&self, exit: Result<Exit, &'static str>) -> bool {
+        exit.ok().and_then(|exit| exit.signal()) == Some(nix::libc::SIGKILL)
+            && self.oom_kills.zip(oom_kills()).is_some_and(|(before, now)| before < now)
     }
 
     fn error(&self, kind: TaskErrorKind, attempts: u32, pid: u32) -> TaskError {

@@ -46,11 +46,14 @@ const SEGMENT_BYTES: usize = PAGE_BYTES + 2 * RING_STRIDE;
 pub(crate) enum Cause {
     StackOverflow,
     OutOfMemory,
+    /// While a task ran its connection to the host ended.
+    ConnectionEnded,
 }
 
 /// The causes, as they are noted.
 const STACK_OVERFLOW: u32 = 1;
 const OUT_OF_MEMORY: u32 = 2;
+const CONNECTION_ENDED: u32 = 3;
 
 /// One side's mapping of the shared memory.
 #[derive(Clone, Debug)]
@@ -164,6 +167,7 @@ impl Board {
         let number = match cause {
             Cause::StackOverflow => STACK_OVERFLOW,
             Cause::OutOfMemory => OUT_OF_MEMORY,
+            Cause::ConnectionEnded => CONNECTION_ENDED,
         };
         // SYNC(cause): pairs with the Acquire load in `cause`. The process ends behind it; nothing else is ordered by it. The first counts.
         let _ = self.page().cause.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed);
@@ -175,6 +179,7 @@ impl Board {
         match self.page().cause.load(Ordering::Acquire) {
             STACK_OVERFLOW => Some(Cause::StackOverflow),
             OUT_OF_MEMORY => Some(Cause::OutOfMemory),
+            CONNECTION_ENDED => Some(Cause::ConnectionEnded),
             _ => None,
         }
     }

@@ -17,7 +17,7 @@ use nix::{fcntl::OFlag, sys::resource::Resource, sys::stat::Mode};
 use super::{copy, output, serve, template};
 use crate::{
     escape::Lines,
-    marker::{DEPTH, MARKER_CSTR, Marker, Role, START_FAILED, START_SHORT},
+    marker::{DEPTH, HOST_GONE, MARKER_CSTR, Marker, Role, START_FAILED, START_SHORT},
     panic::RemotePanic,
     protocol::{PREAMBLE_BYTES, Preamble, Refused, Sink, encode_reply},
     sys::{
@@ -30,11 +30,9 @@ use crate::{
         signal::{ignore_pipe_and_terminal, reset_signals},
         spare,
     },
-    transport::{Board, Segment, send_alone},
+    transport::{Board, Cause, Segment, send_alone},
 };
 
-/// The exit code of a worker whose host has gone.
-pub(super) const HOST_GONE: i32 = 87;
 /// Memory, and a pipe for each of two streams.
 const MOST_FDS: usize = 3;
 /// The host has sent the preamble before the process existed; only a stopped machine makes it wait.
@@ -305,8 +303,11 @@ fn watch(socket: BorrowedFd<'_>, is_shared: bool) -> ! {
         wait_for_end(socket);
     }
     serve::stop();
-    // A worker that still starts has nothing to put in order.
-    if serve::is_ready() && !serve::is_busy() {
+    if serve::is_busy() {
+        // The host may be there: then the task itself has ended the connection.
+        serve::note_cause(Cause::ConnectionEnded);
+    } else if serve::is_ready() {
+        // A worker that still starts has nothing to put in order.
         // The serving thread sees the end of the connection, too, and leaves through `exit`.
         std::thread::sleep(LEAVE_TIMEOUT);
     }

@@ -12,13 +12,14 @@ use std::{
 use super::{
     CALLS, INDEX, RUNNING, SEED, copy,
     entry::{Connection, fail},
-    log, output, progress, station,
+    log, output, progress, station, template,
 };
 use crate::{
     codec::Input,
     dispatch,
     error::Fault,
     id::{FunctionId, WorkerId},
+    marker::{HANDSHAKE_FAILED, PROTOCOL_BROKEN},
     panic::RemotePanic,
     protocol::{
         Hello, Note, Orders, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker,
@@ -61,10 +62,6 @@ static IS_LAST: AtomicBool = AtomicBool::new(false);
 /// How often a worker that waits for a debugger looks whether one has come.
 const DEBUGGER_LOOK: Duration = Duration::from_millis(100);
 
-/// The exit code of a worker that was refused, or refused.
-const HANDSHAKE_FAILED: i32 = 88;
-/// The exit code of a worker that was sent nonsense.
-const PROTOCOL_BROKEN: i32 = 89;
 /// The exit code of a process for one function that has failed: that of any Rust program that panics.
 const FAILED: i32 = 101;
 
@@ -151,18 +148,18 @@ pub(super) fn serve(connection: Connection) {
                 let mut rest = frames;
                 while let Some((frame, after)) = rest.split_first() {
                     if run_all(frame, Vec::new(), &mut replies).is_none() {
-                        end_now(PROTOCOL_BROKEN);
+                        break_off(NO_MESSAGE);
                     }
                     rest = after;
                 }
                 if rest.split_brief().is_some() {
-                    end_now(PROTOCOL_BROKEN);
+                    break_off(NO_MESSAGE);
                 }
                 frames.as_bytes().len() - rest.as_bytes().len()
             }
             Ok(Received::Large { head, body }) => {
                 if run_all(&head, body, &mut replies).is_none() {
-                    end_now(PROTOCOL_BROKEN);
+                    break_off(NO_MESSAGE);
                 }
                 0
             }
@@ -172,12 +169,26 @@ pub(super) fn serve(connection: Connection) {
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::OutOfMemory {
                     note_cause(Cause::OutOfMemory);
+                    end_now(PROTOCOL_BROKEN);
                 }
-                end_now(PROTOCOL_BROKEN)
+                break_off(&format!("it could not read what it was sent: {error}"))
             }
         };
         receiver.consume(seen);
     }
+}
+
+/// What the host sent is no frame of a request.
+const NO_MESSAGE: &str = "it was sent what is no message of ours";
+
+/// Ends this process, which cannot go on with its connection, and tells the host why: past the rings, which may be what is broken.
+fn break_off(why: &str) -> ! {
+    if let Some(aside) = ASIDE.get()
+        && !copy::is_copy()
+    {
+        let _ = aside.send(&encode_reply(&Refused { reason: why.to_owned() }));
+    }
+    end_now(PROTOCOL_BROKEN)
 }
 
 /// The exit code of a worker that was told to leave. How a pool's tasks went is none of its worker's affair.
@@ -461,7 +472,7 @@ impl Replies {
         if let Err(error) = sent
             && error.kind() == std::io::ErrorKind::InvalidData
         {
-            end_now(PROTOCOL_BROKEN);
+            break_off(&format!("it could not answer: {error}"));
         }
         self.due = true;
         if rings {
@@ -476,17 +487,20 @@ fn tell_of_panic(panic: &RemotePanic) {
     send(&encode_panic(RUNNING_SEQ.load(Ordering::Relaxed), panic));
 }
 
-/// Notes on the board why this process is about to end. The end of a copy is not the worker's. Async-signal-safe.
-fn note_cause(cause: Cause) {
-    if let Some(board) = BOARD.get()
-        && !copy::is_copy()
-    {
-        board.set_cause(cause);
+/// Notes on the board why this process is about to end, or says so if it is a template. The end of a copy is not the worker's.
+/// Async-signal-safe.
+pub(super) fn note_cause(cause: Cause) {
+    if copy::is_copy() {
+        return;
+    }
+    match BOARD.get() {
+        Some(board) => board.set_cause(cause),
+        None => template::say_cause(cause),
     }
 }
 
 /// Has it noted on the board if memory that was asked for in vain ends this process.
-fn watch_memory() {
+pub(super) fn watch_memory() {
     fn note() {
         note_cause(Cause::OutOfMemory);
     }

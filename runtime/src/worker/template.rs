@@ -22,30 +22,41 @@ use std::{
 
 use super::{
     copy,
-    entry::{HOST_GONE, become_forked_worker, recv_preamble},
+    entry::{become_forked_worker, recv_preamble},
     output,
-    serve::watch_overflow,
+    serve::{watch_memory, watch_overflow},
 };
 use crate::{
     codec::{Encoded, Input},
     dispatch,
     error::FaultKind,
     id::FunctionId,
+    marker::HOST_GONE,
     panic::RemotePanic,
     protocol::{FORK_REQUEST, Folder, Preload, Prepared, Report, Setup, VERSION},
     registry::{self, Entry},
     sys::{
         fd::{read_file, recv_with_fds, send_with_fd, wait_any, write_whole},
         process::{Child, Ended, Fork, end_group, enter, flush_streams, fork, thread_count},
-        signal::{end_on_hangup, forget_hangup},
+        signal::{end_on_hangup, forget_failed_allocations, forget_hangup},
     },
+    transport::Cause,
 };
 
 /// A thread that was joined is gone from the list of threads a moment later.
 const THREADS_LINGER: Duration = Duration::from_secs(1);
 
-/// While the preload runs, its name and the way to the host, for a panic that ends the process.
-static PRELOADING: Mutex<Option<(&'static str, OwnedFd)>> = Mutex::new(None);
+/// While the preload runs: who it is, and the way to the host, for what ends the process.
+static PRELOADING: Mutex<Option<Preloading>> = Mutex::new(None);
+
+/// The preload that runs.
+struct Preloading {
+    name: &'static str,
+    control: OwnedFd,
+    /// What is said if it overflows the stack, and if it is refused memory: made ahead, for no memory may be had then.
+    overflowed: Vec<u8>,
+    was_refused_memory: Vec<u8>,
+}
 /// This process is a template, or a worker that was forked from one.
 static IS_TEMPLATE: AtomicBool = AtomicBool::new(false);
 
@@ -67,6 +78,7 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
     let _ = nix::sys::prctl::set_name(c"fork-template");
     // The preload's overflows are seen, and the workers' without the cost of finding out where the stack ends.
     watch_overflow();
+    watch_memory();
     let prepared = output::redirect(preamble.sinks, preamble.token, Vec::new())
         .map_err(|error| format!("the template's output cannot be redirected: {error}"))
         .and_then(|()| fds.pop().ok_or_else(|| "no setup came with the preamble".to_owned()))
@@ -168,7 +180,14 @@ fn prepare(setup: Result<Setup, String>, control: &OwnedFd) -> Result<(), String
 /// Runs the preload in the folder that workers will work in.
 fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<(), String> {
     let set_preloading = |now| *PRELOADING.lock().unwrap_or_else(PoisonError::into_inner) = now;
-    set_preloading(control.try_clone().ok().map(|control| (entry.name, control)));
+    let words = |what: &str| Prepared::Failed(format!("the preload `{}` {what}", entry.name)).to_bytes();
+    set_preloading(control.try_clone().ok().map(|control| Preloading {
+        name: entry.name,
+        control,
+        overflowed: words("overflowed its stack"),
+        was_refused_memory: words("ran out of memory"),
+    }));
+    forget_failed_allocations();
     dispatch::set_witness(tell_of_panic);
     let back = match &preload.folder {
         Some(folder) => Some(visit(folder)?),
@@ -212,8 +231,24 @@ fn panicked(name: &str, panic: &RemotePanic) -> String {
 
 /// Tells the host of a panic that ends the process, before it could tell of it as an outcome.
 fn tell_of_panic(panic: &RemotePanic) {
-    if let Some((name, control)) = &*PRELOADING.lock().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(Preloading { name, control, .. }) =
+        &*PRELOADING.lock().unwrap_or_else(PoisonError::into_inner)
+    {
         let _ = write_whole(control.as_fd(), &Prepared::Failed(panicked(name, panic)).to_bytes());
+    }
+}
+
+/// Tells the host why the preload ends the process. Async-signal-safe: it waits for nothing and allocates nothing.
+pub(super) fn say_cause(cause: Cause) {
+    if let Ok(preloading) = PRELOADING.try_lock()
+        && let Some(preloading) = &*preloading
+    {
+        let words = match cause {
+            Cause::StackOverflow => &preloading.overflowed,
+            Cause::OutOfMemory => &preloading.was_refused_memory,
+            Cause::ConnectionEnded => return,
+        };
+        let _ = nix::unistd::write(&preloading.control, words);
     }
 }
 

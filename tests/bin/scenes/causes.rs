@@ -1,0 +1,200 @@
+//! A start or a task that ends in the way that is asked for, and what is said of it.
+
+use std::{
+    fs,
+    hint::black_box,
+    os::fd::RawFd,
+    process,
+    time::{Duration, SystemTime},
+};
+
+use nix::{
+    libc,
+    sys::{
+        signal::{Signal, kill, raise},
+        socket::{MsgFlags, Shutdown, send, shutdown},
+    },
+    unistd::Pid,
+};
+use procession::{Pool, Process, RemoteError, StartMethod, TaskError, delayed, worker};
+
+#[worker]
+fn nothing() {}
+
+#[worker]
+fn return_an_error() -> Result<(), RemoteError> {
+    Err(RemoteError::msg("out of corn"))
+}
+
+#[worker]
+fn take(_time: SystemTime) {}
+
+#[worker]
+fn give(secs: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH - Duration::from_secs(secs)
+}
+
+fn sockets() -> Vec<RawFd> {
+    let names = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    names
+        .filter(|name| fs::read_link(name).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")))
+        .map(|name| name.file_name().unwrap().to_string_lossy().parse().unwrap())
+        .collect()
+}
+
+fn deeper(n: u64) -> u64 {
+    let frame = black_box([n; 512]);
+    if black_box(true) { deeper(n + 1) + frame[0] } else { n }
+}
+
+fn wait_for_ever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[worker]
+fn end_by(how: &str) {
+    let signal = |signal| {
+        raise(signal).unwrap();
+        wait_for_ever()
+    };
+    match how {
+        "panic" => panic!("as it was told"),
+        "exit" => process::exit(7),
+        "exit 89" => process::exit(89),
+        "abort" => process::abort(),
+        "overflow" => drop(black_box(deeper(0))),
+        "memory" => drop(black_box(vec![1u8; 1 << 46])),
+        "connection" => {
+            sockets().into_iter().for_each(|socket| shutdown(socket, Shutdown::Both).unwrap());
+            wait_for_ever()
+        }
+        "nonsense" => {
+            sockets()
+                .into_iter()
+                .for_each(|socket| assert_eq!(send(socket, &[0xff; 64], MsgFlags::empty()), Ok(64)));
+            wait_for_ever()
+        }
+        "wait" => wait_for_ever(),
+        "real-time" => {
+            // SAFETY: raise touches no memory.
+            unsafe { libc::raise(40) };
+            wait_for_ever()
+        }
+        name => signal(name.parse::<Signal>().unwrap()),
+    }
+}
+
+fn tell(error: &TaskError) {
+    let is = [
+        ("lost", error.is_lost()),
+        ("crash", error.is_crash()),
+        ("panic", error.is_panic()),
+        ("timeout", error.is_timeout()),
+        ("cancelled", error.is_cancelled()),
+        ("memory", error.is_out_of_memory()),
+        ("codec", error.is_codec()),
+    ];
+    let is = is.into_iter().filter_map(|(name, is)| is.then_some(name)).collect::<Vec<_>>().join(" and ");
+    println!("{is}, begun {}: {error}", error.attempts());
+}
+
+/// A folder that is gone by the time that a worker is to work in it.
+fn folder() -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("procession-causes-{}", process::id()));
+    fs::create_dir(&folder).unwrap();
+    folder
+}
+
+pub(super) fn play(holder: &str, method: &str, what: &str, how: &str) {
+    let method: StartMethod = method.parse().unwrap();
+    match holder {
+        "pool" => play_pool(method, what, how),
+        _ => play_process(method, what, how),
+    }
+}
+
+fn play_pool(method: StartMethod, what: &str, how: &str) {
+    let builder = Pool::builder().jobs(1).start_method(method).max_restarts(1, Duration::from_secs(30));
+    let late = Duration::from_millis(300);
+    let gone = (what == "folder").then(folder);
+    let builder = match (what, how) {
+        ("constructor", "hang") => builder.env("PROBE_START", how).start_timeout(late),
+        ("constructor", _) => builder.env("PROBE_START", how),
+        ("initializer", "error") => builder.initializer(delayed!(return_an_error())),
+        ("initializer", "wait") => builder.initializer(delayed!(end_by(how))).start_timeout(late),
+        ("initializer", _) => builder.initializer(delayed!(end_by(how))),
+        ("preload", "error") => builder.preload(delayed!(return_an_error())),
+        ("preload", "wait") => builder.preload(delayed!(end_by(how))).start_timeout(late),
+        ("preload", _) => builder.preload(delayed!(end_by(how))),
+        ("timeout", _) => builder.task_timeout(late),
+        ("folder", _) => builder.current_dir(gone.clone().unwrap()),
+        _ => builder,
+    };
+    let pool = builder.build().unwrap();
+    if let Some(gone) = gone {
+        fs::remove_dir(gone).unwrap();
+    }
+    let error = match (what, how) {
+        ("task", "argument") => pool.submit(delayed!(take(SystemTime::UNIX_EPOCH - late))).join(),
+        ("task", "result") => pool.submit(delayed!(give(1))).join().map(drop),
+        ("task" | "timeout", _) => pool.submit(delayed!(end_by(how))).join(),
+        ("cancel", _) => {
+            let handle = pool.submit(delayed!(end_by("wait")));
+            handle.cancel();
+            handle.join()
+        }
+        ("drop", _) => {
+            let handle = pool.submit(delayed!(end_by("wait")));
+            drop(pool);
+            return tell(&handle.join().unwrap_err());
+        }
+        _ => pool.submit(delayed!(nothing())).join(),
+    };
+    tell(&error.unwrap_err());
+}
+
+fn play_process(method: StartMethod, what: &str, how: &str) {
+    let builder = Process::builder().name("p").start_method(method);
+    let builder = match (what, how) {
+        ("constructor", "hang") => builder.env("PROBE_START", how).start_timeout(Duration::from_millis(300)),
+        ("constructor", _) => builder.env("PROBE_START", how),
+        ("host", _) => builder.env("PROBE_START", "stop"),
+        ("folder", _) => builder.current_dir("/nowhere/at/all"),
+        _ => builder,
+    };
+    let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+    let spawned = match (what, how) {
+        ("task", "argument") => builder.spawn(delayed!(take(early))),
+        ("task", "result") => {
+            return match builder.spawn(delayed!(give(1))).unwrap().join() {
+                Err(error) => tell(&error),
+                Ok(time) => panic!("{time:?}"),
+            };
+        }
+        ("task", _) => builder.spawn(delayed!(end_by(how))),
+        ("kill" | "terminate", _) => builder.spawn(delayed!(end_by("wait"))),
+        _ => builder.spawn(delayed!(nothing())),
+    };
+    let mut process = match spawned {
+        Ok(process) => process,
+        Err(error) => return println!("not spawned: {error}"),
+    };
+    match what {
+        "kill" => process.kill().unwrap(),
+        // Before it has come to its function.
+        "host" => {
+            let stat = format!("/proc/{}/stat", process.id());
+            while !fs::read_to_string(&stat).unwrap().contains(") T ") {
+                std::thread::yield_now();
+            }
+            sockets()
+                .into_iter()
+                .for_each(|socket| assert_eq!(send(socket, &[0xff; 64], MsgFlags::empty()), Ok(64)));
+            kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGCONT).unwrap();
+        }
+        _ => {}
+    }
+    tell(&process.join().unwrap_err());
+}
