@@ -21,6 +21,7 @@ pub(crate) use surroundings::{Settled, Surroundings, Variable};
 use crate::{
     error::Exit,
     sys::{
+        fd::errno_of,
         limits::{explained, is_shortage},
         process::Held,
     },
@@ -69,7 +70,7 @@ pub(crate) enum LaunchError {
 impl LaunchError {
     /// The error of a system call, which was to do this.
     pub(crate) fn new(doing: &'static str, error: &io::Error) -> Self {
-        match error.raw_os_error() {
+        match errno_of(error) {
             Some(errno) if is_shortage(error) => Self::Shortage { doing, errno },
             _ => Self::Refused(format!("{doing}: {error}")),
         }

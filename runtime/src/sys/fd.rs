@@ -32,12 +32,30 @@ use nix::{
 
 use super::signal::grow_file;
 
-/// Says which system call failed.
-fn failed(call: &str) -> impl FnOnce(Errno) -> io::Error {
-    move |errno| {
-        let error = io::Error::from(errno);
-        io::Error::new(error.kind(), format!("{call}: {error}"))
+/// A system call has failed, and this one it was.
+#[derive(Debug)]
+struct Failed {
+    call: &'static str,
+    errno: Errno,
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.call, io::Error::from(self.errno))
     }
+}
+
+impl std::error::Error for Failed {}
+
+/// Says which system call failed.
+fn failed(call: &'static str) -> impl FnOnce(Errno) -> io::Error {
+    move |errno| io::Error::new(io::Error::from(errno).kind(), Failed { call, errno })
+}
+
+/// Returns the number of the error that a system call failed with, whether or not the call is named.
+pub(crate) fn errno_of(error: &io::Error) -> Option<i32> {
+    let failed = || error.get_ref()?.downcast_ref::<Failed>().map(|failed| failed.errno as i32);
+    error.raw_os_error().or_else(failed)
 }
 
 /// A pair of connected stream sockets.

@@ -7,9 +7,11 @@ use nix::{
     sys::resource::{RLIM_INFINITY, Resource, getrlimit},
 };
 
+use super::fd::errno_of;
+
 /// The error says that the system is short of something, of which it may have more later.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
+    let errno = errno_of(error).map(Errno::from_raw);
     matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE))
 }
 
@@ -24,7 +26,7 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
 
 /// Names the limit that stands behind a shortage, with its value.
 pub(crate) fn limit_behind(error: &io::Error) -> String {
-    let limits = match error.raw_os_error().map(Errno::from_raw) {
+    let limits = match errno_of(error).map(Errno::from_raw) {
         Some(Errno::EAGAIN) => of_processes(),
         Some(Errno::ENOMEM) => of_memory(),
         Some(Errno::EMFILE) => {

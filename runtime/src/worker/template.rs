@@ -36,7 +36,7 @@ use crate::{
     protocol::{FORK_REQUEST, Folder, Preload, Prepared, Report, Setup, VERSION},
     registry::{self, Entry},
     sys::{
-        fd::{read_file, recv_with_fds, send_with_fd, wait_any, write_whole},
+        fd::{errno_of, read_file, recv_with_fds, send_with_fd, wait_any, write_whole},
         process::{Child, Ended, Fork, end_group, enter, flush_streams, fork, thread_count},
         signal::{end_on_hangup, forget_failed_allocations, forget_hangup},
     },
@@ -141,7 +141,7 @@ fn fork_worker(socket: OwnedFd, status: OwnedFd, workers: &mut Vec<Forked>) -> O
             workers.push(Forked { child, status });
         }
         Err(error) => {
-            let report = Report::NotForked(error.raw_os_error().unwrap_or_default());
+            let report = Report::NotForked(errno_of(&error).unwrap_or_default());
             let _ = write_whole(status.as_fd(), &report.to_bytes());
         }
     }
