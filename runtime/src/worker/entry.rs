@@ -302,11 +302,13 @@ fn watch(socket: BorrowedFd<'_>, is_shared: bool) -> ! {
         serve::hear_the_last();
         wait_for_end(socket);
     }
+    // Asked before: a worker that becomes ready only now may not hear that it is to stop.
+    let was_ready = serve::is_ready();
     serve::stop();
     if serve::is_busy() {
         // The host may be there: then the task itself has ended the connection.
         serve::note_cause(Cause::ConnectionEnded);
-    } else if serve::is_ready() {
+    } else if was_ready {
         // A worker that still starts has nothing to put in order.
         // The serving thread sees the end of the connection, too, and leaves through `exit`.
         std::thread::sleep(LEAVE_TIMEOUT);

@@ -86,9 +86,9 @@ pub(super) fn hear_the_last() {
     IS_LAST.store(true, Ordering::Relaxed);
 }
 
-/// Whether this worker has shaken hands.
+/// Whether this worker has shaken hands. One that has not, before it is told to [`stop`], may miss that, and waits for the host for ever.
 pub(super) fn is_ready() -> bool {
-    // SYNC(ready-or-end): pairs with the store in `shake_hands`.
+    // SYNC(ready-or-end): pairs with the store in `shake_hands`: whoever finds it ready and then calls `stop` finds `WAITING` set.
     IS_READY.load(Ordering::SeqCst)
 }
 
@@ -226,7 +226,7 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
     if waits_for_debugger().unwrap_or(false) {
         wait_for_debugger(worker);
     }
-    // SYNC(ready-or-end): pairs with the load in `is_ready`. `WAITING` is set by now: whoever finds it ready wakes it.
+    // SYNC(ready-or-end): pairs with the load in `is_ready`. `WAITING` is set by now: whoever finds it ready can wake it.
     IS_READY.store(true, Ordering::SeqCst);
     send(&encode_reply(&Ready { version: VERSION, build_id: own, pid: std::process::id() }));
     Ok(())
