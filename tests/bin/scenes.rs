@@ -108,6 +108,10 @@ pub(crate) fn play() {
         ["sum"] => sum(),
         ["spin"] => println!("{}", Pool::new(1).unwrap().submit(delayed!(stay("spin"))).join().unwrap_err()),
         ["short", what] => run_short_of_memory(what),
+        ["thread", what] => match Pool::new(1).unwrap().submit(delayed!(do_in_a_thread(what))).join() {
+            Ok(()) => println!("it lives"),
+            Err(error) => println!("out of memory: {}; {error}", error.is_out_of_memory()),
+        },
         ["leave", micros] => leave_while_workers_start(micros.parse().unwrap()),
         ["stuck", step] => wait_for_a_stuck(step),
         ["without", what] => without(what),
@@ -455,6 +459,21 @@ fn panic_in(thread: bool) {
         let _ = std::thread::spawn(|| panic!("in a thread")).join();
     }
     panic!("as it was told");
+}
+
+/// What happens to a thread that a task has started.
+#[worker]
+fn do_in_a_thread(what: &str) {
+    let what = what.to_owned();
+    let _ = std::thread::spawn(|| panic!("in a thread")).join();
+    let thread = std::thread::spawn(move || match &*what {
+        "abort" => process::abort(),
+        "allocation" => std::alloc::handle_alloc_error(std::alloc::Layout::new::<u64>()),
+        // As the timer does that looks at a thread whose panic takes long.
+        "look" => signal::raise(signal::Signal::SIGURG).unwrap(),
+        other => panic!("nothing to do with a thread: {other:?}"),
+    });
+    thread.join().unwrap();
 }
 
 #[worker]

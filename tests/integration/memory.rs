@@ -50,6 +50,39 @@ fn write_without_looking() {
     unreachable!("the write faults");
 }
 
+/// As C code does that looks, and gives up.
+#[worker]
+fn abort_without_memory() {
+    // SAFETY: malloc takes any number.
+    if unsafe { nix::libc::malloc(10 * LIMIT) }.is_null() {
+        End::Abort.strike();
+    }
+}
+
+/// Is refused what has nothing to do with how much memory there is.
+#[worker]
+fn be_refused() {
+    // SAFETY: mlock takes any address, and the first page is never mapped.
+    let refused = unsafe { nix::libc::mlock(std::ptr::null(), 1) } != 0;
+    assert!(refused && nix::errno::Errno::last() == nix::errno::Errno::ENOMEM, "it says so");
+}
+
+#[worker]
+fn be_refused_and_strike(end: End) {
+    be_refused();
+    end.strike()
+}
+
+/// Is refused something, and panics where that ends the process.
+#[worker]
+fn be_refused_and_panic() {
+    extern "C" fn foreign() {
+        panic!("as it was told");
+    }
+    be_refused();
+    foreign();
+}
+
 /// Looks whether there is enough, and does without.
 #[worker]
 fn try_to_have(bytes: usize) -> bool {
@@ -120,6 +153,47 @@ fn a_task_that_writes_where_no_memory_is_fails_as_out_of_memory() {
     alone(|| {
         let error = pool().submit(delayed!(write_without_looking())).join().unwrap_err();
         assert_out_of_memory(&error, nix::libc::SIGSEGV);
+    });
+}
+
+#[test]
+fn a_task_that_aborts_as_it_was_refused_memory_fails_as_out_of_memory() {
+    alone(|| {
+        let error = pool().submit(delayed!(abort_without_memory())).join().unwrap_err();
+        assert_out_of_memory(&error, nix::libc::SIGABRT);
+    });
+}
+
+#[test]
+fn what_an_earlier_task_of_the_batch_was_refused_is_not_why_a_task_ends() {
+    alone(|| {
+        let pool = Pool::builder().jobs(1).chunk_size(2).memory_limit(LIMIT as u64).build().unwrap();
+        for end in [End::Abort, End::Segfault] {
+            let mut results = pool.imap([delayed!(be_refused()), delayed!(strike(end))]);
+            results.next().unwrap().unwrap();
+            let error = results.next().unwrap().unwrap_err();
+            assert!(error.is_crash() && error.to_string().contains(end.words()), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_task_whose_memory_is_not_limited_is_not_out_of_memory_for_what_it_was_refused() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        for end in [End::Abort, End::Segfault] {
+            let error = pool.submit(delayed!(be_refused_and_strike(end))).join().unwrap_err();
+            assert!(error.is_crash() && error.to_string().contains(end.words()), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_panic_that_ends_the_process_is_told_though_something_was_refused_before() {
+    alone(|| {
+        let error = pool().submit(delayed!(be_refused_and_panic())).join().unwrap_err();
+        let panic = error.panic().unwrap_or_else(|| panic!("it panicked: {error}"));
+        assert_eq!(panic.message(), "as it was told");
     });
 }
 

@@ -1,7 +1,7 @@
 //! Where the system refuses what shared memory needs, a pool talks to its workers over sockets, and says why. Where memory is short, tasks
 //! fail by that name.
 
-use crate::program::{PATIENCE, PROBE, Running, probe};
+use crate::program::{PATIENCE, PROBE, PROBE_AT_MAIN, Running, probe};
 
 /// What the scene prints besides its logger's words. The task that ends its process is told apart from those that were ready behind it
 /// only where a page can be shared.
@@ -101,9 +101,9 @@ fn a_task_that_uses_up_its_processor_time_ends_by_that_name() {
 
 /// A task that needs more memory than a limit of the shell allows, however it needs it, runs out of memory, by name, and soon. `may_do`:
 /// it depends on the build whether there is enough.
-fn check_short_of_memory(limit: &str, what: &str, may_do: bool) {
+fn check_short_of_memory(program: &str, limit: &str, what: &str, may_do: bool) {
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", &format!("ulimit {limit}; exec \"$0\" short {what}"), PROBE]);
+    command.args(["-c", &format!("ulimit {limit}; exec \"$0\" short {what}"), program]);
     let ended = Running::start(&mut command).end(PATIENCE);
     let (said, rest) = ended.stdout.split_once('\n').unwrap_or_default();
     if may_do && said == "out of memory: false, soon: true" {
@@ -118,8 +118,8 @@ fn check_short_of_memory(limit: &str, what: &str, may_do: bool) {
 #[test]
 fn a_panic_that_runs_out_of_memory_with_its_backtrace_ends_by_that_name_within_a_second() {
     for (limit, may_do) in [("-d 10000", false), ("-d 15000", true), ("-v 60000", true), ("-v 80000", true)] {
-        for what in ["panic", "thread"] {
-            check_short_of_memory(limit, what, may_do);
+        for (program, what) in [(PROBE, "panic"), (PROBE, "thread"), (PROBE_AT_MAIN, "thread")] {
+            check_short_of_memory(program, limit, what, may_do);
         }
     }
 }
@@ -127,6 +127,24 @@ fn a_panic_that_runs_out_of_memory_with_its_backtrace_ends_by_that_name_within_a
 #[test]
 fn a_task_that_runs_out_of_memory_under_a_limit_of_the_shell_ends_by_that_name() {
     for limit in ["-v 80000", "-d 15000"] {
-        check_short_of_memory(limit, "fill", false);
+        check_short_of_memory(PROBE, limit, "fill", false);
+    }
+}
+
+/// Where `main` was entered, std gives each thread a small stack for signals.
+#[test]
+fn how_a_thread_of_a_task_ends_its_process_is_told_wherever_workers_come_in() {
+    for program in [PROBE, PROBE_AT_MAIN] {
+        for (what, start, end) in [
+            ("abort", "out of memory: false; ", "killed by SIGABRT"),
+            ("allocation", "out of memory: true; ", "ran out of memory"),
+            ("look", "it lives", ""),
+        ] {
+            let ended = Running::start(&mut probe(program, &["thread", what])).end(PATIENCE);
+            assert!(
+                ended.stdout.starts_with(start) && ended.stdout.contains(end),
+                "{program} {what}: {ended:?}"
+            );
+        }
     }
 }

@@ -652,7 +652,8 @@ pub(crate) fn crash(
 ) -> TaskErrorKind {
     const SIGABRT: i32 = nix::libc::SIGABRT;
     match (panic, exit, cause) {
-        (Some(panic), Ok(end), None) if end.signal() == Some(SIGABRT) => {
+        // It was told as all that follows was the end: what `errno` makes of that end is a guess.
+        (Some(panic), Ok(end), None | Some(Cause::OutOfMemory)) if end.signal() == Some(SIGABRT) => {
             TaskErrorKind::Panic { panic, exit: Some(end) }
         }
         // How it ended nobody knows, and it has said that it panics: it came no further.

@@ -199,22 +199,30 @@ pub(crate) fn watch_allocations(on_out_of_memory: fn()) -> io::Result<()> {
     if known && before.sa_sigaction == libc::SIG_DFL { install(libc::SIGABRT) } else { Ok(()) }
 }
 
-/// What has failed before is not why a task ends that begins now.
+/// What this thread was refused before is not why a task ends that begins now. The thread is a watched one.
 #[inline]
 pub(crate) fn forget_failed_allocations() {
-    if !ON_OUT_OF_MEMORY.load(Ordering::Relaxed).is_null() {
-        nix::errno::Errno::clear();
-    }
+    nix::errno::Errno::clear();
 }
 
-/// In the handler: tells of it if this thread was refused memory. Its `errno` says so if nothing has failed since; and it is ended by
-/// what Rust calls when an allocation has failed, even if a backtrace was printed since.
+/// Whether the `errno` of this thread says that it was refused memory, which is all that tells of C code that was. That is to be believed
+/// only of the thread that runs tasks, where it is of this task; and only where memory is limited, for other calls set it, too.
+fn is_refused_memory() -> bool {
+    let is_limited = |resource| {
+        // SAFETY: all zero is a valid rlimit, which is overwritten.
+        let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+        // SAFETY: the call only writes the limit, to `limit`.
+        unsafe { libc::getrlimit(resource, &raw mut limit) == 0 && limit.rlim_cur != libc::RLIM_INFINITY }
+    };
+    nix::errno::Errno::last() == nix::errno::Errno::ENOMEM
+        && HAS_STACK.get()
+        && (is_limited(libc::RLIMIT_DATA) || is_limited(libc::RLIMIT_AS))
+}
+
+/// In the handler: tells of it if this thread was refused memory, and is ended by what Rust calls then, or by C code.
 fn note_failed_allocation(context: *mut libc::c_void) {
     let on_out_of_memory = ON_OUT_OF_MEMORY.load(Ordering::Relaxed);
-    let has_failed = || {
-        nix::errno::Errno::last() == nix::errno::Errno::ENOMEM
-            || stack_pointer(context).is_some_and(is_ended_by_allocation)
-    };
+    let has_failed = || is_refused_memory() || stack_pointer(context).is_some_and(is_ended_by_allocation);
     if !on_out_of_memory.is_null() && has_failed() {
         // SAFETY: only `watch_allocations` stores here, and it stores a `fn()`.
         let on_out_of_memory: fn() = unsafe { std::mem::transmute(on_out_of_memory) };
@@ -224,21 +232,33 @@ fn note_failed_allocation(context: *mut libc::c_void) {
 
 /// How many words of the stack are looked through: the frames between the abort and its cause are fewer.
 const FRAMES_WORDS: usize = 1024;
+/// So many of them at a time: std gives its threads no more than 8 KiB of stack for signals, of which the kernel takes a part.
+const PIECE_WORDS: usize = 64;
 /// The call within `handle_alloc_error` returns to an address so near behind its start, at most.
 const CALL_BYTES: usize = 24;
 
 /// Whether a call within `handle_alloc_error`, which never returns, is among the frames from this address on.
 fn is_ended_by_allocation(stack_pointer: usize) -> bool {
-    let mut words = [0usize; FRAMES_WORDS];
-    let ours = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(&words) };
-    let theirs = libc::iovec { iov_base: stack_pointer as *mut libc::c_void, iov_len: size_of_val(&words) };
     // SAFETY: getpid takes nothing.
     let me = unsafe { libc::getpid() };
-    // SAFETY: `ours` is `words`, which is writable; what `theirs` names the kernel reads as far as it is mapped, of this very process.
-    let read = unsafe { libc::process_vm_readv(me, &raw const ours, 1, &raw const theirs, 1, 0) };
-    let read = usize::try_from(read).unwrap_or(0) / size_of::<usize>();
     let start = (std::alloc::handle_alloc_error as fn(std::alloc::Layout) -> ! as *const ()).addr();
-    words[..read].iter().any(|&word| word > start && word <= start + CALL_BYTES)
+    let mut words = [0usize; PIECE_WORDS];
+    for piece in 0..FRAMES_WORDS / PIECE_WORDS {
+        let len = size_of_val(&words);
+        let from = stack_pointer + piece * len;
+        let ours = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: len };
+        let theirs = libc::iovec { iov_base: from as *mut libc::c_void, iov_len: len };
+        // SAFETY: `ours` is `words`, which is writable; what `theirs` names the kernel reads as far as it is mapped, of this very process.
+        let read = unsafe { libc::process_vm_readv(me, &raw const ours, 1, &raw const theirs, 1, 0) };
+        let read = usize::try_from(read).unwrap_or(0) / size_of::<usize>();
+        if words[..read].iter().any(|&word| word > start && word <= start + CALL_BYTES) {
+            return true;
+        }
+        if read < PIECE_WORDS {
+            return false;
+        }
+    }
+    false
 }
 
 /// Where the stack was when the signal came, on machines of which that is known.

@@ -264,7 +264,6 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
     SEED.store(seed, Ordering::Relaxed);
     progress::set_wanted(wants_progress);
     WAITING.get()?.set_spin(may_spin);
-    forget_failed_allocations();
     let board = BOARD.get()?;
     SENDER.with(|sender| {
         replies.begin(levels.is_timed);
@@ -300,6 +299,7 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
     CALLS.reset();
     RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
     sample::begin();
+    forget_failed_allocations();
     replies.reply.make(task.seq, |result, large| {
         let outcome = match registry::find(task.function) {
             Some(entry) => {
