@@ -271,7 +271,13 @@ impl Reserve {
         drop(self.0);
         // Where another thread was quicker to take the room, or the process is collected already, it is let go unsignalled: its
         // connection ends, and so does it.
-        let held = Held::new(open_pidfd(pid)?);
+        let held = Held::new(open_pidfd(pid).map_err(|error| match error.raw_os_error() {
+            Some(libc::ESRCH) => io::Error::other(
+                "it ended as it started, and its exit status was collected by other code in this process (SIGCHLD is ignored, or something \
+                 calls `waitpid(-1)`)",
+            ),
+            _ => error,
+        })?);
         Ok(Child { pid, held, reaped: false })
     }
 }
@@ -749,7 +755,10 @@ mod tests {
                 } else {
                     // The kernel does it.
                     ignore_ends(true);
-                    (child, _) = start(c"/bin/true", &[c"true"]);
+                    let ours;
+                    (child, ours) = start(c"/bin/sh", &[c"sh", c"-c", c"read line <&3"]);
+                    // It is held by now, and ends.
+                    drop(ours);
                     let is_gone = |child: &Child| !fs::exists(format!("/proc/{}", child.pid())).unwrap();
                     while !is_gone(&child) {
                         thread::yield_now();
