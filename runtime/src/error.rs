@@ -217,7 +217,7 @@ pub(crate) enum TaskErrorKind {
     OutOfMemory { exit: Option<Exit>, why: Box<str> },
     /// A value did not encode or decode.
     Codec { message: String },
-    /// Nobody knows what became of the task.
+    /// The outcome of the task is unknown.
     Lost { message: String },
     /// No worker could be started: why, and what the last that was tried came to, if it came to its initializer.
     NotStarted { why: String, cause: Option<Box<TaskErrorKind>> },
@@ -290,7 +290,8 @@ impl TaskError {
         self
     }
 
-    /// The function panicked. [`panic`](Self::panic) says what and where.
+    /// The function panicked, or the initializer of its worker did if [`is_lost`](Self::is_lost) is true, too.
+    /// [`panic`](Self::panic) says what and where.
     ///
     /// # Examples
     ///
@@ -313,6 +314,7 @@ impl TaskError {
     }
 
     /// The worker process ended while it ran the task: a signal, `exit`, `abort`, a stack overflow. [`exit`](Self::exit) says how.
+    /// If [`is_lost`](Self::is_lost) is true, too, it ended in its initializer, and the task did not run.
     ///
     /// # Examples
     ///
@@ -410,10 +412,14 @@ impl TaskError {
         matches!(self.0.kind.blamed(), TaskErrorKind::Codec { .. })
     }
 
-    /// No worker could be had for the task, or nobody knows whether it ran.
+    /// No worker could be had for the task, or it is unknown whether it ran.
+    ///
+    /// If no worker could be started because the initializer failed, [`is_panic`](Self::is_panic), [`is_crash`](Self::is_crash) and the
+    /// like, [`panic`](Self::panic) and [`exit`](Self::exit) tell of the initializer: such an error is lost and a panic, for example.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        matches!(self.0.kind.blamed(), TaskErrorKind::Lost { .. } | TaskErrorKind::NotStarted { .. })
+        matches!(self.0.kind, TaskErrorKind::Lost { .. } | TaskErrorKind::NotStarted { .. })
+            || matches!(self.0.kind.blamed(), TaskErrorKind::Lost { .. })
     }
 
     /// The function's full path, as in `census::entropy`.
@@ -530,7 +536,7 @@ impl TaskError {
         }
     }
 
-    /// How the worker ended, if it did.
+    /// How the worker ended, if it did: while it ran the task, or in its initializer if [`is_lost`](Self::is_lost) is true.
     ///
     /// # Examples
     ///
@@ -614,10 +620,10 @@ impl TaskError {
     )]
     pub fn resume_panic(self) -> ! {
         let words = self.to_string();
-        match self.0.kind {
+        match self.0.kind.blamed() {
             TaskErrorKind::Panic { panic, .. } => {
                 aside(|| eprintln!("{words}"));
-                panic.resume()
+                panic.clone().resume()
             }
             _ => panic!("{words}"),
         }
@@ -1009,11 +1015,22 @@ mod tests {
             "a task of `a::f` was lost: no worker could be started: the initializer `a::load` crashed: the process left with exit \
              code 3; given up"
         );
-        assert!(error.is_crash() && !error.is_lost());
+        assert!(error.is_crash() && error.is_lost());
         assert_eq!(error.exit().and_then(|exit| exit.code()), Some(3));
         let kind = TaskErrorKind::NotStarted { why: "there is no memory".to_owned(), cause: None };
         let error = TaskError::new("a::f", kind, Place::default());
         assert!(error.is_lost() && !error.is_crash());
+    }
+
+    #[test]
+    fn the_panic_of_an_initializer_is_raised_again() {
+        let panic = RemotePanic::from_payload(&"no model");
+        let cause = TaskErrorKind::Panic { panic, exit: None };
+        let kind = TaskErrorKind::NotStarted { why: "given up".to_owned(), cause: Some(Box::new(cause)) };
+        let error = TaskError::new("a::f", kind, Place::default());
+        assert!(error.is_panic() && error.is_lost());
+        let payload = std::panic::catch_unwind(|| error.resume_panic()).unwrap_err();
+        assert_eq!(payload.downcast_ref::<String>().map(String::as_str), Some("no model"));
     }
 
     #[test]
