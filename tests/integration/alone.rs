@@ -142,6 +142,10 @@ const NOT_UNDER_FORK: &[(&str, &str)] = &[
         "the pool is built by a second thread, and only a process with one can be copied",
     ),
     (
+        "pool::threads_that_make_their_first_parallel_call_at_once_share_one_pool",
+        "the pool is built by one of many threads, and only a process with one can be copied",
+    ),
+    (
         "callbacks::",
         "the callbacks build pools on threads of ours, and only a process with one thread can be copied",
     ),

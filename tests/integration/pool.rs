@@ -281,6 +281,23 @@ fn a_pool_that_was_given_up_tries_again_once_its_failures_are_long_enough_ago() 
 }
 
 #[test]
+fn threads_that_make_their_first_parallel_call_at_once_share_one_pool() {
+    alone_with_warm_pool(|| {
+        let barrier = std::sync::Barrier::new(8);
+        let call = || {
+            barrier.wait();
+            procession::parallel!(jobs = 2; place() for _ in 0..8).unwrap()
+        };
+        let places = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(call)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        let pids: BTreeSet<u32> = places.iter().map(|(_, pid)| *pid).collect();
+        assert!(places.len() == 64 && pids.len() <= 2, "{pids:?}");
+    });
+}
+
+#[test]
 fn a_pool_is_not_given_up_while_a_worker_initializes() {
     alone(|| {
         #[worker]

@@ -24,7 +24,7 @@ mod tray;
 use std::{
     fmt,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -808,8 +808,13 @@ pub(crate) fn global() -> Result<&'static Pool> {
     if let Some(pool) = POOL.get() {
         return Ok(pool);
     }
+    // Where several threads come at once, one builds, and the others wait for its pool.
+    static BUILDING: PerProcess<Mutex<()>> = PerProcess::new();
+    let _building = BUILDING.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = POOL.get() {
+        return Ok(pool);
+    }
     let pool = Pool::builder().build()?;
-    // Where several threads come at once, one pool stays.
     Ok(POOL.get_or_init(|| pool))
 }
 
