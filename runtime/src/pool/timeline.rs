@@ -40,7 +40,7 @@ const BEGINNING: &str =
     "[\n{\"name\":\"procession_trace\",\"ph\":\"M\",\"pid\":1,\"tid\":0,\"args\":{\"name\":\"procession\"}}";
 /// What stands at the end of a file that is whole.
 const END: &str = "\n]\n";
-/// So many names are tried for the file that is not in its place yet.
+/// The number of temporary names to try.
 const MOST_NAMES: u32 = 100;
 
 /// One pool's part of the timeline.
@@ -150,15 +150,15 @@ fn create(path: &Path) -> io::Result<File> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             made => made?,
         };
-        let put = || {
+        let fill = || {
             file.write_all(BEGINNING.as_bytes())?;
             file.write_all(END.as_bytes())?;
             if let Some(before) = &before {
                 file.set_permissions(before.permissions())?;
             }
-            fs::rename(&aside, path)
+            put(&aside, path, before.is_none())
         };
-        return match grow_file(put) {
+        return match grow_file(fill) {
             Ok(()) => Ok(file),
             Err(error) => {
                 let _ = fs::remove_file(&aside);
@@ -167,6 +167,22 @@ fn create(path: &Path) -> io::Result<File> {
         };
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Puts a file in its place. If nothing was there, nothing that has come since is replaced unseen.
+fn put(aside: &Path, path: &Path, is_free: bool) -> io::Result<()> {
+    if is_free {
+        // A second name is given in one step, and only if nothing has it.
+        match fs::hard_link(aside, path) {
+            Ok(()) => return fs::remove_file(aside),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                check(path)?;
+            }
+            // There are file systems that know one name of each file.
+            Err(_) => {}
+        }
+    }
+    fs::rename(aside, path)
 }
 
 /// Nothing is lost if a timeline takes this place: there is nothing, an empty file, or a timeline of ours, which is returned.
@@ -332,5 +348,23 @@ mod tests {
         assert_eq!(Quoted("\x1b\u{9b}\u{202e}").to_string(), r#""\u001b\u009b\u202e""#);
         assert_eq!(Micros(1_234_567).to_string(), "1234.567");
         assert_eq!(Micros(9).to_string(), "0.009");
+    }
+
+    #[test]
+    fn a_file_that_came_after_the_look_is_kept() {
+        let folder = std::env::temp_dir().join(format!("procession-put-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let (aside, path) = (folder.join("aside"), folder.join("path"));
+        for (theirs, is_kept) in [("letters", true), (BEGINNING, false)] {
+            fs::write(&aside, format!("{BEGINNING}{END}")).unwrap();
+            fs::write(&path, theirs).unwrap();
+            assert_eq!(put(&aside, &path, true).is_err(), is_kept, "{theirs}");
+            assert_eq!(fs::read_to_string(&path).unwrap() == theirs, is_kept, "{theirs}");
+        }
+        fs::remove_file(&path).unwrap();
+        fs::write(&aside, BEGINNING).unwrap();
+        put(&aside, &path, true).unwrap();
+        assert!(path.exists() && !aside.exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 }
