@@ -3,13 +3,15 @@
 //! Loggers print what they are given. So control characters are escaped first, in the words, the target and the fields, and lines after
 //! the first are indented, as `env_logger` does: a record cannot act on the terminal or pass for another.
 
+use std::borrow::Cow;
+
 use log::{
     Level, RecordBuilder,
     kv::{Error, Key, Source, Value, VisitSource},
 };
 
 use crate::{
-    escape::{Escaped, Lines},
+    escape::{Escaped, Lines, is_control},
     id::WorkerId,
     protocol::LogRecord,
 };
@@ -20,12 +22,14 @@ pub(crate) fn emit(record: &LogRecord, worker: WorkerId, pid: u32) {
     if level > log::max_level() {
         return;
     }
-    let one_line = |words: &String| Escaped(words).to_string();
+    let logger = log::logger();
+    let target = one_line(&record.target);
+    if !logger.enabled(&log::Metadata::builder().level(level).target(&target).build()) {
+        return;
+    }
     let own = record.fields.iter().map(|(name, value)| (one_line(name), one_line(value))).collect();
     let fields = Fields { own, worker: worker.0, pid, task: record.task };
-    let target = one_line(&record.target);
-    let (module, file) = (record.module.as_ref().map(one_line), record.file.as_ref().map(one_line));
-    let logger = log::logger();
+    let (module, file) = (record.module.as_deref().map(one_line), record.file.as_deref().map(one_line));
     let mut builder = RecordBuilder::new();
     builder
         .level(level)
@@ -34,23 +38,26 @@ pub(crate) fn emit(record: &LogRecord, worker: WorkerId, pid: u32) {
         .file(file.as_deref())
         .line(record.line)
         .key_values(&fields);
-    if logger.enabled(&log::Metadata::builder().level(level).target(&target).build()) {
-        logger.log(&builder.args(format_args!("{}", Lines(&record.message))).build());
-    }
+    logger.log(&builder.args(format_args!("{}", Lines(&record.message))).build());
 }
 
-struct Fields {
+/// Copies the words only if something in them is to be escaped.
+fn one_line(words: &str) -> Cow<'_, str> {
+    if words.contains(is_control) { Escaped(words).to_string().into() } else { words.into() }
+}
+
+struct Fields<'a> {
     /// The record's, escaped.
-    own: Vec<(String, String)>,
+    own: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     worker: u32,
     pid: u32,
     task: Option<u64>,
 }
 
-impl Source for Fields {
+impl Source for Fields<'_> {
     fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), Error> {
         for (name, value) in &self.own {
-            visitor.visit_pair(Key::from_str(name), Value::from(value.as_str()))?;
+            visitor.visit_pair(Key::from_str(name), Value::from(&**value))?;
         }
         if self.worker != WorkerId::ALONE.0 {
             visitor.visit_pair(Key::from_str("worker"), Value::from(self.worker))?;
