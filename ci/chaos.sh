@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the chaos program (tests/chaos) for so many seconds, 60 if nothing is said, by each start method and transport, two at a time.
+# Runs the chaos program (tests/chaos) for SECONDS (default: 60) by each start method and transport, two at a time.
 # Each line of a run that fails says how to try it again.
 set -uo pipefail
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 //! What this process writes to its terminal: bars, and what is printed while they are drawn.
 //!
-//! Whoever prints calls [`aside`], so that no line comes to stand in a bar.
+//! Call [`aside`] to print, so that no line comes to stand in a bar.
 
 #[cfg(feature = "indicatif")]
 pub(crate) use bars::{Drawn, aside};

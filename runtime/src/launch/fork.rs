@@ -46,7 +46,7 @@ const REFILL_AFTER: Duration = Duration::from_micros(100);
 const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// A process that was killed ends soon.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
-/// So many templates in a row may end just as a worker is to be forked from them.
+/// The number of consecutive templates that may end before they fork a worker.
 const MOST_BARREN: u32 = 5;
 /// What a template may say of itself.
 const MOST_WORDS_BYTES: usize = 1 << 20;
@@ -274,7 +274,7 @@ impl ForkLauncher {
             let _ = wait_readable(template.child.as_fd(), REPORT_TIMEOUT);
             let how = template.child.try_reap().map_or_else(String::new, |ended| match exit(ended) {
                 Ok(exit) => format!(" with {exit}"),
-                Err(why) => format!(": nobody knows how, for {why}"),
+                Err(why) => format!("; its exit status is unknown: {why}"),
             });
             let at = self.setup.preload.as_ref().map_or("", |_| ", which runs the preload,");
             format!("the template that workers are forked from{at} ended{how}")

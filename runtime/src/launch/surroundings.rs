@@ -196,7 +196,7 @@ fn check_name(name: &str) -> Result<()> {
 
 /// # Errors
 ///
-/// Nobody can work there.
+/// The folder does not exist or is not a directory.
 fn check_folder(folder: &Path) -> Result<()> {
     let refused = |why: &dyn fmt::Display| {
         let setting = format!("current_dir({})", brief(format_args!("{folder:?}")));
