@@ -374,7 +374,7 @@ fn forged_times_spoil_no_statistics_and_no_schedule() {
 }
 
 #[test]
-fn forged_progress_harms_nobody() {
+fn forged_progress_does_not_affect_other_workers() {
     alone(|| {
         for fraction in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 1e300] {
             check_lie(Lie::Progress(fraction));
@@ -383,12 +383,12 @@ fn forged_progress_harms_nobody() {
 }
 
 #[test]
-fn forged_marks_harm_nobody() {
+fn forged_marks_do_not_affect_other_workers() {
     alone(|| [1, u64::MAX >> 1].into_iter().for_each(|count| check_lie(Lie::Mark(count))));
 }
 
 #[test]
-fn spans_without_end_in_each_other_harm_nobody() {
+fn spans_without_end_in_each_other_do_not_affect_other_workers() {
     alone(|| {
         tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
         check_lie(Lie::Spans { many: 50_000, are_closed: true });
@@ -442,7 +442,7 @@ fn check_flood(with: Flood) {
 }
 
 #[test]
-fn a_flood_of_records_starves_nobody() {
+fn a_flood_of_records_does_not_starve_other_workers() {
     alone(|| {
         log::set_logger(&COUNTER).unwrap();
         log::set_max_level(LevelFilter::Info);
@@ -454,12 +454,12 @@ fn a_flood_of_records_starves_nobody() {
 }
 
 #[test]
-fn a_flood_of_notes_starves_nobody() {
+fn a_flood_of_notes_does_not_starve_other_workers() {
     alone(|| [Flood::Notes, Flood::Progress, Flood::Panics].into_iter().for_each(check_flood));
 }
 
 #[test]
-fn a_flood_of_spans_starves_nobody() {
+fn a_flood_of_spans_does_not_starve_other_workers() {
     alone(|| {
         tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
         check_flood(Flood::Spans);
@@ -467,6 +467,6 @@ fn a_flood_of_spans_starves_nobody() {
 }
 
 #[test]
-fn a_flood_of_frames_that_say_nothing_starves_nobody() {
+fn a_flood_of_frames_that_say_nothing_does_not_starve_other_workers() {
     alone(|| [Flood::Empty, Flood::Marks, Flood::Frame].into_iter().for_each(check_flood));
 }
