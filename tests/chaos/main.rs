@@ -14,6 +14,7 @@
     reason = "a program that tests: what cannot be done has failed"
 )]
 
+mod held;
 mod host;
 mod random;
 mod shared;
@@ -28,12 +29,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::{sys::signal::Signal, unistd::Pid};
 
-use crate::{random::Random, shared::Shared};
+use crate::{held::Held, random::Random, shared::Shared};
 
 /// A host that has not come to the end of a call for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -146,7 +144,9 @@ fn main() -> ExitCode {
         }
         Err(words) => {
             for pid in processes(&token) {
-                let _ = kill(pid, Signal::SIGKILL);
+                if let Some(held) = Held::new(pid, || processes(&token).contains(&pid)) {
+                    held.signal(Signal::SIGKILL);
+                }
             }
             let _ = host.wait();
             eprintln!("FAILED: {words}\nto try again: chaos {}", options.args().join(" "));
@@ -159,7 +159,7 @@ fn main() -> ExitCode {
 fn attend(options: &Options, shared: &Shared, host: &mut Child) -> Result<BTreeMap<String, u64>, String> {
     let mut random = Random::new(options.seed, u64::MAX);
     let mut sent = BTreeMap::new();
-    let mut stopped: Vec<(Instant, Pid)> = Vec::new();
+    let mut stopped: Vec<(Instant, Held)> = Vec::new();
     let (mut beats, mut beaten) = (0, Instant::now());
     loop {
         if let Some(status) = host.try_wait().unwrap() {
@@ -172,10 +172,10 @@ fn attend(options: &Options, shared: &Shared, host: &mut Child) -> Result<BTreeM
         } else if now - beaten > PATIENCE {
             return Err(report(shared, host.id()));
         }
-        stopped.retain(|(at, pid)| {
+        stopped.retain(|(at, held)| {
             let is_over = *at <= now;
             if is_over {
-                let _ = kill(*pid, Signal::SIGCONT);
+                held.signal(Signal::SIGCONT);
             }
             !is_over
         });
@@ -194,11 +194,12 @@ fn attend(options: &Options, shared: &Shared, host: &mut Child) -> Result<BTreeM
         if options.method == "fork" && children(host.id()).contains(&victim) && !random.once_in(TEMPLATES) {
             continue;
         }
-        if kill(victim, signal).is_ok() {
+        let held = Held::new(victim, || descendants(host.id()).contains(&victim));
+        if let Some(held) = held.filter(|held| held.signal(signal)) {
             *sent.entry(signal.to_string()).or_default() += 1;
             if signal == Signal::SIGSTOP {
                 let millis = random.below(MOST_STOP_MILLIS);
-                stopped.push((Instant::now() + Duration::from_millis(millis), victim));
+                stopped.push((Instant::now() + Duration::from_millis(millis), held));
             }
         }
     }
