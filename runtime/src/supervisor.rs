@@ -1021,6 +1021,19 @@ impl<T: Load> Supervisor<T> {
         };
     }
 
+    /// Any → Vacant, when the numbers of this process's descriptors may be others' by now: nothing is closed and nobody signalled. Returns
+    /// the process's number, and the tasks that have given nothing.
+    pub(crate) fn abandon(&mut self) -> Option<(u32, impl Iterator<Item = T> + use<T>)> {
+        let (link, in_flight) = match std::mem::replace(&mut self.state, State::Vacant) {
+            State::Vacant => return None,
+            State::Starting { link, .. } | State::Draining { link, .. } => (link, InFlight::new()),
+            State::Live { link, in_flight } | State::Lost { link, in_flight, .. } => (link, in_flight),
+        };
+        let pid = link.launched.process.pid();
+        std::mem::forget(link);
+        Some((pid, in_flight.loads.into_iter().map(|(_, load)| load)))
+    }
+
     fn link(&self) -> Option<&Link> {
         match &self.state {
             State::Vacant => None,

@@ -2,6 +2,7 @@
 //! each run of `main` adds a line.
 
 mod causes;
+mod closed;
 mod collected;
 mod limited;
 mod unsignalled;
@@ -93,6 +94,7 @@ pub(crate) fn play() {
         ["process", how] => start_failing_process(how),
         ["flush"] => Pool::new(1).unwrap().submit(delayed!(say_without_end())).join().unwrap(),
         ["cause", holder, method, what, how] => causes::play(holder, method, what, how),
+        ["closed", call, when, then] => closed::play(call, when, then),
         ["collected", how] => collected::play(how),
         ["limited", method] => limited::play(method),
         ["files"] => limited::play_with_few_files(),

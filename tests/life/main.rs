@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a test that is not run says so")]
 
 mod causes;
+mod closed;
 mod death;
 mod limits;
 mod missing;

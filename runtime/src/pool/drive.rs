@@ -58,6 +58,10 @@ const LOOKS: u32 = 8;
 const POLL_EVERY: Duration = Duration::from_millis(1);
 /// The background thread of a pool that is in use wakes this often, at least.
 const ROUND: Duration = Duration::from_millis(900);
+/// So often, at least, whoever waits for what workers do looks whether their descriptors are still there: nothing else would tell.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Whoever waits in a pool whose descriptors were closed looks this often whether somebody else has what it waits for.
+const PAUSE: Duration = Duration::from_millis(10);
 /// A seat that was left is kept for a caller's return so long.
 const WARM: Duration = Duration::from_millis(1);
 
@@ -77,6 +81,10 @@ pub(super) struct Driver {
     stopping: AtomicBool,
     /// The pool was dropped and nobody waits for its end: the background thread leaves when there are no workers any more.
     is_left: AtomicBool,
+    /// Other code has closed the pool's descriptors. Nothing is done with their numbers any more, and this is never dropped.
+    is_closed: AtomicBool,
+    /// This.
+    me: Weak<Self>,
     /// The pool has rested, and nobody has come since. A hint.
     rests: AtomicBool,
     /// Whose process this is.
@@ -112,6 +120,8 @@ pub(super) struct Desk {
     armed: bool,
     /// The workers' poller has whatever the workers say, and nobody else looks.
     listens: bool,
+    /// When it was last looked whether the descriptors are there.
+    examined: Instant,
     /// When the workers' poller was last asked.
     polled: Instant,
     /// When the clock was looked at last: now, for what need not know it to the microsecond.
@@ -121,7 +131,8 @@ pub(super) struct Desk {
 impl Desk {
     /// When the background thread is to see to a vacant seat: while it is kept warm, nothing is so urgent.
     fn background_due(&self) -> Option<Instant> {
-        self.warm.or_else(|| self.scheduler.deadline())
+        let look = (self.scheduler.unfinished() > 0).then(|| self.seen + LOOK_EVERY);
+        self.warm.or_else(|| earlier(self.scheduler.deadline(), look))
     }
 
     /// Wakes those that wait for the pool to be at rest, if it is; returns whether there were any.
@@ -138,7 +149,7 @@ impl Desk {
 impl Driver {
     pub(super) fn new(scheduler: Scheduler) -> Result<Arc<Self>> {
         let failed = |error| Error::system("a pool's poller cannot be made", explained(error));
-        let driver = Self {
+        let mut driver = Self {
             next_id: scheduler.numbers(),
             desk: Mutex::new(Desk {
                 scheduler,
@@ -154,6 +165,7 @@ impl Driver {
                 leavings: 0,
                 armed: true,
                 listens: true,
+                examined: Instant::now(),
                 polled: Instant::now(),
                 seen: Instant::now(),
             }),
@@ -164,6 +176,8 @@ impl Driver {
             background_bell: Bell::new().map_err(failed)?,
             stopping: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            me: Weak::new(),
             rests: AtomicBool::new(false),
             generation: generation(),
             _keeper: spare::Keeper::new(),
@@ -175,7 +189,10 @@ impl Driver {
         driver.background.add_disarmed(driver.workers.as_fd(), WORKERS).map_err(failed)?;
         driver.background.add(driver.background_bell.as_fd(), BACKGROUND_BELL).map_err(failed)?;
         driver.background.arm(driver.workers.as_fd(), WORKERS);
-        Ok(Arc::new(driver))
+        Ok(Arc::new_cyclic(|me| {
+            driver.me = me.clone();
+            driver
+        }))
     }
 
     /// The pool's, unless it has ended or is another process's, whose copy this process is: what a copy has of it is not to be touched,
@@ -203,15 +220,53 @@ impl Driver {
     pub(super) fn stop_background(&self, thread: JoinHandle<()>) {
         // SYNC(pool-stopping): pairs with the Acquire load in `is_over`.
         self.stopping.store(true, Ordering::Release);
-        self.background_bell.ring();
-        // It runs no code of users but their loggers; one that panics has said so.
-        let _ = thread.join();
+        // What it sleeps in may have been closed, and then nothing wakes it. It has this for itself, and touches nothing.
+        if self.ring_background() {
+            // It runs no code of users but their loggers; one that panics has said so.
+            let _ = thread.join();
+        }
+    }
+
+    /// Wakes whoever drives.
+    fn ring(&self) -> bool {
+        !self.is_closed() && self.bell.ring_in(&self.workers, BELL)
+    }
+
+    /// Wakes the background thread. Returns whether that can be done.
+    fn ring_background(&self) -> bool {
+        !self.is_closed() && self.background_bell.ring_in(&self.background, BACKGROUND_BELL)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Ends the pool if other code has closed its descriptors.
+    pub(super) fn examine(&self) {
+        self.examine_at(&mut self.lock(), Instant::now());
+    }
+
+    fn examine_at(&self, desk: &mut Desk, now: Instant) {
+        desk.examined = now;
+        let is_whole = || self.workers.is_whole() && self.background.is_whole();
+        if !self.is_closed() && !is_whole() {
+            self.break_down(desk);
+        }
+    }
+
+    /// Other code has closed the pool's descriptors.
+    fn break_down(&self, desk: &mut Desk) {
+        if !self.is_closed.swap(true, Ordering::Relaxed) {
+            // To drop it would close numbers that may be others' by now.
+            std::mem::forget(self.me.upgrade());
+            desk.scheduler.break_down();
+        }
     }
 
     /// Has the background thread end by itself, once the last worker has.
     pub(super) fn leave_to_background(&self) {
         self.is_left.store(true, Ordering::Relaxed);
-        self.background_bell.ring();
+        self.ring_background();
     }
 
     /// Returns whether the background thread has nothing more to do.
@@ -224,7 +279,7 @@ impl Driver {
     /// Wakes those that wait for the pool to be at rest, if it is; returns whether there were any.
     fn call_watchers(&self, desk: &mut Desk) -> bool {
         if self.is_left.load(Ordering::Relaxed) && desk.scheduler.is_empty_of_workers() {
-            self.background_bell.ring();
+            self.ring_background();
         }
         desk.call_watchers()
     }
@@ -254,7 +309,7 @@ impl Driver {
     }
 
     fn set_armed(&self, desk: &mut Desk, armed: bool) {
-        if desk.armed != armed {
+        if desk.armed != armed && !self.is_closed() {
             desk.armed = armed;
             if armed {
                 self.background.arm(self.workers.as_fd(), WORKERS);
@@ -270,6 +325,9 @@ impl Driver {
         self.take_in(&mut desk);
         let now = Instant::now();
         desk.seen = now;
+        if now.saturating_duration_since(desk.examined) >= POLL_EVERY {
+            self.examine_at(&mut desk, now);
+        }
         let result = change(&mut desk.scheduler, &self.workers, now);
         self.follow_up(desk, now);
         result
@@ -279,16 +337,20 @@ impl Driver {
     /// so that nobody has to be woken for that.
     pub(super) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
         let mut desk = self.lock();
+        let now = Instant::now();
+        if now.saturating_duration_since(desk.examined) >= POLL_EVERY {
+            self.examine_at(&mut desk, now);
+        }
         let result = change(&mut desk.scheduler);
         if desk.taken {
-            self.follow_up(desk, Instant::now());
+            self.follow_up(desk, now);
             return result;
         }
         self.take_seat(&mut desk);
         let seat = Seat(self);
         let mut events = Vec::new();
         // A caller that never pauses must not keep deaths and deadlines from being seen.
-        desk.seen = Instant::now();
+        desk.seen = now;
         let is_late = desk.seen.saturating_duration_since(desk.polled) >= POLL_EVERY;
         drop(if is_late { self.turn(desk, &mut events, Until::Now) } else { self.react(desk, &mut events) });
         drop(seat);
@@ -345,7 +407,7 @@ impl Driver {
         let after = desk.scheduler.after();
         if desk.taken && (called || !after.wakes.is_empty()) {
             // Whoever is to be woken may be the one that drives, and sleeps in the poller.
-            self.bell.ring();
+            self.ring();
         }
         drop(desk);
         after.run();
@@ -358,13 +420,14 @@ impl Driver {
 
     /// Whoever sleeps must wake earlier if something is due earlier.
     fn check_alarm(&self, desk: &Desk) {
-        let (due, alarm, bell) = if desk.taken {
-            (desk.scheduler.deadline(), desk.alarm, &self.bell)
-        } else {
-            (desk.background_due(), desk.background_alarm, &self.background_bell)
-        };
-        if due.is_some_and(|due| alarm.is_none_or(|alarm| due < alarm)) {
-            bell.ring();
+        let is_earlier =
+            |due: Option<Instant>, alarm| due.is_some_and(|due| earlier(alarm, Some(due)) != alarm);
+        if desk.taken {
+            if is_earlier(desk.scheduler.deadline(), desk.alarm) {
+                self.ring();
+            }
+        } else if is_earlier(desk.background_due(), desk.background_alarm) {
+            self.ring_background();
         }
     }
 
@@ -378,6 +441,16 @@ impl Driver {
         until: Until,
     ) -> MutexGuard<'a, Desk> {
         events.clear();
+        if self.is_closed() {
+            // What there was has come to its error; only another thread can bring about what is still waited for.
+            desk = self.react(desk, events);
+            if let Until::Then(_) = until {
+                drop(desk);
+                std::thread::park_timeout(PAUSE);
+                desk = self.lock();
+            }
+            return desk;
+        }
         if let Until::Then(deadline) = until {
             desk = self.spin(desk, deadline);
         }
@@ -393,20 +466,22 @@ impl Driver {
                     // Two that sleep would both be woken.
                     self.set_armed(&mut desk, false);
                     desk.alarm = earlier(deadline, desk.scheduler.deadline());
+                    desk.alarm = earlier(desk.alarm, Some(desk.seen + LOOK_EVERY));
                     desk.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
                 }
             };
             drop(desk);
-            if self.workers.wait(events, timeout).is_err() {
-                // Only a broken descriptor table does this; what is due is still done.
-                events.clear();
-            }
+            let waited = self.workers.wait(events, timeout);
             if events.iter().any(|event| event.key == BELL) {
                 self.bell.silence();
                 events.retain(|event| event.key != BELL);
             }
             desk = self.lock();
             desk.seen = Instant::now();
+            desk.examined = desk.seen;
+            if waited.is_err() {
+                self.break_down(&mut desk);
+            }
         }
         self.react(desk, events)
     }
@@ -512,7 +587,7 @@ impl Driver {
         if spare::is_held()
             && desk.background_alarm.is_none_or(|alarm| alarm > Instant::now() + 2 * spare::REST)
         {
-            self.background_bell.ring();
+            self.ring_background();
         }
     }
 
@@ -541,6 +616,10 @@ impl Driver {
             let timeout = {
                 let spare_due = spare::expire().map(|left| Instant::now() + left);
                 let mut desk = self.lock();
+                if self.is_closed() {
+                    return;
+                }
+                desk.seen = Instant::now();
                 let due = if !desk.taken {
                     // While the pool is in use it looks now and then, so that it need not be woken for each look that is due later.
                     let in_use = desk.leavings != used;
@@ -557,11 +636,15 @@ impl Driver {
                 desk.background_alarm = due;
                 due.map(|alarm| alarm.saturating_duration_since(Instant::now()))
             };
-            let _ = thread.rest(|| self.background.wait(&mut events, timeout));
+            let waited = thread.rest(|| self.background.wait(&mut events, timeout));
             if self.is_over() {
                 return;
             }
             let mut desk = self.lock();
+            if waited.is_err() {
+                self.break_down(&mut desk);
+                return self.follow_up(desk, Instant::now());
+            }
             for event in &events {
                 match event.key {
                     BACKGROUND_BELL => self.background_bell.silence(),
@@ -690,7 +773,7 @@ impl Exchange for Driver {
             // The seat is kept warm for a caller's return; a future is none.
             desk.warm = None;
             if !self.arm(&mut desk) {
-                self.background_bell.ring();
+                self.ring_background();
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     protocol::{Note, Outcome},
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
-        fd::{Event, Poller},
+        fd::{CLOSED, Event, Poller},
         memory::oom_kills,
     },
     task::Call,
@@ -522,6 +522,29 @@ impl Scheduler {
             .filter_map(Supervisor::launched_at)
             .filter(|&at| now.saturating_duration_since(at) < self.config.start_timeout);
         begun.min().map_or(Others::None, Others::Start)
+    }
+
+    /// Other code has closed the pool's descriptors, whose numbers may be others' by now: the workers are left alone, and all that there is
+    /// and will be comes to an error. Workers end by themselves, as their connections have ended.
+    pub(super) fn break_down(&mut self) {
+        let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
+        self.is_closed = true;
+        self.book.broken = Some(kind.clone());
+        self.unread.clear();
+        let mut next = 0;
+        while let Some(place) = self.workers.next_manned(next) {
+            next = place + 1;
+            let id = self.workers[place].id();
+            let Some((pid, parcels)) = self.workers[place].abandon() else { continue };
+            let was_own = self.book.initializing.remove(&id) | self.forget_leaving(id);
+            self.book.progress.remove(&id);
+            self.book.overdue.remove(&id);
+            for parcel in parcels.filter(|_| !was_own) {
+                self.book.leave(&parcel, id);
+                self.book.fail(parcel, &kind, Some((id, pid, None)), &mut self.after);
+            }
+        }
+        self.fail_queued(&kind);
     }
 
     /// Completes everything that waits with one error.

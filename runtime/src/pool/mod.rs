@@ -79,6 +79,12 @@ use crate::{
 /// [`StartMethod::Fork`] such a process must have one thread at that time, or every call is an error that says so. Handles and iterators
 /// that were made before the fork belong to the original process: in the copy they are errors.
 ///
+/// Code that closes every descriptor from 3 upwards, as some daemons do (`closefrom`), closes the pool's, too. Then all its tasks, those
+/// that are handed in later included, come to an error that says so, within a second; a pool that is built afterwards works. Nothing is
+/// written to whatever has the numbers of the descriptors by then, and nothing of it is closed. The workers end by themselves, and what the
+/// pool has taken in this process is given back at its end only: memory, a thread that sleeps, and entries of processes that nobody
+/// collects (zombies).
+///
 /// Dropping a pool waits until its workers have ended, unless one of this library's own threads drops it, in a waker or a logger for
 /// example: then it ends by itself.
 ///
@@ -178,6 +184,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         let driver = &self.driver;
+        driver.examine();
         driver.with(|scheduler, _, now| scheduler.close(now));
         let Some(thread) = self.background.take() else { return };
         if is_own_thread() {

@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{JoinHandle, ThreadId},
     time::{Duration, Instant},
@@ -33,7 +33,7 @@ use crate::{
     registry,
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
-        fd::{Bell, Poller, wait_readable},
+        fd::{Bell, CLOSED, Poller, wait_readable},
         limits::explained,
         memory::oom_kills,
         per_process::PerProcess,
@@ -51,6 +51,8 @@ const LAUNCHER: u64 = 1 << 63;
 const MOST_NUMBER: u32 = 1 << 30;
 /// A process that logs without end is read so far at a time: others have things to say, too.
 const MOST_AT_A_TIME: usize = 64;
+/// So often, at least, the thread looks whether its descriptors are still there while a process runs: nothing else would tell.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// As good as for ever.
 const FAR: Duration = Duration::from_secs(1 << 30);
 
@@ -109,6 +111,10 @@ struct Watch {
     thread: OnceLock<ThreadId>,
     /// Whose process this is.
     generation: u32,
+    /// Other code has closed the descriptors. Nothing is done with their numbers any more, and this is never dropped.
+    is_closed: AtomicBool,
+    /// This.
+    me: Weak<Self>,
 }
 
 /// What the lock protects. Nothing is waited for and nothing is read while it is held.
@@ -221,8 +227,9 @@ impl Home {
         }
         self.watch.take_if(|own| Arc::ptr_eq(own, watch))?;
         desk.stopping = true;
-        watch.bell.ring();
-        desk.thread.take()
+        let thread = desk.thread.take();
+        // Nothing wakes it where what it sleeps in was closed. It has the watch for itself, and touches nothing.
+        thread.filter(|_| watch.ring())
     }
 }
 
@@ -233,8 +240,13 @@ impl User {
     fn new() -> Result<Self> {
         let mut home = lock(home());
         let watch = match &home.watch {
-            Some(watch) => watch.clone(),
-            None => home.watch.insert(Watch::start()?).clone(),
+            Some(watch) if watch.is_whole() => watch.clone(),
+            _ => {
+                let new = Watch::start()?;
+                // One that was closed is never dropped.
+                std::mem::forget(home.watch.replace(new.clone()));
+                new
+            }
         };
         home.users += 1;
         Ok(Self(Some(watch)))
@@ -297,7 +309,7 @@ impl Child {
             desk.unread.insert(number);
         }
         if has_spoken || desk.alarm.is_none_or(|alarm| deadline.is_some_and(|deadline| deadline < alarm)) {
-            watch.bell.ring();
+            watch.ring();
         }
         drop(desk);
         Ok(Self { pid, held, end, is_detached: false, user })
@@ -319,7 +331,7 @@ impl Child {
     /// Whether it has ended, and how, if that is known. Once its descriptor tells of its end this does, too.
     pub(super) fn ended(&self) -> Option<Option<Exit>> {
         let watch = self.user.watch();
-        let is_settled = self.end.get().is_some() || !watch.is_of_this_process();
+        let is_settled = self.end.get().is_some() || !watch.is_of_this_process() || !watch.is_whole();
         if !is_settled && wait_readable(self.as_fd(), Duration::ZERO).unwrap_or(false) {
             watch.wait_for(&self.end);
         }
@@ -332,11 +344,13 @@ impl Child {
     }
 
     pub(super) fn terminate(&self) -> io::Result<()> {
-        self.held().terminate()
+        if self.user.watch().is_whole() { self.held().terminate() } else { Err(io::Error::other(CLOSED)) }
     }
 
     pub(super) fn kill(&self) {
-        self.held().kill();
+        if self.user.watch().is_whole() {
+            self.held().kill();
+        }
     }
 
     pub(super) fn detach(mut self) {
@@ -354,6 +368,9 @@ impl Drop for User {
         home.users -= 1;
         let thread = home.leave(&watch);
         drop(home);
+        if !watch.is_whole() {
+            return std::mem::forget(watch);
+        }
         // One of our threads may wait for this one.
         if let Some(thread) = thread
             && !is_own_thread()
@@ -378,6 +395,10 @@ impl Drop for Child {
             // The process is another's, whose copy this one is, and the number of its descriptor means something else here.
             return std::mem::forget(self.held.take());
         }
+        if !watch.is_whole() {
+            // So it does here. The process ends by itself, as its connection has ended.
+            return std::mem::forget(self.held.take());
+        }
         if !self.is_detached && self.end.get().is_none() {
             self.kill();
             watch.wait_for(&self.end);
@@ -388,7 +409,7 @@ impl Drop for Child {
 impl Watch {
     fn start() -> Result<Arc<Self>> {
         let failed = |error| Error::system("processes cannot be watched", explained(error));
-        let watch = Arc::new(Self {
+        let mut watch = Self {
             desk: Mutex::new(Desk {
                 places: BTreeMap::new(),
                 launchers: BTreeMap::new(),
@@ -405,8 +426,14 @@ impl Watch {
             bell: Bell::new().map_err(failed)?,
             thread: OnceLock::new(),
             generation: generation(),
-        });
+            is_closed: AtomicBool::new(false),
+            me: Weak::new(),
+        };
         watch.poller.add(watch.bell.as_fd(), BELL).map_err(failed)?;
+        let watch = Arc::new_cyclic(|me| {
+            watch.me = me.clone();
+            watch
+        });
         let its_own = watch.clone();
         let thread = std::thread::Builder::new()
             .name("procession".to_owned())
@@ -424,6 +451,36 @@ impl Watch {
     /// It is not a copy in a process that was forked since, where numbers of descriptors mean something else.
     fn is_of_this_process(&self) -> bool {
         self.generation == generation()
+    }
+
+    /// No other code has closed the descriptors.
+    fn is_whole(&self) -> bool {
+        !self.is_closed.load(Ordering::Relaxed) && self.poller.is_whole()
+    }
+
+    /// Wakes the thread. Returns whether that can be done.
+    fn ring(&self) -> bool {
+        !self.is_closed.load(Ordering::Relaxed) && self.bell.ring_in(&self.poller, BELL)
+    }
+
+    /// Other code has closed the descriptors, whose numbers may be others' by now. What has a result keeps it; all else comes to an error.
+    fn break_down(&self) {
+        if self.is_closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        // To drop it, or what makes processes, would close numbers that may be others' by now.
+        std::mem::forget(self.me.upgrade());
+        let mut desk = self.lock();
+        desk.tended += 1;
+        let places = std::mem::take(&mut desk.places);
+        drop(desk);
+        let mut wakes = Wakes::default();
+        for place in places.into_values() {
+            lock(&place).abandon(&mut wakes);
+            std::mem::forget(place);
+        }
+        self.changed.notify_all();
+        wakes.wake_all();
     }
 
     fn is_own_thread(&self) -> bool {
@@ -485,6 +542,9 @@ impl Watch {
         let mut attended = None;
         let outcome = loop {
             let tended = self.lock().tended;
+            if !self.is_whole() {
+                return Err(LaunchError::Refused(CLOSED.to_owned()));
+            }
             let now = Instant::now();
             let deadline = now.checked_add(order.start_timeout).unwrap_or(now + FAR);
             match supervisor.launch(&**launcher, &request, &hello, &self.poller, now, deadline) {
@@ -554,6 +614,9 @@ impl Watch {
         let mut thread = OwnThread::new();
         loop {
             self.turn(Some(&mut thread), None);
+            if self.is_closed.load(Ordering::Relaxed) {
+                return;
+            }
             if self.lock().places.is_empty() {
                 // The last may have been detached: then nobody else ends the watch.
                 drop(lock(home()).leave(self));
@@ -569,12 +632,14 @@ impl Watch {
         let mut events = Vec::new();
         let mut wait = || {
             let timeout = self.set_alarm(deadline);
-            // Only a broken descriptor table makes it fail; what is due is still done.
-            let _ = self.poller.wait(&mut events, timeout);
+            self.poller.wait(&mut events, timeout)
         };
-        match thread {
+        let waited = match thread {
             Some(thread) => thread.rest(wait),
             None => wait(),
+        };
+        if waited.is_err() {
+            return self.break_down();
         }
         for event in events {
             match event.key {
@@ -614,7 +679,9 @@ impl Watch {
         let mut desk = self.lock();
         let deadlines = desk.places.values().filter_map(|place| lock(place).supervisor.deadline());
         let now = (!desk.unread.is_empty()).then(Instant::now);
-        let alarm = deadlines.chain(deadline).chain(now).min();
+        let is_in_use = !desk.places.is_empty() || !desk.launchers.is_empty();
+        let look = is_in_use.then(|| Instant::now() + LOOK_EVERY);
+        let alarm = deadlines.chain(deadline).chain(now).chain(look).min();
         desk.alarm = alarm;
         alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
     }
@@ -767,6 +834,15 @@ impl Place {
         let mut wakes = Wakes::default();
         self.completer.complete(outcome, &mut wakes);
         wakes
+    }
+
+    /// Leaves the process alone, and tells what is known of it.
+    fn abandon(&mut self, wakes: &mut Wakes) {
+        let Some((pid, _)) = self.supervisor.abandon() else { return };
+        let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
+        let outcome = self.outcome.take().unwrap_or_else(|| Err(self.error(kind, 1, pid)));
+        let _ = self.end.set(None);
+        self.completer.complete(outcome, wakes);
     }
 
     /// What the end of a process means that has given no result.

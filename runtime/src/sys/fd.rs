@@ -450,9 +450,19 @@ impl Bell {
         Ok(Self(bell))
     }
 
+    /// Rings, where nobody polls it with others.
     pub(crate) fn ring(&self) {
         // Full means that it has rung already.
         let _ = self.0.write(1);
+    }
+
+    /// Rings, if the poller has it under this key: its number may be another's by now. Returns whether it has.
+    pub(crate) fn ring_in(&self, poller: &Poller, key: u64) -> bool {
+        let is_there = poller.has(self.as_fd(), key);
+        if is_there {
+            self.ring();
+        }
+        is_there
     }
 
     pub(crate) fn silence(&self) {
@@ -467,8 +477,30 @@ impl AsFd for Bell {
 }
 
 /// A set of descriptors to wait for, each under a number of the caller's.
+///
+/// Other code of the process may close descriptors that are not its own, and their numbers are given to others then. So the set has a
+/// *seal*: a socket in it, which nobody uses. A number that is the seal's, in this set, has not been given away. While that is not
+/// so, nothing is done, and every call is an error.
 #[derive(Debug)]
-pub(crate) struct Poller(Epoll);
+pub(crate) struct Poller {
+    epoll: Epoll,
+    seal: OwnedFd,
+    /// Which file the seal is: no other socket of this system's run has the same.
+    identity: (u64, u64),
+}
+
+/// The key of the seal, which is never reported.
+const SEAL: u64 = u64::MAX - 2;
+
+/// What tells a socket from any other file, for as long as the system runs.
+pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    nix::sys::stat::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// An entry of which nothing is told.
+fn disarmed(key: u64) -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLONESHOT, key)
+}
 
 /// What happened to one descriptor.
 #[derive(Clone, Copy, Debug)]
@@ -484,45 +516,81 @@ impl Poller {
     ///
     /// There can be none, or it cannot be waited with.
     pub(crate) fn new() -> io::Result<Self> {
-        let poller = Self(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed("epoll_create1"))?);
+        // It has no end that could be told of.
+        let seal = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC);
+        let (seal, _) = seal.map_err(failed("socketpair"))?;
+        let identity = identity(seal.as_fd()).ok_or_else(io::Error::last_os_error)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed("epoll_create1"))?;
+        epoll.add(&seal, disarmed(SEAL)).map_err(failed("epoll_ctl"))?;
+        let poller = Self { epoll, seal, identity };
         // What works once works again.
         poller.wait(&mut Vec::new(), Some(Duration::ZERO))?;
         Ok(poller)
     }
 
+    fn check_seal(&self) -> io::Result<()> {
+        if identity(self.seal.as_fd()) == Some(self.identity) { Ok(()) } else { Err(closed()) }
+    }
+
+    /// The number of the set, and of what makes it known again, have not been closed by other code.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.check_seal().is_ok() && self.epoll.modify(&self.seal, &mut disarmed(SEAL)).is_ok()
+    }
+
+    /// This descriptor is waited for, for reading and under this key: it has not been closed by other code.
+    pub(crate) fn has(&self, fd: BorrowedFd<'_>, key: u64) -> bool {
+        self.check_seal().is_ok()
+            && self.epoll.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLIN, key)).is_ok()
+    }
+
     /// Waits for reading.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-        self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key)).map_err(failed("epoll_ctl"))
+        self.check_seal()?;
+        self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key)).map_err(failed("epoll_ctl"))
     }
 
     /// Waits for reading and, if asked, for room to write.
     pub(crate) fn set_writable(&self, fd: BorrowedFd<'_>, key: u64, writable: bool) -> io::Result<()> {
         let mut flags = EpollFlags::EPOLLIN;
         flags.set(EpollFlags::EPOLLOUT, writable);
-        self.0.modify(fd, &mut EpollEvent::new(flags, key)).map_err(failed("epoll_ctl"))
+        self.check_seal()?;
+        self.epoll.modify(fd, &mut EpollEvent::new(flags, key)).map_err(failed("epoll_ctl"))
     }
 
     /// Adds a descriptor that is not waited for until [`arm`](Self::arm).
     pub(crate) fn add_disarmed(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-        self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLONESHOT, key)).map_err(failed("epoll_ctl"))
+        self.check_seal()?;
+        self.epoll.add(fd, disarmed(key)).map_err(failed("epoll_ctl"))
     }
 
-    /// Waits for reading, once.
+    /// Waits for reading, once. Where that fails, the next wait tells of it.
     pub(crate) fn arm(&self, fd: BorrowedFd<'_>, key: u64) {
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
-        let _ = self.0.modify(fd, &mut EpollEvent::new(flags, key));
+        self.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, key));
     }
 
     /// Waits no more, until the next [`arm`](Self::arm).
     pub(crate) fn disarm(&self, fd: BorrowedFd<'_>, key: u64) {
-        let _ = self.0.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLONESHOT, key));
+        self.modify(fd, &mut disarmed(key));
     }
 
+    fn modify(&self, fd: BorrowedFd<'_>, event: &mut EpollEvent) {
+        if self.check_seal().is_ok() {
+            let _ = self.epoll.modify(fd, event);
+        }
+    }
+
+    /// One that is not there any more is not waited for, either.
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
-        let _ = self.0.delete(fd);
+        if self.check_seal().is_ok() {
+            let _ = self.epoll.delete(fd);
+        }
     }
 
     /// Waits for events, at most so long; `None` is for ever. Rounds up to whole milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// Other code of the process has closed the set: it is of no use any more. A wait that has begun before does not end by that.
     pub(crate) fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = match timeout {
             None => EpollTimeout::NONE,
@@ -531,8 +599,15 @@ impl Poller {
         };
         let mut buffer = [EpollEvent::empty(); MOST_EVENTS];
         events.clear();
-        match self.0.wait(&mut buffer, timeout) {
-            Ok(n) => events.extend(buffer[..n].iter().map(|event| Event { key: event.data() })),
+        if !self.is_whole() {
+            return Err(closed());
+        }
+        match self.epoll.wait(&mut buffer, timeout) {
+            Ok(n) => {
+                // What they tell of may have been closed since.
+                self.check_seal()?;
+                events.extend(buffer[..n].iter().map(|event| Event { key: event.data() }));
+            }
             Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(failed("epoll_wait")(error)),
         }
@@ -542,8 +617,16 @@ impl Poller {
 
 impl AsFd for Poller {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.0.as_fd()
+        self.epoll.0.as_fd()
     }
+}
+
+/// What becomes of whatever needs descriptors that other code has closed.
+pub(crate) const CLOSED: &str = "the descriptors by which its worker is watched were closed by other code in this process \
+     (`closefrom`, for example, or a `close` of a number that is not its own); pools and processes that are made afterwards work";
+
+pub(crate) fn closed() -> io::Error {
+    io::Error::other(CLOSED)
 }
 
 /// Writes to stderr without std's locks, for places where they may be held.

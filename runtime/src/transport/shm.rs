@@ -94,8 +94,8 @@ pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
 /// The host's end over a socket that does not wait.
 pub(super) fn over_socket(socket: Arc<OwnedFd>) -> HostEnd {
     HostEnd {
-        sender: Box::new(FramedSender::new(SocketSink::new(socket.clone()), false)),
-        receiver: Box::new(FramedReceiver::new(SocketSource::new(socket), false)),
+        sender: Box::new(FramedSender::new(SocketSink::of_host(socket.clone()), false)),
+        receiver: Box::new(FramedReceiver::new(SocketSource::of_host(socket), false)),
         board: None,
         segment: None,
         rings: false,
@@ -112,7 +112,7 @@ pub(super) fn offer_rings(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
         sender: Box::new(FramedSender::new(HostSink { producer, socket: socket.clone() }, false)),
         receiver: Box::new(HostReceiver {
             ring: FramedReceiver::new(HostSource { consumer, socket: socket.clone() }, false),
-            aside: FramedReceiver::new(SocketSource::new(socket), false),
+            aside: FramedReceiver::new(SocketSource::of_host(socket), false),
             readable: false,
             aside_seen: 0,
             aside_due: 0,

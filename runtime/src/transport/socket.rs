@@ -18,17 +18,25 @@ const SMALL_BYTES: usize = 16 << 10;
 /// Sends into a socket, which waits or does not, as it is set.
 pub(super) struct SocketSink {
     socket: Arc<OwnedFd>,
+    /// Which file it is, where other code may close it and its number be another's.
+    identity: Option<(u64, u64)>,
     scratch: Vec<u8>,
 }
 
 impl SocketSink {
     pub(super) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, scratch: Vec::new() }
+        Self { socket, identity: None, scratch: Vec::new() }
+    }
+
+    /// In a host, where other code may close what is not its own: then nothing is sent.
+    pub(super) fn of_host(socket: Arc<OwnedFd>) -> Self {
+        Self { identity: fd::identity(socket.as_fd()), ..Self::new(socket) }
     }
 }
 
 impl Sink for SocketSink {
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+        check(self.socket.as_fd(), self.identity)?;
         loop {
             let sent = if parts.iter().map(|part| part.len()).sum::<usize>() <= SMALL_BYTES {
                 self.scratch.clear();
@@ -63,7 +71,9 @@ impl Sink for SocketSink {
     }
 
     fn close(&mut self) {
-        fd::shutdown_write(self.socket.as_fd());
+        if check(self.socket.as_fd(), self.identity).is_ok() {
+            fd::shutdown_write(self.socket.as_fd());
+        }
     }
 
     fn is_peer_at_rest(&self) -> bool {
@@ -71,19 +81,32 @@ impl Sink for SocketSink {
     }
 }
 
+/// It is the file that it was, if that is known.
+fn check(socket: BorrowedFd<'_>, identity: Option<(u64, u64)>) -> io::Result<()> {
+    if identity.is_none() || fd::identity(socket) == identity { Ok(()) } else { Err(fd::closed()) }
+}
+
 /// Receives from a socket.
 pub(super) struct SocketSource {
     socket: Arc<OwnedFd>,
+    /// As in [`SocketSink`].
+    identity: Option<(u64, u64)>,
 }
 
 impl SocketSource {
     pub(super) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket }
+        Self { socket, identity: None }
+    }
+
+    /// As [`SocketSink::of_host`].
+    pub(super) fn of_host(socket: Arc<OwnedFd>) -> Self {
+        Self { identity: fd::identity(socket.as_fd()), ..Self::new(socket) }
     }
 }
 
 impl Source for SocketSource {
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
+        check(self.socket.as_fd(), self.identity)?;
         loop {
             match fd::read_append(self.socket.as_fd(), target, most) {
                 Ok(0) => return Ok(Read::Closed),
