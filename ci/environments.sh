@@ -188,6 +188,9 @@ line "stdout full" -- bash -c 'PROBE_OUT=$OUT exec "$0" >/dev/full 2>/dev/full' 
 line "leaked descriptors" -- bash -c 'for fd in {10..60}; do eval "exec $fd</dev/zero"; done; exec "$0"' "$program"
 line "signals blocked" -- env --block-signal "$program"
 line "signals ignored" -- env --ignore-signal=HUP,INT,QUIT,TERM,PIPE,USR1,USR2,ALRM "$program"
+# The kernel collects what ends, so that nobody can tell how it did.
+collected='error: .* disappeared.*: other code in this process collected its exit status .*'
+line "SIGCHLD ignored" "*:crash=($collected|SIGABRT)" "process:kill=$collected" -- env --ignore-signal=CHLD "$program"
 
 # ---------------------------------------------------------------------------------------------------- users and rights
 # As a user without any rights of its own.
@@ -277,9 +280,17 @@ limited "ulimit -n 12" --nofile=12 "*:squares=$files" process:square=49
 limited "ulimit -v 300000" --as=307200000
 limited "ulimit -d 60000" --data=61440000
 limited "ulimit -t 5" --cpu=5
+# What is said goes through a pipe: files may not be so large.
+line "ulimit -f 1" '*:crash=error: .* was lost .*|SIGABRT' 'notice=logged: workers are talked to over sockets, not shared memory: memory cannot be shared: .*ulimit -f' \
+    -- bash -c '(ulimit -f 1; exec "$0") | cat; exit "${PIPESTATUS[0]}"' "$program"
+# A backtrace takes more memory than there is: a panic is told as one, or as want of memory.
+short='as it was told|error: .* ran out of memory.*'
+for memory in "-v 60000" "-v 80000" "-d 15000"; do
+    line "ulimit $memory, RUST_BACKTRACE=1" "*:panic=$short" "*:large=3145728|error: .* ran out of memory.*" -- env RUST_BACKTRACE=1 bash -c "ulimit $memory; exec \"\$0\"" "$program"
+done
 if [[ $(id -u) == 0 ]] && has setpriv; then
     nproc='error: .*RLIMIT_NPROC .* is 1 .*'
-    line "ulimit -u 1" 'fork:pool=error: this process cannot be copied: .*' "*:pool=$nproc" "process:square=$nproc" -- "${nobody[@]}" prlimit --nproc=1 "$public"
+    line "ulimit -u 1" "fork:pool=error: this process cannot be copied: .*${nproc#error: }" "*:pool=$nproc" "process:square=$nproc" -- "${nobody[@]}" prlimit --nproc=1 "$public"
 else
     cannot "ulimit -u 1" "it takes root and setpriv"
 fi
@@ -372,7 +383,7 @@ refused pipe2 "*:squares=error: .*pipe2: .*"
 for call in timerfd_create timerfd_settime; do
     refused "$call" "fork:pool=error: .*$call: .*" "forkserver:pool=error: .*$call: .*"
 done
-refused clone 'fork:pool=error: this process cannot be copied: .*' 'forkserver:squares=error: .*no worker could be started: the template of workers cannot fork one: .*'
+refused clone 'fork:pool=error: this process cannot be copied: fork .the system call clone.: .*' 'forkserver:squares=error: .*cannot fork one .by the system call clone.: .*'
 refused clone3 "EPERM,*:pool=error: a pool's thread cannot be started: .*" 'EPERM,process:square=error: processes cannot be watched: .*'
 group='error: .*process group.*'
 refused setpgid "spawn:squares=$group" "forkserver:squares=$group" "process:square=$group"
@@ -432,9 +443,16 @@ if rustc --print target-libdir --target "$musl" 2>/dev/null | xargs -I{} test -d
 else
     cannot "static, musl" "the target $musl is not installed (rustup target add $musl)"
 fi
-allocators() { cargo build --quiet --manifest-path tests/allocators/Cargo.toml --target-dir "$target" --bin "$1"; }
-built "jemalloc" "$target/debug/jemalloc" -- allocators jemalloc
-built "mimalloc" "$target/debug/mimalloc" -- allocators mimalloc
+# Other allocators, loaded before everything else: some set themselves up in constructors, and have handlers for forks.
+for allocator in libjemalloc.so.2 libmimalloc.so.2; do
+    name=${allocator#lib} name=${name%.so*}
+    library=$(ldconfig -p | sed -nE "s|.*\\b$allocator .*x86-64.* => (.*)|\\1|p" | head -1)
+    if [[ -n $library ]]; then
+        line "$name" -- env LD_PRELOAD="$library" "$program"
+    else
+        cannot "$name" "$allocator is not installed"
+    fi
+done
 cdylib() { cargo rustc --quiet -p procession-environments --lib --crate-type cdylib; }
 if cdylib; then
     shared='error: procession runs in a shared library that another program has loaded.*use Pool::in_process.*'

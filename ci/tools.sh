@@ -33,12 +33,18 @@ wanted=()
 for tool in "${!package[@]}"; do
     command -v "$tool" >/dev/null || wanted+=("$tool")
 done
+# Allocators that `ci/environments.sh` loads are libraries.
+package[libjemalloc.so.2]=libjemalloc2 package[libmimalloc.so.2]=libmimalloc2.0
+has() { command -v "$1" >/dev/null || { [[ $1 == *.so.* ]] && ldconfig -p | grep -wF "$1" >/dev/null; }; }
+for library in libjemalloc.so.2 libmimalloc.so.2; do
+    has "$library" || wanted+=("$library")
+done
 if ((${#wanted[@]})); then
     if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null && apt-get update -qq >/dev/null 2>&1; then
         for tool in "${wanted[@]}"; do
             echo "installing ${package[$tool]}, for $tool"
             DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${package[$tool]}" >/dev/null || exit 1
-            command -v "$tool" >/dev/null || { echo "missing: $tool, though ${package[$tool]} is installed"; exit 1; }
+            has "$tool" || { echo "missing: $tool, though ${package[$tool]} is installed"; exit 1; }
         done
     else
         echo "not here, and not to be installed from here: ${wanted[*]} (packages: $(for t in "${wanted[@]}"; do printf '%s ' "${package[$t]}"; done))"

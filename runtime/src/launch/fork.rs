@@ -28,6 +28,7 @@ use crate::{
             Poller, Timer, file_of, read_append, recv_with_fds, send_with_fd, send_with_fds, set_nonblocking,
             stream_pair, wait_readable,
         },
+        limits::{explained, is_shortage},
         process::{Child, Fork, Held, REFUSED_GRACE, flush_streams, fork, say_left},
         rest::{Quiet, quiet},
     },
@@ -151,7 +152,7 @@ impl ForkLauncher {
         let made = launcher.connect().and_then(|(control, theirs, _)| {
             flush_streams();
             // SAFETY: `quiet` says that no other thread exists but some of ours, which rest and have nothing locked.
-            match unsafe { fork() }? {
+            match unsafe { fork() }.map_err(refused_fork)? {
                 Fork::Parent(child) => {
                     drop(quiet);
                     Ok(Template { control, child })
@@ -369,9 +370,17 @@ fn alone() -> Result<Quiet, String> {
     })
 }
 
+/// Names the limit behind a shortage, and elsewhere the system call that is refused: that processes can be held was seen before.
+fn refused_fork(error: io::Error) -> io::Error {
+    if is_shortage(&error) {
+        return explained(error);
+    }
+    io::Error::new(error.kind(), format!("fork (the system call clone): {error}"))
+}
+
 /// The template has not forked a worker.
 fn not_forked(error: &io::Error) -> LaunchError {
-    match LaunchError::new("the template of workers cannot fork one", error) {
+    match LaunchError::new("the template of workers cannot fork one (by the system call clone)", error) {
         LaunchError::Refused(words) => LaunchError::Failed(words),
         shortage => shortage,
     }

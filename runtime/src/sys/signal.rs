@@ -147,7 +147,8 @@ pub(crate) fn watch_stack(on_overflow: fn()) -> io::Result<()> {
         ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Relaxed);
         return Ok(());
     }
-    let (start, end) = guard_of_this_thread()?;
+    // Where it is not known, an overflow is told as SIGSEGV; other handlers need the stack all the same.
+    let (start, end) = guard_of_this_thread().unwrap_or_default();
     GUARD_START.store(start, Ordering::Relaxed);
     GUARD_END.store(end, Ordering::Relaxed);
     ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Relaxed);
