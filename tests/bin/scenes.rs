@@ -280,9 +280,14 @@ fn refuse_by_name(call: &str) {
 /// Has one worker run one task, and says what comes of it.
 fn try_one() {
     let begun = Instant::now();
-    match Pool::new(1).map(|pool| pool.submit(delayed!(square(3))).join()) {
-        Ok(Ok(square)) => println!("{square}"),
-        Ok(Err(error)) => println!("{error}"),
+    match Pool::new(1).map(|pool| (pool.submit(delayed!(square(3))).join(), pool)) {
+        Ok((Ok(square), _)) => println!("{square}"),
+        Ok((Err(error), pool)) => {
+            println!("{error}");
+            // Nor has a lazy call to wait.
+            let outcomes = pool.imap((0..500).map(|n| delayed!(square(n)))).chunk_size(1);
+            assert_eq!(outcomes.filter(Result::is_err).count(), 500);
+        }
         Err(error) => println!("{error}"),
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());

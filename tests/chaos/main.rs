@@ -40,7 +40,7 @@ const FOLLOW: Duration = Duration::from_secs(10);
 /// A process that is stopped goes on after this long at the most.
 const MOST_STOP_MILLIS: u64 = 60;
 /// Once in this many times a template that is a copy of the host is not spared.
-const TEMPLATES: u64 = 50;
+const TEMPLATES: u64 = 5;
 /// What every process of this run has in its environment.
 const TOKEN: &str = "CHAOS_TOKEN";
 
@@ -189,7 +189,7 @@ fn attend(options: &Options, shared: &Shared, host: &mut Child) -> Result<BTreeM
         if victims.is_empty() {
             continue;
         }
-        // A template that is a copy of the host cannot be made again: most of the time it is spared.
+        // A template that is a copy of the host cannot be made again, and its pool soon has no workers: often it is spared.
         let (victim, signal) = (*random.pick(&victims), *random.pick(&SIGNALS));
         if options.method == "fork" && children(host.id()).contains(&victim) && !random.once_in(TEMPLATES) {
             continue;

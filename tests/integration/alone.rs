@@ -211,6 +211,7 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "settings::unordered_results_come_as_they_are_ready_and_each_comes_once",
         "several workers, or the end of one, are part of it",
     ),
+    ("given_up::", "no process starts"),
     ("start::", "no process starts"),
     ("stats::", "what is counted of processes is not there"),
     ("surroundings::", "the environment is the calling process's own"),

@@ -21,6 +21,7 @@ mod fair;
 mod foreign_fork;
 mod forged;
 mod forking_task;
+mod given_up;
 mod hostile;
 mod idle;
 mod large;

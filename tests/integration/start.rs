@@ -333,6 +333,21 @@ fn a_template_that_is_killed_is_made_again_and_tasks_that_run_go_on() {
 }
 
 #[test]
+fn a_pool_whose_template_is_gone_fails_all_that_it_is_given_at_once() {
+    alone_in_one_thread(|| {
+        let pool = Pool::builder().jobs(1).chunk_size(1).start_method(StartMethod::Fork).build().unwrap();
+        let (_, _, template) = pool.submit(delayed!(look())).join().unwrap();
+        kill(Pid::from_raw(template.cast_signed()), Signal::SIGKILL).unwrap();
+        until("the template is reaped", || !is_there(template));
+        assert!(pool.submit(delayed!(strike(End::Kill))).join().unwrap_err().is_crash());
+        let start = Instant::now();
+        let outcomes: Vec<_> = pool.imap((0..500).map(|_| delayed!(look()))).collect();
+        assert!(outcomes.len() == 500 && outcomes.iter().all(|outcome| outcome.is_err()));
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
 fn a_copy_of_this_process_that_is_killed_leaves_its_workers_and_an_error_for_the_next() {
     alone_in_one_thread(|| {
         let pool = Pool::builder().jobs(1).start_method(StartMethod::Fork).build().unwrap();

@@ -419,7 +419,7 @@ impl Launcher for ForkLauncher {
                 Ok(Launch::NotYet)
             }
             State::Preparing(..) | State::Ready(_) => Ok(Launch::NotYet),
-            State::Gone(words) => Err(LaunchError::Gone(words.clone())),
+            State::Gone(words) => Err(LaunchError::Refused(words.clone())),
             State::Failed(words) => {
                 let error = LaunchError::Failed(words.clone());
                 *state = State::Absent;

@@ -63,8 +63,6 @@ pub(crate) enum LaunchError {
     Failed(String),
     /// It would be refused again.
     Refused(String),
-    /// What workers are made from is gone, and there is no other.
-    Gone(String),
 }
 
 impl LaunchError {
@@ -90,7 +88,7 @@ impl fmt::Display for LaunchError {
             Self::Shortage { doing, errno } => {
                 write!(f, "{doing}: {}", explained(io::Error::from_raw_os_error(*errno)))
             }
-            Self::Failed(words) | Self::Refused(words) | Self::Gone(words) => f.write_str(words),
+            Self::Failed(words) | Self::Refused(words) => f.write_str(words),
         }
     }
 }

@@ -94,8 +94,8 @@ pub(super) struct Book {
     pub(super) overdue: BTreeSet<WorkerId>,
     /// Workers whose initializer runs.
     pub(super) initializing: BTreeSet<WorkerId>,
-    /// Why the pool takes no more tasks.
-    pub(super) broken: Option<TaskErrorKind>,
+    /// The pool was given up, and no worker has served since.
+    pub(super) given_up: Option<GivenUp>,
     /// How long a task may run that no call says it of.
     pub(super) task_timeout: Option<Duration>,
     /// The pool's name, for errors.
@@ -106,6 +106,23 @@ pub(super) struct Book {
     pub(super) unserved: Endings,
     pub(super) slowest: Slowest,
     pub(super) timeline: Option<Timeline>,
+}
+
+/// Why a pool runs no tasks, and which.
+pub(super) struct GivenUp {
+    pub(super) kind: TaskErrorKind,
+    /// From then on it is tried anew; `None`: never.
+    pub(super) until: Option<Instant>,
+    /// It is tried anew at once for calls from this number on, and for tasks of no call.
+    pub(super) next_call: Option<u64>,
+}
+
+impl GivenUp {
+    /// Whether the pool is to be tried anew for what is handed in to this lane.
+    pub(super) fn is_over(&self, lane: LaneId, now: Instant) -> bool {
+        let is_later = |next: u64| !matches!(lane, LaneId::Call(number) if number < next);
+        self.until.is_some_and(|until| now >= until) || self.next_call.is_some_and(is_later)
+    }
 }
 
 impl Book {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    book::Words,
+    book::{GivenUp, Words},
     lane::Parcel,
     restarts::{Others, Streak, Verdict},
     scheduler::{SHARE_AFTER, Scheduler},
@@ -235,7 +235,7 @@ impl Scheduler {
         if (useful && !was_useful) || (started && self.config.initializer.is_none()) {
             // The pool may have been given up while this one started.
             self.restarts.serves();
-            self.book.broken = None;
+            self.book.given_up = None;
         }
         if useful {
             self.restarts.forgive();
@@ -355,8 +355,9 @@ impl Scheduler {
         if self.closing {
             // What the worker had not begun has gone back to the queue, which nobody serves any more.
             self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
-        } else if let Some(kind) = self.book.broken.clone() {
+        } else if let Some(given_up) = &self.book.given_up {
             // The pool was given up while this worker was ending.
+            let kind = given_up.kind.clone();
             self.fail_queued(&kind);
         }
         for parcel in unknown {
@@ -419,17 +420,13 @@ impl Scheduler {
         match error {
             LaunchError::Failed(words) => self.start_failed(now, now, words, None),
             LaunchError::Shortage { .. } => self.is_short(now, now, &error),
-            LaunchError::Refused(ref why) | LaunchError::Gone(ref why) => {
-                self.restarts.pause(now);
-                let kind = TaskErrorKind::NotStarted { why: why.clone(), cause: None };
-                if self.some_serve() {
+            LaunchError::Refused(why) => {
+                let kind = TaskErrorKind::NotStarted { why, cause: None };
+                if self.others(now) != Others::None {
+                    self.restarts.pause(now);
                     self.fail_pinned(&kind);
                 } else {
-                    // What comes later may have more luck, unless nothing is left to make workers from.
-                    self.fail_queued(&kind);
-                    if matches!(error, LaunchError::Gone(_)) {
-                        self.book.broken = Some(kind);
-                    }
+                    self.give_up_for_now(kind, now);
                 }
             }
         }
@@ -440,8 +437,7 @@ impl Scheduler {
         let others = self.others(now);
         if let Verdict::GiveUp { starts, time } = self.restarts.short(begun, others, now) {
             let why = format!("{of}; given up after {starts} attempts in {time:.1?}");
-            // What comes later may have more luck.
-            self.fail_queued(&TaskErrorKind::NotStarted { why, cause: None });
+            self.give_up_for_now(TaskErrorKind::NotStarted { why, cause: None }, now);
         } else if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
             self.fail_pinned(&TaskErrorKind::NotStarted { why: of.to_string(), cause: None });
         }
@@ -495,8 +491,17 @@ impl Scheduler {
         };
         let why = format!("{why}; given up after {starts} failed starts in {time:.1?}");
         let kind = TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) };
-        self.book.broken = Some(kind.clone());
+        self.give_up(kind, None, now);
+    }
+
+    /// Fails what waits, and what the calls that have begun will add. What is handed in later may have more luck.
+    fn give_up_for_now(&mut self, kind: TaskErrorKind, now: Instant) {
+        self.give_up(kind, Some(self.next_call), now);
+    }
+
+    fn give_up(&mut self, kind: TaskErrorKind, next_call: Option<u64>, now: Instant) {
         self.fail_queued(&kind);
+        self.book.given_up = Some(GivenUp { kind, until: Some(self.restarts.over_at(now)), next_call });
     }
 
     /// There is a worker that could run tasks.
@@ -529,7 +534,7 @@ impl Scheduler {
     pub(super) fn break_down(&mut self) {
         let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
         self.is_closed = true;
-        self.book.broken = Some(kind.clone());
+        self.book.given_up = Some(GivenUp { kind: kind.clone(), until: None, next_call: None });
         self.unread.clear();
         let mut next = 0;
         while let Some(place) = self.workers.next_manned(next) {

@@ -10,6 +10,8 @@ use std::{
 
 /// The pause before a start is tried again; it doubles with each that fails.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// No pool is given up for longer.
+const MOST_WITHIN: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The longest pause.
 const MOST_PAUSE: Duration = Duration::from_millis(500);
 /// A start may be tried this much later than its pause ends: the process was busy.
@@ -123,8 +125,13 @@ impl Restarts {
         self.not_before.is_none()
     }
 
+    /// Returns when a pool that is given up now may be tried anew.
+    pub(crate) fn over_at(&self, now: Instant) -> Instant {
+        now + self.intensity.within.min(MOST_WITHIN)
+    }
+
     /// Too much has failed just now.
-    pub(crate) fn is_given_up(&self, now: Instant) -> bool {
+    fn is_given_up(&self, now: Instant) -> bool {
         self.given_up_until.is_some_and(|until| now < until)
     }
 
@@ -166,7 +173,7 @@ impl Restarts {
         self.forgive();
         self.pauses = 0;
         self.not_before = None;
-        self.given_up_until = now.checked_add(self.intensity.within);
+        self.given_up_until = Some(self.over_at(now));
         Verdict::GiveUp { starts: failures.attempts, time: now.saturating_duration_since(failures.since) }
     }
 
@@ -219,6 +226,7 @@ impl Restarts {
     pub(crate) fn came_up(&mut self) {
         self.forgive();
         self.pauses = 0;
+        self.given_up_until = None;
     }
 }
 
@@ -326,6 +334,25 @@ mod tests {
         assert!(restarts.is_given_up(now + WITHIN - millis(1)));
         assert!(!restarts.is_given_up(now + WITHIN));
         assert!(restarts.may_start(now));
+    }
+
+    #[test]
+    fn a_pool_whose_failures_count_for_ever_is_given_up_for_ever() {
+        let mut restarts = Restarts::new(Intensity { most: 0, within: Duration::MAX }, PATIENCE);
+        let now = Instant::now();
+        assert!(matches!(restarts.failed(now, Others::None, now), Verdict::GiveUp { .. }));
+        assert!(restarts.is_given_up(now + millis(1_000_000_000)));
+    }
+
+    #[test]
+    fn a_pool_that_has_a_worker_after_all_is_no_longer_given_up() {
+        let (mut restarts, now) = (restarts(0), Instant::now());
+        assert!(matches!(restarts.failed(now, Others::None, now), Verdict::GiveUp { .. }));
+        restarts.came_up();
+        assert!(matches!(
+            restarts.failed(now + millis(1), Others::None, now + millis(1)),
+            Verdict::GiveUp { .. }
+        ));
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Scheduler {
                 initializing: BTreeSet::new(),
                 overdue: BTreeSet::new(),
                 look_at_feeds: None,
-                broken: None,
+                given_up: None,
                 task_timeout: config.task_timeout,
                 name: config.name.as_deref().map(Arc::from),
                 tallies: Vec::new(),
@@ -304,7 +304,7 @@ impl Scheduler {
     /// Queues tasks, or completes them at once if they cannot run.
     pub(super) fn enqueue(&mut self, parcel: Parcel) {
         self.book.unfinished += parcel.len() as usize;
-        match self.why_not() {
+        match self.why_not(parcel.lane) {
             Some(kind) => self.book.fail(parcel, &kind, None, &mut self.after),
             None => self.book.push_back(parcel),
         }
@@ -312,7 +312,7 @@ impl Scheduler {
 
     /// As [`enqueue`](Self::enqueue), one task.
     pub(super) fn enqueue_single(&mut self, task: Single) {
-        let is_open = !self.closing && self.book.broken.is_none();
+        let is_open = !self.closing && self.book.given_up.is_none();
         match if is_open { self.book.append(task) } else { Some(task) } {
             Some(task) => self.enqueue(task.into()),
             None => self.book.unfinished += 1,
@@ -338,20 +338,19 @@ impl Scheduler {
     /// As [`enqueue`](Self::enqueue), for a task that only this worker may run.
     pub(super) fn pin(&mut self, worker: WorkerId, parcel: Parcel) {
         self.book.unfinished += parcel.len() as usize;
-        match self.why_not() {
+        match self.why_not(parcel.lane) {
             Some(kind) => self.book.fail(parcel, &kind, None, &mut self.after),
             None => self.book.pinned.entry(worker).or_default().push_back(parcel),
         }
     }
 
-    /// Why no task can run at all, if none can.
-    fn why_not(&mut self) -> Option<TaskErrorKind> {
+    /// Why no task of this lane can run, if none can.
+    fn why_not(&mut self, lane: LaneId) -> Option<TaskErrorKind> {
         if self.closing {
             return Some(TaskErrorKind::Cancelled { why: POOL_ENDED });
         }
-        // A pool that was given up is tried again after a while.
-        self.book.broken.take_if(|_| !self.is_closed && !self.restarts.is_given_up(Instant::now()));
-        self.book.broken.clone()
+        self.book.given_up.take_if(|given_up| given_up.is_over(lane, Instant::now()));
+        self.book.given_up.as_ref().map(|given_up| given_up.kind.clone())
     }
 
     pub(super) fn worker_ids(&self) -> impl Iterator<Item = WorkerId> + use<> {
@@ -730,7 +729,7 @@ impl Scheduler {
 
     /// Starts workers for what is queued and nobody idle could take.
     fn launch(&mut self, poller: &Poller, now: Instant) {
-        if !self.wants_workers() || self.book.broken.is_some() || !self.restarts.may_start(now) {
+        if !self.wants_workers() || self.book.given_up.is_some() || !self.restarts.may_start(now) {
             return;
         }
         let brisk = self.brisk(now);

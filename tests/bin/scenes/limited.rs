@@ -100,6 +100,11 @@ pub(super) fn play_with_few_files() {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
     println!("{}", pool.submit(delayed!(double(1))).join().unwrap_err());
+    // A lazy call waits once, not once for each few of its tasks.
+    let begun = Instant::now();
+    let outcomes = pool.imap((0..500).map(|n| delayed!(double(n)))).chunk_size(1);
+    assert_eq!(outcomes.filter(|outcome| outcome.as_ref().is_err_and(|error| error.is_lost())).count(), 500);
+    assert!(begun.elapsed() < 2 * START_TIMEOUT + Duration::from_secs(3), "{:?}", begun.elapsed());
     println!("{}", Pool::new(1).unwrap_err());
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
     assert_eq!(pool.submit(delayed!(double(1))).join().unwrap(), 2);
