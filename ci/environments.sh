@@ -275,7 +275,7 @@ limited "ulimit -i 0" --sigpending=0
 limited "ulimit -s 128" --stack=131072
 limited "ulimit -s unlimited" --stack=unlimited
 limited "ulimit -n 64" --nofile=64
-files='error: .*Too many open files.*'
+files='error: .*RLIMIT_NOFILE .*is 12 .*'
 limited "ulimit -n 12" --nofile=12 "*:squares=$files" process:square=49
 limited "ulimit -v 300000" --as=307200000
 limited "ulimit -d 60000" --data=61440000
@@ -390,7 +390,7 @@ refused setpgid "spawn:squares=$group" "forkserver:squares=$group" "process:squa
 # What a worker cannot do without, it says on its stderr.
 refused recvmsg '*:squares=error: .*86.*' 'process:square=error: .*86.*' 'notice=cannot be one: .*recvmsg: '
 refused dup2 '*:squares=error: .*' 'process:square=error: .*/proc/self/exe cannot be executed.*'
-unknown='error: .* disappeared.*'
+unknown='error: .* disappeared.*waitid failed.*'
 refused waitid "*:crash=$unknown" "process:kill=$unknown"
 for error in EPERM ENOSYS; do
     detail=" ($error)" line "refused: execve" 'spawn:squares=error: .*/proc/self/exe cannot be executed.*' \

@@ -332,6 +332,26 @@ fn a_directory_that_was_renamed_is_kept_by_the_workers_that_begin_in_it() {
     });
 }
 
+#[test]
+fn no_worker_begins_in_another_directory_of_the_same_name() {
+    alone(|| {
+        let folder = Folder::new();
+        let (named, moved) = (folder.path("named"), folder.path("moved"));
+        std::fs::create_dir(&named).unwrap();
+        std::env::set_current_dir(&named).unwrap();
+        let pool = Pool::builder().jobs(1).build().unwrap();
+        let look = || pool.submit(delayed!(look_around(MOMENT.to_owned()))).join();
+        assert_eq!(look().unwrap().0, named);
+        std::env::set_current_dir("/").unwrap();
+        std::fs::rename(&named, &moved).unwrap();
+        std::fs::create_dir(&named).unwrap();
+        assert!(pool.submit(delayed!(crash())).join().unwrap_err().is_crash());
+        let error = look().unwrap_err().to_string();
+        assert!(error.contains(named.to_str().unwrap()), "the error names it: {error}");
+        assert!(error.contains("another folder is there by now"), "{error}");
+    });
+}
+
 #[worker]
 fn umask() -> u32 {
     let old = nix::sys::stat::umask(nix::sys::stat::Mode::empty());

@@ -49,7 +49,7 @@ fn hidden(folder: &str) -> Option<Command> {
 fn a_pool_whose_workers_cannot_be_held_names_pidfd_open() {
     check(
         &mut refused("pidfd_open"),
-        &["pidfd_open: Operation not permitted", "Linux 5.3", "seccomp", "PROCESSION_IN_PROCESS=1"],
+        &["pidfd_open: Operation not permitted", "Linux 5.4", "seccomp", "PROCESSION_IN_PROCESS=1"],
     );
     check(&mut refused("pidfd_send_signal"), &["pidfd_send_signal: Operation not permitted", "seccomp"]);
 }

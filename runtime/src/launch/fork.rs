@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Variable, WorkerProcess,
-    local::{Connection, execute_self, exit, next_depth, random_token},
+    local::{Connection, UNTOLD, execute_self, exit, next_depth, random_token},
     missing::{check_executable, check_holding},
 };
 use crate::{
@@ -505,6 +505,7 @@ impl WorkerProcess for ForkedProcess {
             Some(Report::Exited(code)) => Ok(Exit::from_code(code)),
             Some(Report::Signaled(signal)) => Ok(Exit::from_signal(signal)),
             Some(Report::Vanished) => Err("other code in its template collected its exit status"),
+            Some(Report::Untold) => Err(UNTOLD),
             _ => {
                 Err("the template that it was forked from ended before it, and would have told how it ended")
             }

@@ -22,7 +22,7 @@ use crate::{
     marker::{DEPTH, MARKER, MOST_DEPTH, Marker, Role, SOCKET_FD},
     protocol::Preamble,
     sys::{
-        fd::{send_with_all, stream_pair},
+        fd::{errno_of, send_with_all, stream_pair},
         process::{Child, Ended, Held, spawn},
     },
     transcript::Transcript,
@@ -126,6 +126,9 @@ pub(super) fn execute_self(
     let doing = "no process can be started";
     spawn(SELF_EXE, &args, &environment(env, marker), socket, SOCKET_FD).map_err(|error| {
         match LaunchError::new(doing, &error) {
+            LaunchError::Refused(_) if errno_of(&error) == Some(nix::libc::ECHILD) => {
+                LaunchError::Failed(format!("a process ended as it started: {COLLECTED}"))
+            }
             LaunchError::Refused(_) => LaunchError::Refused(why_not_executed(&error)),
             shortage => shortage,
         }
@@ -155,11 +158,16 @@ pub(super) fn exit(ended: Ended) -> Result<Exit, &'static str> {
         Ended::Code(code) => Ok(Exit::from_code(code)),
         Ended::Signal(signal) => Ok(Exit::from_signal(signal)),
         Ended::Unknown => Err(COLLECTED),
+        Ended::Untold => Err(UNTOLD),
     }
 }
 
 /// Why nobody knows how a child of this process has ended.
 const COLLECTED: &str = "other code in this process collected its exit status (SIGCHLD is ignored, or something calls `waitpid(-1)`)";
+
+/// Why not even the kernel says it.
+pub(super) const UNTOLD: &str =
+    "the system does not say how it ended (waitid failed): does a sandbox (seccomp) refuse that?";
 
 struct LocalProcess(Child);
 

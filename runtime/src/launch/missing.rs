@@ -13,6 +13,7 @@ use nix::{
 };
 
 use crate::sys::{
+    fd::errno_of,
     limits::is_shortage,
     process::{check_group, check_pidfd, is_in_main_program, is_privileged},
 };
@@ -59,7 +60,7 @@ pub(super) fn check_holding() -> Result<(), String> {
             let why = if is_under_valgrind() {
                 "the valgrind under which this program runs does not know it"
             } else {
-                "it takes Linux 5.3 or later, and a sandbox (seccomp) that allows it"
+                "it takes Linux 5.4 or later, and a sandbox (seccomp) that allows it"
             };
             Err(format!("no worker can be held by a descriptor ({call}: {error}): {why}; {IN_PROCESS}"))
         }
@@ -129,7 +130,7 @@ fn check_process_group() -> Result<(), String> {
 fn check_permission(error: &io::Error) -> Result<(), String> {
     let program = fs::read_link(SELF_EXE).unwrap_or_default();
     let shown = program.display();
-    match error.raw_os_error().map(Errno::from_raw) {
+    match errno_of(error).map(Errno::from_raw) {
         Some(Errno::EACCES)
             if statvfs(SELF_EXE).is_ok_and(|system| system.flags().contains(FsFlags::ST_NOEXEC)) =>
         {

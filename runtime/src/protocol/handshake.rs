@@ -249,8 +249,10 @@ pub(crate) enum Report {
     Exited(i32),
     /// It was ended by this signal.
     Signaled(i32),
-    /// It has ended, and nobody knows how.
+    /// It has ended, and somebody else collected it.
     Vanished,
+    /// It has ended, and the system does not say how.
+    Untold,
 }
 
 /// A tag and a number.
@@ -264,6 +266,7 @@ impl Report {
             Self::Exited(code) => (3, code.cast_unsigned()),
             Self::Signaled(signal) => (4, signal.cast_unsigned()),
             Self::Vanished => (5, 0),
+            Self::Untold => (6, 0),
         };
         let mut bytes = [0; REPORT_BYTES];
         bytes[..4].copy_from_slice(&tag.to_le_bytes());
@@ -281,6 +284,7 @@ impl Report {
             3 => Self::Exited(number.cast_signed()),
             4 => Self::Signaled(number.cast_signed()),
             5 => Self::Vanished,
+            6 => Self::Untold,
             _ => return None,
         })
     }
@@ -320,6 +324,7 @@ mod tests {
             Report::Exited(-1),
             Report::Signaled(9),
             Report::Vanished,
+            Report::Untold,
         ] {
             assert_eq!(Report::from_bytes(report.to_bytes()), Some(report));
         }

@@ -26,6 +26,7 @@ use nix::{
     sys::{
         signal::{SigSet, Signal},
         stat::Mode,
+        wait::{Id, WaitPidFlag, waitid},
     },
     time::ClockId,
     unistd::Pid,
@@ -58,6 +59,8 @@ pub(crate) enum Ended {
     Signal(i32),
     /// Someone else collected it: a `wait` for any child, or SIGCHLD ignored.
     Unknown,
+    /// How, the system refuses to say (`waitid`).
+    Untold,
 }
 
 /// Starts a program in a process group of its own, with empty signal mask, SIGCHLD as it is by default, /dev/null for stdin, and
@@ -225,11 +228,19 @@ pub(crate) fn peak_rss_bytes(pid: u32) -> Option<u64> {
 }
 
 /// Enters a folder, unless this process is in it already, as its device and inode tell: then its path need not lead there.
+///
+/// # Errors
+///
+/// The path leads to no folder, or to another one.
 pub(crate) fn enter(path: &Path, id: Option<(u64, u64)>) -> io::Result<()> {
     if id.is_some() && id == folder_id() {
         return Ok(());
     }
-    std::env::set_current_dir(path)
+    std::env::set_current_dir(path)?;
+    if id.is_some() && id != folder_id() {
+        return Err(io::Error::other("another folder is there by now"));
+    }
+    Ok(())
 }
 
 /// Returns the device and the inode of the folder that this process is in.
@@ -267,19 +278,36 @@ impl Reserve {
     }
 
     /// Holds the process that was just made.
+    ///
+    /// # Errors
+    ///
+    /// Other code has collected it, and the number may be another process's (`ECHILD`); or another thread was quicker to take the room. Then it is
+    /// let go unsignalled: its connection ends, and so does it.
     fn hold(self, pid: Pid) -> io::Result<Child> {
         drop(self.0);
-        // Where another thread was quicker to take the room, or the process is collected already, it is let go unsignalled: its
-        // connection ends, and so does it.
-        let held = Held::new(open_pidfd(pid).map_err(|error| match error.raw_os_error() {
-            Some(libc::ESRCH) => io::Error::other(
-                "it ended as it started, and its exit status was collected by other code in this process (SIGCHLD is ignored, or something \
-                 calls `waitpid(-1)`)",
-            ),
-            _ => error,
-        })?);
-        Ok(Child { pid, held, reaped: false })
+        let held = match open_pidfd(pid) {
+            Ok(pidfd) => Held::new(pidfd),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(Errno::ECHILD.into()),
+            Err(error) => {
+                collect_unheld(pid);
+                return Err(error);
+            }
+        };
+        let mut child = Child { pid, held, reaped: false };
+        // Of a process that is not a child the kernel says so, whatever its number was before.
+        if child.wait(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) == Some(Ended::Unknown) {
+            child.reaped = true;
+            return Err(Errno::ECHILD.into());
+        }
+        Ok(child)
     }
+}
+
+/// Collects a child that there is no descriptor for, once it has ended with its connection. The kernel looks the number up once, at the
+/// beginning of the wait, so that what gets the number later is not collected.
+fn collect_unheld(pid: Pid) {
+    let collect = move || while waitid(Id::Pid(pid), WaitPidFlag::WEXITED) == Err(Errno::EINTR) {};
+    let _ = std::thread::Builder::new().name("collect".to_owned()).stack_size(64 << 10).spawn(collect);
 }
 
 impl Child {
@@ -315,7 +343,7 @@ impl Child {
     /// What the process started in its group ends with it.
     fn reap(&mut self, flags: libc::c_int) -> Option<Ended> {
         let ended = self.wait(libc::WEXITED | libc::WNOWAIT | flags)?;
-        if !self.held.kill_group() && ended != Ended::Unknown {
+        if !self.held.kill_group() && matches!(ended, Ended::Code(_) | Ended::Signal(_)) {
             // Before Linux 6.9 a group is known by its number alone, which the zombie that was seen just now still holds.
             let _ = nix::sys::signal::killpg(self.pid, Signal::SIGKILL);
         }
@@ -340,7 +368,7 @@ impl Child {
                         let is_to_wait = flags & libc::WNOHANG == 0;
                         let timeout = if is_to_wait { Duration::MAX } else { Duration::ZERO };
                         let has_ended = wait_readable(self.as_fd(), timeout).unwrap_or(true);
-                        return has_ended.then_some(Ended::Unknown);
+                        return has_ended.then_some(Ended::Untold);
                     }
                 }
             }
@@ -778,6 +806,29 @@ mod tests {
                 let _ = other.wait();
             }
         });
+    }
+
+    #[test]
+    fn a_process_that_is_no_child_is_not_held() {
+        // It has the number that a child had.
+        let error = Reserve::new().unwrap().hold(Pid::parent()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECHILD), "{error}");
+    }
+
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "what is tested collects it")]
+    fn a_child_that_cannot_be_held_is_collected_once_it_has_ended() {
+        let mut child = Command::new("cat");
+        let mut child = child.stdin(Stdio::piped()).spawn().unwrap();
+        let folder = format!("/proc/{}", child.id());
+        collect_unheld(Pid::from_raw(child.id().cast_signed()));
+        assert!(fs::exists(&folder).unwrap(), "it lives while its connection does");
+        drop(child.stdin.take());
+        let begun = std::time::Instant::now();
+        while fs::exists(&folder).unwrap() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it stays a zombie");
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -155,6 +155,7 @@ fn tell_of_end(worker: &mut Forked) -> bool {
         Some(Ended::Code(code)) => Report::Exited(code),
         Some(Ended::Signal(signal)) => Report::Signaled(signal),
         Some(Ended::Unknown) => Report::Vanished,
+        Some(Ended::Untold) => Report::Untold,
     };
     let _ = write_whole(worker.status.as_fd(), &report.to_bytes());
     true
