@@ -719,6 +719,10 @@ impl<T: Load> Supervisor<T> {
         on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
     ) -> bool {
         let paused = self.hear(readable, now, poller, on);
+        if paused && let Some(link) = self.link_mut() {
+            // That was more than its connection holds: all that it had said when this began is known.
+            link.put_off = MOST_PUT_OFF;
+        }
         // What it said may have been that there is room.
         self.flush(poller);
         paused
