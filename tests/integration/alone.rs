@@ -146,6 +146,14 @@ const NOT_UNDER_FORK: &[(&str, &str)] = &[
         "the pool is built by one of many threads, and only a process with one can be copied",
     ),
     (
+        "surroundings::a_directory_that_was_renamed_is_kept_by_the_workers_that_begin_in_it",
+        "the template is a copy that is in the directory already, and stays in it wherever it is moved",
+    ),
+    (
+        "surroundings::no_worker_begins_in_another_directory_of_the_same_name",
+        "the template is a copy that is in the directory already, and stays in it wherever it is moved",
+    ),
+    (
         "callbacks::",
         "the callbacks build pools on threads of ours, and only a process with one thread can be copied",
     ),
