@@ -146,6 +146,10 @@ const NOT_UNDER_FORK: &[(&str, &str)] = &[
         "the pool is built by one of many threads, and only a process with one can be copied",
     ),
     (
+        "forged::a_flood_of_records_does_not_starve_other_workers",
+        "a copy of this process has its logger, which is set before, and gives its records to that",
+    ),
+    (
         "surroundings::a_directory_that_was_renamed_is_kept_by_the_workers_that_begin_in_it",
         "the template is a copy that is in the directory already, and stays in it wherever it is moved",
     ),
