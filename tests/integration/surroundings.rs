@@ -321,7 +321,7 @@ fn a_directory_that_was_renamed_is_kept_by_the_workers_that_begin_in_it() {
         let (old, new) = (folder.path("old"), folder.path("new"));
         std::fs::create_dir(&old).unwrap();
         std::env::set_current_dir(&old).unwrap();
-        let pool = Pool::builder().jobs(1).build().unwrap();
+        let pool = Pool::builder().start_method(procession::StartMethod::Spawn).jobs(1).build().unwrap();
         std::fs::rename(&old, &new).unwrap();
         let look = || pool.submit(delayed!(look_around(MOMENT.to_owned()))).join();
         assert_eq!(look().unwrap().0, new);
@@ -339,7 +339,7 @@ fn no_worker_begins_in_another_directory_of_the_same_name() {
         let (named, moved) = (folder.path("named"), folder.path("moved"));
         std::fs::create_dir(&named).unwrap();
         std::env::set_current_dir(&named).unwrap();
-        let pool = Pool::builder().jobs(1).build().unwrap();
+        let pool = Pool::builder().start_method(procession::StartMethod::Spawn).jobs(1).build().unwrap();
         let look = || pool.submit(delayed!(look_around(MOMENT.to_owned()))).join();
         assert_eq!(look().unwrap().0, named);
         std::env::set_current_dir("/").unwrap();
