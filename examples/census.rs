@@ -532,7 +532,7 @@ fn times(files: usize, jobs: usize, in_workers: Duration, alone: Duration) -> St
     )
 }
 
-/// What it brings that so many workers read the files.
+/// Describes how much faster the workers were than one process.
 fn speed_up(jobs: usize, ratio: f64) -> String {
     match jobs {
         1 => "no speed-up: there is one worker".to_owned(),

@@ -1,6 +1,6 @@
 //! Names that carry the package and its version, so that two versions of it in one program do not meet.
 //!
-//! The linker gathers what has one name, whoever gave it, and an environment has one variable of a name.
+//! The linker merges all sections of one name, whichever crate defined them, and an environment has one variable per name.
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{format_ident, quote};

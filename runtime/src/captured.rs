@@ -111,7 +111,7 @@ impl Captured {
         self.stdout.lost_bytes > 0 || self.stderr.lost_bytes > 0
     }
 
-    /// Prints what nobody has shown, in one piece and without control characters, as if this thread had written it: a test harness counts it among its test's own.
+    /// Prints output that was not shown yet, in one piece and without control characters, as if this thread had written it: a test harness counts it among its test's own.
     #[expect(clippy::print_stdout, clippy::print_stderr, reason = "they are what test harnesses capture")]
     pub(crate) fn show(&self) {
         let Self { stdout, stderr } = self;

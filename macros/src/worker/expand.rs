@@ -26,7 +26,7 @@ pub(super) fn expand(worker: &Worker) -> TokenStream {
         #cfg
         #[#private::beside(
             #(#lints)*
-            // Clippy looks at the user's types again, here where nobody can change them.
+            // Clippy would check the user's types again in code that the user cannot change.
             #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
             const _: () = { #code };
         )]
