@@ -28,8 +28,8 @@
 ///
 /// # Messages of the compiler
 ///
-/// The function is looked up where types stand, because that is where `#[worker]` puts its struct. So a name that is not that of a worker
-/// function is no type:
+/// The function is looked up where types stand, because that is where `#[worker]` puts its struct. A name that does not
+/// belong to a worker is therefore not found as a type:
 ///
 /// | the compiler says | it means |
 /// |---|---|
