@@ -2,15 +2,9 @@
 //!
 //! The first test reads that page and fails on a line of its tables that is not written here.
 
-use std::{
-    os::fd::AsFd,
-    pin::pin,
-    sync::Arc,
-    task::{Context, Poll, Wake, Waker},
-    thread::Thread,
-    time::Duration,
-};
+use std::{os::fd::AsFd, time::Duration};
 
+use pollster::block_on;
 use procession::{Handle, Pool, Process, RemoteError, StartMethod, TaskError, delayed, parallel, worker};
 
 const PAGE: &str = include_str!("../docs/from-python.md");
@@ -40,24 +34,6 @@ fn place() -> Option<usize> {
 }
 
 type Outcome = Result<(), RemoteError>;
-
-/// Runs the future on this thread.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
-}
 
 /// Without its spaces, so that it does not matter how a line is broken.
 fn squeezed(code: &str) -> String {

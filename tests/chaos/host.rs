@@ -4,15 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
-    thread::{Thread, park},
     time::{Duration, Instant},
 };
 
 use log::{LevelFilter, Log, Metadata, Record};
+use pollster::block_on;
 use procession::{Pool, Process, Task, TaskError, delayed, parallel, worker};
 
 use crate::{
@@ -473,24 +472,6 @@ impl Client<'_> {
             }
             Err(error) => self.is_failed(told, &error),
         }
-    }
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        park();
     }
 }
 

@@ -1,14 +1,13 @@
 //! Waiting for what happens, never for a time.
 
 use std::{
-    future::Future,
     path::Path,
-    pin::pin,
-    sync::Arc,
-    task::{Context, Poll, Wake, Waker},
-    thread::{Thread, park, park_timeout},
+    thread::park_timeout,
     time::{Duration, Instant},
 };
+
+/// The smallest of executors.
+pub(crate) use pollster::block_on;
 
 /// What does not happen within this does not happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -50,23 +49,4 @@ pub(crate) fn take_time(time: Duration) {
 /// The process exists, zombies included.
 pub(crate) fn is_there(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
-}
-
-/// Drives a future on this thread, as the smallest of executors.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        park();
-    }
 }
