@@ -58,9 +58,9 @@ const LOOKS: u32 = 8;
 const POLL_EVERY: Duration = Duration::from_millis(1);
 /// The background thread of a pool that is in use wakes this often, at least.
 const ROUND: Duration = Duration::from_millis(900);
-/// So often, at least, whoever waits for what workers do looks whether their descriptors are still there: nothing else would tell.
+/// The longest time between two checks of the descriptors while a thread waits for workers. The kernel does not report a close.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Whoever waits in a pool whose descriptors were closed looks this often whether somebody else has what it waits for.
+/// A thread that waits in a pool whose descriptors were closed checks this often whether another thread has completed what it waits for.
 const PAUSE: Duration = Duration::from_millis(10);
 /// A seat that was left is kept for a caller's return so long.
 const WARM: Duration = Duration::from_millis(1);
@@ -79,7 +79,7 @@ pub(super) struct Driver {
     background: Poller,
     background_bell: Bell,
     stopping: AtomicBool,
-    /// The pool was dropped and nobody waits for its end: the background thread leaves when there are no workers any more.
+    /// The pool was dropped and no thread waits for its end: the background thread returns when the last worker has ended.
     is_left: AtomicBool,
     /// Other code has closed the pool's descriptors. Nothing is done with their numbers any more, and this is never dropped.
     is_closed: AtomicBool,
@@ -246,6 +246,13 @@ impl Driver {
         self.examine_at(&mut self.lock(), Instant::now());
     }
 
+    /// As [`examine`](Self::examine), once in a while.
+    fn examine_if_due(&self, desk: &mut Desk, now: Instant) {
+        if now.saturating_duration_since(desk.examined) >= POLL_EVERY {
+            self.examine_at(desk, now);
+        }
+    }
+
     fn examine_at(&self, desk: &mut Desk, now: Instant) {
         desk.examined = now;
         let is_whole = || self.workers.is_whole() && self.background.is_whole();
@@ -325,9 +332,7 @@ impl Driver {
         self.take_in(&mut desk);
         let now = Instant::now();
         desk.seen = now;
-        if now.saturating_duration_since(desk.examined) >= POLL_EVERY {
-            self.examine_at(&mut desk, now);
-        }
+        self.examine_if_due(&mut desk, now);
         let result = change(&mut desk.scheduler, &self.workers, now);
         self.follow_up(desk, now);
         result
@@ -338,9 +343,7 @@ impl Driver {
     pub(super) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
         let mut desk = self.lock();
         let now = Instant::now();
-        if now.saturating_duration_since(desk.examined) >= POLL_EVERY {
-            self.examine_at(&mut desk, now);
-        }
+        self.examine_if_due(&mut desk, now);
         let result = change(&mut desk.scheduler);
         if desk.taken {
             self.follow_up(desk, now);
@@ -442,7 +445,7 @@ impl Driver {
     ) -> MutexGuard<'a, Desk> {
         events.clear();
         if self.is_closed() {
-            // What there was has come to its error; only another thread can bring about what is still waited for.
+            // All tasks have failed; only another thread can complete what is still waited for.
             desk = self.react(desk, events);
             if let Until::Then(_) = until {
                 drop(desk);
@@ -503,7 +506,7 @@ impl Driver {
             after.run();
             desk = self.lock();
             desk.seen = Instant::now();
-            // Who speaks without end must not keep whoever drives from what else there is.
+            // A worker that sends records without end must not keep this thread from its other work.
             if !records || desk.seen.saturating_duration_since(desk.polled) >= POLL_EVERY {
                 return desk;
             }

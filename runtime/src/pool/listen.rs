@@ -299,7 +299,7 @@ impl Scheduler {
         }
         if initializing {
             if !killed {
-                let by_kernel = self.is_killed_for_memory(exit);
+                let by_kernel = is_killed_for_memory(exit, &mut self.oom_kills);
                 let kind = self.crash((exit, cause, reason), panic.take(), by_kernel);
                 let words = kind.of(&the_initializer(self.config.initializer.as_ref()));
                 self.initializer_failed(launched_at, now, (words, Some(kind)));
@@ -315,7 +315,7 @@ impl Scheduler {
             }
             return;
         }
-        let by_kernel = !killed && self.is_killed_for_memory(exit);
+        let by_kernel = !killed && is_killed_for_memory(exit, &mut self.oom_kills);
         let mut waiting = waiting;
         let mut running = running;
         if running.is_none() && cause == Some(Cause::OutOfMemory) && !waiting.is_empty() {
@@ -403,16 +403,6 @@ impl Scheduler {
             }
             (kind, _) => kind,
         }
-    }
-
-    /// A worker was killed, not by this pool, and the kernel has killed processes for want of memory meanwhile.
-    fn is_killed_for_memory(&mut self, exit: Result<Exit, &'static str>) -> bool {
-        if exit.ok().and_then(|exit| exit.signal()) != Some(nix::libc::SIGKILL) {
-            return false;
-        }
-        let now = oom_kills();
-        let before = std::mem::replace(&mut self.oom_kills, now);
-        before.zip(now).is_some_and(|(before, now)| before < now)
     }
 
     /// The launcher has not started a worker.
@@ -533,7 +523,6 @@ impl Scheduler {
     /// and will be comes to an error. Workers end by themselves, as their connections have ended.
     pub(super) fn break_down(&mut self) {
         let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
-        self.is_closed = true;
         self.book.given_up = Some(GivenUp { kind: kind.clone(), until: None, next_call: None });
         self.unread.clear();
         let mut next = 0;
@@ -663,6 +652,17 @@ pub(crate) fn why_not_started(
             None => format!("{who} ended with {exit} as it started"),
         },
     })
+}
+
+/// Returns whether the kernel may have killed a worker because there was no memory left: it was killed, not by its host, and the kernel has
+/// killed processes for that reason since they were counted last. They are counted anew.
+pub(crate) fn is_killed_for_memory(exit: Result<Exit, &'static str>, counted: &mut Option<u64>) -> bool {
+    if exit.ok().and_then(|exit| exit.signal()) != Some(nix::libc::SIGKILL) {
+        return false;
+    }
+    let now = oom_kills();
+    let before = std::mem::replace(counted, now);
+    before.zip(now).is_some_and(|(before, now)| before < now)
 }
 
 /// The kernel has killed a worker, for there was no memory left.

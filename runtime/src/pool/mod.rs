@@ -43,7 +43,7 @@ pub use stats::{SlowTask, Stats, WorkerStats};
 pub(crate) use book::Words;
 pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
 pub(crate) use call::{Arrival, Call, CallOptions, seed_of_singles};
-pub(crate) use listen::{crash, killed_for_memory, why_not_started};
+pub(crate) use listen::{crash, is_killed_for_memory, killed_for_memory, why_not_started};
 pub(crate) use report::{Label, Report, verbose_by_env};
 pub(crate) use restarts::{Intensity, Others, Restarts, Verdict};
 pub(crate) use scheduler::levels;

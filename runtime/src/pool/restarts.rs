@@ -226,7 +226,6 @@ impl Restarts {
     pub(crate) fn came_up(&mut self) {
         self.forgive();
         self.pauses = 0;
-        self.given_up_until = None;
     }
 }
 
@@ -348,7 +347,7 @@ mod tests {
     fn a_pool_that_has_a_worker_after_all_is_no_longer_given_up() {
         let (mut restarts, now) = (restarts(0), Instant::now());
         assert!(matches!(restarts.failed(now, Others::None, now), Verdict::GiveUp { .. }));
-        restarts.came_up();
+        restarts.serves();
         assert!(matches!(
             restarts.failed(now + millis(1), Others::None, now + millis(1)),
             Verdict::GiveUp { .. }

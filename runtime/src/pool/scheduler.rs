@@ -84,8 +84,6 @@ pub(super) struct Scheduler {
     /// They have left half of the cores' time unused since the look before.
     cores_are_idle: bool,
     pub(super) closing: bool,
-    /// Other code has closed the pool's descriptors: it is broken for good.
-    pub(super) is_closed: bool,
     /// Places whose worker has been read up to a record only: the rest is in memory, and no poller tells of it.
     pub(super) unread: BTreeSet<usize>,
     /// There are, or were, tasks that may run for a limited time.
@@ -131,7 +129,6 @@ impl Scheduler {
             cores_seen: None,
             cores_are_idle: false,
             closing: false,
-            is_closed: false,
             unread: BTreeSet::new(),
             has_limits: config.task_timeout.is_some(),
             oom_kills: None,

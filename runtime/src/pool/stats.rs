@@ -492,7 +492,7 @@ impl WorkerStats {
         self.endings.of(Ending::OutOfMemory)
     }
 
-    /// Returns how many tasks were lost: nobody knows whether they ran.
+    /// Returns how many tasks were lost: it is unknown whether they ran.
     ///
     /// # Examples
     ///

@@ -28,7 +28,10 @@ use crate::{
         ForkLauncher, LaunchError, LaunchRequest, Launcher, LocalLauncher, Outputs, Settled, StartMethod,
         Variable,
     },
-    pool::{Intensity, Others, Restarts, Verdict, Words, crash, killed_for_memory, levels, why_not_started},
+    pool::{
+        Intensity, Others, Restarts, Verdict, Words, crash, is_killed_for_memory, killed_for_memory, levels,
+        why_not_started,
+    },
     protocol::{Hello, Levels, Orders, Record, Records, Setup, VERSION},
     registry,
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
@@ -51,7 +54,7 @@ const LAUNCHER: u64 = 1 << 63;
 const MOST_NUMBER: u32 = 1 << 30;
 /// A process that logs without end is read so far at a time: others have things to say, too.
 const MOST_AT_A_TIME: usize = 64;
-/// So often, at least, the thread looks whether its descriptors are still there while a process runs: nothing else would tell.
+/// The longest time between two checks of the descriptors while a process runs. The kernel does not report a close.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// As good as for ever.
 const FAR: Duration = Duration::from_secs(1 << 30);
@@ -463,7 +466,7 @@ impl Watch {
         !self.is_closed.load(Ordering::Relaxed) && self.bell.ring_in(&self.poller, BELL)
     }
 
-    /// Other code has closed the descriptors, whose numbers may be others' by now. What has a result keeps it; all else comes to an error.
+    /// Other code has closed the descriptors, whose numbers may be others' by now. What has a result keeps it; all else fails.
     fn break_down(&self) {
         if self.is_closed.swap(true, Ordering::Relaxed) {
             return;
@@ -846,7 +849,7 @@ impl Place {
     }
 
     /// What the end of a process means that has given no result.
-    fn failure(&self, obituary: Obituary<Sole>) -> TaskError {
+    fn failure(&mut self, obituary: Obituary<Sole>) -> TaskError {
         let Obituary { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = obituary;
         let has_begun = running.is_some() || !unknown.is_empty();
         let is_signal = exit.is_ok_and(|exit| exit.signal().is_some());
@@ -855,7 +858,7 @@ impl Place {
             Some(reason) if killed => {
                 TaskErrorKind::Lost { message: format!("its process was killed: {reason}") }
             }
-            _ if !killed && self.is_killed_for_memory(exit) => killed_for_memory(exit),
+            _ if !killed && is_killed_for_memory(exit, &mut self.oom_kills) => killed_for_memory(exit),
             reason if !has_begun && !is_signal => {
                 could_not_start(&why_not_started("it", exit, cause, reason))
             }
@@ -867,12 +870,6 @@ impl Place {
             },
         };
         self.error(kind, u32::from(has_begun), pid)
-    }
-
-    /// It was killed, and the kernel has killed processes for want of memory since it was started.
-    fn is_killed_for_memory(&self, exit: Result<Exit, &'static str>) -> bool {
-        exit.ok().and_then(|exit| exit.signal()) == Some(nix::libc::SIGKILL)
-            && self.oom_kills.zip(oom_kills()).is_some_and(|(before, now)| before < now)
     }
 
     fn error(&self, kind: TaskErrorKind, attempts: u32, pid: u32) -> TaskError {

@@ -272,7 +272,7 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
     let _ = nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Write);
 }
 
-/// Ends a connection in both directions, whoever holds other descriptors of it.
+/// Ends a connection in both directions, also for other descriptors of it.
 pub(crate) fn shutdown_both(fd: BorrowedFd<'_>) {
     let _ = nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Both);
 }
@@ -450,7 +450,7 @@ impl Bell {
         Ok(Self(bell))
     }
 
-    /// Rings, where nobody polls it with others.
+    /// Rings a bell that is in no poller.
     pub(crate) fn ring(&self) {
         // Full means that it has rung already.
         let _ = self.0.write(1);
@@ -479,7 +479,7 @@ impl AsFd for Bell {
 /// A set of descriptors to wait for, each under a number of the caller's.
 ///
 /// Other code of the process may close descriptors that are not its own, and their numbers are given to others then. So the set has a
-/// *seal*: a socket in it, which nobody uses. A number that is the seal's, in this set, has not been given away. While that is not
+/// *seal*: an unused socket in it. A number that is the seal's, in this set, has not been given away. While that is not
 /// so, nothing is done, and every call is an error.
 #[derive(Debug)]
 pub(crate) struct Poller {

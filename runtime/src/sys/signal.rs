@@ -233,7 +233,7 @@ fn note_failed_allocation(context: *mut libc::c_void) {
 
 /// How many words of the stack are looked through: the frames between the abort and its cause are fewer.
 const FRAMES_WORDS: usize = 1024;
-/// So many of them at a time: std gives its threads no more than 8 KiB of stack for signals, of which the kernel takes a part.
+/// The number of words that are read at a time: std gives its threads 8 KiB of stack for signals, of which the kernel takes a part.
 const PIECE_WORDS: usize = 64;
 /// The call within `handle_alloc_error` returns to an address so near behind its start, at most.
 const CALL_BYTES: usize = 24;
