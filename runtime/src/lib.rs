@@ -4,7 +4,7 @@
 //!
 //! All are off by default.
 //!
-//! - `futures`: [`Pool::stream`] and [`Pool::stream_unordered`], the twins of `imap` for those who await. (That a [`Handle`] is a
+//! - `futures`: `Pool::stream` and `Pool::stream_unordered`, the twins of `imap` for those who await. (That a [`Handle`] is a
 //!   future needs no feature.)
 //! - `indicatif`: the bar that the setting `progress` of [`parallel!`] draws if stderr is a terminal. Without the feature
 //!   nothing is drawn, and a line on stderr says why.

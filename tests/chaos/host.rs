@@ -534,6 +534,19 @@ impl Belongings {
             segments: maps.lines().filter(|line| line.contains("memfd:procession")).count(),
         }
     }
+
+    /// As [`count`](Self::count), once there are no more threads than these: one that was joined is gone from the list of threads a moment
+    /// later. Nothing else is waited for.
+    fn once_threads_are(threads: usize) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let count = Self::count();
+            if count.threads <= threads || Instant::now() >= deadline {
+                return count;
+            }
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// Plays rounds until the time is over, and prints what was seen.
@@ -549,7 +562,8 @@ pub(crate) fn run(options: &Options) {
     let mut random = Random::new(options.seed, 0);
     while Instant::now() < end {
         round(options, &mut random, records, &mut tally);
-        assert_eq!(Belongings::count(), before, "something is left of round {}", tally.rounds);
+        let left = Belongings::once_threads_are(before.threads);
+        assert_eq!(left, before, "something is left of round {}", tally.rounds);
         tally.rounds += 1;
     }
     shared.is_open.store(0, Ordering::SeqCst);
