@@ -554,7 +554,10 @@ impl<T: Load> Supervisor<T> {
 
     /// Takes back every task that has not begun, the oldest first.
     pub(crate) fn take_back(&mut self) -> Vec<T> {
-        let State::Live { link, in_flight } = &mut self.state else { return Vec::new() };
+        // One that is lost may still begin what it has, until its process has ended.
+        let (State::Live { link, in_flight } | State::Lost { link, in_flight, .. }) = &mut self.state else {
+            return Vec::new();
+        };
         let Some(board) = &link.launched.board else { return Vec::new() };
         // The word is the worker's to write, too: one that makes no sense takes nothing back, and the worker will run them.
         let begun = board.claim().take_back(link.ledger.next_seq);

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{Shutdown, shutdown};
 use procession::{Pool, RemoteError, TaskError, delayed, parallel, report_progress, worker};
 
 use crate::{
@@ -348,5 +349,46 @@ fn a_failed_call_waits_for_tasks_that_say_how_far_they_are_without_spinning() {
         assert_eq!(failed, 8);
         // Each waits for 100 ms.
         assert!(used <= 30, "the host has used {used}0 ms of 800 ms");
+    });
+}
+
+/// The first ends what its host hears of its worker, and goes on.
+#[worker]
+fn fall_silent(is_first: bool, file: &Path) {
+    if !is_first {
+        return append(file, 1);
+    }
+    let fds = std::fs::read_dir("/proc/self/fd").expect("/proc is there").filter_map(Result::ok);
+    let sockets = fds
+        .filter(|fd| {
+            std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+        })
+        .filter_map(|fd| fd.file_name().to_str()?.parse().ok());
+    for socket in sockets {
+        shutdown(socket, Shutdown::Write).expect("the connection");
+    }
+    std::fs::write(file.with_extension("silent"), "").expect("a file of the test's");
+    take_time(Duration::from_millis(LONG));
+}
+
+#[test]
+fn what_is_cancelled_behind_a_task_whose_worker_is_lost_says_nothing_of_that_task() {
+    alone(|| {
+        let folder = Folder::new();
+        let file = folder.path("runs");
+        let pool = Pool::new(1).unwrap();
+        for _ in 0..100 {
+            pool.submit(delayed!(fall_silent(false, &file))).join().unwrap();
+        }
+        let first = pool.submit(delayed!(fall_silent(true, &file)));
+        let mut behind = pool.submit(delayed!(fall_silent(false, &file)));
+        until_exists(&file.with_extension("silent"));
+        // Meanwhile the end of the connection is seen.
+        assert!(behind.join_timeout(Duration::from_millis(200)).is_none());
+        behind.cancel();
+        assert!(behind.join().unwrap_err().is_cancelled());
+        let error = first.join().unwrap_err();
+        assert!(!error.is_cancelled(), "{error}");
+        assert_eq!(numbers(&file).len(), 100, "what is cancelled does not run");
     });
 }
