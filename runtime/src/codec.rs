@@ -8,7 +8,12 @@
 pub mod path;
 mod quick;
 
-use std::{any::Any, any::type_name, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    any::{Any, type_name},
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
 
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -16,7 +21,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     error::Fault,
     sample,
-    sys::{memory::advise_huge, spare},
+    sys::{buffer_cache, memory::advise_huge},
 };
 
 /// Encoded bytes that are short more often than not: those of one task's arguments, or of its result.
@@ -111,7 +116,7 @@ impl ShortBytes {
     fn apart(&mut self, more: usize) -> &mut Vec<u8> {
         match &mut self.0 {
             Short::Here { len, bytes } => {
-                let mut apart = spare::take(usize::from(*len) + more);
+                let mut apart = buffer_cache::take(usize::from(*len) + more);
                 apart.reserve(usize::from(*len) + more);
                 apart.extend_from_slice(&bytes[..usize::from(*len)]);
                 self.0 = Short::Apart(apart);
@@ -228,7 +233,7 @@ impl Buffer for Vec<u8> {
 
     fn reserve_large(&mut self, more: usize) {
         if self.capacity() == 0 {
-            *self = spare::take(more);
+            *self = buffer_cache::take(more);
         }
         self.reserve(more);
         advise_huge(self.as_ptr(), self.capacity());

@@ -14,7 +14,7 @@ use crate::{
     error::Fault,
     panic::{RemotePanic, Style},
     registry::Entry,
-    sys::{memory::Reprieve, process::generation, signal::AllocationWatch},
+    sys::{generation::generation, memory::Reprieve, signal::AllocationWatch},
 };
 
 /// What is told of panics.

@@ -12,7 +12,7 @@ use crate::{
     codec::{Input, Output},
     dispatch,
     error::Fault,
-    sys::process::generation,
+    sys::generation::generation,
 };
 
 /// One thread's runtime.

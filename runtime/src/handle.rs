@@ -18,10 +18,11 @@ use serde::de::DeserializeOwned;
 use crate::{
     caller::Caller,
     captured::Captured,
-    codec::{self, Encoded, OwnedResult},
+    codec,
+    codec::{Encoded, OwnedResult},
     error::{Place, TaskError, TaskErrorKind},
     id::TaskId,
-    sys::process::generation,
+    sys::generation::generation,
 };
 
 /// What a task comes to, before it is decoded.

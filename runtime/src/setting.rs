@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 use crate::{
     error::{Error, Result},
     escape::Escaped,
-    sys::process::setting,
+    sys::env::setting,
 };
 
 /// No time is longer than this: one that is counts as no limit.

@@ -38,10 +38,7 @@ use crate::{
         VERSION, Wire,
     },
     registry,
-    sys::{
-        fd::Poller,
-        process::{Held, resident_bytes},
-    },
+    sys::{held::Held, poll::Poller, procfs::resident_bytes},
     transcript::{Line, StreamName, Transcript},
     transport::{Board, Body, Cause, Received, Room, SharedBytes},
 };

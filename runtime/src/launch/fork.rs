@@ -24,13 +24,13 @@ use crate::{
     marker::{Marker, Role, SOCKET_FD},
     protocol::{FORK_REQUEST, Preamble, Prepared, REPORT_BYTES, Report, Setup},
     sys::{
-        fd::{
-            Poller, Timer, file_of, read_append, recv_with_fds, send_with_fd, send_with_fds, set_nonblocking,
-            stream_pair, wait_readable,
-        },
+        fd::{file_of, read_append, set_nonblocking, stream_pair},
+        held::{Held, REFUSED_GRACE, say_left},
         limits::{explained, is_shortage},
-        process::{Child, Fork, Held, REFUSED_GRACE, flush_streams, fork, say_left},
-        rest::{Quiet, quiet},
+        pass::{recv_with_fds, send_with_fd, send_with_fds},
+        poll::{Poller, Timer, is_readable, wait_readable},
+        process::{Child, Fork, flush_streams, fork},
+        quiesce::{Quiet, quiet},
     },
 };
 
@@ -384,10 +384,6 @@ fn not_forked(error: &io::Error) -> LaunchError {
         LaunchError::Refused(words) => LaunchError::Failed(words),
         shortage => shortage,
     }
-}
-
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    wait_readable(fd, Duration::ZERO).unwrap_or(true)
 }
 
 impl Launcher for ForkLauncher {

@@ -22,8 +22,10 @@ use crate::{
     marker::{DEPTH, MARKER, MOST_DEPTH, Marker, Role, SOCKET_FD},
     protocol::Preamble,
     sys::{
-        fd::{errno_of, send_with_all, stream_pair},
-        process::{Child, Ended, Held, spawn},
+        fd::{errno_of, stream_pair},
+        held::Held,
+        pass::send_with_all,
+        process::{Child, Ended, spawn},
     },
     transcript::Transcript,
     transport::{HostEnd, offer},

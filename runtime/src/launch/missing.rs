@@ -1,7 +1,8 @@
 //! What this process lacks to be executed again as a worker, by name. The system tells no more than a number.
 
 use std::{
-    fs::{self, File},
+    fs,
+    fs::File,
     io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::Path,
@@ -13,9 +14,10 @@ use nix::{
 };
 
 use crate::sys::{
+    env::{is_in_main_program, is_privileged},
     fd::errno_of,
     limits::is_shortage,
-    process::{check_group, check_pidfd, is_in_main_program, is_privileged},
+    process::{check_group, check_pidfd},
 };
 
 /// The inode that this process runs, even if the file was replaced or deleted since.

@@ -22,8 +22,8 @@ use crate::{
     error::Exit,
     sys::{
         fd::errno_of,
+        held::Held,
         limits::{explained, is_shortage},
-        process::Held,
     },
     transcript::Transcript,
     transport::{Board, FrameReceiver, QueueingSender},

@@ -15,7 +15,10 @@ use crate::{
     marker::{DEPTH, MARKER},
     protocol::{Folder, Station},
     setting::{brief, refused},
-    sys::process::{CPUS, cpus, folder_id, given_cpus, own_cpus},
+    sys::{
+        cpu::{cpus, given_cpus, own_cpus},
+        process::{CPUS, folder_id},
+    },
 };
 
 /// A variable and its value; `None`: it is not there.

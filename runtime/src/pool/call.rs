@@ -27,9 +27,11 @@ use crate::{
     handle::{Exchange, Waiter, Wakes, inherited, inherited_kind},
     id::{FunctionId, TaskId},
     protocol::{Outcome, Records, Results},
-    registry::{self, Entry},
-    seed::{self, Calls},
-    sys::process::generation,
+    registry,
+    registry::Entry,
+    seed,
+    seed::Calls,
+    sys::generation::generation,
     task::Call as Request,
 };
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::lane::Parcel;
-use crate::{supervisor::Supervisor, sys::process::cpu_time};
+use crate::{supervisor::Supervisor, sys::procfs::cpu_time};
 
 /// So many may be up without need: to lay them to rest and to get them up again takes longer than to look at them.
 const MOST_UP: usize = 4;

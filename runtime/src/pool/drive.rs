@@ -33,11 +33,11 @@ use crate::{
     handle::Exchange,
     id::TaskId,
     sys::{
-        fd::{Bell, Event, Poller},
+        buffer_cache,
+        generation::generation,
         limits::explained,
-        process::generation,
-        rest::OwnThread,
-        spare,
+        poll::{Bell, Event, Poller},
+        quiesce::OwnThread,
     },
     terminal::aside,
 };
@@ -90,7 +90,7 @@ pub(super) struct Driver {
     /// Whose process this is.
     generation: u32,
     /// The background gives back what is kept.
-    _keeper: spare::Keeper,
+    _keeper: buffer_cache::Keeper,
 }
 
 /// What the lock protects: the scheduler and who drives it.
@@ -180,7 +180,7 @@ impl Driver {
             me: Weak::new(),
             rests: AtomicBool::new(false),
             generation: generation(),
-            _keeper: spare::Keeper::new(),
+            _keeper: buffer_cache::Keeper::new(),
         };
         driver.workers.add(driver.bell.as_fd(), BELL).map_err(failed)?;
         if let Some(fd) = driver.lock().scheduler.launcher.poll_fd() {
@@ -587,8 +587,8 @@ impl Driver {
         desk.owner = None;
         desk.leavings += 1;
         self.offer_seat(desk);
-        if spare::is_held()
-            && desk.background_alarm.is_none_or(|alarm| alarm > Instant::now() + 2 * spare::REST)
+        if buffer_cache::is_held()
+            && desk.background_alarm.is_none_or(|alarm| alarm > Instant::now() + 2 * buffer_cache::REST)
         {
             self.ring_background();
         }
@@ -617,7 +617,7 @@ impl Driver {
         // Looked at after every turn: the turn may have silenced the bell that was rung for it.
         while !self.is_over() {
             let timeout = {
-                let spare_due = spare::expire().map(|left| Instant::now() + left);
+                let spare_due = buffer_cache::expire().map(|left| Instant::now() + left);
                 let mut desk = self.lock();
                 if self.is_closed() {
                     return;

@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroUsize, str::FromStr};
 use crate::{
     error::Result,
     setting::{refused, variable},
-    sys::process::cpus,
+    sys::cpu::cpus,
 };
 
 /// How many workers a pool has.

@@ -19,7 +19,7 @@ use crate::{
     registry,
     setting::refused,
     supervisor::Supervisor,
-    sys::fd::Poller,
+    sys::poll::Poller,
     task::Call,
 };
 

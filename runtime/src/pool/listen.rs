@@ -18,8 +18,8 @@ use crate::{
     protocol::{Note, Outcome},
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
-        fd::{CLOSED, Event, Poller},
         memory::oom_kills,
+        poll::{CLOSED, Event, Poller},
     },
     task::Call,
     transport::Cause,

@@ -66,7 +66,7 @@ use crate::{
     registry,
     seed::Calls,
     setting::flag,
-    sys::{per_process::PerProcess, rest::is_own_thread},
+    sys::{per_process::PerProcess, quiesce::is_own_thread},
     task::{IntoTask, Tasks},
 };
 

@@ -21,7 +21,8 @@ use super::{
     life::Leaving,
     restarts::{Restarts, Streak},
     stats::{Ending, Endings, Slowest, Stats},
-    timeline::{self, Timeline},
+    timeline,
+    timeline::Timeline,
 };
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
@@ -30,7 +31,7 @@ use crate::{
     protocol::{Hello, Levels, Orders, VERSION},
     registry,
     supervisor::{Load, Supervisor},
-    sys::{fd::Poller, memory::oom_kills, process::peak_rss_bytes},
+    sys::{memory::oom_kills, poll::Poller, procfs::peak_rss_bytes},
 };
 
 /// A worker is given more before it is idle if what it has will take it less than this.

@@ -7,9 +7,12 @@
 
 use std::{
     collections::HashMap,
-    fmt::{self, Write as _},
-    fs::{self, File, Metadata, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    fmt,
+    fmt::Write as _,
+    fs,
+    fs::{File, Metadata, OpenOptions},
+    io,
+    io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
@@ -24,11 +27,7 @@ use crate::{
     escape::{Lines, is_control},
     id::WorkerId,
     setting::brief,
-    sys::{
-        fd::say,
-        process::{generation, monotonic_nanos, setting},
-        signal::grow_file,
-    },
+    sys::{env::setting, fd::say, generation::generation, process::monotonic_nanos, signal::grow_file},
 };
 
 /// The variable.

@@ -13,7 +13,7 @@ use crate::{
     handle::{Completer, Exchange, Wakes},
     id::TaskId,
     seed,
-    sys::fd::Bell,
+    sys::poll::Bell,
     task::Call,
 };
 

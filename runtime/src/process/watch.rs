@@ -36,12 +36,13 @@ use crate::{
     registry,
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
-        fd::{Bell, CLOSED, Poller, wait_readable},
+        generation::generation,
+        held::Held,
         limits::explained,
         memory::oom_kills,
         per_process::PerProcess,
-        process::{Held, generation},
-        rest::{OwnThread, is_own_thread},
+        poll::{Bell, CLOSED, Poller, wait_readable},
+        quiesce::{OwnThread, is_own_thread},
     },
     terminal::aside,
 };

@@ -11,12 +11,13 @@ use super::{
     records::split_record,
 };
 use crate::{
-    codec::{self, Encoded, ShortBytes},
+    codec,
+    codec::{Encoded, ShortBytes},
     error::Fault,
     frame::{BRIEF_HEAD_BITS, Frames, MOST_BRIEF_BYTES},
     id::FunctionId,
     panic::RemotePanic,
-    sys::spare,
+    sys::buffer_cache,
 };
 
 /// A frame that is no message of this protocol.
@@ -511,7 +512,7 @@ impl ReplyFrame {
     pub(crate) fn shrink(&mut self) {
         if !self.large.is_empty() || self.bytes.capacity() > MOST_KEPT_BYTES {
             let Self { bytes, large, .. } = std::mem::replace(self, Self::new());
-            spare::put(if large.is_empty() { bytes } else { large });
+            buffer_cache::put(if large.is_empty() { bytes } else { large });
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     codec::{LARGE_BYTES, ShortBytes},
     id::FunctionId,
-    sys::spare,
+    sys::buffer_cache,
 };
 
 /// function, length of the arguments
@@ -45,7 +45,7 @@ impl AsRef<[u8]> for LargeArgs {
 
 impl Drop for LargeArgs {
     fn drop(&mut self) {
-        spare::put(std::mem::take(&mut self.bytes));
+        buffer_cache::put(std::mem::take(&mut self.bytes));
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicPtr, Ordering},
 };
 
-use super::process::generation;
+use super::generation::generation;
 
 /// A value of this process. What a copy of the process has inherited is never looked at and never dropped.
 pub(crate) struct PerProcess<T>(AtomicPtr<Slot<T>>, PhantomData<T>);

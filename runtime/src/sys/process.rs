@@ -2,18 +2,14 @@
 #![expect(unsafe_code, reason = "pidfd calls that nix does not wrap")]
 
 use std::{
-    ffi::{CStr, CString, OsStr, OsString},
+    ffi::{CStr, CString},
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::MetadataExt},
+        unix::fs::MetadataExt,
     },
     path::Path,
-    ptr,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -21,20 +17,19 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     libc,
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
     sys::{
         signal::{SigSet, Signal},
         stat::Mode,
         wait::{Id, WaitPidFlag, waitid},
     },
-    time::ClockId,
     unistd::Pid,
 };
 
 use super::{
-    fd::{say, shutdown_both, wait_readable},
-    memory::wiped_by_fork,
+    generation::mark,
+    held::{Held, REFUSED_GRACE, say_left},
+    poll::wait_readable,
 };
 
 /// The variable that says how many CPUs a worker was given: its share of those of the process that holds its pool. It stays in the
@@ -143,88 +138,11 @@ pub(crate) unsafe fn fork() -> io::Result<Fork> {
     }
 }
 
-/// The generation of this process, and in a copy, until somebody asks, that of the process that it was copied from.
-static GENERATION: AtomicU32 = AtomicU32::new(1);
-
-/// The same in a word that is zero in a copy, until somebody asks.
-static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
-
-/// The word where the kernel wipes nothing. Copies that are made by `fork` are told apart, those by a bare system call are not.
-static UNWIPED: AtomicU32 = AtomicU32::new(0);
-
-/// In a copy, before anything else of ours.
-extern "C" fn wipe() {
-    UNWIPED.store(0, Ordering::Relaxed);
-}
-
-/// Which process this is, of those between the program's start and it, each a copy of the one before, whoever made it: what an object
-/// remembers to know whether it is a copy that belongs to another process.
-#[inline]
-pub(crate) fn generation() -> u32 {
-    let mark = mark();
-    match mark.load(Ordering::Relaxed) {
-        0 => begin_generation(mark),
-        this => this,
-    }
-}
-
-/// No lock: what another thread had locked when the process was copied stays locked in the copy.
-#[inline]
-fn mark() -> &'static AtomicU32 {
-    // SYNC(fork-mark): pairs with the exchange in `make_mark`.
-    let mark = MARK.load(Ordering::Acquire);
-    if mark.is_null() {
-        return make_mark();
-    }
-    // SAFETY: what is not null there has come from a reference that is good for ever.
-    unsafe { &*mark }
-}
-
-#[cold]
-fn make_mark() -> &'static AtomicU32 {
-    let made = wiped_by_fork().unwrap_or_else(|_| {
-        // SAFETY: `wipe` takes nothing, does not unwind, and only stores to an atomic. Two threads that come here at once have it called
-        // twice, which is the same.
-        unsafe { libc::pthread_atfork(None, None, Some(wipe)) };
-        &UNWIPED
-    });
-    made.store(GENERATION.load(Ordering::Relaxed), Ordering::Relaxed);
-    let made_at = ptr::from_ref(made).cast_mut();
-    // SYNC(fork-mark): pairs with the Acquire load in `mark`, and with itself where two threads come at once.
-    match MARK.compare_exchange(ptr::null_mut(), made_at, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => made,
-        // SAFETY: as in `mark`.
-        Err(first) => unsafe { &*first },
-    }
-}
-
-/// This process is a copy that has only just begun.
-#[cold]
-fn begin_generation(mark: &AtomicU32) -> u32 {
-    let next = GENERATION.load(Ordering::Relaxed) + 1;
-    // Of several threads one is the first.
-    match mark.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
-        Ok(_) => {
-            GENERATION.store(next, Ordering::Relaxed);
-            next
-        }
-        Err(this) => this,
-    }
-}
-
 /// Nanoseconds of the clock that all processes of a machine share and nobody sets.
 pub(crate) fn monotonic_nanos() -> u64 {
     let Ok(now) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) else { return 0 };
     let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
-}
-
-/// The most memory that the process has had resident. (`getrusage` would count what its parent had before it was executed.)
-pub(crate) fn peak_rss_bytes(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }
 
 /// Enters a folder, unless this process is in it already, as its device and inode tell: then its path need not lead there.
@@ -247,25 +165,6 @@ pub(crate) fn enter(path: &Path, id: Option<(u64, u64)>) -> io::Result<()> {
 pub(crate) fn folder_id() -> Option<(u64, u64)> {
     let folder = std::fs::metadata(".").ok()?;
     Some((folder.dev(), folder.ino()))
-}
-
-/// How many threads this process has.
-pub(crate) fn thread_count() -> io::Result<usize> {
-    Ok(std::fs::read_dir("/proc/self/task")?.count())
-}
-
-/// How much memory a process has resident, what it shares with others included, if it is there.
-pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
-    // size, resident, shared, ..., in pages
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * super::memory::page_bytes())
-}
-
-/// For how long this process has had a core, all of its threads together.
-pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
-    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed())).ok()?;
-    clock.now().ok().map(Duration::from)
 }
 
 /// Room for the descriptor of a process that is about to be made. One that cannot be held must not be made: there would be no safe way to
@@ -408,116 +307,6 @@ impl Drop for Child {
     }
 }
 
-/// A process, held by a descriptor: a signal that is sent by it cannot reach another process, whatever has become of the number.
-#[derive(Debug)]
-pub(crate) struct Held {
-    fd: OwnedFd,
-    /// Who holds it.
-    generation: u32,
-    /// What the process watches, and ends with: how it is ended where signals are refused.
-    connection: Weak<OwnedFd>,
-    /// A signal to kill it was refused.
-    refused: AtomicBool,
-}
-
-impl Held {
-    pub(crate) fn new(pidfd: OwnedFd) -> Self {
-        Self { fd: pidfd, generation: generation(), connection: Weak::new(), refused: AtomicBool::new(false) }
-    }
-
-    /// Notes this end of a connection, whose end the process does not survive.
-    pub(crate) fn ends_with(&mut self, connection: &Arc<OwnedFd>) {
-        self.connection = Arc::downgrade(connection);
-    }
-
-    /// Returns the same process, held once more.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { connection: self.connection.clone(), ..Self::new(self.fd.try_clone()?) })
-    }
-
-    /// Kills the process and, where the kernel can do that by a descriptor, what it has started in its group. Where signals are refused,
-    /// its connection is shut down: then it ends by itself, if it can.
-    pub(crate) fn kill(&self) {
-        // The process in any case, for it may have left its group, and may not lead it yet.
-        self.kill_group();
-        match self.signal(libc::SIGKILL, 0) {
-            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
-                self.refused.store(true, Ordering::Relaxed);
-                if let Some(connection) = self.connection.upgrade() {
-                    shutdown_both(connection.as_fd());
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Returns whether the process was to be killed, and that was refused.
-    pub(crate) fn is_refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// Kills the group that the process leads, or has led. Returns whether the kernel can do that by a descriptor.
-    fn kill_group(&self) -> bool {
-        /// Since Linux 6.9.
-        const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
-        match self.signal(libc::SIGKILL, PIDFD_SIGNAL_PROCESS_GROUP) {
-            Ok(()) => true,
-            // There may be nothing left of the group.
-            Err(error) => error.raw_os_error() == Some(libc::ESRCH),
-        }
-    }
-
-    /// Asks the process to end, by SIGTERM. One that has ended hears nothing.
-    pub(crate) fn terminate(&self) -> io::Result<()> {
-        match self.signal(libc::SIGTERM, 0) {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            outcome => outcome,
-        }
-    }
-
-    /// Nobody has collected the process yet: until now its number was no other's.
-    pub(crate) fn has_its_number(&self) -> bool {
-        self.signal(0, 0).is_ok()
-    }
-
-    /// This process holds it, and is no copy of the one that does.
-    pub(crate) fn is_own(&self) -> bool {
-        self.generation == generation()
-    }
-
-    fn signal(&self, signal: libc::c_int, flags: libc::c_uint) -> io::Result<()> {
-        if !self.is_own() {
-            return Ok(());
-        }
-        let fd = self.fd.as_raw_fd();
-        let info = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: the descriptor is ours and open; without a siginfo the kernel reads no memory of ours.
-        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, flags) };
-        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-}
-
-/// A process that cannot be signalled, but whose connection has ended, has so long to end by itself.
-pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(2);
-
-/// Says, once for this program, that a process is left that cannot be ended.
-pub(crate) fn say_left(pid: u32) {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    if !SAID.swap(true, Ordering::Relaxed) {
-        say(&format!(
-            "procession: process {pid} could not be ended and is left to itself: the system refuses to signal it (pidfd_send_signal), \
-             and it has not ended with its connection; of others nothing more is said\n"
-        ));
-    }
-}
-
-impl AsFd for Held {
-    /// Becomes readable when the process has ended.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 /// Writes out what this process has said and still holds in its buffers: a copy of the process would say it again.
 pub(crate) fn flush_streams() {
     let _ = io::Write::flush(&mut io::stdout());
@@ -536,140 +325,6 @@ pub(crate) fn flush_stdout() {
     // SAFETY: it is C's own stream, which is open for as long as the process is; one that is closed all the same is no file any more,
     // which programs that close it know.
     unsafe { libc::fflush(stream) };
-}
-
-/// This process runs with more rights than whoever started it (setuid, file capabilities).
-pub(crate) fn is_privileged() -> bool {
-    // SAFETY: getauxval reads the vector that the kernel made at exec, and takes any number.
-    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
-}
-
-/// A setting of this library's from the environment, which a process with more rights than its user does not believe.
-pub(crate) fn setting(name: &str) -> Option<OsString> {
-    if is_privileged() { None } else { std::env::var_os(name) }
-}
-
-/// A debugger holds this process.
-pub(crate) fn is_traced() -> bool {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
-    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-    tracer.is_some_and(|tracer| tracer.trim() != "0")
-}
-
-/// The address is in the main executable, not in a shared library.
-pub(crate) fn is_in_main_program(address: usize) -> bool {
-    // SAFETY: getauxval reads the vector that the kernel made at exec, and takes any number.
-    let headers = unsafe { libc::getauxval(libc::AT_PHDR) };
-    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::uninit();
-    // SAFETY: dladdr looks the address up without reading it, and writes `info` if it returns non-zero.
-    let known = unsafe { libc::dladdr(address as *const libc::c_void, info.as_mut_ptr()) };
-    if known == 0 {
-        // A static executable has no dynamic table, and nothing but itself.
-        return true;
-    }
-    // SAFETY: dladdr returned non-zero, so it wrote the whole of `info`.
-    let info = unsafe { info.assume_init() };
-    // The program headers lie in the first page of the program's image.
-    let base = info.dli_fbase.addr();
-    headers == 0 || (base <= headers as usize && (headers as usize) - base < 0x1_0000)
-}
-
-/// Takes a variable out of this process's environment and returns what it was.
-///
-/// # Safety
-///
-/// No other thread may exist.
-pub(crate) unsafe fn take_env(name: &CStr) -> Option<CString> {
-    // SAFETY: `name` ends in a zero; no other thread can change the environment meanwhile (the caller's promise).
-    let value = unsafe { libc::getenv(name.as_ptr()) };
-    if value.is_null() {
-        return None;
-    }
-    // SAFETY: getenv returned it, so it is a string that ends in a zero, and nothing changes it before it is copied.
-    let value = unsafe { CStr::from_ptr(value) }.to_owned();
-    // SAFETY: as for getenv.
-    unsafe { libc::unsetenv(name.as_ptr()) };
-    Some(value)
-}
-
-/// Sets a variable in this process's environment, or takes it out.
-///
-/// # Safety
-///
-/// No other thread may exist.
-pub(crate) unsafe fn set_env(name: &OsStr, value: Option<&OsStr>) {
-    let Ok(name) = CString::new(name.as_bytes()) else { return };
-    match value.map(|value| CString::new(value.as_bytes())) {
-        // SAFETY: both end in a zero and setenv copies them; no other thread reads the environment (the caller's promise).
-        Some(Ok(value)) => unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) },
-        Some(Err(_)) => 0,
-        // SAFETY: `name` ends in a zero; no other thread reads the environment (the caller's promise).
-        None => unsafe { libc::unsetenv(name.as_ptr()) },
-    };
-}
-
-/// The CPUs that this thread may use, in order.
-pub(crate) fn own_cpus() -> io::Result<Vec<u32>> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    let cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu) == Ok(true));
-    Ok(cpus.filter_map(|cpu| u32::try_from(cpu).ok()).collect())
-}
-
-/// How many CPUs this process may keep busy: what affinity and cgroups allow, and no more than it was given as somebody's worker.
-pub(crate) fn cpus() -> usize {
-    let all = std::thread::available_parallelism().map_or(1, usize::from);
-    given_cpus().map_or(all, |given| given.min(all))
-}
-
-/// How many CPUs this process was given as somebody's worker.
-pub(crate) fn given_cpus() -> Option<usize> {
-    setting(CPUS)?.to_str()?.parse().ok().filter(|&given| given > 0)
-}
-
-/// Has every thread of this process, and those that they will start, run on one CPU.
-pub(crate) fn pin_to(cpu: u32) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu as usize)?;
-    for_each_thread(|thread| Ok(sched_setaffinity(thread, &set)?))
-}
-
-/// Adds to the niceness of every thread of this process, and of those that they will start.
-pub(crate) fn add_niceness(nice: i32) -> io::Result<()> {
-    Errno::clear();
-    // SAFETY: getpriority takes two numbers and touches no memory of ours.
-    let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    // -1 is a niceness, too.
-    if own == -1 && Errno::last_raw() != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let nice = own.saturating_add(nice).clamp(-20, 19);
-    for_each_thread(|thread| {
-        let thread = thread.as_raw().unsigned_abs();
-        // SAFETY: setpriority takes three numbers and touches no memory of ours.
-        let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, nice) };
-        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    })
-}
-
-/// What Linux keeps for each thread apart is set for all of them; where they cannot be listed, for this one.
-fn for_each_thread(set: impl Fn(Pid) -> io::Result<()>) -> io::Result<()> {
-    let Ok(folder) = std::fs::read_dir("/proc/self/task") else { return set(Pid::from_raw(0)) };
-    let threads = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    threads.map(Pid::from_raw).try_for_each(set)
-}
-
-/// Names this process and this thread, as `ps` and `top` show them.
-pub(crate) fn set_title(title: &[u8]) {
-    // A process is called as its first thread is.
-    let _ = std::fs::write("/proc/self/comm", title);
-    let _ = CString::new(title).map(|title| nix::sys::prctl::set_name(&title));
-}
-
-/// A variable is set. Allocates nothing and changes nothing: for the hook before main.
-pub(crate) fn has_env(name: &CStr) -> bool {
-    // SAFETY: `name` ends in a zero, and the pointer that comes back is only compared. Before main nothing else runs that could
-    // change the environment.
-    unsafe { !libc::getenv(name.as_ptr()).is_null() }
 }
 
 /// Ends this process at once, without running anything.
@@ -694,7 +349,8 @@ mod tests {
         fs,
         io::{BufRead, BufReader, Write},
         os::unix::{net::UnixStream, process::CommandExt},
-        process::{self, Command, Stdio},
+        process,
+        process::{Command, Stdio},
         thread,
     };
 

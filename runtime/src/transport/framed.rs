@@ -8,7 +8,7 @@ use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 use super::{Body, FrameReceiver, FrameSender, QueueingSender, Received, Room, SharedBytes};
 use crate::{
     frame::{Frames, MOST_HEAD_BYTES, PREFIX_BYTES, Prefix},
-    sys::{memory::advise_huge, spare},
+    sys::{buffer_cache, memory::advise_huge},
 };
 
 /// Frames beyond this are received into a vector of their own, which is handed on without a copy.
@@ -334,7 +334,7 @@ impl<S: Source> FramedReceiver<S> {
                         let body_len = len - head_len;
                         let mut large = Large { head: head.to_vec(), head_len, body_len, body: Vec::new() };
                         // Memory that was of use before is as much as is wanted, or less.
-                        large.body = spare::take(body_len);
+                        large.body = buffer_cache::take(body_len);
                         large.body.extend_from_slice(body);
                         self.large = Some(large);
                         self.buffer.clear();

@@ -29,11 +29,7 @@ use crate::{
     frame::{Frames, PREFIX_BYTES, Prefix},
     ring::{Alarm, Broken, Consumer, Producer},
     setting::variable,
-    sys::{
-        fd,
-        futex::{self, is_available},
-        spare,
-    },
+    sys::{buffer_cache, fd, futex, futex::is_available},
 };
 
 /// A worker that may spin does so this long before it sleeps.
@@ -387,7 +383,7 @@ impl WorkerEnd {
             socket,
             waiting: waiting.clone(),
             aside: aside.clone(),
-            _keeper: spare::Keeper::new(),
+            _keeper: buffer_cache::Keeper::new(),
         };
         let alarms = vec![Alarm::of_consumer(segment.to_worker()), Alarm::of_producer(segment.to_host())];
         Ok(Self {
@@ -579,7 +575,7 @@ struct WorkerSource {
     waiting: Arc<WaitingState>,
     aside: Aside,
     /// Whoever waits here gives back what is kept.
-    _keeper: spare::Keeper,
+    _keeper: buffer_cache::Keeper,
 }
 
 impl Source for WorkerSource {
@@ -614,7 +610,7 @@ impl Source for WorkerSource {
                 self.consumer.unpark();
             } else {
                 // A buffer that is kept is given back after a rest.
-                futex::wait(self.consumer.bell(), 1, spare::expire())?;
+                futex::wait(self.consumer.bell(), 1, buffer_cache::expire())?;
             }
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! A stream socket as a way for frames. Serves where there is no shared memory, and other machines as well.
 
 use std::{
-    io::{self, IoSlice},
+    io,
+    io::IoSlice,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
@@ -10,7 +11,7 @@ use super::{
     Room,
     framed::{Read, Sink, Source},
 };
-use crate::sys::fd;
+use crate::sys::{fd, poll};
 
 /// Frames up to this are gathered before they are sent: one short copy costs less than the kernel's reading of a list of parts.
 const SMALL_BYTES: usize = 16 << 10;
@@ -83,7 +84,7 @@ impl Sink for SocketSink {
 
 /// It is the file that it was, if that is known.
 fn check(socket: BorrowedFd<'_>, identity: Option<(u64, u64)>) -> io::Result<()> {
-    if identity.is_none() || fd::identity(socket) == identity { Ok(()) } else { Err(fd::closed()) }
+    if identity.is_none() || fd::identity(socket) == identity { Ok(()) } else { Err(poll::closed()) }
 }
 
 /// Receives from a socket.

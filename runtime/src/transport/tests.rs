@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     frame::PREFIX_BYTES,
-    sys::fd::{Poller, set_nonblocking, stream_pair, wait_readable, write_one},
+    sys::{
+        fd::{set_nonblocking, stream_pair, write_one},
+        poll::{Poller, wait_readable},
+    },
 };
 
 /// A transport's two ends: the host's, which never waits, and the worker's, which does.

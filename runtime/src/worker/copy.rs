@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::sys::process::{end_now, generation};
+use crate::sys::{generation::generation, process::end_now};
 
 /// The exit code of a copy that has returned from the user's code.
 const COPY_ENDED: i32 = 90;

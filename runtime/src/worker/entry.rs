@@ -6,13 +6,18 @@
 
 use std::{
     ffi::{CString, OsStr},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    os::unix::ffi::OsStrExt,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use nix::{fcntl::OFlag, sys::resource::Resource, sys::stat::Mode};
+use nix::{
+    fcntl::OFlag,
+    sys::{resource::Resource, stat::Mode},
+};
 
 use super::{copy, output, serve, template};
 use crate::{
@@ -21,14 +26,14 @@ use crate::{
     panic::RemotePanic,
     protocol::{PREAMBLE_BYTES, Preamble, Refused, Sink, encode_reply},
     sys::{
-        fd::{
-            adopt_socket, close_all_but, close_inherited, out_of_the_way, recv_with_fds, say, wait_for_end,
-            wait_for_hangup, wait_readable,
-        },
+        buffer_cache,
+        env::{has_env, is_privileged, set_env, take_env},
+        fd::{adopt_socket, close_all_but, close_inherited, out_of_the_way, say},
         limits::{explained, is_shortage},
-        process::{end_group, end_now, has_env, is_privileged, set_env, take_env},
+        pass::recv_with_fds,
+        poll::{wait_for_end, wait_for_hangup, wait_readable},
+        process::{end_group, end_now},
         signal::{ignore_pipe_and_terminal, reset_signals},
-        spare,
     },
     transport::{Board, Cause, Segment, send_alone},
 };
@@ -111,7 +116,7 @@ pub(crate) unsafe fn become_template(
 ) -> ! {
     or_fail(|| {
         copy::begin();
-        spare::forget_keepers();
+        buffer_cache::forget_keepers();
         let socket = out_of_the_way(socket);
         // SAFETY: no object that owns another is used again (the caller's promise).
         unsafe { close_all_but(&[socket.as_fd()]) };

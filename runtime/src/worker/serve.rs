@@ -28,10 +28,12 @@ use crate::{
     registry, sample,
     setting::waits_for_debugger,
     sys::{
+        buffer_cache,
+        env::is_traced,
         fd::say,
-        process::{end_group, end_now, is_traced, monotonic_nanos, peak_rss_bytes},
+        process::{end_group, end_now, monotonic_nanos},
+        procfs::peak_rss_bytes,
         signal::{forget_failed_allocations, watch_allocations, watch_stack},
-        spare,
     },
     transport::{Aside, Board, Body, Cause, FrameReceiver, FrameSender, Received, Waiting, WorkerEnd},
 };
@@ -282,7 +284,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
         }
         replies.tell_of_sample();
         if let Some(whole) = whole {
-            spare::put(whole);
+            buffer_cache::put(whole);
         }
         Some(())
     })

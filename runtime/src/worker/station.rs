@@ -6,8 +6,9 @@ use super::entry::name_as_program;
 use crate::{
     protocol::{Folder, Station},
     sys::{
+        cpu::{add_niceness, pin_to, set_title},
         memory::limit_memory,
-        process::{add_niceness, enter, pin_to, set_title},
+        process::enter,
     },
 };
 

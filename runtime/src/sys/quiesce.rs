@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{per_process::PerProcess, process::thread_count};
+use super::{per_process::PerProcess, procfs::thread_count};
 
 /// A copy of this process has none of its threads, and what they had locked stays locked there.
 static THREADS: PerProcess<Threads> = PerProcess::new();
