@@ -15,7 +15,6 @@ pub(crate) fn aside<R>(print: impl FnOnce() -> R) -> R {
 mod bars {
     use std::{
         cell::Cell,
-        ops::Deref,
         panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
         sync::{
             Mutex, MutexGuard, PoisonError,
@@ -23,11 +22,12 @@ mod bars {
         },
     };
 
-    use indicatif::{MultiProgress, ProgressBar};
+    use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, WeakProgressBar};
 
-    /// All bars that are drawn now, those of calls on other threads too, one below the other.
-    static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
-    /// How many they are. It is changed while `BARS` is locked.
+    /// The bars of all calls, those on other threads too.
+    static SCREEN: Mutex<Screen> =
+        Mutex::new(Screen { group: None, bars: Vec::new(), ended: Vec::new(), printing: 0 });
+    /// The number of calls that have a bar. It is changed while `SCREEN` is locked.
     static COUNT: AtomicUsize = AtomicUsize::new(0);
 
     thread_local! {
@@ -35,8 +35,71 @@ mod bars {
         static PRINTS: Cell<bool> = const { Cell::new(false) };
     }
 
-    fn bars() -> MutexGuard<'static, Option<MultiProgress>> {
-        BARS.lock().unwrap_or_else(PoisonError::into_inner)
+    /// It is locked while a bar changes, and never while something is printed: that may be a user's logger, and it may wait for a thread
+    /// that changes a bar.
+    struct Screen {
+        /// All bars, one below the other. It is hidden while something is printed.
+        group: Option<MultiProgress>,
+        /// The bars in it.
+        bars: Vec<WeakProgressBar>,
+        /// Bars that have ended while they were hidden. They are still to be drawn.
+        ended: Vec<ProgressBar>,
+        /// The number of threads that print.
+        printing: usize,
+    }
+
+    fn screen() -> MutexGuard<'static, Screen> {
+        SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    impl Screen {
+        /// Adds a bar below the others.
+        fn add(&mut self) -> ProgressBar {
+            let group = self.group.get_or_insert_with(|| {
+                let is_hidden = self.printing > 0;
+                MultiProgress::with_draw_target(if is_hidden {
+                    ProgressDrawTarget::hidden()
+                } else {
+                    ProgressDrawTarget::stderr()
+                })
+            });
+            let bar = group.add(ProgressBar::no_length());
+            self.bars.push(bar.downgrade());
+            bar
+        }
+
+        /// Removes the bars from the terminal until [`show`](Self::show).
+        fn hide(&mut self) {
+            self.printing += 1;
+            if let Some(group) = &self.group
+                && self.printing == 1
+            {
+                // What a terminal refuses cannot be said there.
+                let _ = group.clear();
+                group.set_draw_target(ProgressDrawTarget::hidden());
+            }
+        }
+
+        /// Draws the bars again if no thread prints.
+        fn show(&mut self) {
+            self.printing -= 1;
+            if let Some(group) = &self.group
+                && self.printing == 0
+            {
+                group.set_draw_target(ProgressDrawTarget::stderr());
+                self.bars.retain(|bar| bar.upgrade().inspect(ProgressBar::tick).is_some());
+                self.ended.clear();
+                self.forget();
+            }
+        }
+
+        /// Forgets bars that have all ended. They stay on the terminal, and the next bar knows nothing of them.
+        fn forget(&mut self) {
+            if COUNT.load(Ordering::Relaxed) == 0 && self.printing == 0 {
+                self.group = None;
+                self.bars.clear();
+            }
+        }
     }
 
     /// A bar, until it is dropped.
@@ -49,27 +112,26 @@ mod bars {
             if PRINTS.get() {
                 return None;
             }
-            let mut bars = bars();
+            let mut screen = screen();
             COUNT.fetch_add(1, Ordering::Relaxed);
-            Some(Self(bars.get_or_insert_default().add(ProgressBar::no_length())))
+            Some(Self(screen.add()))
         }
-    }
 
-    impl Deref for Drawn {
-        type Target = ProgressBar;
-
-        fn deref(&self) -> &ProgressBar {
-            &self.0
+        /// Changes the bar. It is drawn, unless something is printed meanwhile.
+        pub(crate) fn change<R>(&self, change: impl FnOnce(&ProgressBar) -> R) -> R {
+            let _unhidden = screen();
+            change(&self.0)
         }
     }
 
     impl Drop for Drawn {
         fn drop(&mut self) {
-            let mut bars = bars();
-            if COUNT.fetch_sub(1, Ordering::Relaxed) == 1 {
-                // What has ended stays on the screen, and the next bar knows nothing of it.
-                *bars = None;
+            let mut screen = screen();
+            COUNT.fetch_sub(1, Ordering::Relaxed);
+            if screen.printing > 0 {
+                screen.ended.push(self.0.clone());
             }
+            screen.forget();
         }
     }
 
@@ -78,11 +140,11 @@ mod bars {
         if COUNT.load(Ordering::Relaxed) == 0 || PRINTS.get() {
             return print();
         }
-        let Some(bars) = bars().clone() else { return print() };
+        screen().hide();
         PRINTS.set(true);
-        // A panic must not come by while the bars are locked.
-        let printed = bars.suspend(|| catch_unwind(AssertUnwindSafe(print)));
+        let printed = catch_unwind(AssertUnwindSafe(print));
         PRINTS.set(false);
+        screen().show();
         printed.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }

@@ -7,6 +7,10 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     process::{Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +28,7 @@ use procession::{
 use crate::{
     alone::{alone, alone_with_warm_pool},
     end::End,
-    event::{take_time, until_exists},
+    event::{take_time, until, until_exists, within},
     scratch::Folder,
 };
 
@@ -543,8 +547,55 @@ fn scene() {
             parallel!(pool = &pool, progress = "tel\x1b[2Jling", verbose = 50, batch = 1; speak(n) for n in 0..RECORDS)
                 .unwrap();
         }
+        "a bar while a logger waits" => {
+            log::set_logger(&WAITER).unwrap();
+            log::set_max_level(log::LevelFilter::Info);
+            let drawing = std::thread::spawn(|| {
+                until("the logger waits", || WAITER.waits.load(Ordering::Relaxed));
+                parallel!(pool = &WAITER.pool, progress = "doubling", batch = 1; double(n) for n in 0..100)
+                    .unwrap();
+                WAITER.drawn.store(true, Ordering::Relaxed);
+            });
+            parallel!(pool = &pool, progress = "speaking", batch = 1; speak(n) for n in 0..3).unwrap();
+            drawing.join().unwrap();
+        }
         other => panic!("no scene {other}"),
     }
+}
+
+/// Waits until another call's bar was drawn to its end, and for tasks meanwhile.
+struct Waiter {
+    pool: LazyLock<Pool>,
+    waits: AtomicBool,
+    drawn: AtomicBool,
+}
+
+static WAITER: Waiter = Waiter {
+    pool: LazyLock::new(|| {
+        Pool::builder().jobs(1).start_method(StartMethod::Spawn).build().expect("there is room")
+    }),
+    waits: AtomicBool::new(false),
+    drawn: AtomicBool::new(false),
+};
+
+impl log::Log for Waiter {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.waits.store(true, Ordering::Relaxed);
+        let is_drawn = || {
+            let doubled = self.pool.submit(delayed!(double(4))).join();
+            doubled.is_ok_and(|n| n == 8) && self.drawn.load(Ordering::Relaxed)
+        };
+        let outcome = if within(Duration::from_secs(30), is_drawn) { "after" } else { "without" };
+        PRINTER.log(
+            &log::Record::builder().args(format_args!("{} {outcome} the other bar", record.args())).build(),
+        );
+    }
+
+    fn flush(&self) {}
 }
 
 const RECORDS: u64 = 60;
@@ -736,6 +787,22 @@ fn records_and_lines_do_not_tear_a_bar() {
         lines.into_iter().partition(|line| !line.starts_with("[Parallel(jobs=2)]: "));
     assert!(bars.len() == 1 && bars[0].starts_with("tel\\u{1b}[2Jling "), "{bars:#?} {lines:#?}");
     assert!(lines.len() as u64 > RECORDS && lines.iter().all(|line| !line.contains("ling")), "{lines:#?}");
+}
+
+#[test]
+fn a_logger_may_wait_for_tasks_and_for_calls_that_draw_bars() {
+    let lines = screen("a bar while a logger waits");
+    let (bars, records): (Vec<_>, Vec<_>) = lines.iter().partition(|line| !line.starts_with("record "));
+    let mut records = records;
+    records.sort_unstable();
+    let expected: Vec<String> =
+        (0..3).map(|n| format!("record {n} from a worker after the other bar")).collect();
+    assert_eq!(records, expected.iter().collect::<Vec<_>>(), "{lines:#?}");
+    // Each bar ends full and is drawn whole, the one that ended while a record was printed, too.
+    for (label, count) in [("speaking ", " 3/3 ["), ("doubling ", " 100/100 [")] {
+        let of_label: Vec<_> = bars.iter().filter(|line| line.starts_with(label)).collect();
+        assert!(of_label.len() == 1 && of_label[0].contains(count), "{label}: {lines:#?}");
+    }
 }
 
 fn written(scene: &str) -> String {

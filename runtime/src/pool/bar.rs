@@ -43,19 +43,23 @@ mod with {
                 return None;
             }
             let bar = Drawn::new()?;
-            bar.set_style(style(COUNTED));
-            if !label.is_empty() {
-                bar.set_prefix(format!("{} ", Escaped(label)));
-            }
-            bar.tick();
+            bar.change(|bar| {
+                bar.set_style(style(COUNTED));
+                if !label.is_empty() {
+                    bar.set_prefix(format!("{} ", Escaped(label)));
+                }
+                bar.tick();
+            });
             Some(Self { bar, failed: 0, running: BTreeMap::new() })
         }
 
         pub(in crate::pool) fn expect(&mut self, total: usize) {
-            if self.bar.length().is_none() {
-                self.bar.set_style(style(MEASURED));
-            }
-            self.bar.set_length(total as u64);
+            self.bar.change(|bar| {
+                if bar.length().is_none() {
+                    bar.set_style(style(MEASURED));
+                }
+                bar.set_length(total as u64);
+            });
         }
 
         /// So many tasks have ended, these among them.
@@ -63,15 +67,15 @@ mod with {
             self.failed = failed;
             if !self.running.is_empty() || failed > 0 {
                 self.running.retain(|index, _| !ended.iter().any(|range| range.contains(index)));
-                self.bar.set_message(self.message());
+                self.bar.change(|bar| bar.set_message(self.message()));
             }
-            self.bar.set_position(done as u64);
+            self.bar.change(|bar| bar.set_position(done as u64));
         }
 
         pub(in crate::pool) fn progress(&mut self, said: Vec<(usize, f64)>) {
             if !said.is_empty() {
                 self.running.extend(said);
-                self.bar.set_message(self.message());
+                self.bar.change(|bar| bar.set_message(self.message()));
             }
         }
 
@@ -89,14 +93,16 @@ mod with {
         /// All have ended: the bar stays, with the counts.
         pub(in crate::pool) fn finish(mut self) {
             self.running.clear();
-            self.bar.set_message(self.message());
-            self.bar.finish();
+            self.bar.change(|bar| {
+                bar.set_message(self.message());
+                bar.finish();
+            });
         }
 
         /// It stays as far as it came.
         pub(in crate::pool) fn stop(mut self) {
             self.running.clear();
-            self.bar.abandon_with_message(format!("{} stopped", self.message()));
+            self.bar.change(|bar| bar.abandon_with_message(format!("{} stopped", self.message())));
         }
     }
 
