@@ -1,6 +1,6 @@
 //! What expansions may name. Not public: anything here may change in any release.
 
-pub use std::{path::Path, vec::Vec};
+pub use std::path::Path;
 
 pub use linkme;
 pub use serde::Serialize;
@@ -19,6 +19,20 @@ pub use crate::{
     task::{Args, Task},
 };
 
+/// What can be an argument of a `#[worker]` function: both sides.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of a worker",
+    label = "this type does not cross to another process",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or pass what it is made of"
+)]
+pub trait Argument<'a>: crate::task::Sent + crate::codec::Received<'a> {}
+
+#[diagnostic::do_not_recommend]
+impl<'a, T: crate::task::Sent + crate::codec::Received<'a>> Argument<'a> for T {}
+
+/// Compiles if `T` can be an argument of a worker.
+pub const fn argument<'a, T: Argument<'a>>() {}
+
 /// What a `#[worker]` function may return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the result of a worker",
@@ -30,9 +44,6 @@ pub trait Returned: serde::Serialize + serde::de::DeserializeOwned + 'static {}
 
 #[diagnostic::do_not_recommend]
 impl<T: serde::Serialize + serde::de::DeserializeOwned + 'static> Returned for T {}
-
-/// Compiles if `T` can be the result of a worker.
-pub const fn returned<T: Returned>() {}
 
 /// Puts a function's result where it goes, if its type can be a result: one error for a type that cannot.
 ///

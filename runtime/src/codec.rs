@@ -393,12 +393,7 @@ fn left_unread<T>(left: usize, of: usize) -> String {
     )
 }
 
-/// What can be an argument: its worker's side.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be an argument of a worker",
-    label = "this type does not cross to another process",
-    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or pass what it is made of"
-)]
+/// What can be an argument: its worker's side. Expansions ask for [`Argument`](crate::__private::Argument) first, which has the words.
 pub trait Received<'a>: Deserialize<'a> {}
 
 #[diagnostic::do_not_recommend]
@@ -462,6 +457,16 @@ impl<'a> Input<'a> {
         })?;
         self.rest = rest;
         Ok(value)
+    }
+
+    /// Takes the next argument, a slice's elements.
+    ///
+    /// # Errors
+    ///
+    /// The argument does not decode.
+    #[inline]
+    pub fn take_slice<T: Received<'a>>(&mut self, name: &str) -> Result<Vec<T>, Fault> {
+        self.take(name)
     }
 
     /// Takes the next argument, bytes, without a copy.

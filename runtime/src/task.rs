@@ -156,12 +156,7 @@ impl<T> fmt::Debug for Task<T> {
     }
 }
 
-/// What can be an argument: its caller's side.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be an argument of a worker",
-    label = "this type does not cross to another process",
-    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or pass what it is made of"
-)]
+/// What can be an argument: its caller's side. Expansions ask for [`Argument`](crate::__private::Argument) first, which has the words.
 pub trait Sent: Serialize {}
 
 #[diagnostic::do_not_recommend]
@@ -190,6 +185,12 @@ impl Args {
         {
             self.bytes = Err(format!("argument `{name}`: {words}").into());
         }
+    }
+
+    /// Encodes the next argument, a slice.
+    #[inline]
+    pub fn put_slice<A: Sent>(&mut self, name: &str, value: &[A]) {
+        self.put(name, value);
     }
 
     /// Encodes the next argument, bytes, in one copy.

@@ -62,6 +62,6 @@ fn a_setting_of_the_wrong_type_is_an_error_at_its_value() {
 }
 
 #[test]
-fn a_type_that_does_not_cross_is_an_error_of_our_own_at_the_type() {
+fn a_type_that_does_not_cross_is_one_error_of_our_own_at_the_type() {
     the_compiler_says_what_is_recorded("types");
 }

@@ -4,6 +4,7 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
     GenericParam, Lifetime, Type,
+    spanned::Spanned,
     visit_mut::{self, VisitMut},
 };
 
@@ -170,7 +171,7 @@ fn encoded_bounds(worker: &Worker) -> Vec<TokenStream> {
         let ty = match &param.travels {
             Travels::Value => param.ty.to_token_stream(),
             Travels::Lent(ty) => ty.to_token_stream(),
-            Travels::Slice(elem) => quote!([#elem]),
+            Travels::Slice(elem) => elem.to_token_stream(),
             _ => continue,
         };
         if !names_one_of(&ty, &idents) {
@@ -259,12 +260,13 @@ fn take(private: &TokenStream, i: usize, param: &Param) -> TokenStream {
         let ty = respan(elided(ty));
         quote_spanned!(span=> #private::Input::take::<#ty>(&mut #input, #name)?)
     };
+    let check = checked(param).map(|ty| check(private, &ty));
     let value = match &param.travels {
         Travels::Value => take(&param.ty),
         Travels::Lent(ty) => take(ty),
         Travels::Slice(elem) => {
             let elem = respan(elided(elem));
-            quote_spanned!(span=> #private::Input::take::<#private::Vec<#elem>>(&mut #input, #name)?)
+            quote_spanned!(span=> #private::Input::take_slice::<#elem>(&mut #input, #name)?)
         }
         Travels::Bytes => quote_spanned!(span=> #private::Input::take_bytes(&mut #input, #name)?),
         Travels::ByteVec | Travels::LentByteVec => {
@@ -275,11 +277,32 @@ fn take(private: &TokenStream, i: usize, param: &Param) -> TokenStream {
             quote_spanned!(span=> #private::Path::to_path_buf(#private::Input::take_path(&mut #input, #name)?))
         }
     };
-    quote_spanned!(span=> let #binding = #value;)
+    quote_spanned!(span=> #check let #binding = #value;)
+}
+
+/// The type whose values, one or many, an argument is.
+fn checked(param: &Param) -> Option<Type> {
+    match &param.travels {
+        Travels::Value if borrowed(&param.ty).is_none() => Some(elided(&param.ty)),
+        Travels::Lent(ty) | Travels::Slice(ty) => Some(elided(ty)),
+        _ => None,
+    }
+}
+
+/// Asks that a type crosses. It is asked in the same words wherever an argument is encoded and decoded: the compiler shows errors that are
+/// the same once, and none of those that follow from them.
+fn check(private: &TokenStream, ty: &Type) -> TokenStream {
+    let (span, ty) = (at(ty.span()), respan(ty));
+    quote_spanned!(span=> let _ = #private::argument::<#ty>;)
 }
 
 /// `args.put("n", &n);`
-fn put(private: &TokenStream, param: &Param, args: &TokenStream) -> TokenStream {
+fn put(worker: &Worker, param: &Param, args: &TokenStream) -> TokenStream {
+    let private = &worker.krate.private();
+    let idents: Vec<&Ident> = worker.listed().map(ident_of).collect();
+    // What names a parameter of the function crosses if what an instance gives does: the instance asks.
+    let checked = checked(param).filter(|ty| !names_one_of(&ty.to_token_stream(), &idents));
+    let check = checked.map(|ty| check(private, &ty));
     let (name, value, span) = (&param.name, &param.binding, param.span());
     let (put, value) = match &param.travels {
         Travels::Value => match borrowed(&param.ty) {
@@ -289,14 +312,14 @@ fn put(private: &TokenStream, param: &Param, args: &TokenStream) -> TokenStream 
         Travels::Lent(ty) => (typed_put(&respan(ty)), quote!(#value)),
         Travels::Slice(elem) => {
             let elem = respan(elem);
-            (typed_put(&quote!([#elem])), quote!(#value))
+            (quote!(put_slice::<#elem>), quote!(#value))
         }
         Travels::Bytes | Travels::LentByteVec => (quote!(put_bytes), quote!(#value)),
         Travels::ByteVec => (quote!(put_byte_vec), quote!(#value)),
         Travels::Path | Travels::LentPathBuf => (quote!(put_path), quote!(#value)),
         Travels::PathBuf => (quote!(put_path), quote!(&#value)),
     };
-    quote_spanned!(span=> #private::Args::#put(#args, #name, #value);)
+    quote_spanned!(span=> #check #private::Args::#put(#args, #name, #value);)
 }
 
 fn typed_put(ty: &TokenStream) -> TokenStream {
@@ -371,7 +394,7 @@ impl Code<'_> {
         let private = self.worker.krate.private();
         let (name, binding, ty) = (default_name(i), &param.binding, respan(elided(&param.ty)));
         let (generics, bounds) = (&self.generics, &self.bounds);
-        let put = put(&private, param, &quote_spanned!(Span::mixed_site()=> __args));
+        let put = put(self.worker, param, &quote_spanned!(Span::mixed_site()=> __args));
         Some(quote_spanned! {param.span()=>
             fn #name<#(#generics),*>(__args: &mut #private::Args) where #bounds {
                 let #binding: #ty = #expr;
@@ -394,7 +417,7 @@ impl Code<'_> {
         let entry = &self.entry;
         let args = quote_spanned!(Span::mixed_site()=> &mut __args);
         let puts = self.worker.params.iter().enumerate().map(|(i, param)| match given[i] {
-            true => put(&private, param, &args),
+            true => put(self.worker, param, &args),
             false => self.put_default(i, &args),
         });
         let mutable = (!self.worker.params.is_empty()).then(|| quote!(mut));
@@ -430,7 +453,7 @@ impl Code<'_> {
             let with = format_ident!("__with{}", n, span = Span::mixed_site());
             let head = self.head(&with, given, &quote!(#builder<#n #comma #idents>));
             let puts = self.given(given).map(|(i, param)| {
-                let put = put(&private, param, &slot);
+                let put = put(self.worker, param, &slot);
                 quote_spanned! {Span::mixed_site()=>
                     let __slot = __slots[#i].insert(#private::Args::new());
                     #put
@@ -444,7 +467,7 @@ impl Code<'_> {
                     let (lifetimes, binding, ty) =
                         (worker.lifetimes(), &param.binding, param.signature_type());
                     let vis = respan(&worker.item.vis);
-                    let put = put(&private, param, &slot);
+                    let put = put(self.worker, param, &slot);
                     Some(quote_spanned! {Span::mixed_site()=>
                         #[must_use]
                         #vis fn #setter<#lifetimes>(mut self, #binding: #ty) -> Self {

@@ -11,6 +11,15 @@ fn takes(a: u32, b: Vec<Opaque>) {}
 #[worker]
 fn lent(b: &Opaque) {}
 
+#[derive(serde::Serialize)]
+struct OneWay;
+
+#[worker]
+fn every_way(a: Opaque, b: &[OneWay], #[default(Opaque)] c: Opaque, #[default(None)] d: Option<OneWay>) {}
+
+#[worker(instances(<u8>, <Opaque>))]
+fn generic<T>(a: &[T], b: T, c: Opaque) {}
+
 #[worker]
 fn gives() -> Option<Opaque> {
     None
