@@ -54,7 +54,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("worker", 3, Worker),
     // What users and expansions see.
     ("arity", 6, Both),
-    ("call_site", 6, Both),
+    ("macros", 6, Both),
     ("__private", 6, Both),
     // What fuzz targets drive.
     ("__fuzzing", 6, Both),

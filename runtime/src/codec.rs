@@ -6,7 +6,7 @@
 //! A byte vector and a sequence of bytes have the same encoding, so either side may take the short way by itself.
 
 pub mod path;
-mod quick;
+mod varint;
 
 use std::{
     any::{Any, type_name},
@@ -335,7 +335,7 @@ impl OwnedResult {
 #[inline(always)]
 pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -> Result<(), String> {
     let start = out.len();
-    quick::encode(value, out).map_err(|error| {
+    varint::encode(value, out).map_err(|error| {
         out.truncate(start);
         explain::<T>("encoded", error)
     })
@@ -378,7 +378,7 @@ fn decode_value<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String
 #[inline(always)]
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     let mut rest = bytes;
-    match quick::take(&mut rest) {
+    match varint::take(&mut rest) {
         Ok(value) if rest.is_empty() => Ok(value),
         Ok(_) => Err(left_unread::<T>(rest.len(), bytes.len())),
         Err(error) => Err(explain::<T>("decoded", error)),
@@ -452,7 +452,7 @@ impl<'a> Input<'a> {
     #[inline]
     pub fn take<T: Received<'a>>(&mut self, name: &str) -> Result<T, Fault> {
         let mut rest = self.rest();
-        let value = quick::take(&mut rest).map_err(|error| {
+        let value = varint::take(&mut rest).map_err(|error| {
             Fault::codec(format!("argument `{name}`: {}", explain::<T>("decoded", error)))
         })?;
         self.rest = rest;

@@ -45,7 +45,6 @@ compile_error!("procession runs on Linux only: its workers need memfd, futexes, 
 extern crate self as procession;
 
 mod arity;
-mod call_site;
 mod caller;
 mod captured;
 mod claim;
@@ -59,6 +58,7 @@ mod frame;
 mod handle;
 mod id;
 mod launch;
+mod macros;
 mod marker;
 mod panic;
 mod parallel;

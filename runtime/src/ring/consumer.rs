@@ -3,7 +3,7 @@
 use super::{
     Broken,
     header::{announce, take, withdraw},
-    place::Place,
+    memory::Place,
 };
 use crate::sync::{AtomicU32, Ordering};
 

@@ -12,12 +12,12 @@
 mod consumer;
 mod header;
 mod heap;
+mod memory;
 #[cfg(all(test, loom))]
 mod models;
-mod place;
-#[cfg(all(any(test, fuzzing), not(loom)))]
-mod play;
 mod producer;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+mod scenario;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -26,10 +26,10 @@ use std::fmt;
 pub(crate) use consumer::{Alarm, Consumer};
 pub(crate) use header::HEADER_BYTES;
 pub(crate) use heap::{Heap, pair};
-pub(crate) use place::Memory;
-#[cfg(all(any(test, fuzzing), not(loom)))]
-pub(crate) use play::play_script;
+pub(crate) use memory::Memory;
 pub(crate) use producer::Producer;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub(crate) use scenario::play_script;
 
 /// Why an end cannot go on: the memory is unfit, or the peer wrote what no honest peer writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use loom::{
     thread,
 };
 
-use super::{Broken, Consumer, Producer, header::Header, place::Place};
+use super::{Broken, Consumer, Producer, header::Header, memory::Place};
 use crate::sync::{AtomicU32, Ordering};
 
 /// A header and a few bytes that both ends hold. A model's threads take turns on one thread, so a plain count of its holders does.

@@ -3,7 +3,7 @@
 use super::{
     Broken,
     header::{announce, take, withdraw},
-    place::{Place, sum},
+    memory::{Place, sum},
 };
 use crate::sync::{AtomicU32, Ordering, fence};
 

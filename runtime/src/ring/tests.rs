@@ -15,8 +15,8 @@ use proptest::{collection::vec, prelude::*};
 use super::{
     Broken, Consumer, HEADER_BYTES, Producer,
     heap::Heap,
-    place::Place,
-    play::{End, Step, Word, play, play_script},
+    memory::Place,
+    scenario::{End, Step, Word, play, play_script},
 };
 use crate::sys::futex;
 

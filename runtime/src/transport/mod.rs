@@ -8,7 +8,7 @@
 
 mod framed;
 #[cfg(all(any(test, fuzzing), not(loom)))]
-mod play;
+mod scenario;
 mod segment;
 mod shm;
 mod socket;
@@ -18,7 +18,7 @@ mod tests;
 use std::{io, os::fd::BorrowedFd, sync::Arc};
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
-pub(crate) use play::play_frames;
+pub(crate) use scenario::play_frames;
 pub(crate) use segment::{Board, Cause, Segment};
 pub(crate) use shm::{Aside, HostEnd, Waiting, WorkerEnd, offer, send_alone, wants_socket};
 

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Broken, Consumer, HEADER_BYTES, Producer, heap::Heap, place::Place};
+use super::{Broken, Consumer, HEADER_BYTES, Producer, heap::Heap, memory::Place};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// One step.
