@@ -33,7 +33,6 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("terminal", 0, Both),
     // Values and shared words.
     ("codec", 1, Both),
-    ("claim", 1, Both),
     ("frame", 1, Both),
     ("ring", 1, Both),
     ("registry", 1, Both),

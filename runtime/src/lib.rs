@@ -47,7 +47,6 @@ extern crate self as procession;
 mod arity;
 mod caller;
 mod captured;
-mod claim;
 mod codec;
 mod dispatch;
 mod error;

@@ -26,7 +26,6 @@ use std::{
 
 use crate::{
     captured::Captured,
-    claim::has_begun,
     codec::Encoded,
     error::{Exit, Fault, TaskErrorKind},
     frame::Frames,
@@ -40,7 +39,7 @@ use crate::{
     registry,
     sys::{held::Held, poll::Poller, procfs::resident_bytes},
     transcript::{Line, StreamName, Transcript},
-    transport::{Board, Body, Cause, Received, Room, SharedBytes},
+    transport::{Board, Body, Cause, Received, Room, SharedBytes, shm::claim::has_begun},
 };
 
 /// A worker whose connection has ended has so long to end by itself.

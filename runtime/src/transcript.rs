@@ -9,9 +9,9 @@ use std::{
 
 use crate::{
     captured::{Captured, Text},
-    claim::has_begun,
     protocol::{Mark, find_mark},
     sys::fd::{pending_bytes, read_some},
+    transport::shm::claim::has_begun,
 };
 
 /// Of what a task writes to one stream so much is kept.

@@ -9,8 +9,7 @@
 mod framed;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 mod scenario;
-mod segment;
-mod shm;
+pub(crate) mod shm;
 mod socket;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -19,8 +18,12 @@ use std::{io, os::fd::BorrowedFd, sync::Arc};
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub(crate) use scenario::play_frames;
-pub(crate) use segment::{Board, Cause, Segment};
-pub(crate) use shm::{Aside, HostEnd, Waiting, WorkerEnd, offer, send_alone, wants_socket};
+pub(crate) use shm::{
+    HostEnd, offer,
+    segment::{Board, Cause, Segment},
+    wants_socket,
+    worker::{Aside, Waiting, WorkerEnd},
+};
 
 use crate::frame::Frames;
 

@@ -35,7 +35,7 @@ use crate::{
         process::{end_group, end_now},
         signal::{ignore_pipe_and_terminal, reset_signals},
     },
-    transport::{Board, Cause, Segment, send_alone},
+    transport::{Board, Cause, Segment, shm::worker::send_alone},
 };
 
 /// Memory, and a pipe for each of two streams.

@@ -9,11 +9,10 @@ use std::{
     sync::Arc,
 };
 
+use super::claim::ClaimWord;
 use crate::{
-    claim::ClaimWord,
     ring,
-    sync::AtomicU32,
-    sync::Ordering,
+    sync::{AtomicU32, Ordering},
     sys::memory::{Mapping, create},
 };
 
@@ -91,14 +90,14 @@ impl Segment {
     }
 
     /// The ring to the host, to be attached to once.
-    pub(super) fn to_host(&self) -> Part {
+    pub(crate) fn to_host(&self) -> Part {
         Part::new(self.mapping.clone(), PAGE_BYTES + RING_STRIDE)
     }
 }
 
 /// The part of the memory that holds one ring.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Where it begins: asked for with each access, and so kept at hand.
     base: NonNull<u8>,
     _mapping: Arc<Mapping>,

@@ -1,0 +1,238 @@
+//! The host's end: frames to a worker's ring, and frames from it, the large ones by the socket.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use super::{ROOM_BYTES, broken, segment::Part, wake};
+use crate::{
+    frame::{Frames, PREFIX_BYTES},
+    ring::{Consumer, Producer},
+    sys::fd,
+    transport::{
+        FrameReceiver, Received, Room,
+        framed::{Found, FramedReceiver, Read, Sink, Source},
+        socket::SocketSource,
+    },
+};
+
+pub(super) struct HostSink {
+    pub(super) producer: Producer<Part>,
+    pub(super) socket: Arc<OwnedFd>,
+}
+
+impl Sink for HostSink {
+    fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+        self.producer.write(parts).map_err(broken)
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        unreachable!("the host never waits")
+    }
+
+    fn ring(&mut self) {
+        if self.producer.take_bell() {
+            wake(self.producer.peer_bell());
+        }
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.producer.fits(ROOM_BYTES) != Ok(false)
+    }
+
+    fn await_room(&mut self) -> Room {
+        if self.producer.park() { Room::Readable } else { Room::Now }
+    }
+
+    fn close(&mut self) {
+        self.producer.close();
+        self.ring();
+        fd::shutdown_write(self.socket.as_fd());
+    }
+
+    fn is_peer_at_rest(&self) -> bool {
+        self.producer.is_peer_at_rest()
+    }
+}
+
+pub(super) struct HostSource {
+    pub(super) consumer: Consumer<Part>,
+    pub(super) socket: Arc<OwnedFd>,
+}
+
+impl Source for HostSource {
+    fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
+        let n = self.consumer.read(target, most).map_err(broken)?;
+        if n == 0 {
+            return Ok(Read::Nothing);
+        }
+        if self.consumer.take_bell() {
+            wake(self.consumer.peer_bell());
+        }
+        Ok(Read::Bytes(n))
+    }
+
+    fn wait(&mut self, _near: bool) -> io::Result<()> {
+        unreachable!("the host never waits")
+    }
+
+    fn has_arrivals(&self) -> bool {
+        !self.consumer.is_empty()
+    }
+
+    fn park(&mut self) -> bool {
+        // Announced before, and not taken down: the worker will ring for what it publishes.
+        if self.consumer.bell().load(crate::sync::Ordering::Relaxed) == 1 {
+            return self.consumer.is_empty();
+        }
+        // No worker of ours closes its ring. One that seems to have done so is looked at now and then, not waited for in a loop.
+        self.consumer.park() || self.consumer.is_empty()
+    }
+
+    fn unpark(&mut self) {
+        self.consumer.unpark();
+    }
+
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Receives from the ring, and from the socket what was sent aside.
+pub(super) struct HostReceiver {
+    pub(super) ring: FramedReceiver<HostSource>,
+    pub(super) aside: FramedReceiver<SocketSource>,
+    /// There may be something on the socket.
+    pub(super) readable: bool,
+    /// How many frames have come by it, but for empty ones.
+    pub(super) aside_seen: u64,
+    /// How many must have come before the ring is read further.
+    pub(super) aside_due: u64,
+    /// What was handed out last came by it.
+    pub(super) from_aside: bool,
+    pub(super) closed: bool,
+}
+
+/// Where the next frame lies.
+enum Turn {
+    Ring,
+    /// On the socket: the first so many bytes of the frames.
+    Aside(usize),
+    Large(Vec<u8>, Vec<u8>),
+    Nothing,
+    Paused,
+}
+
+impl HostReceiver {
+    /// Looks at the socket; `None`: there is no frame but empty ones.
+    fn poll_aside(&mut self) -> io::Result<Option<Turn>> {
+        loop {
+            match self.aside.poll()? {
+                Found::Frames => match self.aside.frames().split_first() {
+                    // Somebody rang.
+                    Some(([], _)) => self.aside.consume(PREFIX_BYTES),
+                    Some((frame, _)) => return Ok(Some(Turn::Aside(PREFIX_BYTES + frame.len()))),
+                    None => return Err(nonsense("a brief on the socket")),
+                },
+                Found::Large { head, body } => {
+                    self.aside_seen += 1;
+                    return Ok(Some(Turn::Large(head, body)));
+                }
+                Found::Nothing => {
+                    self.readable = false;
+                    return Ok(None);
+                }
+                Found::Paused => return Ok(Some(Turn::Paused)),
+                Found::Closed => {
+                    self.readable = false;
+                    self.closed = true;
+                    return Ok(None);
+                }
+                Found::Mark(_) => return Err(nonsense("a mark on the socket")),
+            }
+        }
+    }
+
+    fn turn(&mut self) -> io::Result<Turn> {
+        loop {
+            if self.readable
+                && !self.closed
+                && let Some(turn) = self.poll_aside()?
+            {
+                return Ok(turn);
+            }
+            if self.aside_seen < self.aside_due && !self.closed {
+                // They were sent before the mark was, so they have come.
+                return Err(nonsense("the ring tells of records that were not sent"));
+            }
+            match self.ring.poll()? {
+                Found::Mark(count) => {
+                    self.aside_due = count;
+                    self.readable = self.aside_seen < count;
+                    self.aside.expect_more();
+                }
+                Found::Frames => return Ok(Turn::Ring),
+                Found::Large { head, body } => return Ok(Turn::Large(head, body)),
+                Found::Nothing | Found::Closed => return Ok(Turn::Nothing),
+                Found::Paused => return Ok(Turn::Paused),
+            }
+        }
+    }
+}
+
+fn nonsense(words: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, words)
+}
+
+impl FrameReceiver for HostReceiver {
+    fn begin(&mut self, readable: bool) {
+        self.readable |= readable;
+        self.ring.begin(readable);
+        self.aside.begin(readable);
+    }
+
+    fn recv(&mut self) -> io::Result<Received<'_>> {
+        let turn = self.turn()?;
+        self.from_aside = matches!(turn, Turn::Aside(_));
+        Ok(match turn {
+            Turn::Ring => Received::Frames(self.ring.frames()),
+            Turn::Aside(len) => Received::Frames(Frames::new(&self.aside.frames().as_bytes()[..len])),
+            Turn::Large(head, body) => Received::Large { head, body },
+            Turn::Nothing if self.closed => Received::Closed,
+            Turn::Nothing => Received::Nothing,
+            Turn::Paused => Received::Paused,
+        })
+    }
+
+    fn consume(&mut self, len_bytes: usize) {
+        if self.from_aside {
+            // One frame at a time is handed out, and all of it is seen to, or nothing.
+            self.aside.consume(len_bytes);
+            self.aside_seen += u64::from(len_bytes > 0);
+        } else {
+            self.ring.consume(len_bytes);
+        }
+    }
+
+    fn has_arrivals(&self) -> bool {
+        self.ring.has_arrivals()
+    }
+
+    fn is_midway(&self) -> bool {
+        self.ring.is_midway()
+    }
+
+    fn park(&mut self) -> bool {
+        self.ring.park()
+    }
+
+    fn unpark(&mut self) {
+        self.ring.unpark();
+    }
+
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.ring.poll_fd()
+    }
+}

@@ -1,0 +1,136 @@
+//! Frames over two rings in shared memory. The socket between the two stays: it tells of the peer's end, wakes the host, and carries
+//! what the worker's other threads have to say.
+//!
+//! A worker's ring has one producer, the thread that serves. Frames of other threads go *aside*, over the socket; the number of those
+//! that have gone stands in the ring before the next frame (a mark), so that the host sees them before it.
+//!
+//! The worker sleeps on a futex. The host, which waits for many workers at once, sleeps in a poller: a worker wakes it by an empty
+//! frame on the socket.
+
+pub(crate) mod claim;
+mod host;
+pub(crate) mod segment;
+pub(crate) mod worker;
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use host::{HostReceiver, HostSink, HostSource};
+
+use crate::{
+    error::Result,
+    ring::{Broken, Consumer, Producer},
+    setting::variable,
+    sys::{
+        fd,
+        futex::{self, is_available},
+    },
+    transport::{
+        Board, FrameReceiver, QueueingSender, Segment,
+        framed::{FramedReceiver, FramedSender},
+        socket::{SocketSink, SocketSource},
+    },
+};
+
+/// A worker that may spin does so this long before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// Less room is not worth a piece of a large frame.
+const ROOM_BYTES: usize = 64 << 10;
+/// Looks at the ring between two looks at the clock.
+const SPINS_A_LOOK: u32 = 64;
+
+/// The host's end of a connection, and what to pass to the worker.
+pub(crate) struct HostEnd {
+    pub(crate) sender: Box<dyn QueueingSender>,
+    pub(crate) receiver: Box<dyn FrameReceiver>,
+    pub(crate) board: Option<Board>,
+    /// The shared memory, where there is some.
+    pub(crate) segment: Option<OwnedFd>,
+    /// The shared memory has rings.
+    pub(crate) rings: bool,
+    /// Why there are none, if nobody has asked for that.
+    pub(crate) why_not: Option<String>,
+}
+
+/// `PROCESSION_TRANSPORT`: nothing is to go through shared memory.
+///
+/// # Errors
+///
+/// It names no transport.
+pub(crate) fn wants_socket() -> Result<bool> {
+    let parse = |name: &str| match name {
+        "memory" => Some(false),
+        "socket" => Some(true),
+        _ => None,
+    };
+    Ok(variable("PROCESSION_TRANSPORT", "`memory` or `socket`", parse)?.unwrap_or(false))
+}
+
+/// Makes the host's end of a connection over this socket: rings if there are memfd and futexes, else the socket itself.
+pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
+    fd::set_nonblocking(socket.as_fd())?;
+    let why_not = if wants_socket().unwrap_or(false) {
+        None
+    } else if !is_available() {
+        Some("futexes may not be used here".to_owned())
+    } else {
+        match offer_rings(socket.clone()) {
+            Ok(end) => return Ok(end),
+            Err(error) => Some(format!("memory cannot be shared: {error}")),
+        }
+    };
+    // The board alone may be had where futexes are not.
+    let (board, segment) = match Segment::create(false) {
+        Ok((memory, segment)) => (Some(memory.board()), Some(segment)),
+        Err(_) => (None, None),
+    };
+    Ok(HostEnd { board, segment, why_not, ..over_socket(socket) })
+}
+
+/// The host's end over a socket that does not wait.
+pub(super) fn over_socket(socket: Arc<OwnedFd>) -> HostEnd {
+    HostEnd {
+        sender: Box::new(FramedSender::new(SocketSink::of_host(socket.clone()), false)),
+        receiver: Box::new(FramedReceiver::new(SocketSource::of_host(socket), false)),
+        board: None,
+        segment: None,
+        rings: false,
+        why_not: None,
+    }
+}
+
+/// The host's end over rings, and over this socket, which does not wait.
+pub(super) fn offer_rings(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
+    let (memory, segment) = Segment::create(true)?;
+    let producer = Producer::attach(memory.to_worker()).map_err(broken)?;
+    let consumer = Consumer::attach(memory.to_host()).map_err(broken)?;
+    Ok(HostEnd {
+        sender: Box::new(FramedSender::new(HostSink { producer, socket: socket.clone() }, false)),
+        receiver: Box::new(HostReceiver {
+            ring: FramedReceiver::new(HostSource { consumer, socket: socket.clone() }, false),
+            aside: FramedReceiver::new(SocketSource::of_host(socket), false),
+            readable: false,
+            aside_seen: 0,
+            aside_due: 0,
+            from_aside: false,
+            closed: false,
+        }),
+        board: Some(memory.board()),
+        segment: Some(segment),
+        rings: true,
+        why_not: None,
+    })
+}
+
+fn broken(error: Broken) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Wakes whoever sleeps on the word. It fails only where futexes are refused, and then there are no rings.
+fn wake(word: &crate::sync::AtomicU32) {
+    let _ = futex::wake(word);
+}

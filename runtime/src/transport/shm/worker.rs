@@ -1,0 +1,307 @@
+//! The worker's end: frames from the host's ring, and frames to it, those of other threads by the socket.
+
+use std::{
+    hint::spin_loop,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{ROOM_BYTES, SPIN, SPINS_A_LOOK, broken, segment::Part, wake};
+use crate::{
+    frame::{PREFIX_BYTES, Prefix},
+    ring::{Alarm, Consumer, Producer},
+    sys::{buffer_cache, futex},
+    transport::{
+        Body, FrameReceiver, FrameSender, Room, Segment,
+        framed::{FramedReceiver, FramedSender, Read, Sink, Source},
+        socket::{SocketSink, SocketSource},
+    },
+};
+
+/// The worker's end.
+pub(crate) struct WorkerEnd {
+    /// For the thread that serves.
+    pub(crate) sender: Box<dyn FrameSender>,
+    pub(crate) receiver: Box<dyn FrameReceiver>,
+    pub(crate) aside: Aside,
+    pub(crate) waiting: Waiting,
+}
+
+impl WorkerEnd {
+    /// Over the rings in this memory, or over the socket alone.
+    pub(crate) fn new(socket: Arc<OwnedFd>, rings: Option<&Segment>) -> io::Result<Self> {
+        let to_socket = FramedSender::new(SocketSink::new(socket.clone()), true);
+        let aside = Aside { socket: Arc::new(Mutex::new(to_socket)), sent: Arc::default() };
+        let waiting =
+            Arc::new(WaitingState { may_spin: AtomicBool::new(false), ended: AtomicBool::new(false) });
+        let Some(segment) = rings else {
+            return Ok(Self {
+                sender: Box::new(Alone(aside.clone())),
+                receiver: Box::new(FramedReceiver::new(SocketSource::new(socket), true)),
+                aside,
+                waiting: Waiting { state: waiting, alarms: Vec::new() },
+            });
+        };
+        let consumer = Consumer::attach(segment.to_worker()).map_err(broken)?;
+        let producer = Producer::attach(segment.to_host()).map_err(broken)?;
+        let sink = WorkerSink { producer, waiting: waiting.clone(), aside: aside.clone() };
+        let sender = WorkerSender { ring: FramedSender::new(sink, true), aside: aside.clone(), marked: 0 };
+        let source = WorkerSource {
+            consumer,
+            socket,
+            waiting: waiting.clone(),
+            aside: aside.clone(),
+            _keeper: buffer_cache::Keeper::new(),
+        };
+        let alarms = vec![Alarm::of_consumer(segment.to_worker()), Alarm::of_producer(segment.to_host())];
+        Ok(Self {
+            sender: Box::new(sender),
+            receiver: Box::new(FramedReceiver::new(source, true)),
+            aside,
+            waiting: Waiting { state: waiting, alarms },
+        })
+    }
+}
+
+/// Sends one frame over a worker's socket, where there is no more to the connection, and waits until it is sent.
+pub(crate) fn send_alone(socket: Arc<OwnedFd>, frame: &[u8]) -> io::Result<()> {
+    FramedSender::new(SocketSink::new(socket), true).send(&[], Body::Borrowed(frame))
+}
+
+/// How the worker's thread that serves waits, for other threads to change.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    state: Arc<WaitingState>,
+    alarms: Vec<Alarm<Part>>,
+}
+
+#[derive(Debug)]
+struct WaitingState {
+    may_spin: AtomicBool,
+    /// The host will say no more.
+    ended: AtomicBool,
+}
+
+impl Waiting {
+    /// Whether it may spin before it sleeps.
+    pub(crate) fn set_spin(&self, may_spin: bool) {
+        self.state.may_spin.store(may_spin, Ordering::Relaxed);
+    }
+
+    /// The host has closed the connection: what is there is read to the end, nothing more is sent, and that is all.
+    pub(crate) fn end(&self) {
+        // SYNC(reading-ended): pairs with the loads of `ended` in `WorkerSource` and `WorkerSink`. It comes before the look at the bells, as
+        // their announcements come before their looks at this.
+        self.state.ended.store(true, Ordering::SeqCst);
+        self.alarms.iter().filter(|alarm| alarm.take_bell()).for_each(|alarm| wake(alarm.bell()));
+    }
+}
+
+/// The way for frames of any thread of a worker: the socket.
+#[derive(Clone)]
+pub(crate) struct Aside {
+    socket: Arc<Mutex<FramedSender<SocketSink>>>,
+    /// How many have been sent.
+    sent: Arc<AtomicU64>,
+}
+
+impl Aside {
+    /// Sends a frame, and waits until it is sent.
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        socket.send(&[], Body::Borrowed(frame))?;
+        // Whoever sees the number, and tells the host of it, knows that the frame is on its way.
+        // SYNC(aside-sent): pairs with the Acquire load of `sent` in `WorkerSender::send`.
+        self.sent.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+/// The sender of a worker that has no ring: there is but one way.
+struct Alone(Aside);
+
+impl FrameSender for Alone {
+    fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
+        self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).send(head, body)
+    }
+
+    fn send_brief(&mut self, head: u64, body: &[u8]) -> io::Result<()> {
+        self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).send_brief(head, body)
+    }
+
+    fn ring(&mut self) {}
+}
+
+struct WorkerSender {
+    ring: FramedSender<WorkerSink>,
+    aside: Aside,
+    /// What the last mark said.
+    marked: u64,
+}
+
+impl WorkerSender {
+    /// Marks what has gone aside since the last mark.
+    #[inline]
+    fn mark(&mut self) -> io::Result<()> {
+        // SYNC(aside-sent): pairs with the Release in `Aside::send`.
+        let sent = self.aside.sent.load(Ordering::Acquire);
+        if sent != self.marked {
+            self.marked = sent;
+            self.ring.send_prefix(Prefix::Mark(sent))?;
+        }
+        Ok(())
+    }
+}
+
+impl FrameSender for WorkerSender {
+    fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
+        self.mark()?;
+        self.ring.send(head, body)
+    }
+
+    #[inline]
+    fn send_brief(&mut self, head: u64, body: &[u8]) -> io::Result<()> {
+        self.mark()?;
+        self.ring.send_brief(head, body)
+    }
+
+    fn ring(&mut self) {
+        self.ring.ring();
+    }
+}
+
+struct WorkerSink {
+    producer: Producer<Part>,
+    waiting: Arc<WaitingState>,
+    aside: Aside,
+}
+
+impl Aside {
+    /// Wakes the host. If it has gone, the watching thread ends this process.
+    fn ring(&self) {
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = socket.send(&[], Body::Borrowed(&[]));
+    }
+}
+
+impl Sink for WorkerSink {
+    #[inline]
+    fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+        self.producer.write(parts).map_err(broken)
+    }
+
+    #[inline]
+    fn write_few(&mut self, prefix: [u8; PREFIX_BYTES], few: &[u8]) -> bool {
+        self.producer.write_few(prefix, few)
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        self.ring();
+        let start = Instant::now();
+        while start.elapsed() < SPIN {
+            if self.producer.fits(ROOM_BYTES) != Ok(false) {
+                return Ok(());
+            }
+            spin_loop();
+        }
+        if self.producer.park() {
+            // The host always reads, unless it has gone.
+            // SYNC(reading-ended): pairs with the store in `Waiting::end`.
+            if self.waiting.ended.load(Ordering::SeqCst) {
+                self.producer.unpark();
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            futex::wait(self.producer.bell(), 1, None)?;
+        }
+        Ok(())
+    }
+
+    fn ring(&mut self) {
+        if self.producer.take_bell() {
+            self.aside.ring();
+        }
+    }
+
+    fn has_room(&mut self) -> bool {
+        true
+    }
+
+    fn await_room(&mut self) -> Room {
+        Room::Now
+    }
+
+    fn close(&mut self) {}
+
+    fn is_peer_at_rest(&self) -> bool {
+        false
+    }
+}
+
+struct WorkerSource {
+    consumer: Consumer<Part>,
+    socket: Arc<OwnedFd>,
+    waiting: Arc<WaitingState>,
+    aside: Aside,
+    /// Whoever waits here gives back what is kept.
+    _keeper: buffer_cache::Keeper,
+}
+
+impl Source for WorkerSource {
+    fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
+        let ended = self.waiting.ended.load(Ordering::SeqCst) || self.consumer.is_closed();
+        let n = self.consumer.read(target, most).map_err(broken)?;
+        if n > 0 {
+            if self.consumer.take_bell() {
+                // The host waits for room, in its poller.
+                self.aside.ring();
+            }
+            return Ok(Read::Bytes(n));
+        }
+        Ok(if ended { Read::Closed } else { Read::Nothing })
+    }
+
+    fn wait(&mut self, near: bool) -> io::Result<()> {
+        if near || self.waiting.may_spin.load(Ordering::Relaxed) {
+            let start = Instant::now();
+            while start.elapsed() < SPIN {
+                for _ in 0..SPINS_A_LOOK {
+                    if !self.consumer.is_empty() {
+                        return Ok(());
+                    }
+                    spin_loop();
+                }
+            }
+        }
+        if self.consumer.park() {
+            // SYNC(reading-ended): pairs with the store in `Waiting::end`.
+            if self.waiting.ended.load(Ordering::SeqCst) {
+                self.consumer.unpark();
+            } else {
+                // A buffer that is kept is given back after a rest.
+                futex::wait(self.consumer.bell(), 1, buffer_cache::expire())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_arrivals(&self) -> bool {
+        !self.consumer.is_empty()
+    }
+
+    fn park(&mut self) -> bool {
+        self.consumer.park()
+    }
+
+    fn unpark(&mut self) {
+        self.consumer.unpark();
+    }
+
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
