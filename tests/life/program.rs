@@ -5,11 +5,14 @@
 use std::{
     fs,
     io::{PipeReader, Read as _, Write as _},
-    os::fd::{FromRawFd as _, OwnedFd},
+    os::fd::{FromRawFd as _, OwnedFd, RawFd},
     os::unix::process::ExitStatusExt as _,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -50,8 +53,10 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
 }
 
 impl Running {
-    /// Starts a command.
+    /// Starts a command. It has none of the descriptors that this process has inherited: some programs count theirs, or look for one.
     pub(crate) fn start(command: &mut Command) -> Self {
+        static KEEP: Once = Once::new();
+        KEEP.call_once(keep_inherited_descriptors);
         let token = unique();
         let (stdout, child_stdout) = std::io::pipe().unwrap();
         let (stderr, child_stderr) = std::io::pipe().unwrap();
@@ -158,6 +163,15 @@ impl Drop for Running {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
         let _ = self.child.wait();
+    }
+}
+
+/// Has none but the standard streams go to the programs that this process executes.
+fn keep_inherited_descriptors() {
+    let names = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
+    for fd in names.map(|name| name.to_str().unwrap().parse::<RawFd>().unwrap()).filter(|&fd| fd > 2) {
+        // SAFETY: it opens and closes nothing; of a number that is no longer open it is an error, which nobody misses.
+        unsafe { nix::libc::fcntl(fd, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) };
     }
 }
 
