@@ -1,6 +1,8 @@
 //! The README and the pages that it leads to are true: their programs compile and print what they say, the tests, files and figures that
 //! they name exist. (The README's program is also a doc test of this package's library.)
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{fs, path::Path, time::Duration};
 
 use procession::{Pool, Process, TaskError, delayed, parallel, worker};
@@ -8,6 +10,8 @@ use procession::{Pool, Process, TaskError, delayed, parallel, worker};
 const README: &str = include_str!("../README.md");
 const PROMISES: &str = include_str!("../docs/promises.md");
 const PERFORMANCE: &str = include_str!("../docs/performance.md");
+const FRONT_PAGE: &str = include_str!("../runtime/src/lib.rs");
+const MANIFEST: &str = include_str!("../runtime/Cargo.toml");
 const THIS_FILE: &str = include_str!("readme.rs");
 const TESTS: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -182,4 +186,42 @@ fn each_figure_is_in_the_record_that_its_page_names() {
         }
     }
     assert!(count > 12, "{count}");
+}
+
+/// Returns the text of every file of the library.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &sources(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &fs::read_to_string(&path).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn the_front_page_of_the_crate_has_each_variable_and_each_feature() {
+    let page: String = FRONT_PAGE.lines().filter(|line| line.starts_with("//!")).collect();
+    let sources = sources(&Path::new(TESTS).join("../runtime/src"));
+    let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
+    let variables: Vec<&str> = between(&sources, "\"PROCESSION_", "\"")
+        .into_iter()
+        .filter(|name| !name.is_empty() && name.chars().all(is_name) && !name.starts_with("TESTS_"))
+        .collect();
+    assert!(variables.len() >= 7, "{variables:?}");
+    for variable in variables {
+        assert!(page.contains(&format!("`PROCESSION_{variable}`")), "PROCESSION_{variable} is not there");
+    }
+    let features = MANIFEST.split("[features]").nth(1).unwrap().split("\n[").next().unwrap();
+    for feature in features
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name)
+    {
+        assert!(page.contains(&format!("- `{feature}`: ")), "the feature `{feature}` is not there");
+    }
 }
