@@ -29,10 +29,8 @@ pub(crate) const MOST_DEPTH: u32 = 8;
 /// The descriptor by which a worker finds its connection.
 pub(crate) const SOCKET_FD: i32 = 3;
 
-/// The exit code of a worker that could not start. Its stderr says why.
+/// The exit code of a worker that could not start. It has told its host why, or its stderr says so.
 pub(crate) const START_FAILED: i32 = 86;
-/// The exit code of a worker that could not start because the system is short of something, which it has told.
-pub(crate) const START_SHORT: i32 = 85;
 /// The exit code of a worker whose connection to its host has ended.
 pub(crate) const HOST_GONE: i32 = 87;
 /// The exit code of a worker that was refused, or refused.
@@ -43,7 +41,6 @@ pub(crate) const PROTOCOL_BROKEN: i32 = 89;
 /// What it means that a process ended with this code before it had become a worker, in words that follow its name.
 pub(crate) fn meaning_at_start(code: i32) -> Option<&'static str> {
     match code {
-        START_SHORT => Some("could not become a worker, for the system is short of something"),
         START_FAILED => Some("could not become a worker and said why on stderr"),
         HOST_GONE => Some("found its connection at an end as it started"),
         HANDSHAKE_FAILED => Some("refused to serve"),

@@ -158,6 +158,8 @@ struct Link {
     held: Option<(Vec<u8>, Vec<u8>)>,
     /// Why it would not serve on, as it says. What it said before is still to be read.
     last_words: Option<String>,
+    /// It could not start, for the system is short of something.
+    was_short: bool,
     /// Polled for room to write.
     writing: bool,
     /// How often something was put off, for it had not been read to the end.
@@ -226,6 +228,8 @@ pub(crate) struct Obituary<T> {
     pub(crate) cause: Option<Cause>,
     /// Why it would not serve, in its own words or ours.
     pub(crate) reason: Option<String>,
+    /// It has said that it could not start because the system is short of something.
+    pub(crate) was_short: bool,
     /// What it said of the panic during which it ended.
     pub(crate) panic: Option<RemotePanic>,
     /// The host killed it.
@@ -474,6 +478,7 @@ impl<T: Load> Supervisor<T> {
             ledger,
             held: None,
             last_words: None,
+            was_short: false,
             writing: false,
             put_off: 0,
             killed: false,
@@ -746,7 +751,7 @@ impl<T: Load> Supervisor<T> {
                 State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
                 State::Live { link, in_flight } => (link, Some(in_flight)),
             };
-            let Link { launched, ledger, held, last_words, .. } = link;
+            let Link { launched, ledger, held, last_words, was_short, .. } = link;
             let Launched { receiver, transcript, board, .. } = launched;
             let received = match held.take() {
                 Some((head, body)) => Ok(Received::Large { head, body }),
@@ -844,10 +849,11 @@ impl<T: Load> Supervisor<T> {
                             flow = on(Step::Progress { load, fraction });
                         }
                     }
-                    (Reply::Refused(Refused { reason }), _) if is_starting => {
+                    (Reply::Refused(Refused { reason, is_short }), _) if is_starting => {
+                        *was_short = is_short;
                         end = Some(End::Refused(reason))
                     }
-                    (Reply::Refused(Refused { reason }), _) => *last_words = Some(reason),
+                    (Reply::Refused(Refused { reason, .. }), _) => *last_words = Some(reason),
                     (reply, Some(in_flight)) => match ledger.settle(in_flight, reply, now, &mut on) {
                         Ok(next) => flow = next,
                         Err(Malformed) => end = Some(End::no_message()),
@@ -979,6 +985,7 @@ impl<T: Load> Supervisor<T> {
             exit,
             cause: None,
             reason: reason.or(link.last_words),
+            was_short: link.was_short,
             panic: link.ledger.panic.filter(|(seq, _)| oldest == Some(*seq)).map(|(_, panic)| panic),
             killed: link.killed,
             stopped: in_flight.stop.take().map(|stop| stop.kind),

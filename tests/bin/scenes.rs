@@ -20,7 +20,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{fcntl, libc, sys::signal, sys::stat::Mode, unistd};
+use nix::{
+    fcntl, libc,
+    sys::{
+        resource::{Resource, setrlimit},
+        signal,
+        stat::Mode,
+    },
+    unistd,
+};
 use procession::{Pool, Process, delayed, parallel, worker};
 use procession_tests::MARKER;
 
@@ -56,6 +64,21 @@ extern "C" fn fail_to_start() {
         }
         Some("abort") => process::abort(),
         Some("panic") => panic!("in a constructor"),
+        Some("print") => {
+            println!("a constructor says this");
+            eprintln!("a constructor says that");
+        }
+        // Those that it has, and no more.
+        Some("files") => {
+            setrlimit(Resource::RLIMIT_NOFILE, 4, 4).unwrap();
+        }
+        // Too little for what it shares with its host.
+        Some("space") => {
+            let has = fs::read_to_string("/proc/self/statm").unwrap();
+            let pages: u64 = has.split(' ').next().unwrap().parse().unwrap();
+            let most = pages * 4096 + (256 << 10);
+            setrlimit(Resource::RLIMIT_AS, most, most).unwrap();
+        }
         Some("stop") => signal::raise(signal::Signal::SIGSTOP).unwrap(),
         _ => loop {
             std::thread::park();

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::Exit,
     marker::{DEPTH, MARKER, MOST_DEPTH, Marker, Role, SOCKET_FD},
-    protocol::Preamble,
+    protocol::{Preamble, Refused, Reply},
     sys::{
         fd::{errno_of, stream_pair},
         held::Held,
@@ -28,7 +28,7 @@ use crate::{
         process::{Child, Ended, spawn},
     },
     transcript::Transcript,
-    transport::{HostEnd, offer},
+    transport::{HostEnd, Received, offer},
 };
 
 /// The inode that this process runs, even if the file was replaced or deleted since.
@@ -71,7 +71,13 @@ impl Launcher for LocalLauncher {
         let token = random_token();
         let (connection, theirs) = Connection::new(token, request.outputs)?;
         let marker = Marker { role: Role::Worker, fd: SOCKET_FD, token, depth: self.depth };
-        let mut child = execute_self(request.env, marker, theirs.as_fd())?;
+        let mut child = match execute_self(request.env, marker, theirs.as_fd()) {
+            // It has ended, and nothing is left to hold. What it has said is.
+            Err(LaunchError::Failed(words)) => {
+                return Err(connection.refusal().map_or(LaunchError::Failed(words), LaunchError::Told));
+            }
+            executed => executed?,
+        };
         child.ends_with(connection.socket());
         Ok(Launch::Ready(connection.launched(Box::new(LocalProcess(child)))))
     }
@@ -101,6 +107,17 @@ impl Connection {
     /// The socket: a worker ends when this end of it is shut down.
     pub(super) fn socket(&self) -> &Arc<OwnedFd> {
         &self.socket
+    }
+
+    /// What the other end, which has ended, has said of why it could not be a worker.
+    fn refusal(self) -> Option<Refused> {
+        let mut receiver = self.end.receiver;
+        receiver.begin(true);
+        let Received::Frames(frames) = receiver.recv().ok()? else { return None };
+        match Reply::decode(frames.split_first()?.0) {
+            Ok(Reply::Refused(refused)) => Some(refused),
+            _ => None,
+        }
     }
 
     pub(super) fn launched(self, process: Box<dyn WorkerProcess>) -> Launched {

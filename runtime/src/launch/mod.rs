@@ -20,6 +20,7 @@ pub(crate) use surroundings::{Settled, Surroundings, Variable};
 
 use crate::{
     error::Exit,
+    protocol::Refused,
     sys::{
         fd::errno_of,
         held::Held,
@@ -61,6 +62,8 @@ pub(crate) enum LaunchError {
     Shortage { doing: &'static str, errno: i32 },
     /// What workers are made from has failed: as bad as a worker that ends as it starts.
     Failed(String),
+    /// The process has ended, and has told why.
+    Told(Refused),
     /// It would be refused again.
     Refused(String),
 }
@@ -72,6 +75,11 @@ impl LaunchError {
             Some(errno) if is_shortage(error) => Self::Shortage { doing, errno },
             _ => Self::Refused(format!("{doing}: {error}")),
         }
+    }
+
+    /// The system is short of something, of which it may have more later.
+    pub(crate) fn is_shortage(&self) -> bool {
+        matches!(self, Self::Shortage { .. } | Self::Told(Refused { is_short: true, .. }))
     }
 }
 
@@ -88,7 +96,9 @@ impl fmt::Display for LaunchError {
             Self::Shortage { doing, errno } => {
                 write!(f, "{doing}: {}", explained(io::Error::from_raw_os_error(*errno)))
             }
-            Self::Failed(words) | Self::Refused(words) => f.write_str(words),
+            Self::Told(Refused { reason: words, .. }) | Self::Failed(words) | Self::Refused(words) => {
+                f.write_str(words)
+            }
         }
     }
 }

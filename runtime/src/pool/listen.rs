@@ -13,7 +13,7 @@ use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::{FunctionId, WorkerId},
     launch::LaunchError,
-    marker::{PROTOCOL_BROKEN, START_SHORT, meaning_at_start},
+    marker::{PROTOCOL_BROKEN, meaning_at_start},
     panic::RemotePanic,
     protocol::{Note, Outcome},
     supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
@@ -272,6 +272,7 @@ impl Scheduler {
             exit,
             cause,
             reason,
+            was_short,
             mut panic,
             killed,
             stopped,
@@ -376,9 +377,7 @@ impl Scheduler {
         }
         let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
         if died_at_start && !killed && !self.closing {
-            if let Some(reason) = &reason
-                && exit.is_ok_and(|exit| exit.code() == Some(START_SHORT))
-            {
+            if was_short && let Some(reason) = &reason {
                 return self.is_short(launched_at, now, reason);
             }
             let why = why_not_started(&format!("worker {id} (pid {pid})"), exit, cause, reason);
@@ -408,8 +407,7 @@ impl Scheduler {
     /// The launcher has not started a worker.
     pub(super) fn launch_failed(&mut self, now: Instant, error: LaunchError) {
         match error {
-            LaunchError::Failed(words) => self.start_failed(now, now, words, None),
-            LaunchError::Shortage { .. } => self.is_short(now, now, &error),
+            error if error.is_shortage() => self.is_short(now, now, &error),
             LaunchError::Refused(why) => {
                 let kind = TaskErrorKind::NotStarted { why, cause: None };
                 if self.others(now) != Others::None {
@@ -419,6 +417,7 @@ impl Scheduler {
                     self.give_up_for_now(kind, now);
                 }
             }
+            error => self.start_failed(now, now, error.to_string(), None),
         }
     }
 

@@ -555,7 +555,7 @@ impl Watch {
                 Ok(true) => break Ok(()),
                 // The template that it is to be forked from is being made.
                 Ok(false) => {}
-                Err(error @ LaunchError::Shortage { .. }) => {
+                Err(error) if error.is_shortage() => {
                     match restarts.short(now, Others::None, Instant::now()) {
                         Verdict::Retry => {
                             self.wait_until(&mut |_| false, restarts.not_before());

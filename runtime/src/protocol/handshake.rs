@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, Encoded};
 
 /// Changes whenever a byte of the protocol does.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// The token that the marker in the worker's environment repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +127,20 @@ pub(crate) struct Ready {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refused {
     pub(crate) reason: String,
+    /// The system is short of something, of which it may have more later.
+    pub(crate) is_short: bool,
+}
+
+impl From<String> for Refused {
+    fn from(reason: String) -> Self {
+        Self { reason, is_short: false }
+    }
+}
+
+impl From<&str> for Refused {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
 }
 
 /// What a template is to do before it forks workers. It lies in the file that comes with the preamble.

@@ -56,6 +56,11 @@ pub(crate) fn recv_with_fds<const N: usize>(
             other => break other.map_err(failed("recvmsg"))?,
         }
     };
+    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+        // The kernel has dropped descriptors, and does not say why: another is refused for the same reason.
+        let why = socket.try_clone_to_owned().err();
+        return Err(why.unwrap_or_else(|| io::Error::other("more descriptors came than were expected")));
+    }
     let mut received = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = control {

@@ -22,7 +22,7 @@ use nix::{
 use super::{copy, output, serve, template};
 use crate::{
     escape::Lines,
-    marker::{DEPTH, HOST_GONE, MARKER_CSTR, Marker, Role, START_FAILED, START_SHORT},
+    marker::{DEPTH, HOST_GONE, MARKER_CSTR, Marker, Role, START_FAILED},
     panic::RemotePanic,
     protocol::{PREAMBLE_BYTES, Preamble, Refused, Sink, encode_reply},
     sys::{
@@ -138,34 +138,35 @@ pub(crate) unsafe fn become_template(
     })
 }
 
-fn or_fail(run: impl FnOnce() -> Result<std::convert::Infallible, String>) -> ! {
+fn or_fail(run: impl FnOnce() -> Result<std::convert::Infallible, Refused>) -> ! {
     // A panic must not unwind out of the hook, or into what a copy of the host had been at: it would be an abort without our exit
     // code, or worse.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
         Ok(Ok(never)) => match never {},
-        Ok(Err(words)) => fail(&words),
-        Err(panic) => fail(&format!("it panicked: {}", RemotePanic::from_payload(&*panic))),
+        Ok(Err(refused)) => fail(&refused),
+        Err(panic) => fail(&format!("it panicked: {}", RemotePanic::from_payload(&*panic)).into()),
     }
 }
 
 /// The connection of a worker that has not shaken hands, by which the host can be told why it will not.
 static TOLD: OnceLock<Arc<OwnedFd>> = OnceLock::new();
 
-/// Tells the host why this process cannot be a worker. Returns whether it could be told.
-fn tell(words: &str) -> bool {
-    let refused = encode_reply(&Refused { reason: words.to_owned() });
-    TOLD.get().is_some_and(|socket| send_alone(socket.clone(), &refused).is_ok())
-}
-
 /// Ends this process, which cannot be a worker, and says why: to the host, or, where that cannot be told, on stderr.
-pub(super) fn fail(words: &str) -> ! {
-    if !tell(words) {
+pub(super) fn fail(refused: &Refused) -> ! {
+    let message = encode_reply(refused);
+    let is_told = TOLD.get().is_some_and(|socket| send_alone(socket.clone(), &message).is_ok());
+    if !is_told {
         say(&format!(
             "procession: this process was started as a worker and cannot be one: {}\n",
-            Lines(words)
+            Lines(&refused.reason)
         ));
     }
     end_now(START_FAILED)
+}
+
+/// What this process cannot do, and why. It names the limit behind it if the system is short of something.
+pub(super) fn refused(what: impl std::fmt::Display, error: std::io::Error) -> Refused {
+    Refused { is_short: is_shortage(&error), reason: format!("{what}: {}", explained(error)) }
 }
 
 /// What a worker has before it shakes hands.
@@ -179,7 +180,7 @@ pub(super) struct Connection {
 }
 
 /// Reads the marker, takes up what the host has left for this process, and makes the process what std's start would have made it.
-fn connect() -> Result<(Marker, OwnedFd), String> {
+fn connect() -> Result<(Marker, OwnedFd), Refused> {
     // SAFETY: before main, or at the top of it, this is the process's only thread; constructors of other crates that start threads
     // which change the environment would be at fault in any program.
     let value = unsafe { take_env(MARKER_CSTR) }.ok_or("its marker is gone")?;
@@ -203,43 +204,48 @@ pub(super) fn name_as_program() {
     }
 }
 
-/// Receives what the host sends before anything else: the preamble and the descriptors that come with it.
+/// Receives what the host sends before anything else: the preamble and the descriptors that come with it. Who sent a preamble of ours can
+/// be told if these could not be taken.
 pub(super) fn recv_preamble(
     socket: BorrowedFd<'_>,
     token: Option<u64>,
-) -> Result<(Preamble, Vec<OwnedFd>), String> {
+) -> Result<(Preamble, Result<Vec<OwnedFd>, Refused>), Refused> {
     let mut bytes = [0; PREAMBLE_BYTES];
-    let arrived = wait_readable(socket, PREAMBLE_TIMEOUT).map_err(|error| error.to_string())?;
+    let arrived = wait_readable(socket, PREAMBLE_TIMEOUT)
+        .map_err(|error| refused("its connection cannot be waited for", error))?;
     if !arrived {
-        return Err("its connection is silent".to_owned());
+        return Err("its connection is silent".into());
     }
     let fds = recv_with_fds::<MOST_FDS>(socket, &mut bytes)
-        .map_err(|error| format!("its connection failed: {error}"))?;
-    let preamble =
-        Preamble::from_bytes(bytes).ok_or("the other end speaks another protocol: is it another build?")?;
+        .map_err(|error| refused("its connection failed", error));
+    let Some(preamble) = Preamble::from_bytes(bytes) else {
+        fds?;
+        return Err("the other end speaks another protocol: is it another build?".into());
+    };
     if token.is_some_and(|token| token != preamble.token) {
-        return Err("the other end does not know its token".to_owned());
+        return Err("the other end does not know its token".into());
     }
     Ok((preamble, fds))
 }
 
 /// Takes up a worker's connection. One that was passed on by a template needs no token.
-fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, String> {
-    let (preamble, mut fds) = recv_preamble(socket.as_fd(), token)?;
+fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, Refused> {
+    let (preamble, fds) = recv_preamble(socket.as_fd(), token)?;
     let socket = Arc::new(socket);
     let _ = TOLD.set(socket.clone());
+    let mut fds = fds?;
     let pipes = preamble.sinks.iter().filter(|sink| **sink == Sink::Host).count();
     let pipes = fds.split_off(fds.len().saturating_sub(pipes));
     output::redirect(preamble.sinks, preamble.token, pipes)
-        .map_err(|error| format!("its output cannot be redirected: {error}"))?;
+        .map_err(|error| refused("its output cannot be redirected", error))?;
     let segment = fds.pop();
     let is_shared = segment.is_some();
     let memory = match segment {
         Some(segment) => Segment::attach(segment.as_fd(), preamble.rings),
         None if !preamble.rings => Segment::unshared(),
-        None => return Err("no memory came with the preamble".to_owned()),
+        None => return Err("no memory came with the preamble".into()),
     };
-    let memory = memory.map_err(|error| format!("the memory that it shares cannot be mapped: {error}"))?;
+    let memory = memory.map_err(|error| refused("the memory that it shares cannot be mapped", error))?;
     let board = memory.board();
     Ok(Connection { socket, board, is_shared, rings: preamble.rings.then_some(memory) })
 }
@@ -262,7 +268,7 @@ fn open_standard_streams() {
 }
 
 /// Serves on a thread named `main` and watches the connection on this one: a busy worker, too, ends when its host has gone.
-fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, String> {
+fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, Refused> {
     let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
     let stack = nix::sys::resource::getrlimit(Resource::RLIMIT_STACK)
         .ok()
@@ -272,31 +278,21 @@ fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, S
         .name("main".to_owned())
         .stack_size(stack)
         .spawn(move || serve::serve(connection))
-        .map_err(|error| lacks("no thread to serve on", error))?;
+        .map_err(|error| refused("no thread to serve on in a worker", error))?;
     watch(socket.as_fd(), is_shared)
 }
 
 /// As [`serve_and_watch`], the other way round: serves on this thread, which has the memory and the stack that it needs, and whose
 /// thread-locals the preload has filled.
-fn watch_and_serve(connection: Connection) -> Result<std::convert::Infallible, String> {
+fn watch_and_serve(connection: Connection) -> Result<std::convert::Infallible, Refused> {
     let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
     std::thread::Builder::new()
         .name("watch".to_owned())
         .stack_size(WATCH_STACK_BYTES)
         .spawn(move || watch(socket.as_fd(), is_shared))
-        .map_err(|error| lacks("no thread to watch the connection", error))?;
+        .map_err(|error| refused("no thread to watch the connection in a worker", error))?;
     serve::serve(connection);
-    Err("it serves no more".to_owned())
-}
-
-/// Says what this process lacks without which it cannot serve. Where that may be there later, the host is told, and it ends at once.
-fn lacks(what: &str, error: std::io::Error) -> String {
-    let is_short = is_shortage(&error);
-    let reason = format!("{what} in a worker: {}", explained(error));
-    if is_short && tell(&reason) {
-        end_now(START_SHORT);
-    }
-    reason
+    Err("it serves no more".into())
 }
 
 /// Ends the process when the host has gone. Without memory that is shared, the host tells by closing its side that the running task is

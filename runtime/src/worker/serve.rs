@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     CALLS, INDEX, RUNNING, SEED, copy,
-    entry::{Connection, fail},
+    entry::{Connection, fail, refused},
     log, output, progress, station, template,
 };
 use crate::{
@@ -129,7 +129,7 @@ pub(super) fn send(frame: &[u8]) {
 #[expect(clippy::exit, reason = "a worker has no main to return from")]
 pub(super) fn serve(connection: Connection) {
     let end = WorkerEnd::new(connection.socket, connection.rings.as_ref())
-        .unwrap_or_else(|error| fail(&format!("its end of the connection cannot be made: {error}")));
+        .unwrap_or_else(|error| fail(&refused("its end of the connection cannot be made", error)));
     let WorkerEnd { sender, mut receiver, aside, waiting } = end;
     SENDER.set(Some(sender));
     if ASIDE.set(aside).is_err() || WAITING.set(waiting).is_err() || BOARD.set(connection.board).is_err() {
@@ -137,8 +137,8 @@ pub(super) fn serve(connection: Connection) {
     }
     watch_overflow();
     watch_memory();
-    if let Err(reason) = shake_hands(&mut *receiver) {
-        send(&encode_reply(&Refused { reason }));
+    if let Err(refused) = shake_hands(&mut *receiver) {
+        send(&encode_reply(&refused));
         std::process::exit(HANDSHAKE_FAILED);
     }
     dispatch::set_witness(tell_of_panic);
@@ -188,7 +188,7 @@ fn break_off(why: &str) -> ! {
     if let Some(aside) = ASIDE.get()
         && !copy::is_copy()
     {
-        let _ = aside.send(&encode_reply(&Refused { reason: why.to_owned() }));
+        let _ = aside.send(&encode_reply(&Refused::from(why)));
     }
     end_now(PROTOCOL_BROKEN)
 }
@@ -199,28 +199,31 @@ fn farewell() -> i32 {
     if is_alone && HAS_FAILED.load(Ordering::Relaxed) { FAILED } else { 0 }
 }
 
-fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), String> {
+fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refused> {
     receiver.begin(true);
     let (hello, seen) = match receiver.recv() {
         Ok(Received::Frames(frames)) => match frames.split_first() {
             Some((frame, rest)) => match ToWorker::decode(frame, &[]) {
                 Ok(ToWorker::Hello(hello)) => (hello, frames.as_bytes().len() - rest.as_bytes().len()),
-                _ => return Err("the host did not begin with a hello".to_owned()),
+                _ => return Err("the host did not begin with a hello".into()),
             },
-            None => return Err("the host did not begin with a hello".to_owned()),
+            None => return Err("the host did not begin with a hello".into()),
         },
-        _ => return Err("the host went away before its hello".to_owned()),
+        _ => return Err("the host went away before its hello".into()),
     };
     receiver.consume(seen);
     let Hello { version, build_id, worker, station, log_level } = hello;
     if version != VERSION {
-        return Err(format!("the host speaks version {version} of the protocol, this worker {VERSION}"));
+        return Err(
+            format!("the host speaks version {version} of the protocol, this worker {VERSION}").into()
+        );
     }
     let own = registry::build_id();
     if build_id != own {
         return Err(format!(
             "the host is build {build_id:016x}, this worker {own:016x}: was the executable replaced?"
-        ));
+        )
+        .into());
     }
     station::take_up(station)?;
     log::install(log_level);

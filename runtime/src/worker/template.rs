@@ -33,7 +33,7 @@ use crate::{
     id::FunctionId,
     marker::HOST_GONE,
     panic::RemotePanic,
-    protocol::{FORK_REQUEST, Folder, Preload, Prepared, Report, Setup, VERSION},
+    protocol::{FORK_REQUEST, Folder, Preload, Prepared, Refused, Report, Setup, VERSION},
     registry,
     registry::Entry,
     sys::{
@@ -76,8 +76,8 @@ struct Forked {
 }
 
 /// Prepares what workers share, says so, and forks them until the host closes the connection.
-pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, String> {
-    let (preamble, mut fds) = recv_preamble(control.as_fd(), token)?;
+pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, Refused> {
+    let (preamble, fds) = recv_preamble(control.as_fd(), token)?;
     IS_TEMPLATE.store(true, Ordering::Relaxed);
     let _ = nix::sys::prctl::set_name(c"fork-template");
     // The preload's overflows are seen, and the workers' without the cost of finding out where the stack ends.
@@ -85,7 +85,10 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
     watch_memory();
     let prepared = output::redirect(preamble.sinks, preamble.token, Vec::new())
         .map_err(|error| format!("the template's output cannot be redirected: {error}"))
-        .and_then(|()| fds.pop().ok_or_else(|| "no setup came with the preamble".to_owned()))
+        .and_then(|()| {
+            let mut fds = fds.map_err(|refused| format!("the template: {}", refused.reason))?;
+            fds.pop().ok_or_else(|| "no setup came with the preamble".to_owned())
+        })
         .and_then(|setup| {
             read_file(setup).map_err(|error| format!("the template's setup cannot be read: {error}"))
         })

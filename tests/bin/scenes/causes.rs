@@ -11,7 +11,7 @@ use std::{
 use nix::{
     libc,
     sys::{
-        signal::{Signal, kill, raise},
+        signal::{SigHandler, Signal, kill, raise, signal},
         socket::{MsgFlags, Shutdown, send, shutdown},
     },
     unistd::Pid,
@@ -55,7 +55,7 @@ fn wait_for_ever() -> ! {
 
 #[worker]
 fn end_by(how: &str) {
-    let signal = |signal| {
+    let end_by_signal = |signal| {
         raise(signal).unwrap();
         wait_for_ever()
     };
@@ -82,7 +82,7 @@ fn end_by(how: &str) {
             unsafe { libc::raise(40) };
             wait_for_ever()
         }
-        name => signal(name.parse::<Signal>().unwrap()),
+        name => end_by_signal(name.parse::<Signal>().unwrap()),
     }
 }
 
@@ -109,6 +109,14 @@ fn folder() -> std::path::PathBuf {
 
 pub(super) fn play(holder: &str, method: &str, what: &str, how: &str) {
     let method: StartMethod = method.parse().unwrap();
+    let what = match what.strip_prefix("uncollected ") {
+        Some(what) => {
+            // SAFETY: no code runs as a handler.
+            unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.unwrap();
+            what
+        }
+        None => what,
+    };
     match holder {
         "pool" => play_pool(method, what, how),
         _ => play_process(method, what, how),
@@ -121,6 +129,9 @@ fn play_pool(method: StartMethod, what: &str, how: &str) {
     let gone = (what == "folder").then(folder);
     let builder = match (what, how) {
         ("constructor", "hang") => builder.env("PROBE_START", how).start_timeout(late),
+        ("constructor", "files" | "space") => {
+            builder.env("PROBE_START", how).start_timeout(Duration::from_secs(3))
+        }
         ("constructor", _) => builder.env("PROBE_START", how),
         ("initializer", "error") => builder.initializer(delayed!(return_an_error())),
         ("initializer", "wait") => builder.initializer(delayed!(end_by(how))).start_timeout(late),
