@@ -3,7 +3,7 @@
 //! Limits of the system are in `limits`, `missing` and `refused`, what a process is told that cannot become a worker in `way_in`, and
 //! statuses that other code has collected in `death`.
 
-use crate::program::{PATIENCE, PROBE, Running, probe};
+use crate::program::{PATIENCE, PROBE, PROBE_AT_MAIN, Running, probe};
 
 /// Who has it: a pool, a process, or either.
 #[derive(Clone, Copy, PartialEq)]
@@ -14,10 +14,11 @@ enum By {
 }
 use By::{Either, Pool, Process};
 
-/// How it is started: by Spawn, by ForkServer, or by either.
+/// How it is started: by Spawn, by ForkServer, by either that forks, or by any.
 const SPAWN: &[&str] = &["spawn"];
 const SERVER: &[&str] = &["forkserver"];
-const BOTH: &[&str] = &["spawn", "forkserver"];
+const FORKED: &[&str] = &["forkserver", "fork"];
+const ALL: &[&str] = &["spawn", "forkserver", "fork"];
 
 /// A row: who, by which methods, what ends and how, what the error is and how often the task was begun, and what it says.
 type Row = (By, &'static [&'static str], &'static str, &'static str, &'static str, &'static [&'static str]);
@@ -140,12 +141,12 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
         (Process, SPAWN, "constructor", "files", "lost, begun 0", &["RLIMIT_NOFILE (`ulimit -n`) is 4"]),
         (Pool, SERVER, "constructor", "files", "lost, begun 0", &["RLIMIT_NOFILE (`ulimit -n`) is 4"]),
         (Process, SERVER, "constructor", "files", "not spawned", &["RLIMIT_NOFILE (`ulimit -n`) is 4"]),
-        (Pool, BOTH, "folder", "", "lost, begun 0", &["procession-causes-", "No such file or directory"]),
-        (Process, BOTH, "folder", "", "not spawned", &["/nowhere/at/all"]),
-        (Pool, BOTH, "initializer", "error", "lost, begun 0", &["the initializer `", "out of corn"]),
+        (Pool, ALL, "folder", "", "lost, begun 0", &["procession-causes-", "No such file or directory"]),
+        (Process, ALL, "folder", "", "not spawned", &["/nowhere/at/all"]),
+        (Pool, ALL, "initializer", "error", "lost, begun 0", &["the initializer `", "out of corn"]),
         (
             Pool,
-            BOTH,
+            ALL,
             "initializer",
             "panic",
             "lost and panic, begun 0",
@@ -153,7 +154,7 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
         ),
         (
             Pool,
-            BOTH,
+            ALL,
             "initializer",
             "exit",
             "lost and crash, begun 0",
@@ -161,7 +162,7 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
         ),
         (
             Pool,
-            BOTH,
+            ALL,
             "initializer",
             "abort",
             "lost and crash, begun 0",
@@ -169,7 +170,7 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
         ),
         (
             Pool,
-            BOTH,
+            ALL,
             "initializer",
             "SIGKILL",
             "lost and crash, begun 0",
@@ -177,7 +178,7 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
         ),
         (
             Pool,
-            BOTH,
+            ALL,
             "initializer",
             "overflow",
             "lost and crash, begun 0",
@@ -185,7 +186,7 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
         ),
         (
             Pool,
-            BOTH,
+            ALL,
             "initializer",
             "memory",
             "lost and memory, begun 0",
@@ -193,20 +194,20 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
         ),
         (
             Pool,
-            BOTH,
+            ALL,
             "initializer",
             "connection",
             "lost and crash, begun 0",
             &["the initializer `", "connection"],
         ),
-        (Pool, SERVER, "preload", "error", "lost, begun 0", &["the preload `", "out of corn"]),
-        (Pool, SERVER, "preload", "panic", "lost, begun 0", &["the preload `", "panicked", "as it was told"]),
-        (Pool, SERVER, "preload", "exit", "lost, begun 0", &["runs the preload, ended with exit code 7"]),
-        (Pool, SERVER, "preload", "abort", "lost, begun 0", &["runs the preload, ended with SIGABRT"]),
-        (Pool, SERVER, "preload", "SIGKILL", "lost, begun 0", &["runs the preload, ended with SIGKILL"]),
-        (Pool, SERVER, "preload", "overflow", "lost, begun 0", &["the preload `", "overflowed its stack"]),
-        (Pool, SERVER, "preload", "memory", "lost, begun 0", &["the preload `", "ran out of memory"]),
-        (Pool, SERVER, "preload", "wait", "lost, begun 0", &["its template was not ready within 300ms"]),
+        (Pool, FORKED, "preload", "error", "lost, begun 0", &["the preload `", "out of corn"]),
+        (Pool, FORKED, "preload", "panic", "lost, begun 0", &["the preload `", "panicked", "as it was told"]),
+        (Pool, FORKED, "preload", "exit", "lost, begun 0", &["runs the preload, ended with exit code 7"]),
+        (Pool, FORKED, "preload", "abort", "lost, begun 0", &["runs the preload, ended with SIGABRT"]),
+        (Pool, FORKED, "preload", "SIGKILL", "lost, begun 0", &["runs the preload, ended with SIGKILL"]),
+        (Pool, FORKED, "preload", "overflow", "lost, begun 0", &["the preload `", "overflowed its stack"]),
+        (Pool, FORKED, "preload", "memory", "lost, begun 0", &["the preload `", "ran out of memory"]),
+        (Pool, FORKED, "preload", "wait", "lost, begun 0", &["its template was not ready within 300ms"]),
         (
             Process,
             SPAWN,
@@ -224,30 +225,41 @@ fn for_every_way_in_which_a_task_can_end_the_error_says_why() {
     check(&[
         (Pool, SPAWN, "task", "argument", "codec, begun 0", &["`std::time::SystemTime` cannot be encoded"]),
         (Process, SPAWN, "task", "argument", "not spawned", &["`std::time::SystemTime` cannot be encoded"]),
-        (Either, BOTH, "task", "result", "codec, begun 1", &["`std::time::SystemTime` cannot be encoded"]),
-        (Either, BOTH, "task", "panic", "panic, begun 1", &["panicked", "as it was told"]),
-        (Either, BOTH, "task", "exit", "crash, begun 1", &["exit code 7"]),
-        (Either, BOTH, "task", "exit 89", "crash, begun 1", &["the process left with exit code 89"]),
-        (Either, BOTH, "task", "abort", "crash, begun 1", &["killed by SIGABRT"]),
-        (Either, BOTH, "task", "SIGKILL", "crash, begun 1", &["killed by SIGKILL"]),
-        (Either, BOTH, "task", "SIGSEGV", "crash, begun 1", &["killed by SIGSEGV"]),
-        (Either, BOTH, "task", "SIGTERM", "crash, begun 1", &["killed by SIGTERM"]),
-        (Either, BOTH, "task", "SIGXCPU", "crash, begun 1", &["killed by SIGXCPU"]),
-        (Either, BOTH, "task", "SIGXFSZ", "crash, begun 1", &["killed by SIGXFSZ"]),
-        (Either, BOTH, "task", "real-time", "crash, begun 1", &["killed by signal 40"]),
-        (Either, BOTH, "task", "overflow", "crash, begun 1", &["stack overflow (SIGABRT)"]),
-        (Either, BOTH, "task", "memory", "memory, begun 1", &["ran out of memory", "(SIGABRT)"]),
-        (
-            Either,
-            BOTH,
-            "task",
-            "connection",
-            "crash, begun 1",
-            &["connection to this one ended while it ran"],
-        ),
-        (Either, BOTH, "task", "nonsense", "lost, begun 1", &["killed: what it sent cannot be read"]),
-        (Pool, BOTH, "timeout", "wait", "timeout, begun 1", &["timed out", "limit of 300ms"]),
-        (Pool, BOTH, "cancel", "", "cancelled, begun ", &["was cancelled"]),
-        (Pool, BOTH, "drop", "", "cancelled, begun ", &["its pool has ended"]),
+        (Either, ALL, "task", "result", "codec, begun 1", &["`std::time::SystemTime` cannot be encoded"]),
+        (Either, ALL, "task", "panic", "panic, begun 1", &["panicked", "as it was told"]),
+        (Either, ALL, "task", "exit", "crash, begun 1", &["exit code 7"]),
+        (Either, ALL, "task", "exit 89", "crash, begun 1", &["the process left with exit code 89"]),
+        (Either, ALL, "task", "abort", "crash, begun 1", &["killed by SIGABRT"]),
+        (Either, ALL, "task", "SIGKILL", "crash, begun 1", &["killed by SIGKILL"]),
+        (Either, ALL, "task", "SIGSEGV", "crash, begun 1", &["killed by SIGSEGV"]),
+        (Either, ALL, "task", "SIGTERM", "crash, begun 1", &["killed by SIGTERM"]),
+        (Either, ALL, "task", "SIGXCPU", "crash, begun 1", &["killed by SIGXCPU"]),
+        (Either, ALL, "task", "SIGXFSZ", "crash, begun 1", &["killed by SIGXFSZ"]),
+        (Either, ALL, "task", "real-time", "crash, begun 1", &["killed by signal 40"]),
+        (Either, ALL, "task", "overflow", "crash, begun 1", &["stack overflow (SIGABRT)"]),
+        (Either, ALL, "task", "memory", "memory, begun 1", &["ran out of memory", "(SIGABRT)"]),
+        (Either, ALL, "task", "connection", "crash, begun 1", &["connection to this one ended while it ran"]),
+        (Either, ALL, "task", "nonsense", "lost, begun 1", &["killed: what it sent cannot be read"]),
+        (Pool, ALL, "timeout", "wait", "timeout, begun 1", &["timed out", "limit of 300ms"]),
+        (Pool, ALL, "cancel", "", "cancelled, begun ", &["was cancelled"]),
+        (Pool, ALL, "drop", "", "cancelled, begun ", &["its pool has ended"]),
     ]);
+}
+
+#[test]
+fn what_a_constructor_prints_before_a_worker_has_connected_does_no_harm() {
+    for program in [PROBE, PROBE_AT_MAIN] {
+        for method in ["spawn", "forkserver"] {
+            for transport in ["memory", "socket"] {
+                let mut command = probe(program, &["squares"]);
+                command.env("PROBE_START", "print").env("PROCESSION_START_METHOD", method);
+                let ended = Running::start(command.env("PROCESSION_TRANSPORT", transport)).end(PATIENCE);
+                let case = format!("{program} {method} {transport}: {ended:?}");
+                assert!(ended.status.success(), "{case}");
+                assert!(ended.stdout.contains("a constructor says this\n"), "{case}");
+                assert!(ended.stderr.contains("a constructor says that\n"), "{case}");
+                assert!(ended.stdout.ends_with("the squares' sum is 328350\n"), "{case}");
+            }
+        }
+    }
 }

@@ -884,7 +884,7 @@ impl Scheduler {
             if worker.is_idle() {
                 worker.drain(now);
             } else {
-                worker.stop_now(TaskErrorKind::Cancelled { why: STOPPED }, now);
+                worker.stop_now(TaskErrorKind::Cancelled { why: POOL_ENDED }, now);
             }
         }
     }
