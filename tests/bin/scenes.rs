@@ -579,14 +579,14 @@ fn whoami() -> u32 {
 /// Says that it is there, and is busy for ever in the manner of `load`.
 #[worker]
 fn stay(load: &str) {
-    let child = (load == "stubborn").then(|| {
+    let child = ["stubborn", "left"].contains(&load).then(|| {
         // SAFETY: to ignore a signal installs no handler.
         unsafe { signal::signal(signal::Signal::SIGTERM, signal::SigHandler::SigIgn) }.unwrap();
         Command::new(std::env::current_exe().unwrap()).arg("child").spawn().unwrap()
     });
     println!("up");
     match load {
-        "idle" => {}
+        "idle" | "left" => {}
         "sleep" => loop {
             std::thread::park();
         },
@@ -640,7 +640,7 @@ fn stay_there(place: &str, load: &str, end: &str) {
 
 /// Gives every worker of the pool its load.
 fn occupy(pool: &Pool, load: &str) {
-    if load == "idle" {
+    if ["idle", "left"].contains(&load) {
         pool.broadcast(delayed!(stay(load))).unwrap();
     } else {
         for _ in 0..2 {

@@ -27,7 +27,7 @@ fn staying(program: &str, place: &str, load: &str, end: &str) -> Running {
     let mut running = Running::start(&mut probe(program, &["stay", place, load, end]));
     let mut lines = vec!["up", "up", "ready"];
     let mut processes = 3;
-    if load == "stubborn" {
+    if ["stubborn", "left"].contains(&load) {
         // Each worker has a child of its own.
         lines.extend(["child up", "child up"]);
         processes += 2;
@@ -63,6 +63,31 @@ fn kill_9_of_the_parent_leaves_no_process_with_idle_or_busy_workers_wherever_the
         let ended = running.end(SOON);
         assert_eq!(ended.signal(), Some(libc::SIGKILL), "{place} {load}");
         assert_eq!(ended.stderr, "", "{place} {load}");
+    }
+}
+
+#[test]
+fn what_the_tasks_of_idle_workers_have_started_ends_with_the_program() {
+    for program in [PROBE, PROBE_AT_MAIN] {
+        for method in ["spawn", "forkserver"] {
+            for transport in ["memory", "socket"] {
+                for end in ["killed", "return", "exit", "panic"] {
+                    let mut command = probe(program, &["stay", "static", "left", end]);
+                    command.env("PROCESSION_START_METHOD", method).env("PROCESSION_TRANSPORT", transport);
+                    let mut running = Running::start(&mut command);
+                    running.expect(&["up", "up", "ready", "child up", "child up"]);
+                    if end == "killed" {
+                        kill(pid(&running), Signal::SIGKILL).unwrap();
+                    } else {
+                        running.go_on();
+                    }
+                    let ended = running.end(PATIENCE);
+                    let which = format!("{program} {method} {transport} {end}: {ended:?}");
+                    assert_eq!(ended.signal() == Some(libc::SIGKILL), end == "killed", "{which}");
+                    assert_eq!(ended.stderr.is_empty(), end != "panic", "{which}");
+                }
+            }
+        }
     }
 }
 

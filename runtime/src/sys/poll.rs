@@ -35,6 +35,12 @@ pub(crate) fn wait_for_hangup(fd: BorrowedFd<'_>) {
     }
 }
 
+/// Returns whether the peer has closed both of its sides.
+pub(crate) fn is_ended(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::empty())];
+    nix::poll::poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 /// Waits until the peer has closed both of its sides.
 pub(crate) fn wait_for_end(fd: BorrowedFd<'_>) {
     loop {

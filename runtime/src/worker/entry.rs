@@ -73,6 +73,11 @@ extern "C" fn hook() {
     become_worker();
 }
 
+#[used]
+// The C library calls these functions at the end of a process, when those of `atexit` have run.
+#[unsafe(link_section = ".fini_array")]
+static AT_END: extern "C" fn() = serve::end_what_is_left;
+
 /// The top of a `main` under `#[procession::main]`: in a worker it does not return.
 pub fn dispatch_main() {
     if is_marked() {

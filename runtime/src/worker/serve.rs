@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -19,7 +20,7 @@ use crate::{
     dispatch,
     error::Fault,
     id::{FunctionId, WorkerId},
-    marker::{HANDSHAKE_FAILED, PROTOCOL_BROKEN},
+    marker::{HANDSHAKE_FAILED, HOST_GONE, PROTOCOL_BROKEN},
     panic::RemotePanic,
     protocol::{
         Hello, Note, Orders, Ready, Refused, ReplyFrame, ReplyWire, RunHead, RunTask, RunTasks, ToWorker,
@@ -31,7 +32,8 @@ use crate::{
         buffer_cache,
         env::is_traced,
         fd::say,
-        process::{end_group, end_now, monotonic_nanos},
+        poll::is_ended,
+        process::{end_group, end_now, flush_streams, monotonic_nanos},
         procfs::peak_rss_bytes,
         signal::{forget_failed_allocations, watch_allocations, watch_stack},
     },
@@ -60,6 +62,9 @@ static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// The host has closed its side while a task ran.
 static IS_LAST: AtomicBool = AtomicBool::new(false);
+
+/// No host is there to end what the tasks of this worker have started.
+static HOST_HAS_ENDED: AtomicBool = AtomicBool::new(false);
 
 /// How often a worker that waits for a debugger looks whether one has come.
 const DEBUGGER_LOOK: Duration = Duration::from_millis(100);
@@ -125,9 +130,27 @@ pub(super) fn send(frame: &[u8]) {
     }
 }
 
-/// Serves until the host closes the connection; then leaves through `exit`, so that what runs at exit runs.
+/// Leaves through `exit`, so that what runs at exit runs.
+#[expect(clippy::exit, reason = "a worker has no main to return from")]
+fn leave(socket: &OwnedFd, code: i32) -> ! {
+    // A host that lives has closed only the one side by which it sends.
+    HOST_HAS_ENDED.store(is_ended(socket.as_fd()), Ordering::Relaxed);
+    std::process::exit(code)
+}
+
+/// Ends what tasks have started, and the process, which is at its end, unless the host sees to that. Destructors of shared libraries do not
+/// run then.
+pub(super) extern "C" fn end_what_is_left() {
+    if HOST_HAS_ENDED.load(Ordering::Relaxed) && !copy::is_copy() {
+        flush_streams();
+        end_group(HOST_GONE);
+    }
+}
+
+/// Serves until the host closes the connection.
 #[expect(clippy::exit, reason = "a worker has no main to return from")]
 pub(super) fn serve(connection: Connection) {
+    let socket = connection.socket.clone();
     let end = WorkerEnd::new(connection.socket, connection.rings.as_ref())
         .unwrap_or_else(|error| fail(&refused("its end of the connection cannot be made", error)));
     let WorkerEnd { sender, mut receiver, aside, waiting } = end;
@@ -166,8 +189,8 @@ pub(super) fn serve(connection: Connection) {
                 0
             }
             Ok(Received::Nothing | Received::Paused) => 0,
-            Ok(Received::Closed) => std::process::exit(farewell()),
-            Err(_) if STOPPING.load(Ordering::SeqCst) => std::process::exit(0),
+            Ok(Received::Closed) => leave(&socket, farewell()),
+            Err(_) if STOPPING.load(Ordering::SeqCst) => leave(&socket, 0),
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::OutOfMemory {
                     note_cause(Cause::OutOfMemory);
