@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Place, Result, TaskError, TaskErrorKind},
     handle::{decode, decode_many, inherited},
     pool::{Arrival, Call, CallOptions, Jobs, Label, Pool, Report, global, verbose_by_env},
-    setting::{ABOVE_ZERO, FOREVER, refused},
+    setting::{ABOVE_ZERO, FOREVER, no_chunk, refused},
     sys::memory::advise_huge,
     task::Task,
 };
@@ -110,7 +110,7 @@ impl<'p> Settings<'p> {
     fn open(&self) -> Result<(Call, Option<Box<Report>>)> {
         let jobs = self.jobs.map(Jobs::count).transpose()?;
         if self.batch == Some(0) {
-            return Err(refused("batch = 0", "no task would ever travel", "a number from 1"));
+            return Err(no_chunk("batch = 0"));
         }
         let timeout = self.timeout.as_ref().map(Span::limit).transpose()?;
         let verbose = self.verbose.map_or_else(verbose_by_env, Ok)?;

@@ -27,6 +27,11 @@ pub(crate) fn refused(
     Error::config(format!("{setting}: {why}; give {allowed}"))
 }
 
+/// The error of a setting by which no tasks would be sent together.
+pub(crate) fn no_chunk(setting: &str) -> Error {
+    refused(setting, "no task would ever travel", "a number from 1")
+}
+
 /// A value, in short and on one line.
 pub(crate) fn brief(value: impl fmt::Display) -> String {
     let value = Escaped(value).to_string();

@@ -311,7 +311,7 @@ fn so_many_tasks_travel_together_as_the_iterator_is_told() {
         assert!(results.eq((0..300).map(|n| 2 * n)));
         let mut results: Vec<(usize, u64)> = pool
             .imap_unordered((0..300).map(|n| delayed!(double(n))))
-            .chunk_size(0)
+            .chunk_size(1)
             .map(|(index, result)| (index, result.unwrap()))
             .collect();
         results.sort_unstable();

@@ -7,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procession::{Builder, Pool, Process, ProcessBuilder, delayed, parallel, worker};
+use procession::{Builder, Pool, Process, ProcessBuilder, TaskError, delayed, parallel, worker};
 
-use crate::alone::alone;
+use crate::{alone::alone, awaiting::next, event::block_on};
 
 #[worker]
 fn double(n: u64) -> u64 {
@@ -93,6 +93,42 @@ fn spawn_refuses_as_build_does() {
         for (set, words) in table {
             let error = set(Process::builder()).spawn(delayed!(double(1))).unwrap_err();
             assert_says(&error.to_string(), words);
+        }
+    });
+}
+
+#[test]
+fn an_iterator_refuses_a_chunk_size_of_zero_and_takes_no_more_input() {
+    alone(|| {
+        let says_so = |error: TaskError, index: usize| {
+            let words = error.to_string();
+            let parts = [&*format!("task {index} of `"), "chunk_size(0)", "a number from 1"];
+            assert!(error.is_lost() && parts.iter().all(|part| words.contains(part)), "{words}");
+        };
+        for pool in [Pool::new(2).unwrap(), Pool::in_process()] {
+            let tasks = || (0..50).map(|n| delayed!(double(n)));
+            let mut results = pool.imap(tasks()).chunk_size(0);
+            says_so(results.next().unwrap().unwrap_err(), 0);
+            assert!(results.next().is_none() && results.next().is_none());
+            let mut results = pool.imap_unordered(tasks()).chunk_size(0);
+            let (index, result) = results.next().unwrap();
+            says_so(result.unwrap_err(), index);
+            assert!(results.next().is_none());
+            let mut results = pool.stream(tasks()).chunk_size(0);
+            says_so(block_on(next(&mut results)).unwrap().unwrap_err(), 0);
+            assert!(block_on(next(&mut results)).is_none());
+            let mut results = pool.stream_unordered(tasks()).chunk_size(0);
+            says_so(block_on(next(&mut results)).unwrap().1.unwrap_err(), 0);
+            assert!(block_on(next(&mut results)).is_none());
+            // What has been handed in by then still comes.
+            let mut results = pool.imap((0..).map(|n| delayed!(double(n))));
+            assert_eq!(results.next().unwrap().unwrap(), 0);
+            let mut results = results.chunk_size(0);
+            let error = results.next().unwrap().unwrap_err();
+            assert!(error.to_string().contains("chunk_size(0)"), "{error}");
+            let rest: Vec<u64> = results.map(Result::unwrap).collect();
+            assert!(rest.iter().copied().eq((1..).map(|n| 2 * n).take(rest.len())), "{rest:?}");
+            assert_eq!(pool.imap((0..0).map(|n| delayed!(double(n)))).chunk_size(0).count(), 0);
         }
     });
 }

@@ -13,7 +13,7 @@ use crate::{
     launch::{METHODS, Output, Settled, StartMethod, Surroundings},
     protocol::Outcome,
     registry,
-    setting::{self, ABOVE_ZERO, FOREVER, refused, variable, waits_for_debugger},
+    setting::{self, ABOVE_ZERO, FOREVER, no_chunk, refused, variable, waits_for_debugger},
     task::{Call, Task},
     transport::wants_socket,
 };
@@ -789,7 +789,7 @@ impl Builder {
     pub fn build(self) -> Result<Pool> {
         let jobs = self.jobs.map_or_else(Jobs::from_env, Ok)?.count()?;
         if self.chunk_size == Some(0) {
-            return Err(refused("chunk_size(0)", "no task would ever travel", "a number from 1"));
+            return Err(no_chunk("chunk_size(0)"));
         }
         if self.max_restarts.within.is_zero() {
             let Intensity { most, within } = self.max_restarts;

@@ -438,12 +438,12 @@ impl Call {
         self.backend = CallBackend::Ended(TaskErrorKind::Cancelled { why: POOL_ENDED });
     }
 
-    /// Has so many tasks travel together, at least one.
+    /// Has so many tasks travel together.
     pub(crate) fn set_chunk_size(&mut self, tasks: usize) {
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
             && let Some(driver) = Driver::own(driver)
         {
-            driver.look(|scheduler| scheduler.set_chunk_size(*lane, tasks.max(1)));
+            driver.look(|scheduler| scheduler.set_chunk_size(*lane, tasks));
         }
         self.measure();
     }

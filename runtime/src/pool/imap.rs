@@ -13,11 +13,12 @@ use futures_core::Stream;
 
 use serde::de::DeserializeOwned;
 
-use super::{Arrival, Call, CallOptions, Pool};
+use super::{Arrival, Call, CallOptions, Pool, lost};
 use crate::{
     codec::Encoded,
-    error::{Place, TaskError},
+    error::{Error, Place, TaskError},
     handle::{decode, decode_many},
+    setting::no_chunk,
     task::Task,
 };
 
@@ -110,6 +111,8 @@ struct Engine<I: Iterator> {
     input: Fuse<I>,
     ended: bool,
     function: &'static str,
+    /// What is wrong with a setting of the iterator.
+    refused: Option<Error>,
 }
 
 impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
@@ -119,7 +122,25 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
             input: input.fuse(),
             ended: false,
             function: "",
+            refused: None,
         }
+    }
+
+    fn set_chunk_size(&mut self, tasks: usize) {
+        match tasks {
+            0 => self.refused = Some(no_chunk("chunk_size(0)")),
+            _ => self.call.set_chunk_size(tasks),
+        }
+    }
+
+    /// Ends the input if a setting was refused, with the error of the task that would be next.
+    fn refuse(&mut self) -> Option<(usize, TaskError)> {
+        let kind = lost(&self.refused.take()?);
+        let task = self.input.next();
+        self.ended = true;
+        let index = self.call.pushed();
+        let place = Place { index: Some(index), ..Place::default() };
+        Some((index, TaskError::new(task?.function(), kind, place)))
     }
 
     /// In a copy of the process that made the call: ends it, once, with an error that says so.
@@ -131,7 +152,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
 
     /// Reads as much input as the window allows.
     fn fill(&mut self, held: usize) {
-        let Self { call, input, ended, function } = self;
+        let Self { call, input, ended, function, .. } = self;
         call.set_held(held);
         if !*ended && call.has_room() {
             // Not a `for` loop: what an iterator passes on from within needs no place in between.
@@ -180,7 +201,8 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMap<T, I> {
         Self { engine: Engine::new(pool, input), results: InOrder::new() }
     }
 
-    /// Has so many tasks travel together, at least one, instead of as many as measuring suggests.
+    /// Has so many tasks travel together instead of as many as measuring suggests. Zero is an error, which is
+    /// returned next, and no more input is read.
     ///
     /// # Examples
     ///
@@ -198,7 +220,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMap<T, I> {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn chunk_size(mut self, tasks: usize) -> Self {
-        self.engine.call.set_chunk_size(tasks);
+        self.engine.set_chunk_size(tasks);
         self
     }
 }
@@ -207,6 +229,9 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IM
     type Item = Result<T, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some((_, error)) = self.engine.refuse() {
+            return Some(Err(error));
+        }
         loop {
             if let Some(result) = self.results.next() {
                 return Some(result);
@@ -231,7 +256,8 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMapUnordered<T
         Self { engine: Engine::new(pool, input), ready: VecDeque::new() }
     }
 
-    /// Has so many tasks travel together, at least one, instead of as many as measuring suggests.
+    /// Has so many tasks travel together instead of as many as measuring suggests. Zero is an error, which is
+    /// returned next, and no more input is read.
     ///
     /// # Examples
     ///
@@ -249,7 +275,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMapUnordered<T
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn chunk_size(mut self, tasks: usize) -> Self {
-        self.engine.call.set_chunk_size(tasks);
+        self.engine.set_chunk_size(tasks);
         self
     }
 }
@@ -258,6 +284,9 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IM
     type Item = (usize, Result<T, TaskError>);
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some((index, error)) = self.engine.refuse() {
+            return Some((index, Err(error)));
+        }
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Some(item);
@@ -310,9 +339,10 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStream<T,
         Self { engine: Engine::new(pool, input), results: InOrder::new() }
     }
 
-    /// Has so many tasks travel together, at least one, instead of as many as measuring suggests.
+    /// Has so many tasks travel together instead of as many as measuring suggests. Zero is an error, which is
+    /// returned next, and no more input is read.
     pub fn chunk_size(mut self, tasks: usize) -> Self {
-        self.engine.call.set_chunk_size(tasks);
+        self.engine.set_chunk_size(tasks);
         self
     }
 }
@@ -323,9 +353,10 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStreamUno
         Self { engine: Engine::new(pool, input), ready: VecDeque::new() }
     }
 
-    /// Has so many tasks travel together, at least one, instead of as many as measuring suggests.
+    /// Has so many tasks travel together instead of as many as measuring suggests. Zero is an error, which is
+    /// returned next, and no more input is read.
     pub fn chunk_size(mut self, tasks: usize) -> Self {
-        self.engine.call.set_chunk_size(tasks);
+        self.engine.set_chunk_size(tasks);
         self
     }
 }
@@ -342,6 +373,9 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Stream for Resu
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Self { engine, results } = self.get_mut();
+        if let Some((_, error)) = engine.refuse() {
+            return Poll::Ready(Some(Err(error)));
+        }
         loop {
             if let Some(result) = results.next() {
                 return Poll::Ready(Some(result));
@@ -368,6 +402,9 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Stream for Resu
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Self { engine, ready } = self.get_mut();
+        if let Some((index, error)) = engine.refuse() {
+            return Poll::Ready(Some((index, Err(error))));
+        }
         loop {
             if let Some(item) = ready.pop_front() {
                 return Poll::Ready(Some(item));
