@@ -126,6 +126,11 @@ impl GivenUp {
 }
 
 impl Book {
+    /// Whether the pool is given up, and not to be tried anew yet.
+    pub(super) fn is_given_up(&self, now: Instant) -> bool {
+        self.given_up.as_ref().is_some_and(|given_up| given_up.until.is_none_or(|until| now < until))
+    }
+
     fn lane(&mut self, id: LaneId) -> &mut Lane {
         let timeout = self.task_timeout;
         self.lanes.entry(id).or_insert_with(|| Lane::of_thread(timeout))

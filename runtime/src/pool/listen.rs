@@ -234,7 +234,6 @@ impl Scheduler {
         }
         if (useful && !was_useful) || (started && self.config.initializer.is_none()) {
             // The pool may have been given up while this one started.
-            self.restarts.serves();
             self.book.given_up = None;
         }
         if useful {
@@ -472,7 +471,12 @@ impl Scheduler {
     /// A start that was begun at `begun` has failed: pause before the next, or give up.
     fn start_failed(&mut self, begun: Instant, now: Instant, why: String, cause: Option<TaskErrorKind>) {
         let others = self.others(now);
-        let Verdict::GiveUp { starts, time } = self.restarts.failed(begun, others, now) else {
+        let verdict = if self.book.is_given_up(now) {
+            Verdict::Retry
+        } else {
+            self.restarts.failed(begun, others, now)
+        };
+        let Verdict::GiveUp { starts, time } = verdict else {
             if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
                 self.fail_pinned(&TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) });
             }

@@ -95,8 +95,6 @@ pub(crate) struct Restarts {
     /// Pauses since a start last came to something.
     pauses: u32,
     not_before: Option<Instant>,
-    /// Until when nothing is tried, for too much has failed.
-    given_up_until: Option<Instant>,
 }
 
 impl Restarts {
@@ -110,7 +108,6 @@ impl Restarts {
             exceeded: None,
             pauses: 0,
             not_before: None,
-            given_up_until: None,
         }
     }
 
@@ -130,16 +127,8 @@ impl Restarts {
         now + self.intensity.within.min(MOST_WITHIN)
     }
 
-    /// Too much has failed just now.
-    fn is_given_up(&self, now: Instant) -> bool {
-        self.given_up_until.is_some_and(|until| now < until)
-    }
-
     /// A start has failed that was begun at `begun`.
     pub(crate) fn failed(&mut self, begun: Instant, others: Others, now: Instant) -> Verdict {
-        if self.is_given_up(now) {
-            return Verdict::Retry;
-        }
         let Intensity { most, within } = self.intensity;
         let most_time = within.max(self.patience);
         if let Some(streak) = self.failures.as_mut().filter(|streak| begun <= streak.last) {
@@ -173,7 +162,6 @@ impl Restarts {
         self.forgive();
         self.pauses = 0;
         self.not_before = None;
-        self.given_up_until = Some(self.over_at(now));
         Verdict::GiveUp { starts: failures.attempts, time: now.saturating_duration_since(failures.since) }
     }
 
@@ -215,11 +203,6 @@ impl Restarts {
             self.shortages = None;
             self.exceeded = None;
         }
-    }
-
-    /// A worker serves: the pool is not given up, or not any more.
-    pub(crate) fn serves(&mut self) {
-        self.given_up_until = None;
     }
 
     /// A start has come to something.
@@ -327,31 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_was_given_up_tries_again_after_the_time_in_which_failures_count() {
+    fn a_pool_is_given_up_for_as_long_as_failures_count() {
         let (mut restarts, now) = (restarts(0), Instant::now());
         assert!(matches!(restarts.failed(now, Others::None, now), Verdict::GiveUp { .. }));
-        assert!(restarts.is_given_up(now + WITHIN - millis(1)));
-        assert!(!restarts.is_given_up(now + WITHIN));
+        assert_eq!(restarts.over_at(now), now + WITHIN);
         assert!(restarts.may_start(now));
-    }
-
-    #[test]
-    fn a_pool_whose_failures_count_for_ever_is_given_up_for_ever() {
-        let mut restarts = Restarts::new(Intensity { most: 0, within: Duration::MAX }, PATIENCE);
-        let now = Instant::now();
-        assert!(matches!(restarts.failed(now, Others::None, now), Verdict::GiveUp { .. }));
-        assert!(restarts.is_given_up(now + millis(1_000_000_000)));
-    }
-
-    #[test]
-    fn a_pool_that_has_a_worker_after_all_is_no_longer_given_up() {
-        let (mut restarts, now) = (restarts(0), Instant::now());
-        assert!(matches!(restarts.failed(now, Others::None, now), Verdict::GiveUp { .. }));
-        restarts.serves();
-        assert!(matches!(
-            restarts.failed(now + millis(1), Others::None, now + millis(1)),
-            Verdict::GiveUp { .. }
-        ));
+        let endless = Restarts::new(Intensity { most: 0, within: Duration::MAX }, PATIENCE);
+        assert!(endless.over_at(now) > now + millis(1_000_000_000));
     }
 
     #[test]
@@ -370,7 +335,6 @@ mod tests {
         }
         assert_eq!(now, begun + PATIENCE);
         // Those that come later have their time, too.
-        assert!(!restarts.is_given_up(now));
         assert_eq!(restarts.short(now, Others::None, now), Verdict::Retry);
     }
 
@@ -422,13 +386,5 @@ mod tests {
             now += MOST_PAUSE;
         }
         assert!(matches!(restarts.short(now, Others::None, now), Verdict::GiveUp { .. }));
-    }
-
-    #[test]
-    fn a_pool_that_was_given_up_is_not_any_more_once_a_worker_serves() {
-        let (mut restarts, now) = (restarts(0), Instant::now());
-        assert!(matches!(restarts.failed(now, Others::None, now), Verdict::GiveUp { .. }));
-        restarts.serves();
-        assert!(!restarts.is_given_up(now));
     }
 }
