@@ -1,8 +1,9 @@
 //! What a call with the wrong number of arguments meets: an error that says so.
 //!
-//! A call site becomes `<f>::__call3(a, b, c)`. If `f` has no such function of its own, which would come first, the one of
-//! [`WrongArity`] is found, whose condition nothing meets: what the user reads is that condition's message. Calls with
-//! arguments by name begin with `__withN`, and meet the same.
+//! A call site becomes `<f>::__call3(a, b, c)`. A worker has such functions for the numbers of arguments that it takes, and for those that a
+//! call gives by mistake: fewer, or one too many. The latter take what they should be given, so that the compiler says of them what it says
+//! of any function. Where there is none, the one of [`WrongArity`] is found, whose condition nothing meets: what the user reads is that
+//! condition's message. Calls with arguments by name begin with `__withN`, and meet the same.
 
 use crate::{registry::Entry, task::Task};
 
@@ -20,16 +21,13 @@ pub trait Takes<const N: usize> {}
     label = "the call gives {N} argument(s) before the first name",
     note = "a parameter with `#[default(...)]` can be given by name; every other one is given by position"
 )]
-pub trait TakesByName<const N: usize> {
-    /// What comes of a call. A call that cannot be has no type, so that nothing else is said of it.
-    type Calls;
-}
+pub trait TakesByName<const N: usize> {}
 
 /// Declares `__callN` and `__withN` for each list of argument types.
 ///
 /// The conditions are written out in each line because errors show where they stand, and show all of a macro that writes them.
 macro_rules! wrong_arity {
-    ($($call:ident [$($takes:tt)*] $with:ident [$($takes_by_name:tt)*] $n:literal: $($arg:ident)*;)*) => {
+    ($($call:ident [$($takes:tt)*] $with:ident [$($takes_by_name:tt)*]: $($arg:ident)*;)*) => {
         /// Stands in for `__callN` and `__withN` where a function has none of its own.
         #[expect(clippy::too_many_arguments, reason = "a call gives as many as it gives")]
         pub trait WrongArity {$(
@@ -42,7 +40,7 @@ macro_rules! wrong_arity {
             }
 
             #[doc(hidden)]
-            fn $with<$($arg),*>($(_: $arg),*) -> <Self as TakesByName<$n>>::Calls
+            fn $with<$($arg,)* R>($(_: $arg),*) -> R
             where
                 $($takes_by_name)*,
             {
@@ -53,19 +51,19 @@ macro_rules! wrong_arity {
 }
 
 wrong_arity! {
-    __call0 [Self: Takes<0>] __with0 [Self: TakesByName<0>] 0:;
-    __call1 [Self: Takes<1>] __with1 [Self: TakesByName<1>] 1: A;
-    __call2 [Self: Takes<2>] __with2 [Self: TakesByName<2>] 2: A B;
-    __call3 [Self: Takes<3>] __with3 [Self: TakesByName<3>] 3: A B C;
-    __call4 [Self: Takes<4>] __with4 [Self: TakesByName<4>] 4: A B C D;
-    __call5 [Self: Takes<5>] __with5 [Self: TakesByName<5>] 5: A B C D E;
-    __call6 [Self: Takes<6>] __with6 [Self: TakesByName<6>] 6: A B C D E F;
-    __call7 [Self: Takes<7>] __with7 [Self: TakesByName<7>] 7: A B C D E F G;
-    __call8 [Self: Takes<8>] __with8 [Self: TakesByName<8>] 8: A B C D E F G H;
-    __call9 [Self: Takes<9>] __with9 [Self: TakesByName<9>] 9: A B C D E F G H I;
-    __call10 [Self: Takes<10>] __with10 [Self: TakesByName<10>] 10: A B C D E F G H I J;
-    __call11 [Self: Takes<11>] __with11 [Self: TakesByName<11>] 11: A B C D E F G H I J K;
-    __call12 [Self: Takes<12>] __with12 [Self: TakesByName<12>] 12: A B C D E F G H I J K L;
+    __call0 [Self: Takes<0>] __with0 [Self: TakesByName<0>]:;
+    __call1 [Self: Takes<1>] __with1 [Self: TakesByName<1>]: A;
+    __call2 [Self: Takes<2>] __with2 [Self: TakesByName<2>]: A B;
+    __call3 [Self: Takes<3>] __with3 [Self: TakesByName<3>]: A B C;
+    __call4 [Self: Takes<4>] __with4 [Self: TakesByName<4>]: A B C D;
+    __call5 [Self: Takes<5>] __with5 [Self: TakesByName<5>]: A B C D E;
+    __call6 [Self: Takes<6>] __with6 [Self: TakesByName<6>]: A B C D E F;
+    __call7 [Self: Takes<7>] __with7 [Self: TakesByName<7>]: A B C D E F G;
+    __call8 [Self: Takes<8>] __with8 [Self: TakesByName<8>]: A B C D E F G H;
+    __call9 [Self: Takes<9>] __with9 [Self: TakesByName<9>]: A B C D E F G H I;
+    __call10 [Self: Takes<10>] __with10 [Self: TakesByName<10>]: A B C D E F G H I J;
+    __call11 [Self: Takes<11>] __with11 [Self: TakesByName<11>]: A B C D E F G H I J K;
+    __call12 [Self: Takes<12>] __with12 [Self: TakesByName<12>]: A B C D E F G H I J K L;
 }
 
 impl<T: ?Sized> WrongArity for T {}

@@ -36,7 +36,8 @@
 /// | expected type, found function `f` | `f` is not a `#[worker]` function: put the attribute on it |
 /// | expected type, found local variable `f` | a closure or a function in a variable cannot be found by another process: write a `#[worker]` function |
 /// | cannot find type `f` in this scope | there is no `#[worker]` function `f` here: import it, `use jobs::f;` |
-/// | `f` cannot be called with 1 argument(s) | the function takes another number of arguments, or `f` is a type and no function |
+/// | `f` cannot be called with 4 argument(s) | the function takes fewer by two and more, or `f` is a type and no function |
+/// | `f` cannot be called with 1 argument(s) by position and others by name | what is given by name has no `#[default(...)]`, or is given by position as well |
 /// | this method takes 1 argument but 2 arguments were supplied | `pool.map(f, xs)` is Python: write `pool.map(xs.into_iter().map(\|x\| delayed!(f(x))))` |
 #[macro_export]
 macro_rules! delayed {

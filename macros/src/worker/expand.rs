@@ -359,12 +359,13 @@ impl Code<'_> {
         let f = name(worker);
         let calls: Vec<Vec<bool>> = worker.positional();
         let by_position = calls.iter().map(|given| self.call(given));
+        let mistakes = self.mistakes(&calls);
         let numbers = calls.iter().map(|given| count(given));
         let by_name = (worker.required() < worker.params.len()).then(|| self.by_name(&calls));
         let defaults = worker.params.iter().enumerate().filter_map(|(i, param)| self.default(i, param));
         quote_spanned! {Span::mixed_site()=>
             #(#defaults)*
-            impl #f { #(#by_position)* }
+            impl #f { #(#by_position)* #mistakes }
             #(impl #private::Takes<#numbers> for #f {})*
             #by_name
         }
@@ -431,6 +432,40 @@ impl Code<'_> {
         }
     }
 
+    /// The type of what gathers arguments by name. It is named in the error for a name that no parameter has.
+    fn builder(&self) -> Ident {
+        let function = plain(&self.worker.item.sig.ident);
+        format_ident!("defaults_of_{}", function, span = Span::mixed_site())
+    }
+
+    /// `__callN` and `__withN` for numbers of arguments that are likely mistakes: fewer than it takes, and one too many. They take as many as
+    /// they should be given, so that every call of them is the compiler's own error, which names what is missing or one too many.
+    fn mistakes(&self, calls: &[Vec<bool>]) -> TokenStream {
+        let private = self.worker.krate.private();
+        let result = &self.worker.result;
+        let (least, most) = (&calls[0], &calls[calls.len() - 1]);
+        let by_name = self.worker.required() < self.worker.params.len();
+        let too_few = (0..count(least)).map(|n| (n, least));
+        let others = (count(least)..=count(most) + 1).map(|n| (n, most));
+        let by_position =
+            too_few.clone().chain(others).filter(|(n, _)| calls.iter().all(|given| count(given) != *n));
+        let by_position =
+            by_position.map(|(n, given)| (format_ident!("__call{}", n, span = Span::mixed_site()), given));
+        let named = too_few.filter(|_| by_name);
+        let named = named.map(|(n, given)| (format_ident!("__with{}", n, span = Span::mixed_site()), given));
+        let task = quote!(#private::Task<#result>);
+        let (builder, n, idents) = (self.builder(), count(least), &self.arguments);
+        let comma = (!self.generics.is_empty()).then(|| quote!(,));
+        let builder = quote!(#builder<#n #comma #idents>);
+        let by_position = by_position.map(|(name, given)| (name, given, &task));
+        let all = by_position.chain(named.map(|(name, given)| (name, given, &builder)));
+        let all = all.map(|(name, given, result)| {
+            let head = self.head(&name, given, result);
+            quote_spanned!(Span::mixed_site()=> #head { ::core::unreachable!() })
+        });
+        quote!(#(#all)*)
+    }
+
     /// A builder with a method for each parameter that has a default and was not given by position.
     fn by_name(&self, calls: &[Vec<bool>]) -> TokenStream {
         let worker = self.worker;
@@ -439,9 +474,7 @@ impl Code<'_> {
         let (generics, bounds, result, entry) = (&self.generics, &self.bounds, &worker.result, &self.entry);
         let idents = &self.arguments;
         let comma = (!generics.is_empty()).then(|| quote!(,));
-        // It is named in the error for a name that no parameter has.
-        let builder =
-            format_ident!("defaults_of_{}", plain(&worker.item.sig.ident), span = Span::mixed_site());
+        let builder = self.builder();
         let slots = worker.params.len();
         let types = worker.listed().filter(|param| matches!(param, GenericParam::Type(_))).map(|param| {
             let ident = respan(ident_of(param));
@@ -488,7 +521,7 @@ impl Code<'_> {
                 impl<#(#generics),*> #builder<#n #comma #idents> where #bounds {
                     #(#setters)*
                 }
-                impl #private::TakesByName<#n> for #f { type Calls = (); }
+                impl #private::TakesByName<#n> for #f {}
             }
         });
         let fills = worker.params.iter().enumerate().map(|(i, param)| {

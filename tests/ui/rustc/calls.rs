@@ -28,6 +28,12 @@ fn main() {
     let _ = delayed!(add(1, "2"));
     let _ = delayed!(add(1, b = 2));
     let _ = delayed!(resize("x", 0.5, 1, 2));
+    let _ = delayed!(resize());
+    let _ = delayed!(add(1, 2, 3, 4));
+    let _ = delayed!(largest());
+    let _ = delayed!(largest(vec![1u32], 2));
+    let _ = parallel!(add(n, b = 2) for n in 0..3);
+    let _ = delayed!(resize("x", 0.5, 1, scale = 2.0));
     let _ = delayed!(resize("x", scal = 0.5));
     let _ = delayed!(resize("x", 0.5, scale = 0.5));
     let _ = delayed!(resize("x", scale = "0.5"));
