@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use pollster::block_on;
-use procession::{Pool, Process, Task, TaskError, delayed, parallel, worker};
+use procession::{Captured, Output, Pool, Process, RemoteError, Task, TaskError, delayed, parallel, worker};
 
 use crate::{
     Options,
@@ -36,6 +36,7 @@ enum Deed {
     Nothing,
     Sleep,
     Say,
+    Print,
     Panic,
     Abort,
     Exit,
@@ -44,10 +45,11 @@ enum Deed {
     Pools,
 }
 
-const DEEDS: [Deed; 9] = [
+const DEEDS: [Deed; 10] = [
     Deed::Nothing,
     Deed::Sleep,
     Deed::Say,
+    Deed::Print,
     Deed::Panic,
     Deed::Abort,
     Deed::Exit,
@@ -67,6 +69,7 @@ impl Deed {
             5..10 => Deed::Nested,
             10..18 => Deed::Say,
             18..24 => Deed::Sleep,
+            24..32 => Deed::Print,
             _ => Deed::Nothing,
         };
         deed as u64 | random.below(1 << 20) << 8
@@ -75,6 +78,71 @@ impl Deed {
     fn of(word: u64) -> Self {
         DEEDS[(word & 0xff) as usize]
     }
+}
+
+/// Bits of a task's word: what its worker's pool has.
+const INITIALIZED: u64 = 1 << 40;
+const PRELOADED: u64 = 1 << 41;
+
+/// How often this process has run its pool's preload and its initializer, or is a copy of one that has.
+static PRELOADS: AtomicU32 = AtomicU32::new(0);
+static INITIALIZERS: AtomicU32 = AtomicU32::new(0);
+static FINALIZERS: AtomicU32 = AtomicU32::new(0);
+
+/// What a task that prints writes as a line of its own.
+fn line(task: u64) -> String {
+    format!("task {task} prints")
+}
+
+/// The task that has printed this line.
+fn printed_by(line: &str) -> Option<usize> {
+    line.strip_prefix("task ")?.strip_suffix(" prints")?.parse().ok()
+}
+
+/// Whether a count is as it must be where a failure may be an error that nobody looks at: it is remembered.
+fn must(count: u32, wanted: u32, words: &str) {
+    if count != wanted {
+        shared().around.faults.fetch_add(1, Ordering::SeqCst);
+        panic!("{words}: {count}, not {wanted}");
+    }
+}
+
+/// Runs in a template.
+#[worker]
+fn preload(micros: u64) {
+    std::thread::sleep(Duration::from_micros(micros));
+    must(PRELOADS.fetch_add(1, Ordering::SeqCst), 0, "preloads of a template before");
+    shared().around.preloads.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Runs in each worker. One in `fails` of them fails (0: none does), in one of three ways.
+#[worker]
+fn initialize(micros: u64, fails: u64, is_preloaded: bool) -> Result<(), RemoteError> {
+    std::thread::sleep(Duration::from_micros(micros));
+    must(INITIALIZERS.fetch_add(1, Ordering::SeqCst), 0, "initializers of a worker before");
+    must(PRELOADS.load(Ordering::SeqCst), u32::from(is_preloaded), "preloads of a worker's template");
+    let nth = shared().around.initializers.fetch_add(1, Ordering::SeqCst);
+    if fails > 0 && nth % fails == fails - 1 {
+        match nth / fails % 3 {
+            0 => panic!("as it was told"),
+            1 => std::process::exit(3),
+            _ => return Err(RemoteError::msg("as it was told")),
+        }
+    }
+    Ok(())
+}
+
+/// Runs in each worker that leaves in good order; returns how many have before.
+#[worker]
+fn finalize(micros: u64, is_initialized: bool) -> u64 {
+    std::thread::sleep(Duration::from_micros(micros));
+    must(
+        INITIALIZERS.load(Ordering::SeqCst),
+        u32::from(is_initialized),
+        "initializers of a worker that leaves",
+    );
+    must(FINALIZERS.fetch_add(1, Ordering::SeqCst), 0, "finalizers of a worker before");
+    shared().around.finalizers.fetch_add(1, Ordering::SeqCst)
 }
 
 /// What the task of this number comes to.
@@ -90,11 +158,23 @@ fn square(n: u64) -> u64 {
 #[worker]
 fn work(task: u64, what: u64) -> u64 {
     shared().ran(task);
-    let much = what >> 8;
+    let much = what >> 8 & 0xf_ffff;
+    let [is_initialized, is_preloaded] = [INITIALIZED, PRELOADED].map(|bit| u32::from(what & bit != 0));
+    assert_eq!(
+        INITIALIZERS.load(Ordering::SeqCst),
+        is_initialized,
+        "a worker is initialized before its first task"
+    );
+    assert_eq!(PRELOADS.load(Ordering::SeqCst), is_preloaded, "its template was preloaded");
+    assert_eq!(FINALIZERS.load(Ordering::SeqCst), 0, "no task runs after the finalizer");
     match Deed::of(what) {
         Deed::Nothing => {}
         Deed::Sleep => std::thread::sleep(Duration::from_micros(much % 30_000)),
         Deed::Say => log::info!(target: "chaos", "{task}"),
+        Deed::Print => {
+            println!("{}", line(task));
+            eprintln!("{}", line(task));
+        }
         Deed::Panic => panic!("as it was told"),
         Deed::Abort => std::process::abort(),
         Deed::Exit => std::process::exit((much & 3) as i32),
@@ -124,20 +204,29 @@ fn turn_around(task: u64, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Counts the records of each task.
+/// Counts the records of each task, and the lines that it printed and that have become records.
 struct Records {
     of: Box<[AtomicU32]>,
+    lines: [Box<[AtomicU32]>; 2],
 }
 
 impl Log for Records {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "chaos"
+        metadata.target() == "chaos" || metadata.target() == module_path!()
     }
 
     fn log(&self, record: &Record<'_>) {
-        if record.target() == "chaos"
-            && let Some(of) = record.args().to_string().parse().ok().and_then(|task: usize| self.of.get(task))
-        {
+        let words = record.args().to_string();
+        let of = if record.target() == "chaos" {
+            words.parse().ok().and_then(|task: usize| self.of.get(task))
+        } else if record.target() == module_path!() {
+            // Lines of stdout become `Info`, those of stderr `Warn`.
+            let lines = &self.lines[usize::from(record.level() == Level::Warn)];
+            printed_by(&words).and_then(|task| lines.get(task))
+        } else {
+            None
+        };
+        if let Some(of) = of {
             of.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -154,10 +243,19 @@ struct Settings {
     max_tasks: Option<u64>,
     idle_millis: Option<u64>,
     chunk: Option<usize>,
+    /// How long it takes, and one in how many fails.
+    initializer: Option<(u64, u64)>,
+    finalizer: Option<u64>,
+    preload: Option<u64>,
+    /// Of stdout and of stderr.
+    outputs: [Output; 2],
 }
 
+const OUTPUTS: [Output; 4] = [Output::Inherit, Output::Null, Output::Log, Output::Capture];
+
 impl Settings {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(random: &mut Random, method: &str) -> Self {
+        let preload = method != "spawn" && random.once_in(3);
         Self {
             jobs: 1 + random.below(4) as usize,
             retries: random.below(3) as u32,
@@ -165,7 +263,22 @@ impl Settings {
             max_tasks: random.once_in(4).then(|| 1 + random.below(200)),
             idle_millis: random.once_in(4).then(|| 1 + random.below(20)),
             chunk: random.once_in(4).then(|| 1 + random.below(100) as usize),
+            initializer: random.once_in(3).then(|| {
+                let fails = if random.once_in(3) { 4 + random.below(8) } else { 0 };
+                (random.below(8_000), fails)
+            }),
+            finalizer: random.once_in(3).then(|| random.below(8_000)),
+            preload: preload.then(|| random.below(8_000)),
+            outputs: [(); 2].map(|()| *random.pick(&OUTPUTS)),
         }
+    }
+
+    /// What a task's word says of its worker's pool.
+    fn bits(&self) -> u64 {
+        [(self.initializer.is_some(), INITIALIZED), (self.preload.is_some(), PRELOADED)]
+            .into_iter()
+            .filter_map(|(is_so, bit)| is_so.then_some(bit))
+            .sum()
     }
 
     fn build(&self) -> procession::Result<Pool> {
@@ -182,7 +295,17 @@ impl Settings {
         if let Some(chunk) = self.chunk {
             builder = builder.chunk_size(chunk);
         }
-        builder.build()
+        if let Some((micros, fails)) = self.initializer {
+            builder = builder.initializer(delayed!(initialize(micros, fails, self.preload.is_some())));
+        }
+        if let Some(micros) = self.finalizer {
+            builder = builder.finalizer(delayed!(finalize(micros, self.initializer.is_some())));
+        }
+        if let Some(micros) = self.preload {
+            builder = builder.preload(delayed!(preload(micros)));
+        }
+        let [stdout, stderr] = self.outputs;
+        builder.stdout(stdout).stderr(stderr).build()
     }
 }
 
@@ -232,7 +355,7 @@ impl Client<'_> {
         let attempts = 1 + self.settings.retries;
         let told = Told {
             task: self.next,
-            what: Deed::draw(&mut self.random, is_one_of_many),
+            what: Deed::draw(&mut self.random, is_one_of_many) | self.settings.bits(),
             attempts,
             has_limit: self.settings.task_timeout.is_some(),
             may_be_cancelled: false,
@@ -270,8 +393,43 @@ impl Client<'_> {
             let records = self.records.of[told.task as usize].load(Ordering::SeqCst);
             assert!(records > 0, "{told:?}: its result is here before its record");
         }
+        if Deed::of(told.what) == Deed::Print && self.number < CLIENTS {
+            for (name, output, lines) in self.streams() {
+                let lines = lines[told.task as usize].load(Ordering::SeqCst);
+                assert_eq!(
+                    lines > 0,
+                    output == Output::Log,
+                    "{told:?}: {lines} lines of {name} are here before its result"
+                );
+            }
+        }
         self.tasks[(told.task - self.first) as usize].1 = true;
         *self.outcomes.entry("done").or_default() += 1;
+    }
+
+    /// The streams of a worker: where what it writes there goes, and how many lines of each task have become records.
+    fn streams(&self) -> [(&'static str, Output, &'static [AtomicU32]); 2] {
+        let ([stdout, stderr], [out, err]) = (self.settings.outputs, &self.records.lines);
+        [("stdout", stdout, out), ("stderr", stderr, err)]
+    }
+
+    /// As [`check`](Self::check), for a task whose words come with its outcome.
+    fn check_captured(&mut self, told: Told, outcome: &Result<u64, TaskError>, wrote: &Captured) {
+        self.check(told, outcome);
+        let wanted = match Deed::of(told.what) {
+            Deed::Print => line(told.task) + "\n",
+            _ => String::new(),
+        };
+        for ((name, output, _), wrote) in self.streams().into_iter().zip([wrote.stdout(), wrote.stderr()]) {
+            let is_kept = matches!(output, Output::Capture | Output::Log);
+            if !is_kept {
+                assert_eq!(wrote, "", "{told:?}: its {name} goes elsewhere");
+            } else if outcome.is_ok() {
+                assert_eq!(wrote, wanted, "{told:?}: {name}");
+            } else if Deed::of(told.what) != Deed::Panic {
+                assert!(wanted.starts_with(wrote), "{told:?}: {name}: {wrote}");
+            }
+        }
     }
 
     fn is_failed(&mut self, told: Told, error: &TaskError) {
@@ -418,6 +576,10 @@ impl Client<'_> {
                     let outcome = handle.join();
                     self.check(told, &outcome);
                 }
+                2 => {
+                    let (outcome, wrote) = handle.join_captured();
+                    self.check_captured(told, &outcome, &wrote);
+                }
                 _ => handles.push((told, handle)),
             }
         }
@@ -478,7 +640,10 @@ impl Client<'_> {
 /// Processes of their own, each with one task, which ends as it likes or is ended.
 fn processes(client: &mut Client<'_>) {
     for _ in 0..client.random.below(4) {
-        let told = Told { attempts: 1, has_limit: false, may_be_cancelled: true, ..client.tell(false) };
+        let told = client.tell(false);
+        // It is of no pool.
+        let what = told.what & !(INITIALIZED | PRELOADED);
+        let told = Told { what, attempts: 1, has_limit: false, may_be_cancelled: true, ..told };
         client.tasks[(told.task - client.first) as usize].0 = 1;
         let Ok(mut process) = Process::spawn(delayed!(work(told.task, told.what))) else {
             *client.outcomes.entry("process not started").or_default() += 1;
@@ -552,8 +717,9 @@ impl Belongings {
 /// Plays rounds until the time is over, and prints what was seen.
 pub(crate) fn run(options: &Options) {
     let shared = shared();
-    let of = std::iter::repeat_with(|| AtomicU32::new(0)).take(SLOTS).collect();
-    let records: &'static Records = Box::leak(Box::new(Records { of }));
+    let counters = || std::iter::repeat_with(|| AtomicU32::new(0)).take(SLOTS).collect();
+    let records: &'static Records =
+        Box::leak(Box::new(Records { of: counters(), lines: [counters(), counters()] }));
     log::set_logger(records).unwrap();
     log::set_max_level(LevelFilter::Info);
     let end = Instant::now() + Duration::from_secs(options.seconds);
@@ -576,7 +742,11 @@ pub(crate) fn run(options: &Options) {
 
 fn round(options: &Options, random: &mut Random, records: &'static Records, tally: &mut Tally) {
     let shared = shared();
-    let settings = Settings::draw(random);
+    let settings = Settings::draw(random, &options.method);
+    let around = &shared.around;
+    for counter in [&around.preloads, &around.initializers, &around.finalizers, &around.faults] {
+        counter.store(0, Ordering::SeqCst);
+    }
     let number = tally.rounds;
     shared.say(0, &format!("round {number}: building {settings:?}"));
     let with_processes = random.once_in(3);
@@ -629,11 +799,34 @@ fn round(options: &Options, random: &mut Random, records: &'static Records, tall
         }
     });
     shared.say(0, &format!("round {number}: ending; {settings:?}"));
-    match random.below(3) {
+    match random.below(4) {
         0 => drop(pool.join()),
         1 => pool.terminate(),
+        2 if settings.finalizer.is_some() => {
+            let results = pool.join_with_exit_results::<u64>();
+            let finalizers = around.finalizers.load(Ordering::SeqCst);
+            if let Ok(results) = results {
+                let distinct: BTreeSet<u64> = results.iter().copied().collect();
+                assert_eq!(distinct.len(), results.len(), "a finalizer has two results: {results:?}");
+                assert!(distinct.iter().all(|nth| *nth < finalizers), "{finalizers} have run: {results:?}");
+                *tally.outcomes.entry("finalizers' results").or_default() += results.len() as u64;
+            }
+        }
         _ => drop(pool),
     }
+    let [preloads, initializers, finalizers] =
+        [&around.preloads, &around.initializers, &around.finalizers].map(|n| n.load(Ordering::SeqCst));
+    assert_eq!(
+        around.faults.load(Ordering::SeqCst),
+        0,
+        "round {number}: what runs around tasks runs wrongly"
+    );
+    assert!(preloads == 0 || settings.preload.is_some(), "{preloads} preloads");
+    assert!(initializers == 0 || settings.initializer.is_some(), "{initializers} initializers");
+    assert!(finalizers == 0 || settings.finalizer.is_some(), "{finalizers} finalizers");
+    assert!(settings.initializer.is_none() || finalizers <= initializers, "{finalizers} of {initializers}");
+    let around = [("preloads", preloads), ("initializers", initializers), ("finalizers", finalizers)];
+    around.into_iter().for_each(|(name, n)| *tally.outcomes.entry(name).or_default() += n);
     // Nothing of it runs any more.
     let mut all = 0;
     let finished = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -648,6 +841,13 @@ fn round(options: &Options, random: &mut Random, records: &'static Records, tall
             assert!(!is_done || runs > 0, "round {number}: task {task} has a result and never ran");
             let said = records.of[task as usize].swap(0, Ordering::SeqCst);
             assert!(said <= runs, "round {number}: task {task} has run {runs} times and said {said} things");
+            for lines in &records.lines {
+                let lines = lines[task as usize].swap(0, Ordering::SeqCst);
+                assert!(
+                    lines <= runs,
+                    "round {number}: task {task} has run {runs} times and printed {lines} lines"
+                );
+            }
             tally.runs += u64::from(runs);
             all = all.max(task + 1);
         }

@@ -21,7 +21,7 @@ use nix::{
 pub(crate) const SLOTS: usize = 1 << 18;
 /// Threads of the host that say what they are at.
 pub(crate) const CLIENTS: usize = 4;
-const WORDS: usize = 120;
+const WORDS: usize = 240;
 /// Where the memory is to be found.
 const VARIABLE: &str = "CHAOS_MEMORY";
 
@@ -31,8 +31,20 @@ pub(crate) struct Shared {
     pub(crate) beats: AtomicU64,
     /// The host has begun and sends signals are welcome.
     pub(crate) is_open: AtomicU32,
+    /// How often what surrounds tasks has run in this round.
+    pub(crate) around: Around,
     at: [[AtomicU8; WORDS]; CLIENTS],
     runs: [AtomicU32; SLOTS],
+}
+
+/// What runs around tasks, in workers and templates.
+#[repr(C)]
+pub(crate) struct Around {
+    pub(crate) preloads: AtomicU64,
+    pub(crate) initializers: AtomicU64,
+    pub(crate) finalizers: AtomicU64,
+    /// What is not as it must be in one of them, whose panic not everybody hears of.
+    pub(crate) faults: AtomicU64,
 }
 
 impl Shared {
