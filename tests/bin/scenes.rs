@@ -64,6 +64,13 @@ extern "C" fn fail_to_start() {
         }
         Some("abort") => process::abort(),
         Some("panic") => panic!("in a constructor"),
+        // Another build takes its place, and all that it has.
+        Some("other build") => {
+            let other = std::env::current_exe().unwrap().with_file_name("probe_at_main");
+            let mut command = Command::new(other);
+            let error = std::os::unix::process::CommandExt::exec(command.env_remove("PROBE_START"));
+            panic!("{error}");
+        }
         Some("print") => {
             println!("a constructor says this");
             eprintln!("a constructor says that");

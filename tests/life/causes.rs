@@ -3,7 +3,9 @@
 //! Limits of the system are in `limits`, `missing` and `refused`, what a process is told that cannot become a worker in `way_in`, and
 //! statuses that other code has collected in `death`.
 
-use crate::program::{PATIENCE, PROBE, PROBE_AT_MAIN, Running, probe};
+use std::{fs, path::Path, process::Command};
+
+use crate::program::{PATIENCE, PROBE, PROBE_AT_MAIN, Running, probe, unique};
 
 /// Who has it: a pool, a process, or either.
 #[derive(Clone, Copy, PartialEq)]
@@ -141,6 +143,31 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
         (Process, SPAWN, "constructor", "files", "lost, begun 0", &["RLIMIT_NOFILE (`ulimit -n`) is 4"]),
         (Pool, SERVER, "constructor", "files", "lost, begun 0", &["RLIMIT_NOFILE (`ulimit -n`) is 4"]),
         (Process, SERVER, "constructor", "files", "not spawned", &["RLIMIT_NOFILE (`ulimit -n`) is 4"]),
+        (
+            Pool,
+            SPAWN,
+            "constructor",
+            "other build",
+            "lost, begun 0",
+            &["the host is build", "this worker", "replaced?"],
+        ),
+        (Process, SPAWN, "constructor", "other build", "lost, begun 0", &["the host is build", "replaced?"]),
+        (
+            Pool,
+            SERVER,
+            "constructor",
+            "other build",
+            "lost, begun 0",
+            &["the host is build", "the template", "replaced?"],
+        ),
+        (
+            Process,
+            SERVER,
+            "constructor",
+            "other build",
+            "not spawned",
+            &["the host is build", "the template", "replaced?"],
+        ),
         (Pool, ALL, "folder", "", "lost, begun 0", &["procession-causes-", "No such file or directory"]),
         (Process, ALL, "folder", "", "not spawned", &["/nowhere/at/all"]),
         (Pool, ALL, "initializer", "error", "lost, begun 0", &["the initializer `", "out of corn"]),
@@ -226,6 +253,27 @@ fn for_every_way_in_which_a_task_can_end_the_error_says_why() {
         (Pool, SPAWN, "task", "argument", "codec, begun 0", &["`std::time::SystemTime` cannot be encoded"]),
         (Process, SPAWN, "task", "argument", "not spawned", &["`std::time::SystemTime` cannot be encoded"]),
         (Either, ALL, "task", "result", "codec, begun 1", &["`std::time::SystemTime` cannot be encoded"]),
+        (
+            Either,
+            ALL,
+            "task",
+            "decode argument",
+            "codec, begun 1",
+            &["`probe::scenes::causes::take_only` failed to cross", "`_only`", "its own Deserialize refused"],
+        ),
+        (
+            Either,
+            ALL,
+            "task",
+            "decode result",
+            "codec, begun 1",
+            &[
+                "`probe::scenes::causes::give_only` failed to cross",
+                "the result",
+                "its own Deserialize refused",
+            ],
+        ),
+        (Either, ALL, "task", "scribble", "lost, begun 1", &["what it sent cannot be read"]),
         (Either, ALL, "task", "panic", "panic, begun 1", &["panicked", "as it was told"]),
         (Either, ALL, "task", "exit", "crash, begun 1", &["exit code 7"]),
         (Either, ALL, "task", "exit 89", "crash, begun 1", &["the process left with exit code 89"]),
@@ -262,4 +310,81 @@ fn what_a_constructor_prints_before_a_worker_has_connected_does_no_harm() {
             }
         }
     }
+}
+
+/// The command as the first in a PID namespace that its own children go to.
+fn apart(script: &str) -> Option<Command> {
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        if !nix::unistd::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.arg("--pid");
+        command
+    };
+    let is_possible = unshare().arg("true").output().is_ok_and(|output| output.status.success());
+    is_possible.then(|| {
+        let mut command = unshare();
+        command.args(["sh", "-c", script, PROBE, "try"]);
+        command
+    })
+}
+
+#[test]
+fn where_a_pid_namespace_has_no_room_the_error_says_so() {
+    // The first process of the namespace has ended; or there has been none, and threads cannot be there.
+    for (script, method, words) in [
+        ("/bin/true; exec \"$0\" \"$@\"", "fork", "this process cannot be copied: Cannot allocate memory"),
+        ("/bin/true; exec \"$0\" \"$@\"", "spawn", "a pool's thread cannot be started: Invalid argument"),
+        ("exec \"$0\" \"$@\"", "spawn", "a pool's thread cannot be started: Invalid argument"),
+    ] {
+        let Some(mut command) = apart(script) else {
+            return println!("not run: `causes::namespace`: no PID namespace may be made here");
+        };
+        let ended = Running::start(command.env("PROCESSION_START_METHOD", method)).end(PATIENCE);
+        let said = ended.stdout.contains(words) && ended.stdout.contains("another PID namespace");
+        assert!(said && ended.stdout.contains("`unshare --pid` without `--fork`"), "{method}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_task_that_the_kernel_kills_for_want_of_memory_ends_by_that_name() {
+    let folders = [
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        ("/sys/fs/cgroup/unified", "memory.max"),
+        ("/sys/fs/cgroup", "memory.max"),
+    ];
+    let mut why = String::new();
+    let made = folders.into_iter().find_map(|(root, limit)| {
+        let group = Path::new(root).join(unique());
+        let made = fs::create_dir(&group).and_then(|()| match group.join(limit).exists() {
+            true => fs::write(group.join(limit), "128M"),
+            false => Err(std::io::Error::other("it has no limit of memory")),
+        });
+        match made {
+            Ok(()) => Some(group),
+            Err(error) => {
+                why += &format!("{}: {error}; ", group.display());
+                let _ = fs::remove_dir(&group);
+                None
+            }
+        }
+    });
+    let Some(group) = made else {
+        assert!(!why.is_empty(), "what is not run has a reason");
+        return println!("not run: `causes::group of memory`: no control group can be made here: {why}");
+    };
+    let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", group.display());
+    for method in ALL {
+        for holder in ["pool", "process"] {
+            let mut command = Command::new("sh");
+            command.args(["-c", &script, PROBE, "cause", holder, method, "task", "fill"]);
+            command.env_remove("PROCESSION_START_METHOD");
+            let ended = Running::start(&mut command).end(PATIENCE);
+            let words = "the kernel has killed its process, for want of memory (SIGKILL)";
+            assert!(ended.stdout.starts_with("memory, begun 1"), "{method} {holder}: {ended:?}");
+            assert!(ended.stdout.contains(words), "{method} {holder}: {ended:?}");
+        }
+    }
+    fs::remove_dir(&group).unwrap();
 }

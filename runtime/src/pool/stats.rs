@@ -350,6 +350,9 @@ impl WorkerStats {
 
     /// Returns how many tasks gave a result, be it an `Err` of the function's own.
     ///
+    /// A task is counted as its result arrives. The caller decodes the result later: one that the caller cannot decode is counted here, too,
+    /// though the task's outcome is an error for which [`TaskError::is_codec`](crate::TaskError::is_codec) is true.
+    ///
     /// # Examples
     ///
     /// ```

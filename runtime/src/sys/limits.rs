@@ -15,13 +15,26 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE))
 }
 
-/// The error with the limit that stands behind it, if it says that the system is short of something.
+/// The error with what stands behind it, if it says that the system is short of something: a limit, or a PID namespace.
 pub(crate) fn explained(error: io::Error) -> io::Error {
-    if !is_shortage(&error) {
-        return error;
-    }
-    let limit = limit_behind(&error);
-    io::Error::new(error.kind(), format!("{error}: {limit}"))
+    let errno = errno_of(&error).map(Errno::from_raw);
+    let is_apart = matches!(errno, Some(Errno::ENOMEM | Errno::EINVAL)) && starts_apart();
+    let why = match is_apart {
+        true => APART.to_owned(),
+        false if is_shortage(&error) => limit_behind(&error),
+        false => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}: {why}"))
+}
+
+/// What stands behind ENOMEM and EINVAL there.
+const APART: &str = "what this process starts goes into another PID namespace, which has no room for threads of this process, nor for any \
+    process once its first has ended: was it started by `unshare --pid` without `--fork`?";
+
+/// What this thread starts goes into another PID namespace than its own.
+fn starts_apart() -> bool {
+    let namespace = |name: &str| fs::read_link(format!("/proc/thread-self/ns/{name}")).ok();
+    namespace("pid").is_some_and(|own| namespace("pid_for_children").is_none_or(|other| own != other))
 }
 
 /// Names the limit that stands behind a shortage, with its value.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     hint::black_box,
-    os::fd::RawFd,
+    os::{fd::RawFd, unix::fs::FileExt as _},
     process,
     time::{Duration, SystemTime},
 };
@@ -17,6 +17,7 @@ use nix::{
     unistd::Pid,
 };
 use procession::{Pool, Process, RemoteError, StartMethod, TaskError, delayed, worker};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 #[worker]
 fn nothing() {}
@@ -32,6 +33,49 @@ fn take(_time: SystemTime) {}
 #[worker]
 fn give(secs: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH - Duration::from_secs(secs)
+}
+
+/// A value that can be decoded there, and nowhere else.
+#[derive(Serialize)]
+enum Only {
+    Host,
+    Worker,
+}
+
+impl<'de> Deserialize<'de> for Only {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let only = match u32::deserialize(deserializer)? {
+            0 => Self::Host,
+            _ => Self::Worker,
+        };
+        match (&only, procession::is_worker()) {
+            (Self::Host, false) | (Self::Worker, true) => Ok(only),
+            _ => Err(Error::custom("not here")),
+        }
+    }
+}
+
+#[worker]
+fn take_only(_only: Only) {}
+
+#[worker]
+fn give_only() -> Only {
+    Only::Worker
+}
+
+/// Writes over all that this process shares with its host.
+fn scribble() {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let memory = fs::File::options().write(true).open("/proc/self/mem").unwrap();
+    let range = |line: &str| {
+        let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+        [start, end].map(|n| u64::from_str_radix(n, 16).unwrap())
+    };
+    let shared: Vec<_> = maps.lines().filter(|line| line.contains("/memfd:procession ")).map(range).collect();
+    assert!(!shared.is_empty(), "{maps}");
+    for [start, end] in shared {
+        memory.write_all_at(&vec![0xff; (end - start) as usize], start).unwrap();
+    }
 }
 
 fn sockets() -> Vec<RawFd> {
@@ -76,6 +120,12 @@ fn end_by(how: &str) {
             assert_eq!(sockets().into_iter().filter(is_sent).count(), 1);
             wait_for_ever()
         }
+        "scribble" => {
+            scribble();
+            process::exit(7)
+        }
+        // Until the kernel has no more.
+        "fill" => drop(black_box(vec![1u8; 1 << 30])),
         "wait" => wait_for_ever(),
         "real-time" => {
             // SAFETY: raise touches no memory.
@@ -150,6 +200,14 @@ fn play_pool(method: StartMethod, what: &str, how: &str) {
     let error = match (what, how) {
         ("task", "argument") => pool.submit(delayed!(take(SystemTime::UNIX_EPOCH - late))).join(),
         ("task", "result") => pool.submit(delayed!(give(1))).join().map(drop),
+        ("task", "decode argument") => pool.submit(delayed!(take_only(Only::Host))).join(),
+        ("task", "decode result") => {
+            let given = pool.submit(delayed!(give_only())).join().map(drop);
+            // It was counted as it arrived.
+            let total = pool.stats().total().clone();
+            assert_eq!((total.tasks(), total.finished(), total.failed()), (1, 1, 0));
+            given
+        }
         ("task" | "timeout", _) => pool.submit(delayed!(end_by(how))).join(),
         ("cancel", _) => {
             let handle = pool.submit(delayed!(end_by("wait")));
@@ -182,6 +240,13 @@ fn play_process(method: StartMethod, what: &str, how: &str) {
             return match builder.spawn(delayed!(give(1))).unwrap().join() {
                 Err(error) => tell(&error),
                 Ok(time) => panic!("{time:?}"),
+            };
+        }
+        ("task", "decode argument") => builder.spawn(delayed!(take_only(Only::Host))),
+        ("task", "decode result") => {
+            return match builder.spawn(delayed!(give_only())).unwrap().join() {
+                Err(error) => tell(&error),
+                Ok(_) => panic!("it was decoded"),
             };
         }
         ("task", _) => builder.spawn(delayed!(end_by(how))),
