@@ -1,8 +1,5 @@
 //! Environment variables and what the kernel says about how this program was started.
-#![expect(
-    unsafe_code,
-    reason = "the environment, the auxiliary vector and the program's own headers are raw memory"
-)]
+#![expect(unsafe_code, reason = "the environment and the program headers are raw memory")]
 
 use std::{
     ffi::{CStr, CString, OsStr, OsString},
