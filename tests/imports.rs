@@ -44,6 +44,8 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("task", 2, Both),
     ("handle", 2, Both),
     // The two ends.
+    // What running code may ask.
+    ("context", 3, Both),
     ("transcript", 3, Host),
     ("launch", 3, Host),
     ("supervisor", 4, Host),
@@ -76,6 +78,7 @@ const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     ("task", "dispatch"),
     // An `async` function runs as any other, on a runtime.
     ("executor", "dispatch"),
+    ("worker", "context"),
     // A new worker comes with its transcript.
     ("launch", "transcript"),
     // How bytes become frames, and no more, is told where their prefix is.

@@ -9,7 +9,7 @@ pub(super) use without::Bar;
 
 /// Somebody looks: stderr is a terminal, and this is no worker, for several bars would be drawn over each other.
 fn is_seen() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr()) && !crate::worker::is_worker()
+    std::io::IsTerminal::is_terminal(&std::io::stderr()) && !crate::context::is_worker()
 }
 
 #[cfg(feature = "indicatif")]

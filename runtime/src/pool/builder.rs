@@ -856,7 +856,7 @@ pub(crate) fn method_from_env() -> Result<StartMethod> {
     let method = variable("PROCESSION_START_METHOD", METHODS, |words| words.parse().ok())?;
     let method = method.unwrap_or_default();
     Ok(match method {
-        StartMethod::Fork if crate::worker::is_worker() => StartMethod::ForkServer,
+        StartMethod::Fork if crate::context::is_worker() => StartMethod::ForkServer,
         method => method,
     })
 }

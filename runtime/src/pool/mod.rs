@@ -282,7 +282,7 @@ impl Pool {
         match &self.backend {
             Backend::InProcess(here) => Ok(Site::Here(here)),
             Backend::Processes(processes)
-                if processes.engine.get().is_none() && crate::worker::is_worker() =>
+                if processes.engine.get().is_none() && crate::context::is_worker() =>
             {
                 Ok(Site::Here(HERE.get_or_init(Arc::default)))
             }
@@ -808,7 +808,7 @@ pub(crate) fn in_process_by_env() -> Result<bool> {
 /// Inside a worker, calls that name no pool run in the worker.
 pub(crate) fn global() -> Result<&'static Pool> {
     static POOL: PerProcess<Pool> = PerProcess::new();
-    if crate::worker::is_worker() {
+    if crate::context::is_worker() {
         static HERE: PerProcess<Pool> = PerProcess::new();
         return Ok(HERE.get_or_init(Pool::in_process));
     }

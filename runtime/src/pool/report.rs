@@ -26,7 +26,7 @@ const EACH_TASK: u32 = 50;
 pub(crate) fn verbose_by_env() -> Result<u32> {
     static VERBOSE: OnceLock<std::result::Result<u32, String>> = OnceLock::new();
     let verbose = VERBOSE.get_or_init(|| {
-        if crate::worker::is_worker() {
+        if crate::context::is_worker() {
             return Ok(0);
         }
         let allowed = "a whole number from 0 (nothing) to 50 and more (a line for each task)";

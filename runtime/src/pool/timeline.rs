@@ -108,7 +108,7 @@ pub(super) fn is_on() -> bool {
 /// The file that the environment names, opened once, by the outermost process. A copy of that process has no part in it.
 fn output() -> Option<&'static Mutex<Output>> {
     let target = TARGET.get_or_init(|| {
-        let path = setting(NAME).filter(|path| !path.is_empty() && !crate::worker::is_worker());
+        let path = setting(NAME).filter(|path| !path.is_empty() && !crate::context::is_worker());
         Some((generation(), Mutex::new(Output::create(path?.into())?)))
     });
     target.as_ref().filter(|(process, _)| *process == generation()).map(|(_, output)| output)

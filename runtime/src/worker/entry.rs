@@ -21,6 +21,7 @@ use nix::{
 
 use super::{copy, output, serve, template};
 use crate::{
+    context,
     escape::Lines,
     marker::{DEPTH, HOST_GONE, MARKER_CSTR, Marker, Role, START_FAILED},
     panic::RemotePanic,
@@ -305,7 +306,7 @@ fn watch_and_serve(connection: Connection) -> Result<std::convert::Infallible, R
 fn watch(socket: BorrowedFd<'_>, is_shared: bool) -> ! {
     wait_for_hangup(socket);
     if !is_shared && serve::is_busy() {
-        serve::hear_the_last();
+        context::hear_the_last();
         wait_for_end(socket);
     }
     // Asked before: a worker that becomes ready only now may not hear that it is to stop.

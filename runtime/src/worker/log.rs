@@ -7,8 +7,11 @@ use log::{
     kv::{Error, Key, Value, VisitSource},
 };
 
-use super::{RUNNING, serve};
-use crate::protocol::{LogRecord, encode_reply};
+use super::serve;
+use crate::{
+    context::RUNNING,
+    protocol::{LogRecord, encode_reply},
+};
 
 struct Forwarder;
 

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::serve::{running_seq, send};
-use crate::protocol::encode_progress;
+use super::serve::send;
+use crate::{context::running_seq, protocol::encode_progress};
 
 /// Somebody looks.
 static WANTED: AtomicBool = AtomicBool::new(false);

@@ -11,12 +11,13 @@ use std::{
 };
 
 use super::{
-    CALLS, INDEX, RUNNING, SEED, copy,
+    copy,
     entry::{Connection, fail, refused},
     log, output, progress, station, template,
 };
 use crate::{
     codec::Input,
+    context::{BOARD, CALLS, INDEX, RUNNING, RUNNING_SEQ, SEED},
     dispatch,
     error::Fault,
     id::{FunctionId, WorkerId},
@@ -37,7 +38,7 @@ use crate::{
         procfs::peak_rss_bytes,
         signal::{forget_failed_allocations, watch_allocations, watch_stack},
     },
-    transport::{Aside, Board, Body, Cause, FrameReceiver, FrameSender, Received, Waiting, WorkerEnd},
+    transport::{Aside, Body, Cause, FrameReceiver, FrameSender, Received, Waiting, WorkerEnd},
 };
 
 thread_local! {
@@ -48,20 +49,14 @@ thread_local! {
 /// The way to the host of all other threads.
 static ASIDE: OnceLock<Aside> = OnceLock::new();
 static WAITING: OnceLock<Waiting> = OnceLock::new();
-static BOARD: OnceLock<Board> = OnceLock::new();
 /// The host has gone, and no task may begin. Ordered with the claim word: a task that begins sees it, or is seen.
 static STOPPING: AtomicBool = AtomicBool::new(false);
-/// The sequence number of the task that runs, or ran last.
-static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
 /// The sequence number of the task that ended last.
 static ENDED_SEQ: AtomicU32 = AtomicU32::new(0);
 /// This worker has shaken hands. Before that it has run nothing that is to be left in good order.
 static IS_READY: AtomicBool = AtomicBool::new(false);
 /// A task has come to no result, for it panicked or its values did not cross.
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
-
-/// The host has closed its side while a task ran.
-static IS_LAST: AtomicBool = AtomicBool::new(false);
 
 /// No host is there to end what the tasks of this worker have started.
 static HOST_HAS_ENDED: AtomicBool = AtomicBool::new(false);
@@ -82,17 +77,6 @@ pub(super) fn stop() {
     }
 }
 
-/// The host wants the running task to end.
-pub(super) fn is_told_to_end() -> bool {
-    BOARD.get().is_some_and(|board| board.is_to_end(RUNNING_SEQ.load(Ordering::Relaxed)))
-        || IS_LAST.load(Ordering::Relaxed)
-}
-
-/// The host sends nothing more, and lives: where there is nothing else to be told by, the running task is to end.
-pub(super) fn hear_the_last() {
-    IS_LAST.store(true, Ordering::Relaxed);
-}
-
 /// Whether this worker has shaken hands. One that has not, before it is told to [`stop`], may miss that, and waits for the host for ever.
 pub(super) fn is_ready() -> bool {
     // SYNC(ready-or-end): pairs with the store in `shake_hands`: whoever finds it ready and then calls `stop` finds `WAITING` set.
@@ -103,11 +87,6 @@ pub(super) fn is_ready() -> bool {
 pub(super) fn is_busy() -> bool {
     // SYNC(task-ended): pairs with the Release store in `run`.
     BOARD.get().is_some_and(|board| board.claim().begun_now() != ENDED_SEQ.load(Ordering::SeqCst))
-}
-
-/// The sequence number of the task that runs; 0 between tasks.
-pub(super) fn running_seq() -> Option<u32> {
-    (RUNNING.load(Ordering::Relaxed) != 0).then(|| RUNNING_SEQ.load(Ordering::Relaxed))
 }
 
 /// Sends a frame to the host, and waits until it is sent. From any thread. A copy of the worker has nothing to say to the host.

@@ -19,8 +19,11 @@ use tracing_core::{
     subscriber::Interest,
 };
 
-use super::{RUNNING, serve};
-use crate::protocol::{FieldValue, Parent, Place, Said, TraceRecord, encode_reply};
+use super::serve;
+use crate::{
+    context::RUNNING,
+    protocol::{FieldValue, Parent, Place, Said, TraceRecord, encode_reply},
+};
 
 /// The most verbose level that the host wants: 0 is nothing, 5 is all.
 static LEVEL: AtomicU8 = AtomicU8::new(0);

@@ -13,10 +13,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -28,14 +25,14 @@ use super::{
 };
 use crate::{
     codec::{Encoded, Input},
+    context::IS_TEMPLATE,
     dispatch,
     error::FaultKind,
     id::FunctionId,
     marker::HOST_GONE,
     panic::RemotePanic,
     protocol::{FORK_REQUEST, Folder, Preload, Prepared, Refused, Report, Setup, VERSION},
-    registry,
-    registry::Entry,
+    registry::{self, Entry},
     sys::{
         fd::{errno_of, read_file, write_whole},
         pass::{recv_with_fds, send_with_fd},
@@ -60,13 +57,6 @@ struct Preloading {
     /// What is said if it overflows the stack, and if it is refused memory: made ahead, for no memory may be had then.
     overflowed: Vec<u8>,
     was_refused_memory: Vec<u8>,
-}
-/// This process is a template, or a worker that was forked from one.
-static IS_TEMPLATE: AtomicBool = AtomicBool::new(false);
-
-/// Whether this process is a template, or was.
-pub(super) fn is_template() -> bool {
-    IS_TEMPLATE.load(Ordering::Relaxed)
 }
 
 /// A worker, and where its life is told of.
