@@ -145,16 +145,13 @@ impl Transcript {
             while stream.finished.front().is_some_and(|(of, _)| *of != seq && has_begun(*of, seq)) {
                 stream.finished.pop_front();
             }
-            let tail = match stream.finished.pop_front() {
-                Some((of, tail)) if of == seq => tail,
-                later => {
-                    stream.finished.extend(later);
-                    if has_begun(seq, stream.marked) {
-                        continue;
-                    }
-                    // It has ended without a mark.
-                    std::mem::take(&mut stream.tail)
-                }
+            // Whatever later tasks had written keeps its place.
+            let is_next = stream.finished.front().is_some_and(|(of, _)| *of == seq);
+            let tail = match is_next.then(|| stream.finished.pop_front()).flatten() {
+                Some((_, tail)) => tail,
+                None if has_begun(seq, stream.marked) => continue,
+                // It has ended without a mark.
+                None => std::mem::take(&mut stream.tail),
             };
             let text = match stream.end.name {
                 StreamName::Stdout => &mut captured.stdout,
@@ -287,5 +284,47 @@ impl StreamName {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write};
+
+    use super::*;
+    use crate::{
+        protocol::encode_mark,
+        sys::fd::{pipe, set_nonblocking},
+    };
+
+    const TOKEN: u64 = 7;
+
+    /// What comes of a worker whose tasks, from the first, have written this to stdout.
+    fn transcript(written: &[&str]) -> Transcript {
+        let (pipe, worker) = pipe().unwrap();
+        set_nonblocking(pipe.as_fd()).unwrap();
+        let mut worker = File::from(worker);
+        for (seq, words) in (1..).zip(written) {
+            worker.write_all(words.as_bytes()).unwrap();
+            worker.write_all(&encode_mark(TOKEN, seq)).unwrap();
+        }
+        let end = StreamEnd { name: StreamName::Stdout, pipe, by_line: false };
+        let mut transcript = Transcript::new(TOKEN, vec![end]);
+        transcript.read(written.len() as u32 + 1, |_| {}, |_| {});
+        transcript
+    }
+
+    #[test]
+    fn what_tasks_have_written_is_each_ones_own_though_others_are_silent() {
+        let check = |written: &[&str]| {
+            let mut transcript = transcript(written);
+            for (seq, words) in (1..).zip(written) {
+                let wrote = transcript.take(seq).map_or_else(String::new, |wrote| wrote.stdout().to_owned());
+                assert_eq!(wrote, *words, "task {seq} of {written:?}");
+            }
+        };
+        check(&["one", "two", "three"]);
+        check(&["", "two", "three"]);
+        check(&["", "", "three", "", "five", "six", ""]);
     }
 }
