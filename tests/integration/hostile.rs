@@ -41,7 +41,7 @@ fn scribble_on_low_descriptors() -> usize {
 }
 
 #[test]
-fn a_function_that_closes_low_descriptors_harms_nobody() {
+fn a_pool_runs_tasks_after_one_that_writes_to_and_closes_low_descriptors() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         pool.submit(delayed!(scribble_on_low_descriptors())).join().unwrap();

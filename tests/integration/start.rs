@@ -530,7 +530,7 @@ fn a_process_with_a_second_thread_is_not_copied_and_the_error_says_what_to_do() 
 }
 
 #[test]
-fn a_pool_that_a_forked_worker_has_inherited_runs_tasks_where_they_are_and_harms_nobody() {
+fn a_forked_worker_runs_tasks_of_a_pool_that_it_has_inherited_itself_and_leaves_the_pools_workers_alone() {
     static INHERITED: std::sync::Mutex<Option<Pool>> = std::sync::Mutex::new(None);
     #[worker]
     fn use_and_drop() -> (u32, Vec<u32>) {

@@ -245,7 +245,7 @@ fn all_that_was_written_before_the_close_is_read_and_a_parked_consumer_learns_of
 }
 
 #[test]
-fn an_announcement_that_is_taken_back_harms_nobody() {
+fn a_byte_is_read_after_an_announcement_that_was_taken_back() {
     loom::model(|| {
         let (mut producer, mut consumer) = ring(2);
         let consumers = Futex::new();
