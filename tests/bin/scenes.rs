@@ -130,6 +130,7 @@ pub(crate) fn play() {
         ["files"] => limited::play_with_few_files(),
         ["group", limit] => limited::play_in_group(limit),
         ["try"] => try_one(),
+        ["first panic"] => panic_once(),
         ["refused", call] => {
             refuse_by_name(call);
             try_one();
@@ -308,6 +309,28 @@ fn refuse_by_name(call: &str) {
 }
 
 /// Has one worker run one task, and says what comes of it.
+/// The most memory that this process has had, in bytes.
+#[worker]
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[worker]
+fn panic_as_told() {
+    panic!("as it was told");
+}
+
+/// Says how much more memory a worker has had after its first panic than before, and whether that has a backtrace.
+fn panic_once() {
+    let pool = Pool::new(1).unwrap();
+    let before = pool.submit(delayed!(peak())).join().unwrap();
+    let error = pool.submit(delayed!(panic_as_told())).join().unwrap_err();
+    let after = pool.submit(delayed!(peak())).join().unwrap();
+    println!("{} {}", after - before, error.panic().unwrap().backtrace().is_empty());
+}
+
 fn try_one() {
     let begun = Instant::now();
     match Pool::new(1).map(|pool| (pool.submit(delayed!(square(3))).join(), pool)) {

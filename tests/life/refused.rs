@@ -148,3 +148,20 @@ fn how_a_thread_of_a_task_ends_its_process_is_told_wherever_workers_come_in() {
         }
     }
 }
+
+/// To resolve a backtrace takes tens of MiB.
+#[test]
+fn the_first_panic_of_a_worker_takes_little_memory_where_no_backtrace_is_requested() {
+    const MOST_BYTES: u64 = 10 << 20;
+    for program in [PROBE, PROBE_AT_MAIN] {
+        for method in ["spawn", "forkserver", "fork"] {
+            let mut command = probe(program, &["first panic"]);
+            command.env("PROCESSION_START_METHOD", method).env_remove("RUST_LIB_BACKTRACE");
+            let said = Running::start(&mut command).end(PATIENCE).quietly();
+            let (bytes, is_empty) = said.trim_end().split_once(' ').unwrap();
+            println!("{program} {method}: {bytes} bytes");
+            assert!(bytes.parse::<u64>().unwrap() < MOST_BYTES, "{program} {method}: {said}");
+            assert_eq!(is_empty, "true", "{program} {method}: {said}");
+        }
+    }
+}
