@@ -299,7 +299,8 @@ fn one_handle_is_awaited_asked_and_joined_in_turn() {
             assert_eq!(result.unwrap(), round);
         }
         drop(waker);
-        assert_eq!(Arc::strong_count(&count), 1);
+        // Whoever has woken it may still be about to drop it.
+        until("nobody holds the waker", || Arc::strong_count(&count) == 1);
     });
 }
 
