@@ -10,6 +10,8 @@ target=${CARGO_TARGET_DIR:-$root/target}
 scratch=$target/ci
 mkdir -p "$scratch"
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-always} CARGO_INCREMENTAL=0
+# Tests of processes wait more than they compute.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 
 steps=()
 failed=0
@@ -49,21 +51,21 @@ nextest() {
 }
 
 # The promises that need worker processes once more, with this in the environment: another way to talk to workers, another way in
-# which they come to be.
+# which they come to be. Of the workspace, because the features of dependencies are then those that all tests have been built with.
 integration() {
-    env "$@" cargo test --quiet --package procession-tests --test integration
+    env "$@" cargo test --quiet --workspace --test integration
 }
 
 # The same, by copies of the host. The tests that this start method cannot pass are named first, with the reason.
 integration_by_fork() {
-    cargo test --quiet --package procession-tests --test integration -- --exact --nocapture \
+    cargo test --quiet --workspace --test integration -- --exact --nocapture \
         alone::the_tests_that_do_not_run_under_fork_are_few_and_say_why || return
     integration PROCESSION_START_METHOD=fork
 }
 
 # Every call in the calling process. The tests that need processes by what they are about are named first, with the reason.
 integration_in_process() {
-    cargo test --quiet --package procession-tests --test integration -- --exact --nocapture \
+    cargo test --quiet --workspace --test integration -- --exact --nocapture \
         alone::the_tests_that_do_not_run_in_process_say_why || return
     integration PROCESSION_IN_PROCESS=1
 }
