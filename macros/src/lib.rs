@@ -1,4 +1,5 @@
-//! The macros of procession. Use them through that crate: it re-exports them, and expansions name only what it has.
+//! The macros of procession. Use them through the crate `procession`, which re-exports them. Expansions name only what that crate
+//! provides.
 
 mod delayed;
 mod diag;
@@ -10,34 +11,35 @@ mod worker;
 
 use proc_macro::TokenStream;
 
-/// Makes a function callable in other processes; the function itself stays as it is.
+/// Makes a function callable in other processes. The function itself does not change.
 ///
-/// Beside it stands a hidden struct of the same name, by which `delayed!` and `parallel!` find it: `use jobs::collatz;` brings both.
-/// So no type and no module of that name can stand in the same scope: "the name `collatz` is defined multiple times" means that one of them
-/// needs another name. A function in an `impl` has no such place beside it: "struct is not supported in `trait`s or `impl`s" means that the
-/// function is to stand outside.
+/// The attribute adds a hidden struct of the same name, by which `delayed!` and `parallel!` find the function. `use
+/// jobs::collatz;` therefore imports both. A type or module of the same name cannot exist in the same scope: the error "the name
+/// `collatz` is defined multiple times" means that one of them must be renamed. A function in an `impl` or `trait` cannot be a
+/// worker: the error "struct is not supported in `trait`s or `impl`s" means that the function must be moved outside.
 ///
 /// # Parameters
 ///
-/// Owned values, `&str`, `&[u8]`, `&Path`, `&[T]` and `&T`, of types that are `Serialize` and `Deserialize`. What is borrowed is
-/// decoded in the worker and lent to the function; `&str`, `&[u8]` and `&Path` without a copy. Paths travel with any bytes.
+/// Parameters are owned values, `&str`, `&[u8]`, `&Path`, `&[T]` or `&T`, of types that implement `Serialize` and `Deserialize`.
+/// A borrowed argument is decoded in the worker and lent to the function. `&str`, `&[u8]` and `&Path` are lent without a copy.
+/// Paths may contain any bytes.
 ///
-/// A parameter with `#[default(expression)]` may be left out of calls, or given by name. The expression is evaluated by the caller, when
-/// it is needed.
+/// A parameter with `#[default(expression)]` may be omitted in calls, or given by name. The expression is evaluated by the caller
+/// when it is needed.
 ///
 /// # Result
 ///
-/// Anything that is `Serialize` and `DeserializeOwned`, a `Result` of such included. For `?` on errors of any kind, return
-/// `RemoteError`.
+/// The return type is any type that implements `Serialize` and `DeserializeOwned`, or a `Result` of such types. Return
+/// `RemoteError` to use `?` with errors of any type.
 ///
 /// # `async`
 ///
-/// An `async fn` needs procession's feature `tokio`: it runs to its end on a runtime of the worker's own.
+/// An `async fn` requires procession's feature `tokio`. It runs to completion on a runtime that belongs to the worker.
 ///
 /// # Options
 ///
-/// - `instances(<u32>, <String>)`: the types that a generic function's parameters stand for. A call with others does not compile.
-/// - `crate = path`: where procession is, if it is not known as `::procession`.
+/// - `instances(<u32>, <String>)`: the types for the parameters of a generic function. A call with other types does not compile.
+/// - `crate = path`: the path of procession, if it is not `::procession`.
 ///
 /// # Examples
 ///
@@ -69,12 +71,12 @@ pub fn worker(options: TokenStream, item: TokenStream) -> TokenStream {
     worker::expand(options.into(), item.into()).into()
 }
 
-/// Makes workers start at the top of `main`, in a fully initialised process, and never run its body.
+/// Makes workers start at the top of `main`, in a fully initialised process. They never run the body of `main`.
 ///
-/// Without it, workers start before `main`, when constructors of other crates may not have run yet. Attributes below this one, such as
-/// a runtime's, are for the body: a worker starts none of that.
+/// Without this attribute, workers start before `main`, when constructors of other crates may not have run yet. Attributes below
+/// this one, such as that of an async runtime, apply to the body. A worker does not start any of it.
 ///
-/// The option `crate = path` says where procession is, if it is not known as `::procession`.
+/// The option `crate = path` gives the path of procession, if it is not `::procession`.
 ///
 /// # Examples
 ///
@@ -98,14 +100,14 @@ pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
     main_attribute::expand(options.into(), item.into()).into()
 }
 
-/// What `procession::delayed!` becomes.
+/// Implements `procession::delayed!`.
 #[doc(hidden)]
 #[proc_macro]
 pub fn delayed(input: TokenStream) -> TokenStream {
     delayed::expand(input.into()).into()
 }
 
-/// What `procession::parallel!` becomes.
+/// Implements `procession::parallel!`.
 #[doc(hidden)]
 #[proc_macro]
 pub fn parallel(input: TokenStream) -> TokenStream {

@@ -4,10 +4,10 @@ use std::fmt;
 
 use crate::{escape, terminal::aside};
 
-/// What a task wrote to stdout and stderr, in a pool whose [`Output`](crate::Output) is `Capture` or `Log`: of each the last 64 KiB.
+/// The output of a task: the last 64 KiB that it wrote to stdout and to stderr.
 ///
-/// It is what println! and C's printf wrote in the task, and what processes that it started wrote. Bytes that are no UTF-8 are
-/// replaced. [`Handle::join_captured`](crate::Handle::join_captured) gives it.
+/// Returned by [`Handle::join_captured`](crate::Handle::join_captured) for pools whose [`Output`](crate::Output) is `Capture` or
+/// `Log`. It includes what C code and child processes wrote. Bytes that are not valid UTF-8 are replaced.
 ///
 /// # Examples
 ///
@@ -42,70 +42,19 @@ pub(crate) struct Text {
 }
 
 impl Captured {
-    /// What came by stdout, or the end of it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Output, Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn greet() {
-    ///     println!("hello");
-    ///     eprintln!("and so on");
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).stdout(Output::Capture).stderr(Output::Capture).build()?;
-    /// let (_, captured) = pool.submit(delayed!(greet())).join_captured();
-    /// assert_eq!(captured.stdout(), "hello\n");
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns what the task wrote to stdout, or the end of it.
     #[must_use]
     pub fn stdout(&self) -> &str {
         &self.stdout.words
     }
 
-    /// What came by stderr, or the end of it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Output, Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn greet() {
-    ///     println!("hello");
-    ///     eprintln!("and so on");
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).stdout(Output::Capture).stderr(Output::Capture).build()?;
-    /// let (_, captured) = pool.submit(delayed!(greet())).join_captured();
-    /// assert_eq!(captured.stderr(), "and so on\n");
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns what the task wrote to stderr, or the end of it.
     #[must_use]
     pub fn stderr(&self) -> &str {
         &self.stderr.words
     }
 
-    /// The task wrote more than is kept: the beginning is missing.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Output, Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn greet() {
-    ///     println!("hello");
-    ///     eprintln!("and so on");
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).stdout(Output::Capture).stderr(Output::Capture).build()?;
-    /// let (_, captured) = pool.submit(delayed!(greet())).join_captured();
-    /// assert!(!captured.is_cut());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns whether the task wrote more than was kept, so that the beginning is missing.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.stdout.lost_bytes > 0 || self.stderr.lost_bytes > 0

@@ -23,7 +23,7 @@ pub(crate) static SEED: AtomicU64 = AtomicU64::new(0);
 /// The calls that the running task has made.
 pub(crate) static CALLS: Calls = Calls::new();
 
-/// Whether this process is a worker, or the template that workers are forked from.
+/// Returns whether this process is a worker, or a template that workers are forked from.
 ///
 /// # Examples
 ///
@@ -35,8 +35,9 @@ pub fn is_worker() -> bool {
     INDEX.get().is_some() || is_template()
 }
 
-/// This worker's place in its pool, from 0; `None` in a process that is no worker, and in a [`Process`](crate::Process), which has no
-/// pool.
+/// Returns the index of this worker in its pool, starting at 0.
+///
+/// Returns `None` in a process that is not a worker, and in a [`Process`](crate::Process), which belongs to no pool.
 ///
 /// # Examples
 ///
@@ -57,11 +58,12 @@ pub fn worker_index() -> Option<usize> {
     INDEX.get().filter(|index| **index != WorkerId::ALONE.0).map(|&index| index as usize)
 }
 
-/// Whether the task that this worker runs is to end: it has run for longer than it may, was cancelled, or belongs to a call that has
-/// failed. `false` in a process that is no worker.
+/// Returns whether the running task should end, because it exceeded its deadline, was cancelled, or belongs to a call that has
+/// failed.
 ///
-/// A task that looks, from any of its threads, can put things in order and return: its result is not used any more, but its worker
-/// lives on. One that does not return within a moment (100 ms) has its process asked to end, by SIGTERM, and then, soon after, killed.
+/// A task that checks this, from any of its threads, can clean up and return. Its result is discarded, and its worker continues.
+/// If the task does not return within 100 ms, its process is terminated with SIGTERM and soon afterwards killed. Returns `false`
+/// in a process that is not a worker.
 ///
 /// # Examples
 ///
@@ -88,9 +90,9 @@ pub fn is_cancelled() -> bool {
     is_told_to_end()
 }
 
-/// The number of the task that this worker runs now; `None` between tasks and in a process that is no worker.
+/// Returns the ID of the task that this worker is running, or `None` between tasks and in a process that is not a worker.
 ///
-/// It is what `Handle::task_id` says in the parent.
+/// [`Handle::task_id`](crate::Handle::task_id) returns the same ID in the parent.
 ///
 /// # Examples
 ///
@@ -112,26 +114,29 @@ pub fn task_id() -> Option<TaskId> {
     RUNNING.load(Ordering::Relaxed).checked_sub(1).map(TaskId)
 }
 
-/// A number to seed a generator of random numbers with: a function of the call's seed and of the task's index in the call, and of
-/// nothing else. So results do not depend on how many workers there are, which of them runs what, and what was retried.
+/// Returns a seed for a random number generator, which depends only on the seed of the call and on the task's index in it.
 ///
-/// The call's seed is the setting `seed` of [`parallel!`](crate::parallel). A call without the setting has a seed that is made of two
+/// Results therefore do not depend on the number of workers, on which worker runs which task, or on retries.
+///
+/// The seed of a call is the setting `seed` of [`parallel!`](crate::parallel). Without that setting, it is derived from two
 /// numbers:
 ///
-/// - [`Builder::seed`](crate::Builder::seed) of its pool, else for calls inside a task the number that this function returns there, else 0;
-/// - the number of the call: inside a task, among the calls that this task has made; elsewhere, among the calls of its pool
-///   (`parallel!`, `map`, `imap`, `broadcast` and so on, with or without a seed of their own), in the order in which they began.
+/// - the seed of the pool ([`Builder::seed`](crate::Builder::seed)), or else inside a task the number that this function returns
+///   there, or else 0
+/// - the number of the call. Inside a task, the calls of that task are counted. Elsewhere, all calls of the pool are counted
+///   (`parallel!`, `map`, `imap`, `broadcast` and so on, with or without a seed of their own), in the order in which they began
 ///
-/// So two calls of a program draw different numbers, and another run of the program draws the same ones again. Two pools with the same
-/// seed, or without one, draw the same numbers in their first calls. Where several threads make calls on one pool, the order in which
-/// they begin is a matter of chance: give those calls a `seed` if they have to repeat.
+/// Two calls of a program therefore draw different numbers, and another run of the program draws the same numbers again. Two
+/// pools with the same seed, or with none, draw the same numbers in their first calls. If several threads make calls on one pool,
+/// the order of the calls varies. Give such calls a `seed` if their numbers must repeat.
 ///
-/// For a task that was submitted by itself, the index is its number among those that its pool was given (`Handle::task_id`), and for a
-/// [`Process`](crate::Process) its number among those that this process has spawned; both draw other numbers than calls do.
+/// For a task that was submitted individually, the index is its number among the pool's tasks
+/// ([`Handle::task_id`](crate::Handle::task_id)). For a [`Process`](crate::Process), it is its number among those that this
+/// process has spawned. Both draw numbers that differ from those of calls.
 ///
-/// Asked twice by one task, it says the same. Outside of tasks it is what the first task of the first call without a seed has.
-///
-/// In a pool without processes only the thread that runs the task knows: ask before you start others.
+/// Within one task the function always returns the same number. Outside of tasks it returns the number of the first task of the
+/// first call without a seed. In a pool without processes, only the thread that runs the task knows the number, so call this
+/// function before you start other threads.
 ///
 /// # Examples
 ///

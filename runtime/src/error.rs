@@ -15,10 +15,10 @@ use crate::{
     terminal::aside,
 };
 
-/// What everything but a task returns.
+/// The result type of this crate's operations, except for single tasks, which return [`TaskError`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// How a process ended: with an exit code, or by a signal.
+/// How a process ended: with an exit code, or by a signal. A signal is displayed by name, such as `SIGSEGV`.
 ///
 /// # Examples
 ///
@@ -54,7 +54,7 @@ impl Exit {
         Self(ExitKind::Signal(signal))
     }
 
-    /// The code that the process gave to `exit`, unless a signal ended it.
+    /// Returns the exit code, or `None` if a signal ended the process.
     ///
     /// # Examples
     ///
@@ -79,7 +79,7 @@ impl Exit {
         }
     }
 
-    /// The number of the signal that ended the process, if one did.
+    /// Returns the number of the signal that ended the process, or `None` if it exited.
     ///
     /// # Examples
     ///
@@ -117,13 +117,15 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What went wrong with one task.
+/// The failure of one task.
 ///
-/// Opaque, with questions (`is_panic`, `is_crash`, ...) and answers (`function`, `attempts`, ...). Printed, it is one readable
-/// paragraph.
+/// The kind of failure is available through predicates ([`is_panic`](Self::is_panic), [`is_crash`](Self::is_crash) and so on),
+/// and its details through accessors ([`function`](Self::function), [`attempts`](Self::attempts) and so on). Displayed, it is one
+/// paragraph that names the function, the worker and the cause.
 ///
-/// What it prints of a worker's words has its control characters escaped (`\u{1b}`), and lines after the first are indented, so that
-/// they cannot act on a terminal or pass for words of this process. The answers return the words as they are.
+/// When displayed, text that originates in a worker has its control characters escaped (`\u{1b}`) and all lines after the first
+/// indented, so that it cannot affect a terminal or be mistaken for a message of this process. The accessors return the text
+/// unchanged.
 ///
 /// # Examples
 ///
@@ -290,8 +292,9 @@ impl TaskError {
         self
     }
 
-    /// The function panicked, or the initializer of its worker did if [`is_lost`](Self::is_lost) is true, too.
-    /// [`panic`](Self::panic) says what and where.
+    /// Returns `true` if the function panicked. [`panic`](Self::panic) returns the message and the location.
+    ///
+    /// If [`is_lost`](Self::is_lost) is `true` as well, the initializer of the worker panicked, and the task did not run.
     ///
     /// # Examples
     ///
@@ -313,8 +316,10 @@ impl TaskError {
         matches!(self.0.kind.blamed(), TaskErrorKind::Panic { .. })
     }
 
-    /// The worker process ended while it ran the task: a signal, `exit`, `abort`, a stack overflow. [`exit`](Self::exit) says how.
-    /// If [`is_lost`](Self::is_lost) is true, too, it ended in its initializer, and the task did not run.
+    /// Returns `true` if the worker process ended while it ran the task: by a signal, `exit`, `abort` or a stack overflow.
+    ///
+    /// [`exit`](Self::exit) returns how it ended. If [`is_lost`](Self::is_lost) is `true` as well, the process ended in its
+    /// initializer, and the task did not run.
     ///
     /// # Examples
     ///
@@ -336,7 +341,7 @@ impl TaskError {
         matches!(self.0.kind.blamed(), TaskErrorKind::Crash { .. })
     }
 
-    /// The task ran past its deadline and was killed.
+    /// Returns `true` if the task exceeded its deadline.
     ///
     /// # Examples
     ///
@@ -359,7 +364,7 @@ impl TaskError {
         matches!(self.0.kind.blamed(), TaskErrorKind::Timeout { .. })
     }
 
-    /// The task was cancelled, or its pool ended before it did.
+    /// Returns `true` if the task was cancelled, or its pool ended before the task did.
     ///
     /// # Examples
     ///
@@ -384,8 +389,10 @@ impl TaskError {
         matches!(self.0.kind.blamed(), TaskErrorKind::Cancelled { .. })
     }
 
-    /// The task went past the memory that its worker may have ([`memory_limit`](crate::Builder::memory_limit)), or the kernel killed its
-    /// worker because there was none left. [`exit`](Self::exit) says how the worker ended.
+    /// Returns `true` if the task exceeded the [`memory_limit`](crate::Builder::memory_limit) of its worker, or the kernel killed
+    /// the worker because memory was exhausted.
+    ///
+    /// [`exit`](Self::exit) returns how the worker ended.
     ///
     /// # Examples
     ///
@@ -406,23 +413,24 @@ impl TaskError {
         matches!(self.0.kind.blamed(), TaskErrorKind::OutOfMemory { .. })
     }
 
-    /// An argument or the result did not encode or decode.
+    /// Returns `true` if an argument or the result could not be encoded or decoded.
     #[must_use]
     pub fn is_codec(&self) -> bool {
         matches!(self.0.kind.blamed(), TaskErrorKind::Codec { .. })
     }
 
-    /// No worker could be had for the task, or it is unknown whether it ran.
+    /// Returns `true` if no worker could be started for the task, or if it is unknown whether the task ran.
     ///
-    /// If no worker could be started because the initializer failed, [`is_panic`](Self::is_panic), [`is_crash`](Self::is_crash) and the
-    /// like, [`panic`](Self::panic) and [`exit`](Self::exit) tell of the initializer: such an error is lost and a panic, for example.
+    /// If no worker could be started because the initializer failed, the other predicates and accessors, such as
+    /// [`is_panic`](Self::is_panic) and [`exit`](Self::exit), describe the failure of the initializer. Such an error can be both
+    /// lost and a panic.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self.0.kind, TaskErrorKind::Lost { .. } | TaskErrorKind::NotStarted { .. })
             || matches!(self.0.kind.blamed(), TaskErrorKind::Lost { .. })
     }
 
-    /// The function's full path, as in `census::entropy`.
+    /// Returns the full path of the function, as in `census::entropy`.
     ///
     /// # Examples
     ///
@@ -444,7 +452,7 @@ impl TaskError {
         self.0.function
     }
 
-    /// The task's place in its call, from 0; `None` for a task that was submitted by itself.
+    /// Returns the position of the task in its call, starting at 0, or `None` for a task that was submitted individually.
     ///
     /// # Examples
     ///
@@ -466,7 +474,7 @@ impl TaskError {
         self.0.place.index
     }
 
-    /// How often the task was started: 0 if it never was, more than 1 after retries.
+    /// Returns how many times the task was started. This is 0 if it never started, and greater than 1 after retries.
     ///
     /// # Examples
     ///
@@ -488,7 +496,8 @@ impl TaskError {
         self.0.place.attempts
     }
 
-    /// The process that ran the task last. It may have ended, and its number may be another process's by now.
+    /// Returns the pid of the process that last ran the task. The process may have ended, and its pid may be in use by another
+    /// process.
     ///
     /// # Examples
     ///
@@ -510,7 +519,7 @@ impl TaskError {
         self.0.place.worker.map(|(_, pid)| pid)
     }
 
-    /// The panic, if the function panicked.
+    /// Returns the panic, if the function panicked.
     ///
     /// # Examples
     ///
@@ -536,7 +545,8 @@ impl TaskError {
         }
     }
 
-    /// How the worker ended, if it did: while it ran the task, or in its initializer if [`is_lost`](Self::is_lost) is true.
+    /// Returns how the worker ended, if it ended while it ran the task, or in its initializer if [`is_lost`](Self::is_lost) is
+    /// `true`.
     ///
     /// # Examples
     ///
@@ -562,8 +572,10 @@ impl TaskError {
         }
     }
 
-    /// The last lines that the task wrote on stderr, at most 64 KiB, where the pool keeps them (its [`Output`](crate::Output) is
-    /// `Capture` or `Log`); `None` where it doesn't, and where there were none.
+    /// Returns the last 64 KiB that the task wrote to stderr, if any.
+    ///
+    /// Output is recorded if the pool's [`Output`](crate::Output) for stderr is `Capture` or `Log`. Otherwise this returns
+    /// `None`.
     ///
     /// # Examples
     ///
@@ -586,7 +598,7 @@ impl TaskError {
         self.0.output.as_ref().map(|output| output.stderr()).filter(|words| !words.is_empty())
     }
 
-    /// The last lines that the task wrote on stdout; for the rest as [`stderr_tail`](Self::stderr_tail).
+    /// Returns the last 64 KiB that the task wrote to stdout, under the same conditions as [`stderr_tail`](Self::stderr_tail).
     ///
     /// # Examples
     ///
@@ -609,11 +621,11 @@ impl TaskError {
         self.0.output.as_ref().map(|output| output.stdout()).filter(|words| !words.is_empty())
     }
 
-    /// Raises the worker's panic again, here: the payload is the message. An error that is no panic panics with its own words.
+    /// Raises the worker's panic in this process, with the same message as its payload.
     ///
     /// # Panics
     ///
-    /// Always; that is what it is for.
+    /// Always panics. If the error is not a panic, the message is the displayed error.
     #[expect(
         clippy::print_stderr,
         reason = "the panic hook does not run again, and a panic that says nothing helps nobody"
@@ -682,7 +694,8 @@ impl fmt::Debug for TaskError {
 
 impl std::error::Error for TaskError {}
 
-/// What everything but a task returns: a task's failure, or a fault of the caller or the system.
+/// The error of everything except a single task: the failure of a task within a call, an invalid request, or a failed system
+/// call.
 pub struct Error(Box<ErrorKind>);
 
 #[derive(Debug)]
@@ -704,7 +717,7 @@ impl Error {
         Self(Box::new(ErrorKind::System(doing.into(), source)))
     }
 
-    /// The task's failure, if that is what this is.
+    /// Returns the failure of the task, if that is the cause.
     ///
     /// # Examples
     ///
@@ -729,11 +742,11 @@ impl Error {
         }
     }
 
-    /// The task's failure, if that is what this is; otherwise the error comes back.
+    /// Converts the error into the failure of the task, if that is the cause.
     ///
     /// # Errors
     ///
-    /// The error itself, if it is of another kind.
+    /// Returns the error itself if it has another cause.
     ///
     /// # Examples
     ///
@@ -806,14 +819,14 @@ impl std::error::Error for Error {
     }
 }
 
-/// An error that crosses processes: the message of any error and of every error beneath it.
+/// An error that can cross processes: the message of any error, and the messages of its sources.
 ///
-/// In a function that returns `Result<T, RemoteError>`, `?` converts every error that is `Send` and `Sync`, as well as
-/// `Box<dyn Error + Send + Sync>`, `anyhow::Error`, `String` and `&str`. [`RemoteError::msg`] converts the others:
+/// In a function that returns `Result<T, RemoteError>`, `?` converts every error that is `Send` and `Sync`, as well as `Box<dyn
+/// Error + Send + Sync>`, `anyhow::Error`, `String` and `&str`. [`RemoteError::msg`] converts all others:
 /// `.map_err(RemoteError::msg)?`.
 ///
-/// A `RemoteError` does not implement [`std::error::Error`] itself, because `?` could not convert boxed errors then. `?` converts it to
-/// `Box<dyn Error>` and to [`Error`], which converts to everything else.
+/// `RemoteError` does not implement [`std::error::Error`], because `?` could not convert boxed errors otherwise. `?` converts a
+/// `RemoteError` to `Box<dyn Error>` and to [`Error`].
 ///
 /// # Examples
 ///
@@ -845,9 +858,10 @@ struct RemoteSource {
 const MOST_SOURCES: usize = 64;
 
 impl RemoteError {
-    /// Returns an error with this message, or with the message and the sources of this error.
+    /// Creates an error from a message, or from another error and its sources.
     ///
-    /// It takes strings, errors of every kind, also such that are not `Send`, and `Box<dyn Error>`, which `?` does not convert by itself.
+    /// Accepts strings, errors of every type including those that are not `Send`, and `Box<dyn Error>`, which `?` does not
+    /// convert.
     ///
     /// # Examples
     ///
@@ -886,7 +900,7 @@ impl RemoteError {
         Self { message: error.to_string(), source }
     }
 
-    /// The messages of the errors beneath this one, the nearest first.
+    /// Returns the messages of the error's sources, beginning with the direct source.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! [`Handle`]: a claim on one task's result, and its private other end, the [`Completer`].
+//! Defines [`Handle`], which returns the result of one task, and its private counterpart, the [`Completer`].
 
 use std::{
     fmt,
@@ -87,10 +87,10 @@ pub(crate) trait Exchange: Send + Sync {
     fn cancel(&self, task: TaskId, function: &'static str);
 }
 
-/// A claim on the result of one task that was submitted.
+/// Returns the result of a submitted task. Created by [`Pool::submit`](crate::Pool::submit).
 ///
-/// [`join`](Self::join) blocks; a handle is a [`Future`], too, on any executor, whose thread it does not block. Dropping it, in the
-/// middle of being awaited, too, cancels nothing.
+/// [`join`](Self::join) blocks until the task has ended. A handle is also a [`Future`], which works on any executor and does not
+/// block its thread. Dropping a handle cancels nothing, even while it is being awaited.
 ///
 /// # Examples
 ///
@@ -239,11 +239,11 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         }
     }
 
-    /// Waits for the result.
+    /// Waits for the task and returns its result.
     ///
     /// # Errors
     ///
-    /// The task failed, was cancelled, or its pool ended before it did.
+    /// Returns an error if the task failed, was cancelled, or did not finish before its pool ended.
     ///
     /// # Examples
     ///
@@ -255,17 +255,22 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     ///     n * n
     /// }
     ///
-    /// let pool = Pool::new(1)?;
-    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
-    /// # Ok::<(), procession::Error>(())
+    /// # fn main() -> procession::Result<()> {
+    /// let pool = Pool::new(2)?;
+    /// let (five, six) = (pool.submit(delayed!(square(5))), pool.submit(delayed!(square(6))));
+    /// assert_eq!(five.join()? + six.join()?, 61);
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn join(self) -> Result<T, TaskError> {
         self.wait(None);
         self.finish().expect("the wait without a deadline ends with a result")
     }
 
-    /// Waits for the outcome, and gives what the task wrote with it, if the pool's [`Output`](crate::Output) is `Capture` or `Log`. It is not
-    /// printed then.
+    /// Waits for the task and returns its outcome together with what it wrote to stdout and stderr.
+    ///
+    /// Output is recorded if the pool's [`Output`](crate::Output) is `Capture` or `Log`. Output that this method returns is not
+    /// printed.
     ///
     /// # Examples
     ///
@@ -290,17 +295,17 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         (result, self.shared.output.get().map(|output| Captured::clone(output)).unwrap_or_default())
     }
 
-    /// Waits for the result at most so long. `None`: not yet, ask again.
+    /// Waits for the task for at most `timeout`. Returns `None` if the task has not ended by then.
     ///
-    /// With a timeout of zero it looks and does not wait. Once it has given the result there is nothing more to ask for.
+    /// A timeout of zero does not wait. A timeout does not end the task: use [`cancel`](Self::cancel) for that.
     ///
     /// # Errors
     ///
-    /// As for [`join`](Self::join). That the time is over is none, and ends nothing: see [`cancel`](Self::cancel).
+    /// Returns an error in the same cases as [`join`](Self::join).
     ///
     /// # Panics
     ///
-    /// The result was given before.
+    /// Panics if the result was already returned.
     ///
     /// # Examples
     ///
@@ -338,7 +343,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         self.finish()
     }
 
-    /// Whether the result is there, so that [`join`](Self::join) would not wait.
+    /// Returns whether the task has ended, so that [`join`](Self::join) would not wait.
     ///
     /// # Examples
     ///
@@ -366,7 +371,10 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         self.is_done()
     }
 
-    /// Takes the task back: queued, it never runs; running, its process is killed. It comes to a cancelled error, unless it had ended.
+    /// Cancels the task. A queued task never runs. A running task is told through [`is_cancelled`](crate::is_cancelled), and its
+    /// process is terminated if it does not end.
+    ///
+    /// The task then fails as cancelled ([`is_cancelled`](TaskError::is_cancelled)), unless it had already ended.
     ///
     /// # Examples
     ///
@@ -392,7 +400,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         }
     }
 
-    /// The task's number, which [`procession::task_id`](crate::task_id) says in the worker.
+    /// Returns the task's ID. In the worker, [`procession::task_id`](crate::task_id) returns the same ID.
     ///
     /// # Examples
     ///

@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FunctionId(pub(crate) u32);
 
-/// A task's number: unique within its pool, in the order of submission.
+/// The ID of a task. IDs are unique within a pool and increase in the order of submission.
 ///
 /// # Examples
 ///
@@ -28,7 +28,7 @@ pub(crate) struct FunctionId(pub(crate) u32);
 pub struct TaskId(pub(crate) u64);
 
 impl TaskId {
-    /// The bare number.
+    /// Returns the ID as a number.
     ///
     /// # Examples
     ///

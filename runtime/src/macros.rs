@@ -1,12 +1,12 @@
-//! `delayed!` and `parallel!`, as users reach them.
+//! Defines `delayed!` and `parallel!`.
 //!
-//! They are `macro_rules!` so that `$crate` says where procession is, whatever name it was given: the procedural macros behind
-//! them are told, and need no search.
+//! They are `macro_rules!` so that `$crate` passes the path of procession to the procedural macros behind them, whatever name the
+//! dependency has.
 
-/// Makes a [`Task`](crate::Task) of a call: the function and its encoded arguments, to be run elsewhere.
+/// Creates a [`Task`](crate::Task) from a call: the function and its encoded arguments, to be run in another process.
 ///
-/// The call names a [`#[worker]`](macro@crate::worker) function by its path. Parameters with a `#[default(...)]` may be left out, or given by
-/// name.
+/// The function is the path of a [`#[worker]`](macro@crate::worker) function. Parameters with a `#[default(...)]` may be omitted, or given
+/// by name.
 ///
 /// # Examples
 ///
@@ -28,48 +28,48 @@
 ///
 /// # Messages of the compiler
 ///
-/// The function is looked up where types stand, because that is where `#[worker]` puts its struct. A name that does not
-/// belong to a worker is therefore not found as a type:
+/// The function is looked up in the type namespace, where `#[worker]` has placed its struct. The compiler therefore reports a name that is
+/// not a worker as a missing type:
 ///
-/// | the compiler says | it means |
+/// | message | meaning |
 /// |---|---|
 /// | expected type, found function `f` | `f` is not a `#[worker]` function: put the attribute on it |
-/// | expected type, found local variable `f` | a closure or a function in a variable cannot be found by another process: write a `#[worker]` function |
+/// | expected type, found local variable `f` | another process cannot find a closure or a function in a variable: write a `#[worker]` function |
 /// | cannot find type `f` in this scope | there is no `#[worker]` function `f` here: import it, `use jobs::f;` |
-/// | `f` cannot be called with 4 argument(s) | the function takes fewer by two and more, or `f` is a type and no function |
-/// | `f` cannot be called with 1 argument(s) by position and others by name | what is given by name has no `#[default(...)]`, or is given by position as well |
-/// | this method takes 1 argument but 2 arguments were supplied | `pool.map(f, xs)` is Python: write `pool.map(xs.into_iter().map(\|x\| delayed!(f(x))))` |
+/// | `f` cannot be called with 4 argument(s) | the function takes at least two arguments fewer, or `f` is a type and not a function |
+/// | `f` cannot be called with 1 argument(s) by position and others by name | a parameter that is given by name has no `#[default(...)]`, or is given by position as well |
+/// | this method takes 1 argument but 2 arguments were supplied | `pool.map(f, xs)` is written as in Python: write `pool.map(xs.into_iter().map(\|x\| delayed!(f(x))))` |
 #[macro_export]
 macro_rules! delayed {
     ($($call:tt)*) => { $crate::__private::delayed!(($crate) $($call)*) };
 }
 
-/// Runs calls in other processes, and comes back when all are done.
+/// Runs calls in other processes and returns when all are done.
 ///
-/// A comprehension runs one function for each item, and gives a vector in the order of the input: any number of `for` clauses,
-/// each with an `if` of its own. Arguments are lent to the call. Different calls side by side give a tuple. A `?` after a
-/// comprehension's call takes the results apart: the first `Err` ends the call, and is what comes back.
+/// A comprehension calls one function for each item and returns a `Vec` in the order of the input. It has any number of `for` clauses, each
+/// with an optional `if`. Arguments may borrow from the caller. Several different calls, separated by commas, run at the same time and return
+/// a tuple. With a `?` after the call of a comprehension, the first `Err` that the function returns ends the call and is returned.
 ///
 /// # Settings
 ///
-/// Settings come first, before a semicolon. They hold for this call alone.
+/// Settings come before the call, followed by a semicolon. They apply to this call only.
 ///
-/// | setting | what | default |
+/// | setting | meaning | default |
 /// |---|---|---|
-/// | `pool = &pool` | the pool that runs the call | the process's own |
-/// | `jobs = 8` | how many workers it may use at a time: a number, [`Jobs`](crate::Jobs), or negative as in joblib | all of the pool's |
-/// | `batch = 64` | how many tasks travel together; `auto`: found by measuring | `auto`, or the pool's `chunk_size` |
-/// | `timeout = secs(3)` | how long each task may run: `millis`, `secs` and `mins` of any number, or a [`Duration`](std::time::Duration) | the pool's |
-/// | `retries = 2` | how often a task whose worker died is started again | the pool's |
-/// | `seed = 42` | what [`rng_seed`](crate::rng_seed) is made of in its tasks | made of the pool's and of the number of the call: each call draws other numbers, and each run of the program the same |
-/// | `verbose = 10` | how much is said on stderr: 1 now and then, 10 for each batch, 50 for each task | `PROCESSION_VERBOSE`, or 0 |
-/// | `progress = "scoring"` | a bar with this label, with the feature `indicatif`, if stderr is a terminal; `true`: without a label | none |
-/// | `order = unordered` | results as they come, not in the order of the input (`ordered`) | `ordered` |
-/// | `on_error = collect` | all tasks run, and each one's outcome is an item; `stop`: the first failure ends the call | `stop` |
+/// | `pool = &pool` | the pool that runs the call | the pool of this process |
+/// | `jobs = 8` | the maximum number of workers used at a time: a number, [`Jobs`](crate::Jobs), or negative as in joblib | all workers of the pool |
+/// | `batch = 64` | the number of tasks sent together. `auto` measures | the pool's `chunk_size`, or `auto` |
+/// | `timeout = secs(3)` | how long each task may run: `millis`, `secs` or `mins` of a number, or a [`Duration`](std::time::Duration) | the pool's |
+/// | `retries = 2` | how many times a task is retried after its worker dies | the pool's |
+/// | `seed = 42` | the number from which [`rng_seed`](crate::rng_seed) is derived in the tasks | derived from the pool's seed and the number of the call |
+/// | `verbose = 10` | how much is reported on stderr: 1 occasionally, 10 each batch, 50 each task | `PROCESSION_VERBOSE`, or 0 |
+/// | `progress = "scoring"` | shows a bar with this label if stderr is a terminal (feature `indicatif`). `true` shows it without a label | no bar |
+/// | `order = unordered` | returns results in the order of completion instead of the order of the input (`ordered`) | `ordered` |
+/// | `on_error = collect` | runs all tasks and returns the outcome of each. `stop`: the first failure ends the call | `stop` |
 ///
-/// `order(unordered)` and `on_error(collect)` mean the same as with `=`. With `collect` the vector has a `Result<T, TaskError>` for each
-/// task; after a `?` it has the function's own `Result<T, E>`. What comes back around it is an [`Error`](crate::Error), should the call not
-/// begin at all. In a tuple, `collect` makes each member a `Result`.
+/// `order(unordered)` and `on_error(collect)` have the same meaning as with `=`. With `collect`, the items are `Result<T, TaskError>`, and with
+/// a `?` after the call they are the function's own `Result<T, E>`. The surrounding `Result` has an [`Error`](crate::Error) only if the call
+/// could not start. In a tuple, `collect` makes each member a `Result`.
 ///
 /// ```
 /// use procession::{Pool, TaskError, parallel, worker};
@@ -79,31 +79,33 @@ macro_rules! delayed {
 ///     a / b
 /// }
 ///
+/// # fn main() -> procession::Result<()> {
 /// let pool = Pool::new(2)?;
-/// // Workers: two at most, for this call; eight tasks at a time.
+/// // At most all workers, and eight tasks at a time.
 /// assert_eq!(parallel!(pool = &pool, jobs = -1, batch = 8; divide(n, 2) for n in 0..4)?, [0, 0, 1, 1]);
-/// // Each task has three seconds; one whose worker dies gets another chance.
+/// // Each task has three seconds, and one more attempt if its worker dies.
 /// assert_eq!(parallel!(pool = &pool, timeout = secs(3), retries = 1; divide(n, 1) for n in 0..2)?, [0, 1]);
-/// // `[Parallel(jobs=2)]: Done   1 out of   2 | elapsed:    0.0s remaining:    0.0s`, and so on.
+/// // Prints `[Parallel(jobs=2)]: Done   1 out of   2 | elapsed:    0.0s remaining:    0.0s` and so on.
 /// assert_eq!(parallel!(pool = &pool, verbose = 10; divide(6, n) for n in 1..=2)?, [6, 3]);
-/// // A bar, where somebody sees it.
+/// // Shows a bar on terminals.
 /// assert_eq!(parallel!(pool = &pool, progress = "dividing"; divide(6, n) for n in 1..=2)?, [6, 3]);
-/// // Whatever comes first stands first.
+/// // The first task to finish comes first.
 /// let mut results = parallel!(pool = &pool, order = unordered; divide(n, 1) for n in 0..4)?;
 /// results.sort();
 /// assert_eq!(results, [0, 1, 2, 3]);
-/// // One task in three fails, and the others' results are there.
+/// // One of three tasks fails, and the other results are available.
 /// let outcomes: Vec<Result<u32, TaskError>> = parallel!(pool = &pool, on_error = collect; divide(6, n) for n in 0..3)?;
 /// assert!(outcomes[0].as_ref().unwrap_err().is_panic());
 /// assert_eq!(outcomes[2].as_ref().unwrap(), &3);
-/// // Random numbers that do not depend on how many workers there are.
+/// // Random numbers that do not depend on the number of workers.
 /// #[worker]
 /// fn draw() -> u64 {
 ///     procession::rng_seed()
 /// }
 /// let draws = parallel!(pool = &pool, seed = 42; draw() for _ in 0..3)?;
 /// assert_eq!(draws, parallel!(pool = &pool, seed = 42, jobs = 1; draw() for _ in 0..3)?);
-/// # Ok::<(), procession::Error>(())
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// # Examples
@@ -133,7 +135,7 @@ macro_rules! delayed {
 /// # Ok::<(), procession::Error>(())
 /// ```
 ///
-/// What the compiler says of a function that is not a `#[worker]` function is explained at [`delayed!`](crate::delayed!#messages-of-the-compiler).
+/// The compiler's messages for a function that is not a `#[worker]` function are explained at [`delayed!`](crate::delayed!#messages-of-the-compiler).
 #[macro_export]
 macro_rules! parallel {
     ($($calls:tt)*) => { $crate::__private::parallel!(($crate) $($calls)*) };

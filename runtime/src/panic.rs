@@ -1,6 +1,6 @@
-//! `RemotePanic`: what a panic said, where, and its backtrace, as values that cross processes.
+//! Defines [`RemotePanic`]: the message, location and backtrace of a panic, as values that can cross processes.
 //!
-//! Capturing happens in the worker's panic hook (see `worker`), or around a call made in this process (see `dispatch`).
+//! A panic is captured by the worker's panic hook (see `worker`), or around a call in this process (see `dispatch`).
 
 use std::{any::Any, backtrace::Backtrace, ffi::OsStr, fmt, panic::PanicHookInfo};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::escape::{Escaped, Lines};
 
-/// A panic that happened while a task ran, as the worker saw it.
+/// A panic in a task, as the worker saw it. Returned by [`TaskError::panic`](crate::TaskError::panic).
 ///
 /// # Examples
 ///
@@ -57,7 +57,7 @@ impl RemotePanic {
         }
     }
 
-    /// The panic's message; for a payload that is not a string, words that say so.
+    /// Returns the panic message. If the payload is not a string, the message says so.
     ///
     /// # Examples
     ///
@@ -79,77 +79,29 @@ impl RemotePanic {
         &self.message
     }
 
-    /// The source file, as the compiler named it; empty if the function had replaced the panic hook.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn third(numbers: Vec<u32>) -> u32 {
-    ///     numbers[2]
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
-    /// assert!(error.panic().is_some_and(|panic| panic.file().ends_with(".rs")));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the source file, or an empty string if the function replaced the panic hook.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// The line, from 1; 0 if the function had replaced the panic hook.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn third(numbers: Vec<u32>) -> u32 {
-    ///     numbers[2]
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
-    /// assert!(error.panic().is_some_and(|panic| panic.line() > 0));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the line, starting at 1, or 0 if the function replaced the panic hook.
     #[must_use]
     pub fn line(&self) -> u32 {
         self.line
     }
 
-    /// The column, from 1; 0 if the function had replaced the panic hook.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn third(numbers: Vec<u32>) -> u32 {
-    ///     numbers[2]
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
-    /// assert!(error.panic().is_some_and(|panic| panic.column() > 0));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the column, starting at 1, or 0 if the function replaced the panic hook.
     #[must_use]
     pub fn column(&self) -> u32 {
         self.column
     }
 
-    /// Returns the backtrace, as [`std::backtrace::Backtrace`] displays it. It is empty unless a backtrace was requested.
+    /// Returns the backtrace as displayed by [`std::backtrace::Backtrace`], or an empty string if no backtrace was requested.
     ///
-    /// The rules are those of panics in any Rust program. A backtrace is requested if `RUST_BACKTRACE` is set in the worker's environment to
-    /// anything but `0`; `full` requests one with all details. `RUST_LIB_BACKTRACE` says nothing about panics. For the workers of one pool,
-    /// [`Builder::backtrace`](crate::Builder::backtrace) goes before the environment.
+    /// The rules are those for panics in any Rust program. A backtrace is requested if `RUST_BACKTRACE` is set to anything but
+    /// `0` in the worker's environment. `full` requests all details. `RUST_LIB_BACKTRACE` has no effect on panics. For the
+    /// workers of one pool, [`Builder::backtrace`](crate::Builder::backtrace) takes precedence over the environment.
     ///
     /// # Examples
     ///

@@ -11,9 +11,9 @@ use crate::{
     registry::Entry,
 };
 
-/// One call that has not been made yet: what [`delayed!`](crate::delayed) returns.
+/// One call of a function that has not run yet. Created by [`delayed!`](crate::delayed).
 ///
-/// It is `Send` and `'static` and owns nothing of the caller's: the arguments were encoded when it was made.
+/// A task is `Send` and `'static` and borrows nothing from the caller, because its arguments are encoded when it is created.
 ///
 /// # Examples
 ///
@@ -35,7 +35,7 @@ pub struct Task<T> {
     result: PhantomData<fn() -> T>,
 }
 
-/// A [`Task`]: what pools and processes take.
+/// Types that can be converted into a [`Task`]. Accepted by pools and processes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a task",
     label = "this is no `Task`, but what the function returns, or the function itself",
@@ -53,7 +53,7 @@ impl<T> IntoTask<T> for Task<T> {
     }
 }
 
-/// Any iterator of [`Task`]s: what [`Pool::map`](crate::Pool::map) and its like take.
+/// Iterators over [`Task`]s. Accepted by [`Pool::map`](crate::Pool::map) and similar methods.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no iterator of tasks",
     label = "this gives no `Task`s",
@@ -85,12 +85,12 @@ impl fmt::Debug for Call {
 }
 
 impl<T: DeserializeOwned + 'static> Task<T> {
-    /// Runs the task here, on this thread, through the same encoding as in a worker: for tests and debugging.
+    /// Runs the task on the current thread, with the same encoding as in a worker. Useful for tests and debugging.
     ///
     /// # Errors
     ///
-    /// The function panicked, or an argument or the result did not encode or decode. A crash is not contained: this is the calling
-    /// process.
+    /// Returns an error if the function panicked, or if an argument or the result could not be encoded or decoded. A crash is not
+    /// contained, because the function runs in the calling process.
     ///
     /// # Examples
     ///
@@ -119,7 +119,7 @@ impl<T: DeserializeOwned + 'static> Task<T> {
 }
 
 impl<T> Task<T> {
-    /// The function's full path, as in `census::entropy`.
+    /// Returns the full path of the function, as in `census::entropy`.
     ///
     /// # Examples
     ///

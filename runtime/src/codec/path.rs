@@ -1,7 +1,7 @@
-//! Paths of any bytes, for the fields of values that cross to other processes.
+//! Encodes paths that are not valid UTF-8, for fields of arguments and results.
 //!
-//! serde refuses a path that is not valid UTF-8. With this module a field of a struct crosses as it is, as do paths in `Option`, `Vec` and
-//! `Result`. A `PathBuf` that is an argument or the result by itself needs nothing of this.
+//! serde refuses a path that is not valid UTF-8. With `#[serde(with = "procession::path")]`, a field may hold any path, or paths in an
+//! `Option`, `Vec` or `Result`. A `PathBuf` that is itself an argument or a result does not need this module.
 //!
 //! # Examples
 //!
@@ -42,25 +42,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
 use crate::error::RemoteError;
 
-/// Encodes paths of any bytes: for `#[serde(with = "procession::path")]`.
+/// Serializes paths that contain arbitrary bytes. Used by `#[serde(with = "procession::path")]`.
 ///
 /// # Errors
 ///
-/// The serializer's.
+/// Returns the errors of the serializer.
 pub fn serialize<P: Paths, S: Serializer>(paths: &P, serializer: S) -> Result<S::Ok, S::Error> {
     paths.serialize_paths(serializer)
 }
 
-/// Decodes paths of any bytes: for `#[serde(with = "procession::path")]`.
+/// Deserializes paths that contain arbitrary bytes. Used by `#[serde(with = "procession::path")]`.
 ///
 /// # Errors
 ///
-/// The deserializer's.
+/// Returns the errors of the deserializer.
 pub fn deserialize<'de, P: Paths, D: Deserializer<'de>>(deserializer: D) -> Result<P, D::Error> {
     P::deserialize_paths(deserializer)
 }
 
-/// What consists of paths: `PathBuf`, and `Option`, `Vec` and `Result` of such.
+/// Types that consist of paths: `PathBuf`, and `Option`, `Vec` and `Result` of such types.
 pub trait Paths: Sized {
     #[doc(hidden)]
     fn serialize_paths<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;

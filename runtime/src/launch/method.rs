@@ -1,4 +1,4 @@
-//! [`StartMethod`]: how workers come to be.
+//! Defines [`StartMethod`], which selects how workers are started.
 
 use std::{fmt, str::FromStr};
 
@@ -10,16 +10,16 @@ use crate::{
 /// Their names.
 pub(crate) const METHODS: &str = "`spawn`, `forkserver` or `fork`";
 
-/// How a pool's workers come to be.
+/// How workers are started.
 ///
-/// | | a worker is | a further one costs | shares memory | may be asked for |
+/// | | a worker is | one more worker takes | shares memory with | available |
 /// |---|---|---|---|---|
-/// | [`Spawn`](Self::Spawn) | the program, executed again | about as much as any program's start | nothing | anywhere |
-/// | [`ForkServer`](Self::ForkServer) | a copy of a template | less than half of that | what the template has loaded | anywhere |
-/// | [`Fork`](Self::Fork) | a copy of a copy of this process | the same | what this process had, too | with one thread |
+/// | [`Spawn`](Self::Spawn) | the program, executed again | about as long as starting any program | nothing | always |
+/// | [`ForkServer`](Self::ForkServer) | a copy of a template process | less than half of that | the template, with all that it has loaded | always |
+/// | [`Fork`](Self::Fork) | a copy of a copy of this process | the same | this process at the time of the copy | in processes with one thread |
 ///
-/// The default is `PROCESSION_START_METHOD` (`spawn`, `forkserver` or `fork`), or else `Spawn`. A worker's own pools start their
-/// workers by `ForkServer` where that says `fork`, for a worker has two threads.
+/// The default is `PROCESSION_START_METHOD` (`spawn`, `forkserver` or `fork`), or else `Spawn`. If the variable is `fork`, pools
+/// inside a worker use `ForkServer`, because a worker has two threads.
 ///
 /// # Examples
 ///
@@ -38,24 +38,24 @@ pub(crate) const METHODS: &str = "`spawn`, `forkserver` or `fork`";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StartMethod {
-    /// Each worker is this executable, executed again. It costs the same however much memory this process has.
+    /// Executes this program again for each worker. The cost does not depend on how much memory this process uses.
     #[default]
     Spawn,
-    /// A template, which is this executable, executed again once, is copied for each worker. What its
-    /// [`preload`](crate::Builder::preload) has loaded is shared by all of them, copy on write.
-    ForkServer,
-    /// As `ForkServer`, but the template is a copy of this process, made when the pool is built: workers see what this process had in
-    /// memory by then.
+    /// Executes this program again once, as a template, and forks the template for each worker.
     ///
-    /// A copy has only the thread that made it, and what another had locked stays locked for ever. So building such a pool is an error
-    /// in a process that has a second thread. Workers inherit what cannot be inherited elsewhere: a `log` logger that was set before
-    /// stays in place in each of them, and what they log goes to their copy of it, not to this process; build the pool first, then
-    /// set the logger.
+    /// All workers share what the template's [`preload`](crate::Builder::preload) has loaded, copy on write.
+    ForkServer,
+    /// Like `ForkServer`, but the template is a copy of this process, made when the pool is built. Workers see what this process
+    /// had in memory at that time.
+    ///
+    /// A copy has only the thread that made it, and locks held by other threads would stay locked forever. Building such a pool
+    /// is therefore an error in a process with a second thread. Workers also inherit a `log` logger that was set before. They log
+    /// to their own copy of it, and not to this process. Build the pool first and set the logger afterwards.
     Fork,
 }
 
 impl fmt::Display for StartMethod {
-    /// As in `PROCESSION_START_METHOD`.
+    /// Writes the name as in `PROCESSION_START_METHOD`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Spawn => "spawn",
@@ -68,7 +68,7 @@ impl fmt::Display for StartMethod {
 impl FromStr for StartMethod {
     type Err = Error;
 
-    /// As in `PROCESSION_START_METHOD`.
+    /// Parses the name as in `PROCESSION_START_METHOD`.
     fn from_str(name: &str) -> Result<Self> {
         [Self::Spawn, Self::ForkServer, Self::Fork]
             .into_iter()

@@ -1,4 +1,4 @@
-//! [`Output`]: where workers' stdout and stderr go.
+//! Defines [`Output`], which selects where the stdout and stderr of workers go.
 
 use std::{
     io,
@@ -11,11 +11,11 @@ use crate::{
     transcript::{StreamEnd, StreamName},
 };
 
-/// Where what a worker writes to stdout, or to stderr, goes: what `println!` and C's `printf` write, and what processes that it starts
-/// inherit.
+/// Where the stdout or stderr of a worker goes.
 ///
-/// What the preload of a pool writes goes where this process's output goes, unless that is to be `Null`. A pool without processes
-/// writes where its process does.
+/// This applies to everything that is written to the stream: by `println!`, by C's `printf`, and by processes that inherit it.
+/// The output of a pool's preload goes where this process's output goes, unless the setting is `Null`. A pool without processes
+/// writes to the streams of its own process.
 ///
 /// # Examples
 ///
@@ -37,23 +37,25 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Output {
-    /// Where this process's goes.
+    /// Goes where this process's stream goes.
     #[default]
     Inherit,
-    /// Nowhere.
+    /// Is discarded.
     Null,
-    /// To this process's `log` logger: each line becomes a record, `Info` from stdout and `Warn` from stderr, with the function's module
-    /// as its target and the fields `worker`, `pid`, `task` and `stream`. Lines of a stream come in their order, and those of a task
-    /// before its result; a last line without an end comes when the task has ended. Control characters are escaped. If the task fails,
-    /// [`TaskError::stderr_tail`](crate::TaskError::stderr_tail) has its last lines, too.
-    Log,
-    /// Kept until the task has its outcome, and handed back with it: the last 64 KiB of each stream.
+    /// Goes to this process's `log` logger. Each line becomes a record.
     ///
-    /// [`Handle::join_captured`](crate::Handle::join_captured) gives it, and a [`TaskError`](crate::TaskError) has it. Whoever takes an
-    /// outcome otherwise (`join`, `map`, `imap`, `parallel!`, ...) has it printed, by `print!` and `eprint!` on its own thread, with
-    /// control characters other than tabs and ends of lines escaped: what each task has written stands together, however many run at once, and a test harness shows it with the test that has called.
-    /// What is written outside of tasks, by an initializer, or in an attempt that crashed and was made again, is printed by whichever
-    /// thread sees to the pool.
+    /// Records from stdout have the level `Info`, those from stderr `Warn`. Their target is the module of the function, and they
+    /// have the fields `worker`, `pid`, `task` and `stream`. Lines of one stream stay in order and arrive before the task's
+    /// result. A last line without a line break arrives when the task has ended. Control characters are escaped. If the task
+    /// fails, [`TaskError::stderr_tail`](crate::TaskError::stderr_tail) has its last lines, too.
+    Log,
+    /// Is kept and returned with the outcome of the task: the last 64 KiB of each stream.
+    ///
+    /// [`Handle::join_captured`](crate::Handle::join_captured) returns it, and a [`TaskError`](crate::TaskError) contains it. All
+    /// other ways to receive the outcome (`join`, `map`, `imap`, `parallel!` and so on) print it with `print!` and `eprint!` on
+    /// the receiving thread, with control characters escaped except for tabs and line breaks. The output of each task therefore
+    /// stays together, and a test harness shows it with the test that made the call. Output that belongs to no task, or to an
+    /// attempt that crashed and was retried, is printed by one of the threads that drive the pool.
     Capture,
 }
 

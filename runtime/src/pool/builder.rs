@@ -1,4 +1,4 @@
-//! [`Builder`]: a pool's settings, checked when it is built.
+//! Defines [`Builder`], which holds the settings of a pool and checks them when the pool is built.
 
 use std::{any::type_name, ffi::OsString, path::PathBuf, time::Duration};
 
@@ -21,22 +21,22 @@ use crate::{
 /// Generous, for machines under load; a worker takes a millisecond.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A pool's settings, made by [`Pool::builder`].
+/// Configures a [`Pool`]. Created by [`Pool::builder`].
 ///
-/// # What workers inherit, and when it is looked at
+/// # What workers inherit
 ///
-/// All workers of a pool find the same surroundings, replacements included:
+/// All workers of a pool start in the same environment, including replacements. This table says when each part of it is read:
 ///
-/// | what | which moment counts |
+/// | inherited by workers | read |
 /// |---|---|
-/// | environment, directory | when the pool is built; for the pool behind `parallel!` at its first use, for a [`Process`](crate::Process) at its `spawn` |
-/// | CPUs to share and to pin to (`inner_threads`, `pin_cpus`) | the same |
-/// | umask, niceness, CPU affinity, resource limits | when a worker starts, or, where workers are forked from a template, when the template starts |
-/// | ignored signals (a handler becomes the default action), stdin (always `/dev/null`), stdout and stderr (where `Output::Inherit`) | the same |
+/// | environment variables, working directory | when the pool is built. For the pool behind `parallel!`: on first use. For a [`Process`](crate::Process): at `spawn` |
+/// | the CPUs that `inner_threads` and `pin_cpus` distribute | at the same time |
+/// | umask, niceness, CPU affinity, resource limits | when a worker starts. Where workers are forked from a template: when the template starts |
+/// | ignored signals (handlers are reset to the default action), stdin (always `/dev/null`), stdout and stderr (with `Output::Inherit`) | at the same time |
 ///
-/// The directory is kept by its absolute path. A worker that starts in it anyway stays in it, so that it may have been renamed or
-/// may be out of reach by its path. If this process has left it and it has been renamed or deleted since, later workers cannot start,
-/// and the error names it.
+/// The working directory is stored as an absolute path. A worker that already starts in that directory stays in it, so the
+/// directory may have been renamed or may be unreachable by its path. If this process has changed its directory and the old one
+/// was then renamed or deleted, later workers cannot start, and the error names the directory.
 ///
 /// # Examples
 ///
@@ -102,22 +102,20 @@ impl Builder {
         }
     }
 
-    /// How many workers: a number, [`Jobs`], or negative as in joblib. Default: `PROCESSION_JOBS`, or all the CPUs that affinity and
-    /// cgroups allow.
+    /// Sets the number of workers.
+    ///
+    /// Accepts a number, a [`Jobs`] value, or a negative number as in joblib (-1 for all CPUs, -2 for all but one). Default:
+    /// `PROCESSION_JOBS`, or else all CPUs that the affinity mask and cgroups allow.
     ///
     /// # Examples
     ///
     /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
+    /// use procession::{Jobs, Pool};
     ///
     /// let pool = Pool::builder().jobs(2).build()?;
     /// assert_eq!(pool.jobs(), 2);
-    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    ///
+    /// let leave_one_cpu_free = Pool::builder().jobs(Jobs::AllBut(1)).build()?;
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn jobs(mut self, jobs: impl Into<Jobs>) -> Self {
@@ -125,17 +123,16 @@ impl Builder {
         self
     }
 
-    /// How many tasks of a call travel together. Default: found by measuring.
+    /// Sets how many tasks of a call are sent to a worker together. By default, the number is found by measuring.
     ///
     /// # Examples
     ///
     /// ```
     /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
+    /// # #[worker]
+    /// # fn square(n: u64) -> u64 {
+    /// #     n * n
+    /// # }
     ///
     /// let pool = Pool::builder().jobs(2).chunk_size(16).build()?;
     /// assert_eq!(pool.map((0..3).map(|n| delayed!(square(n))))?, [0, 1, 4]);
@@ -146,8 +143,10 @@ impl Builder {
         self
     }
 
-    /// The pool's name, for errors and logs. `ps` shows its workers by it, each with its place: `scoring-2` (cut to 15 bytes, as
-    /// the kernel has them). At most 255 bytes; control characters in it are shown escaped.
+    /// Sets the pool's name, which appears in errors and logs.
+    ///
+    /// `ps` lists each worker by this name and its index, as in `scoring-2`. The kernel cuts that to 15 bytes. A name has at most
+    /// 255 bytes. Control characters in it are escaped where it is shown.
     ///
     /// # Examples
     ///
@@ -155,12 +154,13 @@ impl Builder {
     /// use procession::{Pool, delayed, worker};
     ///
     /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
+    /// fn title() -> Option<String> {
+    ///     std::fs::read_to_string("/proc/self/comm").ok()
     /// }
     ///
     /// let pool = Pool::builder().jobs(1).name("scoring").build()?;
-    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// let title = pool.submit(delayed!(title())).join()?;
+    /// assert_eq!(title.as_deref(), Some("scoring-0\n"));
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -168,7 +168,7 @@ impl Builder {
         self
     }
 
-    /// Sets a variable in the workers' environment, on top of this process's own.
+    /// Sets an environment variable for the workers, in addition to this process's own variables.
     ///
     /// # Examples
     ///
@@ -189,7 +189,8 @@ impl Builder {
         self
     }
 
-    /// Takes a variable out of the workers' environment. Of [`env`](Self::env) and this the last word about a name counts.
+    /// Removes an environment variable for the workers. For each name, the last call of [`env`](Self::env) or `env_remove`
+    /// counts.
     ///
     /// # Examples
     ///
@@ -210,7 +211,7 @@ impl Builder {
         self
     }
 
-    /// The folder that workers work in. Default: this process's.
+    /// Sets the working directory of the workers. Default: the working directory of this process.
     ///
     /// # Examples
     ///
@@ -231,15 +232,17 @@ impl Builder {
         self
     }
 
-    /// How much nicer than this process workers are: they give way to others, as programs do that `nice -n` starts. From -20 to 19;
-    /// a negative number needs rights that few processes have, without which no worker starts. Default: 0.
+    /// Sets how much is added to the workers' niceness, as with the command `nice -n`. A higher number gives way to other
+    /// processes.
+    ///
+    /// The range is -20 to 19. A negative number requires privileges, and without them no worker starts. Default: 0.
     ///
     /// # Examples
     ///
     /// ```
     /// use procession::Pool;
     ///
-    /// let in_the_background = Pool::builder().jobs(2).nice(10).build()?;
+    /// let background = Pool::builder().jobs(2).nice(10).build()?;
     /// assert!(Pool::builder().nice(100).build().is_err());
     /// # Ok::<(), procession::Error>(())
     /// ```
@@ -248,21 +251,17 @@ impl Builder {
         self
     }
 
-    /// Pins each worker to one CPU: worker *i* to the *i*-th of those that the thread that builds the pool may use, and with more
-    /// workers than CPUs from the first again. What the worker starts stays there, too. Default: no.
+    /// Sets whether each worker is pinned to one CPU. Default: `false`.
+    ///
+    /// Worker *i* is pinned to the *i*-th CPU that the thread that builds the pool may use. If there are more workers than CPUs,
+    /// the assignment starts again from the first CPU. Processes and threads that a worker starts are pinned to the same CPU.
     ///
     /// # Examples
     ///
     /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
+    /// use procession::Pool;
     ///
     /// let pool = Pool::builder().jobs(2).pin_cpus(true).build()?;
-    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn pin_cpus(mut self, pin: bool) -> Self {
@@ -270,11 +269,12 @@ impl Builder {
         self
     }
 
-    /// Sets whether a panic in a worker has a backtrace, whatever the environment says.
+    /// Sets whether panics in workers capture a backtrace, regardless of the environment.
     ///
-    /// By default `RUST_BACKTRACE` decides, as in any Rust program. To capture the first backtrace of a process takes time and memory, for the
-    /// program's debug information is read. This sets `RUST_BACKTRACE` to `1` or `0` in the workers' environment; the last of this and
-    /// [`env`](Self::env) counts. See [`RemotePanic::backtrace`](crate::RemotePanic::backtrace).
+    /// By default `RUST_BACKTRACE` decides, as in any Rust program. The first backtrace of a process takes time and memory,
+    /// because the program's debug information is read. This method sets `RUST_BACKTRACE` to `1` or `0` for the workers. The last
+    /// call of this method or of [`env`](Self::env) with that name counts. See
+    /// [`RemotePanic::backtrace`](crate::RemotePanic::backtrace).
     ///
     /// # Examples
     ///
@@ -295,13 +295,16 @@ impl Builder {
         self.env("RUST_BACKTRACE", if captures { "1" } else { "0" })
     }
 
-    /// How many threads the libraries that a worker uses may start, so that all workers together do not start more than there are
-    /// CPUs. Default: CPUs divided by workers, at least 1.
+    /// Sets how many threads the libraries used by a worker may start. Default: the number of CPUs divided by the number of
+    /// workers, at least 1.
     ///
-    /// The number is put into the variables that such libraries read: `RAYON_NUM_THREADS`, `OMP_NUM_THREADS`, `OPENBLAS_NUM_THREADS`,
-    /// `MKL_NUM_THREADS`, `BLIS_NUM_THREADS`, `VECLIB_MAXIMUM_THREADS`, `NUMBA_NUM_THREADS`, `NUMEXPR_NUM_THREADS`, `POLARS_MAX_THREADS`,
-    /// `TOKIO_WORKER_THREADS`. What [`env`](Self::env) or [`env_remove`](Self::env_remove) says of one of them counts in any case; what
-    /// this process's own environment says goes before the default, and not before a number that is given here.
+    /// This keeps the workers together from starting more threads than there are CPUs. The number is passed in the variables that
+    /// such libraries read: `RAYON_NUM_THREADS`, `OMP_NUM_THREADS`, `OPENBLAS_NUM_THREADS`, `MKL_NUM_THREADS`,
+    /// `BLIS_NUM_THREADS`, `VECLIB_MAXIMUM_THREADS`, `NUMBA_NUM_THREADS`, `NUMEXPR_NUM_THREADS`, `POLARS_MAX_THREADS` and
+    /// `TOKIO_WORKER_THREADS`.
+    ///
+    /// A call of [`env`](Self::env) or [`env_remove`](Self::env_remove) for one of these variables takes precedence. A variable
+    /// that is already set in this process's environment takes precedence over the default, but not over a number given here.
     ///
     /// # Examples
     ///
@@ -322,7 +325,7 @@ impl Builder {
         self
     }
 
-    /// Where what workers write to stdout goes. Default: [`Output::Inherit`].
+    /// Sets where the workers' stdout goes. Default: [`Output::Inherit`].
     ///
     /// # Examples
     ///
@@ -345,7 +348,7 @@ impl Builder {
         self
     }
 
-    /// Where what workers write to stderr goes. Default: [`Output::Inherit`].
+    /// Sets where the workers' stderr goes. Default: [`Output::Inherit`].
     ///
     /// # Examples
     ///
@@ -368,10 +371,11 @@ impl Builder {
         self
     }
 
-    /// A task that each worker runs once, before any other; replacements included.
+    /// Sets a task that each worker runs once before its first task. Replacement workers run it, too.
     ///
-    /// Where it panics, ends its process or returns an `Err`, the worker is no worker, and another is tried, after a pause. After five
-    /// failures in a row with no worker serving, all the pool's tasks come to its error, those that are handed in later included.
+    /// If the task panics, ends its process or returns an `Err`, the worker is discarded, and another is started after a pause.
+    /// If starts keep failing, the pool gives up and its tasks fail with the initializer's error.
+    /// [`max_restarts`](Self::max_restarts) sets the limit.
     ///
     /// # Examples
     ///
@@ -408,12 +412,14 @@ impl Builder {
         self
     }
 
-    /// A task that each worker runs once, after its last, before it leaves in good order: when it is replaced after
-    /// [`max_tasks_per_worker`](Self::max_tasks_per_worker) or [`max_worker_rss`](Self::max_worker_rss), when it leaves after
-    /// [`idle_timeout`](Self::idle_timeout) or [`Pool::resize`], and when the pool ends by [`Pool::join`]. A worker that crashes or is
-    /// killed does not come to it, nor do those of a pool that is dropped or ended by [`Pool::terminate`].
+    /// Sets a task that each worker runs once after its last task, before it exits in an orderly way.
     ///
-    /// [`Pool::join_with_exit_results`] returns what it returned. Until then that is kept.
+    /// A worker exits in an orderly way if it is replaced because of [`max_tasks_per_worker`](Self::max_tasks_per_worker) or
+    /// [`max_worker_rss`](Self::max_worker_rss), if it is shut down by [`idle_timeout`](Self::idle_timeout) or [`Pool::resize`],
+    /// and when the pool ends by [`Pool::join`]. A worker that crashes or is killed does not run the finalizer. Neither do the
+    /// workers of a pool that is dropped or ended by [`Pool::terminate`].
+    ///
+    /// The results are kept until [`Pool::join_with_exit_results`] returns them.
     ///
     /// # Examples
     ///
@@ -441,9 +447,11 @@ impl Builder {
         self
     }
 
-    /// A worker leaves after so many tasks, and another takes its place when there is work for it: `maxtasksperchild` of Python's
-    /// `multiprocessing`. What a task leaves behind, such as memory that a library never gives back, goes with its process. The
-    /// initializer and the finalizer do not count. Default: it stays.
+    /// Sets how many tasks a worker runs before it is replaced, like `maxtasksperchild` of Python's `multiprocessing`. Default:
+    /// no limit.
+    ///
+    /// Whatever tasks have left behind, such as memory that a library never frees, ends with the process. The replacement starts
+    /// when there is work for it. The initializer and the finalizer do not count as tasks.
     ///
     /// # Examples
     ///
@@ -465,12 +473,12 @@ impl Builder {
         self
     }
 
-    /// A worker that has more than this many bytes of memory resident after a task is given no more, and another takes its place.
-    /// No task is lost by it; the first time, the pool says so by a record of its logger. Default: it stays, however large.
+    /// Sets how many bytes of resident memory a worker may have after a task. A worker that exceeds this is replaced. Default: no
+    /// limit.
     ///
-    /// What counts is what the system counts as the process's resident set: pages that it shares with others included, such as those of
-    /// a template's [`preload`](Self::preload). A task that asks for more than there is is not kept from it: see
-    /// [`memory_limit`](Self::memory_limit).
+    /// No task is lost. The pool logs a record the first time this happens. The figure is the process's resident set as reported
+    /// by the kernel, which includes shared pages, such as those of a template's [`preload`](Self::preload). This setting does
+    /// not stop a task that allocates too much while it runs. Use [`memory_limit`](Self::memory_limit) for that.
     ///
     /// # Examples
     ///
@@ -494,16 +502,19 @@ impl Builder {
         self
     }
 
-    /// How many bytes of memory a worker may allocate on top of what it begins with. A task that asks for more fails as out of memory
-    /// ([`is_out_of_memory`](crate::TaskError::is_out_of_memory)), and its process ends; others don't notice. At least 1 MiB. Default: as
-    /// much as there is.
+    /// Sets how many bytes of memory a worker may allocate in addition to what it starts with. The minimum is 1 MiB. Default: no
+    /// limit.
     ///
-    /// What counts is memory that is the worker's own and can be written to (`RLIMIT_DATA`): the heap, anonymous mappings, stacks of
-    /// threads, whether used or not. Mapped files, memory that is shared, and what an allocator reserves without using it do not count,
-    /// for they need not be there. A task can look whether there is enough, as by `Vec::try_reserve`, and go on if there is not.
+    /// A task that tries to allocate more fails as out of memory ([`is_out_of_memory`](crate::TaskError::is_out_of_memory)), and
+    /// its process ends. Other tasks are not affected.
     ///
-    /// Where no limit is set, or the machine has less than it allows, the kernel may kill a worker for want of memory. That is told apart
-    /// from another's SIGKILL by the kernel's count of such killings, and fails the task as out of memory, too.
+    /// The limit applies to private writable memory (`RLIMIT_DATA`): the heap, anonymous mappings and thread stacks, whether used
+    /// or not. Mapped files, shared memory and address space that an allocator only reserves do not count. A task can check
+    /// whether memory is available, for example with `Vec::try_reserve`, and continue without it.
+    ///
+    /// If no limit is set, or the machine has less memory than the limit allows, the kernel may kill a worker that needs too
+    /// much. Such a task fails as out of memory, too. It is distinguished from other uses of SIGKILL by the kernel's count of
+    /// out-of-memory kills.
     ///
     /// # Examples
     ///
@@ -526,21 +537,15 @@ impl Builder {
         self
     }
 
-    /// A worker that has had nothing to do for so long leaves; the next call brings it back. Default: it stays.
+    /// Shuts down workers that have been idle for `timeout`. The next call starts them again. Default: workers stay.
     ///
     /// # Examples
     ///
     /// ```
     /// use std::time::Duration;
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
+    /// use procession::Pool;
     ///
     /// let pool = Pool::builder().jobs(2).idle_timeout(Duration::from_secs(60)).build()?;
-    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
@@ -548,20 +553,14 @@ impl Builder {
         self
     }
 
-    /// How workers come to be. Default: `PROCESSION_START_METHOD`, or [`StartMethod::Spawn`].
+    /// Sets how workers are started. Default: `PROCESSION_START_METHOD`, or else [`StartMethod::Spawn`].
     ///
     /// # Examples
     ///
     /// ```
-    /// use procession::{Pool, StartMethod, delayed, worker};
+    /// use procession::{Pool, StartMethod};
     ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).start_method(StartMethod::ForkServer).build()?;
-    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// let pool = Pool::builder().start_method(StartMethod::ForkServer).build()?;
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn start_method(mut self, method: StartMethod) -> Self {
@@ -569,13 +568,17 @@ impl Builder {
         self
     }
 
-    /// A task that runs once, in the template that workers are forked from, before the first of them: what it leaves in statics is
-    /// there in every worker, replacements included, and its memory is shared until somebody writes to it.
+    /// Sets a task that runs once in the template that workers are forked from.
     ///
-    /// It runs in the pool's folder and with its environment, when the first worker is wanted (under [`StartMethod::Fork`] when the
-    /// pool is built). It may start threads if it joins them. If it panics, ends its process, or returns an `Err` in every attempt, or
-    /// is not done within the [`start_timeout`](Self::start_timeout), the pool's tasks come to an error with its words. Records that it
-    /// logs stay in the template. If the template itself is killed, another is made, and the task runs again.
+    /// Whatever the task stores in `static`s is present in every worker, including replacements. The memory is shared until it is
+    /// written to. Requires [`StartMethod::ForkServer`] or [`StartMethod::Fork`].
+    ///
+    /// The task runs in the pool's working directory and with its environment, before the first worker is needed. Under
+    /// [`StartMethod::Fork`] it runs when the pool is built. It may start threads if it joins them. Records that it logs stay in
+    /// the template. If the template is killed, a new one is started and the task runs again.
+    ///
+    /// If the task panics, ends its process or returns an `Err` in every attempt, or if it does not finish within
+    /// [`start_timeout`](Self::start_timeout), the pool's tasks fail with its error.
     ///
     /// # Examples
     ///
@@ -608,23 +611,18 @@ impl Builder {
         self
     }
 
-    /// How long a worker may take to shake hands before it is killed and another is tried. Default: 30 s. A template has the same
-    /// time for its start, [`preload`](Self::preload) included. Above zero; from a year on it is no limit.
+    /// Sets how long a worker may take to start before it is killed and another is tried. Default: 30 s.
+    ///
+    /// A template has the same time for its start, including [`preload`](Self::preload). The timeout must be above zero. A year
+    /// or more means no limit.
     ///
     /// # Examples
     ///
     /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
     /// use std::time::Duration;
+    /// use procession::Pool;
     ///
-    /// let pool = Pool::builder().jobs(1).start_timeout(Duration::from_secs(60)).build()?;
-    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// let pool = Pool::builder().start_timeout(Duration::from_secs(60)).build()?;
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
@@ -632,18 +630,19 @@ impl Builder {
         self
     }
 
-    /// Sets how many starts of workers may fail again within which time, as OTP's supervisors count restarts. Default: 10 within 30 s.
+    /// Sets how many starts of workers may fail within a period before the pool gives up. Default: 10 within 30 s.
     ///
-    /// A start has failed if the worker ends before it is of use, is late ([`start_timeout`](Self::start_timeout)), or its
-    /// [`initializer`](Self::initializer) fails. The next is tried after a pause, which doubles from 10 ms to 500 ms. Starts that were
-    /// under way together count as one.
+    /// The limit is counted as OTP's supervisors count restarts. A start has failed if the worker ends before it can run tasks,
+    /// exceeds the [`start_timeout`](Self::start_timeout), or its [`initializer`](Self::initializer) fails. The next start
+    /// follows after a pause, which doubles from 10 ms to 500 ms. Starts that were in progress at the same time count as one.
     ///
-    /// A pool gives up when one more fails than that, or when starts have done nothing but fail for that time or the start timeout,
-    /// whichever is longer. Its tasks then fail with the last cause and the number of starts, and so do those that are submitted within
-    /// that time again, or until a worker serves. Later ones are tried anew. A start that was under way when the limit was exceeded is
-    /// waited for, up to the start timeout. A pool with a worker that serves is never given up, nor is one that the system
-    /// refuses to start workers for, at a limit of processes: that is tried for the start timeout, for tasks that are submitted later
-    /// again.
+    /// A pool gives up if one more start fails than allowed, or if starts have only failed for `within` or for the start timeout,
+    /// whichever is longer. Its tasks then fail with the last cause and the number of starts. So do tasks that are submitted
+    /// within that time, unless a worker becomes ready. Tasks submitted later are tried again. A start that was in progress when
+    /// the limit was exceeded is given the rest of its start timeout.
+    ///
+    /// A pool with a working worker never gives up. If the system refuses to start processes, for example at a process limit, the
+    /// pool keeps trying for the start timeout, and again for tasks that are submitted later.
     ///
     /// # Examples
     ///
@@ -675,15 +674,16 @@ impl Builder {
         self
     }
 
-    /// How often a task whose worker died is started again: exactly so many more attempts. Default: 0, at most once.
+    /// Sets how many times a task is retried after its worker dies. Default: 0.
     ///
-    /// What this and [`task_timeout`](Self::task_timeout) apply to, and what [`Pool::stats`] counts:
+    /// This table lists which functions `retries` and [`task_timeout`](Self::task_timeout) apply to, and which are counted by
+    /// [`Pool::stats`]:
     ///
     /// | | `retries` | `task_timeout` | counted |
     /// |---|---|---|---|
     /// | tasks: `map`, `imap`, `submit`, `parallel!`, and `broadcast` on each worker | yes | yes | yes |
-    /// | [`finalizer`](Self::finalizer) | no: its worker has gone | yes | no |
-    /// | [`initializer`](Self::initializer) | no: the next worker runs its own | no: it takes as long as it takes | no |
+    /// | [`finalizer`](Self::finalizer) | no: its worker has ended | yes | no |
+    /// | [`initializer`](Self::initializer) | no: the next worker runs its own | no limit | no |
     /// | [`preload`](Self::preload) | no: the next template runs it | no: [`start_timeout`](Self::start_timeout) | no |
     ///
     /// # Examples
@@ -706,15 +706,18 @@ impl Builder {
         self
     }
 
-    /// How long a task may run, from its beginning in the worker: the time that it waits does not count, nor does time for which the
-    /// whole program is stopped (Ctrl-Z). Default: as long as it takes.
+    /// Sets how long a task may run. Default: no limit.
     ///
-    /// A task that runs for longer comes to an error ([`is_timeout`](crate::TaskError::is_timeout)), and is not tried again. It is told
-    /// first, by [`procession::is_cancelled`](crate::is_cancelled); if it has not ended 100 ms later, its process is asked to end, by
-    /// SIGTERM, and another 250 ms later it is killed, and another worker takes the place. Tasks that wait behind it run elsewhere.
+    /// The time starts when the task starts in its worker. Time spent waiting does not count, nor does time during which the
+    /// whole program is stopped (Ctrl-Z).
     ///
-    /// What it applies to stands in the table at [`retries`](Self::retries). The time is counted in steps, so that the end may come later by
-    /// a sixteenth, and, on a busy machine, by more; never earlier.
+    /// A task that exceeds the limit fails ([`is_timeout`](crate::TaskError::is_timeout)) and is not retried. The task is told
+    /// first, through [`procession::is_cancelled`](crate::is_cancelled). If it has not ended 100 ms later, its process is
+    /// terminated with SIGTERM. Another 250 ms later the process is killed, and another worker takes its place. Tasks that were
+    /// waiting behind it run elsewhere.
+    ///
+    /// The table at [`retries`](Self::retries) lists what the limit applies to. The deadline is checked in steps, so a task may
+    /// run up to a sixteenth longer than the limit, and longer than that on a busy machine. It is never stopped early.
     ///
     /// # Examples
     ///
@@ -739,12 +742,12 @@ impl Builder {
         self
     }
 
-    /// Sets the number from which the random seeds of tasks are derived, for calls without a `seed` of their own. Default: 0, or the
-    /// seed of the task that makes the call.
+    /// Sets the number from which the random seeds of tasks are derived, for calls without a `seed` of their own.
     ///
-    /// The seed of a task, which [`rng_seed`](crate::rng_seed) returns in it, is made of this number, of the number of the call among the
-    /// calls of the pool, and of the task's index in the call. So each call draws numbers of its own, and they do not depend on how many
-    /// workers there are, and repeat when the program is run again.
+    /// Default: 0, or inside a task, the seed of that task. The seed of a task, which [`rng_seed`](crate::rng_seed) returns, is
+    /// derived from this number, from the number of the call among the calls of the pool, and from the task's index in the call.
+    /// Each call therefore draws different numbers. They do not depend on the number of workers and repeat when the program is
+    /// run again.
     ///
     /// # Examples
     ///
@@ -768,13 +771,13 @@ impl Builder {
         self
     }
 
-    /// The pool. Its workers start when there is work for them.
+    /// Builds the pool. Its workers start when there is work for them.
     ///
     /// # Errors
     ///
-    /// A setting or a variable of the environment is impossible, an initializer's argument did not encode, or this process cannot start
-    /// workers (it runs setuid, or as a library in another program). The error of a setting says the setting, the value and what is
-    /// allowed.
+    /// Returns an error if a setting or an environment variable is invalid, if the argument of an initializer, finalizer or
+    /// preload cannot be encoded, or if this process cannot start workers, because it is setuid or procession is a library in
+    /// another program. The error has the setting, the value and what is allowed.
     ///
     /// # Examples
     ///

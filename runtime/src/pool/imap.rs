@@ -22,7 +22,7 @@ use crate::{
     task::Task,
 };
 
-/// What [`Pool::imap`] returns.
+/// Iterates over the results of a call in the order of the input. Created by [`Pool::imap`].
 ///
 /// # Examples
 ///
@@ -45,7 +45,7 @@ pub struct IMap<T, I: Iterator> {
     results: InOrder<T>,
 }
 
-/// What [`Pool::imap_unordered`] returns.
+/// Iterates over the results of a call as they become ready, with their index in the input. Created by [`Pool::imap_unordered`].
 ///
 /// # Examples
 ///
@@ -201,8 +201,9 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMap<T, I> {
         Self { engine: Engine::new(pool, input), results: InOrder::new() }
     }
 
-    /// Has so many tasks travel together instead of as many as measuring suggests. Zero is an error, which is
-    /// returned next, and no more input is read.
+    /// Sets how many tasks are sent to a worker together. By default, the number is found by measuring.
+    ///
+    /// With zero, the next item is an error, and no more input is read.
     ///
     /// # Examples
     ///
@@ -256,8 +257,9 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMapUnordered<T
         Self { engine: Engine::new(pool, input), ready: VecDeque::new() }
     }
 
-    /// Has so many tasks travel together instead of as many as measuring suggests. Zero is an error, which is
-    /// returned next, and no more input is read.
+    /// Sets how many tasks are sent to a worker together. By default, the number is found by measuring.
+    ///
+    /// With zero, the next item is an error, and no more input is read.
     ///
     /// # Examples
     ///
@@ -317,7 +319,7 @@ impl<T, I: Iterator> fmt::Debug for IMapUnordered<T, I> {
     }
 }
 
-/// What [`Pool::stream`] returns.
+/// Streams the results of a call in the order of the input. Created by [`Pool::stream`].
 #[cfg(feature = "futures")]
 #[must_use = "a stream does nothing until it is read"]
 pub struct ResultStream<T, I: Iterator> {
@@ -325,7 +327,7 @@ pub struct ResultStream<T, I: Iterator> {
     results: InOrder<T>,
 }
 
-/// What [`Pool::stream_unordered`] returns.
+/// Streams the results of a call as they become ready, with their index in the input. Created by [`Pool::stream_unordered`].
 #[cfg(feature = "futures")]
 #[must_use = "a stream does nothing until it is read"]
 pub struct ResultStreamUnordered<T, I: Iterator> {
@@ -339,8 +341,9 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStream<T,
         Self { engine: Engine::new(pool, input), results: InOrder::new() }
     }
 
-    /// Has so many tasks travel together instead of as many as measuring suggests. Zero is an error, which is
-    /// returned next, and no more input is read.
+    /// Sets how many tasks are sent to a worker together. By default, the number is found by measuring.
+    ///
+    /// With zero, the next item is an error, and no more input is read.
     pub fn chunk_size(mut self, tasks: usize) -> Self {
         self.engine.set_chunk_size(tasks);
         self
@@ -353,8 +356,9 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStreamUno
         Self { engine: Engine::new(pool, input), ready: VecDeque::new() }
     }
 
-    /// Has so many tasks travel together instead of as many as measuring suggests. Zero is an error, which is
-    /// returned next, and no more input is read.
+    /// Sets how many tasks are sent to a worker together. By default, the number is found by measuring.
+    ///
+    /// With zero, the next item is an error, and no more input is read.
     pub fn chunk_size(mut self, tasks: usize) -> Self {
         self.engine.set_chunk_size(tasks);
         self

@@ -1,4 +1,4 @@
-//! [`Jobs`]: how many workers, counted as joblib counts them.
+//! Defines [`Jobs`], the number of workers, counted as in joblib.
 
 use std::{fmt, num::NonZeroUsize, str::FromStr};
 
@@ -8,7 +8,7 @@ use crate::{
     sys::cpu::cpus,
 };
 
-/// How many workers a pool has.
+/// The number of workers of a pool, or how it is computed from the number of CPUs.
 ///
 /// # Examples
 ///
@@ -24,14 +24,14 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Jobs {
-    /// As many as there are CPUs that this process may use: what affinity and cgroups allow, and in a worker no more than its share of
-    /// those of the process that holds its pool.
+    /// One worker per CPU that this process may use, as far as the affinity mask and cgroups allow. In a worker, this is its
+    /// share of the CPUs.
     All,
-    /// That, less so many; at least one.
+    /// As for `All`, minus this number, and at least one.
     AllBut(usize),
-    /// So many.
+    /// Exactly this number.
     Exactly(usize),
-    /// A number as joblib has them: -1 is all, -2 all but one. Zero is an error when the pool is built.
+    /// A number as in joblib: -1 stands for all CPUs, -2 for all but one. Zero is an error when the pool is built.
     Signed(i64),
 }
 
@@ -98,7 +98,7 @@ impl From<NonZeroUsize> for Jobs {
     }
 }
 
-/// What words say of a number of workers, as `Display` writes it: `4`, `-2`, `all`, `all but 1`.
+/// Parses a number of workers in the form that `Display` writes: `4`, `-2`, `all`, `all but 1`.
 ///
 /// # Examples
 ///
@@ -125,7 +125,7 @@ impl FromStr for Jobs {
     }
 }
 
-/// Words that say no number of workers.
+/// The error of parsing a number of workers.
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! [`Pool`]: worker processes that run tasks.
+//! Defines [`Pool`], which runs tasks on worker processes.
 
 mod bar;
 mod book;
@@ -72,21 +72,8 @@ use crate::{
 
 /// A pool of worker processes.
 ///
-/// Its workers start when there is work for them, are replaced when they die, and end with the pool.
-///
-/// A process that was forked from this one, as daemons are, may go on using the pool. It has workers of its own then, with the same
-/// settings, which start when it first uses the pool; a template's [`preload`](Builder::preload) runs again. Under
-/// [`StartMethod::Fork`] such a process must have one thread at that time, or every call is an error that says so. Handles and iterators
-/// that were made before the fork belong to the original process: in the copy they are errors.
-///
-/// Code that closes every descriptor from 3 upwards, as some daemons do (`closefrom`), closes the pool's, too. Then all its tasks, those
-/// that are handed in later included, come to an error that says so, within a second; a pool that is built afterwards works. Nothing is
-/// written to whatever has the numbers of the descriptors by then, and nothing of it is closed. The workers end by themselves, and what the
-/// pool has taken in this process is given back at its end only: memory, a thread that sleeps, and entries of processes that nobody
-/// collects (zombies).
-///
-/// Dropping a pool waits until its workers have ended, unless one of this library's own threads drops it, in a waker or a logger for
-/// example: then it ends by itself.
+/// Workers start when there is work for them, are replaced when they die, and end with the pool. Dropping a pool terminates it:
+/// see [`terminate`](Self::terminate).
 ///
 /// # Examples
 ///
@@ -103,6 +90,26 @@ use crate::{
 /// assert_eq!(squares, [1, 4, 9, 16]);
 /// # Ok::<(), procession::Error>(())
 /// ```
+///
+/// # Forks of this process
+///
+/// A process that was forked from this one, such as a daemon, can continue to use the pool. It has workers of its own with the
+/// same settings, which start when it first uses the pool. A template's [`preload`](Builder::preload) runs again. Under
+/// [`StartMethod::Fork`] the forked process must have a single thread at that time, or every call fails with an error that says
+/// so. Handles and iterators that were created before the fork belong to the original process. In the forked process they return
+/// errors.
+///
+/// # Code that closes all descriptors
+///
+/// Some daemons close every descriptor from 3 upwards (`closefrom`), including the pool's. All tasks of the pool then fail within
+/// a second with an error that says so, and so do tasks that are submitted later. A pool that is built afterwards works. The pool
+/// neither writes to nor closes whatever has the numbers of its descriptors by then. Its workers end by themselves. Its resources
+/// in this process are released when the pool is dropped: memory, a sleeping thread, and zombie processes.
+///
+/// # Dropping
+///
+/// Dropping a pool waits until its workers have ended. If the pool is dropped by a waker or a logger that runs on one of this
+/// library's own threads, the drop does not wait, and the pool ends in the background.
 pub struct Pool {
     backend: Backend,
 }
@@ -198,21 +205,20 @@ impl Drop for Engine {
 }
 
 impl Pool {
-    /// A pool of so many workers, with all else as it is by default.
+    /// Creates a pool of `jobs` workers with default settings.
     ///
     /// # Errors
     ///
-    /// As for [`Builder::build`].
+    /// Returns an error in the same cases as [`Builder::build`].
     ///
     /// # Examples
     ///
     /// ```
     /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
+    /// # #[worker]
+    /// # fn square(n: u64) -> u64 {
+    /// #     n * n
+    /// # }
     ///
     /// let pool = Pool::new(2)?;
     /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
@@ -222,27 +228,23 @@ impl Pool {
         Self::builder().jobs(jobs).build()
     }
 
-    /// Settings for a pool.
+    /// Returns a builder with default settings.
     ///
     /// # Examples
     ///
     /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
+    /// use procession::Pool;
     ///
     /// let pool = Pool::builder().jobs(2).name("squares").build()?;
-    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn builder() -> Builder {
         Builder::new()
     }
 
-    /// A pool without processes: tasks run on the calling thread, through the same encoding. For tests and debugging.
+    /// Creates a pool without processes, for tests and debugging.
+    ///
+    /// Tasks run on the calling thread, and their arguments and results are encoded as for a worker.
     ///
     /// # Examples
     ///
@@ -295,7 +297,7 @@ impl Pool {
         self.site().map(drop)
     }
 
-    /// How many workers the pool has at most; 1 for a pool without processes.
+    /// Returns the maximum number of workers. For a pool without processes this is 1.
     ///
     /// # Examples
     ///
@@ -314,14 +316,14 @@ impl Pool {
         }
     }
 
-    /// Runs all the tasks and returns their results in the order of the input.
+    /// Runs all tasks and returns their results in the order of the input.
     ///
-    /// The input may be of any length; it is read only as far ahead as the workers need it. `PROCESSION_VERBOSE` has lines on stderr
-    /// say how far it is, as the setting `verbose` of [`parallel!`](crate::parallel).
+    /// The input may have any length. It is read only as far ahead as the workers need. With `PROCESSION_VERBOSE`, progress is
+    /// reported on stderr, as with the setting `verbose` of [`parallel!`](crate::parallel).
     ///
     /// # Errors
     ///
-    /// The first failure ends the call: queued tasks are dropped, running ones are killed.
+    /// Returns the first failure. The call then ends: queued tasks are dropped and running tasks are killed.
     ///
     /// # Examples
     ///
@@ -333,9 +335,11 @@ impl Pool {
     ///     n * n
     /// }
     ///
+    /// # fn main() -> procession::Result<()> {
     /// let pool = Pool::new(2)?;
     /// assert_eq!(pool.map((1..=3).map(|n| delayed!(square(n))))?, [1, 4, 9]);
-    /// # Ok::<(), procession::Error>(())
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn map<T: DeserializeOwned + 'static>(&self, tasks: impl Tasks<T>) -> Result<Vec<T>> {
         let mut gather = Gather::new(Settings::new().pool(self));
@@ -344,10 +348,11 @@ impl Pool {
         gather.finish()
     }
 
-    /// Runs the tasks as the iterator is read, and gives their results in the order of the input.
+    /// Returns an iterator that runs the tasks and yields their results in the order of the input.
     ///
-    /// The input is read only as far as a window allows that is bounded in tasks and bytes: it may be endless. A failed task is an
-    /// item; the iterator goes on. Dropping it ends the call.
+    /// The input is read as the iterator advances, within a window that is bounded in tasks and in bytes, so the input may be
+    /// endless. A failed task is an item like any other, and the iterator continues. Dropping the iterator cancels the remaining
+    /// tasks.
     ///
     /// # Examples
     ///
@@ -372,7 +377,9 @@ impl Pool {
         IMap::new(self, tasks.into_iter())
     }
 
-    /// As [`imap`](Self::imap), but gives each result as soon as it is there, with its place in the input.
+    /// Returns an iterator that yields each result as soon as it is ready, together with its index in the input.
+    ///
+    /// In other respects it is the same as [`imap`](Self::imap).
     ///
     /// # Examples
     ///
@@ -398,10 +405,11 @@ impl Pool {
         IMapUnordered::new(self, tasks.into_iter())
     }
 
-    /// As [`imap`](Self::imap), for those who await: a `Stream` of the results, in the order of the input. Needs the feature `futures`.
+    /// Returns a `Stream` of the results in the order of the input. Requires the feature `futures`.
     ///
-    /// The input is read while the stream is polled, and only as far as the window allows; nothing else of what it does blocks the
-    /// executor's thread. (In a pool without processes tasks run there and then.) Dropping it ends the call.
+    /// The input is read while the stream is polled, within the same window as for [`imap`](Self::imap). Polling does not block
+    /// the executor's thread otherwise. In a pool without processes, tasks run while the stream is polled. Dropping the stream
+    /// cancels the remaining tasks.
     ///
     /// # Examples
     ///
@@ -435,8 +443,10 @@ impl Pool {
         ResultStream::new(self, tasks.into_iter())
     }
 
-    /// As [`stream`](Self::stream), but gives each result as soon as it is there, with its place in the input. Needs the feature
-    /// `futures`.
+    /// Returns a `Stream` that yields each result as soon as it is ready, together with its index in the input. Requires the
+    /// feature `futures`.
+    ///
+    /// In other respects it is the same as [`stream`](Self::stream).
     #[cfg(feature = "futures")]
     pub fn stream_unordered<T, I>(&self, tasks: I) -> ResultStreamUnordered<T, I::IntoIter>
     where
@@ -446,9 +456,9 @@ impl Pool {
         ResultStreamUnordered::new(self, tasks.into_iter())
     }
 
-    /// Hands in one task and returns at once; what is wrong comes out of the handle.
+    /// Submits a task and returns immediately. Errors are returned by [`Handle::join`].
     ///
-    /// In a pool without processes the task runs now.
+    /// In a pool without processes, the task runs before `submit` returns.
     ///
     /// # Examples
     ///
@@ -505,11 +515,13 @@ impl Pool {
         Handle::new(completer, Some(engine.exchange()), name, TaskId(id))
     }
 
-    /// Runs the task once on every worker, starting those that are not there yet, and returns the results in the workers' order.
+    /// Runs the task once on every worker and returns the results in the order of the workers.
+    ///
+    /// Workers that are not running yet are started.
     ///
     /// # Errors
     ///
-    /// The first failure.
+    /// Returns the first failure.
     ///
     /// # Examples
     ///
@@ -559,9 +571,10 @@ impl Pool {
         Ok(handles.into_iter().map(Handle::join).collect::<Result<_, TaskError>>()?)
     }
 
-    /// What the pool has done so far: tasks, times, bytes and memory of each worker, and the slowest tasks. Printed, it is a table.
+    /// Returns statistics of the pool: tasks, times, bytes and memory of each worker, and the slowest tasks. Displayed, they form
+    /// a table.
     ///
-    /// Times of a pool without processes are those of its tasks, and nothing else is known of it.
+    /// For a pool without processes, only the times of its tasks are known.
     ///
     /// # Examples
     ///
@@ -593,12 +606,12 @@ impl Pool {
         }
     }
 
-    /// Waits until all that was handed in has ended, then ends the pool, in good order: each worker runs the
-    /// [`finalizer`](Builder::finalizer), if there is one.
+    /// Waits until all submitted tasks have ended, then ends the pool. Each worker runs the [`finalizer`](Builder::finalizer), if
+    /// there is one.
     ///
     /// # Errors
     ///
-    /// A finalizer failed. What went wrong with a task is for its handle to say.
+    /// Returns an error if a finalizer failed. The failure of a task is returned by its handle.
     ///
     /// # Examples
     ///
@@ -621,12 +634,15 @@ impl Pool {
         Ok(())
     }
 
-    /// As [`join`](Self::join), and returns what the [`finalizer`](Builder::finalizer) returned in each worker, in the order in which
-    /// the workers left: those that were replaced in the course of the pool's life included.
+    /// Ends the pool like [`join`](Self::join) and returns the results of the [`finalizer`](Builder::finalizer).
+    ///
+    /// There is one result for each worker that exited in an orderly way, in the order in which they exited, including workers
+    /// that were replaced earlier.
     ///
     /// # Errors
     ///
-    /// The pool has no finalizer, or its result is no `T`; a finalizer failed, or its result does not decode.
+    /// Returns an error if the pool has no finalizer, if the finalizer does not return a `T`, if a finalizer failed, or if its
+    /// result cannot be decoded.
     ///
     /// # Examples
     ///
@@ -685,7 +701,8 @@ impl Pool {
         Ok(driver.look(Scheduler::take_exits))
     }
 
-    /// Ends the pool now: queued tasks are cancelled, running ones are killed, and no finalizer runs. Dropping a pool does the same.
+    /// Ends the pool immediately. Queued tasks are cancelled, running tasks are killed, and no finalizer runs. Dropping a pool
+    /// does the same.
     ///
     /// # Examples
     ///
@@ -693,26 +710,28 @@ impl Pool {
     /// use procession::{Pool, delayed, worker};
     ///
     /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
+    /// fn hang() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
     /// }
     ///
     /// let pool = Pool::new(1)?;
-    /// assert_eq!(pool.submit(delayed!(square(7))).join()?, 49);
+    /// let handle = pool.submit(delayed!(hang()));
     /// pool.terminate();
+    /// assert!(handle.join().is_err());
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn terminate(self) {}
 
-    /// Changes how many workers the pool has at most, whether or not they have something to do. New ones start when there is work for
-    /// them. Those that are too many are given no more tasks; what they have not begun others run, and they leave when they have
-    /// done what they have begun.
+    /// Changes the maximum number of workers.
     ///
-    /// Without effect on a pool without processes.
+    /// New workers start when there is work for them. Surplus workers receive no more tasks. They finish what they have started,
+    /// hand back what they have not, and exit. A pool without processes is not affected.
     ///
     /// # Errors
     ///
-    /// No pool can have so many workers, as for [`Builder::jobs`].
+    /// Returns an error if `jobs` is not a valid number of workers, as for [`Builder::jobs`].
     ///
     /// # Examples
     ///

@@ -15,7 +15,7 @@ const MOST_SLOW: usize = 10;
 /// Fewer tasks say nothing about their kind.
 const ENOUGH_TASKS: u64 = 1000;
 
-/// What a pool has done so far, made by [`Pool::stats`](crate::Pool::stats). Printed, it is a table.
+/// Statistics of a pool. Created by [`Pool::stats`](crate::Pool::stats). Displayed, they form a table.
 ///
 /// # Examples
 ///
@@ -42,11 +42,11 @@ pub struct Stats {
     slowest: Vec<SlowTask>,
 }
 
-/// What one worker has done: one place in the pool, and all the processes that have had it.
+/// Statistics of one worker: one position in the pool, including all processes that have held it.
 ///
-/// Its time, from the launch of each process to its end or to now, is [`startup`](Self::startup), then
-/// [`initializing`](Self::initializing), then [`busy`](Self::busy), [`transport`](Self::transport) and [`waiting`](Self::waiting). It is
-/// busy by [`working`](Self::working) and [`encoding`](Self::encoding).
+/// The lifetime of its processes is divided into [`startup`](Self::startup), [`initializing`](Self::initializing),
+/// [`busy`](Self::busy), [`transport`](Self::transport) and [`waiting`](Self::waiting). The time in `busy` is the sum of
+/// [`working`](Self::working) and [`encoding`](Self::encoding).
 ///
 /// # Examples
 ///
@@ -132,7 +132,7 @@ impl Endings {
     }
 }
 
-/// One of the slowest tasks.
+/// One of the slowest tasks of a pool. Returned by [`Stats::slowest`].
 ///
 /// # Examples
 ///
@@ -161,57 +161,26 @@ pub struct SlowTask {
 }
 
 impl Stats {
-    /// Each worker, in the order of their places; those that have not started yet, too.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// assert_eq!(stats.workers().len(), 1);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the statistics of each worker, in the order of their indices. Workers that have not started yet are included.
     #[must_use]
     pub fn workers(&self) -> &[WorkerStats] {
         &self.workers
     }
 
-    /// The sum over all workers, and the tasks that came to their end at no worker: they were cancelled before they began, or no worker
-    /// could be had. Its [`peak_rss_bytes`](WorkerStats::peak_rss_bytes) is the sum of theirs, its index and pid mean nothing.
+    /// Returns the sum over all workers.
     ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// assert_eq!(stats.total().tasks(), 10);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// It includes tasks that ended without a worker, because they were cancelled before they started or no worker could be
+    /// started. Its [`peak_rss_bytes`](WorkerStats::peak_rss_bytes) is the sum of the workers' peaks. Its index and pid have no
+    /// meaning.
     #[must_use]
     pub fn total(&self) -> &WorkerStats {
         &self.total
     }
 
-    /// The ten tasks that took longest, the slowest first.
+    /// Returns the ten tasks that took longest, slowest first.
     ///
-    /// Short tasks are timed together, and the last of them is named: so a long one that comes amid them may show as one of the next.
-    /// Only tasks whose worker is still to be trusted are here: those that ended with their process took an unknown time.
+    /// Short tasks are timed together, and the last of a group is named. A long task among short ones may therefore be listed
+    /// under one of the next tasks. Tasks that ended with their process are not listed, because their duration is unknown.
     ///
     /// # Examples
     ///
@@ -234,7 +203,7 @@ impl Stats {
         &self.slowest
     }
 
-    /// What could be better: that tasks are so small that calling them costs more than they do.
+    /// Returns advice, if there is any: that tasks are so small that calling them takes longer than running them.
     ///
     /// # Examples
     ///
@@ -272,517 +241,142 @@ impl Stats {
 }
 
 impl WorkerStats {
-    /// The worker's place in its pool, from 0.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_eq!(worker.index(), 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the index of the worker in its pool, starting at 0.
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// The process that has the place now.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_ne!(worker.pid(), Some(std::process::id()));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the pid of the current process of this worker, if there is one.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
 
-    /// Returns how many tasks came to an end here, each counted once: the sum of [`finished`](Self::finished), [`failed`](Self::failed),
-    /// [`crashed`](Self::crashed), [`timed_out`](Self::timed_out), [`cancelled`](Self::cancelled), [`out_of_memory`](Self::out_of_memory) and
-    /// [`lost`](Self::lost).
+    /// Returns how many tasks ended on this worker. Each task is counted once.
     ///
-    /// An attempt that is followed by another is not counted, but its time is. Initializers and finalizers are no tasks.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_eq!(worker.tasks(), 10);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// This is the sum of [`finished`](Self::finished), [`failed`](Self::failed), [`crashed`](Self::crashed),
+    /// [`timed_out`](Self::timed_out), [`cancelled`](Self::cancelled), [`out_of_memory`](Self::out_of_memory) and
+    /// [`lost`](Self::lost). An attempt that is followed by a retry is not counted, but its time is. Initializers and finalizers
+    /// are not tasks.
     #[must_use]
     pub fn tasks(&self) -> u64 {
         self.endings.all()
     }
 
-    /// Returns how many tasks gave a result, be it an `Err` of the function's own.
+    /// Returns how many tasks returned a result. An `Err` returned by the function is a result.
     ///
-    /// A task is counted as its result arrives. The caller decodes the result later: one that the caller cannot decode is counted here, too,
-    /// though the task's outcome is an error for which [`TaskError::is_codec`](crate::TaskError::is_codec) is true.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_eq!(worker.finished(), 10);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// A task is counted when its result arrives. A result that the caller cannot decode later is counted here, too, although the outcome
+    /// of that task is an error for which [`TaskError::is_codec`](crate::TaskError::is_codec) is `true`.
     #[must_use]
     pub fn finished(&self) -> u64 {
         self.endings.of(Ending::Finished)
     }
 
-    /// Returns how many tasks panicked, or had a value that did not encode or decode in the worker.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_eq!(worker.failed(), 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns how many tasks panicked, or had a value that could not be encoded or decoded in the worker.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.endings.of(Ending::Failed)
     }
 
     /// Returns how many tasks ended with their process: by a signal, `exit`, `abort` or a stack overflow.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_eq!(worker.crashed(), 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
     #[must_use]
     pub fn crashed(&self) -> u64 {
         self.endings.of(Ending::Crashed)
     }
 
-    /// Returns how many tasks ran past their deadline.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_eq!(worker.timed_out(), 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns how many tasks exceeded their deadline.
     #[must_use]
     pub fn timed_out(&self) -> u64 {
         self.endings.of(Ending::TimedOut)
     }
 
-    /// Returns how many tasks were cancelled here, or ran when their pool ended. Of those that had not begun, see [`Stats::total`].
+    /// Returns how many tasks were cancelled on this worker, or were running when their pool ended.
     ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_eq!(worker.cancelled(), 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Tasks that were cancelled before they started are counted in [`Stats::total`].
     #[must_use]
     pub fn cancelled(&self) -> u64 {
         self.endings.of(Ending::Cancelled)
     }
 
-    /// Returns how many tasks went past the memory that there was for them.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_eq!(worker.out_of_memory(), 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns how many tasks ran out of memory.
     #[must_use]
     pub fn out_of_memory(&self) -> u64 {
         self.endings.of(Ending::OutOfMemory)
     }
 
-    /// Returns how many tasks were lost: it is unknown whether they ran.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_eq!(worker.lost(), 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns how many tasks were lost, so that it is unknown whether they ran.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.endings.of(Ending::Lost)
     }
 
-    /// From each launch to the worker's first words.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert!(!worker.startup().is_zero());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the time from launching each process until its first message.
     #[must_use]
     pub fn startup(&self) -> Duration {
         self.startup
     }
 
-    /// The time that initializers took.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert!(worker.initializing().is_zero());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the time spent in initializers.
     #[must_use]
     pub fn initializing(&self) -> Duration {
         self.initializing
     }
 
-    /// The time that tasks took in the worker, from the first byte of the arguments to the last of the result, or to the end of their
-    /// process.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// println!("{:?}", worker.busy());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the time that tasks took in the worker, from the first byte of their arguments to the last byte of their results,
+    /// or to the end of their process.
     #[must_use]
     pub fn busy(&self) -> Duration {
         self.busy
     }
 
-    /// The part of [`busy`](Self::busy) that the functions themselves took.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert!(worker.working() <= worker.busy());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the part of [`busy`](Self::busy) that was spent in the functions themselves.
     #[must_use]
     pub fn working(&self) -> Duration {
         self.busy.saturating_sub(self.encoding)
     }
 
-    /// The part of [`busy`](Self::busy) in which arguments were decoded and results encoded.
+    /// Returns the part of [`busy`](Self::busy) that was spent decoding arguments and encoding results.
     ///
-    /// Estimated: the worker looks more closely at sixteen tasks every 50 ms, and their mean is taken for all.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// println!("{:?}", worker.encoding());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// This is an estimate. The worker measures sixteen tasks every 50 ms, and their mean is applied to all tasks.
     #[must_use]
     pub fn encoding(&self) -> Duration {
         self.encoding
     }
 
-    /// The time in which the worker had been sent tasks and did nothing for them, or had done all and was not heard yet: they were on
-    /// their way.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// println!("{:?}", worker.transport());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the time during which tasks or results were on their way, while the worker was not busy.
     #[must_use]
     pub fn transport(&self) -> Duration {
         self.transport
     }
 
-    /// The time in which the worker had nothing to do.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// println!("{:?}", worker.waiting());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the time during which the worker had nothing to do.
     #[must_use]
     pub fn waiting(&self) -> Duration {
         self.waiting
     }
 
-    /// How often a process has taken the place of an earlier one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert_eq!(worker.restarts(), 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns how many times the worker's process was replaced.
     #[must_use]
     pub fn restarts(&self) -> u64 {
         self.restarts
     }
 
-    /// Bytes that went to the worker: arguments and what stands before them.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert!(worker.bytes_sent() > 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the number of bytes sent to the worker: arguments and headers.
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
         self.bytes_sent
     }
 
-    /// Bytes that came from the worker: results, records, and what stands before them.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert!(worker.bytes_received() > 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the number of bytes received from the worker: results, log records and headers.
     #[must_use]
     pub fn bytes_received(&self) -> u64 {
         self.bytes_received
     }
 
-    /// The most memory, in bytes, that a process of this place has had resident, as far as is known: of one that has ended, what it
-    /// told last, at most 50 ms of work before. 0 where nothing is known.
+    /// Returns the largest known resident memory of the worker's processes, in bytes. It is 0 if nothing is known.
     ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// let worker = &stats.workers()[0];
-    /// assert!(worker.peak_rss_bytes() > 0);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// For a process that has ended, the value was last updated at most 50 ms of work before its end.
     #[must_use]
     pub fn peak_rss_bytes(&self) -> u64 {
         self.peak_rss_bytes
@@ -805,93 +399,25 @@ impl WorkerStats {
 }
 
 impl SlowTask {
-    /// The function's full path, as in `census::entropy`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// assert!(stats.slowest()[0].function().ends_with("square"));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the full path of the function, as in `census::entropy`.
     #[must_use]
     pub fn function(&self) -> &'static str {
         self.function
     }
 
-    /// Its place in its call; `None` for a task that was submitted.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// assert!(stats.slowest()[0].task_index().is_some());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the position of the task in its call, or `None` for a task that was submitted individually.
     #[must_use]
     pub fn task_index(&self) -> Option<usize> {
         self.task_index
     }
 
-    /// How long it took in its worker.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// println!("{:?}", stats.slowest()[0].took());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns how long the task took in its worker.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.took
     }
 
-    /// The worker's place in the pool.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn square(n: u64) -> u64 {
-    ///     n * n
-    /// }
-    ///
-    /// let pool = Pool::new(1)?;
-    /// pool.map((0..10).map(|n| delayed!(square(n))))?;
-    /// let stats = pool.stats();
-    /// println!("{:?}", stats.slowest()[0].worker());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
+    /// Returns the index of the worker that ran the task.
     #[must_use]
     pub fn worker(&self) -> usize {
         self.worker

@@ -1,4 +1,4 @@
-//! [`ProcessBuilder`]: a process's settings, checked when it is started.
+//! Defines [`ProcessBuilder`], which holds the settings of a process and checks them when the process is spawned.
 
 use std::{
     ffi::OsString,
@@ -30,7 +30,7 @@ use crate::{
     transport::wants_socket,
 };
 
-/// A process's settings, made by [`Process::builder`].
+/// Configures a [`Process`]. Created by [`Process::builder`].
 ///
 /// # Examples
 ///
@@ -66,8 +66,10 @@ impl ProcessBuilder {
         }
     }
 
-    /// The process's name, for errors; `ps` shows it, too (cut to 15 bytes, as the kernel has them). At most 255 bytes. Default: the function's with a
-    /// number, and in `ps` the program's.
+    /// Sets the name of the process, which appears in errors. Default: the name of the function and a number.
+    ///
+    /// `ps` shows the name, too, cut to 15 bytes by the kernel. Without a name it shows the program's. A name has at most 255
+    /// bytes.
     ///
     /// # Examples
     ///
@@ -88,11 +90,11 @@ impl ProcessBuilder {
         self
     }
 
-    /// How the process comes to be. Default: `PROCESSION_START_METHOD`, or [`StartMethod::Spawn`].
+    /// Sets how the process is started. Default: `PROCESSION_START_METHOD`, or else [`StartMethod::Spawn`].
     ///
-    /// Processes by [`StartMethod::ForkServer`] with the same environment come from one template, which stays as long as there is a
-    /// `Process`. Under [`StartMethod::Fork`] each is a copy of this process as it is at its spawn, by a template of its own, and this
-    /// process must have one thread.
+    /// With [`StartMethod::ForkServer`], processes with the same environment are forked from one template, which is kept while
+    /// there is a `Process`. With [`StartMethod::Fork`], each process is a copy of this process at the time of `spawn`, and this
+    /// process must have a single thread.
     ///
     /// # Examples
     ///
@@ -113,7 +115,7 @@ impl ProcessBuilder {
         self
     }
 
-    /// Sets a variable in the process's environment, on top of this process's own.
+    /// Sets an environment variable for the process, in addition to this process's own variables.
     ///
     /// # Examples
     ///
@@ -134,7 +136,8 @@ impl ProcessBuilder {
         self
     }
 
-    /// Takes a variable out of the process's environment. Of [`env`](Self::env) and this the last word about a name counts.
+    /// Removes an environment variable for the process. For each name, the last call of [`env`](Self::env) or `env_remove`
+    /// counts.
     ///
     /// # Examples
     ///
@@ -155,7 +158,7 @@ impl ProcessBuilder {
         self
     }
 
-    /// The folder that the process works in. Default: this process's.
+    /// Sets the working directory of the process. Default: the working directory of this process.
     ///
     /// # Examples
     ///
@@ -176,7 +179,7 @@ impl ProcessBuilder {
         self
     }
 
-    /// How much nicer than this process it is, as for [a pool's workers](crate::Builder::nice). Default: 0.
+    /// Sets how much is added to the process's niceness, as for [the workers of a pool](crate::Builder::nice). Default: 0.
     ///
     /// # Examples
     ///
@@ -197,7 +200,9 @@ impl ProcessBuilder {
         self
     }
 
-    /// Pins the process to one of the CPUs that this thread may use: each that is started to the next. Default: no.
+    /// Sets whether the process is pinned to one CPU. Default: `false`.
+    ///
+    /// Each process that is spawned is pinned to the next of the CPUs that the current thread may use.
     ///
     /// # Examples
     ///
@@ -218,7 +223,7 @@ impl ProcessBuilder {
         self
     }
 
-    /// Sets whether a panic in the process has a backtrace, as for [a pool's workers](crate::Builder::backtrace).
+    /// Sets whether panics in the process capture a backtrace, as for [the workers of a pool](crate::Builder::backtrace).
     ///
     /// # Examples
     ///
@@ -239,8 +244,10 @@ impl ProcessBuilder {
         self.env("RUST_BACKTRACE", if captures { "1" } else { "0" })
     }
 
-    /// How many threads the libraries that the process uses may start, as for [a pool's workers](crate::Builder::inner_threads).
-    /// Default: as many as there are CPUs.
+    /// Sets how many threads the libraries used by the process may start, as for [the workers of a
+    /// pool](crate::Builder::inner_threads).
+    ///
+    /// Default: the number of CPUs.
     ///
     /// # Examples
     ///
@@ -261,8 +268,9 @@ impl ProcessBuilder {
         self
     }
 
-    /// Where what the process writes to stdout goes. Default: [`Output::Inherit`]. Under [`Output::Capture`] it is kept until the result
-    /// is asked for, and printed by whoever joins.
+    /// Sets where the process's stdout goes. Default: [`Output::Inherit`].
+    ///
+    /// With [`Output::Capture`], the output is kept until the result is requested, and is then printed by the joining thread.
     ///
     /// # Examples
     ///
@@ -283,8 +291,9 @@ impl ProcessBuilder {
         self
     }
 
-    /// Where what the process writes to stderr goes, as for [`stdout`](Self::stdout). Under [`Output::Capture`] and [`Output::Log`] an
-    /// error has [its last lines](crate::TaskError::stderr_tail).
+    /// Sets where the process's stderr goes, as for [`stdout`](Self::stdout).
+    ///
+    /// With [`Output::Capture`] and [`Output::Log`], an error has [its last lines](crate::TaskError::stderr_tail).
     ///
     /// # Examples
     ///
@@ -305,7 +314,9 @@ impl ProcessBuilder {
         self
     }
 
-    /// How long the process may take to come to its function before it is killed. Above zero; from a year on it is no limit. Default: 30 s.
+    /// Sets how long the process may take to start before it is killed. Default: 30 s.
+    ///
+    /// The timeout must be above zero. A year or more means no limit.
     ///
     /// # Examples
     ///
@@ -328,13 +339,13 @@ impl ProcessBuilder {
         self
     }
 
-    /// Starts a process for this function. Returns when it exists; that it cannot go on to the function comes out of
-    /// [`join`](Process::join).
+    /// Spawns a process that runs the function. Returns as soon as the process exists. A process that fails before it reaches the
+    /// function causes an error of [`join`](Process::join).
     ///
     /// # Errors
     ///
-    /// A setting or a variable of the environment is impossible, an argument did not encode, or this process cannot start others (it runs setuid, as a library in
-    /// another program, or is too many processes deep).
+    /// Returns an error if a setting or an environment variable is invalid, if an argument cannot be encoded, or if this process
+    /// cannot start others, because it is setuid, procession is a library in another program, or processes are nested too deeply.
     ///
     /// # Examples
     ///

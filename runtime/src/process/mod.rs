@@ -30,22 +30,21 @@ use crate::{
     task::IntoTask,
 };
 
-/// One function in a process of its own: `multiprocessing.Process`'s counterpart.
+/// A process that runs one function, like `multiprocessing.Process` in Python.
 ///
-/// The process starts at once, runs the function, and leaves: what it has printed is flushed, and what is to run at exit runs, for
-/// which it has two seconds. A thread that the function has left behind ends with it. Dropping a `Process` kills it;
-/// [`detach`](Self::detach) lets it run. No process outlives its parent, whatever ends that.
+/// The process starts immediately, runs the function and exits. Before it exits, its output is flushed and exit handlers run, for
+/// at most two seconds. Threads that the function left running end with the process. Dropping a `Process` kills it, and
+/// [`detach`](Self::detach) lets it continue. No process outlives its parent, however the parent ends.
 ///
-/// The result is read as soon as it is there, by a thread that watches all the processes of this one: of any size, it waits here
-/// until [`join`](Self::join) takes it, and the process does not wait. As a [`Future`] a process comes to what `join` gives, on any
-/// executor.
+/// The result is read as soon as it is available, by one thread that watches all processes. It may have any size, is stored until
+/// [`join`](Self::join) returns it, and does not block the process. `Process` is also a [`Future`] with the same output as
+/// `join`, for any executor.
 ///
-/// Within the function [`is_worker`](crate::is_worker) is true, a `parallel!` that names no pool runs in the process, and
-/// [`worker_index`](crate::worker_index) is `None`. It may have pools and processes of its own; they end with it.
+/// Within the function, [`is_worker`](crate::is_worker) returns `true`, [`worker_index`](crate::worker_index) returns `None`, and
+/// a `parallel!` that names no pool runs in that process. The function may create pools and processes. They end with its process.
 ///
-/// Under `PROCESSION_IN_PROCESS=1` the function runs on a thread of this process, through the same encoding. [`id`](Self::id) is this
-/// process's then, and there is nothing that could be killed: [`terminate`](Self::terminate) and [`kill`](Self::kill) are errors, and
-/// a dropped `Process` leaves its thread running.
+/// With `PROCESSION_IN_PROCESS=1`, the function runs on a thread of this process. [`id`](Self::id) then returns this process's
+/// pid, [`terminate`](Self::terminate) and [`kill`](Self::kill) return errors, and the thread of a dropped `Process` continues.
 ///
 /// # Examples
 ///
@@ -82,11 +81,11 @@ enum Backend {
 }
 
 impl<T: DeserializeOwned + 'static> Process<T> {
-    /// Starts a process for this function, with all else as it is by default.
+    /// Spawns a process for the function with default settings.
     ///
     /// # Errors
     ///
-    /// As for [`ProcessBuilder::spawn`].
+    /// Returns an error in the same cases as [`ProcessBuilder::spawn`].
     ///
     /// # Examples
     ///
@@ -106,13 +105,14 @@ impl<T: DeserializeOwned + 'static> Process<T> {
         Process::builder().spawn(task)
     }
 
-    /// Waits for the process's end and gives what the function returned.
+    /// Waits for the process to end and returns the result of the function.
     ///
     /// # Errors
     ///
-    /// The function panicked ([`is_panic`](TaskError::is_panic)), its process was ended ([`is_crash`](TaskError::is_crash): by
-    /// [`terminate`](Self::terminate), say), or could not be started ([`is_lost`](TaskError::is_lost)). A result is given once: to ask
-    /// again is an error, too ([`is_lost`](TaskError::is_lost)).
+    /// Returns an error if the function panicked ([`is_panic`](TaskError::is_panic)), if the process ended early, for example
+    /// because of [`terminate`](Self::terminate) ([`is_crash`](TaskError::is_crash)), or if it could not be started
+    /// ([`is_lost`](TaskError::is_lost)). The result is returned once. A second call returns an error
+    /// ([`is_lost`](TaskError::is_lost)).
     ///
     /// # Examples
     ///
@@ -135,7 +135,11 @@ impl<T: DeserializeOwned + 'static> Process<T> {
         self.join_timeout(Duration::MAX).unwrap_or_else(|| Err(self.lost("it is not at its end")))
     }
 
-    /// Waits for the process's end at most so long, as [`join`](Self::join) does. `None`: not yet, ask again.
+    /// Waits for the process to end for at most `timeout`. Returns `None` if it has not ended by then.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error in the same cases as [`join`](Self::join).
     ///
     /// # Examples
     ///
@@ -168,7 +172,7 @@ impl<T: DeserializeOwned + 'static> Process<T> {
 }
 
 impl<T> Process<T> {
-    /// The process's number.
+    /// Returns the pid of the process.
     ///
     /// # Examples
     ///
@@ -190,7 +194,8 @@ impl<T> Process<T> {
         self.id
     }
 
-    /// The process's name: as the [builder](ProcessBuilder::name) was told, or the function's with a number, as in `serve-3`.
+    /// Returns the name of the process: the one given to [`ProcessBuilder::name`], or the name of the function and a number, as
+    /// in `serve-3`.
     ///
     /// # Examples
     ///
@@ -211,7 +216,7 @@ impl<T> Process<T> {
         &self.name
     }
 
-    /// Whether the process has not ended.
+    /// Returns whether the process is still running.
     ///
     /// # Examples
     ///
@@ -236,11 +241,11 @@ impl<T> Process<T> {
         }
     }
 
-    /// How the process ended; `None` while it runs.
+    /// Returns how the process ended, or `None` while it runs.
     ///
-    /// The code is 0 after the function has returned (an `Err`, too), 101 after it panicked, as of any Rust program, and what the
-    /// function gave to `exit`, if it did that. `None`, too, if the process has ended and nobody can tell how: somebody else collected
-    /// it, or the template that it was forked from has been killed.
+    /// The exit code is 0 if the function returned, even if it returned an `Err`. It is 101 if the function panicked, as for any
+    /// Rust program, and otherwise the argument of `exit`. The status is also `None` if it cannot be known, because other code in
+    /// this process collected it, or because the template that the process was forked from was killed.
     ///
     /// # Examples
     ///
@@ -265,11 +270,13 @@ impl<T> Process<T> {
         }
     }
 
-    /// Asks the process to end, by SIGTERM, which ends it unless it has seen to it that it does not. Does nothing if it has ended.
+    /// Sends SIGTERM to the process. Does nothing if the process has ended.
+    ///
+    /// A process that handles or ignores SIGTERM continues. Use [`kill`](Self::kill) to end it.
     ///
     /// # Errors
     ///
-    /// The system would not send the signal, or the function runs in this process.
+    /// Returns an error if the signal could not be sent, or if the function runs in this process.
     ///
     /// # Examples
     ///
@@ -298,11 +305,11 @@ impl<T> Process<T> {
         }
     }
 
-    /// Ends the process, by SIGKILL, and what it has started in its process group. Does nothing if it has ended.
+    /// Kills the process and its process group with SIGKILL. Does nothing if the process has ended.
     ///
     /// # Errors
     ///
-    /// The function runs in this process.
+    /// Returns an error if the function runs in this process.
     ///
     /// # Examples
     ///
@@ -333,7 +340,7 @@ impl<T> Process<T> {
         }
     }
 
-    /// Lets the process run until it ends by itself, or this one ends. Somebody collects it.
+    /// Lets the process run until it ends by itself or this process ends. It is then reaped automatically.
     ///
     /// # Examples
     ///
@@ -370,7 +377,7 @@ impl<T> Process<T> {
 }
 
 impl Process<()> {
-    /// Settings for a process.
+    /// Returns a builder with default settings.
     ///
     /// # Examples
     ///

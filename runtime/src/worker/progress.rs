@@ -24,11 +24,11 @@ pub(super) fn set_wanted(wanted: bool) {
     WANTED.store(wanted, Ordering::Relaxed);
 }
 
-/// Says how far the running task is, as a fraction of it from 0 to 1, to whoever looks at its call: the bar of `progress`, or `verbose`
-/// from 50 on.
+/// Reports how much of the running task is done, as a fraction from 0 to 1.
 ///
-/// Where nobody looks, and outside of workers, it does nothing and costs nothing; else it says so much as a person can see. Numbers
-/// beyond 0 and 1 are as good as these.
+/// The fraction is shown by the setting `progress` of [`parallel!`](crate::parallel) and by `verbose` from 50. Values outside the
+/// range are clamped. Reports are limited to what a person can see. If they are not shown, and outside of workers, the function
+/// does nothing.
 ///
 /// # Examples
 ///
