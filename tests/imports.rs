@@ -48,6 +48,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("context", 3, Both),
     ("transcript", 3, Host),
     ("launch", 3, Host),
+    ("observe", 4, Host),
     ("supervisor", 4, Host),
     ("pool", 5, Host),
     ("process", 5, Host),

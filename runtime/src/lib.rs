@@ -265,6 +265,7 @@ mod id;
 mod launch;
 mod macros;
 mod marker;
+mod observe;
 mod panic;
 mod parallel;
 mod pool;

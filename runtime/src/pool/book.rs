@@ -9,8 +9,6 @@ use std::{
 use super::{
     lane::{Lane, LaneId, Parcel, Recipient, Single, name_of},
     life::Finalizer,
-    stats::{Ending, Endings, Slowest, Tally},
-    timeline::Timeline,
 };
 use crate::{
     caller::Caller,
@@ -19,6 +17,10 @@ use crate::{
     error::{Fault, Place, TaskError, TaskErrorKind},
     handle::Wakes,
     id::{FunctionId, WorkerId},
+    observe::{
+        stats::{Ending, Endings, Slowest, Tally},
+        timeline::Timeline,
+    },
     protocol::{Record, Results},
     supervisor::Load,
 };
@@ -66,9 +68,11 @@ impl Words {
 
     pub(crate) fn emit(&self) {
         match &self.record {
-            Record::Log(record) => self.caller.within(|| super::log::emit(record, self.worker, self.pid)),
+            Record::Log(record) => {
+                self.caller.within(|| crate::observe::log::emit(record, self.worker, self.pid))
+            }
             #[cfg(feature = "tracing")]
-            Record::Trace(said) => super::subscriber::emit(said, self.worker, self.pid, &self.caller),
+            Record::Trace(said) => crate::observe::tracing::emit(said, self.worker, self.pid, &self.caller),
         }
     }
 }

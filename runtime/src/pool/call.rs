@@ -17,7 +17,6 @@ use super::{
     lane::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
     life::Finalizer,
     lost,
-    stats::{Ending, Endings, Stats},
 };
 use crate::{
     caller::Caller,
@@ -26,11 +25,10 @@ use crate::{
     error::{POOL_ENDED, Place, TaskError, TaskErrorKind},
     handle::{Exchange, Waiter, Wakes, inherited, inherited_kind},
     id::{FunctionId, TaskId},
+    observe::stats::{Ending, Endings, Stats},
     protocol::{Outcome, Records, Results},
-    registry,
-    registry::Entry,
-    seed,
-    seed::Calls,
+    registry::{self, Entry},
+    seed::{self, Calls},
     sys::generation::generation,
     task::Call as Request,
 };

@@ -801,7 +801,7 @@ impl After {
             let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
         }
         #[cfg(feature = "tracing")]
-        self.ended.iter().for_each(|pid| super::subscriber::forget(*pid));
+        self.ended.iter().for_each(|pid| crate::observe::tracing::forget(*pid));
         self.wakes.wake_all();
     }
 }

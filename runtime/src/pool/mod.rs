@@ -1,6 +1,5 @@
 //! Defines [`Pool`], which runs tasks on worker processes.
 
-mod bar;
 mod book;
 mod builder;
 mod call;
@@ -11,14 +10,8 @@ mod jobs;
 mod lane;
 mod life;
 mod listen;
-mod log;
-mod report;
 mod restarts;
 mod scheduler;
-mod stats;
-#[cfg(feature = "tracing")]
-mod subscriber;
-mod timeline;
 mod tray;
 
 use std::{
@@ -33,27 +26,27 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
+pub use crate::observe::stats::{SlowTask, Stats, WorkerStats};
 pub use builder::Builder;
 pub use imap::{IMap, IMapUnordered};
 #[cfg(feature = "futures")]
 pub use imap::{ResultStream, ResultStreamUnordered};
 pub use jobs::{Jobs, ParseJobsError};
-pub use stats::{SlowTask, Stats, WorkerStats};
 
+pub(crate) use crate::observe::report::{Label, Report, verbose_by_env};
 pub(crate) use book::Words;
 pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
 pub(crate) use call::{Arrival, Call, CallOptions, seed_of_singles};
 pub(crate) use listen::{crash, is_killed_for_memory, killed_for_memory, why_not_started};
-pub(crate) use report::{Label, Report, verbose_by_env};
 pub(crate) use restarts::{Intensity, Others, Restarts, Verdict};
 pub(crate) use scheduler::levels;
 
+use crate::observe::stats::Endings;
 use builder::Config;
 use call::{Here, not_in_table, seed_of_call};
 use drive::Driver;
 use lane::{LaneId, Parcel, Recipient, Single};
 use scheduler::Scheduler;
-use stats::Endings;
 
 use crate::{
     codec::{OwnedResult, ShortBytes},

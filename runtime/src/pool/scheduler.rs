@@ -20,14 +20,15 @@ use super::{
     lane::{BATCH, BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
     life::Leaving,
     restarts::{Restarts, Streak},
-    stats::{Ending, Endings, Slowest, Stats},
-    timeline,
-    timeline::Timeline,
 };
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::{LaunchError, LaunchRequest, Launcher},
+    observe::{
+        stats::{Ending, Endings, Slowest, Stats},
+        timeline::{self, Timeline},
+    },
     protocol::{Hello, Levels, Orders, VERSION},
     registry,
     supervisor::{Load, Supervisor},
@@ -918,6 +919,6 @@ pub(crate) fn levels() -> Levels {
     #[cfg(not(feature = "tracing"))]
     let trace = 0;
     #[cfg(feature = "tracing")]
-    let trace = super::subscriber::level();
+    let trace = crate::observe::tracing::level();
     Levels { log: log::max_level() as u8, trace, is_timed: timeline::is_on() }
 }

@@ -84,11 +84,11 @@ pub struct WorkerStats {
 
 /// How tasks came to their end: how many each way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Endings([u64; ENDINGS]);
+pub(crate) struct Endings([u64; ENDINGS]);
 
 /// How a task came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     Finished,
     Failed,
     Crashed,
@@ -101,7 +101,7 @@ pub(super) enum Ending {
 const ENDINGS: usize = Ending::Lost as usize + 1;
 
 impl Ending {
-    pub(super) fn of(kind: &TaskErrorKind) -> Self {
+    pub(crate) fn of(kind: &TaskErrorKind) -> Self {
         match kind {
             TaskErrorKind::Panic { .. } | TaskErrorKind::Codec { .. } => Self::Failed,
             TaskErrorKind::Crash { .. } => Self::Crashed,
@@ -115,7 +115,7 @@ impl Ending {
 
 impl Endings {
     #[inline]
-    pub(super) fn add(&mut self, ending: Ending, tasks: u64) {
+    pub(crate) fn add(&mut self, ending: Ending, tasks: u64) {
         self.0[ending as usize] += tasks;
     }
 
@@ -532,7 +532,7 @@ impl fmt::Display for Stats {
 
 /// What is counted of one worker's place.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     launches: u64,
     endings: Endings,
     busy: Duration,
@@ -553,7 +553,7 @@ pub(super) struct Tally {
     sampled_encoding: Duration,
     peak_rss_bytes: u64,
     /// The tasks that ended last were of a call, whose tasks are known by their place.
-    pub(super) is_of_call: bool,
+    pub(crate) is_of_call: bool,
 }
 
 /// Ends what began at this time.
@@ -565,45 +565,45 @@ fn end(since: &mut Option<Instant>, now: Instant, sum: &mut Duration) {
 
 impl Tally {
     #[inline]
-    pub(super) fn done(&mut self, ending: Ending, tasks: u32, nanos: u64) {
+    pub(crate) fn done(&mut self, ending: Ending, tasks: u32, nanos: u64) {
         self.endings.add(ending, u64::from(tasks));
         self.worked(nanos);
     }
 
     /// So many nanoseconds more.
     #[inline]
-    pub(super) fn worked(&mut self, nanos: u64) {
+    pub(crate) fn worked(&mut self, nanos: u64) {
         // What a worker says of the time may be anything.
         self.busy = self.busy.saturating_add(Duration::from_nanos(nanos));
     }
 
     /// What became of tasks whose time is counted otherwise.
-    pub(super) fn endings(&mut self) -> &mut Endings {
+    pub(crate) fn endings(&mut self) -> &mut Endings {
         &mut self.endings
     }
 
     /// It has given a result.
-    pub(super) fn heard(&mut self, now: Instant) {
+    pub(crate) fn heard(&mut self, now: Instant) {
         self.heard_at = Some(now);
     }
 
-    pub(super) fn launched(&mut self, now: Instant) {
+    pub(crate) fn launched(&mut self, now: Instant) {
         self.launches += 1;
         self.launched_at = Some(now);
     }
 
-    pub(super) fn started(&mut self, now: Instant, initializes: bool) {
+    pub(crate) fn started(&mut self, now: Instant, initializes: bool) {
         end(&mut self.launched_at, now, &mut self.startup);
         self.live_since = Some(now);
         self.initializing_since = initializes.then_some(now);
     }
 
-    pub(super) fn initialized(&mut self, now: Instant) {
+    pub(crate) fn initialized(&mut self, now: Instant) {
         end(&mut self.initializing_since, now, &mut self.initializing);
     }
 
     /// It was given tasks.
-    pub(super) fn occupied(&mut self, now: Instant) {
+    pub(crate) fn occupied(&mut self, now: Instant) {
         if self.occupied_since.is_none() {
             self.occupied_since = Some(now);
             self.heard_at = Some(now);
@@ -611,11 +611,11 @@ impl Tally {
     }
 
     /// It has none left.
-    pub(super) fn released(&mut self, now: Instant) {
+    pub(crate) fn released(&mut self, now: Instant) {
         end(&mut self.occupied_since, now, &mut self.occupied);
     }
 
-    pub(super) fn ended(&mut self, now: Instant, had_begun: bool) {
+    pub(crate) fn ended(&mut self, now: Instant, had_begun: bool) {
         // What ended with the process was worked on since the last result.
         if let Some(since) = self.heard_at.take().filter(|_| had_begun && self.initializing_since.is_none()) {
             self.busy = self.busy.saturating_add(now.saturating_duration_since(since));
@@ -627,17 +627,17 @@ impl Tally {
     }
 
     /// What the worker has found in one request.
-    pub(super) fn sampled(&mut self, tasks: u64, encoding: Duration, peak_rss_bytes: u64) {
+    pub(crate) fn sampled(&mut self, tasks: u64, encoding: Duration, peak_rss_bytes: u64) {
         self.sampled = self.sampled.saturating_add(tasks);
         self.sampled_encoding = self.sampled_encoding.saturating_add(encoding);
         self.has_had(peak_rss_bytes);
     }
 
-    pub(super) fn has_had(&mut self, peak_rss_bytes: u64) {
+    pub(crate) fn has_had(&mut self, peak_rss_bytes: u64) {
         self.peak_rss_bytes = self.peak_rss_bytes.max(peak_rss_bytes);
     }
 
-    pub(super) fn stats(
+    pub(crate) fn stats(
         &self,
         id: WorkerId,
         pid: Option<u32>,
@@ -671,14 +671,14 @@ impl Tally {
 }
 
 impl Stats {
-    pub(super) fn new(workers: Vec<WorkerStats>, unserved: Endings, slowest: Vec<SlowTask>) -> Self {
+    pub(crate) fn new(workers: Vec<WorkerStats>, unserved: Endings, slowest: Vec<SlowTask>) -> Self {
         let mut total = WorkerStats { endings: unserved, ..WorkerStats::default() };
         workers.iter().for_each(|worker| total.add(worker));
         Self { workers, total, slowest }
     }
 
     /// Of a pool without processes.
-    pub(super) fn in_process(endings: Endings, busy: Duration) -> Self {
+    pub(crate) fn in_process(endings: Endings, busy: Duration) -> Self {
         let worker = WorkerStats { endings, busy, pid: Some(std::process::id()), ..WorkerStats::default() };
         Self::new(vec![worker], Endings::default(), Vec::new())
     }
@@ -686,19 +686,19 @@ impl Stats {
 
 /// The slowest tasks so far, the slowest first.
 #[derive(Debug, Default)]
-pub(super) struct Slowest(Vec<SlowTask>);
+pub(crate) struct Slowest(Vec<SlowTask>);
 
 impl Slowest {
     /// A task that took so long is among them.
     #[inline]
-    pub(super) fn has_room_for(&self, nanos: u64) -> bool {
+    pub(crate) fn has_room_for(&self, nanos: u64) -> bool {
         match self.0.last() {
             Some(last) if self.0.len() == MOST_SLOW => u128::from(nanos) > last.took.as_nanos(),
             _ => true,
         }
     }
 
-    pub(super) fn put(
+    pub(crate) fn put(
         &mut self,
         function: &'static str,
         task_index: Option<usize>,
@@ -713,7 +713,7 @@ impl Slowest {
         }
     }
 
-    pub(super) fn all(&self) -> Vec<SlowTask> {
+    pub(crate) fn all(&self) -> Vec<SlowTask> {
         self.0.clone()
     }
 }

@@ -7,12 +7,9 @@
 
 use std::{
     collections::HashMap,
-    fmt,
-    fmt::Write as _,
-    fs,
-    fs::{File, Metadata, OpenOptions},
-    io,
-    io::{Read, Seek, SeekFrom, Write},
+    fmt::{self, Write as _},
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
@@ -44,7 +41,7 @@ const MOST_NAMES: u32 = 100;
 
 /// One pool's part of the timeline.
 #[derive(Debug)]
-pub(super) struct Timeline {
+pub(crate) struct Timeline {
     file: &'static Mutex<Output>,
     /// Stands where the format has a process.
     pool: u32,
@@ -101,7 +98,7 @@ impl Output {
 static TARGET: OnceLock<Option<(u32, Mutex<Output>)>> = OnceLock::new();
 
 /// A timeline is written by this process.
-pub(super) fn is_on() -> bool {
+pub(crate) fn is_on() -> bool {
     output().is_some()
 }
 
@@ -213,7 +210,7 @@ fn check(path: &Path) -> io::Result<Option<Metadata>> {
 
 impl Timeline {
     /// A pool's part, if a timeline is asked for. The file is the outermost process's.
-    pub(super) fn open(name: Option<&str>) -> Option<Self> {
+    pub(crate) fn open(name: Option<&str>) -> Option<Self> {
         static POOLS: AtomicU32 = AtomicU32::new(1);
         let file = output()?;
         let pool = POOLS.fetch_add(1, Ordering::Relaxed);
@@ -234,7 +231,7 @@ impl Timeline {
     }
 
     /// A worker's process has been launched.
-    pub(super) fn started(&self, worker: WorkerId, pid: u32) {
+    pub(crate) fn started(&self, worker: WorkerId, pid: u32) {
         let (pool, row) = (self.pool, row(worker));
         let name = format!("worker {} (pid {pid})", worker.0);
         self.lock().event(|text| {
@@ -248,7 +245,7 @@ impl Timeline {
     }
 
     /// Something happened now to this worker.
-    pub(super) fn instant(&self, worker: WorkerId, name: &str, args: &[(&str, &str)]) {
+    pub(crate) fn instant(&self, worker: WorkerId, name: &str, args: &[(&str, &str)]) {
         let (pool, row, now) = (self.pool, row(worker), monotonic_nanos());
         let mut output = self.lock();
         let at = output.micros(now);
@@ -267,7 +264,7 @@ impl Timeline {
     }
 
     /// Has the file be whole.
-    pub(super) fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let mut output = self.lock();
         if !output.text.is_empty() {
             output.flush();
@@ -275,12 +272,12 @@ impl Timeline {
     }
 
     /// The worker has begun with a request at this time.
-    pub(super) fn begun(&mut self, worker: WorkerId, nanos: u64) {
+    pub(crate) fn begun(&mut self, worker: WorkerId, nanos: u64) {
         self.known.insert(worker, nanos);
     }
 
     /// The worker's next task took so long.
-    pub(super) fn task(&mut self, worker: WorkerId, function: &str, number: u64, nanos: u64, failed: bool) {
+    pub(crate) fn task(&mut self, worker: WorkerId, function: &str, number: u64, nanos: u64, failed: bool) {
         // What a worker says of the time may be anything, and is only shown.
         let from =
             self.known.get(&worker).copied().unwrap_or_else(|| monotonic_nanos().saturating_sub(nanos));

@@ -3,9 +3,9 @@
 //! Without the feature of that name there is no bar, and a person at a terminal is told so, once.
 
 #[cfg(feature = "indicatif")]
-pub(super) use with::Bar;
+pub(crate) use with::Bar;
 #[cfg(not(feature = "indicatif"))]
-pub(super) use without::Bar;
+pub(crate) use without::Bar;
 
 /// Somebody looks: stderr is a terminal, and this is no worker, for several bars would be drawn over each other.
 fn is_seen() -> bool {
@@ -30,7 +30,7 @@ mod with {
     const COUNTED: &str = "{prefix}{spinner} {pos} [{elapsed_precise}, {rate}]{msg}";
 
     #[derive(Debug)]
-    pub(in crate::pool) struct Bar {
+    pub(crate) struct Bar {
         bar: Drawn,
         failed: usize,
         /// How far tasks are that run, by their own account.
@@ -38,7 +38,7 @@ mod with {
     }
 
     impl Bar {
-        pub(in crate::pool) fn new(label: &str) -> Option<Self> {
+        pub(crate) fn new(label: &str) -> Option<Self> {
             if !super::is_seen() {
                 return None;
             }
@@ -53,7 +53,7 @@ mod with {
             Some(Self { bar, failed: 0, running: BTreeMap::new() })
         }
 
-        pub(in crate::pool) fn expect(&mut self, total: usize) {
+        pub(crate) fn expect(&mut self, total: usize) {
             self.bar.change(|bar| {
                 if bar.length().is_none() {
                     bar.set_style(style(MEASURED));
@@ -63,7 +63,7 @@ mod with {
         }
 
         /// So many tasks have ended, these among them.
-        pub(in crate::pool) fn set(&mut self, done: usize, failed: usize, ended: &[Range<usize>]) {
+        pub(crate) fn set(&mut self, done: usize, failed: usize, ended: &[Range<usize>]) {
             self.failed = failed;
             if !self.running.is_empty() || failed > 0 {
                 self.running.retain(|index, _| !ended.iter().any(|range| range.contains(index)));
@@ -72,7 +72,7 @@ mod with {
             self.bar.change(|bar| bar.set_position(done as u64));
         }
 
-        pub(in crate::pool) fn progress(&mut self, said: Vec<(usize, f64)>) {
+        pub(crate) fn progress(&mut self, said: Vec<(usize, f64)>) {
             if !said.is_empty() {
                 self.running.extend(said);
                 self.bar.change(|bar| bar.set_message(self.message()));
@@ -91,7 +91,7 @@ mod with {
         }
 
         /// All have ended: the bar stays, with the counts.
-        pub(in crate::pool) fn finish(mut self) {
+        pub(crate) fn finish(mut self) {
             self.running.clear();
             self.bar.change(|bar| {
                 bar.set_message(self.message());
@@ -100,7 +100,7 @@ mod with {
         }
 
         /// It stays as far as it came.
-        pub(in crate::pool) fn stop(mut self) {
+        pub(crate) fn stop(mut self) {
             self.running.clear();
             self.bar.change(|bar| bar.abandon_with_message(format!("{} stopped", self.message())));
         }
@@ -121,10 +121,10 @@ mod without {
 
     /// There is none.
     #[derive(Debug)]
-    pub(in crate::pool) enum Bar {}
+    pub(crate) enum Bar {}
 
     impl Bar {
-        pub(in crate::pool) fn new(_label: &str) -> Option<Self> {
+        pub(crate) fn new(_label: &str) -> Option<Self> {
             static ONCE: Once = Once::new();
             if super::is_seen() {
                 ONCE.call_once(|| {
@@ -136,14 +136,14 @@ mod without {
             None
         }
 
-        pub(in crate::pool) fn expect(&mut self, _total: usize) {}
+        pub(crate) fn expect(&mut self, _total: usize) {}
 
-        pub(in crate::pool) fn set(&mut self, _done: usize, _failed: usize, _ended: &[Range<usize>]) {}
+        pub(crate) fn set(&mut self, _done: usize, _failed: usize, _ended: &[Range<usize>]) {}
 
-        pub(in crate::pool) fn progress(&mut self, _said: Vec<(usize, f64)>) {}
+        pub(crate) fn progress(&mut self, _said: Vec<(usize, f64)>) {}
 
-        pub(in crate::pool) fn finish(self) {}
+        pub(crate) fn finish(self) {}
 
-        pub(in crate::pool) fn stop(self) {}
+        pub(crate) fn stop(self) {}
     }
 }

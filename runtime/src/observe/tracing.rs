@@ -77,13 +77,13 @@ fn find(pid: u32, span: u64) -> Option<Arc<HostSpan>> {
 }
 
 /// The process has ended, and with it its spans.
-pub(super) fn forget(pid: u32) {
+pub(crate) fn forget(pid: u32) {
     let gone = spans().remove(&pid);
     drop(gone);
 }
 
 /// The most verbose level that some subscriber of this process wants: 0 is nothing, 5 is all.
-pub(super) fn level() -> u8 {
+pub(crate) fn level() -> u8 {
     match LevelFilter::current() {
         LevelFilter::OFF => 0,
         LevelFilter::ERROR => 1,
@@ -95,7 +95,7 @@ pub(super) fn level() -> u8 {
 }
 
 /// Tells the subscriber of it, as if it had been said here: under the span in which the task was handed in.
-pub(super) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
+pub(crate) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
     match &said.record {
         TraceRecord::NewSpan { span, parent, place, values } => {
             if spans().get(&pid).is_some_and(|spans| spans.len() >= MOST_SPANS) {

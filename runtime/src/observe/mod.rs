@@ -1,0 +1,9 @@
+//! What is seen of a pool from outside: statistics, the timeline, progress, and the records and spans that workers forward.
+
+pub(crate) mod bar;
+pub(crate) mod log;
+pub(crate) mod report;
+pub(crate) mod stats;
+pub(crate) mod timeline;
+#[cfg(feature = "tracing")]
+pub(crate) mod tracing;
