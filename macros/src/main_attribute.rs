@@ -45,7 +45,7 @@ fn parse_options(input: ParseStream<'_>) -> syn::Result<Option<Path>> {
     };
     input.parse::<Token![crate]>().map_err(wanted)?;
     input.parse::<Token![=]>().map_err(wanted)?;
-    let path = input.call(Path::parse_mod_style)?;
+    let path = input.call(Path::parse_mod_style).map_err(wanted)?;
     input.parse::<Option<Token![,]>>()?;
     match input.is_empty() {
         true => Ok(Some(path)),

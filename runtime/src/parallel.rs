@@ -52,7 +52,7 @@ impl<'p> Settings<'p> {
 
     /// `jobs = 8`: how many workers the call may use at a time.
     #[must_use]
-    pub fn jobs(mut self, jobs: impl Into<Jobs>) -> Self {
+    pub fn jobs(mut self, jobs: impl Workers) -> Self {
         self.jobs = Some(jobs.into());
         self
     }
@@ -143,10 +143,21 @@ impl<'p> Settings<'p> {
     }
 }
 
+/// What a `jobs` can be. Part of the expansion's interface.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no number of workers",
+    label = "it is no whole number, and no `Jobs`",
+    note = "write `jobs = 4` for four workers, `jobs = -1` for all the CPUs, `jobs = -2` for all but one, or give a `procession::Jobs`"
+)]
+pub trait Workers: Into<Jobs> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Into<Jobs>> Workers for T {}
+
 /// What a `timeout` can be. Part of the expansion's interface.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no time for a task to run",
-    label = "it has no unit",
+    label = "it is no time with a unit",
     note = "write `timeout = secs(3)`, `millis(200)` or `mins(2)`, or give a `std::time::Duration`"
 )]
 pub trait Timeout {
@@ -246,6 +257,11 @@ impl Mul<u32> for Span {
 }
 
 /// How many of a unit of time; numbers of all kinds. Part of the expansion's interface.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no number of milliseconds, seconds or minutes",
+    label = "it is no number",
+    note = "write `timeout = secs(3)`, `secs(0.5)`, `millis(200)` or `mins(2)`; a `std::time::Duration` needs no unit"
+)]
 pub trait Amount: fmt::Debug + Copy {
     /// So many times the unit; `None` if it is less than nothing or not a number. What is endless is the longest time there is.
     fn of(self, unit: Duration) -> Option<Duration>;

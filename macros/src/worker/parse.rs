@@ -108,11 +108,20 @@ enum WorkerOption {
 impl Parse for WorkerOption {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         if let Some(keyword) = input.parse::<Option<Token![crate]>>()? {
-            input.parse::<Token![=]>()?;
-            return Ok(Self::Crate(keyword, input.call(Path::parse_mod_style)?));
+            let path = input.parse::<Token![=]>().and_then(|_| input.call(Path::parse_mod_style));
+            let path =
+                path.map_err(|_| syn::Error::new_spanned(keyword, "a path is wanted: `crate = path`"))?;
+            return Ok(Self::Crate(keyword, path));
         }
-        let keyword = input.call(Ident::parse_any)?;
+        let keyword = input.call(Ident::parse_any).map_err(|error| {
+            let message = "the options of `#[worker]` are `instances(<u32>, <String>)` and `crate = path`";
+            syn::Error::new(error.span(), message)
+        })?;
         if keyword == "instances" {
+            if !input.peek(syn::token::Paren) {
+                let message = "the instances stand in parentheses: `instances(<u32>, <String>)`";
+                return Err(syn::Error::new_spanned(keyword, message));
+            }
             let content;
             parenthesized!(content in input);
             let list = content.parse_terminated(parse_instance, Token![,])?.into_iter().collect();

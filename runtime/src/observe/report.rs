@@ -39,6 +39,7 @@ pub(crate) fn verbose_by_env() -> Result<u32> {
 /// What a `progress` can be. Part of the expansion's interface.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no label of a progress bar",
+    label = "it is no text, and neither `true` nor `false`",
     note = "write `progress = \"scoring\"`, or `progress = true` for a bar without a label"
 )]
 pub trait Label {

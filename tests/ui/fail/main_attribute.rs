@@ -14,6 +14,26 @@ mod three {
     fn main(args: Vec<String>) {}
 }
 
+mod four {
+    #[procession::main(crate = "procession")]
+    fn main() {}
+}
+
+mod five {
+    #[procession::main(crate = procession, crate = procession)]
+    fn main() {}
+}
+
+mod six {
+    #[procession::main(crate)]
+    fn main() {}
+}
+
+mod seven {
+    #[procession::main(5)]
+    fn main() {}
+}
+
 #[procession::main]
 struct Main;
 

@@ -23,6 +23,9 @@ fn two_shapes(a: u8, #[cfg(unix)] b: u8) {}
 #[worker]
 fn defaults(#[default] a: u8, #[default(1)] (b, c): (u8, u8), #[default(1)] #[default(2)] d: u8) {}
 
+#[worker]
+fn more_defaults(#[default = 1] a: u8, #[default()] b: u8, #[default(1, 2)] c: u8) {}
+
 fn main() {
     // The stand-ins take these calls: each mistake is shown once.
     let _ = procession::delayed!(mutable(&mut Vec::new()));
