@@ -116,6 +116,7 @@ pub(crate) fn play() {
         ),
         ["bomb"] => bomb(),
         ["closed"] => closed(),
+        ["copied", load] => copied(load),
         ["daemon"] => daemon(),
         ["overflow"] => {
             println!("{}", Pool::new(1).unwrap().submit(delayed!(overflow())).join().unwrap_err())
@@ -183,6 +184,24 @@ fn daemon() {
     println!("in its processes, {}", Process::spawn(delayed!(square(9))).unwrap().join().unwrap());
     drop(pool);
     println!("by parallel!, {:?}", parallel!(square(n) for n in 1..=3).unwrap());
+}
+
+/// Leaves a copy of itself behind, which has copies of all descriptors and uses none.
+fn copied(load: &str) {
+    let pool = Pool::new(2).unwrap();
+    occupy(&pool, load);
+    let process = Process::spawn(delayed!(stay("sleep"))).unwrap();
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    // SAFETY: the copy asks for nothing that another thread may have had locked.
+    if unsafe { unistd::fork() }.unwrap().is_child() {
+        unistd::write(std::io::stdout(), b"copied\n").unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    process::exit(i32::from(pool.jobs() != 2 || !process.is_alive()));
 }
 
 fn squares() -> String {

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::program::{Ended, PATIENCE, PROBE, PROBE_AT_MAIN, Running, await_readable, is_readable_by, probe};
+use crate::program::{
+    Ended, PATIENCE, PROBE, PROBE_AT_MAIN, Running, await_readable, hold, is_readable_by, probe,
+};
 use nix::{
     libc,
     sys::{
@@ -389,6 +391,40 @@ fn ctrl_c_in_a_terminal_ends_a_template_and_its_workers_without_reports_of_crash
             Some(libc::SIGINT),
             "{method} {load}"
         );
+    }
+}
+
+#[test]
+fn workers_end_with_their_program_though_a_copy_of_it_lives() {
+    for method in ["spawn", "forkserver", "fork"] {
+        for transport in ["memory", "socket"] {
+            for (load, end) in [("idle", "killed"), ("sleep", "killed"), ("left", "exit")] {
+                let mut command = probe(PROBE, &["copied", load]);
+                command.env("PROCESSION_START_METHOD", method).env("PROCESSION_TRANSPORT", transport);
+                let mut running = Running::start(&mut command);
+                let children: &[&str] = if load == "left" { &["child up", "child up"] } else { &[] };
+                running.expect(&[&["up", "up", "up", "ready"], children].concat());
+                let others = running.processes().into_iter().filter(|&pid| pid != running.child.id());
+                let others: Vec<_> = others.filter_map(|pid| Some((pid, hold(pid)?))).collect();
+                assert!(others.len() >= 3, "{method} {transport} {load}");
+                running.go_on();
+                running.expect(&["copied"]);
+                if end == "killed" {
+                    kill(pid(&running), Signal::SIGKILL).unwrap();
+                } else {
+                    running.go_on();
+                }
+                let deadline = Instant::now() + PATIENCE;
+                for (pid, held) in others {
+                    await_readable(&held, deadline, &format!("{pid}: {method} {transport} {load}"));
+                }
+                running.parent_ends(PATIENCE);
+                let left = running.processes();
+                assert_eq!(left.len(), 1, "the copy alone: {method} {transport} {load}");
+                kill(Pid::from_raw(left[0].cast_signed()), Signal::SIGKILL).unwrap();
+                assert_eq!(running.end(PATIENCE).stderr, "", "{method} {transport} {load}");
+            }
+        }
     }
 }
 

@@ -176,7 +176,7 @@ fn keep_inherited_descriptors() {
 }
 
 /// A descriptor that becomes readable when the process has ended; `None` if there is no such process.
-fn hold(pid: u32) -> Option<OwnedFd> {
+pub(crate) fn hold(pid: u32) -> Option<OwnedFd> {
     // SAFETY: pidfd_open takes two numbers and touches no memory of ours.
     let pidfd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) };
     let pidfd = i32::try_from(pidfd).ok().filter(|&fd| fd >= 0)?;

@@ -90,7 +90,7 @@ use crate::{
 /// same settings, which start when it first uses the pool. A template's [`preload`](Builder::preload) runs again. Under
 /// [`StartMethod::Fork`] the forked process must have a single thread at that time, or every call fails with an error that says
 /// so. Handles and iterators that were created before the fork belong to the original process. In the forked process they return
-/// errors.
+/// errors. The workers of the original process end when it ends, even if a forked process lives on.
 ///
 /// # Code that closes all descriptors
 ///

@@ -23,14 +23,25 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     wait_readable(fd, Duration::ZERO).unwrap_or(true)
 }
 
-/// Waits until the peer of a socket has closed it or will send nothing more. Data that arrives does not end the wait.
-pub(crate) fn wait_for_hangup(fd: BorrowedFd<'_>) {
+/// Waits until the peer of a socket has closed it or will send nothing more, or until a process has ended. Data that arrives does not end
+/// the wait. Returns whether the process has ended.
+pub(crate) fn wait_for_hangup(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> bool {
+    wait_for(PollFd::new(socket, PollFlags::from_bits_retain(libc::POLLRDHUP)), process)
+}
+
+/// Waits until the peer has closed both of its sides, or until a process has ended. Returns whether it has.
+pub(crate) fn wait_for_end(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> bool {
+    // That it has closed them is told unasked.
+    wait_for(PollFd::new(socket, PollFlags::empty()), process)
+}
+
+fn wait_for(socket: PollFd<'_>, process: Option<BorrowedFd<'_>>) -> bool {
+    let mut fds = vec![socket];
+    fds.extend(process.map(|process| PollFd::new(process, PollFlags::POLLIN)));
     loop {
-        let mut fds = [PollFd::new(fd, PollFlags::from_bits_retain(libc::POLLRDHUP))];
         match nix::poll::poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) => return,
             Err(nix::errno::Errno::EINTR) => {}
-            Err(_) => return,
+            Ok(_) | Err(_) => return fds.get(1).and_then(PollFd::any).unwrap_or(false),
         }
     }
 }
@@ -39,18 +50,6 @@ pub(crate) fn wait_for_hangup(fd: BorrowedFd<'_>) {
 pub(crate) fn is_ended(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::empty())];
     nix::poll::poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-}
-
-/// Waits until the peer has closed both of its sides.
-pub(crate) fn wait_for_end(fd: BorrowedFd<'_>) {
-    loop {
-        // That it has closed them is told unasked.
-        let mut fds = [PollFd::new(fd, PollFlags::empty())];
-        match nix::poll::poll(&mut fds, PollTimeout::NONE) {
-            Err(nix::errno::Errno::EINTR) => {}
-            Ok(_) | Err(_) => return,
-        }
-    }
 }
 
 /// Waits until some of these are readable or at their end, and says which.

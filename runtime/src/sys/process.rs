@@ -93,6 +93,13 @@ fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Returns a descriptor of this process's parent, which tells when that ends. `None` if the kernel has none, or the parent has ended.
+pub(crate) fn hold_parent() -> Option<OwnedFd> {
+    let parent = nix::unistd::getppid();
+    // It was another process's if the parent had ended before.
+    open_pidfd(parent).ok().filter(|_| nix::unistd::getppid() == parent)
+}
+
 /// # Errors
 ///
 /// Processes cannot be held by descriptors: which system call is refused, and how.

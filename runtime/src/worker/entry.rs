@@ -29,11 +29,11 @@ use crate::{
     sys::{
         buffer_cache,
         env::{has_env, is_privileged, set_env, take_env},
-        fd::{adopt_socket, close_all_but, close_inherited, out_of_the_way, say},
+        fd::{adopt_socket, close_all_but, close_inherited, out_of_the_way, say, shutdown_both},
         limits::{explained, is_shortage},
         pass::recv_with_fds,
         poll::{wait_for_end, wait_for_hangup, wait_readable},
-        process::{end_group, end_now},
+        process::{end_group, end_now, hold_parent},
         signal::{ignore_pipe_and_terminal, reset_signals},
     },
     transport::{Board, Cause, Segment, shm::worker::send_alone},
@@ -257,9 +257,9 @@ fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, Refused> {
 }
 
 /// What a template has its copy do.
-pub(super) fn become_forked_worker(socket: OwnedFd) -> ! {
+pub(super) fn become_forked_worker(socket: OwnedFd, host: Option<OwnedFd>) -> ! {
     copy::begin();
-    or_fail(|| watch_and_serve(take_up(out_of_the_way(socket), None)?))
+    or_fail(|| watch_and_serve(take_up(out_of_the_way(socket), None)?, host))
 }
 
 /// Descriptors 0 to 2 may be closed in the parent; then the next to be opened would be taken for a standard stream.
@@ -285,17 +285,20 @@ fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, R
         .stack_size(stack)
         .spawn(move || serve::serve(connection))
         .map_err(|error| refused("no thread to serve on in a worker", error))?;
-    watch(socket.as_fd(), is_shared)
+    watch(socket.as_fd(), is_shared, hold_parent())
 }
 
 /// As [`serve_and_watch`], the other way round: serves on this thread, which has the memory and the stack that it needs, and whose
 /// thread-locals the preload has filled.
-fn watch_and_serve(connection: Connection) -> Result<std::convert::Infallible, Refused> {
+fn watch_and_serve(
+    connection: Connection,
+    host: Option<OwnedFd>,
+) -> Result<std::convert::Infallible, Refused> {
     let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
     std::thread::Builder::new()
         .name("watch".to_owned())
         .stack_size(WATCH_STACK_BYTES)
-        .spawn(move || watch(socket.as_fd(), is_shared))
+        .spawn(move || watch(socket.as_fd(), is_shared, host))
         .map_err(|error| refused("no thread to watch the connection in a worker", error))?;
     serve::serve(connection);
     Err("it serves no more".into())
@@ -303,11 +306,16 @@ fn watch_and_serve(connection: Connection) -> Result<std::convert::Infallible, R
 
 /// Ends the process when the host has gone. Without memory that is shared, the host tells by closing its side that the running task is
 /// to end.
-fn watch(socket: BorrowedFd<'_>, is_shared: bool) -> ! {
-    wait_for_hangup(socket);
-    if !is_shared && serve::is_busy() {
+fn watch(socket: BorrowedFd<'_>, is_shared: bool, host: Option<OwnedFd>) -> ! {
+    let host = host.as_ref().map(AsFd::as_fd);
+    let mut host_has_ended = wait_for_hangup(socket, host);
+    if !host_has_ended && !is_shared && serve::is_busy() {
         context::hear_the_last();
-        wait_for_end(socket);
+        host_has_ended = wait_for_end(socket, host);
+    }
+    if host_has_ended {
+        // A copy of the host, as a daemon is, may hold the other end of the connection.
+        shutdown_both(socket);
     }
     // Asked before: a worker that becomes ready only now may not hear that it is to stop.
     let was_ready = serve::is_ready();

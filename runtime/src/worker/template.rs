@@ -37,7 +37,7 @@ use crate::{
         fd::{errno_of, read_file, write_whole},
         pass::{recv_with_fds, send_with_fd},
         poll::wait_any,
-        process::{Child, Ended, Fork, end_group, enter, flush_streams, fork},
+        process::{Child, Ended, Fork, end_group, enter, flush_streams, fork, hold_parent},
         procfs::thread_count,
         signal::{end_on_hangup, forget_failed_allocations, forget_hangup},
     },
@@ -68,6 +68,7 @@ struct Forked {
 /// Prepares what workers share, says so, and forks them until the host closes the connection.
 pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, Refused> {
     let (preamble, fds) = recv_preamble(control.as_fd(), token)?;
+    let host = hold_parent();
     IS_TEMPLATE.store(true, Ordering::Relaxed);
     let _ = nix::sys::prctl::set_name(c"fork-template");
     // The preload's overflows are seen, and the workers' without the cost of finding out where the stack ends.
@@ -93,8 +94,13 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
     loop {
         let fds: Vec<BorrowedFd<'_>> = std::iter::once(control.as_fd())
             .chain(workers.iter().map(|worker| worker.child.as_fd()))
+            .chain(host.as_ref().map(AsFd::as_fd))
             .collect();
         let ready = wait_any(&fds).map_err(|error| format!("it cannot wait: {error}"))?;
+        // A copy of the host may hold the other end of the connection.
+        if ready.get(1 + workers.len()) == Some(&true) {
+            end_group(HOST_GONE);
+        }
         let mut at = 0;
         workers.retain_mut(|worker| {
             at += 1;
@@ -107,7 +113,7 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
             Some([socket, status]) => {
                 if let Some(socket) = fork_worker(socket, status, &mut workers) {
                     drop(control);
-                    become_forked_worker(socket);
+                    become_forked_worker(socket, host);
                 }
             }
             None => end_group(HOST_GONE),
