@@ -638,6 +638,14 @@ impl<B: Buffer> Flavor for Appender<'_, B> {
 #[cold]
 fn explain<T: ?Sized>(done: &str, error: postcard::Error) -> String {
     use postcard::Error as E;
+    if error == varint::TOO_MANY_UNBACKED {
+        return format!(
+            "`{}` cannot be {done}: it says that it has over {} elements more than there are bytes; of elements that take no bytes, send \
+             the number instead",
+            type_name::<T>(),
+            varint::MOST_UNBACKED,
+        );
+    }
     let why = match error {
         E::WontImplement => {
             "it asks the encoding to describe itself (serde's `flatten`, untagged enums, `serde_json::Value`), \

@@ -368,6 +368,49 @@ fn a_forged_count_of_elements_reserves_no_more_than_has_arrived() {
     });
 }
 
+/// Says that its result has this many elements.
+#[worker]
+fn miscount(many: u64) -> Vec<()> {
+    let wire = Wire::open();
+    wire.send(&frame(&[&[DONE], &wire.seq().to_le_bytes(), &[0; 8], &varint(many)]));
+    take_time(Duration::from_millis(300));
+    std::process::abort()
+}
+
+#[worker]
+fn units(many: usize) -> Vec<()> {
+    vec![(); many]
+}
+
+#[worker]
+fn pairs(many: usize) -> Vec<(Vec<()>, ())> {
+    vec![(vec![(); 10], ()); many]
+}
+
+#[test]
+fn a_forged_count_of_elements_that_take_no_bytes_is_an_error_at_once() {
+    alone(|| {
+        let pool = Pool::builder().jobs(2).task_timeout(Duration::from_secs(20)).build().unwrap();
+        for many in [1 << 21, 1 << 40, 1 << 60, u64::MAX] {
+            let error = settle(&many, pool.submit(delayed!(miscount(many)))).unwrap_err();
+            let words = error.to_string();
+            assert!(error.is_codec() && words.contains("more than there are bytes"), "{many}: {words}");
+            others_are_served(&many, &pool);
+        }
+        // A result that is what it says is believed.
+        for many in [0, 1, 1000, 1 << 20] {
+            let outcome = settle(&many, pool.submit(delayed!(units(many))));
+            assert_eq!(outcome.map(|units| units.len()).ok(), Some(many));
+        }
+        let outcome = settle(&"pairs", pool.submit(delayed!(pairs(50_000))));
+        assert_eq!(outcome.map(|pairs| pairs.len()).ok(), Some(50_000));
+        // One that is too large comes to an error of its own task.
+        let error = settle(&"too many", pool.submit(delayed!(units((1 << 20) + 1)))).unwrap_err();
+        assert!(error.is_codec() && error.to_string().contains("send the number instead"), "{error}");
+        others_are_served(&"too many", &pool);
+    });
+}
+
 #[test]
 fn forged_times_spoil_no_statistics_and_no_schedule() {
     alone(|| [1 << 40, u64::MAX - 1, u64::MAX].into_iter().for_each(|nanos| check_lie(Lie::Time(nanos))));

@@ -2,13 +2,17 @@
 //!
 //! A task with one number for an argument and another for its result takes less time than postcard needs for their bytes, one by one.
 
-use postcard::de_flavors::Slice;
+use postcard::{Error, de_flavors::Slice};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
 use super::{Appender, Buffer};
 
 /// Numbers below this take eight bytes at the most.
 const IN_A_WORD: u64 = 1 << 56;
+/// The most elements of a sequence or a map that are believed to be there without bytes of their own, as those of a `Vec<()>`.
+pub(super) const MOST_UNBACKED: u64 = 1 << 20;
+/// More are said to be there. Postcard has no such error, and uses this one for nothing that we use.
+pub(super) const TOO_MANY_UNBACKED: Error = Error::DeserializeBadEncoding;
 /// The bit of each byte that says that more follow.
 const MORE: u64 = 0x8080_8080_8080_8080;
 
@@ -254,6 +258,15 @@ fn long<'de, T>(
     by_postcard(rest, take)
 }
 
+/// Refuses a length that cannot be true: to decode so many elements takes time, though they are none.
+#[inline]
+fn check_len(bytes: &[u8]) -> postcard::Result<()> {
+    match postcard::take_from_bytes::<u64>(bytes) {
+        Ok((len, rest)) if len > MOST_UNBACKED + rest.len() as u64 => Err(TOO_MANY_UNBACKED),
+        _ => Ok(()),
+    }
+}
+
 macro_rules! numbers {
     ($($method:ident $visit:ident $ty:ty, $most_bytes:literal, $number:ident => $value:expr;)*) => { $(
         #[inline(always)]
@@ -304,6 +317,18 @@ impl<'de> Deserializer<'de> for QuickDeserializer<'_, 'de> {
         visitor.visit_newtype_struct(self)
     }
 
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> postcard::Result<V::Value> {
+        check_len(self.0)?;
+        by_postcard(self.0, |postcard| postcard.deserialize_seq(visitor))
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> postcard::Result<V::Value> {
+        check_len(self.0)?;
+        by_postcard(self.0, |postcard| postcard.deserialize_map(visitor))
+    }
+
     from_postcard! {
         deserialize_any();
         deserialize_bool();
@@ -321,10 +346,8 @@ impl<'de> Deserializer<'de> for QuickDeserializer<'_, 'de> {
         deserialize_option();
         deserialize_unit();
         deserialize_unit_struct(name: &'static str);
-        deserialize_seq();
         deserialize_tuple(len: usize);
         deserialize_tuple_struct(name: &'static str, len: usize);
-        deserialize_map();
         deserialize_struct(name: &'static str, fields: &'static [&'static str]);
         deserialize_enum(name: &'static str, variants: &'static [&'static str]);
         deserialize_identifier();
