@@ -1,4 +1,4 @@
-//! What `parallel!` becomes: sinks that take tasks while the caller's own loops run, and gather their results.
+//! Implements what `parallel!` expands to: sinks that accept tasks while the caller's own loops run, and collect their results.
 
 use std::{
     collections::BTreeMap,
@@ -37,69 +37,69 @@ pub struct Settings<'p> {
 }
 
 impl<'p> Settings<'p> {
-    /// No settings.
+    /// Creates empty settings.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// `pool = &pool`: the pool that runs the call.
+    /// Sets the pool that runs the call: `pool = &pool`.
     #[must_use]
     pub fn pool(mut self, pool: &'p Pool) -> Self {
         self.pool = Some(pool);
         self
     }
 
-    /// `jobs = 8`: how many workers the call may use at a time.
+    /// Sets the maximum number of workers used at a time: `jobs = 8`.
     #[must_use]
     pub fn jobs(mut self, jobs: impl Workers) -> Self {
         self.jobs = Some(jobs.into());
         self
     }
 
-    /// `batch = 64`: how many tasks travel together.
+    /// Sets the number of tasks sent together: `batch = 64`.
     #[must_use]
     pub fn batch(mut self, batch: usize) -> Self {
         self.batch = Some(batch);
         self
     }
 
-    /// `timeout = secs(3)`: how long each task may run.
+    /// Sets how long each task may run: `timeout = secs(3)`.
     #[must_use]
     pub fn timeout(mut self, timeout: impl Timeout) -> Self {
         self.timeout = timeout.span();
         self
     }
 
-    /// `retries = 2`: how often a task whose worker died is started again.
+    /// Sets how many times a task is retried after its worker dies: `retries = 2`.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = Some(retries);
         self
     }
 
-    /// `seed = 42`: what the seeds of the tasks are made of.
+    /// Sets the number from which the seeds of the tasks are derived: `seed = 42`.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// `verbose = 10`: how much the call says of itself on stderr.
+    /// Sets how much the call reports on stderr: `verbose = 10`.
     #[must_use]
     pub fn verbose(mut self, verbose: u32) -> Self {
         self.verbose = Some(verbose);
         self
     }
 
-    /// `progress = "scoring"`: a bar with this label.
+    /// Shows a bar with this label: `progress = "scoring"`.
     #[must_use]
     pub fn progress(mut self, label: impl Label) -> Self {
         self.progress = label.label();
         self
     }
 
-    /// `order = unordered`: results as they come.
+    /// Returns results in the order of completion: `order = unordered`.
     #[must_use]
     pub fn unordered(mut self) -> Self {
         self.unordered = true;
@@ -143,7 +143,7 @@ impl<'p> Settings<'p> {
     }
 }
 
-/// What a `jobs` can be. Part of the expansion's interface.
+/// Types that can be the value of `jobs`. Part of the expansion's interface.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no number of workers",
     label = "it is no whole number, and no `Jobs`",
@@ -154,7 +154,7 @@ pub trait Workers: Into<Jobs> {}
 #[diagnostic::do_not_recommend]
 impl<T: Into<Jobs>> Workers for T {}
 
-/// What a `timeout` can be. Part of the expansion's interface.
+/// Types that can be the value of `timeout`. Part of the expansion's interface.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no time for a task to run",
     label = "it is no time with a unit",
@@ -189,7 +189,7 @@ impl Timeout for Option<Span> {
     }
 }
 
-/// A time in a `timeout`, with the words in which it was written, for errors. Part of the expansion's interface.
+/// The value of a `timeout`, as it was written, for errors. Part of the expansion's interface.
 #[derive(Clone, Debug)]
 pub struct Span {
     words: String,
@@ -256,7 +256,7 @@ impl Mul<u32> for Span {
     }
 }
 
-/// How many of a unit of time; numbers of all kinds. Part of the expansion's interface.
+/// Numbers that can be an argument of `millis`, `secs` and `mins`. Part of the expansion's interface.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no number of milliseconds, seconds or minutes",
     label = "it is no number",
@@ -286,19 +286,19 @@ macro_rules! amounts {
 
 amounts!(i8 i16 i32 i64 isize u8 u16 u32 u64 usize; f32 f64);
 
-/// So many milliseconds, in a `timeout`.
+/// Returns a time of `n` milliseconds, for a `timeout`.
 #[must_use]
 pub fn millis(n: impl Amount) -> Span {
     Span::new("millis", Duration::from_millis(1), n)
 }
 
-/// So many seconds, in a `timeout`.
+/// Returns a time of `n` seconds, for a `timeout`.
 #[must_use]
 pub fn secs(n: impl Amount) -> Span {
     Span::new("secs", Duration::from_secs(1), n)
 }
 
-/// So many minutes, in a `timeout`.
+/// Returns a time of `n` minutes, for a `timeout`.
 #[must_use]
 pub fn mins(n: impl Amount) -> Span {
     Span::new("mins", Duration::from_secs(60), n)
