@@ -1,22 +1,22 @@
 //! Makes worker processes exist and says how they ended. Knows no task.
 
-mod fork;
+mod fork_server;
 mod local;
-mod method;
 mod missing;
+mod options;
 mod output;
-mod surroundings;
+mod start_method;
 
 use std::{fmt, io, os::fd::BorrowedFd};
 
-pub(crate) use method::METHODS;
-pub use method::StartMethod;
 pub use output::Output;
+pub(crate) use start_method::METHODS;
+pub use start_method::StartMethod;
 
-pub(crate) use fork::ForkLauncher;
+pub(crate) use fork_server::ForkLauncher;
 pub(crate) use local::LocalLauncher;
+pub(crate) use options::{Settled, Surroundings, Variable};
 pub(crate) use output::Outputs;
-pub(crate) use surroundings::{Settled, Surroundings, Variable};
 
 use crate::{
     error::Exit,

@@ -5,7 +5,7 @@ mod builder;
 mod call;
 mod crew;
 mod drive;
-mod imap;
+mod iter;
 mod jobs;
 mod lane;
 mod life;
@@ -28,9 +28,9 @@ use serde::de::DeserializeOwned;
 
 pub use crate::observe::stats::{SlowTask, Stats, WorkerStats};
 pub use builder::Builder;
-pub use imap::{IMap, IMapUnordered};
+pub use iter::{IMap, IMapUnordered};
 #[cfg(feature = "futures")]
-pub use imap::{ResultStream, ResultStreamUnordered};
+pub use iter::{ResultStream, ResultStreamUnordered};
 pub use jobs::{Jobs, ParseJobsError};
 
 pub(crate) use crate::observe::report::{Label, Report, verbose_by_env};

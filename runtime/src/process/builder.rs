@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Backend, Process,
-    here::Here,
-    watch::{Child, Order},
+    in_process::Here,
+    watcher::{Child, Order},
 };
 use crate::{
     error::{Error, Result},

@@ -4,8 +4,8 @@
 //! reads what they say whether or not anybody waits, and collects them when they end.
 
 mod builder;
-mod here;
-mod watch;
+mod in_process;
+mod watcher;
 
 use std::{
     fmt,
@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 
 pub use builder::ProcessBuilder;
 
-use here::Here;
-use watch::Child;
+use in_process::Here;
+use watcher::Child;
 
 use crate::{
     error::{Error, Exit, Place, Result, TaskError, TaskErrorKind},

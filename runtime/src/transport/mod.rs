@@ -6,11 +6,11 @@
 //! Two ways: rings in shared memory ([`shm`]), and, where there is none, a stream socket ([`socket`]). Both carry the same stream of
 //! frames ([`framed`]).
 
-mod framed;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 mod scenario;
 pub(crate) mod shm;
 mod socket;
+mod stream;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

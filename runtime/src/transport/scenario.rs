@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     FrameReceiver, HostEnd, Received, Segment,
-    framed::{FramedReceiver, Read, Source},
     shm::offer_rings,
+    stream::{FramedReceiver, Read, Source},
 };
 use crate::{
     frame::Prefix,

@@ -1,15 +1,14 @@
 //! A stream socket as a way for frames. Serves where there is no shared memory, and other machines as well.
 
 use std::{
-    io,
-    io::IoSlice,
+    io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
 use super::{
     Room,
-    framed::{Read, Sink, Source},
+    stream::{Read, Sink, Source},
 };
 use crate::sys::{fd, poll};
 

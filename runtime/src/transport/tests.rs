@@ -9,9 +9,9 @@ use std::{
 
 use super::{
     Body, FrameReceiver, HostEnd, QueueingSender, Received, Room, Segment, SharedBytes, WorkerEnd,
-    framed::FramedReceiver,
     shm::{offer_rings, over_socket},
     socket::SocketSource,
+    stream::FramedReceiver,
 };
 use crate::{
     frame::PREFIX_BYTES,

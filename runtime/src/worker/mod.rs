@@ -8,10 +8,10 @@ mod log;
 mod output;
 mod progress;
 mod serve;
-mod station;
-#[cfg(feature = "tracing")]
-mod subscriber;
+mod setup;
 mod template;
+#[cfg(feature = "tracing")]
+mod tracing;
 
 pub use entry::{AT_MAIN, dispatch_main};
 pub use progress::report_progress;

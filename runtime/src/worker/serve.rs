@@ -13,7 +13,7 @@ use std::{
 use super::{
     copy,
     entry::{Connection, fail, refused},
-    log, output, progress, station, template,
+    log, output, progress, setup, template,
 };
 use crate::{
     codec::Input,
@@ -227,7 +227,7 @@ fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refused> {
         )
         .into());
     }
-    station::take_up(station)?;
+    setup::take_up(station)?;
     log::install(log_level);
     let _ = INDEX.set(worker);
     if waits_for_debugger().unwrap_or(false) {
@@ -267,7 +267,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
     let Orders { levels, may_spin, wants_progress, seed } = orders;
     log::set_level(levels.log);
     #[cfg(feature = "tracing")]
-    super::subscriber::set_level(levels.trace);
+    crate::worker::tracing::set_level(levels.trace);
     SEED.store(seed, Ordering::Relaxed);
     progress::set_wanted(wants_progress);
     WAITING.get()?.set_spin(may_spin);

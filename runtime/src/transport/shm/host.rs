@@ -13,8 +13,8 @@ use crate::{
     sys::fd,
     transport::{
         FrameReceiver, Received, Room,
-        framed::{Found, FramedReceiver, Read, Sink, Source},
         socket::SocketSource,
+        stream::{Found, FramedReceiver, Read, Sink, Source},
     },
 };
 

@@ -31,8 +31,8 @@ use crate::{
     },
     transport::{
         Board, FrameReceiver, QueueingSender, Segment,
-        framed::{FramedReceiver, FramedSender},
         socket::{SocketSink, SocketSource},
+        stream::{FramedReceiver, FramedSender},
     },
 };
 

@@ -18,8 +18,8 @@ use crate::{
     sys::{buffer_cache, futex},
     transport::{
         Body, FrameReceiver, FrameSender, Room, Segment,
-        framed::{FramedReceiver, FramedSender, Read, Sink, Source},
         socket::{SocketSink, SocketSource},
+        stream::{FramedReceiver, FramedSender, Read, Sink, Source},
     },
 };
 

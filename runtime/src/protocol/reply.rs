@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "tracing")]
 use super::trace::Said;
 use super::{
+    batch::split_record,
     handshake::{Hello, Ready, Refused},
-    records::split_record,
 };
 use crate::{
-    codec,
-    codec::{Encoded, ShortBytes},
+    codec::{self, Encoded, ShortBytes},
     error::Fault,
     frame::{BRIEF_HEAD_BITS, Frames, MOST_BRIEF_BYTES},
     id::FunctionId,

@@ -1,12 +1,11 @@
 //! The lazy iterators: [`IMap`] in the order of the input, [`IMapUnordered`] in the order of the results; and their twins for those
 //! who await, [`ResultStream`] and [`ResultStreamUnordered`].
 
-use std::{collections::VecDeque, fmt, iter::Fuse, ops::ControlFlow};
 #[cfg(feature = "futures")]
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::pin::Pin;
+#[cfg(feature = "futures")]
+use std::task::{Context, Poll};
+use std::{collections::VecDeque, fmt, iter::Fuse, ops::ControlFlow};
 
 #[cfg(feature = "futures")]
 use futures_core::Stream;
