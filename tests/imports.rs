@@ -46,10 +46,12 @@ const FLOORS: &[(&str, u32, Side)] = &[
     // The two ends.
     // What running code may ask.
     ("context", 3, Both),
-    ("transcript", 3, Host),
     ("launch", 3, Host),
     ("observe", 4, Host),
-    ("supervisor", 4, Host),
+    ("supervisor", 3, Host),
+    ("scheduler", 5, Host),
+    ("driver", 5, Host),
+    ("call", 5, Host),
     ("pool", 5, Host),
     ("process", 5, Host),
     ("parallel", 5, Host),
@@ -80,8 +82,17 @@ const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     // An `async` function runs as any other, on a runtime.
     ("executor", "dispatch"),
     ("worker", "context"),
-    // A new worker comes with its transcript.
-    ("launch", "transcript"),
+    // A new worker comes with its capture.
+    ("launch", "supervisor"),
+    ("supervisor", "launch"),
+    // These were one module.
+    ("call", "driver"),
+    ("call", "pool"),
+    ("call", "scheduler"),
+    ("driver", "scheduler"),
+    ("pool", "call"),
+    ("pool", "driver"),
+    ("pool", "scheduler"),
     // How bytes become frames, and no more, is told where their prefix is.
     // The first floor above the bytes: a registered function decodes its own arguments.
     ("registry", "codec"),

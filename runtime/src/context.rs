@@ -204,3 +204,22 @@ pub(crate) static IS_TEMPLATE: AtomicBool = AtomicBool::new(false);
 pub(super) fn is_template() -> bool {
     IS_TEMPLATE.load(Ordering::Relaxed)
 }
+
+/// What the seeds of a pool's calls and of its single tasks are made of: the pool's seed, else that of the task that asks, else always
+/// the same.
+fn base_of(pool: Option<u64>) -> u64 {
+    pool.or_else(crate::context::seed_of_task).unwrap_or(seed::DEFAULT)
+}
+
+/// Returns the seed of a call that begins: its own, else one that is made of the call's number, among those of the task that makes it or,
+/// outside of tasks, among those of its pool.
+pub(crate) fn seed_of_call(call: Option<u64>, pool: Option<u64>, calls: &Calls) -> u64 {
+    // One that has a seed counts, too.
+    let number = crate::context::begin_call().unwrap_or_else(|| calls.begin());
+    call.unwrap_or_else(|| seed::of_call(base_of(pool), number))
+}
+
+/// Returns the seed of the tasks that are handed in singly.
+pub(crate) fn seed_of_singles(pool: Option<u64>) -> u64 {
+    seed::of_singles(base_of(pool))
+}

@@ -250,11 +250,13 @@ compile_error!("procession runs on Linux only: its workers need memfd, futexes, 
 extern crate self as procession;
 
 mod arity;
+mod call;
 mod caller;
 mod captured;
 mod codec;
 mod context;
 mod dispatch;
+mod driver;
 mod error;
 mod escape;
 #[cfg(feature = "tokio")]
@@ -274,6 +276,7 @@ mod protocol;
 mod registry;
 mod ring;
 mod sample;
+mod scheduler;
 mod seed;
 mod setting;
 mod supervisor;
@@ -281,7 +284,6 @@ mod sync;
 mod sys;
 mod task;
 mod terminal;
-mod transcript;
 mod transport;
 mod worker;
 

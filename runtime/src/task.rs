@@ -5,10 +5,12 @@ use std::{ffi::OsStr, fmt, marker::PhantomData, os::unix::ffi::OsStrExt, path::P
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    codec::{self, Buffer, OwnedResult, ShortBytes},
+    codec::{self, OwnedResult, ShortBytes},
     dispatch,
-    error::{Fault, Place, TaskError},
-    registry::Entry,
+    error::{Fault, Place, Result, TaskError, TaskErrorKind},
+    id::FunctionId,
+    registry::{self, Entry},
+    task::Call as Request,
 };
 
 /// One call of a function that has not run yet. Created by [`delayed!`](crate::delayed).
@@ -226,4 +228,28 @@ impl Args {
     pub fn task<T>(self, entry: &'static Entry) -> Task<T> {
         Task { call: Call { entry, args: self.bytes }, result: PhantomData }
     }
+}
+
+/// The error of a function that the linker left out of the table.
+pub(crate) fn not_in_table(request: &Request, index: Option<usize>) -> TaskError {
+    let message = concat!(
+        "the linker left it out of the table of workers: is the section `linkme_",
+        procession_macros::own_name!(WORKERS),
+        "` kept by the linker's options?"
+    );
+    let kind = TaskErrorKind::Lost { message: message.to_owned() };
+    TaskError::new(request.entry.name, kind, Place { index, ..Place::default() })
+}
+
+/// A task's function and arguments, if it can go to another process.
+pub(crate) fn travels(
+    call: crate::task::Call,
+    index: Option<usize>,
+) -> Result<(FunctionId, ShortBytes), TaskError> {
+    let Some(function) = registry::id_of(call.entry) else { return Err(not_in_table(&call, index)) };
+    let args = call.args.map_err(|words| {
+        let kind = TaskErrorKind::Codec { message: words.into() };
+        TaskError::new(call.entry.name, kind, Place { index, ..Place::default() })
+    })?;
+    Ok((function, args))
 }

@@ -21,13 +21,13 @@ use crate::{
     error::Exit,
     marker::{DEPTH, MARKER, MOST_DEPTH, Marker, Role, SOCKET_FD},
     protocol::{Preamble, Refused, Reply},
+    supervisor::capture::Transcript,
     sys::{
         fd::{errno_of, stream_pair},
         held::Held,
         pass::send_with_all,
         process::{Child, Ended, spawn},
     },
-    transcript::Transcript,
     transport::{HostEnd, Received, offer},
 };
 

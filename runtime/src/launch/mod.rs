@@ -4,7 +4,7 @@ mod fork_server;
 mod local;
 mod missing;
 mod options;
-mod output;
+pub(crate) mod output;
 mod start_method;
 
 use std::{fmt, io, os::fd::BorrowedFd};
@@ -21,12 +21,12 @@ pub(crate) use output::Outputs;
 use crate::{
     error::Exit,
     protocol::Refused,
+    supervisor::capture::Transcript,
     sys::{
         fd::errno_of,
         held::Held,
         limits::{explained, is_shortage},
     },
-    transcript::Transcript,
     transport::{Board, FrameReceiver, QueueingSender},
 };
 

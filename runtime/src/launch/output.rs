@@ -8,7 +8,6 @@ use std::{
 use crate::{
     protocol::Sink,
     sys::fd::{pipe, set_nonblocking},
-    transcript::{StreamEnd, StreamName},
 };
 
 /// Where the stdout or stderr of a worker goes.
@@ -106,5 +105,31 @@ impl Pipes {
     /// What to pass on.
     pub(super) fn theirs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.theirs.iter().map(OwnedFd::as_fd)
+    }
+}
+
+/// A worker's standard stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamName {
+    Stdout,
+    Stderr,
+}
+
+/// The host's end of one of a worker's streams.
+#[derive(Debug)]
+pub(crate) struct StreamEnd {
+    pub(crate) name: StreamName,
+    /// Never waits.
+    pub(crate) pipe: OwnedFd,
+    /// Each line is given on.
+    pub(crate) by_line: bool,
+}
+
+impl StreamName {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
     }
 }

@@ -2,19 +2,18 @@
 
 use std::{any::type_name, ffi::OsString, path::PathBuf, time::Duration};
 
-use super::{
-    Jobs, Pool,
-    call::not_in_table,
-    life::{Finalizer, Lives},
-    restarts::Intensity,
-};
+use super::{Jobs, Pool};
 use crate::{
     error::{Error, Result},
-    launch::{METHODS, Output, Settled, StartMethod, Surroundings},
+    launch::{METHODS, Output, StartMethod, Surroundings},
     protocol::Outcome,
     registry,
+    scheduler::{
+        config::{Config, Finalizer, Lives},
+        restarts::Intensity,
+    },
     setting::{self, ABOVE_ZERO, FOREVER, no_chunk, refused, variable, waits_for_debugger},
-    task::{Call, Task},
+    task::{Call, Task, not_in_table},
     transport::wants_socket,
 };
 
@@ -63,24 +62,6 @@ pub struct Builder {
     retries: u32,
     task_timeout: Option<Duration>,
     seed: Option<u64>,
-}
-
-/// Settings that have been checked.
-#[derive(Debug)]
-pub(super) struct Config {
-    pub(super) jobs: usize,
-    pub(super) chunk_size: Option<usize>,
-    pub(super) name: Option<String>,
-    pub(super) surroundings: Settled,
-    pub(super) initializer: Option<(Call, Outcome)>,
-    pub(super) lives: Lives,
-    pub(super) start_method: StartMethod,
-    pub(super) preload: Option<(Call, Outcome)>,
-    pub(super) start_timeout: Duration,
-    pub(super) max_restarts: Intensity,
-    pub(super) retries: u32,
-    pub(super) task_timeout: Option<Duration>,
-    pub(super) seed: Option<u64>,
 }
 
 impl Builder {

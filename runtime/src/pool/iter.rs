@@ -105,7 +105,7 @@ impl<T> InOrder<T> {
 }
 
 /// What all have in common: input and call.
-struct Engine<I: Iterator> {
+pub(crate) struct Engine<I: Iterator> {
     call: Call,
     input: Fuse<I>,
     ended: bool,

@@ -1,18 +1,8 @@
 //! Defines [`Pool`], which runs tasks on worker processes.
 
-mod book;
 mod builder;
-mod call;
-mod crew;
-mod drive;
-mod iter;
+pub(crate) mod iter;
 mod jobs;
-mod lane;
-mod life;
-mod listen;
-mod restarts;
-mod scheduler;
-mod tray;
 
 use std::{
     fmt,
@@ -26,6 +16,30 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
+use crate::{
+    call::state::Here,
+    codec::{OwnedResult, ShortBytes},
+    context::seed_of_call,
+    driver::state::Driver,
+    error::{Error, Place, Result, TaskError, TaskErrorKind},
+    handle::{Completer, Exchange, Handle, Wakes, decode},
+    id::TaskId,
+    launch::{ForkLauncher, Launcher, LocalLauncher, StartMethod},
+    observe::stats::Endings,
+    parallel::{Gather, Settings},
+    protocol::{Outcome, Preload, Records, Setup, VERSION},
+    registry,
+    scheduler::{
+        config::Config,
+        queue::{LaneId, Parcel, Recipient, Single},
+        state::Scheduler,
+    },
+    seed::Calls,
+    setting::flag,
+    sys::{per_process::PerProcess, quiesce::is_own_thread},
+    task::{IntoTask, Tasks, travels},
+};
+
 pub use crate::observe::stats::{SlowTask, Stats, WorkerStats};
 pub use builder::Builder;
 pub use iter::{IMap, IMapUnordered};
@@ -33,35 +47,19 @@ pub use iter::{IMap, IMapUnordered};
 pub use iter::{ResultStream, ResultStreamUnordered};
 pub use jobs::{Jobs, ParseJobsError};
 
-pub(crate) use crate::observe::report::{Label, Report, verbose_by_env};
-pub(crate) use book::Words;
-pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
-pub(crate) use call::{Arrival, Call, CallOptions, seed_of_singles};
-pub(crate) use listen::{crash, is_killed_for_memory, killed_for_memory, why_not_started};
-pub(crate) use restarts::{Intensity, Others, Restarts, Verdict};
-pub(crate) use scheduler::levels;
-
-use crate::observe::stats::Endings;
-use builder::Config;
-use call::{Here, not_in_table, seed_of_call};
-use drive::Driver;
-use lane::{LaneId, Parcel, Recipient, Single};
-use scheduler::Scheduler;
-
-use crate::{
-    codec::{OwnedResult, ShortBytes},
-    error::{Error, Place, Result, TaskError, TaskErrorKind},
-    handle::{Completer, Exchange, Handle, Wakes, decode},
-    id::{FunctionId, TaskId},
-    launch::{ForkLauncher, Launcher, LocalLauncher, StartMethod},
-    parallel::{Gather, Settings},
-    protocol::{Outcome, Preload, Records, Setup, VERSION},
-    registry,
-    seed::Calls,
-    setting::flag,
-    sys::{per_process::PerProcess, quiesce::is_own_thread},
-    task::{IntoTask, Tasks},
+pub(crate) use crate::{
+    call::state::{Call, CallOptions},
+    context::seed_of_singles,
+    observe::report::{Label, Report, verbose_by_env},
+    scheduler::{
+        events::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
+        inbox::Arrival,
+        queues::Words,
+        restarts::{Intensity, Others, Restarts, Verdict},
+        state::levels,
+    },
 };
+pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
 
 /// A pool of worker processes.
 ///
@@ -113,23 +111,23 @@ enum Backend {
     Processes(Processes),
 }
 
-struct Processes {
-    config: Arc<Config>,
+pub(crate) struct Processes {
+    pub(crate) config: Arc<Config>,
     name: Option<Arc<str>>,
     /// The calls that the pool has had.
-    calls: Calls,
+    pub(crate) calls: Calls,
     /// What runs the workers, or why there is nothing that does. A copy of this process makes its own when it first uses the pool.
     engine: PerProcess<Result<Engine, String>>,
 }
 
 /// Runs a pool's workers. Dropped, it ends them.
-struct Engine {
-    driver: Arc<Driver>,
+pub(crate) struct Engine {
+    pub(crate) driver: Arc<Driver>,
     background: Option<JoinHandle<()>>,
 }
 
 /// Where the tasks of a pool run.
-enum Site<'a> {
+pub(crate) enum Site<'a> {
     Here(&'a Arc<Here>),
     Workers(&'a Processes, &'a Engine),
 }
@@ -272,7 +270,7 @@ impl Pool {
 
     /// Where tasks run. A worker that was forked has copies of the pools of the process that it was forked from; what is given to such a
     /// copy runs in the worker, as a `parallel!` there does. Any other copy of a process starts workers of its own.
-    fn site(&self) -> Result<Site<'_>> {
+    pub(crate) fn site(&self) -> Result<Site<'_>> {
         static HERE: PerProcess<Arc<Here>> = PerProcess::new();
         match &self.backend {
             Backend::InProcess(here) => Ok(Site::Here(here)),
@@ -769,21 +767,8 @@ impl fmt::Debug for Pool {
 }
 
 /// What tasks come to that cannot run at all.
-fn lost(error: &Error) -> TaskErrorKind {
+pub(crate) fn lost(error: &Error) -> TaskErrorKind {
     TaskErrorKind::Lost { message: error.to_string() }
-}
-
-/// A task's function and arguments, if it can go to another process.
-pub(crate) fn travels(
-    call: crate::task::Call,
-    index: Option<usize>,
-) -> Result<(FunctionId, ShortBytes), TaskError> {
-    let Some(function) = registry::id_of(call.entry) else { return Err(not_in_table(&call, index)) };
-    let args = call.args.map_err(|words| {
-        let kind = TaskErrorKind::Codec { message: words.into() };
-        TaskError::new(call.entry.name, kind, Place { index, ..Place::default() })
-    })?;
-    Ok((function, args))
 }
 
 /// What makes workers come to be in the manner that the settings say.

@@ -22,11 +22,9 @@ use crate::{
     handle::{Completer, Exchange, Handle},
     id::TaskId,
     launch::{Output, StartMethod, Surroundings},
-    pool::{
-        START_TIMEOUT, check_start_timeout, in_process_by_env, method_from_env, seed_of_singles, travels,
-    },
+    pool::{START_TIMEOUT, check_start_timeout, in_process_by_env, method_from_env, seed_of_singles},
     seed,
-    task::IntoTask,
+    task::{IntoTask, travels},
     transport::wants_socket,
 };
 

@@ -34,7 +34,7 @@ use crate::{
     },
     protocol::{Hello, Levels, Orders, Record, Records, Setup, VERSION},
     registry,
-    supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
+    supervisor::state::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
         generation::generation,
         held::Held,

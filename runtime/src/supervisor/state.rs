@@ -24,13 +24,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::capture::{Line, Transcript};
 use crate::{
     captured::Captured,
     codec::Encoded,
     error::{Exit, Fault, TaskErrorKind},
     frame::Frames,
     id::WorkerId,
-    launch::{Launch, LaunchError, LaunchRequest, Launched, Launcher},
+    launch::{Launch, LaunchError, LaunchRequest, Launched, Launcher, output::StreamName},
     panic::RemotePanic,
     protocol::{
         Hello, LogRecord, Malformed, Note, Orders, Ready, Record, Records, Refused, Reply, Results, RunHead,
@@ -38,7 +39,6 @@ use crate::{
     },
     registry,
     sys::{held::Held, poll::Poller, procfs::resident_bytes},
-    transcript::{Line, StreamName, Transcript},
     transport::{Board, Body, Cause, Received, Room, SharedBytes, shm::claim::has_begun},
 };
 

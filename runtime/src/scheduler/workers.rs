@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use super::lane::Parcel;
-use crate::{supervisor::Supervisor, sys::procfs::cpu_time};
+use super::queue::Parcel;
+use crate::{supervisor::state::Supervisor, sys::procfs::cpu_time};
 
 /// So many may be up without need: to lay them to rest and to get them up again takes longer than to look at them.
 const MOST_UP: usize = 4;
@@ -17,7 +17,7 @@ const MOST_UP: usize = 4;
 /// says is told of by the poller. Whoever may have changed a worker has got it up: that is all that `&mut` does. It is laid to rest again
 /// before somebody sleeps, in [`park`](Self::park), and when many are up.
 #[derive(Default)]
-pub(super) struct Crew {
+pub(crate) struct Crew {
     all: Vec<Supervisor<Parcel>>,
     up: Places,
     at_rest: Places,
@@ -26,20 +26,20 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
-    pub(super) fn push(&mut self, worker: Supervisor<Parcel>) {
+    pub(crate) fn push(&mut self, worker: Supervisor<Parcel>) {
         self.all.push(worker);
     }
 
-    pub(super) fn get(&self, place: usize) -> Option<&Supervisor<Parcel>> {
+    pub(crate) fn get(&self, place: usize) -> Option<&Supervisor<Parcel>> {
         self.all.get(place)
     }
 
     /// All those that are up. Some of them may have nothing to do, or be vacant.
-    pub(super) fn up(&self) -> impl Iterator<Item = &Supervisor<Parcel>> {
+    pub(crate) fn up(&self) -> impl Iterator<Item = &Supervisor<Parcel>> {
         let mut next = 0;
         std::iter::from_fn(move || {
             let place = self.next_up(next)?;
@@ -49,17 +49,17 @@ impl Crew {
     }
 
     /// The first place from here on that is up.
-    pub(super) fn next_up(&self, from: usize) -> Option<usize> {
+    pub(crate) fn next_up(&self, from: usize) -> Option<usize> {
         first_from(from, self.all.len(), |word| self.up.word(word))
     }
 
     /// The first place from here on that may have a process.
-    pub(super) fn next_manned(&self, from: usize) -> Option<usize> {
+    pub(crate) fn next_manned(&self, from: usize) -> Option<usize> {
         first_from(from, self.all.len(), |word| self.up.word(word) | self.at_rest.word(word))
     }
 
     /// Of the first `most` places, the first from here on that is vacant.
-    pub(super) fn next_vacant(&self, from: usize, most: usize) -> Option<usize> {
+    pub(crate) fn next_vacant(&self, from: usize, most: usize) -> Option<usize> {
         let mut next = from;
         loop {
             let place = first_from(next, most, |word| !self.at_rest.word(word))?;
@@ -71,18 +71,18 @@ impl Crew {
     }
 
     /// One of the first `most` has nothing to do, or could be started.
-    pub(super) fn has_time(&self, most: usize) -> bool {
+    pub(crate) fn has_time(&self, most: usize) -> bool {
         first_from(0, most, |word| !self.up.word(word)).is_some()
             || self.all[..most].iter().any(|worker| worker.is_idle() || worker.is_vacant())
     }
 
     /// How many serve.
-    pub(super) fn live(&self) -> usize {
+    pub(crate) fn live(&self) -> usize {
         self.at_rest.len() + self.up().filter(|worker| worker.is_live()).count()
     }
 
     /// How long all of them together have had a core, as far as that can be said.
-    pub(super) fn cpu_time(&self) -> Duration {
+    pub(crate) fn cpu_time(&self) -> Duration {
         let mut sum = Duration::ZERO;
         let mut next = 0;
         while let Some(place) = self.next_manned(next) {
@@ -92,12 +92,12 @@ impl Crew {
         sum
     }
 
-    pub(super) fn is_vacant(&self) -> bool {
+    pub(crate) fn is_vacant(&self) -> bool {
         self.at_rest.len() == 0 && self.up().all(Supervisor::is_vacant)
     }
 
     /// Has the poller tell of whatever workers say from now on. `false`: one has said something already.
-    pub(super) fn park(&mut self) -> bool {
+    pub(crate) fn park(&mut self) -> bool {
         self.looking = false;
         let mut next = 0;
         while let Some(place) = self.next_up(next) {
@@ -111,7 +111,7 @@ impl Crew {
     }
 
     /// If many are up, those that have nothing to do need not be.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         if self.up.len() <= MOST_UP {
             return;
         }
@@ -135,7 +135,7 @@ impl Crew {
     }
 
     /// The poller need tell no more of what workers say: somebody looks.
-    pub(super) fn unpark(&mut self) {
+    pub(crate) fn unpark(&mut self) {
         self.looking = true;
         let mut next = 0;
         while let Some(place) = self.next_up(next) {

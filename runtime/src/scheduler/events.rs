@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    book::{GivenUp, Words},
-    lane::Parcel,
+    queue::Parcel,
+    queues::{GivenUp, Words},
     restarts::{Others, Streak, Verdict},
-    scheduler::{SHARE_AFTER, Scheduler},
+    state::{SHARE_AFTER, Scheduler},
 };
 use crate::{
     codec::Encoded,
@@ -16,7 +16,7 @@ use crate::{
     marker::{PROTOCOL_BROKEN, meaning_at_start},
     panic::RemotePanic,
     protocol::{Note, Outcome},
-    supervisor::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
+    supervisor::state::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
         memory::oom_kills,
         poll::{CLOSED, Event, Poller},
@@ -26,11 +26,11 @@ use crate::{
 };
 
 /// The launcher among the workers; no worker has this key.
-pub(super) const LAUNCHER: u64 = u64::MAX - 1;
+pub(crate) const LAUNCHER: u64 = u64::MAX - 1;
 
 impl Scheduler {
     /// Reacts to what the poller saw.
-    pub(super) fn handle(&mut self, events: &[Event], poller: &Poller, now: Instant) {
+    pub(crate) fn handle(&mut self, events: &[Event], poller: &Poller, now: Instant) {
         for place in std::mem::take(&mut self.unread) {
             self.read(place, true, poller, now);
         }
@@ -87,7 +87,7 @@ impl Scheduler {
 
     /// Reads a worker to the end, or as far as its share of a turn goes, or to a record that must be out before what follows it is seen:
     /// until then it is read no further, and only whoever drives may read. Returns whether it came to the end.
-    pub(super) fn read(&mut self, place: usize, readable: bool, poller: &Poller, now: Instant) -> bool {
+    pub(crate) fn read(&mut self, place: usize, readable: bool, poller: &Poller, now: Instant) -> bool {
         let worker = &self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
         let was_useful = worker.was_useful();
@@ -404,7 +404,7 @@ impl Scheduler {
     }
 
     /// The launcher has not started a worker.
-    pub(super) fn launch_failed(&mut self, now: Instant, error: LaunchError) {
+    pub(crate) fn launch_failed(&mut self, now: Instant, error: LaunchError) {
         match error {
             error if error.is_shortage() => self.is_short(now, now, &error),
             LaunchError::Refused(why) => {
@@ -524,7 +524,7 @@ impl Scheduler {
 
     /// Other code has closed the pool's descriptors, whose numbers may be others' by now: the workers are left alone, and all that there is
     /// and will be comes to an error. Workers end by themselves, as their connections have ended.
-    pub(super) fn break_down(&mut self) {
+    pub(crate) fn break_down(&mut self) {
         let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
         self.book.given_up = Some(GivenUp { kind: kind.clone(), until: None, next_call: None });
         self.unread.clear();
@@ -545,7 +545,7 @@ impl Scheduler {
     }
 
     /// Completes everything that waits with one error.
-    pub(super) fn fail_queued(&mut self, kind: &TaskErrorKind) {
+    pub(crate) fn fail_queued(&mut self, kind: &TaskErrorKind) {
         let book = &mut self.book;
         for id in Vec::from(book.turns.clone()) {
             for parcel in book.take_all(id) {
@@ -559,7 +559,7 @@ impl Scheduler {
     }
 
     /// Does what is due. Only whoever drives may call it, for it reads.
-    pub(super) fn tend(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn tend(&mut self, poller: &Poller, now: Instant) {
         let mut next = 0;
         while let Some(place) = self.workers.next_up(next) {
             next = place + 1;

@@ -3,12 +3,13 @@
 
 use std::{
     collections::VecDeque,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
 use crate::{
     captured::{Captured, Text},
+    launch::output::{StreamEnd, StreamName},
     protocol::{Mark, find_mark},
     sys::fd::{pending_bytes, read_some},
     transport::shm::claim::has_begun,
@@ -20,23 +21,6 @@ const TAIL_BYTES: usize = 64 << 10;
 const MOST_LINE_BYTES: usize = 64 << 10;
 /// Read in one go.
 const PIECE_BYTES: usize = 16 << 10;
-
-/// A worker's standard stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StreamName {
-    Stdout,
-    Stderr,
-}
-
-/// The host's end of one of a worker's streams.
-#[derive(Debug)]
-pub(crate) struct StreamEnd {
-    pub(crate) name: StreamName,
-    /// Never waits.
-    pub(crate) pipe: OwnedFd,
-    /// Each line is given on.
-    pub(crate) by_line: bool,
-}
 
 /// One line, or the part of a line with which a task ended.
 #[derive(Debug)]
@@ -275,15 +259,6 @@ impl Tail {
         let words = String::from_utf8(self.bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         Text { words, lost_bytes: self.lost_bytes, to_show }
-    }
-}
-
-impl StreamName {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    lane::{Lane, LaneId, Parcel, Recipient, Single, name_of},
-    life::Finalizer,
+    config::Finalizer,
+    queue::{Lane, LaneId, Parcel, Recipient, Single, name_of},
 };
 use crate::{
     caller::Caller,
@@ -22,25 +22,25 @@ use crate::{
         timeline::Timeline,
     },
     protocol::{Record, Results},
-    supervisor::Load,
+    supervisor::state::Load,
 };
 
 /// What is to be done once the scheduler is unlocked.
 #[derive(Default)]
-pub(super) struct After {
+pub(crate) struct After {
     /// What was captured and belongs to no outcome.
-    pub(super) shows: Vec<Arc<Captured>>,
-    pub(super) words: Vec<Words>,
+    pub(crate) shows: Vec<Arc<Captured>>,
+    pub(crate) words: Vec<Words>,
     /// Processes that have ended after that.
     #[cfg(feature = "tracing")]
-    pub(super) ended: Vec<u32>,
+    pub(crate) ended: Vec<u32>,
     /// What the pool itself has to say.
-    pub(super) notes: Vec<String>,
-    pub(super) wakes: Wakes,
+    pub(crate) notes: Vec<String>,
+    pub(crate) wakes: Wakes,
 }
 
 impl After {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         #[cfg(feature = "tracing")]
         if !self.ended.is_empty() {
             return false;
@@ -60,7 +60,7 @@ pub(crate) struct Words {
 
 impl Words {
     /// `running`: what the worker runs, if it runs something.
-    pub(super) fn new(record: Record, worker: WorkerId, pid: u32, running: Option<&Parcel>) -> Self {
+    pub(crate) fn new(record: Record, worker: WorkerId, pid: u32, running: Option<&Parcel>) -> Self {
         let running = running.filter(|_| record.task().is_some());
         let caller = running.map(|running| running.to.caller()).unwrap_or_default();
         Self { record, worker, pid, caller }
@@ -78,52 +78,52 @@ impl Words {
 }
 
 /// All of the scheduler but the workers: what can be changed while one of them is being read.
-pub(super) struct Book {
-    pub(super) lanes: BTreeMap<LaneId, Lane>,
+pub(crate) struct Book {
+    pub(crate) lanes: BTreeMap<LaneId, Lane>,
     /// Lanes with something queued, in the order of their turns.
-    pub(super) turns: VecDeque<LaneId>,
+    pub(crate) turns: VecDeque<LaneId>,
     /// Lanes of calls, which may have tasks that are not queued yet.
-    pub(super) fed: Vec<LaneId>,
-    pub(super) queued: usize,
+    pub(crate) fed: Vec<LaneId>,
+    pub(crate) queued: usize,
     /// Tasks that have no outcome yet.
-    pub(super) unfinished: usize,
+    pub(crate) unfinished: usize,
     /// Tasks bound to one worker each.
-    pub(super) pinned: BTreeMap<WorkerId, VecDeque<Parcel>>,
+    pub(crate) pinned: BTreeMap<WorkerId, VecDeque<Parcel>>,
     /// When the feeds are to be looked into once more.
-    pub(super) look_at_feeds: Option<Instant>,
+    pub(crate) look_at_feeds: Option<Instant>,
     /// When each worker last gave a sign of life while it had work.
-    pub(super) progress: BTreeMap<WorkerId, Instant>,
+    pub(crate) progress: BTreeMap<WorkerId, Instant>,
     /// Workers that were silent for so long that what they had not begun was taken from them: until they give a sign of life, they get
     /// nothing that would have to be taken from them again.
-    pub(super) overdue: BTreeSet<WorkerId>,
+    pub(crate) overdue: BTreeSet<WorkerId>,
     /// Workers whose initializer runs.
-    pub(super) initializing: BTreeSet<WorkerId>,
+    pub(crate) initializing: BTreeSet<WorkerId>,
     /// The pool was given up, and no worker has served since.
-    pub(super) given_up: Option<GivenUp>,
+    pub(crate) given_up: Option<GivenUp>,
     /// How long a task may run that no call says it of.
-    pub(super) task_timeout: Option<Duration>,
+    pub(crate) task_timeout: Option<Duration>,
     /// The pool's name, for errors.
-    pub(super) name: Option<Arc<str>>,
+    pub(crate) name: Option<Arc<str>>,
     /// What is counted of each worker's place.
-    pub(super) tallies: Vec<Tally>,
+    pub(crate) tallies: Vec<Tally>,
     /// Tasks that came to their end at no worker.
-    pub(super) unserved: Endings,
-    pub(super) slowest: Slowest,
-    pub(super) timeline: Option<Timeline>,
+    pub(crate) unserved: Endings,
+    pub(crate) slowest: Slowest,
+    pub(crate) timeline: Option<Timeline>,
 }
 
 /// Why a pool runs no tasks, and which.
-pub(super) struct GivenUp {
-    pub(super) kind: TaskErrorKind,
+pub(crate) struct GivenUp {
+    pub(crate) kind: TaskErrorKind,
     /// From then on it is tried anew; `None`: never.
-    pub(super) until: Option<Instant>,
+    pub(crate) until: Option<Instant>,
     /// It is tried anew at once for calls from this number on, and for tasks of no call.
-    pub(super) next_call: Option<u64>,
+    pub(crate) next_call: Option<u64>,
 }
 
 impl GivenUp {
     /// Whether the pool is to be tried anew for what is handed in to this lane.
-    pub(super) fn is_over(&self, lane: LaneId, now: Instant) -> bool {
+    pub(crate) fn is_over(&self, lane: LaneId, now: Instant) -> bool {
         let is_later = |next: u64| !matches!(lane, LaneId::Call(number) if number < next);
         self.until.is_some_and(|until| now >= until) || self.next_call.is_some_and(is_later)
     }
@@ -131,7 +131,7 @@ impl GivenUp {
 
 impl Book {
     /// Whether the pool is given up, and not to be tried anew yet.
-    pub(super) fn is_given_up(&self, now: Instant) -> bool {
+    pub(crate) fn is_given_up(&self, now: Instant) -> bool {
         self.given_up.as_ref().is_some_and(|given_up| given_up.until.is_none_or(|until| now < until))
     }
 
@@ -140,7 +140,7 @@ impl Book {
         self.lanes.entry(id).or_insert_with(|| Lane::of_thread(timeout))
     }
 
-    pub(super) fn push_back(&mut self, parcel: Parcel) {
+    pub(crate) fn push_back(&mut self, parcel: Parcel) {
         let id = parcel.lane;
         self.queued += parcel.len() as usize;
         let lane = self.lane(id);
@@ -152,7 +152,7 @@ impl Book {
     }
 
     /// Puts a task behind others that wait in its lane, if there are some that it may travel with; else it comes back.
-    pub(super) fn append(&mut self, task: Single) -> Option<Single> {
+    pub(crate) fn append(&mut self, task: Single) -> Option<Single> {
         let Some(lane) = self.lanes.get_mut(&task.lane) else { return Some(task) };
         let rest = lane.append(task);
         self.queued += usize::from(rest.is_none());
@@ -160,7 +160,7 @@ impl Book {
     }
 
     /// What was sent and has not begun goes before what never was.
-    pub(super) fn push_front(&mut self, parcel: Parcel) {
+    pub(crate) fn push_front(&mut self, parcel: Parcel) {
         let id = parcel.lane;
         self.queued += parcel.len() as usize;
         let lane = self.lane(id);
@@ -172,7 +172,7 @@ impl Book {
     }
 
     /// What was sent to this worker and has not begun waits again, before what was never sent, in its order.
-    pub(super) fn take_home(&mut self, parcels: Vec<Parcel>, worker: WorkerId) {
+    pub(crate) fn take_home(&mut self, parcels: Vec<Parcel>, worker: WorkerId) {
         for mut parcel in parcels.into_iter().rev() {
             parcel.attempts -= 1;
             self.leave(&parcel, worker);
@@ -181,7 +181,7 @@ impl Book {
     }
 
     /// What was sent to this worker is to be sent again, before what never was: to this place, if it is for that alone.
-    pub(super) fn put_first(&mut self, parcel: Parcel, worker: WorkerId) {
+    pub(crate) fn put_first(&mut self, parcel: Parcel, worker: WorkerId) {
         if parcel.lane == LaneId::Pinned {
             self.pinned.entry(worker).or_default().push_front(parcel);
         } else {
@@ -190,7 +190,7 @@ impl Book {
     }
 
     /// Takes the task of this number, which has a handle, out of the queue that it waits in; `false`: it waits in none. It comes to this.
-    pub(super) fn take_back(
+    pub(crate) fn take_back(
         &mut self,
         number: u64,
         function: &'static str,
@@ -213,7 +213,7 @@ impl Book {
     }
 
     /// Empties a lane's queue.
-    pub(super) fn take_all(&mut self, id: LaneId) -> VecDeque<Parcel> {
+    pub(crate) fn take_all(&mut self, id: LaneId) -> VecDeque<Parcel> {
         let parcels = self.lanes.get_mut(&id).map(Lane::take_all).unwrap_or_default();
         self.queued -= parcels.iter().map(|parcel| parcel.len() as usize).sum::<usize>();
         self.turns.retain(|turn| *turn != id);
@@ -221,7 +221,7 @@ impl Book {
     }
 
     /// These tasks are no longer at this worker.
-    pub(super) fn leave(&mut self, parcel: &Parcel, worker: WorkerId) {
+    pub(crate) fn leave(&mut self, parcel: &Parcel, worker: WorkerId) {
         if let Some(lane) = self.lanes.get_mut(&parcel.lane) {
             lane.leave(worker, parcel.len());
         }
@@ -245,7 +245,7 @@ impl Book {
     }
 
     /// The first tasks of the parcel gave these results.
-    pub(super) fn done(
+    pub(crate) fn done(
         &mut self,
         parcel: &mut Parcel,
         results: Results<'_>,
@@ -261,7 +261,7 @@ impl Book {
     }
 
     /// The first task of the parcel came to this.
-    pub(super) fn done_one(
+    pub(crate) fn done_one(
         &mut self,
         parcel: &mut Parcel,
         nanos: u64,
@@ -278,7 +278,7 @@ impl Book {
     }
 
     /// What is counted of this worker's place.
-    pub(super) fn tally(&mut self, worker: WorkerId) -> &mut Tally {
+    pub(crate) fn tally(&mut self, worker: WorkerId) -> &mut Tally {
         let place = worker.0 as usize;
         if self.tallies.len() <= place {
             self.tallies.resize_with(place + 1, Tally::default);
@@ -288,7 +288,7 @@ impl Book {
 
     /// What took so long and was not told with the replies. (Of several tasks the last is the one that was long: those before it were to be
     /// timed together because they were short.)
-    pub(super) fn late(&mut self, worker: WorkerId, function: FunctionId, task: u64, tasks: u32, nanos: u64) {
+    pub(crate) fn late(&mut self, worker: WorkerId, function: FunctionId, task: u64, tasks: u32, nanos: u64) {
         let tally = self.tally(worker);
         tally.worked(nanos);
         let index = tally.is_of_call.then(|| usize::try_from(task).ok()).flatten();
@@ -339,7 +339,7 @@ impl Book {
     }
 
     /// As [`done_one`](Self::done_one), for a task that ran and gave no result.
-    pub(super) fn failed(
+    pub(crate) fn failed(
         &mut self,
         parcel: &mut Parcel,
         nanos: u64,
@@ -353,7 +353,7 @@ impl Book {
     }
 
     /// As [`done_one`](Self::done_one), for a task that was to end, and has ended by itself.
-    pub(super) fn stopped(
+    pub(crate) fn stopped(
         &mut self,
         parcel: &mut Parcel,
         nanos: u64,
@@ -367,7 +367,7 @@ impl Book {
     }
 
     /// Tasks that are at no worker come to this. `worker`: who had them, and what the first of them had written.
-    pub(super) fn fail(
+    pub(crate) fn fail(
         &mut self,
         mut parcel: Parcel,
         kind: &TaskErrorKind,
@@ -395,7 +395,7 @@ impl Book {
     }
 
     /// The error of a finalizer that came to no result.
-    pub(super) fn exit_error(
+    pub(crate) fn exit_error(
         &self,
         finalizer: Option<&Finalizer>,
         kind: TaskErrorKind,
@@ -407,7 +407,7 @@ impl Book {
     }
 
     /// A lane that nothing is in and nobody adds to goes.
-    pub(super) fn tidy(&mut self, id: LaneId) {
+    pub(crate) fn tidy(&mut self, id: LaneId) {
         if self.lanes.get(&id).is_some_and(Lane::is_left) {
             // A thread's lane keeps its pace for the next task.
             if !matches!(id, LaneId::Thread(_)) || self.lanes.len() > MOST_RESTING_LANES {

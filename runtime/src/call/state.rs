@@ -1,36 +1,36 @@
 //! One call of many tasks, from the caller's side: reads the input within a window, and takes the results as they come.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     ops::Range,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use super::{
-    Pool, Site,
-    drive::Driver,
-    lane::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
-    life::Finalizer,
-    lost,
-};
+#[cfg(feature = "tracing")]
+use crate::caller::Caller;
 use crate::{
-    caller::Caller,
-    captured::Captured,
-    codec::{Encoded, OwnedResult},
+    codec::OwnedResult,
+    context::{seed_of_call, seed_of_singles},
+    driver::state::Driver,
     error::{POOL_ENDED, Place, TaskError, TaskErrorKind},
     handle::{Exchange, Waiter, Wakes, inherited, inherited_kind},
     id::{FunctionId, TaskId},
     observe::stats::{Ending, Endings, Stats},
+    pool::{Pool, Site, lost},
     protocol::{Outcome, Records, Results},
     registry::{self, Entry},
+    scheduler::{
+        config::Finalizer,
+        inbox::{Arrival, Arrivals, Inbox, Item},
+        queue::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
+    },
     seed::{self, Calls},
     sys::generation::generation,
-    task::Call as Request,
+    task::{Call as Request, not_in_table},
 };
 
 /// Tasks that have been read from the input and not yet given to the caller: at least so many batches a worker.
@@ -100,126 +100,6 @@ enum CallBackend {
     },
     /// Every task comes to this.
     Ended(TaskErrorKind),
-}
-
-/// Where a call's results arrive, in the order in which they were made.
-#[derive(Debug, Default)]
-pub(super) struct Inbox {
-    state: Mutex<Arrivals>,
-    /// Somebody looks at how far the call is.
-    is_reported: bool,
-    /// And at how far tasks are.
-    pub(super) wants_progress: bool,
-    /// Who made the call, as long as somebody waits for it.
-    #[cfg(feature = "tracing")]
-    caller: Mutex<Caller>,
-}
-
-#[derive(Debug, Default)]
-struct Arrivals {
-    /// The small results, as they came.
-    bytes: Vec<u8>,
-    /// Each with the index of its first task.
-    items: Vec<(usize, Item)>,
-    /// How far tasks are that run: of each what it said last, however often it speaks.
-    progress: BTreeMap<usize, f64>,
-    /// Who waits while somebody else drives.
-    waiting: Option<Waiter>,
-}
-
-#[derive(Debug)]
-enum Item {
-    /// Results of so many tasks, in so many of the next bytes.
-    Many {
-        tasks: u32,
-        len_bytes: usize,
-    },
-    One(Result<OwnedResult, TaskError>),
-    /// What the task had written whose outcome comes next.
-    Wrote(Arc<Captured>),
-}
-
-impl Item {
-    fn tasks(&self) -> usize {
-        match self {
-            Self::Many { tasks, .. } => *tasks as usize,
-            Self::One(_) => 1,
-            Self::Wrote(_) => 0,
-        }
-    }
-}
-
-/// What [`Call::receive`] hands out.
-#[derive(Debug)]
-pub(crate) enum Arrival<'a> {
-    /// The results of consecutive tasks.
-    Many(Results<'a>),
-    /// The outcome of one.
-    One(Result<Encoded<'a>, TaskError>),
-}
-
-impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, Arrivals> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[cfg(not(feature = "tracing"))]
-    pub(super) fn caller(&self) -> Caller {
-        Caller::default()
-    }
-
-    #[cfg(feature = "tracing")]
-    pub(super) fn caller(&self) -> Caller {
-        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    #[cfg(feature = "tracing")]
-    fn set_caller(&self, caller: Caller) {
-        // It may be a subscriber's last span: dropped with nothing locked.
-        let before =
-            std::mem::replace(&mut *self.caller.lock().unwrap_or_else(PoisonError::into_inner), caller);
-        drop(before);
-    }
-
-    /// Takes the results of consecutive tasks.
-    pub(super) fn give(&self, first: usize, results: Results<'_>, wakes: &mut Wakes) {
-        let bytes = results.as_bytes();
-        let mut arrivals = self.lock();
-        arrivals.bytes.extend_from_slice(bytes);
-        arrivals.items.push((first, Item::Many { tasks: results.len(), len_bytes: bytes.len() }));
-        arrivals.wake(wakes);
-    }
-
-    /// Takes what a task had written, before its outcome.
-    pub(super) fn tell(&self, index: usize, output: Arc<Captured>, wakes: &mut Wakes) {
-        let mut arrivals = self.lock();
-        arrivals.items.push((index, Item::Wrote(output)));
-        arrivals.wake(wakes);
-    }
-
-    /// Takes how far a task is.
-    pub(super) fn give_progress(&self, index: usize, fraction: f64, wakes: &mut Wakes) {
-        if self.wants_progress {
-            let mut arrivals = self.lock();
-            arrivals.progress.insert(index, fraction);
-            arrivals.wake(wakes);
-        }
-    }
-
-    /// Takes the outcome of one task.
-    pub(super) fn give_one(&self, index: usize, outcome: Result<OwnedResult, TaskError>, wakes: &mut Wakes) {
-        let mut arrivals = self.lock();
-        arrivals.items.push((index, Item::One(outcome)));
-        arrivals.wake(wakes);
-    }
-}
-
-impl Arrivals {
-    fn wake(&mut self, wakes: &mut Wakes) {
-        if let Some(waiter) = self.waiting.take() {
-            wakes.add(waiter);
-        }
-    }
 }
 
 impl Call {
@@ -612,35 +492,35 @@ impl Drop for Call {
 
 /// What a pool without processes has: what runs once, before the first task, and after the last, and a count of its single tasks.
 #[derive(Debug, Default)]
-pub(super) struct Here {
-    pub(super) first: Vec<(Request, Outcome)>,
-    pub(super) finalizer: Option<Finalizer>,
-    pub(super) initialized: OnceLock<Result<(), TaskErrorKind>>,
-    pub(super) seed: Option<u64>,
+pub(crate) struct Here {
+    pub(crate) first: Vec<(Request, Outcome)>,
+    pub(crate) finalizer: Option<Finalizer>,
+    pub(crate) initialized: OnceLock<Result<(), TaskErrorKind>>,
+    pub(crate) seed: Option<u64>,
     /// The calls that it has had.
-    pub(super) calls: Calls,
-    pub(super) tasks: AtomicU64,
+    pub(crate) calls: Calls,
+    pub(crate) tasks: AtomicU64,
     /// What tasks have come to.
-    pub(super) endings: Mutex<Endings>,
+    pub(crate) endings: Mutex<Endings>,
     /// The time that they took, in nanoseconds.
-    pub(super) busy: AtomicU64,
+    pub(crate) busy: AtomicU64,
 }
 
 impl Here {
     /// Runs a task that was handed in singly; with its number.
-    pub(super) fn run_single(&self, request: &Request) -> (TaskId, Result<OwnedResult, TaskError>) {
+    pub(crate) fn run_single(&self, request: &Request) -> (TaskId, Result<OwnedResult, TaskError>) {
         let number = self.tasks.fetch_add(1, Ordering::Relaxed);
         let seed = seed_of_singles(self.seed);
         (TaskId(number), self.run(request, None, seed::of(seed, number)))
     }
 
     /// Runs a task on the only thing that resembles a worker.
-    pub(super) fn run_broadcast(&self, request: &Request) -> Result<OwnedResult, TaskError> {
+    pub(crate) fn run_broadcast(&self, request: &Request) -> Result<OwnedResult, TaskError> {
         let seed = seed_of_call(None, self.seed, &self.calls);
         self.run(request, Some(0), seed::of(seed, 0))
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         let busy = Duration::from_nanos(self.busy.load(Ordering::Relaxed));
         let endings = *self.endings.lock().unwrap_or_else(PoisonError::into_inner);
         Stats::in_process(endings, busy)
@@ -666,7 +546,7 @@ impl Here {
     }
 
     /// Runs the finalizer, if there is one and anything has run.
-    pub(super) fn finalize(&self) -> Option<Result<OwnedResult, TaskError>> {
+    pub(crate) fn finalize(&self) -> Option<Result<OwnedResult, TaskError>> {
         let Request { entry, .. } = self.finalizer.as_ref()?.call;
         self.initialized.get()?.as_ref().ok()?;
         let place = Place { attempts: 1, ..Place::default() };
@@ -675,40 +555,10 @@ impl Here {
     }
 }
 
-/// What the seeds of a pool's calls and of its single tasks are made of: the pool's seed, else that of the task that asks, else always
-/// the same.
-fn base_of(pool: Option<u64>) -> u64 {
-    pool.or_else(crate::context::seed_of_task).unwrap_or(seed::DEFAULT)
-}
-
-/// Returns the seed of a call that begins: its own, else one that is made of the call's number, among those of the task that makes it or,
-/// outside of tasks, among those of its pool.
-pub(super) fn seed_of_call(call: Option<u64>, pool: Option<u64>, calls: &Calls) -> u64 {
-    // One that has a seed counts, too.
-    let number = crate::context::begin_call().unwrap_or_else(|| calls.begin());
-    call.unwrap_or_else(|| seed::of_call(base_of(pool), number))
-}
-
-/// Returns the seed of the tasks that are handed in singly.
-pub(crate) fn seed_of_singles(pool: Option<u64>) -> u64 {
-    seed::of_singles(base_of(pool))
-}
-
 fn pool_ended(function: &'static str, index: usize) -> TaskError {
     ended(function, TaskErrorKind::Cancelled { why: POOL_ENDED }, index)
 }
 
 fn ended(function: &'static str, kind: TaskErrorKind, index: usize) -> TaskError {
     TaskError::new(function, kind, Place { index: Some(index), ..Place::default() })
-}
-
-/// The error of a function that the linker left out of the table.
-pub(super) fn not_in_table(request: &Request, index: Option<usize>) -> TaskError {
-    let message = concat!(
-        "the linker left it out of the table of workers: is the section `linkme_",
-        procession_macros::own_name!(WORKERS),
-        "` kept by the linker's options?"
-    );
-    let kind = TaskErrorKind::Lost { message: message.to_owned() };
-    TaskError::new(request.entry.name, kind, Place { index, ..Place::default() })
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{book::After, call::Inbox};
+use super::{inbox::Inbox, queues::After};
 use crate::{
     caller::Caller,
     captured::Captured,
@@ -20,11 +20,11 @@ use crate::{
     protocol::{RECORD_HEAD_BYTES, Records, Results},
     registry,
     ring::{self, Consumer, Heap, Producer},
-    supervisor::Load,
+    supervisor::state::Load,
 };
 
 /// A batch should take a worker about so long: long against a system call, short against a person's patience.
-pub(super) const BATCH: Duration = Duration::from_micros(200);
+pub(crate) const BATCH: Duration = Duration::from_micros(200);
 /// To wake a process that sleeps takes about so long.
 const WAKING: Duration = Duration::from_micros(20);
 /// Tasks that take less are short: a worker that gets on with some of them is soon done.
@@ -34,10 +34,10 @@ const MOST_JUMP: f64 = 8.0;
 /// So many tasks that were taken back may lie among those that wait, or twice as many as these.
 const MOST_GONE: usize = 1 << 10;
 /// No batch is larger.
-pub(super) const MOST_IN_BATCH: usize = 8192;
+pub(crate) const MOST_IN_BATCH: usize = 8192;
 /// A batch ends when its arguments are so many bytes: what was sent and is taken back has been sent for nothing. A task with more
 /// goes alone, to an idle worker, and nothing goes behind it.
-pub(super) const BATCH_BYTES: usize = 96 << 10;
+pub(crate) const BATCH_BYTES: usize = 96 << 10;
 /// Tasks that wait are kept together up to so many bytes.
 const MOST_PARCEL_BYTES: usize = 48 << 10;
 /// The room for tasks of a call that the caller has not queued yet.
@@ -45,7 +45,7 @@ const FEED_BYTES: usize = 32 << 10;
 
 /// The name of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum LaneId {
+pub(crate) enum LaneId {
     /// One call.
     Call(u64),
     /// The single tasks of one thread.
@@ -55,24 +55,24 @@ pub(super) enum LaneId {
 }
 
 /// Consecutive tasks that wait or run together, and where their results go.
-pub(super) struct Parcel {
-    pub(super) lane: LaneId,
+pub(crate) struct Parcel {
+    pub(crate) lane: LaneId,
     /// The number of the first: its index in its call, or its number in the pool.
-    pub(super) first: u64,
-    pub(super) records: Records,
-    pub(super) to: Recipient,
-    pub(super) attempts: u32,
-    pub(super) retries: u32,
+    pub(crate) first: u64,
+    pub(crate) records: Records,
+    pub(crate) to: Recipient,
+    pub(crate) attempts: u32,
+    pub(crate) retries: u32,
 }
 
 /// A task with a handle, before it is queued.
-pub(super) struct Single {
-    pub(super) lane: LaneId,
-    pub(super) number: u64,
-    pub(super) function: FunctionId,
-    pub(super) args: ShortBytes,
-    pub(super) to: Arc<Completer>,
-    pub(super) retries: u32,
+pub(crate) struct Single {
+    pub(crate) lane: LaneId,
+    pub(crate) number: u64,
+    pub(crate) function: FunctionId,
+    pub(crate) args: ShortBytes,
+    pub(crate) to: Arc<Completer>,
+    pub(crate) retries: u32,
 }
 
 impl From<Single> for Parcel {
@@ -89,7 +89,7 @@ impl From<Single> for Parcel {
 }
 
 /// Where results go.
-pub(super) enum Recipient {
+pub(crate) enum Recipient {
     /// To a call; the tasks' numbers are indices in it.
     Call(Arc<Inbox>),
     /// To a handle for each task, the first first.
@@ -159,7 +159,7 @@ impl Load for Parcel {
 
 impl Recipient {
     /// Who handed in the first of the tasks.
-    pub(super) fn caller(&self) -> Caller {
+    pub(crate) fn caller(&self) -> Caller {
         match self {
             Self::Call(inbox) => inbox.caller(),
             Self::Handles(handles) => handles.front().map(|handle| handle.caller()).unwrap_or_default(),
@@ -171,7 +171,7 @@ impl Recipient {
 
 impl Parcel {
     /// Where the first task is, for its error.
-    pub(super) fn place(&self, worker: Option<(WorkerId, u32)>) -> Place {
+    pub(crate) fn place(&self, worker: Option<(WorkerId, u32)>) -> Place {
         let index = match self.to {
             Recipient::Call(_) | Recipient::Member { .. } => usize::try_from(self.first).ok(),
             Recipient::Handles(_) | Recipient::Nobody => None,
@@ -180,7 +180,7 @@ impl Parcel {
     }
 
     /// Tells of what the first task has written; its outcome comes next.
-    pub(super) fn tell(&self, output: Option<Arc<Captured>>, after: &mut After) {
+    pub(crate) fn tell(&self, output: Option<Arc<Captured>>, after: &mut After) {
         match (output, &self.to) {
             (None, _) => {}
             (Some(output), Recipient::Nobody) => after.shows.push(output),
@@ -189,12 +189,12 @@ impl Parcel {
     }
 
     /// The name of the first task's function.
-    pub(super) fn function(&self) -> &'static str {
+    pub(crate) fn function(&self) -> &'static str {
         name_of(self.records.function_after(0))
     }
 
     /// The names of all of the tasks' functions, in order.
-    pub(super) fn functions(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn functions(&self) -> impl Iterator<Item = &'static str> {
         self.records.functions().map(|function| name_of(Some(function)))
     }
 
@@ -215,13 +215,13 @@ impl Parcel {
     }
 }
 
-pub(super) fn name_of(function: Option<FunctionId>) -> &'static str {
+pub(crate) fn name_of(function: Option<FunctionId>) -> &'static str {
     function.and_then(registry::find).map_or("a function that is not in the table", |entry| entry.name)
 }
 
 impl Recipient {
     /// Tells of what the first task, whose number this is, has written; its outcome comes next.
-    pub(super) fn tell(&self, number: u64, output: Arc<Captured>, wakes: &mut Wakes) {
+    pub(crate) fn tell(&self, number: u64, output: Arc<Captured>, wakes: &mut Wakes) {
         match self {
             Self::Call(inbox) => inbox.tell(number as usize, output, wakes),
             Self::Handles(handles) => {
@@ -235,7 +235,7 @@ impl Recipient {
     }
 
     /// Gives the results of the first tasks, from the one of this number on.
-    pub(super) fn give(&mut self, first: u64, results: Results<'_>, wakes: &mut Wakes) {
+    pub(crate) fn give(&mut self, first: u64, results: Results<'_>, wakes: &mut Wakes) {
         match self {
             Self::Call(inbox) => inbox.give(first as usize, results, wakes),
             Self::Handles(handles) => {
@@ -253,7 +253,7 @@ impl Recipient {
     }
 
     /// Returns the seed of the tasks, where their lane has none.
-    pub(super) fn seed(&self) -> Option<u64> {
+    pub(crate) fn seed(&self) -> Option<u64> {
         match self {
             Self::Member { seed, .. } => Some(*seed),
             Self::Call(_) | Self::Handles(_) | Self::Nobody => None,
@@ -261,19 +261,19 @@ impl Recipient {
     }
 
     /// Somebody looks at how far the tasks are.
-    pub(super) fn wants_progress(&self) -> bool {
+    pub(crate) fn wants_progress(&self) -> bool {
         matches!(self, Self::Call(inbox) if inbox.wants_progress)
     }
 
     /// Tells how far the task of this number is.
-    pub(super) fn give_progress(&mut self, number: u64, fraction: f64, wakes: &mut Wakes) {
+    pub(crate) fn give_progress(&mut self, number: u64, fraction: f64, wakes: &mut Wakes) {
         if let Self::Call(inbox) = self {
             inbox.give_progress(number as usize, fraction, wakes);
         }
     }
 
     /// Gives the outcome of the first task, whose number this is.
-    pub(super) fn give_one(
+    pub(crate) fn give_one(
         &mut self,
         number: u64,
         outcome: Result<Encoded<'_>, TaskError>,
@@ -295,7 +295,7 @@ impl Recipient {
 /// The caller's end of the tasks of a call that it has not queued yet, to queue many at a time. The scheduler takes them when the
 /// call's queue has run dry and a worker is idle, so that a producer that blocks holds nothing back.
 #[derive(Debug)]
-pub(super) struct Feeder {
+pub(crate) struct Feeder {
     records: Producer<Heap>,
     added: u64,
     shared: Arc<FeedState>,
@@ -311,7 +311,7 @@ struct FeedState {
 }
 
 /// The scheduler's end.
-pub(super) struct Feed {
+pub(crate) struct Feed {
     records: Consumer<Heap>,
     /// How many tasks were taken from it.
     taken: u64,
@@ -321,11 +321,11 @@ pub(super) struct Feed {
 }
 
 /// Tasks with larger arguments are queued one by one.
-pub(super) const MOST_FED_BYTES: usize = 2 << 10;
+pub(crate) const MOST_FED_BYTES: usize = 2 << 10;
 
 impl Feeder {
     /// The two ends for a call.
-    pub(super) fn new(to: Arc<Inbox>, retries: u32) -> (Self, Feed) {
+    pub(crate) fn new(to: Arc<Inbox>, retries: u32) -> (Self, Feed) {
         let (producer, consumer) = ring::pair(FEED_BYTES);
         // The first task goes at once.
         let shared = Arc::new(FeedState { wanted: AtomicBool::new(true), next: AtomicU64::new(0) });
@@ -335,7 +335,7 @@ impl Feeder {
 
     /// Adds a task; `false`: there is no room.
     #[inline]
-    pub(super) fn push(&mut self, function: FunctionId, args: &[u8]) -> bool {
+    pub(crate) fn push(&mut self, function: FunctionId, args: &[u8]) -> bool {
         let head = crate::protocol::record_head(function, args.len());
         let fits = self.records.fits(head.len() + args.len()) == Ok(true);
         let added = fits && self.records.write(&[&head, args]).is_ok();
@@ -346,7 +346,7 @@ impl Feeder {
     /// As [`push`](Self::push), for arguments that are the first `len` of these bytes; `false`: there is no room that can be seen, or
     /// not in one piece, or they are more than eight.
     #[inline(always)]
-    pub(super) fn push_few(&mut self, function: FunctionId, bytes: &[u8; HERE_BYTES], len: usize) -> bool {
+    pub(crate) fn push_few(&mut self, function: FunctionId, bytes: &[u8; HERE_BYTES], len: usize) -> bool {
         let [a, b, c, d, e, f, g, h, ..] = *bytes;
         let head = u64::from_le_bytes(crate::protocol::record_head(function, len));
         let padded = u128::from(head) | u128::from(u64::from_le_bytes([a, b, c, d, e, f, g, h])) << 64;
@@ -356,18 +356,18 @@ impl Feeder {
     }
 
     /// How many tasks were added.
-    pub(super) fn added(&self) -> u64 {
+    pub(crate) fn added(&self) -> u64 {
         self.added
     }
 
     /// A worker is idle and found nothing here: what is pushed is to be queued at once.
     #[inline]
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.shared.wanted.load(Ordering::Relaxed)
     }
 
     /// The index of the next task that the scheduler will take.
-    pub(super) fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         // SYNC(feed-next): pairs with the Release in `Feed::take` and `Feed::skip`.
         self.shared.next.load(Ordering::Acquire)
     }
@@ -393,15 +393,15 @@ impl Feed {
     }
 
     /// The caller has queued a task apart: its number.
-    pub(super) fn skip(&mut self) -> u64 {
+    pub(crate) fn skip(&mut self) -> u64 {
         self.shared.next.fetch_add(1, Ordering::AcqRel)
     }
 }
 
 /// The tasks of one caller.
-pub(super) struct Lane {
+pub(crate) struct Lane {
     /// What the caller has not queued yet.
-    pub(super) feed: Option<Feed>,
+    pub(crate) feed: Option<Feed>,
     /// What waits, by number. None is empty.
     queue: VecDeque<Parcel>,
     /// Of those, what was taken back and has its outcome: it is stepped over.
@@ -409,31 +409,31 @@ pub(super) struct Lane {
     /// How many tasks wait.
     queued: usize,
     /// How many travel together, if the caller has said so.
-    pub(super) chunk: Option<usize>,
+    pub(crate) chunk: Option<usize>,
     /// How many workers it may use at a time.
-    pub(super) most_workers: usize,
+    pub(crate) most_workers: usize,
     /// How long each task may run.
-    pub(super) timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// The seed of a call.
-    pub(super) seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     /// Nanoseconds a task, smoothed; `None` before the first result.
     pace: Option<f64>,
     /// Results since a worker last said how long its tasks took: the next time covers them, too.
     untimed: u32,
     /// Tasks in flight at each worker.
-    pub(super) at: BTreeMap<WorkerId, usize>,
+    pub(crate) at: BTreeMap<WorkerId, usize>,
     /// The caller may add more.
-    pub(super) open: bool,
+    pub(crate) open: bool,
 }
 
 impl Lane {
     /// For the single tasks of a thread.
-    pub(super) fn of_thread(timeout: Option<Duration>) -> Self {
+    pub(crate) fn of_thread(timeout: Option<Duration>) -> Self {
         Self::new(None, usize::MAX, timeout, None)
     }
 
     /// For a call that is open.
-    pub(super) fn of_call(
+    pub(crate) fn of_call(
         chunk: Option<usize>,
         most_workers: usize,
         timeout: Option<Duration>,
@@ -460,7 +460,7 @@ impl Lane {
     }
 
     /// Takes what the caller, which calls this, has added to its feed: so many tasks in all.
-    pub(super) fn pull_all(&mut self, id: LaneId, added: u64) -> Option<Parcel> {
+    pub(crate) fn pull_all(&mut self, id: LaneId, added: u64) -> Option<Parcel> {
         let feed = self.feed.as_mut()?;
         let taken = feed.take(id, Some(added));
         if feed.shared.wanted.load(Ordering::Relaxed) {
@@ -471,7 +471,7 @@ impl Lane {
 
     /// Takes what the caller has not queued. If there is nothing, the next is to be queued at once. Says whether the caller has just
     /// been told so: what it added meanwhile is to be looked for once more.
-    pub(super) fn pull(&mut self, id: LaneId) -> (Option<Parcel>, bool) {
+    pub(crate) fn pull(&mut self, id: LaneId) -> (Option<Parcel>, bool) {
         let Some(feed) = &mut self.feed else { return (None, false) };
         let taken = feed.take(id, None);
         let want = taken.is_none();
@@ -483,11 +483,11 @@ impl Lane {
         (taken, told)
     }
 
-    pub(super) fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.queued
     }
 
-    pub(super) fn push_back(&mut self, parcel: Parcel) {
+    pub(crate) fn push_back(&mut self, parcel: Parcel) {
         self.queued += parcel.len() as usize;
         let rest = match self.queue.back_mut() {
             // Threads that end share a lane, and what one hands in may come before what another has.
@@ -502,7 +502,7 @@ impl Lane {
     }
 
     /// Puts one task behind the last that waits, if it may travel with it; else it comes back.
-    pub(super) fn append(&mut self, task: Single) -> Option<Single> {
+    pub(crate) fn append(&mut self, task: Single) -> Option<Single> {
         let Some(last) = self.queue.back_mut() else { return Some(task) };
         let Recipient::Handles(handles) = &mut last.to else { return Some(task) };
         let fits = last.first + u64::from(last.records.len()) == task.number
@@ -517,7 +517,7 @@ impl Lane {
     }
 
     /// Puts in what was sent and has come back: before what was never sent.
-    pub(super) fn push_front(&mut self, parcel: Parcel) {
+    pub(crate) fn push_front(&mut self, parcel: Parcel) {
         self.queued += parcel.len() as usize;
         // What came back from another worker may be older.
         let at = self.queue.partition_point(|other| other.first < parcel.first);
@@ -525,7 +525,7 @@ impl Lane {
     }
 
     /// The first tasks that wait, `most` at the most, and of one parcel.
-    pub(super) fn take_first(&mut self, most: usize) -> Option<Parcel> {
+    pub(crate) fn take_first(&mut self, most: usize) -> Option<Parcel> {
         self.step_over_gone();
         let first = self.queue.front_mut()?;
         let n = u32::try_from(most).unwrap_or(u32::MAX);
@@ -559,7 +559,7 @@ impl Lane {
     }
 
     /// All that waits.
-    pub(super) fn take_all(&mut self) -> VecDeque<Parcel> {
+    pub(crate) fn take_all(&mut self) -> VecDeque<Parcel> {
         let mut all = VecDeque::new();
         if self.gone.is_empty() {
             std::mem::swap(&mut self.queue, &mut all);
@@ -572,7 +572,7 @@ impl Lane {
 
     /// Takes the task of this number out of the queue, if it waits here and has a handle: its handle, and how often it was begun. Its
     /// arguments stay where they are, to be stepped over: to take them from among the others would be to move those.
-    pub(super) fn remove(&mut self, number: u64) -> Option<(Arc<Completer>, u32)> {
+    pub(crate) fn remove(&mut self, number: u64) -> Option<(Arc<Completer>, u32)> {
         let behind = self.queue.partition_point(|parcel| parcel.first <= number);
         let parcel = self.queue.get(behind.checked_sub(1)?)?;
         let Recipient::Handles(handles) = &parcel.to else { return None };
@@ -591,12 +591,12 @@ impl Lane {
     }
 
     /// How large the first parcel that waits is.
-    pub(super) fn first_len_bytes(&self) -> usize {
+    pub(crate) fn first_len_bytes(&self) -> usize {
         self.queue.front().map_or(0, |parcel| parcel.records.len_bytes())
     }
 
     /// How many tasks of this lane make a batch.
-    pub(super) fn batch(&self) -> usize {
+    pub(crate) fn batch(&self) -> usize {
         match (self.chunk, self.pace) {
             (Some(chunk), _) => chunk,
             (None, None) => 1,
@@ -607,12 +607,12 @@ impl Lane {
     }
 
     /// So many tasks take as long as it takes to wake a worker for them; at least one.
-    pub(super) fn worth_waking(&self) -> usize {
+    pub(crate) fn worth_waking(&self) -> usize {
         self.pace.map_or(1, |pace| (WAKING.as_nanos() as f64 / pace.max(1.0)) as usize)
     }
 
     /// So many tasks are done, and so much time has been told of.
-    pub(super) fn measure(&mut self, tasks: u32, nanos: u64) {
+    pub(crate) fn measure(&mut self, tasks: u32, nanos: u64) {
         self.untimed = self.untimed.saturating_add(tasks);
         if nanos == 0 {
             return;
@@ -627,7 +627,7 @@ impl Lane {
     }
 
     /// So many tasks of this lane are no longer at this worker.
-    pub(super) fn leave(&mut self, worker: WorkerId, tasks: u32) {
+    pub(crate) fn leave(&mut self, worker: WorkerId, tasks: u32) {
         if let Some(n) = self.at.get_mut(&worker) {
             *n = n.saturating_sub(tasks as usize);
             if *n == 0 {
@@ -637,31 +637,31 @@ impl Lane {
     }
 
     /// Nothing is in it and nobody adds to it.
-    pub(super) fn is_left(&self) -> bool {
+    pub(crate) fn is_left(&self) -> bool {
         !self.open && self.queue.is_empty() && self.at.is_empty()
     }
 
-    pub(super) fn may_use(&self, worker: WorkerId) -> bool {
+    pub(crate) fn may_use(&self, worker: WorkerId) -> bool {
         self.at.contains_key(&worker) || self.has_use_for_another()
     }
 
     /// It may use one worker more than it does.
-    pub(super) fn has_use_for_another(&self) -> bool {
+    pub(crate) fn has_use_for_another(&self) -> bool {
         self.at.len() < self.most_workers
     }
 
     /// A task takes little longer than it takes to wake a worker for it.
-    pub(super) fn is_short(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         self.pace.is_some_and(|pace| pace < SHORT.as_nanos() as f64)
     }
 
     /// A task has run for so long and has not ended.
-    pub(super) fn takes_at_least(&mut self, time: Duration) {
+    pub(crate) fn takes_at_least(&mut self, time: Duration) {
         self.pace = self.pace.map(|pace| pace.max(time.as_nanos() as f64));
     }
 
     /// How long a worker will take for `n` of these tasks, if that can be said.
-    pub(super) fn estimate(&self, n: usize) -> Option<Duration> {
+    pub(crate) fn estimate(&self, n: usize) -> Option<Duration> {
         self.pace.map(|pace| Duration::from_nanos((pace * n as f64) as u64))
     }
 }

@@ -1,96 +1,26 @@
 //! When workers leave in good order: after so many tasks, grown too large, idle for too long, or not wanted any more. The part of the
 //! [`Scheduler`] that sees them off, each with the pool's finalizer.
 
-use std::{
-    any::{TypeId, type_name},
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Instant};
 
 use super::{
-    lane::{LaneId, Parcel, Recipient},
-    scheduler::{Scheduler, levels},
+    queue::{LaneId, Parcel, Recipient},
+    state::{Scheduler, levels},
 };
 use crate::{
     codec::OwnedResult,
-    error::{Error, Result, TaskError},
+    error::{Result, TaskError},
     id::WorkerId,
     protocol::{Orders, Records},
     registry,
-    setting::refused,
-    supervisor::Supervisor,
+    supervisor::state::Supervisor,
     sys::poll::Poller,
     task::Call,
 };
 
-/// What a pool's settings say of its workers' lives.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Lives {
-    /// A worker leaves after so many tasks.
-    pub(super) max_tasks: Option<u64>,
-    /// A worker leaves that is larger than this between two tasks, in bytes.
-    pub(super) max_rss: Option<u64>,
-    /// A worker leaves that has been idle for so long.
-    pub(super) idle_timeout: Option<Duration>,
-    /// What a worker runs before it leaves.
-    pub(super) finalizer: Option<Finalizer>,
-}
-
-/// What a worker runs before it leaves.
-#[derive(Clone, Debug)]
-pub(super) struct Finalizer {
-    pub(super) call: Call,
-    /// The type of its result, and what it is called.
-    result: (TypeId, &'static str),
-}
-
-impl Finalizer {
-    pub(super) fn new<T: 'static>(call: Call) -> Self {
-        Self { call, result: (TypeId::of::<T>(), type_name::<T>()) }
-    }
-
-    /// # Errors
-    ///
-    /// Its result is no `T`.
-    pub(super) fn check<T: 'static>(&self) -> Result<()> {
-        let (id, name) = self.result;
-        if id == TypeId::of::<T>() {
-            return Ok(());
-        }
-        Err(Error::config(format!(
-            "the finalizer `{}` returns a `{name}`, and a `{}` was asked for",
-            self.call.entry.name,
-            type_name::<T>()
-        )))
-    }
-}
-
-impl Lives {
-    /// How many more tasks a worker may be given that was given so many.
-    #[inline]
-    pub(super) fn quota(&self, given: u64) -> usize {
-        match self.max_tasks {
-            None => usize::MAX,
-            Some(most) => usize::try_from(most.saturating_sub(given)).unwrap_or(usize::MAX),
-        }
-    }
-
-    /// # Errors
-    ///
-    /// A setting is impossible.
-    pub(super) fn check(&self) -> Result<()> {
-        let never = |setting: &str, why: &str| Err(refused(setting, why, "a number from 1"));
-        match self {
-            Self { max_tasks: Some(0), .. } => never("max_tasks_per_worker(0)", "no worker would run a task"),
-            Self { max_rss: Some(0), .. } => never("max_worker_rss(0)", "every worker is larger"),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Who leaves, and what those who have left have said.
 #[derive(Default)]
-pub(super) struct Leaving {
+pub(crate) struct Leaving {
     /// Workers that get no more tasks, and leave when they are idle.
     who: BTreeSet<WorkerId>,
     /// Those of them that have been given the finalizer.
@@ -108,23 +38,23 @@ pub(super) struct Leaving {
 impl Leaving {
     /// This worker is given no more tasks.
     #[inline]
-    pub(super) fn contains(&self, id: WorkerId) -> bool {
+    pub(crate) fn contains(&self, id: WorkerId) -> bool {
         !self.who.is_empty() && self.who.contains(&id)
     }
 
     /// This worker has the finalizer, or has had it.
     #[inline]
-    pub(super) fn is_finalizing(&self, id: WorkerId) -> bool {
+    pub(crate) fn is_finalizing(&self, id: WorkerId) -> bool {
         !self.finalizing.is_empty() && self.finalizing.contains(&id)
     }
 
     /// A finalizer came to this.
-    pub(super) fn add_exit(&mut self, exit: Result<OwnedResult, TaskError>) {
+    pub(crate) fn add_exit(&mut self, exit: Result<OwnedResult, TaskError>) {
         self.exits.push(exit);
     }
 
     /// When something is due.
-    pub(super) fn look_at(&self) -> Option<Instant> {
+    pub(crate) fn look_at(&self) -> Option<Instant> {
         self.look_at
     }
 }
@@ -132,12 +62,12 @@ impl Leaving {
 impl Scheduler {
     /// How many more tasks this worker may be given.
     #[inline]
-    pub(super) fn quota(&self, worker: &Supervisor<Parcel>) -> usize {
+    pub(crate) fn quota(&self, worker: &Supervisor<Parcel>) -> usize {
         self.config.lives.quota(worker.given())
     }
 
     /// A task that this worker runs for the pool: nobody's, and not counted among its tasks.
-    pub(super) fn run_own(&mut self, place: usize, call: Call, poller: &Poller, now: Instant) {
+    pub(crate) fn run_own(&mut self, place: usize, call: Call, poller: &Poller, now: Instant) {
         let (Some(function), Ok(args)) = (registry::id_of(call.entry), call.args) else { return };
         let parcel = Parcel {
             lane: LaneId::Pinned,
@@ -155,7 +85,7 @@ impl Scheduler {
     }
 
     /// Sees off whoever is to leave and has nothing to do. Before work is given out.
-    pub(super) fn see_off(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn see_off(&mut self, poller: &Poller, now: Instant) {
         if self.leaving.all || self.config.lives.max_tasks.is_some() {
             for place in 0..self.workers.len() {
                 let worker = &self.workers[place];
@@ -172,7 +102,7 @@ impl Scheduler {
     }
 
     /// Sees off whoever has been idle for too long. After work was given out: what could be done is being done.
-    pub(super) fn see_off_the_idle(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn see_off_the_idle(&mut self, poller: &Poller, now: Instant) {
         let Some(timeout) = self.config.lives.idle_timeout else { return };
         if self.leaving.look_at.is_none_or(|at| at > now) {
             return;
@@ -190,14 +120,14 @@ impl Scheduler {
 
     /// A worker has done something, and may be idle now.
     #[inline]
-    pub(super) fn look_for_the_idle(&mut self, now: Instant) {
+    pub(crate) fn look_for_the_idle(&mut self, now: Instant) {
         if let (Some(timeout), None) = (self.config.lives.idle_timeout, self.leaving.look_at) {
             self.leaving.look_at = Some(now + timeout);
         }
     }
 
     /// Has an idle worker leave in good order: it runs the finalizer first, if there is one.
-    pub(super) fn retire(&mut self, place: usize, poller: &Poller, now: Instant) {
+    pub(crate) fn retire(&mut self, place: usize, poller: &Poller, now: Instant) {
         let worker = &self.workers[place];
         let id = worker.id();
         if !worker.is_idle() {
@@ -213,17 +143,17 @@ impl Scheduler {
     }
 
     /// All workers leave as soon as they have nothing to do; no more tasks will come.
-    pub(super) fn retire_all(&mut self) {
+    pub(crate) fn retire_all(&mut self) {
         self.leaving.all = true;
     }
 
     /// What finalizers came to.
-    pub(super) fn take_exits(&mut self) -> Vec<Result<OwnedResult, TaskError>> {
+    pub(crate) fn take_exits(&mut self) -> Vec<Result<OwnedResult, TaskError>> {
         std::mem::take(&mut self.leaving.exits)
     }
 
     /// Has the worker leave if it has grown too large.
-    pub(super) fn weigh(&mut self, place: usize, now: Instant) {
+    pub(crate) fn weigh(&mut self, place: usize, now: Instant) {
         let Some(most) = self.config.lives.max_rss else { return };
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
@@ -244,7 +174,7 @@ impl Scheduler {
     }
 
     /// A worker has ended; returns whether it was at the finalizer, or had done with it.
-    pub(super) fn forget_leaving(&mut self, id: WorkerId) -> bool {
+    pub(crate) fn forget_leaving(&mut self, id: WorkerId) -> bool {
         self.leaving.who.remove(&id);
         self.leaving.finalizing.remove(&id)
     }

@@ -20,18 +20,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    book::After,
-    lane::Single,
-    listen::LAUNCHER,
-    scheduler::Scheduler,
-    tray::{Then, Tray},
-};
+use super::injector::{Then, Tray};
 use crate::{
     error::{Error, Result},
     escape::{Escaped, Lines},
     handle::Exchange,
     id::TaskId,
+    scheduler::{events::LAUNCHER, queue::Single, queues::After, state::Scheduler},
     sys::{
         buffer_cache,
         generation::generation,
@@ -65,7 +60,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A seat that was left is kept for a caller's return so long.
 const WARM: Duration = Duration::from_millis(1);
 
-pub(super) struct Driver {
+pub(crate) struct Driver {
     desk: Mutex<Desk>,
     /// Numbers of tasks.
     next_id: Arc<AtomicU64>,
@@ -94,8 +89,8 @@ pub(super) struct Driver {
 }
 
 /// What the lock protects: the scheduler and who drives it.
-pub(super) struct Desk {
-    pub(super) scheduler: Scheduler,
+pub(crate) struct Desk {
+    pub(crate) scheduler: Scheduler,
     /// Memory for what is taken in.
     taken_in: Vec<Single>,
     /// Somebody has the seat.
@@ -147,7 +142,7 @@ impl Desk {
 }
 
 impl Driver {
-    pub(super) fn new(scheduler: Scheduler) -> Result<Arc<Self>> {
+    pub(crate) fn new(scheduler: Scheduler) -> Result<Arc<Self>> {
         let failed = |error| Error::system("a pool's poller cannot be made", explained(error));
         let mut driver = Self {
             next_id: scheduler.numbers(),
@@ -197,7 +192,7 @@ impl Driver {
 
     /// The pool's, unless it has ended or is another process's, whose copy this process is: what a copy has of it is not to be touched,
     /// for what was locked when it was made stays locked, and the workers are not its own.
-    pub(super) fn own(driver: &Weak<Self>) -> Option<Arc<Self>> {
+    pub(crate) fn own(driver: &Weak<Self>) -> Option<Arc<Self>> {
         driver.upgrade().filter(|driver| driver.is_own())
     }
 
@@ -206,7 +201,7 @@ impl Driver {
     }
 
     /// Starts the thread that drives while nobody waits.
-    pub(super) fn start_background(self: &Arc<Self>, name: Option<&str>) -> Result<JoinHandle<()>> {
+    pub(crate) fn start_background(self: &Arc<Self>, name: Option<&str>) -> Result<JoinHandle<()>> {
         let driver = self.clone();
         let name =
             name.map_or_else(|| "procession".to_owned(), |name| format!("procession {}", Escaped(name)));
@@ -217,7 +212,7 @@ impl Driver {
     }
 
     /// Ends the background thread.
-    pub(super) fn stop_background(&self, thread: JoinHandle<()>) {
+    pub(crate) fn stop_background(&self, thread: JoinHandle<()>) {
         // SYNC(pool-stopping): pairs with the Acquire load in `is_over`.
         self.stopping.store(true, Ordering::Release);
         // What it sleeps in may have been closed, and then nothing wakes it. It has this for itself, and touches nothing.
@@ -242,7 +237,7 @@ impl Driver {
     }
 
     /// Ends the pool if other code has closed its descriptors.
-    pub(super) fn examine(&self) {
+    pub(crate) fn examine(&self) {
         self.examine_at(&mut self.lock(), Instant::now());
     }
 
@@ -271,7 +266,7 @@ impl Driver {
     }
 
     /// Has the background thread end by itself, once the last worker has.
-    pub(super) fn leave_to_background(&self) {
+    pub(crate) fn leave_to_background(&self) {
         self.is_left.store(true, Ordering::Relaxed);
         self.ring_background();
     }
@@ -294,7 +289,7 @@ impl Driver {
     /// Works on the exchange, or waits for whoever does, while the scheduler is as `still` says.
     ///
     /// It may ask for nothing but whether tasks are unfinished or workers are left.
-    pub(super) fn wait_while(&self, still: impl Fn(&Scheduler) -> bool) {
+    pub(crate) fn wait_while(&self, still: impl Fn(&Scheduler) -> bool) {
         self.wait(
             &mut || {
                 // The lock is held by none of the callers of `ready`.
@@ -327,7 +322,7 @@ impl Driver {
     }
 
     /// Changes something, and sees to what follows from it.
-    pub(super) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, &Poller, Instant) -> R) -> R {
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, &Poller, Instant) -> R) -> R {
         let mut desk = self.lock();
         self.take_in(&mut desk);
         let now = Instant::now();
@@ -340,7 +335,7 @@ impl Driver {
 
     /// As [`with`](Self::with), for a caller that goes on handing in tasks: while nobody else drives, it takes what workers have said, too,
     /// so that nobody has to be woken for that.
-    pub(super) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
+    pub(crate) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
         let mut desk = self.lock();
         let now = Instant::now();
         self.examine_if_due(&mut desk, now);
@@ -362,7 +357,7 @@ impl Driver {
 
     /// Wakes a worker of a pool that rests, for a task is about to be handed in: to wake takes longer than all else.
     #[inline]
-    pub(super) fn rouse(&self) {
+    pub(crate) fn rouse(&self) {
         if self.rests.load(Ordering::Relaxed) {
             self.rests.store(false, Ordering::Relaxed);
             self.lock().scheduler.rouse();
@@ -370,7 +365,7 @@ impl Driver {
     }
 
     /// Hands in one task; returns its number.
-    pub(super) fn submit(&self, mut task: Single) -> u64 {
+    pub(crate) fn submit(&self, mut task: Single) -> u64 {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         task.number = number;
         match self.tray.put(task) {
@@ -417,7 +412,7 @@ impl Driver {
     }
 
     /// Only looks, or changes what nothing follows from.
-    pub(super) fn look<R>(&self, look: impl FnOnce(&mut Scheduler) -> R) -> R {
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Scheduler) -> R) -> R {
         look(&mut self.lock().scheduler)
     }
 

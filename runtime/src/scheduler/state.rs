@@ -13,15 +13,15 @@ use std::{
 };
 
 use super::{
-    book::{After, Book},
-    builder::Config,
-    call::seed_of_singles,
-    crew::Crew,
-    lane::{BATCH, BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
-    life::Leaving,
+    config::Config,
+    queue::{BATCH, BATCH_BYTES, Feed, Lane, LaneId, MOST_IN_BATCH, Parcel, Recipient, Single},
+    queues::{After, Book},
     restarts::{Restarts, Streak},
+    retire::Leaving,
+    workers::Crew,
 };
 use crate::{
+    context::seed_of_singles,
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::{LaunchError, LaunchRequest, Launcher},
@@ -31,14 +31,14 @@ use crate::{
     },
     protocol::{Hello, Levels, Orders, VERSION},
     registry,
-    supervisor::{Load, Supervisor},
+    supervisor::state::{Load, Supervisor},
     sys::{memory::oom_kills, poll::Poller, procfs::peak_rss_bytes},
 };
 
 /// A worker is given more before it is idle if what it has will take it less than this.
 const PREFETCH: Duration = Duration::from_micros(400);
 /// A worker that has shown nothing for so long, while others are idle, has to share what it has not begun.
-pub(super) const SHARE_AFTER: Duration = Duration::from_millis(1);
+pub(crate) const SHARE_AFTER: Duration = Duration::from_millis(1);
 /// A worker that has only short tasks and has shown nothing for so long has met with a long one: had it only lost its core to another,
 /// it would have it back.
 const STALLS_AFTER: Duration = Duration::from_millis(4);
@@ -59,45 +59,45 @@ const CROWD: usize = 2;
 const LOOK_AT_CORES_EVERY: Duration = Duration::from_millis(50);
 
 /// The queue, the workers, and who is to do what.
-pub(super) struct Scheduler {
-    pub(super) config: Arc<Config>,
-    pub(super) launcher: Box<dyn Launcher>,
-    pub(super) workers: Crew,
+pub(crate) struct Scheduler {
+    pub(crate) config: Arc<Config>,
+    pub(crate) launcher: Box<dyn Launcher>,
+    pub(crate) workers: Crew,
     /// How many workers there should be; those beyond leave when they are idle.
-    pub(super) target: usize,
-    pub(super) book: Book,
+    pub(crate) target: usize,
+    pub(crate) book: Book,
     /// The number of the next task.
     next_id: Arc<AtomicU64>,
-    pub(super) next_call: u64,
+    pub(crate) next_call: u64,
     /// The CPUs that this process may use.
     cpus: usize,
     /// The seed of what is no call's.
-    pub(super) seed: u64,
+    pub(crate) seed: u64,
     /// Starts that have failed.
-    pub(super) restarts: Restarts,
+    pub(crate) restarts: Restarts,
     /// Starts that failed one after the other while tasks waited that only those workers may run.
-    pub(super) pinned: Option<Streak>,
+    pub(crate) pinned: Option<Streak>,
     /// As [`SHARE_AFTER`]; doubled each time that something was moved, until there is a result.
-    pub(super) share_after: Duration,
+    pub(crate) share_after: Duration,
     /// It was said why workers are not talked to through shared memory.
     said_why_slow: bool,
     /// The time for which all workers have had a core, when it was looked at last.
     cores_seen: Option<(Instant, Duration)>,
     /// They have left half of the cores' time unused since the look before.
     cores_are_idle: bool,
-    pub(super) closing: bool,
+    pub(crate) closing: bool,
     /// Places whose worker has been read up to a record only: the rest is in memory, and no poller tells of it.
-    pub(super) unread: BTreeSet<usize>,
+    pub(crate) unread: BTreeSet<usize>,
     /// There are, or were, tasks that may run for a limited time.
     has_limits: bool,
     /// Processes that the kernel had killed for want of memory when this was last looked at: first when a worker was started.
-    pub(super) oom_kills: Option<u64>,
-    pub(super) leaving: Leaving,
-    pub(super) after: After,
+    pub(crate) oom_kills: Option<u64>,
+    pub(crate) leaving: Leaving,
+    pub(crate) after: After,
 }
 
 impl Scheduler {
-    pub(super) fn new(config: Arc<Config>, launcher: Box<dyn Launcher>) -> Self {
+    pub(crate) fn new(config: Arc<Config>, launcher: Box<dyn Launcher>) -> Self {
         let mut scheduler = Self {
             workers: Crew::default(),
             target: 0,
@@ -143,12 +143,12 @@ impl Scheduler {
         scheduler
     }
 
-    pub(super) fn jobs(&self) -> usize {
+    pub(crate) fn jobs(&self) -> usize {
         self.target
     }
 
     /// What the workers have done so far.
-    pub(super) fn stats(&mut self, now: Instant) -> Stats {
+    pub(crate) fn stats(&mut self, now: Instant) -> Stats {
         let (workers, book) = (&self.workers, &mut self.book);
         let of_each = (0..workers.len()).map(|place| &workers[place]).map(|worker| {
             let (id, pid) = (worker.id(), worker.pid());
@@ -161,7 +161,7 @@ impl Scheduler {
     }
 
     /// Makes room for this many workers. Those beyond leave when they are idle.
-    pub(super) fn resize(&mut self, jobs: usize) {
+    pub(crate) fn resize(&mut self, jobs: usize) {
         self.target = jobs;
         while self.workers.len() < jobs {
             let id = WorkerId(u32::try_from(self.workers.len()).expect("`Jobs` has a limit far below"));
@@ -177,32 +177,32 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn after(&mut self) -> After {
+    pub(crate) fn after(&mut self) -> After {
         std::mem::take(&mut self.after)
     }
 
-    pub(super) fn unfinished(&self) -> usize {
+    pub(crate) fn unfinished(&self) -> usize {
         self.book.unfinished
     }
 
-    pub(super) fn is_empty_of_workers(&self) -> bool {
+    pub(crate) fn is_empty_of_workers(&self) -> bool {
         self.workers.is_vacant()
     }
 
     /// Where numbers of tasks come from.
-    pub(super) fn numbers(&self) -> Arc<AtomicU64> {
+    pub(crate) fn numbers(&self) -> Arc<AtomicU64> {
         self.next_id.clone()
     }
 
     /// Has so many tasks of a call travel together.
-    pub(super) fn set_chunk_size(&mut self, id: LaneId, tasks: usize) {
+    pub(crate) fn set_chunk_size(&mut self, id: LaneId, tasks: usize) {
         if let Some(lane) = self.book.lanes.get_mut(&id) {
             lane.chunk = Some(tasks);
         }
     }
 
     /// Opens a lane for a call.
-    pub(super) fn open_call(
+    pub(crate) fn open_call(
         &mut self,
         chunk: Option<usize>,
         most_workers: usize,
@@ -222,7 +222,7 @@ impl Scheduler {
     }
 
     /// Queues what a call has not queued yet; its caller, which calls this, has added so many tasks to its feed in all.
-    pub(super) fn pull(&mut self, id: LaneId, added: u64) {
+    pub(crate) fn pull(&mut self, id: LaneId, added: u64) {
         let taken = self.book.lanes.get_mut(&id).and_then(|lane| lane.pull_all(id, added));
         if let Some(parcel) = taken {
             self.enqueue(parcel);
@@ -230,7 +230,7 @@ impl Scheduler {
     }
 
     /// Queues a task of a call apart from the others, all of which are queued.
-    pub(super) fn enqueue_apart(&mut self, id: LaneId, mut parcel: Parcel) {
+    pub(crate) fn enqueue_apart(&mut self, id: LaneId, mut parcel: Parcel) {
         if let Some(feed) = self.book.lanes.get_mut(&id).and_then(|lane| lane.feed.as_mut()) {
             parcel.first = feed.skip();
         }
@@ -238,12 +238,12 @@ impl Scheduler {
     }
 
     /// A task has come to this without having been queued.
-    pub(super) fn refused(&mut self, kind: &TaskErrorKind) {
+    pub(crate) fn refused(&mut self, kind: &TaskErrorKind) {
         self.book.unserved.add(Ending::of(kind), 1);
     }
 
     /// The next task of a call has come to this without having been queued.
-    pub(super) fn skip(&mut self, id: LaneId, kind: &TaskErrorKind) {
+    pub(crate) fn skip(&mut self, id: LaneId, kind: &TaskErrorKind) {
         self.refused(kind);
         if let Some(feed) = self.book.lanes.get_mut(&id).and_then(|lane| lane.feed.as_mut()) {
             feed.skip();
@@ -286,7 +286,7 @@ impl Scheduler {
     }
 
     /// The caller adds no more. The lane goes with its last task.
-    pub(super) fn close_call(&mut self, id: LaneId) {
+    pub(crate) fn close_call(&mut self, id: LaneId) {
         if let Some(lane) = self.book.lanes.get_mut(&id) {
             lane.open = false;
         }
@@ -294,14 +294,14 @@ impl Scheduler {
     }
 
     /// How many tasks of this call make a batch now, and how many workers it can use.
-    pub(super) fn batch_of(&self, id: LaneId) -> (usize, usize) {
+    pub(crate) fn batch_of(&self, id: LaneId) -> (usize, usize) {
         let lane = self.book.lanes.get(&id);
         let workers = self.target;
         lane.map_or((1, workers), |lane| (lane.batch(), lane.most_workers.min(workers)))
     }
 
     /// Queues tasks, or completes them at once if they cannot run.
-    pub(super) fn enqueue(&mut self, parcel: Parcel) {
+    pub(crate) fn enqueue(&mut self, parcel: Parcel) {
         self.book.unfinished += parcel.len() as usize;
         match self.why_not(parcel.lane) {
             Some(kind) => self.book.fail(parcel, &kind, None, &mut self.after),
@@ -310,7 +310,7 @@ impl Scheduler {
     }
 
     /// As [`enqueue`](Self::enqueue), one task.
-    pub(super) fn enqueue_single(&mut self, task: Single) {
+    pub(crate) fn enqueue_single(&mut self, task: Single) {
         let is_open = !self.closing && self.book.given_up.is_none();
         match if is_open { self.book.append(task) } else { Some(task) } {
             Some(task) => self.enqueue(task.into()),
@@ -319,7 +319,7 @@ impl Scheduler {
     }
 
     /// A worker could have a task that is handed in now at once, or soon, and there is none for it.
-    pub(super) fn is_hungry(&self) -> bool {
+    pub(crate) fn is_hungry(&self) -> bool {
         let is_short = |worker: &Supervisor<Parcel>| {
             worker.is_live()
                 && worker.newest().is_none_or(|newest| {
@@ -335,7 +335,7 @@ impl Scheduler {
     }
 
     /// As [`enqueue`](Self::enqueue), for a task that only this worker may run.
-    pub(super) fn pin(&mut self, worker: WorkerId, parcel: Parcel) {
+    pub(crate) fn pin(&mut self, worker: WorkerId, parcel: Parcel) {
         self.book.unfinished += parcel.len() as usize;
         match self.why_not(parcel.lane) {
             Some(kind) => self.book.fail(parcel, &kind, None, &mut self.after),
@@ -352,12 +352,12 @@ impl Scheduler {
         self.book.given_up.as_ref().map(|given_up| given_up.kind.clone())
     }
 
-    pub(super) fn worker_ids(&self) -> impl Iterator<Item = WorkerId> + use<> {
+    pub(crate) fn worker_ids(&self) -> impl Iterator<Item = WorkerId> + use<> {
         (0..self.target as u32).map(WorkerId)
     }
 
     /// When something is due though nobody says anything.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         if !self.unread.is_empty() {
             return Some(Instant::now());
         }
@@ -391,7 +391,7 @@ impl Scheduler {
     }
 
     /// How long the oldest task of this worker may run, if that is limited.
-    pub(super) fn limit_of(&self, worker: &Supervisor<Parcel>) -> Option<Duration> {
+    pub(crate) fn limit_of(&self, worker: &Supervisor<Parcel>) -> Option<Duration> {
         if !self.has_limits {
             return None;
         }
@@ -471,7 +471,7 @@ impl Scheduler {
     }
 
     /// Gives work to whoever can take it.
-    pub(super) fn dispatch(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn dispatch(&mut self, poller: &Poller, now: Instant) {
         if self.closing {
             return;
         }
@@ -574,7 +574,7 @@ impl Scheduler {
     }
 
     /// A reply is likely to come within so short a time that sleeping is not worth it, and there is a core to wait on.
-    pub(super) fn reply_is_near(&self) -> bool {
+    pub(crate) fn reply_is_near(&self) -> bool {
         let is_near = |worker: &Supervisor<Parcel>| {
             worker.in_flight().next().is_some_and(|parcel| {
                 let lane = self.book.lanes.get(&parcel.lane);
@@ -585,7 +585,7 @@ impl Scheduler {
     }
 
     /// Wakes the worker that will have the next task, if all are idle.
-    pub(super) fn rouse(&mut self) {
+    pub(crate) fn rouse(&mut self) {
         if self.book.unfinished > 0 {
             return;
         }
@@ -599,7 +599,7 @@ impl Scheduler {
     }
 
     /// Reads, though nothing may have come: to read is at hand then.
-    pub(super) fn look(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn look(&mut self, poller: &Poller, now: Instant) {
         let mut next = 0;
         while let Some(place) = self.workers.next_up(next) {
             next = place + 1;
@@ -610,7 +610,7 @@ impl Scheduler {
     }
 
     /// Sends more of what is queued for workers, where there is room.
-    pub(super) fn flush(&mut self, poller: &Poller) -> bool {
+    pub(crate) fn flush(&mut self, poller: &Poller) -> bool {
         let mut some = false;
         let mut next = 0;
         while let Some(place) = self.workers.next_up(next) {
@@ -625,17 +625,17 @@ impl Scheduler {
     }
 
     /// The poller need tell no more of what workers say: somebody looks.
-    pub(super) fn unpark(&mut self) {
+    pub(crate) fn unpark(&mut self) {
         self.workers.unpark();
     }
 
     /// A worker has said something that no poller tells of.
-    pub(super) fn has_arrivals(&self) -> bool {
+    pub(crate) fn has_arrivals(&self) -> bool {
         self.workers.up().any(Supervisor::has_arrivals)
     }
 
     /// Has the poller tell of whatever workers say from now on. `false`: one has said something already.
-    pub(super) fn park(&mut self) -> bool {
+    pub(crate) fn park(&mut self) -> bool {
         self.workers.park()
     }
 
@@ -797,7 +797,7 @@ impl Scheduler {
     }
 
     /// Drops what is queued of a call, which has added so many tasks to its feed in all, and has what runs of it end.
-    pub(super) fn cancel_call(&mut self, id: LaneId, added: u64, poller: &Poller, now: Instant) {
+    pub(crate) fn cancel_call(&mut self, id: LaneId, added: u64, poller: &Poller, now: Instant) {
         let why = "its call has ended";
         self.pull(id, added);
         if let Some(lane) = self.book.lanes.get_mut(&id) {
@@ -817,7 +817,7 @@ impl Scheduler {
     }
 
     /// Takes one task back, wherever it is.
-    pub(super) fn cancel_task(&mut self, id: u64, function: &'static str, poller: &Poller, now: Instant) {
+    pub(crate) fn cancel_task(&mut self, id: u64, function: &'static str, poller: &Poller, now: Instant) {
         let why = "it was taken back before it began";
         let place_in = |parcel: &Parcel| {
             let at = id.checked_sub(parcel.first).and_then(|at| u32::try_from(at).ok())?;
@@ -873,7 +873,7 @@ impl Scheduler {
     }
 
     /// The pool ends: nothing queued runs any more, busy workers are killed, idle ones leave.
-    pub(super) fn close(&mut self, now: Instant) {
+    pub(crate) fn close(&mut self, now: Instant) {
         self.closing = true;
         // Nothing is dispatched any more that would see to it.
         self.book.look_at_feeds = None;

@@ -16,7 +16,7 @@ const ROW: u32 = if cfg!(loom) { 1 } else { 32 };
 const TOGETHER: usize = if cfg!(loom) { 2 } else { 16 };
 
 #[derive(Debug)]
-pub(super) struct Tray<T> {
+pub(crate) struct Tray<T> {
     tasks: Mutex<Vec<T>>,
     /// 1 if there are some.
     is_laden: AtomicU32,
@@ -29,7 +29,7 @@ pub(super) struct Tray<T> {
 /// What whoever put a task here is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Then {
+pub(crate) enum Then {
     /// Nothing: somebody takes it.
     Nothing,
     /// Have it taken.
@@ -40,7 +40,7 @@ pub(super) enum Then {
 
 impl<T> Tray<T> {
     /// An empty one; workers are hungry.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             tasks: Mutex::new(Vec::new()),
             is_laden: AtomicU32::new(0),
@@ -50,7 +50,7 @@ impl<T> Tray<T> {
     }
 
     /// Puts a task here.
-    pub(super) fn put(&self, task: T) -> Then {
+    pub(crate) fn put(&self, task: T) -> Then {
         let waiting = {
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             tasks.push(task);
@@ -69,12 +69,12 @@ impl<T> Tray<T> {
     }
 
     /// There is nothing here, or it was put here just now.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.is_laden.load(Ordering::Relaxed) == 0
     }
 
     /// Takes all that is here. `into` is empty, and its memory is used next.
-    pub(super) fn take(&self, into: &mut Vec<T>) {
+    pub(crate) fn take(&self, into: &mut Vec<T>) {
         if !self.is_empty() {
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             self.is_laden.store(0, Ordering::Relaxed);
@@ -83,7 +83,7 @@ impl<T> Tray<T> {
     }
 
     /// Notes whether a worker could have a task at once. `false`: there are some here, to be given to it.
-    pub(super) fn is_well_fed(&self, is_hungry: bool) -> bool {
+    pub(crate) fn is_well_fed(&self, is_hungry: bool) -> bool {
         self.is_hungry.swap(u32::from(is_hungry), Ordering::Relaxed);
         // SYNC(handed-in): pairs with the fence in `put`.
         fence(Ordering::SeqCst);
@@ -91,7 +91,7 @@ impl<T> Tray<T> {
     }
 
     /// Ends the row: somebody waits for a task, or goes to sleep. `false`: there is something here.
-    pub(super) fn rest(&self) -> bool {
+    pub(crate) fn rest(&self) -> bool {
         self.row.swap(0, Ordering::Relaxed);
         // SYNC(handed-in): pairs with the fence in `put`.
         fence(Ordering::SeqCst);
