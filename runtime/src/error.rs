@@ -226,6 +226,11 @@ pub(crate) enum TaskErrorKind {
 }
 
 impl TaskErrorKind {
+    /// What a task comes to that cannot run at all.
+    pub(crate) fn lost(error: &Error) -> Self {
+        Self::Lost { message: error.to_string() }
+    }
+
     /// What a task came to, or in place of it the initializer of its worker.
     fn blamed(&self) -> &Self {
         match self {

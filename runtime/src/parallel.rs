@@ -139,7 +139,7 @@ impl<'p> Settings<'p> {
             options.is_reported = report.is_some();
             options.wants_progress = report.as_ref().is_some_and(|report| report.wants_progress());
         }
-        Ok((Call::new(pool, options), report))
+        Ok((pool.open(options), report))
     }
 }
 

@@ -20,10 +20,10 @@ use crate::{
     handle::{Exchange, Waiter, Wakes, inherited, inherited_kind},
     id::{FunctionId, TaskId},
     observe::stats::{Ending, Endings, Stats},
-    pool::{Pool, Site, lost},
     protocol::{Outcome, Records, Results},
     registry::{self, Entry},
     scheduler::{
+        config::Config,
         config::Finalizer,
         inbox::{Arrival, Arrivals, Inbox, Item},
         queue::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
@@ -103,30 +103,42 @@ enum CallBackend {
 }
 
 impl Call {
-    pub(crate) fn new(pool: &Pool, options: CallOptions) -> Self {
+    /// Opens a call whose tasks run on the calling thread.
+    pub(crate) fn in_process(here: &Arc<Here>, options: CallOptions) -> Self {
+        let seed = seed_of_call(options.seed, here.seed, &here.calls);
+        Self::open(options, |_| CallBackend::InProcess { here: here.clone(), seed })
+    }
+
+    /// Opens a call whose tasks run on workers. `calls` counts the calls of the pool.
+    pub(crate) fn on_workers(
+        driver: &Arc<Driver>,
+        config: &Config,
+        calls: &Calls,
+        options: CallOptions,
+    ) -> Self {
+        Self::open(options, |inbox| {
+            let retries = options.retries.unwrap_or(config.retries);
+            let (feeder, feed) = Feeder::new(inbox.clone(), retries);
+            let chunk = options.chunk.or(config.chunk_size);
+            let workers = options.most_workers.unwrap_or(usize::MAX);
+            let seed = seed_of_call(options.seed, config.seed, calls);
+            let timeout = options.timeout;
+            let lane = driver.look(|scheduler| scheduler.open_call(chunk, workers, timeout, seed, feed));
+            CallBackend::Pool { driver: Arc::downgrade(driver), lane, feeder, retries }
+        })
+    }
+
+    /// Opens a call each of whose tasks fails with `kind`.
+    pub(crate) fn failed(kind: TaskErrorKind, options: CallOptions) -> Self {
+        Self::open(options, |_| CallBackend::Ended(kind))
+    }
+
+    fn open(options: CallOptions, backend: impl FnOnce(&Arc<Inbox>) -> CallBackend) -> Self {
         let CallOptions { is_reported, wants_progress, .. } = options;
         let inbox = Arc::new(Inbox { is_reported, wants_progress, ..Inbox::default() });
         #[cfg(feature = "tracing")]
         inbox.set_caller(Caller::current());
-        let backend = match pool.site() {
-            Err(error) => CallBackend::Ended(lost(&error)),
-            Ok(Site::Here(here)) => CallBackend::InProcess {
-                here: here.clone(),
-                seed: seed_of_call(options.seed, here.seed, &here.calls),
-            },
-            Ok(Site::Workers(processes, engine)) => {
-                let driver = Arc::downgrade(&engine.driver);
-                let retries = options.retries.unwrap_or(processes.config.retries);
-                let (feeder, feed) = Feeder::new(inbox.clone(), retries);
-                let chunk = options.chunk.or(processes.config.chunk_size);
-                let workers = options.most_workers.unwrap_or(usize::MAX);
-                let seed = seed_of_call(options.seed, processes.config.seed, &processes.calls);
-                let timeout = options.timeout;
-                let lane =
-                    engine.driver.look(|scheduler| scheduler.open_call(chunk, workers, timeout, seed, feed));
-                CallBackend::Pool { driver, lane, feeder, retries }
-            }
-        };
+        let backend = backend(&inbox);
         let mut call = Self {
             backend,
             inbox,

@@ -16,12 +16,12 @@ use super::{
     Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Variable, WorkerProcess,
     missing::{check_executable, why_not_executed},
     output::Pipes,
+    output::Streams,
 };
 use crate::{
     error::Exit,
     marker::{DEPTH, MARKER, MOST_DEPTH, Marker, Role, SOCKET_FD},
     protocol::{Preamble, Refused, Reply},
-    supervisor::capture::Transcript,
     sys::{
         fd::{errno_of, stream_pair},
         held::Held,
@@ -123,8 +123,8 @@ impl Connection {
     pub(super) fn launched(self, process: Box<dyn WorkerProcess>) -> Launched {
         let HostEnd { sender, receiver, board, rings, why_not, .. } = self.end;
         let ends = self.pipes.ours;
-        let transcript = (!ends.is_empty()).then(|| Transcript::new(self.token, ends));
-        Launched { sender, receiver, board, is_quiet: rings, why_slow: why_not, process, transcript }
+        let streams = (!ends.is_empty()).then_some(Streams { token: self.token, ends });
+        Launched { sender, receiver, board, is_quiet: rings, why_slow: why_not, process, streams }
     }
 }
 

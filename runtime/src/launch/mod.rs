@@ -16,12 +16,11 @@ pub use start_method::StartMethod;
 pub(crate) use fork_server::ForkLauncher;
 pub(crate) use local::LocalLauncher;
 pub(crate) use options::{Settled, Surroundings, Variable};
-pub(crate) use output::Outputs;
+pub(crate) use output::{Outputs, Streams};
 
 use crate::{
     error::Exit,
     protocol::Refused,
-    supervisor::capture::Transcript,
     sys::{
         fd::errno_of,
         held::Held,
@@ -126,7 +125,7 @@ pub(crate) struct Launched {
     pub(crate) why_slow: Option<String>,
     pub(crate) process: Box<dyn WorkerProcess>,
     /// What it writes, if it comes here.
-    pub(crate) transcript: Option<Transcript>,
+    pub(crate) streams: Option<Streams>,
 }
 
 /// A worker's process, not yet reaped.

@@ -65,6 +65,14 @@ pub(crate) struct Outputs {
     pub(crate) stderr: Output,
 }
 
+/// The host's ends of what a worker writes into.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    /// What marks the end of a task's output.
+    pub(crate) token: u64,
+    pub(crate) ends: Vec<StreamEnd>,
+}
+
 /// The pipes of one worker: the ends that the host reads, and those to pass on, in the same order.
 #[derive(Debug, Default)]
 pub(super) struct Pipes {

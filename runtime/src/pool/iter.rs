@@ -12,10 +12,10 @@ use futures_core::Stream;
 
 use serde::de::DeserializeOwned;
 
-use super::{Arrival, Call, CallOptions, Pool, lost};
+use super::{Arrival, Call, CallOptions, Pool};
 use crate::{
     codec::Encoded,
-    error::{Error, Place, TaskError},
+    error::{Error, Place, TaskError, TaskErrorKind},
     handle::{decode, decode_many},
     setting::no_chunk,
     task::Task,
@@ -117,7 +117,7 @@ pub(crate) struct Engine<I: Iterator> {
 impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
     fn new(pool: &Pool, input: I) -> Self {
         Self {
-            call: Call::new(pool, CallOptions::default()),
+            call: pool.open(CallOptions::default()),
             input: input.fuse(),
             ended: false,
             function: "",
@@ -134,7 +134,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
 
     /// Ends the input if a setting was refused, with the error of the task that would be next.
     fn refuse(&mut self) -> Option<(usize, TaskError)> {
-        let kind = lost(&self.refused.take()?);
+        let kind = TaskErrorKind::lost(&self.refused.take()?);
         let task = self.input.next();
         self.ended = true;
         let index = self.call.pushed();

@@ -268,6 +268,17 @@ impl Pool {
         Ok(Self { backend: Backend::Processes(Processes::new(config)?) })
     }
 
+    /// Opens a call. Where the pool cannot run tasks, each of them fails with the reason.
+    pub(crate) fn open(&self, options: CallOptions) -> Call {
+        match self.site() {
+            Err(error) => Call::failed(TaskErrorKind::lost(&error), options),
+            Ok(Site::Here(here)) => Call::in_process(here, options),
+            Ok(Site::Workers(processes, engine)) => {
+                Call::on_workers(&engine.driver, &processes.config, &processes.calls, options)
+            }
+        }
+    }
+
     /// Where tasks run. A worker that was forked has copies of the pools of the process that it was forked from; what is given to such a
     /// copy runs in the worker, as a `parallel!` there does. Any other copy of a process starts workers of its own.
     pub(crate) fn site(&self) -> Result<Site<'_>> {
@@ -482,7 +493,7 @@ impl Pool {
                 return Handle::new(completer, None, name, id);
             }
             Err(error) => {
-                let error = TaskError::new(name, lost(&error), Place::default());
+                let error = TaskError::new(name, TaskErrorKind::lost(&error), Place::default());
                 completer.complete(Err(error), &mut Wakes::default());
                 return Handle::new(completer, None, name, TaskId(0));
             }
@@ -764,11 +775,6 @@ impl fmt::Debug for Pool {
         };
         f.finish()
     }
-}
-
-/// What tasks come to that cannot run at all.
-pub(crate) fn lost(error: &Error) -> TaskErrorKind {
-    TaskErrorKind::Lost { message: error.to_string() }
 }
 
 /// What makes workers come to be in the manner that the settings say.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     captured::{Captured, Text},
-    launch::output::{StreamEnd, StreamName},
+    launch::output::{StreamEnd, StreamName, Streams},
     protocol::{Mark, find_mark},
     sys::fd::{pending_bytes, read_some},
     transport::shm::claim::has_begun,
@@ -65,7 +65,7 @@ struct Tail {
 }
 
 impl Transcript {
-    pub(crate) fn new(token: u64, ends: Vec<StreamEnd>) -> Self {
+    pub(crate) fn new(Streams { token, ends }: Streams) -> Self {
         let streams = ends.into_iter().map(|end| Stream {
             end,
             ended: false,
@@ -284,7 +284,7 @@ mod tests {
             worker.write_all(&encode_mark(TOKEN, seq)).unwrap();
         }
         let end = StreamEnd { name: StreamName::Stdout, pipe, by_line: false };
-        let mut transcript = Transcript::new(TOKEN, vec![end]);
+        let mut transcript = Transcript::new(Streams { token: TOKEN, ends: vec![end] });
         transcript.read(written.len() as u32 + 1, |_| {}, |_| {});
         transcript
     }

@@ -152,6 +152,8 @@ pub(crate) enum Phase {
 /// A process and the connection to it.
 struct Link {
     launched: Launched,
+    /// What it writes, if it comes here.
+    transcript: Option<Transcript>,
     launched_at: Instant,
     ledger: Ledger,
     /// A reply that was read and is settled once what the task wrote has been given on.
@@ -450,7 +452,8 @@ impl<T: Load> Supervisor<T> {
         self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
         poller.add(launched.receiver.poll_fd(), self.key())?;
         poller.add(launched.process.held().as_fd(), self.key() | PROCESS)?;
-        for fd in launched.transcript.iter().flat_map(Transcript::poll_fds) {
+        let transcript = launched.streams.take().map(Transcript::new);
+        for fd in transcript.iter().flat_map(Transcript::poll_fds) {
             poller.add(fd, self.key() | OUTPUT)?;
         }
         // If it has died already, its end is about to be reported.
@@ -474,6 +477,7 @@ impl<T: Load> Supervisor<T> {
         };
         let link = Link {
             launched,
+            transcript,
             launched_at: now,
             ledger,
             held: None,
@@ -751,8 +755,8 @@ impl<T: Load> Supervisor<T> {
                 State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
                 State::Live { link, in_flight } => (link, Some(in_flight)),
             };
-            let Link { launched, ledger, held, last_words, was_short, .. } = link;
-            let Launched { receiver, transcript, board, .. } = launched;
+            let Link { launched, transcript, ledger, held, last_words, was_short, .. } = link;
+            let Launched { receiver, board, .. } = launched;
             let received = match held.take() {
                 Some((head, body)) => Ok(Received::Large { head, body }),
                 None => receiver.recv(),
@@ -932,10 +936,10 @@ impl<T: Load> Supervisor<T> {
                 (link, Some(&*in_flight))
             }
         };
-        let Launched { transcript, board, .. } = &mut link.launched;
-        if let Some(transcript) = transcript {
+        let board = link.launched.board.as_ref();
+        if let Some(transcript) = &mut link.transcript {
             read(transcript, link.ledger.next_seq, &mut |line| {
-                if let Some(record) = record_of(line, in_flight, board.as_ref()) {
+                if let Some(record) = record_of(line, in_flight, board) {
                     on(Record::Log(record), in_flight.and_then(InFlight::oldest));
                 }
             });
@@ -1006,7 +1010,7 @@ impl<T: Load> Supervisor<T> {
             }
         }
         obituary.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
-        if let Some(mut transcript) = link.launched.transcript {
+        if let Some(mut transcript) = link.transcript {
             let had_work = obituary.running.is_some() || !obituary.unknown.is_empty();
             let seq = oldest.filter(|_| had_work).unwrap_or(link.ledger.next_seq);
             obituary.output = transcript.take(seq);
