@@ -1,6 +1,6 @@
 //! Runs a program of `bin/` and waits for what it does, always with a deadline; knows every process that came of it by a variable
 //! in its environment.
-#![expect(unsafe_code, reason = "holding a child by a descriptor")]
+#![expect(unsafe_code, reason = "holding a child by a descriptor, inherited descriptors and signals")]
 
 use std::{
     fs,
@@ -53,10 +53,14 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
 }
 
 impl Running {
-    /// Starts a command. It has none of the descriptors that this process has inherited: some programs count theirs, or look for one.
+    /// Starts a command. It has none of the descriptors that this process has inherited: some programs count theirs, or look for one. Nor
+    /// does it ignore the signals that this process was started to ignore: some programs end by them.
     pub(crate) fn start(command: &mut Command) -> Self {
         static KEEP: Once = Once::new();
-        KEEP.call_once(keep_inherited_descriptors);
+        KEEP.call_once(|| {
+            keep_inherited_descriptors();
+            forget_inherited_dispositions();
+        });
         let token = unique();
         let (stdout, child_stdout) = std::io::pipe().unwrap();
         let (stderr, child_stderr) = std::io::pipe().unwrap();
@@ -172,6 +176,23 @@ fn keep_inherited_descriptors() {
     for fd in names.map(|name| name.to_str().unwrap().parse::<RawFd>().unwrap()).filter(|&fd| fd > 2) {
         // SAFETY: it opens and closes nothing; of a number that is no longer open it is an error, which nobody misses.
         unsafe { nix::libc::fcntl(fd, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) };
+    }
+}
+
+/// Ends the ignoring of signals that this process has inherited: a parent in Python has it ignore SIGXFSZ, a shell that runs it in the
+/// background SIGINT. What `nohup` is for stays, and SIGPIPE, which is std's.
+fn forget_inherited_dispositions() {
+    use nix::libc::{SIG_DFL, SIG_IGN, SIGHUP, SIGPIPE, SIGRTMAX, sigaction};
+    for signal in (1..=SIGRTMAX()).filter(|signal| ![SIGHUP, SIGPIPE].contains(signal)) {
+        // SAFETY: all zeros are a disposition (the default one) with an empty mask and no flags.
+        let mut action: sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: it writes the disposition to our own variable, and changes nothing. It refuses signals that have none.
+        let known = unsafe { sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
+        if known && action.sa_sigaction == SIG_IGN {
+            action.sa_sigaction = SIG_DFL;
+            // SAFETY: the default action is no function of ours.
+            unsafe { sigaction(signal, &raw const action, std::ptr::null_mut()) };
+        }
     }
 }
 
