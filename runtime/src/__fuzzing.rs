@@ -1,7 +1,7 @@
 //! What the targets in `fuzz/` drive. Not public: it is there only for a build with `--cfg fuzzing`, and for this crate's own tests.
 
 use crate::{
-    codec::{Encoded, decode_result},
+    codec::{Encoded, output::decode_result},
     frame::Frames,
     protocol::{Reply, Results, ToWorker},
     transport::{Received, play_frames},

@@ -5,7 +5,7 @@ use std::{ffi::OsStr, fmt, marker::PhantomData, os::unix::ffi::OsStrExt, path::P
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    codec::{self, OwnedResult, ShortBytes},
+    codec::{self, OwnedResult, ShortBytes, bytes, output},
     dispatch,
     error::{Fault, Place, Result, TaskError, TaskErrorKind},
     id::FunctionId,
@@ -113,7 +113,7 @@ impl<T: DeserializeOwned + 'static> Task<T> {
         self.call
             .run()
             .and_then(|mut result| {
-                codec::decode_result(result.as_encoded())
+                output::decode_result(result.as_encoded())
                     .map_err(|words| Fault::codec(format!("the result: {words}")))
             })
             .map_err(|fault| TaskError::new(function, fault.into(), place))
@@ -148,7 +148,7 @@ impl Call {
         let args = self.args.as_ref().map_err(|words| Fault::codec(words.to_string()))?;
         let (mut head, mut body) = (Vec::new(), Vec::new());
         dispatch::run(self.entry, || args.as_input(), &mut head, &mut body)?;
-        Ok(codec::Encoded::Large(head.into(), body).into_owned())
+        Ok(output::Encoded::Large(head.into(), body).into_owned())
     }
 }
 
@@ -198,14 +198,14 @@ impl Args {
     /// Encodes the next argument, bytes, in one copy.
     pub fn put_bytes(&mut self, _name: &str, value: &[u8]) {
         if let Ok(bytes) = &mut self.bytes {
-            codec::encode_bytes(value, bytes);
+            bytes::encode_bytes(value, bytes);
         }
     }
 
     /// Encodes the next argument, bytes that nobody else needs: many of them without a copy.
     pub fn put_byte_vec(&mut self, _name: &str, value: Vec<u8>) {
         if let Ok(bytes) = &mut self.bytes {
-            codec::encode_byte_vec(value, bytes);
+            bytes::encode_byte_vec(value, bytes);
         }
     }
 

@@ -5,7 +5,7 @@
 use postcard::{Error, de_flavors::Slice};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
-use super::{Appender, Buffer};
+use super::{Appender, bytes::Buffer};
 
 /// Numbers below this take eight bytes at the most.
 const IN_A_WORD: u64 = 1 << 56;
@@ -360,7 +360,7 @@ mod tests {
     use std::fmt::Debug;
 
     use super::*;
-    use crate::codec::ShortBytes;
+    use crate::codec::bytes::ShortBytes;
 
     fn check<T: Serialize + for<'de> Deserialize<'de> + PartialEq + Debug>(value: &T) {
         let postcard = postcard::to_allocvec(value).unwrap();

@@ -1,91 +1,32 @@
 //! Defines [`Handle`], which returns the result of one task, and its private counterpart, the [`Completer`].
 
+mod completer;
+mod decode;
+mod wait;
+
 use std::{
     fmt,
     future::Future,
     marker::PhantomData,
-    ops::ControlFlow,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak},
+    sync::{Arc, MutexGuard, TryLockError, Weak},
     task::{Context, Poll, Waker},
-    thread::Thread,
     time::{Duration, Instant},
 };
 
 use serde::de::DeserializeOwned;
 
+pub(crate) use completer::{Completer, Outcome};
+pub(crate) use decode::{decode, decode_many};
+pub(crate) use wait::{Exchange, Waiter, Wakes};
+
 use crate::{
-    caller::Caller,
     captured::Captured,
-    codec,
-    codec::{Encoded, OwnedResult},
     error::{Place, TaskError, TaskErrorKind},
     id::TaskId,
     sys::generation::generation,
 };
-
-/// What a task comes to, before it is decoded.
-pub(crate) type Outcome = Result<OwnedResult, TaskError>;
-
-/// Who is to be woken once the pool is unlocked.
-#[derive(Debug, Default)]
-pub(crate) struct Wakes {
-    threads: Vec<Thread>,
-    wakers: Vec<Waker>,
-    /// Whose tasks have ended: their spans are a subscriber's, and let go with nothing locked.
-    #[cfg(feature = "tracing")]
-    callers: Vec<Caller>,
-}
-
-impl Wakes {
-    pub(crate) fn add(&mut self, waiter: Waiter) {
-        match waiter {
-            Waiter::Thread(thread) => self.threads.push(thread),
-            Waiter::Waker(waker) => self.wakers.push(waker),
-        }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        #[cfg(feature = "tracing")]
-        if !self.callers.is_empty() {
-            return false;
-        }
-        self.threads.is_empty() && self.wakers.is_empty()
-    }
-
-    pub(crate) fn wake_all(&mut self) {
-        self.threads.drain(..).for_each(|thread| thread.unpark());
-        for waker in self.wakers.drain(..) {
-            // An executor that panics when it is woken must not cost others their wake-up.
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-        }
-    }
-}
-
-/// Who waits for a result that somebody else brings about.
-#[derive(Debug)]
-pub(crate) enum Waiter {
-    /// A thread that lets another drive.
-    Thread(Thread),
-    /// A future, or a stream.
-    Waker(Waker),
-}
-
-/// Who brings results about while somebody waits for them.
-pub(crate) trait Exchange: Send + Sync {
-    /// Works on the exchange, or waits for whoever does, until `ready` or the deadline. Returns whether it is ready.
-    fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool;
-
-    /// Works on what there is to do now, unless somebody is at it; waits for nothing.
-    fn glance(&self);
-
-    /// A future waits for a result: nobody will drive for it.
-    fn watch(&self);
-
-    /// Takes a task of this function back: it never begins, or its process is killed.
-    fn cancel(&self, task: TaskId, function: &'static str);
-}
+use completer::Slot;
 
 /// Returns the result of a submitted task. Created by [`Pool::submit`](crate::Pool::submit).
 ///
@@ -119,106 +60,6 @@ pub struct Handle<T> {
     /// Whose process this is: in a copy of it, what others had locked stays locked, and the result goes to the original.
     generation: u32,
     result: PhantomData<fn() -> T>,
-}
-
-/// The other end of a [`Handle`].
-#[derive(Debug)]
-pub(crate) struct Completer {
-    slot: Mutex<Slot>,
-    /// Who handed in the task, until it has its outcome.
-    #[cfg(feature = "tracing")]
-    caller: Mutex<Caller>,
-    /// What the task had written, where the pool keeps that. Set before there is an outcome.
-    output: OnceLock<Arc<Captured>>,
-}
-
-#[derive(Debug, Default)]
-enum Slot {
-    #[default]
-    Waiting,
-    Awaited(Waiter),
-    Done(Outcome),
-    Taken,
-}
-
-impl Completer {
-    fn lock(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether there is a result; if not, this thread is unparked when there is.
-    fn is_done_or_wait(&self) -> bool {
-        let mut slot = self.lock();
-        match *slot {
-            Slot::Done(_) | Slot::Taken => true,
-            _ => {
-                let waiter = Waiter::Thread(std::thread::current());
-                let before = std::mem::replace(&mut *slot, Slot::Awaited(waiter));
-                drop(slot);
-                // It may be a waker, which is an executor's code: it is dropped with nothing locked.
-                drop(before);
-                false
-            }
-        }
-    }
-}
-
-impl Slot {
-    fn take_outcome(&mut self) -> Option<Outcome> {
-        match std::mem::take(self) {
-            Self::Done(outcome) => {
-                *self = Self::Taken;
-                Some(outcome)
-            }
-            other => {
-                *self = other;
-                None
-            }
-        }
-    }
-}
-
-impl Completer {
-    /// Stores what the task had written; its outcome comes next.
-    pub(crate) fn tell(&self, output: Arc<Captured>) {
-        let _ = self.output.set(output);
-    }
-
-    /// Of a task that is handed in now, by this thread.
-    #[inline]
-    pub(crate) fn new() -> Self {
-        Self {
-            slot: Mutex::default(),
-            output: OnceLock::new(),
-            #[cfg(feature = "tracing")]
-            caller: Mutex::new(Caller::current()),
-        }
-    }
-
-    #[cfg(not(feature = "tracing"))]
-    pub(crate) fn caller(&self) -> Caller {
-        Caller::default()
-    }
-
-    #[cfg(feature = "tracing")]
-    pub(crate) fn caller(&self) -> Caller {
-        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Stores the outcome. Called with the pool locked: the waking is left to `wakes`.
-    pub(crate) fn complete(&self, outcome: Outcome, wakes: &mut Wakes) {
-        #[cfg(feature = "tracing")]
-        {
-            let caller = std::mem::take(&mut *self.caller.lock().unwrap_or_else(PoisonError::into_inner));
-            if caller.dispatch().is_some() {
-                wakes.callers.push(caller);
-            }
-        }
-        match std::mem::replace(&mut *self.lock(), Slot::Done(outcome)) {
-            Slot::Awaited(waiter) => wakes.add(waiter),
-            Slot::Waiting | Slot::Done(_) | Slot::Taken => {}
-        }
-    }
 }
 
 impl<T: DeserializeOwned + 'static> Handle<T> {
@@ -490,56 +331,6 @@ pub(crate) fn inherited_kind() -> TaskErrorKind {
     let message = "it was handed in by the process that this one was forked from, and its result goes to that process: hand it in again \
                    here";
     TaskErrorKind::Lost { message: message.to_owned() }
-}
-
-/// Decodes a task's result; one that does not decode is the task's error.
-#[inline]
-pub(crate) fn decode<T: DeserializeOwned + 'static>(
-    function: &'static str,
-    result: Encoded<'_>,
-    place: Place,
-) -> Result<T, TaskError> {
-    let decoded = catch_unwind(AssertUnwindSafe(|| codec::decode_result(result)));
-    decoded
-        .unwrap_or_else(|_| Err(DESERIALIZE_PANICKED.to_owned()))
-        .map_err(|words| not_decoded(function, &words, place))
-}
-
-/// Decodes the results of consecutive tasks, the first of which has this index, and hands each to `keep`, until that breaks.
-///
-/// What `keep` does with a value must not be any user's business: a panic there would be taken for one of the value's.
-#[inline]
-pub(crate) fn decode_many<'a, T: DeserializeOwned + 'static>(
-    function: &'static str,
-    first: usize,
-    mut results: impl Iterator<Item = &'a [u8]>,
-    mut keep: impl FnMut(usize, Result<T, TaskError>) -> ControlFlow<()>,
-) {
-    let mut next = first;
-    loop {
-        // One catch for all of them, made anew after a panic.
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            for result in results.by_ref() {
-                next += 1;
-                if keep(next - 1, Ok(codec::decode_result(Encoded::Short(result))?)).is_break() {
-                    break;
-                }
-            }
-            Ok(())
-        }));
-        let Err(words) = ended.unwrap_or_else(|_| Err(DESERIALIZE_PANICKED.to_owned())) else { return };
-        let index = next - 1;
-        let place = Place { index: Some(index), attempts: 1, worker: None };
-        if keep(index, Err(not_decoded(function, &words, place))).is_break() {
-            return;
-        }
-    }
-}
-
-const DESERIALIZE_PANICKED: &str = "its Deserialize panicked";
-
-fn not_decoded(function: &'static str, words: &str, place: Place) -> TaskError {
-    TaskError::new(function, TaskErrorKind::Codec { message: format!("the result: {words}") }, place)
 }
 
 impl<T: DeserializeOwned + 'static> Handle<T> {

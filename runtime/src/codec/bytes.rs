@@ -1,0 +1,312 @@
+//! Encoded bytes: short ones in place, others on the heap.
+
+use super::input::{Input, Whole};
+use crate::sys::{buffer_cache, memory::advise_huge};
+
+/// Encoded bytes that are short more often than not: those of one task's arguments, or of its result.
+#[derive(Clone, Debug)]
+pub(crate) struct ShortBytes(Short);
+
+#[derive(Clone, Debug)]
+pub(super) enum Short {
+    Here {
+        len: u8,
+        bytes: [u8; HERE_BYTES],
+    },
+    Apart(Vec<u8>),
+    /// A byte vector, and its length not before it: to put that there would move all of it.
+    Bare(Vec<u8>),
+}
+
+/// So many bytes need no allocation.
+pub(crate) const HERE_BYTES: usize = 30;
+
+impl ShortBytes {
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Self(Short::Here { len: 0, bytes: [0; HERE_BYTES] })
+    }
+
+    pub(crate) fn from_slice(bytes: &[u8]) -> Self {
+        let mut short = Self::new();
+        short.extend_from_slice(bytes);
+        short
+    }
+
+    /// The bytes, and how many of these they are, if they are few.
+    #[inline]
+    pub(crate) fn few(&self) -> Option<(&[u8; HERE_BYTES], usize)> {
+        match &self.0 {
+            Short::Here { len, bytes } => Some((bytes, usize::from(*len))),
+            Short::Apart(_) | Short::Bare(_) => None,
+        }
+    }
+
+    /// The bytes, and whether they are a byte vector without its length.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, bool) {
+        match self.0 {
+            Short::Here { len, bytes } => (bytes[..usize::from(len)].to_vec(), false),
+            Short::Apart(bytes) => (bytes, false),
+            Short::Bare(bytes) => (bytes, true),
+        }
+    }
+
+    /// A copy, with the length of a byte vector before it.
+    pub(crate) fn to_plain(&self) -> Vec<u8> {
+        let mut plain = Vec::new();
+        match &self.0 {
+            Short::Bare(bytes) => encode_bytes(bytes, &mut plain),
+            _ => plain.extend_from_slice(self),
+        }
+        plain
+    }
+
+    /// Puts others behind these.
+    pub(crate) fn append(&mut self, next: &Self) {
+        match &next.0 {
+            Short::Bare(bytes) => encode_bytes(bytes, self),
+            _ => self.extend_from_slice(next),
+        }
+    }
+
+    /// To be decoded.
+    pub(crate) fn as_input(&self) -> Input<'_> {
+        match &self.0 {
+            Short::Bare(bytes) => Input { rest: &[], whole: Some(Whole::Lent(bytes)) },
+            _ => Input::new(self),
+        }
+    }
+
+    /// Many bytes, or such as only just fit.
+    #[inline(never)]
+    fn extend_slowly(&mut self, more: &[u8]) {
+        if let Short::Here { len, bytes } = &mut self.0
+            && let Some(place) = bytes.get_mut(usize::from(*len)..usize::from(*len) + more.len())
+        {
+            place.copy_from_slice(more);
+            *len += more.len() as u8;
+            return;
+        }
+        self.apart(more.len()).extend_from_slice(more);
+    }
+
+    /// Where more bytes go than there is room for here.
+    #[cold]
+    fn apart(&mut self, more: usize) -> &mut Vec<u8> {
+        match &mut self.0 {
+            Short::Here { len, bytes } => {
+                let mut apart = buffer_cache::take(usize::from(*len) + more);
+                apart.reserve(usize::from(*len) + more);
+                apart.extend_from_slice(&bytes[..usize::from(*len)]);
+                self.0 = Short::Apart(apart);
+            }
+            Short::Bare(bytes) => {
+                let mut apart = std::mem::take(bytes);
+                let mut head = Vec::with_capacity(MOST_VARINT_BYTES);
+                encode_len(apart.len(), &mut head);
+                apart.reserve(head.len() + more);
+                apart.splice(..0, head);
+                self.0 = Short::Apart(apart);
+            }
+            Short::Apart(_) => {}
+        }
+        match &mut self.0 {
+            Short::Apart(bytes) => bytes,
+            Short::Here { .. } | Short::Bare(_) => unreachable!("it was moved just now"),
+        }
+    }
+}
+
+impl std::ops::Deref for ShortBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Short::Here { len, bytes } => &bytes[..usize::from(*len)],
+            Short::Apart(bytes) | Short::Bare(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for ShortBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Short::Apart(bytes))
+    }
+}
+
+impl Default for ShortBytes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Copies a few bytes without the call of a function that copies any number.
+///
+/// One by one: they have just been written so, and a processor that is to read several of them at once would wait for that.
+#[inline]
+fn copy_few(to: &mut [u8; FEW_BYTES], from: &[u8]) {
+    debug_assert!(from.len() <= FEW_BYTES);
+    macro_rules! each {
+        ($($i:literal)*) => { $(
+            let Some(&byte) = from.get($i) else { return };
+            to[$i] = byte;
+        )* };
+    }
+    each!(0 1 2 3 4 5 6 7 8 9);
+}
+
+/// So few bytes are copied by [`copy_few`].
+const FEW_BYTES: usize = 10;
+
+/// Byte vectors from this size on are handed on as they are, not copied behind other bytes.
+pub(crate) const LARGE_BYTES: usize = 32 << 10;
+
+/// Byte vectors from this size on are not moved to make room for their length.
+pub(super) const BARE_BYTES: usize = 256 << 10;
+
+/// What encoded bytes are appended to.
+pub(crate) trait Buffer {
+    fn len(&self) -> usize;
+    fn truncate(&mut self, len: usize);
+    fn push(&mut self, byte: u8);
+    fn extend_from_slice(&mut self, bytes: &[u8]);
+    /// Appends the first `len` bytes of a word, eight at the most.
+    fn push_word(&mut self, word: u64, len: usize);
+    /// Makes room for many bytes at once.
+    fn reserve_large(&mut self, more: usize);
+}
+
+impl Buffer for Vec<u8> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.truncate(len);
+    }
+
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.push(byte);
+    }
+
+    #[inline]
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        if bytes.len() > FEW_BYTES {
+            return self.extend_from_slice(bytes);
+        }
+        let start = self.len();
+        self.extend_from_slice(&[0; FEW_BYTES]);
+        if let Some(place) = self[start..].first_chunk_mut() {
+            copy_few(place, bytes);
+        }
+        self.truncate(start + bytes.len());
+    }
+
+    #[inline(always)]
+    fn push_word(&mut self, word: u64, len: usize) {
+        let end = self.len() + len;
+        self.extend_from_slice(&word.to_le_bytes());
+        self.truncate(end);
+    }
+
+    fn reserve_large(&mut self, more: usize) {
+        if self.capacity() == 0 {
+            *self = buffer_cache::take(more);
+        }
+        self.reserve(more);
+        advise_huge(self.as_ptr(), self.capacity());
+    }
+}
+
+impl Buffer for ShortBytes {
+    #[inline]
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn truncate(&mut self, to: usize) {
+        match &mut self.0 {
+            Short::Here { len, .. } => *len = (*len).min(u8::try_from(to).unwrap_or(u8::MAX)),
+            Short::Apart(bytes) => bytes.truncate(to),
+            Short::Bare(_) => self.apart(0).truncate(to),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        if let Short::Here { len, bytes } = &mut self.0
+            && let Some(place) = bytes.get_mut(usize::from(*len))
+        {
+            *place = byte;
+            *len += 1;
+            return;
+        }
+        self.apart(1).push(byte);
+    }
+
+    #[inline]
+    fn extend_from_slice(&mut self, more: &[u8]) {
+        if let Short::Here { len, bytes } = &mut self.0
+            && more.len() <= FEW_BYTES
+            && let Some(place) = bytes[usize::from(*len)..].first_chunk_mut()
+        {
+            copy_few(place, more);
+            *len += more.len() as u8;
+            return;
+        }
+        self.extend_slowly(more);
+    }
+
+    #[inline(always)]
+    fn push_word(&mut self, word: u64, word_len: usize) {
+        if let Short::Here { len, bytes } = &mut self.0
+            && let Some(place) = bytes.get_mut(usize::from(*len)..).and_then(|rest| rest.first_chunk_mut())
+        {
+            *place = word.to_le_bytes();
+            *len += word_len as u8;
+            return;
+        }
+        self.extend_slowly(&word.to_le_bytes()[..word_len]);
+    }
+
+    fn reserve_large(&mut self, more: usize) {
+        self.apart(more).reserve_large(more);
+    }
+}
+
+/// Appends bytes as postcard does: their number, then themselves.
+pub(crate) fn encode_bytes<B: Buffer>(bytes: &[u8], out: &mut B) {
+    if bytes.len() >= LARGE_BYTES {
+        out.reserve_large(bytes.len() + MOST_VARINT_BYTES);
+    }
+    encode_len(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+/// As [`encode_bytes`]: many bytes stay in the memory that they have, if there is little before them.
+pub(crate) fn encode_byte_vec(mut bytes: Vec<u8>, out: &mut ShortBytes) {
+    if bytes.len() >= BARE_BYTES && out.is_empty() {
+        out.0 = Short::Bare(bytes);
+        return;
+    }
+    if bytes.len() < LARGE_BYTES || out.len() >= LARGE_BYTES {
+        return encode_bytes(&bytes, out);
+    }
+    encode_len(bytes.len(), out);
+    bytes.reserve_exact(out.len());
+    bytes.splice(..0, out.iter().copied());
+    *out = bytes.into();
+}
+
+pub(super) fn encode_len<B: Buffer>(mut len: usize, out: &mut B) {
+    while len >= 0x80 {
+        out.push((len & 0x7f) as u8 | 0x80);
+        len >>= 7;
+    }
+    out.push(len as u8);
+}
+
+/// A 64-bit number, seven bits a byte.
+const MOST_VARINT_BYTES: usize = 10;

@@ -1,0 +1,248 @@
+//! Values to bytes and back, in postcard's encoding.
+//!
+//! Called by the expansion of `#[worker]` for arguments and results, by the protocol for its messages, and by handles to decode
+//! results. Every error is a sentence that names the value's type; none leaves a partial value behind.
+//!
+//! A byte vector and a sequence of bytes have the same encoding, so either side may take the short way by itself.
+
+pub(crate) mod bytes;
+mod input;
+pub(crate) mod output;
+pub mod path;
+mod varint;
+
+use std::any::type_name;
+
+use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use input::Input;
+pub use output::Output;
+
+pub(crate) use bytes::{Buffer, HERE_BYTES, LARGE_BYTES, ShortBytes};
+pub(crate) use output::{Encoded, OwnedResult};
+
+/// Appends `value` to `out`; on an error `out` is as it was.
+#[inline(always)]
+pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -> Result<(), String> {
+    let start = out.len();
+    varint::encode(value, out).map_err(|error| {
+        out.truncate(start);
+        explain::<T>("encoded", error)
+    })
+}
+
+/// Decodes a result that is no byte vector.
+#[inline(always)]
+fn decode_value<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String> {
+    path::decode_as_paths(bytes).unwrap_or_else(|| decode(bytes))
+}
+
+/// Decodes one value that fills `bytes` to the last.
+#[inline(always)]
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
+    let mut rest = bytes;
+    match varint::take(&mut rest) {
+        Ok(value) if rest.is_empty() => Ok(value),
+        Ok(_) => Err(left_unread::<T>(rest.len(), bytes.len())),
+        Err(error) => Err(explain::<T>("decoded", error)),
+    }
+}
+
+#[cold]
+fn left_unread<T>(left: usize, of: usize) -> String {
+    format!(
+        "`{}` left {left} of {of} bytes unread when it was decoded: its Serialize and Deserialize do not agree",
+        type_name::<T>(),
+    )
+}
+
+/// What can be an argument: its worker's side. Expansions ask for [`Argument`](crate::__private::Argument) first, which has the words.
+pub trait Received<'a>: Deserialize<'a> {}
+
+#[diagnostic::do_not_recommend]
+impl<'a, T: Deserialize<'a>> Received<'a> for T {}
+
+/// Lets postcard append to a buffer that it does not own.
+struct Appender<'a, B>(&'a mut B);
+
+impl<B: Buffer> Flavor for Appender<'_, B> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Says what postcard's error means for a person who never heard of postcard.
+#[cold]
+fn explain<T: ?Sized>(done: &str, error: postcard::Error) -> String {
+    use postcard::Error as E;
+    if error == varint::TOO_MANY_UNBACKED {
+        return format!(
+            "`{}` cannot be {done}: it says that it has over {} elements more than there are bytes; of elements that take no bytes, send \
+             the number instead",
+            type_name::<T>(),
+            varint::MOST_UNBACKED,
+        );
+    }
+    let why = match error {
+        E::WontImplement => {
+            "it asks the encoding to describe itself (serde's `flatten`, untagged enums, `serde_json::Value`), \
+             which a compact encoding does not do; pass a plain struct, or the value as a string"
+        }
+        E::SerializeSeqLengthUnknown => "a sequence in it does not know its length; collect it into a Vec",
+        E::DeserializeUnexpectedEnd => "the bytes end too soon",
+        E::SerdeSerCustom => {
+            "its own Serialize refused; if that was for a path which is not valid UTF-8, put the path into a field of a struct, \
+             with `#[serde(with = \"procession::path\")]`"
+        }
+        E::SerdeDeCustom => "its own Deserialize refused",
+        E::DeserializeBadUtf8 | E::DeserializeBadChar => "the bytes are not valid UTF-8",
+        _ => "the bytes do not fit the type",
+    };
+    format!("`{}` cannot be {done}: {why}", type_name::<T>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{
+        bytes::{BARE_BYTES, encode_byte_vec, encode_bytes},
+        output::decode_result,
+    };
+
+    #[test]
+    fn byte_vectors_have_one_encoding_whichever_way_they_take() {
+        for len in [0usize, 1, 127, 128, 300, 70_000] {
+            let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let (mut short, mut large, mut long) = (Vec::new(), Vec::new(), Vec::new());
+            Output::new(&mut short, &mut large).put(bytes.clone()).unwrap();
+            encode(&bytes, &mut long).unwrap();
+            assert_eq!([&short[..], &large].concat(), long);
+            assert_eq!(large.is_empty(), len < LARGE_BYTES);
+            assert_eq!(decode::<Vec<u8>>(&long).unwrap(), bytes);
+            for (head, body) in [
+                (&short[..], large),
+                (&[][..], long.clone()),
+                (&long[..2.min(len)], long[2.min(len)..].to_vec()),
+            ] {
+                let encoded = Encoded::Large(ShortBytes::from_slice(head), body.clone());
+                let all = [head, &body].concat();
+                // Cut elsewhere than between the number and the bytes it is refused, or put together; never misread.
+                match decode_result::<Vec<u8>>(encoded) {
+                    Ok(back) => assert_eq!(back, bytes),
+                    Err(_) => assert!(!head.is_empty() && head.len() + len != all.len()),
+                }
+            }
+            assert_eq!(decode_result::<Vec<u8>>(Encoded::Short(&long)).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn many_bytes_stay_where_they_are_on_either_way() {
+        let value: Vec<u8> = (0..LARGE_BYTES + 5).map(|n| n as u8).collect();
+        let mut encoded = ShortBytes::new();
+        encode_byte_vec(value.clone(), &mut encoded);
+        let mut plain = Vec::new();
+        encode_bytes(&value, &mut plain);
+        assert_eq!(&encoded[..], plain);
+        let at = plain.as_ptr();
+        let mut input = Input::of(&mut plain, false);
+        let taken = input.take_byte_vec("bytes").unwrap();
+        assert_eq!((taken.as_ptr(), &taken), (at, &value), "it is the memory that came");
+        input.finish().unwrap();
+
+        // Behind and before others it is copied.
+        for (first, last) in [(true, false), (false, true)] {
+            let mut args = ShortBytes::new();
+            if first {
+                encode(&7u8, &mut args).unwrap();
+            }
+            encode_byte_vec(value.clone(), &mut args);
+            if last {
+                encode(&9u8, &mut args).unwrap();
+            }
+            let (mut args, is_bare) = args.into_parts();
+            assert!(!is_bare);
+            let mut input = Input::of(&mut args, false);
+            assert!(!first || input.take::<u8>("first").unwrap() == 7);
+            assert_eq!(input.take_byte_vec("bytes").unwrap(), value);
+            assert!(!last || input.take::<u8>("last").unwrap() == 9);
+            input.finish().unwrap();
+        }
+        let mut left = vec![1, 2, 3];
+        assert!(Input::of(&mut left, false).finish().is_err());
+    }
+
+    #[test]
+    fn very_many_bytes_stay_where_they_are_and_are_not_moved_for_their_length() {
+        let value = vec![7; BARE_BYTES];
+        let mut encoded = ShortBytes::new();
+        let at = value.as_ptr();
+        encode_byte_vec(value.clone(), &mut encoded);
+        let plain = encoded.to_plain();
+        assert_eq!(decode::<Vec<u8>>(&plain).unwrap(), value);
+
+        let mut input = encoded.as_input();
+        assert_eq!(input.take_bytes("bytes").unwrap(), value);
+        input.finish().unwrap();
+        assert_eq!(encoded.as_input().take_byte_vec("bytes").unwrap(), value);
+        assert!(encoded.as_input().take::<u32>("number").is_err(), "that is not what they are");
+
+        let mut encoded = ShortBytes::new();
+        encode_byte_vec(value, &mut encoded);
+        let mut more = encoded.clone();
+        let (mut bytes, is_bare) = encoded.into_parts();
+        assert!(is_bare);
+        let mut input = Input::of(&mut bytes, true);
+        let taken = input.take_byte_vec("bytes").unwrap();
+        assert_eq!(taken.as_ptr(), at, "it is the memory that was given");
+        input.finish().unwrap();
+
+        // Others follow.
+        encode(&7u32, &mut more).unwrap();
+        assert_eq!(more[..plain.len()], plain);
+        let (mut bytes, is_bare) = more.into_parts();
+        assert!(!is_bare);
+        let mut input = Input::of(&mut bytes, is_bare);
+        assert_eq!(input.take_byte_vec("bytes").unwrap(), taken);
+        assert_eq!(input.take::<u32>("number").unwrap(), 7);
+        input.finish().unwrap();
+    }
+
+    #[test]
+    fn an_encoding_that_fails_leaves_the_output_as_it_was() {
+        struct Liar;
+        impl Serialize for Liar {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeTuple;
+                let mut t = s.serialize_tuple(2)?;
+                t.serialize_element(&7u8)?;
+                Err(serde::ser::Error::custom("no"))
+            }
+        }
+        let mut out = vec![1, 2, 3];
+        let error = encode(&Liar, &mut out).unwrap_err();
+        assert_eq!(out, [1, 2, 3]);
+        assert!(error.contains("Liar"), "{error}");
+    }
+
+    #[test]
+    fn bytes_left_over_are_an_error() {
+        let error = decode::<u8>(&[1, 2]).unwrap_err();
+        assert!(error.contains("1 of 2 bytes"), "{error}");
+    }
+}

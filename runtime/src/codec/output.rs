@@ -1,0 +1,108 @@
+//! What results are encoded into.
+
+use std::any::Any;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    bytes::{LARGE_BYTES, ShortBytes, encode_bytes, encode_len},
+    decode, decode_value, encode, explain, path,
+};
+use crate::error::Fault;
+
+/// A task's encoded result.
+#[derive(Debug)]
+pub(crate) enum Encoded<'a> {
+    Short(&'a [u8]),
+    /// A large one, in two parts, the first of them short. Of a byte vector the second is what it holds.
+    Large(ShortBytes, Vec<u8>),
+}
+
+impl Encoded<'_> {
+    /// A copy that borrows nothing.
+    pub(crate) fn into_owned(self) -> OwnedResult {
+        match self {
+            Self::Short(bytes) => OwnedResult { head: ShortBytes::from_slice(bytes), body: Vec::new() },
+            Self::Large(head, body) => OwnedResult { head, body },
+        }
+    }
+}
+
+/// A task's encoded result, kept.
+#[derive(Debug, Default)]
+pub(crate) struct OwnedResult {
+    head: ShortBytes,
+    body: Vec<u8>,
+}
+
+impl OwnedResult {
+    pub(crate) fn as_encoded(&mut self) -> Encoded<'_> {
+        if self.body.is_empty() {
+            Encoded::Short(&self.head)
+        } else {
+            Encoded::Large(std::mem::take(&mut self.head), std::mem::take(&mut self.body))
+        }
+    }
+}
+
+/// Decodes a whole result. A large byte vector is what came, without a copy.
+#[inline(always)]
+pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>) -> Result<T, String> {
+    let mut slot: Option<T> = None;
+    let vec = (&mut slot as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>();
+    match (encoded, vec) {
+        (Encoded::Short(bytes), Some(vec)) => *vec = Some(decode::<&[u8]>(bytes)?.to_vec()),
+        (Encoded::Short(bytes), None) => return decode_value(bytes),
+        (Encoded::Large(head, mut body), Some(vec)) => {
+            let (len, rest) = postcard::take_from_bytes::<u64>(if head.is_empty() { &body } else { &head })
+                .map_err(|error| explain::<T>("decoded", error))?;
+            let before = if head.is_empty() { body.len() - rest.len() } else { 0 };
+            if (!head.is_empty() && !rest.is_empty()) || len != (body.len() - before) as u64 {
+                return Err(explain::<T>("decoded", postcard::Error::DeserializeUnexpectedEnd));
+            }
+            body.drain(..before);
+            *vec = Some(body);
+        }
+        (Encoded::Large(head, body), None) if head.is_empty() => return decode_value(&body),
+        (Encoded::Large(head, mut body), None) => {
+            body.splice(..0, head.iter().copied());
+            return decode_value(&body);
+        }
+    }
+    slot.ok_or_else(|| explain::<T>("decoded", postcard::Error::DeserializeUnexpectedEnd))
+}
+
+/// Where a function's result goes. Part of the expansion's interface.
+#[derive(Debug)]
+pub struct Output<'a> {
+    bytes: &'a mut Vec<u8>,
+    /// Follows `bytes`: a large byte vector, which is not copied behind them.
+    large: &'a mut Vec<u8>,
+}
+
+impl<'a> Output<'a> {
+    pub(crate) fn new(bytes: &'a mut Vec<u8>, large: &'a mut Vec<u8>) -> Self {
+        Self { bytes, large }
+    }
+
+    /// Puts the result.
+    ///
+    /// # Errors
+    ///
+    /// It does not encode.
+    #[inline]
+    pub fn put<T: Serialize + 'static>(&mut self, mut value: T) -> Result<(), Fault> {
+        if let Some(bytes) = (&mut value as &mut dyn Any).downcast_mut::<Vec<u8>>() {
+            if bytes.len() < LARGE_BYTES {
+                encode_bytes(bytes, self.bytes);
+            } else {
+                encode_len(bytes.len(), self.bytes);
+                *self.large = std::mem::take(bytes);
+            }
+            return Ok(());
+        }
+        path::encode_as_paths(&value, self.bytes)
+            .unwrap_or_else(|| encode(&value, self.bytes))
+            .map_err(|words| Fault::codec(format!("the result: {words}")))
+    }
+}

@@ -1,0 +1,109 @@
+//! Where the outcome of a task is put for its handle.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::wait::{Waiter, Wakes};
+use crate::{caller::Caller, captured::Captured, codec::OwnedResult, error::TaskError};
+
+/// What a task comes to, before it is decoded.
+pub(crate) type Outcome = Result<OwnedResult, TaskError>;
+
+/// The other end of a [`Handle`].
+#[derive(Debug)]
+pub(crate) struct Completer {
+    pub(super) slot: Mutex<Slot>,
+    /// Who handed in the task, until it has its outcome.
+    #[cfg(feature = "tracing")]
+    caller: Mutex<Caller>,
+    /// What the task had written, where the pool keeps that. Set before there is an outcome.
+    pub(super) output: OnceLock<Arc<Captured>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) enum Slot {
+    #[default]
+    Waiting,
+    Awaited(Waiter),
+    Done(Outcome),
+    Taken,
+}
+
+impl Completer {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is a result; if not, this thread is unparked when there is.
+    pub(super) fn is_done_or_wait(&self) -> bool {
+        let mut slot = self.lock();
+        match *slot {
+            Slot::Done(_) | Slot::Taken => true,
+            _ => {
+                let waiter = Waiter::Thread(std::thread::current());
+                let before = std::mem::replace(&mut *slot, Slot::Awaited(waiter));
+                drop(slot);
+                // It may be a waker, which is an executor's code: it is dropped with nothing locked.
+                drop(before);
+                false
+            }
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn take_outcome(&mut self) -> Option<Outcome> {
+        match std::mem::take(self) {
+            Self::Done(outcome) => {
+                *self = Self::Taken;
+                Some(outcome)
+            }
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+impl Completer {
+    /// Stores what the task had written; its outcome comes next.
+    pub(crate) fn tell(&self, output: Arc<Captured>) {
+        let _ = self.output.set(output);
+    }
+
+    /// Of a task that is handed in now, by this thread.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self {
+            slot: Mutex::default(),
+            output: OnceLock::new(),
+            #[cfg(feature = "tracing")]
+            caller: Mutex::new(Caller::current()),
+        }
+    }
+
+    #[cfg(not(feature = "tracing"))]
+    pub(crate) fn caller(&self) -> Caller {
+        Caller::default()
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stores the outcome. Called with the pool locked: the waking is left to `wakes`.
+    pub(crate) fn complete(&self, outcome: Outcome, wakes: &mut Wakes) {
+        #[cfg(feature = "tracing")]
+        {
+            let caller = std::mem::take(&mut *self.caller.lock().unwrap_or_else(PoisonError::into_inner));
+            if caller.dispatch().is_some() {
+                wakes.callers.push(caller);
+            }
+        }
+        match std::mem::replace(&mut *self.lock(), Slot::Done(outcome)) {
+            Slot::Awaited(waiter) => wakes.add(waiter),
+            Slot::Waiting | Slot::Done(_) | Slot::Taken => {}
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Decodes results on the thread that asks for them.
+
+use std::{
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    codec::{Encoded, output},
+    error::{Place, TaskError, TaskErrorKind},
+};
+
+/// Decodes a task's result; one that does not decode is the task's error.
+#[inline]
+pub(crate) fn decode<T: DeserializeOwned + 'static>(
+    function: &'static str,
+    result: Encoded<'_>,
+    place: Place,
+) -> Result<T, TaskError> {
+    let decoded = catch_unwind(AssertUnwindSafe(|| output::decode_result(result)));
+    decoded
+        .unwrap_or_else(|_| Err(DESERIALIZE_PANICKED.to_owned()))
+        .map_err(|words| not_decoded(function, &words, place))
+}
+
+/// Decodes the results of consecutive tasks, the first of which has this index, and hands each to `keep`, until that breaks.
+///
+/// What `keep` does with a value must not be any user's business: a panic there would be taken for one of the value's.
+#[inline]
+pub(crate) fn decode_many<'a, T: DeserializeOwned + 'static>(
+    function: &'static str,
+    first: usize,
+    mut results: impl Iterator<Item = &'a [u8]>,
+    mut keep: impl FnMut(usize, Result<T, TaskError>) -> ControlFlow<()>,
+) {
+    let mut next = first;
+    loop {
+        // One catch for all of them, made anew after a panic.
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            for result in results.by_ref() {
+                next += 1;
+                if keep(next - 1, Ok(output::decode_result(Encoded::Short(result))?)).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }));
+        let Err(words) = ended.unwrap_or_else(|_| Err(DESERIALIZE_PANICKED.to_owned())) else { return };
+        let index = next - 1;
+        let place = Place { index: Some(index), attempts: 1, worker: None };
+        if keep(index, Err(not_decoded(function, &words, place))).is_break() {
+            return;
+        }
+    }
+}
+
+const DESERIALIZE_PANICKED: &str = "its Deserialize panicked";
+
+fn not_decoded(function: &'static str, words: &str, place: Place) -> TaskError {
+    TaskError::new(function, TaskErrorKind::Codec { message: format!("the result: {words}") }, place)
+}
