@@ -391,7 +391,7 @@ refused pipe2 "*:squares=error: .*pipe2: .*"
 for call in timerfd_create timerfd_settime; do
     refused "$call" "fork:pool=error: .*$call: .*" "forkserver:pool=error: .*$call: .*"
 done
-refused clone 'fork:pool=error: this process cannot be copied: fork .the system call clone.: .*' 'forkserver:squares=error: .*cannot fork one .by the system call clone.: .*'
+refused clone 'fork:pool=error: this process cannot be copied: fork .the system call clone.: .*' 'forkserver:squares=error: .*cannot fork one: clone: .*'
 refused clone3 "EPERM,*:pool=error: a pool's thread cannot be started: .*" 'EPERM,process:square=error: processes cannot be watched: .*'
 group='error: .*process group.*'
 refused setpgid "spawn:squares=$group" "forkserver:squares=$group" "process:square=$group"

@@ -24,7 +24,7 @@ use crate::{
     marker::{Marker, Role, SOCKET_FD},
     protocol::{FORK_REQUEST, Preamble, Prepared, REPORT_BYTES, Report, Setup},
     sys::{
-        fd::{file_of, read_append, set_nonblocking, stream_pair},
+        fd::{Failed, file_of, read_append, set_nonblocking, stream_pair},
         held::{Held, REFUSED_GRACE, say_left},
         limits::{explained, is_shortage},
         pass::{recv_with_fds, send_with_fd, send_with_fds},
@@ -341,7 +341,7 @@ impl Order {
                 let process = ForkedProcess { pid, held, status, reaped: false };
                 Ok(connection.launched(Box::new(process)))
             }
-            (Some(Report::NotForked(errno)), _) => Err(io::Error::from_raw_os_error(errno)),
+            (Some(Report::NotForked(errno)), _) => Err(refused_template(errno)),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -378,9 +378,15 @@ fn refused_fork(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("fork (the system call clone): {error}"))
 }
 
-/// The template has not forked a worker.
+/// Names the system call that failed in the template. Processes can be held, as was seen before, so that only want of descriptors is from there.
+fn refused_template(errno: i32) -> io::Error {
+    let call = if matches!(errno, nix::libc::EMFILE | nix::libc::ENFILE) { "pidfd_open" } else { "clone" };
+    Failed::from_raw(call, errno).into()
+}
+
+/// No worker has come of the template: it cannot be asked for one, or cannot make it.
 fn not_forked(error: &io::Error) -> LaunchError {
-    match LaunchError::new("the template of workers cannot fork one (by the system call clone)", error) {
+    match LaunchError::new("the template of workers cannot fork one", error) {
         LaunchError::Refused(words) => LaunchError::Failed(words),
         shortage => shortage,
     }

@@ -22,7 +22,7 @@ use crate::{
     error::Exit,
     protocol::Refused,
     sys::{
-        fd::errno_of,
+        fd::Failed,
         held::Held,
         limits::{explained, is_shortage},
     },
@@ -57,8 +57,8 @@ pub(crate) enum Launch {
 /// Why a worker cannot be started. Printed, it is for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LaunchError {
-    /// The system is short of something (an errno). It may have more later.
-    Shortage { doing: &'static str, errno: i32 },
+    /// The system is short of something, and this call failed. It may have more later.
+    Shortage { doing: &'static str, failed: Failed },
     /// What workers are made from has failed: as bad as a worker that ends as it starts.
     Failed(String),
     /// The process has ended, and has told why.
@@ -70,8 +70,8 @@ pub(crate) enum LaunchError {
 impl LaunchError {
     /// The error of a system call, which was to do this.
     pub(crate) fn new(doing: &'static str, error: &io::Error) -> Self {
-        match errno_of(error) {
-            Some(errno) if is_shortage(error) => Self::Shortage { doing, errno },
+        match Failed::behind(error) {
+            Some(failed) if is_shortage(error) => Self::Shortage { doing, failed },
             _ => Self::Refused(format!("{doing}: {error}")),
         }
     }
@@ -92,9 +92,7 @@ impl fmt::Display for LaunchError {
     /// Finds out which limit stands behind a shortage, which takes a while.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Shortage { doing, errno } => {
-                write!(f, "{doing}: {}", explained(io::Error::from_raw_os_error(*errno)))
-            }
+            Self::Shortage { doing, failed } => write!(f, "{doing}: {}", explained((*failed).into())),
             Self::Told(Refused { reason: words, .. }) | Self::Failed(words) | Self::Refused(words) => {
                 f.write_str(words)
             }
@@ -140,4 +138,22 @@ pub(crate) trait WorkerProcess: Send {
 
     /// Leaves it to itself, for it cannot be ended, and says so.
     fn give_up(&mut self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_names_the_system_call_that_failed() {
+        let errno = nix::libc::EMFILE;
+        for (error, words) in [
+            (Failed::from_raw("pipe2", errno).into(), "a worker cannot be made: pipe2: Too many open files"),
+            (io::Error::from_raw_os_error(errno), "a worker cannot be made: Too many open files"),
+        ] {
+            let error = LaunchError::new("a worker cannot be made", &error);
+            assert!(error.is_shortage(), "{error:?}");
+            assert!(error.to_string().starts_with(words), "{error}");
+        }
+    }
 }

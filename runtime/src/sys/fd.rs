@@ -25,16 +25,36 @@ use nix::{
 
 use super::signal::grow_file;
 
-/// A system call has failed, and this one it was.
-#[derive(Debug)]
-struct Failed {
+/// The error of a system call. The name of the call is empty where only the error is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failed {
     call: &'static str,
     errno: Errno,
 }
 
+impl Failed {
+    /// Returns the error of a system call that is named, from the number that another process sent.
+    pub(crate) fn from_raw(call: &'static str, errno: i32) -> Self {
+        Self { call, errno: Errno::from_raw(errno) }
+    }
+
+    /// Returns the system call that failed with this error, if it was one.
+    pub(crate) fn behind(error: &io::Error) -> Option<Self> {
+        let named = || error.get_ref()?.downcast_ref::<Self>().copied();
+        error.raw_os_error().map(|errno| Self::from_raw("", errno)).or_else(named)
+    }
+}
+
+impl From<Failed> for io::Error {
+    fn from(failed: Failed) -> Self {
+        Self::new(Self::from(failed.errno).kind(), failed)
+    }
+}
+
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.call, io::Error::from(self.errno))
+        let error = io::Error::from(self.errno);
+        if self.call.is_empty() { error.fmt(f) } else { write!(f, "{}: {error}", self.call) }
     }
 }
 
@@ -42,13 +62,12 @@ impl std::error::Error for Failed {}
 
 /// Says which system call failed.
 pub(super) fn failed(call: &'static str) -> impl FnOnce(Errno) -> io::Error {
-    move |errno| io::Error::new(io::Error::from(errno).kind(), Failed { call, errno })
+    move |errno| Failed { call, errno }.into()
 }
 
 /// Returns the number of the error that a system call failed with, whether or not the call is named.
 pub(crate) fn errno_of(error: &io::Error) -> Option<i32> {
-    let failed = || error.get_ref()?.downcast_ref::<Failed>().map(|failed| failed.errno as i32);
-    error.raw_os_error().or_else(failed)
+    Failed::behind(error).map(|failed| failed.errno as i32)
 }
 
 /// A pair of connected stream sockets.
