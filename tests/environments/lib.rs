@@ -55,6 +55,18 @@ fn hog() {
     }
 }
 
+/// Takes so much of the stack, and says how much that was.
+#[worker]
+fn descend(kib: usize) -> usize {
+    fn below(top: usize, kib: usize) -> usize {
+        let piece = [0_u8; 1024];
+        let taken = (top - std::hint::black_box(&piece).as_ptr().addr()) / 1024;
+        if taken < kib { below(top, kib) } else { taken.min(kib) }
+    }
+    let top = 0_u8;
+    below(std::hint::black_box(&raw const top).addr(), kib)
+}
+
 #[worker]
 #[expect(clippy::print_stdout, reason = "its output is captured")]
 fn greet(name: &str) {
@@ -62,8 +74,8 @@ fn greet(name: &str) {
     println!("good morning, {name}");
 }
 
-/// Runs the parts that are named (`spawn`, `forkserver`, `fork`, `process`, `hog`), or the first four, and writes what became of them to
-/// stdout, or to the file that `PROBE_OUT` names. Succeeds if everything was as it is to be.
+/// Runs the parts that are named (`spawn`, `forkserver`, `fork`, `process`, `hog`, `descriptors`, `jobs`, `stack-KIB`), or the first four,
+/// and writes what became of them to stdout, or to the file that `PROBE_OUT` names. Succeeds if everything was as it is to be.
 #[must_use]
 pub fn run(parts: &[String]) -> ExitCode {
     let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|name| name == part);
@@ -79,8 +91,13 @@ pub fn run(parts: &[String]) -> ExitCode {
     if is_wanted("process") {
         failed += try_process();
     }
-    if parts.iter().any(|name| name == "hog") {
-        failed += try_hog();
+    for part in parts {
+        failed += match part.as_str() {
+            "hog" => try_hog(),
+            "descriptors" => try_descriptors(),
+            "jobs" => try_jobs(),
+            _ => part.strip_prefix("stack-").map_or(0, |kib| try_stack(part, kib)),
+        };
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -157,6 +174,43 @@ fn try_hog() -> u32 {
         Err(error) => format!("error: {error}"),
     };
     tell(part, "memory", &found, "out of memory")
+}
+
+/// How many descriptors a worker takes, without and with its stdout captured.
+fn try_descriptors() -> u32 {
+    let part = "descriptors";
+    let open = |jobs, output| -> procession::Result<usize> {
+        let pool =
+            Pool::builder().jobs(jobs).name(part).start_timeout(START_TIMEOUT).stdout(output).build()?;
+        pool.broadcast(delayed!(square(7)))?;
+        Ok(std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count))
+    };
+    let mut failed = 0;
+    for (step, output, wanted) in [("plain", Output::Inherit, "2"), ("captured", Output::Capture, "3")] {
+        let found = open(1, output).and_then(|one| Ok(open(4, output)?.saturating_sub(one)));
+        let found = found.map_or_else(
+            |error| format!("error: {error}"),
+            |three| format!("{}", f64::from(u32::try_from(three).unwrap_or(0)) / 3.0),
+        );
+        failed += tell(part, step, &found, wanted);
+    }
+    failed
+}
+
+/// Where there is one CPU, or a part of one, a pool has one worker by default.
+fn try_jobs() -> u32 {
+    let found = Pool::builder().start_timeout(START_TIMEOUT).build();
+    let found = found.map_or_else(|error| format!("error: {error}"), |pool| pool.jobs().to_string());
+    tell("jobs", "default", &found, "1")
+}
+
+/// A function has at least so much stack.
+fn try_stack(part: &str, kib: &str) -> u32 {
+    let found = Pool::builder().jobs(1).name(part).start_timeout(START_TIMEOUT).build();
+    let found = found
+        .map_err(|error| error.to_string())
+        .and_then(|pool| pool.submit(delayed!(descend(kib.parse().unwrap_or(0)))).join().map_err(told));
+    tell(part, "taken", &found.map_or_else(|error| format!("error: {error}"), |kib| kib.to_string()), kib)
 }
 
 fn try_process() -> u32 {
