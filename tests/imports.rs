@@ -51,7 +51,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("supervisor", 4, Host),
     ("scheduler", 5, Host),
     ("driver", 6, Host),
-    ("call", 7, Host),
+    ("call", 8, Host),
     ("pool", 8, Host),
     ("process", 9, Host),
     ("parallel", 8, Host),
@@ -87,6 +87,10 @@ const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     ("registry", "codec"),
     // `map` is a gathering; a gathering drives a pool.
     ("pool", "parallel"),
+    ("pool", "call"),
+    ("parallel", "call"),
+    ("call", "parallel"),
+    ("call", "pool"),
     ("parallel", "pool"),
 ];
 

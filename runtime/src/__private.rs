@@ -12,9 +12,10 @@ pub use procession_macros::{delayed, parallel};
 pub use procession_macros::beside;
 
 pub use crate::{
+    call::sinks::{Gather, GatherAll, GatherAllOk, GatherOk},
     codec::{Input, Output},
     error::Fault,
-    parallel::{Gather, GatherAll, GatherAllOk, GatherOk, Group, Member, Settings, millis, mins, secs},
+    parallel::{Group, Member, Settings, millis, mins, secs},
     registry::{Entry, WORKERS},
     task::{Args, Task},
 };

@@ -300,8 +300,9 @@ pub use error::{Error, Exit, RemoteError, Result, TaskError};
 pub use handle::Handle;
 pub use id::TaskId;
 pub use launch::{Output, StartMethod};
+pub use observe::stats::{SlowTask, Stats, WorkerStats};
 pub use panic::RemotePanic;
-pub use pool::{Builder, IMap, IMapUnordered, Jobs, ParseJobsError, Pool, SlowTask, Stats, WorkerStats};
+pub use pool::{Builder, IMap, IMapUnordered, Jobs, ParseJobsError, Pool};
 #[cfg(feature = "futures")]
 pub use pool::{ResultStream, ResultStreamUnordered};
 pub use process::{Process, ProcessBuilder};

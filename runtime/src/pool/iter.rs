@@ -12,11 +12,13 @@ use futures_core::Stream;
 
 use serde::de::DeserializeOwned;
 
-use super::{Arrival, Call, CallOptions, Pool};
+use super::Pool;
 use crate::{
+    call::state::{Call, CallOptions},
     codec::Encoded,
     error::{Error, Place, TaskError, TaskErrorKind},
     handle::{decode, decode_many},
+    scheduler::inbox::Arrival,
     setting::no_chunk,
     task::Task,
 };

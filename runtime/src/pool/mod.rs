@@ -1,13 +1,14 @@
 //! Defines [`Pool`], which runs tasks on worker processes.
 
 mod builder;
+pub(crate) mod global;
 pub(crate) mod iter;
 mod jobs;
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -16,8 +17,20 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
+pub use builder::Builder;
+pub use iter::{IMap, IMapUnordered};
+#[cfg(feature = "futures")]
+pub use iter::{ResultStream, ResultStreamUnordered};
+pub use jobs::{Jobs, ParseJobsError};
+
+pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
+
 use crate::{
-    call::state::Here,
+    call::{
+        in_process::Here,
+        sinks::Gather,
+        state::{Call, CallOptions},
+    },
     codec::{OwnedResult, ShortBytes},
     context::seed_of_call,
     driver::state::Driver,
@@ -25,8 +38,8 @@ use crate::{
     handle::{Completer, Exchange, Handle, Wakes, decode},
     id::TaskId,
     launch::{ForkLauncher, Launcher, LocalLauncher, StartMethod},
-    observe::stats::Endings,
-    parallel::{Gather, Settings},
+    observe::stats::{Endings, Stats},
+    parallel::Settings,
     protocol::{Outcome, Preload, Records, Setup, VERSION},
     registry,
     scheduler::{
@@ -35,31 +48,10 @@ use crate::{
         state::Scheduler,
     },
     seed::Calls,
-    setting::flag,
     sys::{per_process::PerProcess, quiesce::is_own_thread},
     task::{IntoTask, Tasks, travels},
 };
-
-pub use crate::observe::stats::{SlowTask, Stats, WorkerStats};
-pub use builder::Builder;
-pub use iter::{IMap, IMapUnordered};
-#[cfg(feature = "futures")]
-pub use iter::{ResultStream, ResultStreamUnordered};
-pub use jobs::{Jobs, ParseJobsError};
-
-pub(crate) use crate::{
-    call::state::{Call, CallOptions},
-    context::seed_of_singles,
-    observe::report::{Label, Report, verbose_by_env},
-    scheduler::{
-        events::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
-        inbox::Arrival,
-        queues::Words,
-        restarts::{Intensity, Others, Restarts, Verdict},
-        state::levels,
-    },
-};
-pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
+use global::in_process_by_env;
 
 /// A pool of worker processes.
 ///
@@ -795,37 +787,6 @@ fn launcher(config: &Config) -> Result<Box<dyn Launcher>, String> {
             Box::new(ForkLauncher::copy(setup, env, outputs, start_timeout, crate::worker::become_template)?)
         }
     })
-}
-
-/// `PROCESSION_IN_PROCESS=1`, or this is a worker, whose nested calls run where they are.
-///
-/// # Errors
-///
-/// It is neither 0 nor 1.
-pub(crate) fn in_process_by_env() -> Result<bool> {
-    flag("PROCESSION_IN_PROCESS")
-}
-
-/// The process's own pool, behind `parallel!`: made at first use and kept warm.
-///
-/// Inside a worker, calls that name no pool run in the worker.
-pub(crate) fn global() -> Result<&'static Pool> {
-    static POOL: PerProcess<Pool> = PerProcess::new();
-    if crate::context::is_worker() {
-        static HERE: PerProcess<Pool> = PerProcess::new();
-        return Ok(HERE.get_or_init(Pool::in_process));
-    }
-    if let Some(pool) = POOL.get() {
-        return Ok(pool);
-    }
-    // Where several threads come at once, one builds, and the others wait for its pool.
-    static BUILDING: PerProcess<Mutex<()>> = PerProcess::new();
-    let _building = BUILDING.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(pool) = POOL.get() {
-        return Ok(pool);
-    }
-    let pool = Pool::builder().build()?;
-    Ok(POOL.get_or_init(|| pool))
 }
 
 /// A number for this thread, to give the single tasks of each thread their turn.

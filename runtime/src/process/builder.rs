@@ -18,11 +18,12 @@ use super::{
     watcher::{Child, Order},
 };
 use crate::{
+    context::seed_of_singles,
     error::{Error, Result},
     handle::{Completer, Exchange, Handle},
     id::TaskId,
     launch::{Output, StartMethod, Surroundings},
-    pool::{START_TIMEOUT, check_start_timeout, in_process_by_env, method_from_env, seed_of_singles},
+    pool::{START_TIMEOUT, check_start_timeout, global::in_process_by_env, method_from_env},
     seed,
     task::{IntoTask, travels},
     transport::wants_socket,

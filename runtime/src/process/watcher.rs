@@ -28,12 +28,14 @@ use crate::{
         ForkLauncher, LaunchError, LaunchRequest, Launcher, LocalLauncher, Outputs, Settled, StartMethod,
         Variable,
     },
-    pool::{
-        Intensity, Others, Restarts, Verdict, Words, crash, is_killed_for_memory, killed_for_memory, levels,
-        why_not_started,
-    },
     protocol::{Hello, Levels, Orders, Record, Records, Setup, VERSION},
     registry,
+    scheduler::{
+        events::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
+        queues::Words,
+        restarts::{Intensity, Others, Restarts, Verdict},
+        state::levels,
+    },
     supervisor::state::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
         generation::generation,

@@ -1,0 +1,91 @@
+//! Runs tasks on the calling thread, for pools without processes.
+
+use std::{
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    codec::OwnedResult,
+    context::{seed_of_call, seed_of_singles},
+    error::{Place, TaskError, TaskErrorKind},
+    id::TaskId,
+    observe::stats::{Ending, Endings, Stats},
+    protocol::Outcome,
+    scheduler::config::Finalizer,
+    seed::{self, Calls},
+    task::Call as Request,
+};
+
+/// What a pool without processes has: what runs once, before the first task, and after the last, and a count of its single tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Here {
+    pub(crate) first: Vec<(Request, Outcome)>,
+    pub(crate) finalizer: Option<Finalizer>,
+    pub(crate) initialized: OnceLock<Result<(), TaskErrorKind>>,
+    pub(crate) seed: Option<u64>,
+    /// The calls that it has had.
+    pub(crate) calls: Calls,
+    pub(crate) tasks: AtomicU64,
+    /// What tasks have come to.
+    pub(crate) endings: Mutex<Endings>,
+    /// The time that they took, in nanoseconds.
+    pub(crate) busy: AtomicU64,
+}
+
+impl Here {
+    /// Runs a task that was handed in singly; with its number.
+    pub(crate) fn run_single(&self, request: &Request) -> (TaskId, Result<OwnedResult, TaskError>) {
+        let number = self.tasks.fetch_add(1, Ordering::Relaxed);
+        let seed = seed_of_singles(self.seed);
+        (TaskId(number), self.run(request, None, seed::of(seed, number)))
+    }
+
+    /// Runs a task on the only thing that resembles a worker.
+    pub(crate) fn run_broadcast(&self, request: &Request) -> Result<OwnedResult, TaskError> {
+        let seed = seed_of_call(None, self.seed, &self.calls);
+        self.run(request, Some(0), seed::of(seed, 0))
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let busy = Duration::from_nanos(self.busy.load(Ordering::Relaxed));
+        let endings = *self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        Stats::in_process(endings, busy)
+    }
+
+    /// Runs a call in this process.
+    pub(super) fn run(
+        &self,
+        request: &Request,
+        index: Option<usize>,
+        seed: u64,
+    ) -> Result<OwnedResult, TaskError> {
+        let place = Place { index, attempts: 1, worker: None };
+        let initialized = self.initialized.get_or_init(|| {
+            self.first.iter().try_for_each(|(first, outcome)| {
+                let mut result = first.run()?;
+                outcome
+                    .check("initializer", first.entry.name, &result.as_encoded())
+                    .map_err(|why| TaskErrorKind::NotStarted { why, cause: None })
+            })
+        });
+        let start = Instant::now();
+        let outcome = initialized.clone().and_then(|()| Ok(seed::with(seed, || request.run())?));
+        let ended = outcome.as_ref().map_or_else(Ending::of, |_| Ending::Finished);
+        self.endings.lock().unwrap_or_else(PoisonError::into_inner).add(ended, 1);
+        self.busy.fetch_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        outcome.map_err(|kind| TaskError::new(request.entry.name, kind, place))
+    }
+
+    /// Runs the finalizer, if there is one and anything has run.
+    pub(crate) fn finalize(&self) -> Option<Result<OwnedResult, TaskError>> {
+        let Request { entry, .. } = self.finalizer.as_ref()?.call;
+        self.initialized.get()?.as_ref().ok()?;
+        let place = Place { attempts: 1, ..Place::default() };
+        let outcome = self.finalizer.as_ref()?.call.run();
+        Some(outcome.map_err(|fault| TaskError::new(entry.name, fault.into(), place)))
+    }
+}

@@ -1,0 +1,151 @@
+//! Implements what `parallel!` expands to: sinks that accept tasks while the caller's own loops run, and collect their results.
+
+mod group;
+mod units;
+
+pub use group::{Group, Member};
+pub use units::{millis, mins, secs};
+
+use units::Timeout;
+
+use crate::{
+    call::state::{Call, CallOptions},
+    error::Result,
+    observe::report::{Label, Report, verbose_by_env},
+    pool::{Jobs, Pool, global::global},
+    setting::no_chunk,
+};
+use units::Span;
+
+/// The settings before the semicolon of a `parallel!`. Part of the expansion's interface.
+#[derive(Debug, Default)]
+pub struct Settings<'p> {
+    pool: Option<&'p Pool>,
+    jobs: Option<Jobs>,
+    batch: Option<usize>,
+    /// As it was written.
+    timeout: Option<Span>,
+    retries: Option<u32>,
+    seed: Option<u64>,
+    verbose: Option<u32>,
+    progress: Option<String>,
+    pub(crate) unordered: bool,
+}
+
+impl<'p> Settings<'p> {
+    /// Creates empty settings.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the pool that runs the call: `pool = &pool`.
+    #[must_use]
+    pub fn pool(mut self, pool: &'p Pool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// Sets the maximum number of workers used at a time: `jobs = 8`.
+    #[must_use]
+    pub fn jobs(mut self, jobs: impl Workers) -> Self {
+        self.jobs = Some(jobs.into());
+        self
+    }
+
+    /// Sets the number of tasks sent together: `batch = 64`.
+    #[must_use]
+    pub fn batch(mut self, batch: usize) -> Self {
+        self.batch = Some(batch);
+        self
+    }
+
+    /// Sets how long each task may run: `timeout = secs(3)`.
+    #[must_use]
+    pub fn timeout(mut self, timeout: impl Timeout) -> Self {
+        self.timeout = timeout.span();
+        self
+    }
+
+    /// Sets how many times a task is retried after its worker dies: `retries = 2`.
+    #[must_use]
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = Some(retries);
+        self
+    }
+
+    /// Sets the number from which the seeds of the tasks are derived: `seed = 42`.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Sets how much the call reports on stderr: `verbose = 10`.
+    #[must_use]
+    pub fn verbose(mut self, verbose: u32) -> Self {
+        self.verbose = Some(verbose);
+        self
+    }
+
+    /// Shows a bar with this label: `progress = "scoring"`.
+    #[must_use]
+    pub fn progress(mut self, label: impl Label) -> Self {
+        self.progress = label.label();
+        self
+    }
+
+    /// Returns results in the order of completion: `order = unordered`.
+    #[must_use]
+    pub fn unordered(mut self) -> Self {
+        self.unordered = true;
+        self
+    }
+
+    /// Begins the call.
+    pub(crate) fn open(&self) -> Result<(Call, Option<Box<Report>>)> {
+        let jobs = self.jobs.map(Jobs::count).transpose()?;
+        if self.batch == Some(0) {
+            return Err(no_chunk("batch = 0"));
+        }
+        let timeout = self.timeout.as_ref().map(Span::limit).transpose()?;
+        let verbose = self.verbose.map_or_else(verbose_by_env, Ok)?;
+        let pool = match self.pool {
+            Some(pool) => pool,
+            None => {
+                // The process's own pool grows and shrinks to what the latest call asks for.
+                let pool = global()?;
+                pool.set_jobs(jobs);
+                pool
+            }
+        };
+        let Self { batch, retries, seed, .. } = *self;
+        let mut options = CallOptions {
+            chunk: batch,
+            most_workers: jobs,
+            retries,
+            timeout,
+            seed,
+            ..CallOptions::default()
+        };
+        let mut report = None;
+        if verbose > 0 || self.progress.is_some() {
+            let workers = pool.jobs().min(jobs.unwrap_or(usize::MAX));
+            report = Report::new(verbose, self.progress.as_deref(), workers, batch);
+            options.is_reported = report.is_some();
+            options.wants_progress = report.as_ref().is_some_and(|report| report.wants_progress());
+        }
+        Ok((pool.open(options), report))
+    }
+}
+
+/// Types that can be the value of `jobs`. Part of the expansion's interface.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no number of workers",
+    label = "it is no whole number, and no `Jobs`",
+    note = "write `jobs = 4` for four workers, `jobs = -1` for all the CPUs, `jobs = -2` for all but one, or give a `procession::Jobs`"
+)]
+pub trait Workers: Into<Jobs> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Into<Jobs>> Workers for T {}
