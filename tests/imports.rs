@@ -51,10 +51,10 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("supervisor", 4, Host),
     ("scheduler", 5, Host),
     ("driver", 6, Host),
-    ("call", 8, Host),
+    ("call", 7, Host),
     ("pool", 8, Host),
     ("process", 9, Host),
-    ("parallel", 8, Host),
+    ("parallel", 9, Host),
     ("worker", 3, Worker),
     // What users and expansions see.
     ("arity", 10, Both),
@@ -85,13 +85,6 @@ const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     // How bytes become frames, and no more, is told where their prefix is.
     // The first floor above the bytes: a registered function decodes its own arguments.
     ("registry", "codec"),
-    // `map` is a gathering; a gathering drives a pool.
-    ("pool", "parallel"),
-    ("pool", "call"),
-    ("parallel", "call"),
-    ("call", "parallel"),
-    ("call", "pool"),
-    ("parallel", "pool"),
 ];
 
 fn sources() -> PathBuf {

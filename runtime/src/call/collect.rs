@@ -9,10 +9,17 @@ use crate::{
     error::{Error, Place, Result, TaskError},
     handle::{decode, decode_many, inherited},
     observe::report::Report,
-    parallel::Settings,
     scheduler::inbox::Arrival,
     task::Task,
 };
+
+/// A call whose results are to be collected, or why it could not be opened. Part of the expansion's interface.
+#[derive(Debug)]
+pub struct Opened {
+    pub(crate) call: Result<(Call, Option<Box<Report>>)>,
+    /// Results are returned in the order of completion.
+    pub(crate) unordered: bool,
+}
 
 /// One comprehension in progress: what the two sinks have in common.
 pub(crate) struct Gathering<T> {
@@ -25,12 +32,12 @@ pub(crate) struct Gathering<T> {
 }
 
 impl<T> Gathering<T> {
-    pub(super) fn new(settings: &Settings<'_>) -> (Self, Option<Error>) {
-        let (call, report, error) = match settings.open() {
+    pub(super) fn new(opened: Opened) -> (Self, Option<Error>) {
+        let (call, report, error) = match opened.call {
             Ok((call, report)) => (Some(call), report, None),
             Err(error) => (None, None, Some(error)),
         };
-        let results = InOrder::new(settings.unordered);
+        let results = InOrder::new(opened.unordered);
         (Self { call, results, function: "", report }, error)
     }
 

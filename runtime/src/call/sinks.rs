@@ -4,10 +4,9 @@ use std::{convert::Infallible, fmt, ops::ControlFlow};
 
 use serde::de::DeserializeOwned;
 
-use super::collect::Gathering;
+use super::collect::{Gathering, Opened};
 use crate::{
     error::{Error, Place, Result, TaskError, TaskErrorKind},
-    parallel::Settings,
     task::Task,
 };
 
@@ -20,8 +19,8 @@ pub struct Gather<T> {
 impl<T: DeserializeOwned + 'static> Gather<T> {
     /// A sink for the tasks of one call.
     #[must_use]
-    pub fn new(settings: Settings<'_>) -> Self {
-        let (gathering, failed) = Gathering::new(&settings);
+    pub fn new(opened: impl Into<Opened>) -> Self {
+        let (gathering, failed) = Gathering::new(opened.into());
         Self { gathering, failed }
     }
 
@@ -75,8 +74,8 @@ where
 {
     /// A sink for the tasks of one call.
     #[must_use]
-    pub fn new(settings: Settings<'_>) -> Self {
-        let (gathering, error) = Gathering::new(&settings);
+    pub fn new(opened: impl Into<Opened>) -> Self {
+        let (gathering, error) = Gathering::new(opened.into());
         // The function's own error is made of a task's: a call that cannot begin is one whose tasks are lost.
         let failed = error.map(|error| {
             let kind = TaskErrorKind::Lost { message: error.to_string() };
@@ -130,8 +129,8 @@ pub struct GatherAll<T> {
 impl<T: DeserializeOwned + 'static> GatherAll<T> {
     /// A sink for the tasks of one call.
     #[must_use]
-    pub fn new(settings: Settings<'_>) -> Self {
-        let (gathering, failed) = Gathering::new(&settings);
+    pub fn new(opened: impl Into<Opened>) -> Self {
+        let (gathering, failed) = Gathering::new(opened.into());
         Self { gathering, failed }
     }
 
@@ -187,8 +186,8 @@ where
 {
     /// A sink for the tasks of one call.
     #[must_use]
-    pub fn new(settings: Settings<'_>) -> Self {
-        let (gathering, failed) = Gathering::new(&settings);
+    pub fn new(opened: impl Into<Opened>) -> Self {
+        let (gathering, failed) = Gathering::new(opened.into());
         Self { gathering, failed }
     }
 

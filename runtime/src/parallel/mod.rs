@@ -9,7 +9,10 @@ pub use units::{millis, mins, secs};
 use units::Timeout;
 
 use crate::{
-    call::state::{Call, CallOptions},
+    call::{
+        collect::Opened,
+        state::{Call, CallOptions},
+    },
     error::Result,
     observe::report::{Label, Report, verbose_by_env},
     pool::{Jobs, Pool, global::global},
@@ -29,7 +32,7 @@ pub struct Settings<'p> {
     seed: Option<u64>,
     verbose: Option<u32>,
     progress: Option<String>,
-    pub(crate) unordered: bool,
+    unordered: bool,
 }
 
 impl<'p> Settings<'p> {
@@ -103,7 +106,7 @@ impl<'p> Settings<'p> {
     }
 
     /// Begins the call.
-    pub(crate) fn open(&self) -> Result<(Call, Option<Box<Report>>)> {
+    fn open(&self) -> Result<(Call, Option<Box<Report>>)> {
         let jobs = self.jobs.map(Jobs::count).transpose()?;
         if self.batch == Some(0) {
             return Err(no_chunk("batch = 0"));
@@ -120,7 +123,7 @@ impl<'p> Settings<'p> {
             }
         };
         let Self { batch, retries, seed, .. } = *self;
-        let mut options = CallOptions {
+        let options = CallOptions {
             chunk: batch,
             most_workers: jobs,
             retries,
@@ -128,14 +131,13 @@ impl<'p> Settings<'p> {
             seed,
             ..CallOptions::default()
         };
-        let mut report = None;
-        if verbose > 0 || self.progress.is_some() {
-            let workers = pool.jobs().min(jobs.unwrap_or(usize::MAX));
-            report = Report::new(verbose, self.progress.as_deref(), workers, batch);
-            options.is_reported = report.is_some();
-            options.wants_progress = report.as_ref().is_some_and(|report| report.wants_progress());
-        }
-        Ok((pool.open(options), report))
+        Ok(pool.open_reported(options, verbose, self.progress.as_deref()))
+    }
+}
+
+impl From<Settings<'_>> for Opened {
+    fn from(settings: Settings<'_>) -> Self {
+        Self { call: settings.open(), unordered: settings.unordered }
     }
 }
 

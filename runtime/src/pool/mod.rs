@@ -27,6 +27,7 @@ pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
 
 use crate::{
     call::{
+        collect::Opened,
         in_process::Here,
         sinks::Gather,
         state::{Call, CallOptions},
@@ -38,8 +39,10 @@ use crate::{
     handle::{Completer, Exchange, Handle, Wakes, decode},
     id::TaskId,
     launch::{ForkLauncher, Launcher, LocalLauncher, StartMethod},
-    observe::stats::{Endings, Stats},
-    parallel::Settings,
+    observe::{
+        report::{Report, verbose_by_env},
+        stats::{Endings, Stats},
+    },
     protocol::{Outcome, Preload, Records, Setup, VERSION},
     registry,
     scheduler::{
@@ -271,6 +274,23 @@ impl Pool {
         }
     }
 
+    /// Opens a call that reports how far it is: in lines (`verbose` above 0), in a bar with this label, or not at all.
+    pub(crate) fn open_reported(
+        &self,
+        mut options: CallOptions,
+        verbose: u32,
+        label: Option<&str>,
+    ) -> (Call, Option<Box<Report>>) {
+        let mut report = None;
+        if verbose > 0 || label.is_some() {
+            let workers = self.jobs().min(options.most_workers.unwrap_or(usize::MAX));
+            report = Report::new(verbose, label, workers, options.chunk);
+            options.is_reported = report.is_some();
+            options.wants_progress = report.as_ref().is_some_and(|report| report.wants_progress());
+        }
+        (self.open(options), report)
+    }
+
     /// Where tasks run. A worker that was forked has copies of the pools of the process that it was forked from; what is given to such a
     /// copy runs in the worker, as a `parallel!` there does. Any other copy of a process starts workers of its own.
     pub(crate) fn site(&self) -> Result<Site<'_>> {
@@ -336,7 +356,8 @@ impl Pool {
     /// # }
     /// ```
     pub fn map<T: DeserializeOwned + 'static>(&self, tasks: impl Tasks<T>) -> Result<Vec<T>> {
-        let mut gather = Gather::new(Settings::new().pool(self));
+        let call = verbose_by_env().map(|verbose| self.open_reported(CallOptions::default(), verbose, None));
+        let mut gather = Gather::new(Opened { call, unordered: false });
         // Not a `for` loop: what an iterator passes on from within needs no place in between.
         let _ = gather.count(tasks).try_for_each(|task| gather.push(task));
         gather.finish()
