@@ -279,6 +279,7 @@ mod sample;
 mod scheduler;
 mod seed;
 mod setting;
+mod start;
 mod supervisor;
 mod sync;
 mod sys;

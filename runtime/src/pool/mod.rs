@@ -38,12 +38,11 @@ use crate::{
     error::{Error, Place, Result, TaskError, TaskErrorKind},
     handle::{Completer, Exchange, Handle, Wakes, decode},
     id::TaskId,
-    launch::{ForkLauncher, Launcher, LocalLauncher, StartMethod},
     observe::{
         report::{Report, verbose_by_env},
         stats::{Endings, Stats},
     },
-    protocol::{Outcome, Preload, Records, Setup, VERSION},
+    protocol::{Outcome, Preload, Records},
     registry,
     scheduler::{
         config::Config,
@@ -51,6 +50,7 @@ use crate::{
         state::Scheduler,
     },
     seed::Calls,
+    start,
     sys::{per_process::PerProcess, quiesce::is_own_thread},
     task::{IntoTask, Tasks, travels},
 };
@@ -162,7 +162,15 @@ impl Processes {
 impl Engine {
     fn new(config: &Arc<Config>) -> Result<Self> {
         // Before anything that starts a thread.
-        let launcher = launcher(config).map_err(Error::config)?;
+        let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
+            function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
+            args: call.args.as_ref().map(ShortBytes::to_plain).unwrap_or_default(),
+            folder: config.surroundings.folder.clone(),
+            outcome: *outcome,
+        });
+        let (env, outputs) = (config.surroundings.env.clone(), config.surroundings.outputs);
+        let launcher = start::launcher(config.start_method, preload, env, outputs, config.start_timeout)
+            .map_err(Error::config)?;
         let driver = Driver::new(Scheduler::new(config.clone(), launcher))?;
         let background = Some(driver.start_background(config.name.as_deref())?);
         Ok(Self { driver, background })
@@ -788,26 +796,6 @@ impl fmt::Debug for Pool {
         };
         f.finish()
     }
-}
-
-/// What makes workers come to be in the manner that the settings say.
-fn launcher(config: &Config) -> Result<Box<dyn Launcher>, String> {
-    let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
-        function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
-        args: call.args.as_ref().map(ShortBytes::to_plain).unwrap_or_default(),
-        folder: config.surroundings.folder.clone(),
-        outcome: *outcome,
-    });
-    let setup = Setup { version: VERSION, build_id: registry::build_id(), preload };
-    let (env, outputs) = (config.surroundings.env.clone(), config.surroundings.outputs);
-    let start_timeout = config.start_timeout;
-    Ok(match config.start_method {
-        StartMethod::Spawn => Box::new(LocalLauncher::new()?),
-        StartMethod::ForkServer => Box::new(ForkLauncher::server(setup, env, outputs, start_timeout)?),
-        StartMethod::Fork => {
-            Box::new(ForkLauncher::copy(setup, env, outputs, start_timeout, crate::worker::become_template)?)
-        }
-    })
 }
 
 /// A number for this thread, to give the single tasks of each thread their turn.

@@ -24,11 +24,8 @@ use crate::{
     error::{Error, Exit, Place as Spot, Result, TaskError, TaskErrorKind},
     handle::{Completer, Exchange, Outcome, Wakes},
     id::{FunctionId, TaskId, WorkerId},
-    launch::{
-        ForkLauncher, LaunchError, LaunchRequest, Launcher, LocalLauncher, Outputs, Settled, StartMethod,
-        Variable,
-    },
-    protocol::{Hello, Levels, Orders, Record, Records, Setup, VERSION},
+    launch::{LaunchError, LaunchRequest, Launcher, Outputs, Settled, StartMethod, Variable},
+    protocol::{Hello, Levels, Orders, Record, Records, VERSION},
     registry,
     scheduler::{
         events::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
@@ -36,6 +33,7 @@ use crate::{
         restarts::{Intensity, Others, Restarts, Verdict},
         state::levels,
     },
+    start,
     supervisor::state::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
     sys::{
         generation::generation,
@@ -212,16 +210,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn setup() -> Setup {
-    Setup { version: VERSION, build_id: registry::build_id(), preload: None }
-}
-
-/// Makes a template of one process, which is a copy of this one as it is now.
-fn copy_of_host(order: &Order) -> Result<Arc<dyn Launcher>> {
-    let become_template = crate::worker::become_template;
+/// Returns what starts the process of this order; under Fork, a copy of this process as it is now.
+fn launcher_of(order: &Order) -> Result<Arc<dyn Launcher>> {
     let Settled { env, outputs, .. } = order.surroundings.clone();
-    let copy = ForkLauncher::copy(setup(), env, outputs, order.start_timeout, become_template);
-    Ok(Arc::new(copy.map_err(Error::config)?))
+    let launcher = start::launcher(order.method, None, env, outputs, order.start_timeout);
+    Ok(Arc::from(launcher.map_err(Error::config)?))
 }
 
 impl Home {
@@ -274,7 +267,7 @@ impl Child {
         let number = NEXT.fetch_add(1, Ordering::Relaxed) % MOST_NUMBER;
         let failed = |error| Error::system(format!("process `{}` cannot be started", order.name), error);
         // Before the thread that watches: a copy is made of what has one thread.
-        let copy = (order.method == StartMethod::Fork).then(|| copy_of_host(&order)).transpose()?;
+        let copy = (order.method == StartMethod::Fork).then(|| launcher_of(&order)).transpose()?;
         let user = User::new()?;
         let watch = user.watch();
         let launcher = match copy {
@@ -496,7 +489,7 @@ impl Watch {
     /// What makes this process exist.
     fn launcher(&self, order: &Order) -> Result<Arc<dyn Launcher>> {
         if order.method == StartMethod::Spawn {
-            return Ok(Arc::new(LocalLauncher::new().map_err(Error::config)?));
+            return launcher_of(order);
         }
         let mut desk = self.lock();
         let Settled { env, outputs, .. } = order.surroundings.clone();
@@ -509,8 +502,7 @@ impl Watch {
             }
             _ => {}
         }
-        let server = ForkLauncher::server(setup(), env.clone(), outputs, start_timeout);
-        let launcher: Arc<dyn Launcher> = Arc::new(server.map_err(Error::config)?);
+        let launcher = launcher_of(order)?;
         if desk.server.is_none() {
             let failed = |error| Error::system("a template cannot be watched", error);
             self.attend(&mut desk, &launcher).map_err(failed)?;
