@@ -81,6 +81,18 @@ fuzz() {
     cargo +nightly fuzz run "$1" --fuzz-dir fuzz --target-dir "$target/fuzz" "$corpus" -- -max_total_time="$2" -verbosity=0 -print_final_stats=1
 }
 
+# Both are built before either runs; each then has a core to itself.
+fuzz_both() {
+    cargo +nightly fuzz build --fuzz-dir fuzz --target-dir "$target/fuzz" || return
+    local frames verdict=0
+    fuzz hostile_frames 20 >"$scratch/hostile_frames.log" 2>&1 &
+    frames=$!
+    fuzz hostile_ring 60 || verdict=$?
+    wait "$frames" || verdict=$?
+    cat "$scratch/hostile_frames.log"
+    return "$verdict"
+}
+
 # A folder with a program or two, and with files that only look like programs.
 small_folder() {
     local folder=$scratch/programs
@@ -156,8 +168,7 @@ step "tests, by the fork server" integration PROCESSION_START_METHOD=forkserver
 step "tests, by fork" integration_by_fork
 step "tests, in process" integration_in_process
 step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --package procession --lib --target-dir "$target/loom" models
-step "fuzzing: a hostile ring" fuzz hostile_ring 60
-step "fuzzing: hostile frames" fuzz hostile_frames 20
+step "fuzzing: a hostile ring, hostile frames" fuzz_both
 step "chaos: random signals to workers and templates" ci/chaos.sh 60
 step "every way in" ci/way-in.sh
 step "every environment" ci/environments.sh
