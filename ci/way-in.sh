@@ -37,11 +37,22 @@ built() {
 
 build() { cargo build --quiet --package $package --bins "$@"; }
 
-# optimised NAME SETTING...: the release profile with these settings on top; little optimisation, for the linker's sake only.
+# optimised NAME FLAG...: both programs with these flags for the last step of the compiler, which optimises all that was compiled before as
+# one, and links. What was compiled before has the bitcode that this takes, which cargo leaves out where it does not know of it, and little
+# optimisation. The target is named because RUSTFLAGS are for programs alone then: what runs as they are compiled is the release's.
 optimised() {
     local name=$1
     shift
-    built "$name" release env CARGO_PROFILE_RELEASE_OPT_LEVEL=1 "${@/#/CARGO_PROFILE_RELEASE_}" cargo build --quiet --release --package $package --bins
+    built "$name" "$host/release" at_the_end "$@"
+}
+
+at_the_end() {
+    local bin
+    for bin in way_in way_in_at_main; do
+        env RUSTFLAGS=-Cembed-bitcode=yes CARGO_PROFILE_RELEASE_OPT_LEVEL=1 ${profile[@]+"${profile[@]}"} \
+            cargo rustc --quiet --release --target "$host" ${units[@]+"${units[@]}"} --package $package --bin "$bin" -- "$@" || return
+        [[ " $* " != *" -Cstrip=symbols "* || -z $(nm "$target/$host/release/$bin" 2>/dev/null) ]] || { echo "$bin has symbols"; return 1; }
+    done
 }
 
 # Only the last step is done again, with another linker; which one it was is read from what it left in the program.
@@ -60,55 +71,70 @@ link() {
     esac || { echo "it was not $linker that linked it"; return 1; }
 }
 
-# In test harnesses a worker's sentence is the harness's to show.
-shows=(-- --nocapture)
-built "debug" debug build
-cell "example" "workers run from an example" cargo run --quiet --package $package --example way_in
-cell "unit test" "workers run from a unit test" cargo test --quiet --package $package --lib "${shows[@]}"
-cell "integration test" "workers run from an integration test" cargo test --quiet --package $package --test way_in "${shows[@]}"
-cell "doc test" "test result: ok. 2 passed" cargo test --quiet --package $package --doc
-cell "bench, as a test" "workers run from a bench" cargo test --quiet --package $package --bench way_in
-if cargo nextest --version >/dev/null 2>&1; then
-    cell "nextest, unit test" "workers run from a unit test" cargo nextest run --package $package --lib --no-capture
-    cell "nextest, integration test" "workers run from an integration test" cargo nextest run --package $package --test way_in --no-capture
-else
-    echo "not here        nextest"
-fi
+# Whatever is built without optimisation, in target/debug.
+unoptimised_cells() {
+    # In test harnesses a worker's sentence is the harness's to show.
+    shows=(-- --nocapture)
+    built "debug" debug build
+    cell "example" "workers run from an example" cargo run --quiet --package $package --example way_in
+    cell "unit test" "workers run from a unit test" cargo test --quiet --package $package --lib "${shows[@]}"
+    cell "integration test" "workers run from an integration test" cargo test --quiet --package $package --test way_in "${shows[@]}"
+    cell "doc test" "test result: ok. 2 passed" cargo test --quiet --package $package --doc
+    cell "bench, as a test" "workers run from a bench" cargo test --quiet --package $package --bench way_in
+    if cargo nextest --version >/dev/null 2>&1; then
+        cell "nextest, unit test" "workers run from a unit test" cargo nextest run --package $package --lib --no-capture
+        cell "nextest, integration test" "workers run from an integration test" cargo nextest run --package $package --test way_in --no-capture
+    else
+        echo "not here        nextest"
+    fi
 
-built "release" release build --release
-cell "bench" "workers run from a bench" cargo bench --quiet --package $package --bench way_in
-if command -v strip >/dev/null; then
-    cp "$target/release/way_in" "$target/release/way_in_stripped"
-    strip --strip-all "$target/release/way_in_stripped"
-    cell "stripped by strip" "workers run from a program" "$target/release/way_in_stripped"
-fi
-# Only the last step is done again.
-strip_symbols() {
-    local bin
-    for bin in way_in way_in_at_main; do
-        cargo rustc --quiet --release --package $package --bin "$bin" -- -Cstrip=symbols || return
-        [[ -z $(nm "$target/release/$bin" 2>/dev/null) ]] || { echo "$bin has symbols"; return 1; }
+    # rustc's own choice on this architecture is the linker that it brings; the others take its place.
+    own=()
+    if [[ $(uname -m) == x86_64 ]]; then
+        built "linker rust-lld" debug link rust-lld
+        own=(-Clinker-features=-lld)
+    fi
+    declare -A program=([bfd]=ld.bfd [gold]=ld.gold [lld]=ld.lld [mold]=mold)
+    for linker in bfd gold lld mold; do
+        if command -v "${program[$linker]}" >/dev/null; then
+            built "linker $linker" debug link "$linker" ${own[@]+"${own[@]}"} "-Clink-arg=-fuse-ld=$linker"
+        else
+            echo "not here        linker $linker"
+        fi
     done
 }
-built "stripped" release strip_symbols
-optimised "thin LTO" LTO=thin
-optimised "fat LTO" LTO=fat
-optimised "one codegen unit" CODEGEN_UNITS=1
-optimised "panic = \"abort\"" PANIC=abort
-optimised "fat LTO, one codegen unit, panic = \"abort\", stripped" LTO=fat CODEGEN_UNITS=1 PANIC=abort STRIP=symbols
 
-# rustc's own choice on this architecture is the linker that it brings; the others take its place.
-own=()
-if [[ $(uname -m) == x86_64 ]]; then
-    built "linker rust-lld" debug link rust-lld
-    own=(-Clinker-features=-lld)
-fi
-declare -A program=([bfd]=ld.bfd [gold]=ld.gold [lld]=ld.lld [mold]=mold)
-for linker in bfd gold lld mold; do
-    if command -v "${program[$linker]}" >/dev/null; then
-        built "linker $linker" debug link "$linker" ${own[@]+"${own[@]}"} "-Clink-arg=-fuse-ld=$linker"
-    else
-        echo "not here        linker $linker"
+# Whatever is built as a release, in target/release and for a named target.
+optimised_cells() {
+    built "release" release build --release
+    cell "bench" "workers run from a bench" cargo bench --quiet --package $package --bench way_in
+    if command -v strip >/dev/null; then
+        cp "$target/release/way_in" "$target/release/way_in_stripped"
+        strip --strip-all "$target/release/way_in_stripped"
+        cell "stripped by strip" "workers run from a program" "$target/release/way_in_stripped"
     fi
-done
+    local profile=() units=() crate
+    optimised "stripped" -Cstrip=symbols
+    optimised "thin LTO" -Clto=thin
+    optimised "fat LTO" -Clto=fat
+    # In how many object files a crate's functions are matters for the crates that have some.
+    for crate in procession-foreign $package; do
+        units+=(--config "profile.release.package.$crate.codegen-units=1")
+    done
+    optimised "one codegen unit" -Ccodegen-units=1
+    # This is for all crates: the library asks for it when it is compiled.
+    profile=(CARGO_PROFILE_RELEASE_PANIC=abort)
+    optimised "fat LTO, one codegen unit, panic = \"abort\", stripped" -Clto=fat -Ccodegen-units=1 -Cstrip=symbols
+    units=()
+    optimised "panic = \"abort\""
+}
+
+# The two have folders of their own, so neither waits for the other.
+host=$(rustc -vV | sed -n 's/^host: //p')
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+(optimised_cells; exit $failed) >"$scratch/said" 2>&1 &
+unoptimised_cells
+wait $! || failed=1
+cat "$scratch/said"
 exit $failed
