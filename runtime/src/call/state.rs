@@ -19,9 +19,10 @@ use crate::{
     protocol::{Records, Results},
     registry::{self, Entry},
     scheduler::{
+        batch::{LaneId, Parcel, Recipient},
         config::Config,
+        feed::{Feeder, MOST_FED_BYTES},
         inbox::{Arrival, Arrivals, Inbox, Item},
-        queue::{Feeder, LaneId, MOST_FED_BYTES, Parcel, Recipient},
     },
     seed::{self, Calls},
     sys::generation::generation,

@@ -26,7 +26,7 @@ use crate::{
     escape::{Escaped, Lines},
     handle::Exchange,
     id::TaskId,
-    scheduler::{events::LAUNCHER, queue::Single, queues::After, state::Scheduler},
+    scheduler::{batch::Single, effects::After, events::LAUNCHER, state::Scheduler},
     sys::{
         buffer_cache,
         generation::generation,

@@ -1,7 +1,9 @@
 //! What is seen of a pool from outside: statistics, the timeline, progress, and the records and spans that workers forward.
 
 pub(crate) mod bar;
+pub(crate) mod levels;
 pub(crate) mod log;
+pub(crate) mod record;
 pub(crate) mod report;
 pub(crate) mod stats;
 pub(crate) mod timeline;

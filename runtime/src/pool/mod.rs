@@ -45,8 +45,8 @@ use crate::{
     protocol::{Outcome, Preload, Records},
     registry,
     scheduler::{
+        batch::{LaneId, Parcel, Recipient, Single},
         config::Config,
-        queue::{LaneId, Parcel, Recipient, Single},
         state::Scheduler,
     },
     seed::Calls,

@@ -25,16 +25,15 @@ use crate::{
     handle::{Completer, Exchange, Outcome, Wakes},
     id::{FunctionId, TaskId, WorkerId},
     launch::{LaunchError, LaunchRequest, Launcher, Outputs, Settled, StartMethod, Variable},
+    observe::{levels::levels, record::Words},
     protocol::{Hello, Levels, Orders, Record, Records, VERSION},
     registry,
-    scheduler::{
-        events::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
-        queues::Words,
-        restarts::{Intensity, Others, Restarts, Verdict},
-        state::levels,
-    },
+    scheduler::restarts::{Intensity, Others, Restarts, Verdict},
     start,
-    supervisor::state::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
+    supervisor::{
+        exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
+        state::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
+    },
     sys::{
         generation::generation,
         held::Held,

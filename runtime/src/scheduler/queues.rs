@@ -7,75 +7,23 @@ use std::{
 };
 
 use super::{
+    batch::{LaneId, Parcel, Recipient, Single, name_of},
     config::Finalizer,
-    queue::{Lane, LaneId, Parcel, Recipient, Single, name_of},
+    effects::After,
+    queue::Lane,
 };
 use crate::{
-    caller::Caller,
     captured::Captured,
     codec::Encoded,
     error::{Fault, Place, TaskError, TaskErrorKind},
-    handle::Wakes,
     id::{FunctionId, WorkerId},
     observe::{
         stats::{Ending, Endings, Slowest, Tally},
         timeline::Timeline,
     },
-    protocol::{Record, Results},
+    protocol::Results,
     supervisor::state::Load,
 };
-
-/// What is to be done once the scheduler is unlocked.
-#[derive(Default)]
-pub(crate) struct After {
-    /// What was captured and belongs to no outcome.
-    pub(crate) shows: Vec<Arc<Captured>>,
-    pub(crate) words: Vec<Words>,
-    /// Processes that have ended after that.
-    #[cfg(feature = "tracing")]
-    pub(crate) ended: Vec<u32>,
-    /// What the pool itself has to say.
-    pub(crate) notes: Vec<String>,
-    pub(crate) wakes: Wakes,
-}
-
-impl After {
-    pub(crate) fn is_empty(&self) -> bool {
-        #[cfg(feature = "tracing")]
-        if !self.ended.is_empty() {
-            return false;
-        }
-        self.words.is_empty() && self.shows.is_empty() && self.notes.is_empty() && self.wakes.is_empty()
-    }
-}
-
-/// What a function has said in a worker, for those who listen here.
-pub(crate) struct Words {
-    pub(crate) record: Record,
-    pub(crate) worker: WorkerId,
-    pub(crate) pid: u32,
-    /// Who handed in the task that said it.
-    pub(crate) caller: Caller,
-}
-
-impl Words {
-    /// `running`: what the worker runs, if it runs something.
-    pub(crate) fn new(record: Record, worker: WorkerId, pid: u32, running: Option<&Parcel>) -> Self {
-        let running = running.filter(|_| record.task().is_some());
-        let caller = running.map(|running| running.to.caller()).unwrap_or_default();
-        Self { record, worker, pid, caller }
-    }
-
-    pub(crate) fn emit(&self) {
-        match &self.record {
-            Record::Log(record) => {
-                self.caller.within(|| crate::observe::log::emit(record, self.worker, self.pid))
-            }
-            #[cfg(feature = "tracing")]
-            Record::Trace(said) => crate::observe::tracing::emit(said, self.worker, self.pid, &self.caller),
-        }
-    }
-}
 
 /// All of the scheduler but the workers: what can be changed while one of them is being read.
 pub(crate) struct Book {

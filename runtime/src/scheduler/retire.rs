@@ -4,13 +4,14 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use super::{
-    queue::{LaneId, Parcel, Recipient},
-    state::{Scheduler, levels},
+    batch::{LaneId, Parcel, Recipient},
+    state::Scheduler,
 };
 use crate::{
     codec::OwnedResult,
     error::{Result, TaskError},
     id::WorkerId,
+    observe::levels::levels,
     protocol::{Orders, Records},
     registry,
     supervisor::state::Supervisor,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::queue::Parcel;
+use super::batch::Parcel;
 use crate::{supervisor::state::Supervisor, sys::procfs::cpu_time};
 
 /// So many may be up without need: to lay them to rest and to get them up again takes longer than to look at them.

@@ -1,4 +1,5 @@
 //! The supervisor: the life of one worker, from its start to its end.
 
 pub(crate) mod capture;
+pub(crate) mod exit;
 pub(crate) mod state;

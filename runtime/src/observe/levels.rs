@@ -1,0 +1,13 @@
+//! Which levels of records the host wants from its workers.
+
+use super::timeline;
+use crate::protocol::Levels;
+
+/// What this process's logger and subscriber want to know of.
+pub(crate) fn levels() -> Levels {
+    #[cfg(not(feature = "tracing"))]
+    let trace = 0;
+    #[cfg(feature = "tracing")]
+    let trace = crate::observe::tracing::level();
+    Levels { log: log::max_level() as u8, trace, is_timed: timeline::is_on() }
+}

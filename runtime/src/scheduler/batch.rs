@@ -1,0 +1,268 @@
+//! Batches of tasks, single tasks, and who receives their results.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{effects::After, inbox::Inbox};
+use crate::{
+    caller::Caller,
+    captured::Captured,
+    codec::{Encoded, ShortBytes},
+    error::{Place, TaskError},
+    handle::{Completer, Wakes},
+    id::{FunctionId, WorkerId},
+    protocol::{Records, Results},
+    registry,
+    supervisor::state::Load,
+};
+
+/// Tasks that wait are kept together up to so many bytes.
+pub(super) const MOST_PARCEL_BYTES: usize = 48 << 10;
+
+/// The name of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LaneId {
+    /// One call.
+    Call(u64),
+    /// The single tasks of one thread.
+    Thread(u64),
+    /// Tasks that are bound to one worker each.
+    Pinned,
+}
+
+/// Consecutive tasks that wait or run together, and where their results go.
+pub(crate) struct Parcel {
+    pub(crate) lane: LaneId,
+    /// The number of the first: its index in its call, or its number in the pool.
+    pub(crate) first: u64,
+    pub(crate) records: Records,
+    pub(crate) to: Recipient,
+    pub(crate) attempts: u32,
+    pub(crate) retries: u32,
+}
+
+/// A task with a handle, before it is queued.
+pub(crate) struct Single {
+    pub(crate) lane: LaneId,
+    pub(crate) number: u64,
+    pub(crate) function: FunctionId,
+    pub(crate) args: ShortBytes,
+    pub(crate) to: Arc<Completer>,
+    pub(crate) retries: u32,
+}
+
+impl From<Single> for Parcel {
+    fn from(task: Single) -> Self {
+        Self {
+            lane: task.lane,
+            first: task.number,
+            records: Records::of(task.function, task.args),
+            to: Recipient::Handles(VecDeque::from([task.to])),
+            attempts: 0,
+            retries: task.retries,
+        }
+    }
+}
+
+/// Where results go.
+pub(crate) enum Recipient {
+    /// To a call; the tasks' numbers are indices in it.
+    Call(Arc<Inbox>),
+    /// To a handle for each task, the first first.
+    Handles(VecDeque<Arc<Completer>>),
+    /// To the handle of one member of a broadcast; the task's number is its index.
+    Member {
+        handle: Arc<Completer>,
+        /// The broadcast's.
+        seed: u64,
+    },
+    /// Nowhere: an initializer's failure is seen as it passes.
+    Nobody,
+}
+
+impl Load for Parcel {
+    #[inline]
+    fn len(&self) -> u32 {
+        self.records.len()
+    }
+
+    fn first_task(&self) -> u64 {
+        self.first
+    }
+
+    fn records(&mut self) -> &mut Records {
+        &mut self.records
+    }
+
+    fn done(&mut self, n: u32) {
+        self.records.advance(n);
+        self.first = self.first.wrapping_add(u64::from(n));
+    }
+
+    fn function_after(&self, n: u32) -> &'static str {
+        name_of(self.records.function_after(n))
+    }
+
+    fn take_first(&mut self, n: u32) -> Self {
+        let n = n.min(self.len());
+        let to = match &mut self.to {
+            Recipient::Call(inbox) => Recipient::Call(inbox.clone()),
+            Recipient::Handles(handles) => {
+                let n = n as usize;
+                // Whichever are fewer are moved.
+                Recipient::Handles(if n < handles.len() / 2 {
+                    handles.drain(..n).collect()
+                } else {
+                    let rest = handles.split_off(n);
+                    std::mem::replace(handles, rest)
+                })
+            }
+            Recipient::Member { handle, seed } => Recipient::Member { handle: handle.clone(), seed: *seed },
+            Recipient::Nobody => Recipient::Nobody,
+        };
+        let first = Self {
+            lane: self.lane,
+            first: self.first,
+            records: self.records.take_first(n),
+            to,
+            attempts: self.attempts,
+            retries: self.retries,
+        };
+        self.first += u64::from(n);
+        first
+    }
+}
+
+impl Recipient {
+    /// Who handed in the first of the tasks.
+    pub(crate) fn caller(&self) -> Caller {
+        match self {
+            Self::Call(inbox) => inbox.caller(),
+            Self::Handles(handles) => handles.front().map(|handle| handle.caller()).unwrap_or_default(),
+            Self::Member { handle, .. } => handle.caller(),
+            Self::Nobody => Caller::default(),
+        }
+    }
+}
+
+impl Parcel {
+    /// Where the first task is, for its error.
+    pub(crate) fn place(&self, worker: Option<(WorkerId, u32)>) -> Place {
+        let index = match self.to {
+            Recipient::Call(_) | Recipient::Member { .. } => usize::try_from(self.first).ok(),
+            Recipient::Handles(_) | Recipient::Nobody => None,
+        };
+        Place { index, attempts: self.attempts, worker }
+    }
+
+    /// Tells of what the first task has written; its outcome comes next.
+    pub(crate) fn tell(&self, output: Option<Arc<Captured>>, after: &mut After) {
+        match (output, &self.to) {
+            (None, _) => {}
+            (Some(output), Recipient::Nobody) => after.shows.push(output),
+            (Some(output), to) => to.tell(self.first, output, &mut after.wakes),
+        }
+    }
+
+    /// The name of the first task's function.
+    pub(crate) fn function(&self) -> &'static str {
+        name_of(self.records.function_after(0))
+    }
+
+    /// The names of all of the tasks' functions, in order.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = &'static str> {
+        self.records.functions().map(|function| name_of(Some(function)))
+    }
+
+    /// Puts the tasks of `next` behind these, if they may travel together; else it comes back.
+    pub(super) fn absorb(&mut self, mut next: Self) -> Option<Self> {
+        let fits = self.first + u64::from(self.len()) == next.first
+            && (self.attempts, self.retries) == (next.attempts, next.retries)
+            && !self.records.is_large()
+            && !next.records.is_large()
+            && self.records.len_bytes() + next.records.len_bytes() <= MOST_PARCEL_BYTES;
+        match (&mut self.to, &mut next.to) {
+            (Recipient::Call(_), Recipient::Call(_)) if fits => {}
+            (Recipient::Handles(handles), Recipient::Handles(others)) if fits => handles.append(others),
+            _ => return Some(next),
+        }
+        self.records.append(&next.records);
+        None
+    }
+}
+
+pub(crate) fn name_of(function: Option<FunctionId>) -> &'static str {
+    function.and_then(registry::find).map_or("a function that is not in the table", |entry| entry.name)
+}
+
+impl Recipient {
+    /// Tells of what the first task, whose number this is, has written; its outcome comes next.
+    pub(crate) fn tell(&self, number: u64, output: Arc<Captured>, wakes: &mut Wakes) {
+        match self {
+            Self::Call(inbox) => inbox.tell(number as usize, output, wakes),
+            Self::Handles(handles) => {
+                if let Some(handle) = handles.front() {
+                    handle.tell(output);
+                }
+            }
+            Self::Member { handle, .. } => handle.tell(output),
+            Self::Nobody => {}
+        }
+    }
+
+    /// Gives the results of the first tasks, from the one of this number on.
+    pub(crate) fn give(&mut self, first: u64, results: Results<'_>, wakes: &mut Wakes) {
+        match self {
+            Self::Call(inbox) => inbox.give(first as usize, results, wakes),
+            Self::Handles(handles) => {
+                for (result, handle) in results.zip(handles.drain(..results.len() as usize)) {
+                    handle.complete(Ok(Encoded::Short(result).into_owned()), wakes);
+                }
+            }
+            Self::Member { handle, .. } => {
+                for result in results {
+                    handle.complete(Ok(Encoded::Short(result).into_owned()), wakes);
+                }
+            }
+            Self::Nobody => {}
+        }
+    }
+
+    /// Returns the seed of the tasks, where their lane has none.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        match self {
+            Self::Member { seed, .. } => Some(*seed),
+            Self::Call(_) | Self::Handles(_) | Self::Nobody => None,
+        }
+    }
+
+    /// Somebody looks at how far the tasks are.
+    pub(crate) fn wants_progress(&self) -> bool {
+        matches!(self, Self::Call(inbox) if inbox.wants_progress)
+    }
+
+    /// Tells how far the task of this number is.
+    pub(crate) fn give_progress(&mut self, number: u64, fraction: f64, wakes: &mut Wakes) {
+        if let Self::Call(inbox) = self {
+            inbox.give_progress(number as usize, fraction, wakes);
+        }
+    }
+
+    /// Gives the outcome of the first task, whose number this is.
+    pub(crate) fn give_one(
+        &mut self,
+        number: u64,
+        outcome: Result<Encoded<'_>, TaskError>,
+        wakes: &mut Wakes,
+    ) {
+        match self {
+            Self::Call(inbox) => inbox.give_one(number as usize, outcome.map(Encoded::into_owned), wakes),
+            Self::Handles(handles) => {
+                if let Some(handle) = handles.pop_front() {
+                    handle.complete(outcome.map(Encoded::into_owned), wakes);
+                }
+            }
+            Self::Member { handle, .. } => handle.complete(outcome.map(Encoded::into_owned), wakes),
+            Self::Nobody => {}
+        }
+    }
+}

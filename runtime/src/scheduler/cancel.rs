@@ -1,0 +1,112 @@
+//! Cancels calls and tasks, and closes the pool.
+
+use std::{ops::Range, time::Instant};
+
+use super::{
+    batch::{LaneId, Parcel, Recipient},
+    state::Scheduler,
+};
+use crate::{
+    error::{POOL_ENDED, TaskErrorKind},
+    supervisor::state::Load,
+    sys::poll::Poller,
+};
+
+/// What becomes of a task that was taken back while it ran.
+const STOPPED: &str = "it was taken back while it ran";
+
+impl Scheduler {
+    /// Drops what is queued of a call, which has added so many tasks to its feed in all, and has what runs of it end.
+    pub(crate) fn cancel_call(&mut self, id: LaneId, added: u64, poller: &Poller, now: Instant) {
+        let why = "its call has ended";
+        self.pull(id, added);
+        if let Some(lane) = self.book.lanes.get_mut(&id) {
+            lane.open = false;
+        }
+        for parcel in self.book.take_all(id) {
+            self.book.fail(parcel, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
+        }
+        let which = |parcel: &Parcel| (parcel.lane == id).then_some(0..parcel.len());
+        let mut next = 0;
+        while let Some(place) = self.workers.next_up(next) {
+            next = place + 1;
+            self.cancel_at(place, which, why, now);
+        }
+        self.book.tidy(id);
+        self.dispatch(poller, now);
+    }
+
+    /// Takes one task back, wherever it is.
+    pub(crate) fn cancel_task(&mut self, id: u64, function: &'static str, poller: &Poller, now: Instant) {
+        let why = "it was taken back before it began";
+        let place_in = |parcel: &Parcel| {
+            let at = id.checked_sub(parcel.first).and_then(|at| u32::try_from(at).ok())?;
+            let is_handle = matches!(parcel.to, Recipient::Handles(_));
+            (is_handle && at < parcel.len()).then_some(at..at + 1)
+        };
+        let kind = TaskErrorKind::Cancelled { why };
+        if !self.book.take_back(id, function, kind, &mut self.after) {
+            let mut next = 0;
+            while let Some(place) = self.workers.next_up(next) {
+                next = place + 1;
+                self.cancel_at(place, place_in, why, now);
+            }
+        }
+        self.dispatch(poller, now);
+    }
+
+    /// Takes back what is in flight at a worker and is to be cancelled: of each parcel, those tasks that `which` says. What has begun
+    /// is made to end.
+    fn cancel_at(
+        &mut self,
+        place: usize,
+        which: impl Fn(&Parcel) -> Option<Range<u32>>,
+        why: &'static str,
+        now: Instant,
+    ) {
+        if !self.workers[place].in_flight().any(|parcel| which(parcel).is_some()) {
+            return;
+        }
+        let worker = &mut self.workers[place];
+        let id = worker.id();
+        let mut kept = Vec::new();
+        for mut parcel in worker.take_back() {
+            let Some(range) = which(&parcel) else {
+                kept.push(parcel);
+                continue;
+            };
+            let before = parcel.take_first(range.start);
+            let mut gone = parcel.take_first(range.end - range.start);
+            kept.extend([before, parcel].into_iter().filter(|part| part.len() > 0));
+            gone.attempts -= 1;
+            self.book.leave(&gone, id);
+            self.book.fail(gone, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
+        }
+        self.book.take_home(kept, id);
+        // All that is left has begun, and all but the newest has ended.
+        let newest_goes = worker
+            .newest()
+            .is_some_and(|parcel| which(parcel).is_some_and(|range| range.end == parcel.len()));
+        if newest_goes {
+            worker.stop(TaskErrorKind::Cancelled { why: STOPPED }, now);
+        }
+    }
+
+    /// The pool ends: nothing queued runs any more, busy workers are killed, idle ones leave.
+    pub(crate) fn close(&mut self, now: Instant) {
+        self.closing = true;
+        // Nothing is dispatched any more that would see to it.
+        self.book.look_at_feeds = None;
+        self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
+        let mut next = 0;
+        while let Some(place) = self.workers.next_manned(next) {
+            next = place + 1;
+            let worker = &mut self.workers[place];
+            if worker.is_idle() {
+                worker.drain(now);
+            } else {
+                worker.stop_now(TaskErrorKind::Cancelled { why: POOL_ENDED }, now);
+            }
+        }
+    }
+}

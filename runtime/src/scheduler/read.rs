@@ -1,0 +1,227 @@
+//! Reads what workers send.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    batch::Parcel,
+    policy::SHARE_AFTER,
+    reap::{failure, the_initializer},
+    state::Scheduler,
+};
+use crate::{
+    codec::Encoded,
+    error::TaskErrorKind,
+    id::{FunctionId, WorkerId},
+    observe::record::Words,
+    protocol::{Note, Record},
+    supervisor::state::Step,
+    sys::poll::Poller,
+};
+
+/// What a worker is at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Serving,
+    Initializing,
+    Finalizing,
+}
+
+/// Returns a record with the caller of the task that the worker runs, if it belongs to a task.
+fn said(record: Record, worker: WorkerId, pid: u32, running: Option<&Parcel>) -> Words {
+    let running = running.filter(|_| record.task().is_some());
+    let caller = running.map(|running| running.to.caller()).unwrap_or_default();
+    Words { record, worker, pid, caller }
+}
+
+impl Scheduler {
+    /// Reads what a worker has written until now, or, if it is the `last`, all that there is. Returns whether some of it must be out before
+    /// anything else is seen.
+    pub(super) fn read_output(&mut self, place: usize, last: bool, poller: &Poller) -> bool {
+        let worker = &mut self.workers[place];
+        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
+        let words = &mut self.after.words;
+        let is_said = |words: &[Words]| words.iter().any(|words| words.worker == id);
+        if !is_said(words) {
+            let on = |record, load: Option<&Parcel>| words.push(said(record, id, pid, load));
+            if last { worker.read_last_output(poller, on) } else { worker.read_output(poller, on) }
+        }
+        is_said(&self.after.words)
+    }
+
+    fn role(&self, id: WorkerId) -> Role {
+        if self.book.initializing.contains(&id) {
+            Role::Initializing
+        } else if self.leaving.is_finalizing(id) {
+            Role::Finalizing
+        } else {
+            Role::Serving
+        }
+    }
+
+    /// Reads a worker to the end, or as far as its share of a turn goes, or to a record that must be out before what follows it is seen:
+    /// until then it is read no further, and only whoever drives may read. Returns whether it came to the end.
+    pub(crate) fn read(&mut self, place: usize, readable: bool, poller: &Poller, now: Instant) -> bool {
+        let worker = &self.workers[place];
+        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
+        let was_useful = worker.was_useful();
+        let role = self.role(id);
+        let worker = &mut self.workers[place];
+        let (book, leaving, after) = (&mut self.book, &mut self.leaving, &mut self.after);
+        let initializer = self.config.initializer.as_ref();
+        let finalizer = self.config.lives.finalizer.as_ref();
+        if after.words.iter().any(|words| words.worker == id) {
+            self.unread.insert(place);
+            return false;
+        }
+        let mut to_the_end = true;
+        let mut started = false;
+        let mut useful = false;
+        let mut stopped = false;
+        let mut failed_to_initialize = None;
+        let mut output = None;
+        let paused = worker.read(readable, now, poller, |step| {
+            match step {
+                Step::Started => started = true,
+                Step::Done { load, results } => {
+                    useful = true;
+                    match role {
+                        Role::Serving => book.done(load, results, id, after),
+                        Role::Initializing => {
+                            book.initializing.remove(&id);
+                            book.tally(id).initialized(now);
+                            let mut results = results;
+                            failed_to_initialize = results
+                                .next()
+                                .and_then(|result| failure(initializer, &Encoded::Short(result)));
+                        }
+                        Role::Finalizing => results.for_each(|result| {
+                            leaving.add_exit(Ok(Encoded::Short(result).into_owned()));
+                        }),
+                    }
+                }
+                Step::DoneOne { load, nanos, result } => {
+                    useful = true;
+                    load.tell(output.take(), after);
+                    match role {
+                        Role::Serving => book.done_one(load, nanos, Ok(result), id, after),
+                        Role::Initializing => {
+                            book.initializing.remove(&id);
+                            book.tally(id).initialized(now);
+                            failed_to_initialize = failure(initializer, &result);
+                        }
+                        Role::Finalizing => leaving.add_exit(Ok(result.into_owned())),
+                    }
+                }
+                Step::Failed { load, nanos, fault } => {
+                    useful = true;
+                    let output = output.take();
+                    load.tell(output.clone(), after);
+                    match role {
+                        Role::Serving => book.failed(load, nanos, fault, (id, pid), output, after),
+                        Role::Initializing => {
+                            book.initializing.remove(&id);
+                            let kind = TaskErrorKind::from(fault);
+                            failed_to_initialize = Some((kind.of(&the_initializer(initializer)), Some(kind)));
+                        }
+                        Role::Finalizing => {
+                            leaving.add_exit(Err(book.exit_error(finalizer, fault.into(), (id, pid))));
+                        }
+                    }
+                }
+                Step::Stopped { load, nanos, kind } => {
+                    useful = true;
+                    stopped = true;
+                    let output = output.take();
+                    load.tell(output.clone(), after);
+                    match role {
+                        Role::Serving => book.stopped(load, nanos, kind, (id, pid), output, after),
+                        Role::Initializing => {
+                            book.initializing.remove(&id);
+                        }
+                        Role::Finalizing => {
+                            leaving.add_exit(Err(book.exit_error(finalizer, kind, (id, pid))));
+                        }
+                    }
+                }
+                Step::Progress { load, fraction } => {
+                    load.to.give_progress(load.first, fraction, &mut after.wakes)
+                }
+                Step::Wrote(wrote) => output = Some(wrote),
+                Step::Noted(Note::Sample { tasks, encoding, peak_rss_bytes }) => {
+                    book.tally(id).sampled(tasks, Duration::from_nanos(encoding), peak_rss_bytes);
+                }
+                Step::Noted(Note::Late { nanos, tasks, task, function }) => {
+                    book.late(id, FunctionId(function), task, tasks, nanos);
+                }
+                Step::Noted(Note::Begun { nanos }) => {
+                    if let Some(timeline) = &mut book.timeline {
+                        timeline.begun(id, nanos);
+                    }
+                }
+                Step::Said(record, load) => {
+                    after.words.push(said(record, id, pid, load));
+                    to_the_end = false;
+                    return std::ops::ControlFlow::Break(());
+                }
+            }
+            if failed_to_initialize.is_some() {
+                useful = false;
+                return std::ops::ControlFlow::Break(());
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        to_the_end &= !paused;
+        if !to_the_end {
+            self.unread.insert(place);
+        }
+        if started {
+            self.book.tally(id).started(now, self.config.initializer.is_some());
+        }
+        if useful && self.workers[place].is_idle() {
+            self.book.tally(id).released(now);
+        }
+        if useful {
+            self.book.tally(id).heard(now);
+        }
+        if useful || started {
+            self.book.progress.insert(id, now);
+            self.book.overdue.remove(&id);
+        }
+        if useful || started {
+            self.look_for_the_idle(now);
+        }
+        // It may have ended since it said so.
+        if started
+            && self.workers[place].is_live()
+            && let Some((call, _)) = self.config.initializer.clone()
+        {
+            self.book.initializing.insert(id);
+            self.run_own(place, call, poller, now);
+        }
+        if useful && role == Role::Serving {
+            self.weigh(place, now);
+        }
+        if useful && !was_useful {
+            self.restarts.came_up();
+            self.pinned = None;
+        }
+        if (useful && !was_useful) || (started && self.config.initializer.is_none()) {
+            // The pool may have been given up while this one started.
+            self.book.given_up = None;
+        }
+        if useful {
+            self.restarts.forgive();
+            self.share_after = SHARE_AFTER;
+        }
+        if stopped && self.workers[place].is_idle() && !self.workers[place].has_board() {
+            // It was told by the end of what it hears.
+            self.workers[place].drain(now);
+        }
+        if let Some(kind) = failed_to_initialize {
+            let begun = self.workers[place].launched_at().unwrap_or(now);
+            self.workers[place].dismiss(now, poller);
+            self.initializer_failed(begun, now, kind);
+        }
+        to_the_end
+    }
+}

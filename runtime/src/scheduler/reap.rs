@@ -1,0 +1,346 @@
+//! Handles the end of workers: retries or fails their tasks, and decides about further starts.
+
+use std::time::Instant;
+
+use super::{
+    batch::Parcel,
+    queues::GivenUp,
+    restarts::{Others, Streak, Verdict},
+    state::Scheduler,
+};
+use crate::{
+    codec::Encoded,
+    error::{Exit, POOL_ENDED, TaskErrorKind},
+    id::WorkerId,
+    launch::LaunchError,
+    panic::RemotePanic,
+    protocol::Outcome,
+    supervisor::{
+        exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
+        state::{Load, Obituary, Phase, Supervisor},
+    },
+    sys::poll::{CLOSED, Poller},
+    task::Call,
+    transport::Cause,
+};
+
+/// What an initializer's result says of failure.
+pub(super) fn failure(
+    initializer: Option<&(Call, Outcome)>,
+    result: &Encoded<'_>,
+) -> Option<(String, Option<TaskErrorKind>)> {
+    let (call, outcome) = initializer?;
+    outcome.check("initializer", call.entry.name, result).map_err(|words| (words, None)).err()
+}
+
+pub(super) fn the_initializer(initializer: Option<&(Call, Outcome)>) -> String {
+    format!("the initializer `{}`", initializer.map_or("", |(call, _)| call.entry.name))
+}
+
+impl Scheduler {
+    /// Collects a worker that has ended, and sees to the tasks that it had.
+    pub(super) fn reap(&mut self, place: usize, poller: &Poller, now: Instant) {
+        let worker = &mut self.workers[place];
+        let id = worker.id();
+        let obituary = worker.reap(now, poller);
+        let Some(obituary) = obituary else { return };
+        let had_begun = obituary.running.is_some() || !obituary.unknown.is_empty();
+        self.book.tally(id).ended(now, had_begun);
+        self.book.progress.remove(&id);
+        self.book.overdue.remove(&id);
+        let initializing = self.book.initializing.remove(&id);
+        let finalizing = self.forget_leaving(id);
+        let Obituary {
+            pid,
+            launched_at,
+            was,
+            exit,
+            cause,
+            reason,
+            was_short,
+            mut panic,
+            killed,
+            stopped,
+            running,
+            output,
+            waiting,
+            unknown,
+            was_useful,
+        } = obituary;
+        #[cfg(feature = "tracing")]
+        self.after.ended.push(pid);
+        if let Some(timeline) = &self.book.timeline {
+            let how = exit.map_or_else(|_| "unknown".to_owned(), |exit| exit.to_string());
+            let name = if was == Phase::Draining || exit.is_ok_and(|exit| exit.code() == Some(0)) {
+                "end"
+            } else {
+                "crash"
+            };
+            timeline.instant(id, name, &[("process", &pid.to_string()), ("how", &how)]);
+        }
+        // Which of a worker's tasks ended it is known only where it could note what it began.
+        let was_idle = running.is_none() && unknown.is_empty();
+        if let Some(output) = output.as_ref().filter(|_| was_idle || initializing || finalizing) {
+            self.after.shows.push(output.clone());
+        }
+        if initializing {
+            if !killed {
+                let by_kernel = is_killed_for_memory(exit, &mut self.oom_kills);
+                let kind = self.crash((exit, cause, reason), panic.take(), by_kernel);
+                let words = kind.of(&the_initializer(self.config.initializer.as_ref()));
+                self.initializer_failed(launched_at, now, (words, Some(kind)));
+            }
+            return;
+        }
+        if finalizing {
+            // Idle, it had done with it.
+            if !was_idle || !waiting.is_empty() {
+                let kind = stopped.unwrap_or_else(|| crash(exit, cause, panic, reason));
+                let error = self.book.exit_error(self.config.lives.finalizer.as_ref(), kind, (id, pid));
+                self.leaving.add_exit(Err(error));
+            }
+            return;
+        }
+        let by_kernel = !killed && is_killed_for_memory(exit, &mut self.oom_kills);
+        let mut waiting = waiting;
+        let mut running = running;
+        if running.is_none() && cause == Some(Cause::OutOfMemory) && !waiting.is_empty() {
+            // It was refused the memory for what it was to read next.
+            let mut next = waiting.remove(0);
+            running = Some(next.take_first(1));
+            if next.len() > 0 {
+                waiting.insert(0, next);
+            }
+        }
+        self.book.take_home(waiting, id);
+        if let Some(mut task) = running {
+            self.book.leave(&task, id);
+            let kind = if let Some(kind) = &stopped {
+                kind.clone()
+            } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
+                TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
+            } else {
+                self.crash((exit, cause, reason.clone()), panic.take(), by_kernel)
+            };
+            let died = matches!(kind, TaskErrorKind::Crash { .. } | TaskErrorKind::OutOfMemory { .. });
+            let again = task.retries > 0 && died && !self.closing;
+            if again {
+                self.after.shows.extend(output.clone());
+                task.retries -= 1;
+                if let Some(timeline) = &self.book.timeline {
+                    let (function, number) = (task.function(), task.first.to_string());
+                    timeline.instant(id, "retry", &[("function", function), ("index", &number)]);
+                }
+                self.book.put_first(task, id);
+            } else {
+                task.tell(output.clone(), &mut self.after);
+                let by = (id, pid, output.as_ref());
+                self.book.fail(task, &kind, Some(by), &mut self.after);
+            }
+        }
+        if self.closing {
+            // What the worker had not begun has gone back to the queue, which nobody serves any more.
+            self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
+        } else if let Some(given_up) = &self.book.given_up {
+            // The pool was given up while this worker was ending.
+            let kind = given_up.kind.clone();
+            self.fail_queued(&kind);
+        }
+        for parcel in unknown {
+            self.book.leave(&parcel, id);
+            let how = match (exit, &reason) {
+                (Ok(exit), Some(reason)) => format!(" ({exit}): {reason}"),
+                (Ok(exit), None) => format!(" ({exit})"),
+                (Err(why), _) => format!(" ({why})"),
+            };
+            // Where nobody knows, one task is in flight at most.
+            let kind = stopped.clone().unwrap_or_else(|| TaskErrorKind::Lost {
+                message: format!("its worker has ended{how}, and nobody knows whether it ran"),
+            });
+            parcel.tell(output.clone(), &mut self.after);
+            self.book.fail(parcel, &kind, Some((id, pid, output.as_ref())), &mut self.after);
+        }
+        let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
+        if died_at_start && !killed && !self.closing {
+            if was_short && let Some(reason) = &reason {
+                return self.is_short(launched_at, now, reason);
+            }
+            let why = why_not_started(&format!("worker {id} (pid {pid})"), exit, cause, reason);
+            self.start_failed(launched_at, now, why, None);
+        }
+    }
+
+    /// As [`crash`], with what the pool knows.
+    fn crash(
+        &self,
+        (exit, cause, reason): (Result<Exit, &'static str>, Option<Cause>, Option<String>),
+        panic: Option<RemotePanic>,
+        by_kernel: bool,
+    ) -> TaskErrorKind {
+        if by_kernel {
+            return killed_for_memory(exit);
+        }
+        match (crash(exit, cause, panic, reason), self.config.surroundings.memory) {
+            (TaskErrorKind::OutOfMemory { exit, .. }, Some(bytes)) => {
+                let why = format!("it asked for more memory than the {} MiB of memory_limit", bytes >> 20);
+                TaskErrorKind::OutOfMemory { exit, why: why.into() }
+            }
+            (kind, _) => kind,
+        }
+    }
+
+    /// The launcher has not started a worker.
+    pub(crate) fn launch_failed(&mut self, now: Instant, error: LaunchError) {
+        match error {
+            error if error.is_shortage() => self.is_short(now, now, &error),
+            LaunchError::Refused(why) => {
+                let kind = TaskErrorKind::NotStarted { why, cause: None };
+                if self.others(now) != Others::None {
+                    self.restarts.pause(now);
+                    self.fail_pinned(&kind);
+                } else {
+                    self.give_up_for_now(kind, now);
+                }
+            }
+            error => self.start_failed(now, now, error.to_string(), None),
+        }
+    }
+
+    /// The system is short of something that a worker takes, whose start was begun at `begun`.
+    fn is_short(&mut self, begun: Instant, now: Instant, of: &dyn std::fmt::Display) {
+        let others = self.others(now);
+        if let Verdict::GiveUp { starts, time } = self.restarts.short(begun, others, now) {
+            let why = format!("{of}; given up after {starts} attempts in {time:.1?}");
+            self.give_up_for_now(TaskErrorKind::NotStarted { why, cause: None }, now);
+        } else if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
+            self.fail_pinned(&TaskErrorKind::NotStarted { why: of.to_string(), cause: None });
+        }
+    }
+
+    /// While others serve starts are tried for ever. Tasks that only a worker may run that does not start are not to wait for that.
+    fn is_enough_for_pinned(&mut self, begun: Instant, now: Instant) -> bool {
+        if !self.has_pinned_for_vacant() {
+            self.pinned = None;
+            return false;
+        }
+        let start_timeout = self.config.start_timeout;
+        let is_enough = Streak::add(&mut self.pinned, begun, now, start_timeout) >= start_timeout;
+        self.pinned.take_if(|_| is_enough);
+        is_enough
+    }
+
+    fn has_pinned_for_vacant(&self) -> bool {
+        self.book.pinned.keys().any(|id| self.workers[id.0 as usize].is_vacant())
+    }
+
+    /// Completes with one error what only those workers may run that are not there.
+    fn fail_pinned(&mut self, kind: &TaskErrorKind) {
+        let vacant = |id: &&WorkerId| self.workers[id.0 as usize].is_vacant();
+        let ids: Vec<WorkerId> = self.book.pinned.keys().filter(vacant).copied().collect();
+        for parcel in
+            ids.into_iter().filter_map(|id| self.book.pinned.remove(&id)).flatten().collect::<Vec<_>>()
+        {
+            self.book.fail(parcel, kind, None, &mut self.after);
+        }
+    }
+
+    /// An initializer has come to this, in words and as a task's outcome.
+    pub(super) fn initializer_failed(
+        &mut self,
+        begun: Instant,
+        now: Instant,
+        (why, kind): (String, Option<TaskErrorKind>),
+    ) {
+        self.start_failed(begun, now, why, kind);
+    }
+
+    /// A start that was begun at `begun` has failed: pause before the next, or give up.
+    fn start_failed(&mut self, begun: Instant, now: Instant, why: String, cause: Option<TaskErrorKind>) {
+        let others = self.others(now);
+        let verdict = if self.book.is_given_up(now) {
+            Verdict::Retry
+        } else {
+            self.restarts.failed(begun, others, now)
+        };
+        let Verdict::GiveUp { starts, time } = verdict else {
+            if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
+                self.fail_pinned(&TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) });
+            }
+            return;
+        };
+        let why = format!("{why}; given up after {starts} failed starts in {time:.1?}");
+        let kind = TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) };
+        self.give_up(kind, None, now);
+    }
+
+    /// Fails what waits, and what the calls that have begun will add. What is handed in later may have more luck.
+    fn give_up_for_now(&mut self, kind: TaskErrorKind, now: Instant) {
+        self.give_up(kind, Some(self.next_call), now);
+    }
+
+    fn give_up(&mut self, kind: TaskErrorKind, next_call: Option<u64>, now: Instant) {
+        self.fail_queued(&kind);
+        self.book.given_up = Some(GivenUp { kind, until: Some(self.restarts.over_at(now)), next_call });
+    }
+
+    /// There is a worker that could run tasks.
+    fn some_serve(&self) -> bool {
+        let initializing = &self.book.initializing;
+        let is_initializing =
+            |worker: &&Supervisor<Parcel>| worker.is_live() && initializing.contains(&worker.id());
+        self.workers.live() > self.workers.up().filter(is_initializing).count()
+    }
+
+    /// What there is besides a start that failed.
+    fn others(&self, now: Instant) -> Others {
+        if self.some_serve() {
+            return Others::Serve;
+        }
+        let initializing = &self.book.initializing;
+        let begun = self
+            .workers
+            .up()
+            .filter(|worker| {
+                worker.is_starting() || (worker.is_live() && initializing.contains(&worker.id()))
+            })
+            .filter_map(Supervisor::launched_at)
+            .filter(|&at| now.saturating_duration_since(at) < self.config.start_timeout);
+        begun.min().map_or(Others::None, Others::Start)
+    }
+
+    /// Other code has closed the pool's descriptors, whose numbers may be others' by now: the workers are left alone, and all that there is
+    /// and will be comes to an error. Workers end by themselves, as their connections have ended.
+    pub(crate) fn break_down(&mut self) {
+        let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
+        self.book.given_up = Some(GivenUp { kind: kind.clone(), until: None, next_call: None });
+        self.unread.clear();
+        let mut next = 0;
+        while let Some(place) = self.workers.next_manned(next) {
+            next = place + 1;
+            let id = self.workers[place].id();
+            let Some((pid, parcels)) = self.workers[place].abandon() else { continue };
+            let was_own = self.book.initializing.remove(&id) | self.forget_leaving(id);
+            self.book.progress.remove(&id);
+            self.book.overdue.remove(&id);
+            for parcel in parcels.filter(|_| !was_own) {
+                self.book.leave(&parcel, id);
+                self.book.fail(parcel, &kind, Some((id, pid, None)), &mut self.after);
+            }
+        }
+        self.fail_queued(&kind);
+    }
+
+    /// Completes everything that waits with one error.
+    pub(crate) fn fail_queued(&mut self, kind: &TaskErrorKind) {
+        let book = &mut self.book;
+        for id in Vec::from(book.turns.clone()) {
+            for parcel in book.take_all(id) {
+                book.fail(parcel, kind, None, &mut self.after);
+            }
+            book.tidy(id);
+        }
+        for parcel in std::mem::take(&mut book.pinned).into_values().flatten() {
+            book.fail(parcel, kind, None, &mut self.after);
+        }
+    }
+}

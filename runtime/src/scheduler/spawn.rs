@@ -1,0 +1,84 @@
+//! Starts workers.
+
+use std::time::Instant;
+
+use super::state::Scheduler;
+use crate::{
+    launch::{LaunchError, LaunchRequest},
+    observe::levels::levels,
+    protocol::{Hello, VERSION},
+    registry,
+    sys::{memory::oom_kills, poll::Poller},
+};
+
+impl Scheduler {
+    /// Starts workers for what is queued and nobody idle could take.
+    pub(super) fn launch(&mut self, poller: &Poller, now: Instant) {
+        if !self.wants_workers() || self.book.given_up.is_some() || !self.restarts.may_start(now) {
+            return;
+        }
+        let brisk = self.brisk(now);
+        let most = self.book.turns.iter().map(|id| {
+            let lane = &self.book.lanes[id];
+            if self.holds_back(lane, brisk) {
+                return 0;
+            }
+            lane.queued().min(lane.most_workers.saturating_sub(lane.at.len()))
+        });
+        let starting = self.workers.up().filter(|worker| worker.is_starting()).count();
+        let mut wanted = most.sum::<usize>().saturating_sub(starting);
+        let beyond: Vec<usize> = self.wanted_beyond().collect();
+        let mut beyond = beyond.into_iter();
+        let mut next = 0;
+        loop {
+            // Those that are bound to one worker may want one anywhere.
+            let vacant = (wanted > 0 || !self.book.pinned.is_empty()).then_some(next);
+            let vacant = vacant.and_then(|next| self.workers.next_vacant(next, self.target));
+            next = vacant.map_or(self.target, |place| place + 1);
+            let Some(place) = vacant.or_else(|| beyond.next()) else { return };
+            let pinned = self.book.pinned.contains_key(&self.workers[place].id());
+            if wanted == 0 && !pinned {
+                continue;
+            }
+            match self.launch_at(place, poller, now) {
+                Ok(true) => {}
+                // The launcher tells when it is ready.
+                Ok(false) => return,
+                Err(error) => return self.launch_failed(now, error),
+            }
+            wanted = wanted.saturating_sub(1);
+        }
+    }
+
+    /// `false`: what workers are made from is being made.
+    fn launch_at(&mut self, place: usize, poller: &Poller, now: Instant) -> Result<bool, LaunchError> {
+        let worker = &mut self.workers[place];
+        let hello = Hello {
+            version: VERSION,
+            build_id: registry::build_id(),
+            worker: worker.id().0,
+            station: self.config.surroundings.station(worker.id().0),
+            log_level: levels().log,
+        };
+        let request =
+            LaunchRequest { env: &self.config.surroundings.env, outputs: self.config.surroundings.outputs };
+        let deadline = now + self.config.start_timeout;
+        if !worker.launch(&*self.launcher, &request, &hello, poller, now, deadline)? {
+            return Ok(false);
+        }
+        let why_slow = worker.why_slow();
+        // While it starts there is time for this.
+        self.oom_kills = self.oom_kills.or_else(oom_kills);
+        self.book.tally(worker.id()).launched(now);
+        if let Some(timeline) = &self.book.timeline {
+            timeline.started(worker.id(), worker.pid().unwrap_or_default());
+        }
+        if let Some(why) = why_slow
+            && !std::mem::replace(&mut self.said_why_slow, true)
+        {
+            let note = format!("workers are talked to over sockets, not shared memory: {why}");
+            self.after.notes.push(note);
+        }
+        Ok(true)
+    }
+}

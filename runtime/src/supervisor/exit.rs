@@ -1,0 +1,81 @@
+//! What is said of how a worker ended.
+
+use crate::{
+    error::{Exit, TaskErrorKind},
+    marker::{PROTOCOL_BROKEN, meaning_at_start},
+    panic::RemotePanic,
+    sys::memory::oom_kills,
+    transport::Cause,
+};
+
+/// Why a worker has not come to its first task, in its own words or in these.
+pub(crate) fn why_not_started(
+    who: &str,
+    exit: Result<Exit, &'static str>,
+    cause: Option<Cause>,
+    reason: Option<String>,
+) -> String {
+    reason.unwrap_or_else(|| match (exit, cause) {
+        (Err(why), _) => format!("{who} disappeared as it started: {why}"),
+        (Ok(exit), Some(Cause::OutOfMemory)) => format!("{who} ran out of memory as it started ({exit})"),
+        (Ok(exit), Some(Cause::StackOverflow)) => {
+            format!("{who} overflowed its stack as it started ({exit})")
+        }
+        (Ok(exit), Some(Cause::ConnectionEnded) | None) => match exit.code().and_then(meaning_at_start) {
+            Some(words) => format!("{who} {words} ({exit})"),
+            None => format!("{who} ended with {exit} as it started"),
+        },
+    })
+}
+
+/// Returns whether the kernel may have killed a worker because there was no memory left: it was killed, not by its host, and the kernel has
+/// killed processes for that reason since they were counted last. They are counted anew.
+pub(crate) fn is_killed_for_memory(exit: Result<Exit, &'static str>, counted: &mut Option<u64>) -> bool {
+    if exit.ok().and_then(|exit| exit.signal()) != Some(nix::libc::SIGKILL) {
+        return false;
+    }
+    let now = oom_kills();
+    let before = std::mem::replace(counted, now);
+    before.zip(now).is_some_and(|(before, now)| before < now)
+}
+
+/// The kernel has killed a worker, for there was no memory left.
+pub(crate) fn killed_for_memory(exit: Result<Exit, &'static str>) -> TaskErrorKind {
+    let why = "the kernel has killed its process, for want of memory";
+    TaskErrorKind::OutOfMemory { exit: exit.ok(), why: why.into() }
+}
+
+/// What the death of a worker says of the task that it was running.
+pub(crate) fn crash(
+    exit: Result<Exit, &'static str>,
+    cause: Option<Cause>,
+    panic: Option<RemotePanic>,
+    reason: Option<String>,
+) -> TaskErrorKind {
+    const SIGABRT: i32 = nix::libc::SIGABRT;
+    match (panic, exit, cause) {
+        // It was told as all that follows was the end: what `errno` makes of that end is a guess.
+        (Some(panic), Ok(end), None | Some(Cause::OutOfMemory)) if end.signal() == Some(SIGABRT) => {
+            TaskErrorKind::Panic { panic, exit: Some(end) }
+        }
+        // How it ended nobody knows, and it has said that it panics: it came no further.
+        (Some(panic), Err(_), None) => TaskErrorKind::Panic { panic, exit: None },
+        (_, _, Some(Cause::OutOfMemory)) => TaskErrorKind::OutOfMemory {
+            exit: exit.ok(),
+            why: "it asked for more memory than it may have".into(),
+        },
+        (_, _, Some(Cause::StackOverflow)) => {
+            TaskErrorKind::Crash { exit, cause: Some("stack overflow".into()) }
+        }
+        (_, _, Some(Cause::ConnectionEnded)) => {
+            let cause = "the process's connection to this one ended while it ran";
+            TaskErrorKind::Crash { exit, cause: Some(cause.into()) }
+        }
+        (_, _, None) => {
+            // Whatever else ends it says more than a connection that ends with it.
+            let is_broken = exit.is_ok_and(|exit| exit.code() == Some(PROTOCOL_BROKEN));
+            let cause = reason.filter(|_| is_broken).map(Into::into);
+            TaskErrorKind::Crash { exit, cause }
+        }
+    }
+}
