@@ -31,8 +31,10 @@ use crate::{
     scheduler::restarts::{Intensity, Others, Restarts, Verdict},
     start,
     supervisor::{
+        event::{Obituary, Phase, Step},
         exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
-        state::{Load, OUTPUT, Obituary, PROCESS, Phase, Step, Supervisor},
+        ledger::Load,
+        state::{OUTPUT, PROCESS, Supervisor},
     },
     sys::{
         generation::generation,

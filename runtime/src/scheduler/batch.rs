@@ -12,7 +12,7 @@ use crate::{
     id::{FunctionId, WorkerId},
     protocol::{Records, Results},
     registry,
-    supervisor::state::Load,
+    supervisor::ledger::Load,
 };
 
 /// Tasks that wait are kept together up to so many bytes.

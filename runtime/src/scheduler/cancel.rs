@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
-    supervisor::state::Load,
+    supervisor::ledger::Load,
     sys::poll::Poller,
 };
 

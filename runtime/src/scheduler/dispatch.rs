@@ -14,7 +14,7 @@ use super::{
 use crate::{
     observe::levels::levels,
     protocol::Orders,
-    supervisor::state::{Load, Supervisor},
+    supervisor::{ledger::Load, state::Supervisor},
     sys::poll::Poller,
 };
 

@@ -12,7 +12,7 @@ use crate::{
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     observe::stats::Ending,
-    supervisor::state::Load,
+    supervisor::ledger::Load,
 };
 
 impl Scheduler {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     id::WorkerId,
-    supervisor::state::{Load, Supervisor},
+    supervisor::{ledger::Load, state::Supervisor},
 };
 
 /// A worker is given more before it is idle if what it has will take it less than this.

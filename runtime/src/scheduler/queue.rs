@@ -11,7 +11,7 @@ use super::{
     feed::Feed,
     policy::{BATCH, MOST_IN_BATCH, MOST_JUMP, SHORT, WAKING},
 };
-use crate::{handle::Completer, id::WorkerId, supervisor::state::Load};
+use crate::{handle::Completer, id::WorkerId, supervisor::ledger::Load};
 
 /// So many tasks that were taken back may lie among those that wait, or twice as many as these.
 const MOST_GONE: usize = 1 << 10;

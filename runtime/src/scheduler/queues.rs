@@ -22,7 +22,7 @@ use crate::{
         timeline::Timeline,
     },
     protocol::Results,
-    supervisor::state::Load,
+    supervisor::ledger::Load,
 };
 
 /// All of the scheduler but the workers: what can be changed while one of them is being read.

@@ -14,7 +14,7 @@ use crate::{
     id::{FunctionId, WorkerId},
     observe::record::Words,
     protocol::{Note, Record},
-    supervisor::state::Step,
+    supervisor::event::Step,
     sys::poll::Poller,
 };
 

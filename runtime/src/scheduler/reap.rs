@@ -16,8 +16,10 @@ use crate::{
     panic::RemotePanic,
     protocol::Outcome,
     supervisor::{
+        event::{Obituary, Phase},
         exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
-        state::{Load, Obituary, Phase, Supervisor},
+        ledger::Load,
+        state::Supervisor,
     },
     sys::poll::{CLOSED, Poller},
     task::Call,

@@ -1,0 +1,150 @@
+//! Drains, kills, loses and reaps a worker.
+
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use super::{
+    event::{Obituary, Phase},
+    ledger::{InFlight, Load},
+    state::{State, Supervisor},
+};
+use crate::sys::poll::Poller;
+
+/// A worker whose connection has ended has so long to end by itself.
+pub(super) const END_GRACE: Duration = Duration::from_secs(2);
+
+impl<T: Load> Supervisor<T> {
+    /// The worker is asked to leave once it is idle. Idle → Draining.
+    pub(crate) fn drain(&mut self, now: Instant) {
+        debug_assert!(self.is_idle(), "only an idle worker is drained");
+        if let State::Live { mut link, .. } = std::mem::replace(&mut self.state, State::Vacant) {
+            link.launched.sender.close();
+            self.state = State::Draining { link, deadline: now + END_GRACE };
+        }
+    }
+
+    /// Ends the process, whatever it does. Its obituary follows.
+    pub(crate) fn kill(&mut self) {
+        if let Some(link) = self.link_mut() {
+            link.killed = true;
+            link.launched.process.held().kill();
+        }
+    }
+
+    /// Ends a worker that is of no use: it is killed, and takes no more tasks. Any live state → Lost.
+    pub(crate) fn dismiss(&mut self, now: Instant, poller: &Poller) {
+        self.kill();
+        self.lose(now, None);
+        if let Some(link) = self.link_mut() {
+            poller.remove(link.launched.receiver.poll_fd());
+        }
+    }
+
+    /// A worker that is late to start, to leave or to end is killed.
+    pub(crate) fn on_deadline(&mut self, now: Instant) {
+        if self.is_live() || self.deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        if self.is_starting() {
+            self.lose(now, Some("it did not shake hands in time".to_owned()));
+        }
+        if let State::Draining { deadline, .. } | State::Lost { deadline, .. } = &mut self.state {
+            *deadline = now + END_GRACE;
+        }
+        if let Some(link) = self.link_mut() {
+            // It was refused before, and the connection's end has not ended it.
+            link.given_up = link.launched.process.held().is_refused();
+            link.launched.process.held().kill();
+        }
+    }
+
+    /// Collects the process if it has ended; then the place is vacant, and this is what is known.
+    ///
+    /// What it sent before its end must have been read.
+    pub(crate) fn reap(&mut self, now: Instant, poller: &Poller) -> Option<Obituary<T>> {
+        let link = self.link_mut()?;
+        let exit = match link.launched.process.try_reap() {
+            Some(exit) => exit,
+            None if link.given_up => {
+                link.launched.process.give_up();
+                Err("it could not be ended, for the system refuses to signal it")
+            }
+            None => return None,
+        };
+        self.lose(now, None);
+        let State::Lost { link, mut in_flight, was, reason, .. } =
+            std::mem::replace(&mut self.state, State::Vacant)
+        else {
+            unreachable!("`lose` has just made it so")
+        };
+        poller.remove(link.launched.receiver.poll_fd());
+        poller.remove(link.launched.process.held().as_fd());
+        let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
+        let mut obituary = Obituary {
+            pid: link.launched.process.pid(),
+            launched_at: link.launched_at,
+            was,
+            exit,
+            cause: None,
+            reason: reason.or(link.last_words),
+            was_short: link.was_short,
+            panic: link.ledger.panic.filter(|(seq, _)| oldest == Some(*seq)).map(|(_, panic)| panic),
+            killed: link.killed,
+            stopped: in_flight.stop.take().map(|stop| stop.kind),
+            running: None,
+            output: None,
+            waiting: Vec::new(),
+            unknown: Vec::new(),
+            was_useful: link.ledger.results > 0,
+        };
+        if let Some(board) = &link.launched.board {
+            obituary.cause = board.cause();
+            let begun = board.claim().begun();
+            // A result is out before the next task begins, so one task at most has begun and given nothing. Anything else was not
+            // written by a worker of ours, and says nothing.
+            if oldest == Some(begun) || begun == link.ledger.ended_seq {
+                obituary.waiting = in_flight.split_begun(begun);
+                obituary.running = in_flight.loads.pop_front().map(|(_, load)| load);
+            }
+        }
+        obituary.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
+        if let Some(mut transcript) = link.transcript {
+            let had_work = obituary.running.is_some() || !obituary.unknown.is_empty();
+            let seq = oldest.filter(|_| had_work).unwrap_or(link.ledger.next_seq);
+            obituary.output = transcript.take(seq);
+        }
+        Some(obituary)
+    }
+
+    /// Any live state → Lost: the connection has ended, the process is about to.
+    pub(super) fn lose(&mut self, now: Instant, why: Option<String>) {
+        let deadline = now + END_GRACE;
+        self.state = match std::mem::replace(&mut self.state, State::Vacant) {
+            State::Starting { link, .. } => {
+                State::Lost { link, in_flight: InFlight::new(), deadline, was: Phase::Starting, reason: why }
+            }
+            State::Live { link, in_flight } => {
+                State::Lost { link, in_flight, deadline, was: Phase::Serving, reason: why }
+            }
+            State::Draining { link, .. } => {
+                State::Lost { link, in_flight: InFlight::new(), deadline, was: Phase::Draining, reason: why }
+            }
+            as_it_was @ (State::Lost { .. } | State::Vacant) => as_it_was,
+        };
+    }
+
+    /// Any → Vacant, when the numbers of this process's descriptors may be others' by now: nothing is closed and nobody signalled. Returns
+    /// the process's number, and the tasks that have given nothing.
+    pub(crate) fn abandon(&mut self) -> Option<(u32, impl Iterator<Item = T> + use<T>)> {
+        let (link, in_flight) = match std::mem::replace(&mut self.state, State::Vacant) {
+            State::Vacant => return None,
+            State::Starting { link, .. } | State::Draining { link, .. } => (link, InFlight::new()),
+            State::Live { link, in_flight } | State::Lost { link, in_flight, .. } => (link, in_flight),
+        };
+        let pid = link.launched.process.pid();
+        std::mem::forget(link);
+        Some((pid, in_flight.loads.into_iter().map(|(_, load)| load)))
+    }
+}

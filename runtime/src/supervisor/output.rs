@@ -1,0 +1,85 @@
+//! Reads what a worker writes to its streams.
+
+use super::{
+    capture::{Line, Transcript},
+    ledger::{InFlight, Load},
+    state::{State, Supervisor},
+};
+use crate::{
+    launch::output::StreamName,
+    protocol::{LogRecord, Record},
+    sys::poll::Poller,
+    transport::Board,
+};
+
+/// The record that a line becomes, if records of its level are wanted.
+pub(super) fn record_of<T: Load>(
+    line: Line,
+    in_flight: Option<&InFlight<T>>,
+    board: Option<&Board>,
+) -> Option<LogRecord> {
+    let level = match line.stream {
+        StreamName::Stdout => log::Level::Info,
+        StreamName::Stderr => log::Level::Warn,
+    };
+    if level > log::max_level() {
+        return None;
+    }
+    let author = in_flight.and_then(|in_flight| in_flight.first_after(line.after_seq, board));
+    let module = author.map(|(_, function)| module_of(function));
+    Some(LogRecord {
+        level: level as u8,
+        target: module.unwrap_or("procession").to_owned(),
+        message: line.words,
+        module: module.map(str::to_owned),
+        file: None,
+        line: None,
+        task: author.map(|(task, _)| task),
+        fields: vec![("stream".to_owned(), line.stream.as_str().to_owned())],
+    })
+}
+
+/// The path of the module that a function is in.
+fn module_of(function: &str) -> &str {
+    // Of a generic one the types in angle brackets have paths, too.
+    let path = function.split('<').next().unwrap_or_default().trim_end_matches("::");
+    path.rsplit_once("::").map_or(path, |(module, _)| module)
+}
+
+impl<T: Load> Supervisor<T> {
+    /// Reads what the worker has written until now.
+    pub(crate) fn read_output(&mut self, poller: &Poller, on: impl FnMut(Record, Option<&T>)) {
+        self.with_transcript(on, |transcript, next_seq, say| {
+            transcript.read(next_seq, |ended| poller.remove(ended), say);
+        });
+    }
+
+    /// The worker's process has ended: reads what it has left.
+    pub(crate) fn read_last_output(&mut self, poller: &Poller, on: impl FnMut(Record, Option<&T>)) {
+        self.with_transcript(on, |transcript, next_seq, say| {
+            transcript.end(next_seq, |ended| poller.remove(ended), say);
+        });
+    }
+
+    fn with_transcript(
+        &mut self,
+        mut on: impl FnMut(Record, Option<&T>),
+        read: impl FnOnce(&mut Transcript, u32, &mut dyn FnMut(Line)),
+    ) {
+        let (link, in_flight) = match &mut self.state {
+            State::Vacant => return,
+            State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
+            State::Live { link, in_flight } | State::Lost { link, in_flight, .. } => {
+                (link, Some(&*in_flight))
+            }
+        };
+        let board = link.launched.board.as_ref();
+        if let Some(transcript) = &mut link.transcript {
+            read(transcript, link.ledger.next_seq, &mut |line| {
+                if let Some(record) = record_of(line, in_flight, board) {
+                    on(Record::Log(record), in_flight.and_then(InFlight::oldest));
+                }
+            });
+        }
+    }
+}

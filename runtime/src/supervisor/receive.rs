@@ -1,0 +1,269 @@
+//! Reads and settles what a worker sends.
+
+use std::{io, ops::ControlFlow, time::Instant};
+
+use super::{
+    capture::Transcript,
+    event::Step,
+    ledger::{InFlight, Ledger, Load},
+    output::record_of,
+    state::{Link, State, Supervisor},
+    stop::MOST_PUT_OFF,
+};
+use crate::{
+    launch::Launched,
+    protocol::{Malformed, Ready, Record, Refused, Reply, VERSION},
+    registry,
+    sys::poll::Poller,
+    transport::{Board, Received},
+};
+
+/// Reads all that task `seq`, whose reply is here, has written: it was written before the reply. Returns whether a line of it was given
+/// on, which must be out before the reply is settled.
+fn read_up_to<T: Load>(
+    seq: u32,
+    transcript: &mut Transcript,
+    ledger: &Ledger,
+    in_flight: &InFlight<T>,
+    board: Option<&Board>,
+    poller: &Poller,
+    on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+) -> bool {
+    let mut said = false;
+    if !transcript.has_all_of(seq) {
+        transcript.read(
+            ledger.next_seq,
+            |ended| poller.remove(ended),
+            |line| {
+                if let Some(record) = record_of(line, Some(in_flight), board) {
+                    said = true;
+                    // Whatever it answers, the other lines have been read, too.
+                    let _ = on(Step::Said(Record::Log(record), in_flight.oldest()));
+                }
+            },
+        );
+    }
+    said
+}
+
+/// Gives on what was written by the task whose outcome this is.
+fn tell_output<T>(
+    transcript: Option<&mut Transcript>,
+    reply: &Reply<'_>,
+    on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+) {
+    if let Some(output) = transcript.zip(reply.ends()).and_then(|(transcript, seq)| transcript.take(seq)) {
+        let _ = on(Step::Wrote(output));
+    }
+}
+
+/// Why the reading of a worker pauses or ends.
+enum End {
+    Ready,
+    Closed,
+    Failed(String),
+    Refused(String),
+    /// What a worker of ours does not do.
+    Nonsense(String),
+}
+
+impl End {
+    fn no_message() -> Self {
+        Self::Nonsense("it sent what is no message of ours".to_owned())
+    }
+}
+
+impl<T: Load> Supervisor<T> {
+    /// Reads what the worker has to say and hands it to `on`, until there is no more or `on` breaks. `readable`: the poller told of it.
+    /// Returns whether there may be more that others' turn comes before.
+    pub(crate) fn read(
+        &mut self,
+        readable: bool,
+        now: Instant,
+        poller: &Poller,
+        on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+    ) -> bool {
+        let paused = self.hear(readable, now, poller, on);
+        if paused && let Some(link) = self.link_mut() {
+            // That was more than its connection holds: all that it had said when this began is known.
+            link.put_off = MOST_PUT_OFF;
+        }
+        // What it said may have been that there is room.
+        self.flush(poller);
+        paused
+    }
+
+    fn hear(
+        &mut self,
+        readable: bool,
+        now: Instant,
+        poller: &Poller,
+        mut on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+    ) -> bool {
+        // Before what it has said is read, to the end.
+        let is_at_rest = self.is_look_due(now) && self.is_at_rest();
+        if let Some(link) = self.link_mut() {
+            link.launched.receiver.begin(readable);
+        }
+        let end = loop {
+            let is_starting = self.is_starting();
+            let (link, mut in_flight) = match &mut self.state {
+                State::Vacant | State::Lost { .. } => return false,
+                State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
+                State::Live { link, in_flight } => (link, Some(in_flight)),
+            };
+            let Link { launched, transcript, ledger, held, last_words, was_short, .. } = link;
+            let Launched { receiver, board, .. } = launched;
+            let received = match held.take() {
+                Some((head, body)) => Ok(Received::Large { head, body }),
+                None => receiver.recv(),
+            };
+            let frames = match received {
+                Ok(Received::Frames(frames)) => frames,
+                Ok(Received::Large { head, body }) => {
+                    self.traffic.1 += (head.len() + body.len()) as u64;
+                    if let (Some(transcript), Some(in_flight), Some(seq)) =
+                        (&mut *transcript, in_flight.as_deref(), Reply::ends_large(&head))
+                        && read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), poller, &mut on)
+                    {
+                        *held = Some((head, body));
+                        return false;
+                    }
+                    let said = match Reply::decode_large(&head, body) {
+                        Ok(Reply::Said(record)) => {
+                            Ok(on(Step::Said(record, in_flight.and_then(|tasks| tasks.oldest()))))
+                        }
+                        Ok(reply) => match in_flight {
+                            Some(in_flight) => {
+                                tell_output(transcript.as_mut(), &reply, &mut on);
+                                ledger.settle(in_flight, reply, now, &mut on)
+                            }
+                            None => Err(Malformed),
+                        },
+                        Err(Malformed) => Err(Malformed),
+                    };
+                    match said {
+                        Ok(ControlFlow::Continue(())) => continue,
+                        Ok(ControlFlow::Break(())) => return false,
+                        Err(Malformed) => break End::no_message(),
+                    }
+                }
+                Ok(Received::Nothing) => {
+                    if let Some(in_flight) = in_flight {
+                        if is_at_rest && in_flight.tasks > 0 {
+                            break End::Nonsense("it has left tasks without an answer".to_owned());
+                        }
+                        ledger.look_again(in_flight.tasks, now);
+                    }
+                    return false;
+                }
+                Ok(Received::Paused) => return true,
+                Ok(Received::Closed) => break End::Closed,
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory) =>
+                {
+                    break End::Nonsense(format!("what it sent cannot be read: {error}"));
+                }
+                Err(error) => break End::Failed(error.to_string()),
+            };
+            let mut rest = frames;
+            let mut flow = ControlFlow::Continue(());
+            let mut end = None;
+            while flow.is_continue() && end.is_none() {
+                if transcript.is_none()
+                    && let Some(in_flight) = in_flight.as_deref_mut()
+                    && let Some(after) = ledger.settle_all(in_flight, rest, now, &mut on)
+                {
+                    rest = after;
+                    continue;
+                }
+                let (reply, after) = if let Some((head, body, after)) = rest.split_brief() {
+                    (Ok(Reply::from_brief(head, body)), after)
+                } else if let Some((frame, after)) = rest.split_first() {
+                    (Reply::decode(frame), after)
+                } else {
+                    break;
+                };
+                let Ok(reply) = reply else {
+                    end = Some(End::no_message());
+                    break;
+                };
+                if let (Some(transcript), Some(in_flight), Some(seq)) =
+                    (&mut *transcript, in_flight.as_deref(), reply.ends())
+                {
+                    if read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), poller, &mut on) {
+                        flow = ControlFlow::Break(());
+                        break;
+                    }
+                    tell_output(Some(transcript), &reply, &mut on);
+                }
+                rest = after;
+                match (reply, in_flight.as_deref_mut()) {
+                    (Reply::Note(note), _) => flow = on(Step::Noted(note)),
+                    (Reply::Said(record), in_flight) => {
+                        flow = on(Step::Said(record, in_flight.and_then(|tasks| tasks.oldest())));
+                    }
+                    (Reply::Progress { seq, fraction }, in_flight) => {
+                        // A thread that a task has left behind may speak of that task, which is nothing to anybody.
+                        let oldest = in_flight.and_then(|in_flight| in_flight.loads.front_mut());
+                        if let Some((_, load)) = oldest.filter(|(oldest, _)| *oldest == seq) {
+                            flow = on(Step::Progress { load, fraction });
+                        }
+                    }
+                    (Reply::Refused(Refused { reason, is_short }), _) if is_starting => {
+                        *was_short = is_short;
+                        end = Some(End::Refused(reason))
+                    }
+                    (Reply::Refused(Refused { reason, .. }), _) => *last_words = Some(reason),
+                    (reply, Some(in_flight)) => match ledger.settle(in_flight, reply, now, &mut on) {
+                        Ok(next) => flow = next,
+                        Err(Malformed) => end = Some(End::no_message()),
+                    },
+                    (Reply::Ready(Ready { version, build_id, .. }), None) if is_starting => {
+                        end = Some(if version == VERSION && build_id == registry::build_id() {
+                            End::Ready
+                        } else {
+                            End::Refused(format!(
+                                "it is build {build_id:016x} and this program is {:016x}",
+                                registry::build_id()
+                            ))
+                        });
+                    }
+                    _ => end = Some(End::no_message()),
+                }
+            }
+            let seen = frames.as_bytes().len() - rest.as_bytes().len();
+            receiver.consume(seen);
+            self.traffic.1 += seen as u64;
+            match end {
+                Some(End::Ready) => {
+                    if let State::Starting { mut link, .. } =
+                        std::mem::replace(&mut self.state, State::Vacant)
+                    {
+                        link.ledger.count_anew(now);
+                        self.state = State::Live { link, in_flight: InFlight::new() };
+                    }
+                    flow = on(Step::Started);
+                }
+                Some(end) => break end,
+                None => {}
+            }
+            if flow.is_break() {
+                return false;
+            }
+        };
+        match end {
+            End::Closed | End::Ready => self.lose(now, None),
+            End::Failed(words) | End::Refused(words) => self.lose(now, Some(words)),
+            End::Nonsense(words) => {
+                self.lose(now, Some(words));
+                self.kill();
+            }
+        }
+        // An end of file would be reported again and again; the process's end is what is waited for now.
+        if let Some(link) = self.link_mut() {
+            poller.remove(link.launched.receiver.poll_fd());
+        }
+        false
+    }
+}
