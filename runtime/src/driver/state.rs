@@ -90,7 +90,7 @@ pub(crate) struct Desk {
     /// Threads that wait for the pool to have nothing left to do, or no workers.
     pub(super) watching: Vec<Thread>,
     /// When whoever drives will wake by itself; `None`: not before something happens.
-    pub(super) alarm: Option<Instant>,
+    pub(crate) alarm: Option<Instant>,
     /// The same for the background thread.
     pub(super) background_alarm: Option<Instant>,
     /// Until when the vacant seat is kept warm.

@@ -15,21 +15,22 @@ use std::{
 };
 
 use super::{
-    Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Variable, WorkerProcess,
-    local::{Connection, UNTOLD, execute_self, exit, next_depth, random_token},
+    Launch, LaunchError, LaunchRequest, Launcher, Outputs, Variable,
+    connection::random_token,
+    executable::{execute_self, next_depth},
+    local::exit,
     missing::{check_executable, check_holding},
+    template::{State, Stock, Template},
 };
 use crate::{
-    error::Exit,
     marker::{Marker, Role, SOCKET_FD},
-    protocol::{FORK_REQUEST, Preamble, Prepared, REPORT_BYTES, Report, Setup},
+    protocol::{Preamble, Prepared, Setup},
     sys::{
-        fd::{Failed, file_of, read_append, set_nonblocking, stream_pair},
-        held::{Held, REFUSED_GRACE, say_left},
+        fd::{Failed, file_of, set_nonblocking, stream_pair},
         limits::{explained, is_shortage},
-        pass::{recv_with_fds, send_with_fd, send_with_fds},
+        pass::send_with_fd,
         poll::{Poller, Timer, is_readable, wait_readable},
-        process::{Child, Fork, flush_streams, fork},
+        process::{Fork, flush_streams, fork},
         quiesce::{Quiet, quiet},
     },
 };
@@ -40,17 +41,17 @@ pub(super) type BecomeTemplate = unsafe fn(OwnedFd, u32, &[Variable]) -> !;
 /// A thread that was joined is gone from the list of threads a moment later.
 const THREADS_LINGER: Duration = Duration::from_secs(1);
 /// A template that waits for requests forks at once; only a stopped machine makes it slower.
-const FORK_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const FORK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The next worker is made so long after the last was taken, which has its first task by then.
 const REFILL_AFTER: Duration = Duration::from_micros(100);
 /// A template tells of a worker's end at once.
-const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
+pub(super) const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// A process that was killed ends soon.
-const END_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// The number of consecutive templates that may end before they fork a worker.
 const MOST_BARREN: u32 = 5;
 /// What a template may say of itself.
-const MOST_WORDS_BYTES: usize = 1 << 20;
+pub(super) const MOST_WORDS_BYTES: usize = 1 << 20;
 
 /// What the launcher's own poller reports: the template's connection, its process, the time it has.
 const CONTROL: u64 = 0;
@@ -72,50 +73,6 @@ pub(crate) struct ForkLauncher {
     /// Templates in a row that have ended before they forked a worker that they were asked for.
     barren: AtomicU32,
     state: Mutex<State>,
-}
-
-/// Where the template is.
-#[derive(Debug)]
-enum State {
-    /// There is none.
-    Absent,
-    /// It loads what workers share; these bytes are what it has said.
-    Preparing(Template, Vec<u8>),
-    Ready(Stock),
-    /// It has failed, which nobody has been told yet.
-    Failed(String),
-    /// It has failed and cannot be made again.
-    Gone(String),
-}
-
-/// A template that is ready, and the next worker, which has been ordered ahead of its time: to make a process takes longer than all
-/// that follows, and so it is done before anybody waits.
-///
-/// Dropped in this order: there is a template to reap the worker that nobody has asked for.
-#[derive(Debug)]
-struct Stock {
-    next: Option<Order>,
-    template: Template,
-    /// Where workers' output goes.
-    outputs: Outputs,
-}
-
-/// A worker that the template was asked for, until it is received: it waits for its hello. Dropped, it ends.
-#[derive(Debug)]
-struct Order(Option<Made>);
-
-/// The connection to such a worker, and the socket on which the template tells of its life.
-#[derive(Debug)]
-struct Made {
-    connection: Connection,
-    status: OwnedFd,
-}
-
-/// The template's process, killed and reaped when this is dropped.
-#[derive(Debug)]
-struct Template {
-    control: OwnedFd,
-    child: Child,
 }
 
 impl ForkLauncher {
@@ -288,73 +245,6 @@ impl ForkLauncher {
     }
 }
 
-impl Stock {
-    /// The next worker.
-    fn take(&mut self) -> io::Result<Launched> {
-        let waiting = self.next.take().and_then(|mut order| order.receive().ok());
-        // It may have been killed while it waited.
-        let launched = match waiting.filter(|launched| !is_readable(launched.process.held().as_fd())) {
-            Some(launched) => launched,
-            None => Order::new(&self.template, self.outputs)?.receive().inspect_err(|error| {
-                if error.kind() == io::ErrorKind::TimedOut {
-                    self.template.child.held().kill();
-                }
-            })?,
-        };
-        Ok(launched)
-    }
-
-    /// Has the worker made that is taken next.
-    fn order(&mut self) {
-        if self.next.is_none() {
-            self.next = Order::new(&self.template, self.outputs).ok();
-        }
-    }
-}
-
-impl Order {
-    fn new(template: &Template, outputs: Outputs) -> io::Result<Self> {
-        let (connection, theirs) = Connection::new(random_token(), outputs)?;
-        let (status, told) = stream_pair()?;
-        send_with_fds(template.control.as_fd(), &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()]).map_err(
-            |error| match error.kind() {
-                // No shortage of processes.
-                io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it reads no requests"),
-                _ => error,
-            },
-        )?;
-        Ok(Self(Some(Made { connection, status })))
-    }
-
-    /// The worker, once the template has made it: at once, or a moment later.
-    fn receive(&mut self) -> io::Result<Launched> {
-        let Made { connection, status } = self.0.take().ok_or(io::ErrorKind::NotFound)?;
-        let mut bytes = [0; REPORT_BYTES];
-        if !wait_readable(status.as_fd(), FORK_TIMEOUT)? {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
-        }
-        let pidfd = recv_with_fds::<1>(status.as_fd(), &mut bytes)?.pop();
-        match (Report::from_bytes(bytes), pidfd) {
-            (Some(Report::Forked(pid)), Some(pidfd)) => {
-                let mut held = Held::new(pidfd);
-                held.ends_with(connection.socket());
-                let process = ForkedProcess { pid, held, status, reaped: false };
-                Ok(connection.launched(Box::new(process)))
-            }
-            (Some(Report::NotForked(errno)), _) => Err(refused_template(errno)),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
-    }
-}
-
-impl Drop for Order {
-    fn drop(&mut self) {
-        if self.0.is_some() {
-            drop(self.receive());
-        }
-    }
-}
-
 /// Sees to it that this thread is the only one that runs; our own may sleep meanwhile.
 ///
 /// # Errors
@@ -379,7 +269,7 @@ fn refused_fork(error: io::Error) -> io::Error {
 }
 
 /// Names the system call that failed in the template. Processes can be held, as was seen before, so that only want of descriptors is from there.
-fn refused_template(errno: i32) -> io::Error {
+pub(super) fn refused_template(errno: i32) -> io::Error {
     let call = if matches!(errno, nix::libc::EMFILE | nix::libc::ENFILE) { "pidfd_open" } else { "clone" };
     Failed::from_raw(call, errno).into()
 }
@@ -436,100 +326,5 @@ impl Launcher for ForkLauncher {
 
     fn tend(&self) {
         self.look(&mut self.lock());
-    }
-}
-
-impl Template {
-    /// What the template has said, if it has said it all; the error is why nothing more will come, if it is not the process's end.
-    fn listen(&self, said: &mut Vec<u8>) -> Result<Option<Prepared>, Option<String>> {
-        let ended = self.has_exited();
-        loop {
-            said.reserve(4096);
-            match read_append(self.control.as_fd(), said, 4096) {
-                Ok(0) => return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None),
-                Ok(_) if said.len() < MOST_WORDS_BYTES => {}
-                Ok(_) => return Err(Some("its template sent what is no message of ours".to_owned())),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None);
-                }
-                Err(error) => return Err(Some(format!("its template cannot be heard: {error}"))),
-            }
-        }
-        match Prepared::from_bytes(said).map_err(Some)? {
-            None if ended => Err(None),
-            prepared => Ok(prepared),
-        }
-    }
-
-    fn has_exited(&self) -> bool {
-        is_readable(self.child.as_fd())
-    }
-
-    /// It waits for requests and says nothing: what can be read is its end.
-    fn has_ended(&self) -> bool {
-        self.has_exited() || is_readable(self.control.as_fd())
-    }
-}
-
-/// A worker that a template has forked.
-struct ForkedProcess {
-    pid: u32,
-    held: Held,
-    /// Where the template tells of its end.
-    status: OwnedFd,
-    reaped: bool,
-}
-
-impl WorkerProcess for ForkedProcess {
-    fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// What it has started in its group ends with it: the template sees to that before it reaps it.
-    fn held(&self) -> &Held {
-        &self.held
-    }
-
-    fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
-        if !is_readable(self.held.as_fd()) {
-            return None;
-        }
-        // The template has seen the same just now.
-        if !wait_readable(self.status.as_fd(), REPORT_TIMEOUT).unwrap_or(true) {
-            return None;
-        }
-        let mut bytes = [0; REPORT_BYTES];
-        let report = recv_with_fds::<1>(self.status.as_fd(), &mut bytes);
-        self.reaped = true;
-        Some(match report.ok().and_then(|_| Report::from_bytes(bytes)) {
-            Some(Report::Exited(code)) => Ok(Exit::from_code(code)),
-            Some(Report::Signaled(signal)) => Ok(Exit::from_signal(signal)),
-            Some(Report::Vanished) => Err("other code in its template collected its exit status"),
-            Some(Report::Untold) => Err(UNTOLD),
-            _ => {
-                Err("the template that it was forked from ended before it, and would have told how it ended")
-            }
-        })
-    }
-
-    fn give_up(&mut self) {
-        self.reaped = true;
-        say_left(self.pid);
-    }
-}
-
-impl Drop for ForkedProcess {
-    /// Waits until it is reaped, as far as that can be seen.
-    fn drop(&mut self) {
-        if !self.reaped && self.held.is_own() {
-            self.held.kill();
-            let timeout = if self.held.is_refused() { REFUSED_GRACE } else { END_TIMEOUT };
-            if !wait_readable(self.held.as_fd(), timeout).unwrap_or(true) && self.held.is_refused() {
-                return self.give_up();
-            }
-            let _ = wait_readable(self.status.as_fd(), REPORT_TIMEOUT);
-        }
     }
 }

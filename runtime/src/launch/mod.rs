@@ -1,11 +1,15 @@
 //! Makes worker processes exist and says how they ended. Knows no task.
 
+mod connection;
+mod executable;
 mod fork_server;
+mod forked;
 mod local;
 mod missing;
 mod options;
 pub(crate) mod output;
 mod start_method;
+mod template;
 
 use std::{fmt, io, os::fd::BorrowedFd};
 

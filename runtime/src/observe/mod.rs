@@ -6,6 +6,8 @@ pub(crate) mod log;
 pub(crate) mod record;
 pub(crate) mod report;
 pub(crate) mod stats;
+mod table;
+pub(crate) mod tally;
 pub(crate) mod timeline;
 #[cfg(feature = "tracing")]
 pub(crate) mod tracing;

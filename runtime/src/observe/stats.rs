@@ -3,17 +3,13 @@
 //! Nothing is counted task by task: the scheduler adds up what it handles anyway, a batch or a frame at a time, and a worker tells now
 //! and then of one request that it has looked at more closely.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
+use std::{fmt, time::Duration};
+
+use super::{
+    table::{Bytes, Short},
+    tally::ENOUGH_TASKS,
 };
-
-use crate::{error::TaskErrorKind, id::WorkerId};
-
-/// So many of the slowest tasks are remembered.
-const MOST_SLOW: usize = 10;
-/// Fewer tasks say nothing about their kind.
-const ENOUGH_TASKS: u64 = 1000;
+use crate::error::TaskErrorKind;
 
 /// Statistics of a pool. Created by [`Pool::stats`](crate::Pool::stats). Displayed, they form a table.
 ///
@@ -67,19 +63,19 @@ pub struct Stats {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct WorkerStats {
-    index: usize,
-    pid: Option<u32>,
-    endings: Endings,
-    startup: Duration,
-    initializing: Duration,
-    busy: Duration,
-    encoding: Duration,
-    transport: Duration,
-    waiting: Duration,
-    restarts: u64,
-    bytes_sent: u64,
-    bytes_received: u64,
-    peak_rss_bytes: u64,
+    pub(super) index: usize,
+    pub(super) pid: Option<u32>,
+    pub(super) endings: Endings,
+    pub(super) startup: Duration,
+    pub(super) initializing: Duration,
+    pub(super) busy: Duration,
+    pub(super) encoding: Duration,
+    pub(super) transport: Duration,
+    pub(super) waiting: Duration,
+    pub(super) restarts: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+    pub(super) peak_rss_bytes: u64,
 }
 
 /// How tasks came to their end: how many each way.
@@ -127,7 +123,7 @@ impl Endings {
         self.0[ending as usize]
     }
 
-    fn all(&self) -> u64 {
+    pub(super) fn all(&self) -> u64 {
         self.0.iter().sum()
     }
 }
@@ -154,10 +150,10 @@ impl Endings {
 /// ```
 #[derive(Clone, Debug)]
 pub struct SlowTask {
-    function: &'static str,
-    task_index: Option<usize>,
-    took: Duration,
-    worker: usize,
+    pub(super) function: &'static str,
+    pub(super) task_index: Option<usize>,
+    pub(super) took: Duration,
+    pub(super) worker: usize,
 }
 
 impl Stats {
@@ -424,40 +420,6 @@ impl SlowTask {
     }
 }
 
-/// A time, in the unit that suits it.
-struct Short(Duration);
-
-impl fmt::Display for Short {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = self.0.as_nanos() as f64;
-        let (number, unit) = match nanos {
-            n if n < 1e3 => (n, "ns"),
-            n if n < 1e6 => (n / 1e3, "µs"),
-            n if n < 1e9 => (n / 1e6, "ms"),
-            n => (n / 1e9, "s"),
-        };
-        let places = usize::from(number < 100.0 && nanos >= 1e3) + usize::from(number < 10.0 && nanos >= 1e3);
-        f.pad(&format!("{number:.places$} {unit}"))
-    }
-}
-
-/// Bytes, in the unit that suits them.
-struct Bytes(u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut number, mut unit) = (self.0 as f64, "B");
-        for next in ["KiB", "MiB", "GiB", "TiB"] {
-            if number < 1024.0 {
-                break;
-            }
-            (number, unit) = (number / 1024.0, next);
-        }
-        let places = usize::from(unit != "B" && number < 100.0);
-        f.pad(&format!("{number:.places$} {unit}"))
-    }
-}
-
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const HEADS: [&str; 14] = [
@@ -530,146 +492,6 @@ impl fmt::Display for Stats {
     }
 }
 
-/// What is counted of one worker's place.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    launches: u64,
-    endings: Endings,
-    busy: Duration,
-    startup: Duration,
-    initializing: Duration,
-    /// From the first words of each process that has ended to its end.
-    live: Duration,
-    /// Time with tasks, as the host sees it.
-    occupied: Duration,
-    launched_at: Option<Instant>,
-    live_since: Option<Instant>,
-    initializing_since: Option<Instant>,
-    occupied_since: Option<Instant>,
-    /// When the worker last gave a result, or was given tasks while it had none.
-    heard_at: Option<Instant>,
-    /// The tasks that the worker has looked at more closely, and the time that encoding took in these.
-    sampled: u64,
-    sampled_encoding: Duration,
-    peak_rss_bytes: u64,
-    /// The tasks that ended last were of a call, whose tasks are known by their place.
-    pub(crate) is_of_call: bool,
-}
-
-/// Ends what began at this time.
-fn end(since: &mut Option<Instant>, now: Instant, sum: &mut Duration) {
-    if let Some(since) = since.take() {
-        *sum += now.saturating_duration_since(since);
-    }
-}
-
-impl Tally {
-    #[inline]
-    pub(crate) fn done(&mut self, ending: Ending, tasks: u32, nanos: u64) {
-        self.endings.add(ending, u64::from(tasks));
-        self.worked(nanos);
-    }
-
-    /// So many nanoseconds more.
-    #[inline]
-    pub(crate) fn worked(&mut self, nanos: u64) {
-        // What a worker says of the time may be anything.
-        self.busy = self.busy.saturating_add(Duration::from_nanos(nanos));
-    }
-
-    /// What became of tasks whose time is counted otherwise.
-    pub(crate) fn endings(&mut self) -> &mut Endings {
-        &mut self.endings
-    }
-
-    /// It has given a result.
-    pub(crate) fn heard(&mut self, now: Instant) {
-        self.heard_at = Some(now);
-    }
-
-    pub(crate) fn launched(&mut self, now: Instant) {
-        self.launches += 1;
-        self.launched_at = Some(now);
-    }
-
-    pub(crate) fn started(&mut self, now: Instant, initializes: bool) {
-        end(&mut self.launched_at, now, &mut self.startup);
-        self.live_since = Some(now);
-        self.initializing_since = initializes.then_some(now);
-    }
-
-    pub(crate) fn initialized(&mut self, now: Instant) {
-        end(&mut self.initializing_since, now, &mut self.initializing);
-    }
-
-    /// It was given tasks.
-    pub(crate) fn occupied(&mut self, now: Instant) {
-        if self.occupied_since.is_none() {
-            self.occupied_since = Some(now);
-            self.heard_at = Some(now);
-        }
-    }
-
-    /// It has none left.
-    pub(crate) fn released(&mut self, now: Instant) {
-        end(&mut self.occupied_since, now, &mut self.occupied);
-    }
-
-    pub(crate) fn ended(&mut self, now: Instant, had_begun: bool) {
-        // What ended with the process was worked on since the last result.
-        if let Some(since) = self.heard_at.take().filter(|_| had_begun && self.initializing_since.is_none()) {
-            self.busy = self.busy.saturating_add(now.saturating_duration_since(since));
-        }
-        self.initialized(now);
-        self.released(now);
-        end(&mut self.launched_at, now, &mut self.startup);
-        end(&mut self.live_since, now, &mut self.live);
-    }
-
-    /// What the worker has found in one request.
-    pub(crate) fn sampled(&mut self, tasks: u64, encoding: Duration, peak_rss_bytes: u64) {
-        self.sampled = self.sampled.saturating_add(tasks);
-        self.sampled_encoding = self.sampled_encoding.saturating_add(encoding);
-        self.has_had(peak_rss_bytes);
-    }
-
-    pub(crate) fn has_had(&mut self, peak_rss_bytes: u64) {
-        self.peak_rss_bytes = self.peak_rss_bytes.max(peak_rss_bytes);
-    }
-
-    pub(crate) fn stats(
-        &self,
-        id: WorkerId,
-        pid: Option<u32>,
-        (sent, received): (u64, u64),
-        now: Instant,
-    ) -> WorkerStats {
-        let with = |sum: Duration, since: Option<Instant>| {
-            sum + since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
-        };
-        let occupied = with(self.occupied, self.occupied_since);
-        let initializing = with(self.initializing, self.initializing_since);
-        let live = with(self.live, self.live_since);
-        let each = self.sampled_encoding.as_secs_f64() / self.sampled.max(1) as f64;
-        let encoding = Duration::try_from_secs_f64(each * self.endings.all() as f64).unwrap_or(self.busy);
-        WorkerStats {
-            index: id.0 as usize,
-            pid,
-            endings: self.endings,
-            startup: with(self.startup, self.launched_at),
-            initializing,
-            busy: self.busy,
-            encoding: encoding.min(self.busy),
-            transport: occupied.saturating_sub(self.busy),
-            waiting: live.saturating_sub(initializing).saturating_sub(occupied.max(self.busy)),
-            restarts: self.launches.saturating_sub(1),
-            bytes_sent: sent,
-            bytes_received: received,
-            peak_rss_bytes: self.peak_rss_bytes,
-        }
-    }
-}
-
 impl Stats {
     pub(crate) fn new(workers: Vec<WorkerStats>, unserved: Endings, slowest: Vec<SlowTask>) -> Self {
         let mut total = WorkerStats { endings: unserved, ..WorkerStats::default() };
@@ -684,43 +506,14 @@ impl Stats {
     }
 }
 
-/// The slowest tasks so far, the slowest first.
-#[derive(Debug, Default)]
-pub(crate) struct Slowest(Vec<SlowTask>);
-
-impl Slowest {
-    /// A task that took so long is among them.
-    #[inline]
-    pub(crate) fn has_room_for(&self, nanos: u64) -> bool {
-        match self.0.last() {
-            Some(last) if self.0.len() == MOST_SLOW => u128::from(nanos) > last.took.as_nanos(),
-            _ => true,
-        }
-    }
-
-    pub(crate) fn put(
-        &mut self,
-        function: &'static str,
-        task_index: Option<usize>,
-        nanos: u64,
-        worker: WorkerId,
-    ) {
-        if self.has_room_for(nanos) {
-            let took = Duration::from_nanos(nanos);
-            let at = self.0.partition_point(|other| other.took >= took);
-            self.0.insert(at, SlowTask { function, task_index, took, worker: worker.0 as usize });
-            self.0.truncate(MOST_SLOW);
-        }
-    }
-
-    pub(crate) fn all(&self) -> Vec<SlowTask> {
-        self.0.clone()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        id::WorkerId,
+        observe::tally::{Slowest, Tally},
+    };
+    use std::time::Instant;
 
     #[test]
     fn times_and_sizes_are_short() {

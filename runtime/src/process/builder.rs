@@ -12,11 +12,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use super::{
-    Backend, Process,
-    in_process::Here,
-    watcher::{Child, Order},
-};
+use super::{Backend, Process, child::Child, in_process::Here, slot::Order};
 use crate::{
     context::seed_of_singles,
     error::{Error, Result},

@@ -4,7 +4,9 @@
 //! reads what they say whether or not anybody waits, and collects them when they end.
 
 mod builder;
+mod child;
 mod in_process;
+mod slot;
 mod watcher;
 
 use std::{
@@ -21,8 +23,8 @@ use serde::de::DeserializeOwned;
 
 pub use builder::ProcessBuilder;
 
+use child::Child;
 use in_process::Here;
-use watcher::Child;
 
 use crate::{
     error::{Error, Exit, Place, Result, TaskError, TaskErrorKind},

@@ -6,46 +6,34 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    ops::ControlFlow,
-    os::fd::{AsFd, BorrowedFd},
-    panic::{AssertUnwindSafe, catch_unwind},
+    os::fd::AsFd,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::{JoinHandle, ThreadId},
     time::{Duration, Instant},
 };
 
+use super::slot::{End, Order, Place, Sole, say};
 use crate::{
-    caller::Caller,
-    captured::Captured,
-    codec::{Encoded, ShortBytes},
-    error::{Error, Exit, Place as Spot, Result, TaskError, TaskErrorKind},
-    handle::{Completer, Exchange, Outcome, Wakes},
-    id::{FunctionId, TaskId, WorkerId},
+    error::{Error, Result},
+    handle::{Exchange, Wakes},
+    id::{TaskId, WorkerId},
     launch::{LaunchError, LaunchRequest, Launcher, Outputs, Settled, StartMethod, Variable},
-    observe::{levels::levels, record::Words},
-    protocol::{Hello, Levels, Orders, Record, Records, VERSION},
+    observe::levels::levels,
+    protocol::{Hello, VERSION},
     registry,
     scheduler::restarts::{Intensity, Others, Restarts, Verdict},
     start,
-    supervisor::{
-        event::{Obituary, Phase, Step},
-        exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
-        ledger::Load,
-        state::{OUTPUT, PROCESS, Supervisor},
-    },
+    supervisor::state::{OUTPUT, PROCESS, Supervisor},
     sys::{
         generation::generation,
-        held::Held,
         limits::explained,
-        memory::oom_kills,
         per_process::PerProcess,
-        poll::{Bell, CLOSED, Poller, wait_readable},
+        poll::{Bell, CLOSED, Poller},
         quiesce::{OwnThread, is_own_thread},
     },
-    terminal::aside,
 };
 
 /// The bell among the processes.
@@ -53,7 +41,7 @@ const BELL: u64 = u64::MAX;
 /// Launchers have this bit in their keys, which no process has.
 const LAUNCHER: u64 = 1 << 63;
 /// Numbers of processes, as supervisors make keys of them, are below this.
-const MOST_NUMBER: u32 = 1 << 30;
+pub(super) const MOST_NUMBER: u32 = 1 << 30;
 /// A process that logs without end is read so far at a time: others have things to say, too.
 const MOST_AT_A_TIME: usize = 64;
 /// The longest time between two checks of the descriptors while a process runs. The kernel does not report a close.
@@ -75,38 +63,10 @@ struct Home {
     users: usize,
 }
 
-/// What is to become a process.
-pub(super) struct Order {
-    pub(super) name: Arc<str>,
-    pub(super) function: FunctionId,
-    pub(super) args: ShortBytes,
-    /// The task's number.
-    pub(super) number: u64,
-    /// The seed that goes with it.
-    pub(super) seed: u64,
-    pub(super) surroundings: Settled,
-    pub(super) method: StartMethod,
-    pub(super) start_timeout: Duration,
-    pub(super) completer: Arc<Completer>,
-}
-
-/// A process that somebody holds: killed and collected when this is dropped, unless it was detached.
-pub(super) struct Child {
-    pid: u32,
-    /// Taken only to be forgotten, in a copy of this process.
-    held: Option<Held>,
-    end: End,
-    is_detached: bool,
-    user: User,
-}
-
-/// How a process ended, if that is known; empty until it has been collected.
-type End = Arc<OnceLock<Option<Exit>>>;
-
 /// Keeps the watch.
-struct User(Option<Arc<Watch>>);
+pub(super) struct User(Option<Arc<Watch>>);
 
-struct Watch {
+pub(super) struct Watch {
     desk: Mutex<Desk>,
     /// A process has ended, or a launcher was seen to.
     changed: Condvar,
@@ -123,19 +83,19 @@ struct Watch {
 }
 
 /// What the lock protects. Nothing is waited for and nothing is read while it is held.
-struct Desk {
+pub(super) struct Desk {
     /// Only the thread that watches locks one.
-    places: BTreeMap<u32, Arc<Mutex<Place>>>,
+    pub(super) places: BTreeMap<u32, Arc<Mutex<Place>>>,
     /// Those that are polled: what is not ready to launch, and the template that processes share.
     launchers: BTreeMap<u64, Arc<dyn Launcher>>,
     next_launcher: u64,
     server: Option<Server>,
     /// Those of which more is to be read, of which no poller tells.
-    unread: BTreeSet<u32>,
+    pub(super) unread: BTreeSet<u32>,
     /// How often launchers were seen to.
     tended: u64,
     /// When the thread will wake by itself.
-    alarm: Option<Instant>,
+    pub(super) alarm: Option<Instant>,
     thread: Option<JoinHandle<()>>,
     stopping: bool,
 }
@@ -148,71 +108,12 @@ struct Server {
     launcher: Arc<dyn Launcher>,
 }
 
-/// A process that has not been collected.
-struct Place {
-    supervisor: Supervisor<Sole>,
-    /// What it is to run, until it is ready.
-    sole: Option<Sole>,
-    name: Arc<str>,
-    function: &'static str,
-    /// It has not come to its function in time.
-    is_late: bool,
-    outcome: Option<Outcome>,
-    /// What the function has written, where that is kept.
-    wrote: Option<Arc<Captured>>,
-    completer: Arc<Completer>,
-    end: End,
-    /// How many processes the kernel had killed for want of memory when it was started.
-    oom_kills: Option<u64>,
-    /// Its template ends after it.
-    _launcher: Arc<dyn Launcher>,
-}
-
-/// The one task of a process.
-struct Sole {
-    number: u64,
-    seed: u64,
-    function: &'static str,
-    records: Records,
-}
-
-impl Load for Sole {
-    fn len(&self) -> u32 {
-        self.records.len()
-    }
-
-    fn first_task(&self) -> u64 {
-        self.number
-    }
-
-    fn records(&mut self) -> &mut Records {
-        &mut self.records
-    }
-
-    fn done(&mut self, n: u32) {
-        self.records.advance(n);
-    }
-
-    fn take_first(&mut self, n: u32) -> Self {
-        Self {
-            number: self.number,
-            seed: self.seed,
-            function: self.function,
-            records: self.records.take_first(n),
-        }
-    }
-
-    fn function_after(&self, _n: u32) -> &'static str {
-        self.function
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns what starts the process of this order; under Fork, a copy of this process as it is now.
-fn launcher_of(order: &Order) -> Result<Arc<dyn Launcher>> {
+pub(super) fn launcher_of(order: &Order) -> Result<Arc<dyn Launcher>> {
     let Settled { env, outputs, .. } = order.surroundings.clone();
     let launcher = start::launcher(order.method, None, env, outputs, order.start_timeout);
     Ok(Arc::from(launcher.map_err(Error::config)?))
@@ -237,7 +138,7 @@ impl User {
     /// # Errors
     ///
     /// There is nobody to watch, and nobody can be had.
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let mut home = lock(home());
         let watch = match &home.watch {
             Some(watch) if watch.is_whole() => watch.clone(),
@@ -252,109 +153,8 @@ impl User {
         Ok(Self(Some(watch)))
     }
 
-    fn watch(&self) -> &Arc<Watch> {
+    pub(super) fn watch(&self) -> &Arc<Watch> {
         self.0.as_ref().expect("it is taken when this is dropped")
-    }
-}
-
-impl Child {
-    /// Starts a process.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be started.
-    pub(super) fn launch(order: Order) -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed) % MOST_NUMBER;
-        let failed = |error| Error::system(format!("process `{}` cannot be started", order.name), error);
-        // Before the thread that watches: a copy is made of what has one thread.
-        let copy = (order.method == StartMethod::Fork).then(|| launcher_of(&order)).transpose()?;
-        let user = User::new()?;
-        let watch = user.watch();
-        let launcher = match copy {
-            Some(copy) => copy,
-            None => watch.launcher(&order)?,
-        };
-        let mut supervisor = Supervisor::new(WorkerId(number));
-        watch.launch(&mut supervisor, &launcher, &order).map_err(|error| failed(io::Error::other(error)))?;
-        let pid = supervisor.pid().expect("it was launched just now");
-        let held = supervisor.held().expect("it was launched just now").try_clone();
-        let held = Some(held.map_err(failed)?);
-        let end = End::default();
-        let function = registry::find(order.function).map_or("", |entry| entry.name);
-        let deadline = supervisor.deadline();
-        let place = Place {
-            supervisor,
-            sole: Some(Sole {
-                number: order.number,
-                seed: order.seed,
-                function,
-                records: Records::of(order.function, order.args),
-            }),
-            name: order.name,
-            function,
-            is_late: false,
-            outcome: None,
-            wrote: None,
-            completer: order.completer,
-            end: end.clone(),
-            oom_kills: oom_kills(),
-            _launcher: launcher,
-        };
-        // A copy is quick: it may have shaken hands before the poller was to tell of it.
-        let has_spoken = place.supervisor.has_arrivals();
-        let mut desk = watch.lock();
-        desk.places.insert(number, Arc::new(Mutex::new(place)));
-        if has_spoken {
-            desk.unread.insert(number);
-        }
-        if has_spoken || desk.alarm.is_none_or(|alarm| deadline.is_some_and(|deadline| deadline < alarm)) {
-            watch.ring();
-        }
-        drop(desk);
-        Ok(Self { pid, held, end, is_detached: false, user })
-    }
-
-    pub(super) fn id(&self) -> u32 {
-        self.pid
-    }
-
-    /// What its handle holds: it keeps nothing open.
-    pub(super) fn exchange(&self) -> Weak<dyn Exchange> {
-        Arc::<Watch>::downgrade(self.user.watch())
-    }
-
-    fn held(&self) -> &Held {
-        self.held.as_ref().expect("it is taken when this is dropped")
-    }
-
-    /// Whether it has ended, and how, if that is known. Once its descriptor tells of its end this does, too.
-    pub(super) fn ended(&self) -> Option<Option<Exit>> {
-        let watch = self.user.watch();
-        let is_settled = self.end.get().is_some() || !watch.is_of_this_process() || !watch.is_whole();
-        if !is_settled && wait_readable(self.as_fd(), Duration::ZERO).unwrap_or(false) {
-            watch.wait_for(&self.end);
-        }
-        self.end.get().copied()
-    }
-
-    /// This process has started it, and is no copy of the one that has.
-    pub(super) fn is_own(&self) -> bool {
-        self.user.watch().is_of_this_process()
-    }
-
-    pub(super) fn terminate(&self) -> io::Result<()> {
-        if self.user.watch().is_whole() { self.held().terminate() } else { Err(io::Error::other(CLOSED)) }
-    }
-
-    pub(super) fn kill(&self) {
-        if self.user.watch().is_whole() {
-            self.held().kill();
-        }
-    }
-
-    pub(super) fn detach(mut self) {
-        self.is_detached = true;
     }
 }
 
@@ -377,31 +177,6 @@ impl Drop for User {
         {
             // It runs no code of users but their loggers and wakers; one that panics has said so.
             let _ = thread.join();
-        }
-    }
-}
-
-impl AsFd for Child {
-    /// Becomes readable when it has ended.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.held().as_fd()
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let watch = self.user.watch();
-        if !watch.is_of_this_process() {
-            // The process is another's, whose copy this one is, and the number of its descriptor means something else here.
-            return std::mem::forget(self.held.take());
-        }
-        if !watch.is_whole() {
-            // So it does here. The process ends by itself, as its connection has ended.
-            return std::mem::forget(self.held.take());
-        }
-        if !self.is_detached && self.end.get().is_none() {
-            self.kill();
-            watch.wait_for(&self.end);
         }
     }
 }
@@ -444,22 +219,22 @@ impl Watch {
         Ok(watch)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Desk> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
         lock(&self.desk)
     }
 
     /// It is not a copy in a process that was forked since, where numbers of descriptors mean something else.
-    fn is_of_this_process(&self) -> bool {
+    pub(super) fn is_of_this_process(&self) -> bool {
         self.generation == generation()
     }
 
     /// No other code has closed the descriptors.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         !self.is_closed.load(Ordering::Relaxed) && self.poller.is_whole()
     }
 
     /// Wakes the thread. Returns whether that can be done.
-    fn ring(&self) -> bool {
+    pub(super) fn ring(&self) -> bool {
         !self.is_closed.load(Ordering::Relaxed) && self.bell.ring_in(&self.poller, BELL)
     }
 
@@ -488,7 +263,7 @@ impl Watch {
     }
 
     /// What makes this process exist.
-    fn launcher(&self, order: &Order) -> Result<Arc<dyn Launcher>> {
+    pub(super) fn launcher(&self, order: &Order) -> Result<Arc<dyn Launcher>> {
         if order.method == StartMethod::Spawn {
             return launcher_of(order);
         }
@@ -523,7 +298,7 @@ impl Watch {
         Ok(key)
     }
 
-    fn launch(
+    pub(super) fn launch(
         &self,
         supervisor: &mut Supervisor<Sole>,
         launcher: &Arc<dyn Launcher>,
@@ -605,7 +380,7 @@ impl Watch {
         true
     }
 
-    fn wait_for(&self, end: &End) {
+    pub(super) fn wait_for(&self, end: &End) {
         self.wait_until(&mut |_| end.get().is_some(), None);
     }
 
@@ -737,145 +512,6 @@ impl Watch {
         }
         self.lock().unread.insert(number);
     }
-}
-
-/// Who a process is, for those who listen to what it says.
-struct About {
-    pid: u32,
-    caller: Caller,
-}
-
-impl About {
-    fn says(&self, record: Record) -> Words {
-        Words { record, worker: WorkerId::ALONE, pid: self.pid, caller: self.caller.clone() }
-    }
-}
-
-/// Gives what processes have said to those who listen here.
-fn say(words: &[Words]) {
-    for words in words {
-        let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
-    }
-}
-
-impl Place {
-    fn about(&self) -> About {
-        About { pid: self.supervisor.pid().unwrap_or_default(), caller: self.completer.caller() }
-    }
-
-    /// Reads on, to words of the process's or to the end of what is there. Returns whether there may be more, for another round.
-    fn read(&mut self, now: Instant, poller: &Poller) -> (Vec<Words>, bool) {
-        let about = self.about();
-        let pid = about.pid;
-        let (mut words, mut has_started, mut outcome) = (Vec::new(), false, None);
-        let wrote = &mut self.wrote;
-        let paused = self.supervisor.read(true, now, poller, |step| {
-            match step {
-                Step::Started => has_started = true,
-                Step::Done { mut results, .. } => {
-                    outcome = results.next().map(|result| Ok(Encoded::Short(result).into_owned()));
-                }
-                Step::DoneOne { result, .. } => outcome = Some(Ok(result.into_owned())),
-                Step::Failed { fault, .. } => outcome = Some(Err(fault.into())),
-                // Nobody has asked.
-                Step::Progress { .. } | Step::Noted(_) => {}
-                Step::Wrote(output) => *wrote = Some(output),
-                // Nobody stops it in this way; its owner signals it.
-                Step::Stopped { kind, .. } => outcome = Some(Err(kind)),
-                Step::Said(record, _) => {
-                    words.push(about.says(record));
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        });
-        // It may have ended since it said that it is ready.
-        if has_started
-            && self.supervisor.is_live()
-            && let Some(sole) = self.sole.take()
-        {
-            let seed = sole.seed;
-            // No timeline has a row for it.
-            let levels = Levels { is_timed: false, ..levels() };
-            self.supervisor.run(sole, Orders { levels, seed, ..Orders::default() });
-            self.supervisor.ring(now, poller);
-        }
-        if let Some(outcome) = outcome {
-            self.outcome = Some(outcome.map_err(|kind| self.error(kind, 1, pid)));
-            if self.supervisor.is_idle() {
-                self.supervisor.drain(now);
-            }
-        }
-        (words, paused)
-    }
-
-    fn on_deadline(&mut self, now: Instant) {
-        self.is_late |=
-            self.supervisor.is_starting() && self.supervisor.deadline().is_some_and(|at| at <= now);
-        self.supervisor.on_deadline(now);
-    }
-
-    /// Tells of the process's end.
-    fn finish(&mut self, obituary: Obituary<Sole>) -> Wakes {
-        let exit = obituary.exit.ok();
-        let outcome = match self.outcome.take() {
-            Some(outcome) => outcome,
-            None => {
-                self.wrote = obituary.output.clone();
-                Err(self.failure(obituary))
-            }
-        };
-        // First: whoever has the outcome may ask how it ended.
-        let _ = self.end.set(exit);
-        if let Some(wrote) = self.wrote.take() {
-            self.completer.tell(wrote);
-        }
-        let mut wakes = Wakes::default();
-        self.completer.complete(outcome, &mut wakes);
-        wakes
-    }
-
-    /// Leaves the process alone, and tells what is known of it.
-    fn abandon(&mut self, wakes: &mut Wakes) {
-        let Some((pid, _)) = self.supervisor.abandon() else { return };
-        let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
-        let outcome = self.outcome.take().unwrap_or_else(|| Err(self.error(kind, 1, pid)));
-        let _ = self.end.set(None);
-        self.completer.complete(outcome, wakes);
-    }
-
-    /// What the end of a process means that has given no result.
-    fn failure(&mut self, obituary: Obituary<Sole>) -> TaskError {
-        let Obituary { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = obituary;
-        let has_begun = running.is_some() || !unknown.is_empty();
-        let is_signal = exit.is_ok_and(|exit| exit.signal().is_some());
-        let kind = match reason {
-            Some(reason) if self.is_late || (killed && was == Phase::Starting) => could_not_start(&reason),
-            Some(reason) if killed => {
-                TaskErrorKind::Lost { message: format!("its process was killed: {reason}") }
-            }
-            _ if !killed && is_killed_for_memory(exit, &mut self.oom_kills) => killed_for_memory(exit),
-            reason if !has_begun && !is_signal => {
-                could_not_start(&why_not_started("it", exit, cause, reason))
-            }
-            reason => match crash(exit, cause, panic, reason) {
-                TaskErrorKind::Crash { exit, cause: None } if !has_begun => {
-                    TaskErrorKind::Crash { exit, cause: Some("killed as it started".into()) }
-                }
-                kind => kind,
-            },
-        };
-        self.error(kind, u32::from(has_begun), pid)
-    }
-
-    fn error(&self, kind: TaskErrorKind, attempts: u32, pid: u32) -> TaskError {
-        let place = Spot { index: None, attempts, worker: Some((WorkerId::ALONE, pid)) };
-        TaskError::new(self.function, kind, place).in_pool(Some(&self.name)).with_output(self.wrote.clone())
-    }
-}
-
-fn could_not_start(reason: &str) -> TaskErrorKind {
-    TaskErrorKind::Lost { message: format!("the process could not be started: {reason}") }
 }
 
 impl Exchange for Watch {

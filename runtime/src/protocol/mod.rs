@@ -2,8 +2,14 @@
 
 mod batch;
 mod boundary;
+mod encoding;
 mod handshake;
+mod notice;
+mod preamble;
 mod reply;
+mod request;
+mod results;
+mod template;
 #[cfg(feature = "tracing")]
 mod trace;
 
@@ -11,13 +17,13 @@ mod trace;
 pub(crate) use batch::put_record;
 pub(crate) use batch::{RECORD_HEAD_BYTES, Records, Wire, record_head};
 pub(crate) use boundary::{Mark, encode_mark, find_mark};
-pub(crate) use handshake::{
-    FORK_REQUEST, Folder, Hello, Outcome, PREAMBLE_BYTES, Preamble, Preload, Prepared, REPORT_BYTES, Ready,
-    Refused, Report, Setup, Sink, Station, VERSION,
-};
-pub(crate) use reply::{
-    Levels, LogRecord, Malformed, Note, Orders, Record, Reply, ReplyFrame, ReplyWire, Results, RunHead,
-    RunTask, RunTasks, ToWorker, encode_panic, encode_progress, encode_reply,
-};
+pub(crate) use encoding::Malformed;
+pub(crate) use handshake::{Folder, Hello, Ready, Refused, Station, VERSION};
+pub(crate) use notice::{LogRecord, Note, Record, encode_panic, encode_progress, encode_reply};
+pub(crate) use preamble::{PREAMBLE_BYTES, Preamble, Sink};
+pub(crate) use reply::{Reply, ReplyFrame, ReplyWire};
+pub(crate) use request::{Levels, Orders, RunHead, RunTask, RunTasks, ToWorker};
+pub(crate) use results::Results;
+pub(crate) use template::{FORK_REQUEST, Outcome, Preload, Prepared, REPORT_BYTES, Report, Setup};
 #[cfg(feature = "tracing")]
 pub(crate) use trace::{FieldValue, Parent, Place, Said, TraceRecord};

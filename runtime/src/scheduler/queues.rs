@@ -18,7 +18,8 @@ use crate::{
     error::{Fault, Place, TaskError, TaskErrorKind},
     id::{FunctionId, WorkerId},
     observe::{
-        stats::{Ending, Endings, Slowest, Tally},
+        stats::{Ending, Endings},
+        tally::{Slowest, Tally},
         timeline::Timeline,
     },
     protocol::Results,

@@ -25,7 +25,8 @@ use crate::{
     id::WorkerId,
     launch::Launcher,
     observe::{
-        stats::{Endings, Slowest, Stats},
+        stats::{Endings, Stats},
+        tally::Slowest,
         timeline::Timeline,
     },
     supervisor::state::Supervisor,

@@ -1,0 +1,75 @@
+//! The connection of a host and a new worker: the socket, shared memory, pipes, and the preamble.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use super::{
+    Launched, Outputs, WorkerProcess,
+    output::{Pipes, Streams},
+};
+use crate::{
+    protocol::{Preamble, Refused, Reply},
+    sys::{fd::stream_pair, pass::send_with_all},
+    transport::{HostEnd, Received, offer},
+};
+
+/// The host's ends of what it shares with one worker.
+pub(super) struct Connection {
+    socket: Arc<OwnedFd>,
+    end: HostEnd,
+    token: u64,
+    pipes: Pipes,
+}
+
+impl Connection {
+    /// Makes the connection, puts the preamble into it, and gives the worker's end, too.
+    pub(super) fn new(token: u64, outputs: Outputs) -> io::Result<(Self, OwnedFd)> {
+        let (socket, theirs) = stream_pair()?;
+        let socket = Arc::new(socket);
+        let end = offer(socket.clone())?;
+        let pipes = outputs.open()?;
+        let preamble = Preamble { token, rings: end.rings, sinks: outputs.sinks() };
+        let fds: Vec<_> = end.segment.iter().map(OwnedFd::as_fd).chain(pipes.theirs()).collect();
+        send_with_all(socket.as_fd(), &preamble.to_bytes(), &fds)?;
+        Ok((Self { socket, end, token, pipes }, theirs))
+    }
+
+    /// The socket: a worker ends when this end of it is shut down.
+    pub(super) fn socket(&self) -> &Arc<OwnedFd> {
+        &self.socket
+    }
+
+    /// What the other end, which has ended, has said of why it could not be a worker.
+    pub(super) fn refusal(self) -> Option<Refused> {
+        let mut receiver = self.end.receiver;
+        receiver.begin(true);
+        let Received::Frames(frames) = receiver.recv().ok()? else { return None };
+        match Reply::decode(frames.split_first()?.0) {
+            Ok(Reply::Refused(refused)) => Some(refused),
+            _ => None,
+        }
+    }
+
+    pub(super) fn launched(self, process: Box<dyn WorkerProcess>) -> Launched {
+        let HostEnd { sender, receiver, board, rings, why_not, .. } = self.end;
+        let ends = self.pipes.ours;
+        let streams = (!ends.is_empty()).then_some(Streams { token: self.token, ends });
+        Launched { sender, receiver, board, is_quiet: rings, why_slow: why_not, process, streams }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+/// A number that others do not guess: std keys its hashers from the kernel's random numbers.
+pub(super) fn random_token() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

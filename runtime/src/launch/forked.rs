@@ -1,0 +1,79 @@
+//! A worker that a template has forked.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{
+    WorkerProcess,
+    fork_server::{END_TIMEOUT, REPORT_TIMEOUT},
+    local::UNTOLD,
+};
+use crate::{
+    error::Exit,
+    protocol::{REPORT_BYTES, Report},
+    sys::{
+        held::{Held, REFUSED_GRACE, say_left},
+        pass::recv_with_fds,
+        poll::{is_readable, wait_readable},
+    },
+};
+
+/// A worker that a template has forked.
+pub(super) struct ForkedProcess {
+    pub(super) pid: u32,
+    pub(super) held: Held,
+    /// Where the template tells of its end.
+    pub(super) status: OwnedFd,
+    pub(super) reaped: bool,
+}
+
+impl WorkerProcess for ForkedProcess {
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What it has started in its group ends with it: the template sees to that before it reaps it.
+    fn held(&self) -> &Held {
+        &self.held
+    }
+
+    fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
+        if !is_readable(self.held.as_fd()) {
+            return None;
+        }
+        // The template has seen the same just now.
+        if !wait_readable(self.status.as_fd(), REPORT_TIMEOUT).unwrap_or(true) {
+            return None;
+        }
+        let mut bytes = [0; REPORT_BYTES];
+        let report = recv_with_fds::<1>(self.status.as_fd(), &mut bytes);
+        self.reaped = true;
+        Some(match report.ok().and_then(|_| Report::from_bytes(bytes)) {
+            Some(Report::Exited(code)) => Ok(Exit::from_code(code)),
+            Some(Report::Signaled(signal)) => Ok(Exit::from_signal(signal)),
+            Some(Report::Vanished) => Err("other code in its template collected its exit status"),
+            Some(Report::Untold) => Err(UNTOLD),
+            _ => {
+                Err("the template that it was forked from ended before it, and would have told how it ended")
+            }
+        })
+    }
+
+    fn give_up(&mut self) {
+        self.reaped = true;
+        say_left(self.pid);
+    }
+}
+
+impl Drop for ForkedProcess {
+    /// Waits until it is reaped, as far as that can be seen.
+    fn drop(&mut self) {
+        if !self.reaped && self.held.is_own() {
+            self.held.kill();
+            let timeout = if self.held.is_refused() { REFUSED_GRACE } else { END_TIMEOUT };
+            if !wait_readable(self.held.as_fd(), timeout).unwrap_or(true) && self.held.is_refused() {
+                return self.give_up();
+            }
+            let _ = wait_readable(self.status.as_fd(), REPORT_TIMEOUT);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The template of a fork server as its host sees it.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use super::{
+    Launched, Outputs,
+    connection::{Connection, random_token},
+    fork_server::{FORK_TIMEOUT, MOST_WORDS_BYTES, refused_template},
+    forked::ForkedProcess,
+};
+use crate::{
+    protocol::{FORK_REQUEST, Prepared, REPORT_BYTES, Report},
+    sys::{
+        fd::{read_append, stream_pair},
+        held::Held,
+        pass::{recv_with_fds, send_with_fds},
+        poll::{is_readable, wait_readable},
+        process::Child,
+    },
+};
+
+/// Where the template is.
+#[derive(Debug)]
+pub(super) enum State {
+    /// There is none.
+    Absent,
+    /// It loads what workers share; these bytes are what it has said.
+    Preparing(Template, Vec<u8>),
+    Ready(Stock),
+    /// It has failed, which nobody has been told yet.
+    Failed(String),
+    /// It has failed and cannot be made again.
+    Gone(String),
+}
+
+/// A template that is ready, and the next worker, which has been ordered ahead of its time: to make a process takes longer than all
+/// that follows, and so it is done before anybody waits.
+///
+/// Dropped in this order: there is a template to reap the worker that nobody has asked for.
+#[derive(Debug)]
+pub(super) struct Stock {
+    pub(super) next: Option<Order>,
+    pub(super) template: Template,
+    /// Where workers' output goes.
+    pub(super) outputs: Outputs,
+}
+
+/// A worker that the template was asked for, until it is received: it waits for its hello. Dropped, it ends.
+#[derive(Debug)]
+pub(super) struct Order(Option<Made>);
+
+/// The connection to such a worker, and the socket on which the template tells of its life.
+#[derive(Debug)]
+struct Made {
+    connection: Connection,
+    status: OwnedFd,
+}
+
+/// The template's process, killed and reaped when this is dropped.
+#[derive(Debug)]
+pub(super) struct Template {
+    pub(super) control: OwnedFd,
+    pub(super) child: Child,
+}
+
+impl Stock {
+    /// The next worker.
+    pub(super) fn take(&mut self) -> io::Result<Launched> {
+        let waiting = self.next.take().and_then(|mut order| order.receive().ok());
+        // It may have been killed while it waited.
+        let launched = match waiting.filter(|launched| !is_readable(launched.process.held().as_fd())) {
+            Some(launched) => launched,
+            None => Order::new(&self.template, self.outputs)?.receive().inspect_err(|error| {
+                if error.kind() == io::ErrorKind::TimedOut {
+                    self.template.child.held().kill();
+                }
+            })?,
+        };
+        Ok(launched)
+    }
+
+    /// Has the worker made that is taken next.
+    pub(super) fn order(&mut self) {
+        if self.next.is_none() {
+            self.next = Order::new(&self.template, self.outputs).ok();
+        }
+    }
+}
+
+impl Order {
+    fn new(template: &Template, outputs: Outputs) -> io::Result<Self> {
+        let (connection, theirs) = Connection::new(random_token(), outputs)?;
+        let (status, told) = stream_pair()?;
+        send_with_fds(template.control.as_fd(), &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()]).map_err(
+            |error| match error.kind() {
+                // No shortage of processes.
+                io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it reads no requests"),
+                _ => error,
+            },
+        )?;
+        Ok(Self(Some(Made { connection, status })))
+    }
+
+    /// The worker, once the template has made it: at once, or a moment later.
+    fn receive(&mut self) -> io::Result<Launched> {
+        let Made { connection, status } = self.0.take().ok_or(io::ErrorKind::NotFound)?;
+        let mut bytes = [0; REPORT_BYTES];
+        if !wait_readable(status.as_fd(), FORK_TIMEOUT)? {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
+        }
+        let pidfd = recv_with_fds::<1>(status.as_fd(), &mut bytes)?.pop();
+        match (Report::from_bytes(bytes), pidfd) {
+            (Some(Report::Forked(pid)), Some(pidfd)) => {
+                let mut held = Held::new(pidfd);
+                held.ends_with(connection.socket());
+                let process = ForkedProcess { pid, held, status, reaped: false };
+                Ok(connection.launched(Box::new(process)))
+            }
+            (Some(Report::NotForked(errno)), _) => Err(refused_template(errno)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            drop(self.receive());
+        }
+    }
+}
+
+impl Template {
+    /// What the template has said, if it has said it all; the error is why nothing more will come, if it is not the process's end.
+    pub(super) fn listen(&self, said: &mut Vec<u8>) -> Result<Option<Prepared>, Option<String>> {
+        let ended = self.has_exited();
+        loop {
+            said.reserve(4096);
+            match read_append(self.control.as_fd(), said, 4096) {
+                Ok(0) => return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None),
+                Ok(_) if said.len() < MOST_WORDS_BYTES => {}
+                Ok(_) => return Err(Some("its template sent what is no message of ours".to_owned())),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None);
+                }
+                Err(error) => return Err(Some(format!("its template cannot be heard: {error}"))),
+            }
+        }
+        match Prepared::from_bytes(said).map_err(Some)? {
+            None if ended => Err(None),
+            prepared => Ok(prepared),
+        }
+    }
+
+    fn has_exited(&self) -> bool {
+        is_readable(self.child.as_fd())
+    }
+
+    /// It waits for requests and says nothing: what can be read is its end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_exited() || is_readable(self.control.as_fd())
+    }
+}

@@ -1,0 +1,37 @@
+//! Statistics as a table.
+
+use std::{fmt, time::Duration};
+
+/// A time, in the unit that suits it.
+pub(super) struct Short(pub(crate) Duration);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.0.as_nanos() as f64;
+        let (number, unit) = match nanos {
+            n if n < 1e3 => (n, "ns"),
+            n if n < 1e6 => (n / 1e3, "µs"),
+            n if n < 1e9 => (n / 1e6, "ms"),
+            n => (n / 1e9, "s"),
+        };
+        let places = usize::from(number < 100.0 && nanos >= 1e3) + usize::from(number < 10.0 && nanos >= 1e3);
+        f.pad(&format!("{number:.places$} {unit}"))
+    }
+}
+
+/// Bytes, in the unit that suits them.
+pub(super) struct Bytes(pub(crate) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut number, mut unit) = (self.0 as f64, "B");
+        for next in ["KiB", "MiB", "GiB", "TiB"] {
+            if number < 1024.0 {
+                break;
+            }
+            (number, unit) = (number / 1024.0, next);
+        }
+        let places = usize::from(unit != "B" && number < 100.0);
+        f.pad(&format!("{number:.places$} {unit}"))
+    }
+}

@@ -1,0 +1,186 @@
+//! Counts what happens to tasks while a pool runs.
+
+use std::time::{Duration, Instant};
+
+use super::stats::{Ending, Endings, SlowTask, WorkerStats};
+use crate::id::WorkerId;
+
+/// So many of the slowest tasks are remembered.
+const MOST_SLOW: usize = 10;
+
+/// Fewer tasks say nothing about their kind.
+pub(super) const ENOUGH_TASKS: u64 = 1000;
+
+/// What is counted of one worker's place.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(super) launches: u64,
+    pub(super) endings: Endings,
+    pub(super) busy: Duration,
+    pub(super) startup: Duration,
+    pub(super) initializing: Duration,
+    /// From the first words of each process that has ended to its end.
+    pub(super) live: Duration,
+    /// Time with tasks, as the host sees it.
+    pub(super) occupied: Duration,
+    pub(super) launched_at: Option<Instant>,
+    pub(super) live_since: Option<Instant>,
+    pub(super) initializing_since: Option<Instant>,
+    pub(super) occupied_since: Option<Instant>,
+    /// When the worker last gave a result, or was given tasks while it had none.
+    pub(super) heard_at: Option<Instant>,
+    /// The tasks that the worker has looked at more closely, and the time that encoding took in these.
+    pub(super) sampled: u64,
+    pub(super) sampled_encoding: Duration,
+    pub(super) peak_rss_bytes: u64,
+    /// The tasks that ended last were of a call, whose tasks are known by their place.
+    pub(crate) is_of_call: bool,
+}
+
+/// Ends what began at this time.
+fn end(since: &mut Option<Instant>, now: Instant, sum: &mut Duration) {
+    if let Some(since) = since.take() {
+        *sum += now.saturating_duration_since(since);
+    }
+}
+
+impl Tally {
+    #[inline]
+    pub(crate) fn done(&mut self, ending: Ending, tasks: u32, nanos: u64) {
+        self.endings.add(ending, u64::from(tasks));
+        self.worked(nanos);
+    }
+
+    /// So many nanoseconds more.
+    #[inline]
+    pub(crate) fn worked(&mut self, nanos: u64) {
+        // What a worker says of the time may be anything.
+        self.busy = self.busy.saturating_add(Duration::from_nanos(nanos));
+    }
+
+    /// What became of tasks whose time is counted otherwise.
+    pub(crate) fn endings(&mut self) -> &mut Endings {
+        &mut self.endings
+    }
+
+    /// It has given a result.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard_at = Some(now);
+    }
+
+    pub(crate) fn launched(&mut self, now: Instant) {
+        self.launches += 1;
+        self.launched_at = Some(now);
+    }
+
+    pub(crate) fn started(&mut self, now: Instant, initializes: bool) {
+        end(&mut self.launched_at, now, &mut self.startup);
+        self.live_since = Some(now);
+        self.initializing_since = initializes.then_some(now);
+    }
+
+    pub(crate) fn initialized(&mut self, now: Instant) {
+        end(&mut self.initializing_since, now, &mut self.initializing);
+    }
+
+    /// It was given tasks.
+    pub(crate) fn occupied(&mut self, now: Instant) {
+        if self.occupied_since.is_none() {
+            self.occupied_since = Some(now);
+            self.heard_at = Some(now);
+        }
+    }
+
+    /// It has none left.
+    pub(crate) fn released(&mut self, now: Instant) {
+        end(&mut self.occupied_since, now, &mut self.occupied);
+    }
+
+    pub(crate) fn ended(&mut self, now: Instant, had_begun: bool) {
+        // What ended with the process was worked on since the last result.
+        if let Some(since) = self.heard_at.take().filter(|_| had_begun && self.initializing_since.is_none()) {
+            self.busy = self.busy.saturating_add(now.saturating_duration_since(since));
+        }
+        self.initialized(now);
+        self.released(now);
+        end(&mut self.launched_at, now, &mut self.startup);
+        end(&mut self.live_since, now, &mut self.live);
+    }
+
+    /// What the worker has found in one request.
+    pub(crate) fn sampled(&mut self, tasks: u64, encoding: Duration, peak_rss_bytes: u64) {
+        self.sampled = self.sampled.saturating_add(tasks);
+        self.sampled_encoding = self.sampled_encoding.saturating_add(encoding);
+        self.has_had(peak_rss_bytes);
+    }
+
+    pub(crate) fn has_had(&mut self, peak_rss_bytes: u64) {
+        self.peak_rss_bytes = self.peak_rss_bytes.max(peak_rss_bytes);
+    }
+
+    pub(crate) fn stats(
+        &self,
+        id: WorkerId,
+        pid: Option<u32>,
+        (sent, received): (u64, u64),
+        now: Instant,
+    ) -> WorkerStats {
+        let with = |sum: Duration, since: Option<Instant>| {
+            sum + since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        };
+        let occupied = with(self.occupied, self.occupied_since);
+        let initializing = with(self.initializing, self.initializing_since);
+        let live = with(self.live, self.live_since);
+        let each = self.sampled_encoding.as_secs_f64() / self.sampled.max(1) as f64;
+        let encoding = Duration::try_from_secs_f64(each * self.endings.all() as f64).unwrap_or(self.busy);
+        WorkerStats {
+            index: id.0 as usize,
+            pid,
+            endings: self.endings,
+            startup: with(self.startup, self.launched_at),
+            initializing,
+            busy: self.busy,
+            encoding: encoding.min(self.busy),
+            transport: occupied.saturating_sub(self.busy),
+            waiting: live.saturating_sub(initializing).saturating_sub(occupied.max(self.busy)),
+            restarts: self.launches.saturating_sub(1),
+            bytes_sent: sent,
+            bytes_received: received,
+            peak_rss_bytes: self.peak_rss_bytes,
+        }
+    }
+}
+
+/// The slowest tasks so far, the slowest first.
+#[derive(Debug, Default)]
+pub(crate) struct Slowest(Vec<SlowTask>);
+
+impl Slowest {
+    /// A task that took so long is among them.
+    #[inline]
+    pub(crate) fn has_room_for(&self, nanos: u64) -> bool {
+        match self.0.last() {
+            Some(last) if self.0.len() == MOST_SLOW => u128::from(nanos) > last.took.as_nanos(),
+            _ => true,
+        }
+    }
+
+    pub(crate) fn put(
+        &mut self,
+        function: &'static str,
+        task_index: Option<usize>,
+        nanos: u64,
+        worker: WorkerId,
+    ) {
+        if self.has_room_for(nanos) {
+            let took = Duration::from_nanos(nanos);
+            let at = self.0.partition_point(|other| other.took >= took);
+            self.0.insert(at, SlowTask { function, task_index, took, worker: worker.0 as usize });
+            self.0.truncate(MOST_SLOW);
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<SlowTask> {
+        self.0.clone()
+    }
+}

@@ -1,0 +1,166 @@
+//! The handle of one process.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    slot::{End, Order, Place, Sole},
+    watcher::{MOST_NUMBER, User, Watch, launcher_of},
+};
+use crate::{
+    error::{Error, Exit, Result},
+    handle::Exchange,
+    id::WorkerId,
+    launch::StartMethod,
+    protocol::Records,
+    registry,
+    supervisor::state::Supervisor,
+    sys::{
+        held::Held,
+        memory::oom_kills,
+        poll::{CLOSED, wait_readable},
+    },
+};
+
+/// A process that somebody holds: killed and collected when this is dropped, unless it was detached.
+pub(super) struct Child {
+    pid: u32,
+    /// Taken only to be forgotten, in a copy of this process.
+    held: Option<Held>,
+    end: End,
+    is_detached: bool,
+    user: User,
+}
+
+impl Child {
+    /// Starts a process.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    pub(super) fn launch(order: Order) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % MOST_NUMBER;
+        let failed = |error| Error::system(format!("process `{}` cannot be started", order.name), error);
+        // Before the thread that watches: a copy is made of what has one thread.
+        let copy = (order.method == StartMethod::Fork).then(|| launcher_of(&order)).transpose()?;
+        let user = User::new()?;
+        let watch = user.watch();
+        let launcher = match copy {
+            Some(copy) => copy,
+            None => watch.launcher(&order)?,
+        };
+        let mut supervisor = Supervisor::new(WorkerId(number));
+        watch.launch(&mut supervisor, &launcher, &order).map_err(|error| failed(io::Error::other(error)))?;
+        let pid = supervisor.pid().expect("it was launched just now");
+        let held = supervisor.held().expect("it was launched just now").try_clone();
+        let held = Some(held.map_err(failed)?);
+        let end = End::default();
+        let function = registry::find(order.function).map_or("", |entry| entry.name);
+        let deadline = supervisor.deadline();
+        let place = Place {
+            supervisor,
+            sole: Some(Sole {
+                number: order.number,
+                seed: order.seed,
+                function,
+                records: Records::of(order.function, order.args),
+            }),
+            name: order.name,
+            function,
+            is_late: false,
+            outcome: None,
+            wrote: None,
+            completer: order.completer,
+            end: end.clone(),
+            oom_kills: oom_kills(),
+            _launcher: launcher,
+        };
+        // A copy is quick: it may have shaken hands before the poller was to tell of it.
+        let has_spoken = place.supervisor.has_arrivals();
+        let mut desk = watch.lock();
+        desk.places.insert(number, Arc::new(Mutex::new(place)));
+        if has_spoken {
+            desk.unread.insert(number);
+        }
+        if has_spoken || desk.alarm.is_none_or(|alarm| deadline.is_some_and(|deadline| deadline < alarm)) {
+            watch.ring();
+        }
+        drop(desk);
+        Ok(Self { pid, held, end, is_detached: false, user })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// What its handle holds: it keeps nothing open.
+    pub(super) fn exchange(&self) -> Weak<dyn Exchange> {
+        Arc::<Watch>::downgrade(self.user.watch())
+    }
+
+    fn held(&self) -> &Held {
+        self.held.as_ref().expect("it is taken when this is dropped")
+    }
+
+    /// Whether it has ended, and how, if that is known. Once its descriptor tells of its end this does, too.
+    pub(super) fn ended(&self) -> Option<Option<Exit>> {
+        let watch = self.user.watch();
+        let is_settled = self.end.get().is_some() || !watch.is_of_this_process() || !watch.is_whole();
+        if !is_settled && wait_readable(self.as_fd(), Duration::ZERO).unwrap_or(false) {
+            watch.wait_for(&self.end);
+        }
+        self.end.get().copied()
+    }
+
+    /// This process has started it, and is no copy of the one that has.
+    pub(super) fn is_own(&self) -> bool {
+        self.user.watch().is_of_this_process()
+    }
+
+    pub(super) fn terminate(&self) -> io::Result<()> {
+        if self.user.watch().is_whole() { self.held().terminate() } else { Err(io::Error::other(CLOSED)) }
+    }
+
+    pub(super) fn kill(&self) {
+        if self.user.watch().is_whole() {
+            self.held().kill();
+        }
+    }
+
+    pub(super) fn detach(mut self) {
+        self.is_detached = true;
+    }
+}
+
+impl AsFd for Child {
+    /// Becomes readable when it has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.held().as_fd()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let watch = self.user.watch();
+        if !watch.is_of_this_process() {
+            // The process is another's, whose copy this one is, and the number of its descriptor means something else here.
+            return std::mem::forget(self.held.take());
+        }
+        if !watch.is_whole() {
+            // So it does here. The process ends by itself, as its connection has ended.
+            return std::mem::forget(self.held.take());
+        }
+        if !self.is_detached && self.end.get().is_none() {
+            self.kill();
+            watch.wait_for(&self.end);
+        }
+    }
+}

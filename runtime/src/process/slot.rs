@@ -1,0 +1,244 @@
+//! One process under watch: its task, its outcome, and its end.
+
+use std::{
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    caller::Caller,
+    captured::Captured,
+    codec::{Encoded, ShortBytes},
+    error::{Exit, Place as Spot, TaskError, TaskErrorKind},
+    handle::{Completer, Outcome, Wakes},
+    id::{FunctionId, WorkerId},
+    launch::{Launcher, Settled, StartMethod},
+    observe::{levels::levels, record::Words},
+    protocol::{Levels, Orders, Record, Records},
+    supervisor::{
+        event::{Obituary, Phase, Step},
+        exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
+        ledger::Load,
+        state::Supervisor,
+    },
+    sys::poll::{CLOSED, Poller},
+    terminal::aside,
+};
+
+/// What is to become a process.
+pub(crate) struct Order {
+    pub(super) name: Arc<str>,
+    pub(super) function: FunctionId,
+    pub(super) args: ShortBytes,
+    /// The task's number.
+    pub(super) number: u64,
+    /// The seed that goes with it.
+    pub(super) seed: u64,
+    pub(super) surroundings: Settled,
+    pub(super) method: StartMethod,
+    pub(super) start_timeout: Duration,
+    pub(super) completer: Arc<Completer>,
+}
+
+/// How a process ended, if that is known; empty until it has been collected.
+pub(super) type End = Arc<OnceLock<Option<Exit>>>;
+
+/// A process that has not been collected.
+pub(super) struct Place {
+    pub(super) supervisor: Supervisor<Sole>,
+    /// What it is to run, until it is ready.
+    pub(super) sole: Option<Sole>,
+    pub(super) name: Arc<str>,
+    pub(super) function: &'static str,
+    /// It has not come to its function in time.
+    pub(super) is_late: bool,
+    pub(super) outcome: Option<Outcome>,
+    /// What the function has written, where that is kept.
+    pub(super) wrote: Option<Arc<Captured>>,
+    pub(super) completer: Arc<Completer>,
+    pub(super) end: End,
+    /// How many processes the kernel had killed for want of memory when it was started.
+    pub(super) oom_kills: Option<u64>,
+    /// Its template ends after it.
+    pub(super) _launcher: Arc<dyn Launcher>,
+}
+
+/// The one task of a process.
+pub(super) struct Sole {
+    pub(super) number: u64,
+    pub(super) seed: u64,
+    pub(super) function: &'static str,
+    pub(super) records: Records,
+}
+
+impl Load for Sole {
+    fn len(&self) -> u32 {
+        self.records.len()
+    }
+
+    fn first_task(&self) -> u64 {
+        self.number
+    }
+
+    fn records(&mut self) -> &mut Records {
+        &mut self.records
+    }
+
+    fn done(&mut self, n: u32) {
+        self.records.advance(n);
+    }
+
+    fn take_first(&mut self, n: u32) -> Self {
+        Self {
+            number: self.number,
+            seed: self.seed,
+            function: self.function,
+            records: self.records.take_first(n),
+        }
+    }
+
+    fn function_after(&self, _n: u32) -> &'static str {
+        self.function
+    }
+}
+
+/// Who a process is, for those who listen to what it says.
+pub(super) struct About {
+    pid: u32,
+    caller: Caller,
+}
+
+impl About {
+    pub(super) fn says(&self, record: Record) -> Words {
+        Words { record, worker: WorkerId::ALONE, pid: self.pid, caller: self.caller.clone() }
+    }
+}
+
+/// Gives what processes have said to those who listen here.
+pub(super) fn say(words: &[Words]) {
+    for words in words {
+        let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
+    }
+}
+
+impl Place {
+    pub(super) fn about(&self) -> About {
+        About { pid: self.supervisor.pid().unwrap_or_default(), caller: self.completer.caller() }
+    }
+
+    /// Reads on, to words of the process's or to the end of what is there. Returns whether there may be more, for another round.
+    pub(super) fn read(&mut self, now: Instant, poller: &Poller) -> (Vec<Words>, bool) {
+        let about = self.about();
+        let pid = about.pid;
+        let (mut words, mut has_started, mut outcome) = (Vec::new(), false, None);
+        let wrote = &mut self.wrote;
+        let paused = self.supervisor.read(true, now, poller, |step| {
+            match step {
+                Step::Started => has_started = true,
+                Step::Done { mut results, .. } => {
+                    outcome = results.next().map(|result| Ok(Encoded::Short(result).into_owned()));
+                }
+                Step::DoneOne { result, .. } => outcome = Some(Ok(result.into_owned())),
+                Step::Failed { fault, .. } => outcome = Some(Err(fault.into())),
+                // Nobody has asked.
+                Step::Progress { .. } | Step::Noted(_) => {}
+                Step::Wrote(output) => *wrote = Some(output),
+                // Nobody stops it in this way; its owner signals it.
+                Step::Stopped { kind, .. } => outcome = Some(Err(kind)),
+                Step::Said(record, _) => {
+                    words.push(about.says(record));
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        // It may have ended since it said that it is ready.
+        if has_started
+            && self.supervisor.is_live()
+            && let Some(sole) = self.sole.take()
+        {
+            let seed = sole.seed;
+            // No timeline has a row for it.
+            let levels = Levels { is_timed: false, ..levels() };
+            self.supervisor.run(sole, Orders { levels, seed, ..Orders::default() });
+            self.supervisor.ring(now, poller);
+        }
+        if let Some(outcome) = outcome {
+            self.outcome = Some(outcome.map_err(|kind| self.error(kind, 1, pid)));
+            if self.supervisor.is_idle() {
+                self.supervisor.drain(now);
+            }
+        }
+        (words, paused)
+    }
+
+    pub(super) fn on_deadline(&mut self, now: Instant) {
+        self.is_late |=
+            self.supervisor.is_starting() && self.supervisor.deadline().is_some_and(|at| at <= now);
+        self.supervisor.on_deadline(now);
+    }
+
+    /// Tells of the process's end.
+    pub(super) fn finish(&mut self, obituary: Obituary<Sole>) -> Wakes {
+        let exit = obituary.exit.ok();
+        let outcome = match self.outcome.take() {
+            Some(outcome) => outcome,
+            None => {
+                self.wrote = obituary.output.clone();
+                Err(self.failure(obituary))
+            }
+        };
+        // First: whoever has the outcome may ask how it ended.
+        let _ = self.end.set(exit);
+        if let Some(wrote) = self.wrote.take() {
+            self.completer.tell(wrote);
+        }
+        let mut wakes = Wakes::default();
+        self.completer.complete(outcome, &mut wakes);
+        wakes
+    }
+
+    /// Leaves the process alone, and tells what is known of it.
+    pub(super) fn abandon(&mut self, wakes: &mut Wakes) {
+        let Some((pid, _)) = self.supervisor.abandon() else { return };
+        let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
+        let outcome = self.outcome.take().unwrap_or_else(|| Err(self.error(kind, 1, pid)));
+        let _ = self.end.set(None);
+        self.completer.complete(outcome, wakes);
+    }
+
+    /// What the end of a process means that has given no result.
+    fn failure(&mut self, obituary: Obituary<Sole>) -> TaskError {
+        let Obituary { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = obituary;
+        let has_begun = running.is_some() || !unknown.is_empty();
+        let is_signal = exit.is_ok_and(|exit| exit.signal().is_some());
+        let kind = match reason {
+            Some(reason) if self.is_late || (killed && was == Phase::Starting) => could_not_start(&reason),
+            Some(reason) if killed => {
+                TaskErrorKind::Lost { message: format!("its process was killed: {reason}") }
+            }
+            _ if !killed && is_killed_for_memory(exit, &mut self.oom_kills) => killed_for_memory(exit),
+            reason if !has_begun && !is_signal => {
+                could_not_start(&why_not_started("it", exit, cause, reason))
+            }
+            reason => match crash(exit, cause, panic, reason) {
+                TaskErrorKind::Crash { exit, cause: None } if !has_begun => {
+                    TaskErrorKind::Crash { exit, cause: Some("killed as it started".into()) }
+                }
+                kind => kind,
+            },
+        };
+        self.error(kind, u32::from(has_begun), pid)
+    }
+
+    fn error(&self, kind: TaskErrorKind, attempts: u32, pid: u32) -> TaskError {
+        let place = Spot { index: None, attempts, worker: Some((WorkerId::ALONE, pid)) };
+        TaskError::new(self.function, kind, place).in_pool(Some(&self.name)).with_output(self.wrote.clone())
+    }
+}
+
+fn could_not_start(reason: &str) -> TaskErrorKind {
+    TaskErrorKind::Lost { message: format!("the process could not be started: {reason}") }
+}

@@ -1,0 +1,19 @@
+//! Encoding of rare messages by serde, behind one tag.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+
+/// A frame that is no message of this protocol.
+#[derive(Debug)]
+pub(crate) struct Malformed;
+
+pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
+    codec::decode(bytes).map_err(|_| Malformed)
+}
+
+pub(super) fn tagged<T: Serialize>(tag: u8, value: &T) -> Vec<u8> {
+    let mut bytes = vec![tag];
+    codec::encode(value, &mut bytes).expect("our own messages are plain structs, which always encode");
+    bytes
+}

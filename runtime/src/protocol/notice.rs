@@ -1,0 +1,129 @@
+//! Rare messages from worker to host: records, notes, panics, progress.
+
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "tracing")]
+use super::reply::TRACE;
+#[cfg(feature = "tracing")]
+use super::trace::Said;
+use super::{
+    encoding::tagged,
+    handshake::{Ready, Refused},
+    reply::{LOG, NOTE, PANIC, PROGRESS, READY, REFUSED},
+};
+use crate::{codec, panic::RemotePanic};
+
+/// What a worker tells of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Note {
+    /// It has looked more closely at so many tasks: nanoseconds for decoding and encoding.
+    Sample { tasks: u64, encoding: u64, peak_rss_bytes: u64 },
+    /// The tasks whose replies follow began at this time, by the monotonic clock, and then one after the other.
+    Begun { nanos: u64 },
+    /// The last so many tasks whose replies said nothing of their time took so long: what was to follow them was taken back. The last
+    /// of them was this.
+    Late { nanos: u64, tasks: u32, task: u64, function: u32 },
+}
+
+/// What functions say besides their results.
+#[derive(Clone, Debug)]
+pub(crate) enum Record {
+    Log(LogRecord),
+    #[cfg(feature = "tracing")]
+    Trace(Said),
+}
+
+impl Record {
+    /// The task that said it, if one did.
+    pub(crate) fn task(&self) -> Option<u64> {
+        match self {
+            Self::Log(record) => record.task,
+            #[cfg(feature = "tracing")]
+            Self::Trace(said) => said.task,
+        }
+    }
+}
+
+/// A record of the `log` facade.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogRecord {
+    /// As `log::Level` counts them.
+    pub(crate) level: u8,
+    pub(crate) target: String,
+    pub(crate) message: String,
+    pub(crate) module: Option<String>,
+    pub(crate) file: Option<String>,
+    pub(crate) line: Option<u32>,
+    /// The task that made it, if one did.
+    pub(crate) task: Option<u64>,
+    pub(crate) fields: Vec<(String, String)>,
+}
+
+/// Messages that are encoded by postcard.
+pub(crate) enum Plain<'a> {
+    Ready(&'a Ready),
+    Refused(&'a Refused),
+    Log(&'a LogRecord),
+    #[cfg(feature = "tracing")]
+    Trace(&'a Said),
+    Note(&'a Note),
+}
+
+/// Encodes what is known of a panic as it begins.
+pub(crate) fn encode_panic(seq: u32, panic: &RemotePanic) -> Vec<u8> {
+    let mut bytes = vec![PANIC];
+    bytes.extend_from_slice(&seq.to_le_bytes());
+    codec::encode(panic, &mut bytes).expect("our own messages are plain structs, which always encode");
+    bytes
+}
+
+/// Encodes how far a task is.
+pub(crate) fn encode_progress(seq: u32, fraction: f64) -> [u8; 13] {
+    let mut bytes = [PROGRESS; 13];
+    bytes[1..5].copy_from_slice(&seq.to_le_bytes());
+    bytes[5..].copy_from_slice(&fraction.to_le_bytes());
+    bytes
+}
+
+/// Encodes one of the rarer replies.
+pub(crate) fn encode_reply<'a>(reply: impl Into<Plain<'a>>) -> Vec<u8> {
+    match reply.into() {
+        Plain::Ready(ready) => tagged(READY, ready),
+        Plain::Refused(refused) => tagged(REFUSED, refused),
+        Plain::Log(record) => tagged(LOG, record),
+        Plain::Note(note) => tagged(NOTE, note),
+        #[cfg(feature = "tracing")]
+        Plain::Trace(said) => tagged(TRACE, said),
+    }
+}
+
+impl<'a> From<&'a Ready> for Plain<'a> {
+    fn from(ready: &'a Ready) -> Self {
+        Self::Ready(ready)
+    }
+}
+
+impl<'a> From<&'a Refused> for Plain<'a> {
+    fn from(refused: &'a Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl<'a> From<&'a LogRecord> for Plain<'a> {
+    fn from(record: &'a LogRecord) -> Self {
+        Self::Log(record)
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl<'a> From<&'a Said> for Plain<'a> {
+    fn from(said: &'a Said) -> Self {
+        Self::Trace(said)
+    }
+}
+
+impl<'a> From<&'a Note> for Plain<'a> {
+    fn from(note: &'a Note) -> Self {
+        Self::Note(note)
+    }
+}
