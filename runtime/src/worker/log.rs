@@ -7,7 +7,7 @@ use log::{
     kv::{Error, Key, Value, VisitSource},
 };
 
-use super::serve;
+use super::host_link;
 use crate::{
     context::RUNNING,
     protocol::{LogRecord, encode_reply},
@@ -52,7 +52,7 @@ impl log::Log for Forwarder {
             task: RUNNING.load(Ordering::Relaxed).checked_sub(1),
             fields: fields.0,
         };
-        serve::send(&encode_reply(&record));
+        host_link::send(&encode_reply(&record));
     }
 
     fn flush(&self) {}

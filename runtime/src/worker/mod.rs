@@ -2,11 +2,18 @@
 //!
 //! Never imports the host side.
 
+mod connect;
 mod copy;
 mod entry;
+mod handshake;
+mod host_link;
+mod lifeline;
 mod log;
 mod output;
+mod preload;
+mod process_name;
 mod progress;
+mod replies;
 mod serve;
 mod setup;
 mod template;

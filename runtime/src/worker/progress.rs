@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::serve::send;
+use super::host_link::send;
 use crate::{context::running_seq, protocol::encode_progress};
 
 /// Somebody looks.

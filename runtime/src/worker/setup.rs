@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
-use super::entry::{name_as_program, refused};
+use super::{connect::refused, process_name::name_as_program};
 use crate::{
     protocol::{Folder, Refused, Station},
     sys::{

@@ -19,7 +19,7 @@ use tracing_core::{
     subscriber::Interest,
 };
 
-use super::serve;
+use super::host_link;
 use crate::{
     context::RUNNING,
     protocol::{FieldValue, Parent, Place, Said, TraceRecord, encode_reply},
@@ -104,7 +104,7 @@ fn place(metadata: &Metadata<'_>) -> Place {
 
 fn send(record: TraceRecord) {
     let task = RUNNING.load(Ordering::Relaxed).checked_sub(1);
-    serve::send(&encode_reply(&Said { task, record }));
+    host_link::send(&encode_reply(&Said { task, record }));
 }
 
 trait Number {

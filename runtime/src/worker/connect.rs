@@ -1,0 +1,149 @@
+//! Connects to the host that started this worker.
+#![expect(unsafe_code, reason = "the environment, before other threads exist")]
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use nix::{fcntl::OFlag, sys::stat::Mode};
+
+use super::{copy, output, process_name::name_as_program};
+use crate::{
+    escape::Lines,
+    marker::{DEPTH, MARKER_CSTR, Marker, START_FAILED},
+    panic::RemotePanic,
+    protocol::{PREAMBLE_BYTES, Preamble, Refused, Sink, encode_reply},
+    sys::{
+        env::{set_env, take_env},
+        fd::{adopt_socket, say},
+        limits::{explained, is_shortage},
+        pass::recv_with_fds,
+        poll::wait_readable,
+        process::end_now,
+        signal::ignore_pipe_and_terminal,
+    },
+    transport::{Board, Segment, shm::worker::send_alone},
+};
+
+/// Memory, and a pipe for each of two streams.
+const MOST_FDS: usize = 3;
+
+/// The host has sent the preamble before the process existed; only a stopped machine makes it wait.
+const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) fn or_fail(run: impl FnOnce() -> Result<std::convert::Infallible, Refused>) -> ! {
+    // A panic must not unwind out of the hook, or into what a copy of the host had been at: it would be an abort without our exit
+    // code, or worse.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(refused)) => fail(&refused),
+        Err(panic) => fail(&format!("it panicked: {}", RemotePanic::from_payload(&*panic)).into()),
+    }
+}
+
+/// The connection of a worker that has not shaken hands, by which the host can be told why it will not.
+static TOLD: OnceLock<Arc<OwnedFd>> = OnceLock::new();
+
+/// Ends this process, which cannot be a worker, and says why: to the host, or, where that cannot be told, on stderr.
+pub(super) fn fail(refused: &Refused) -> ! {
+    let message = encode_reply(refused);
+    let is_told = TOLD.get().is_some_and(|socket| send_alone(socket.clone(), &message).is_ok());
+    if !is_told {
+        say(&format!(
+            "procession: this process was started as a worker and cannot be one: {}\n",
+            Lines(&refused.reason)
+        ));
+    }
+    end_now(START_FAILED)
+}
+
+/// What this process cannot do, and why. It names the limit behind it if the system is short of something.
+pub(super) fn refused(what: impl std::fmt::Display, error: std::io::Error) -> Refused {
+    Refused { is_short: is_shortage(&error), reason: format!("{what}: {}", explained(error)) }
+}
+
+/// What a worker has before it shakes hands.
+pub(super) struct Connection {
+    pub(super) socket: Arc<OwnedFd>,
+    /// Shared with the host, or, where no memory can be shared, this process's own.
+    pub(super) board: Board,
+    pub(super) is_shared: bool,
+    /// The memory that holds the rings, if there are any.
+    pub(super) rings: Option<Segment>,
+}
+
+/// Reads the marker, takes up what the host has left for this process, and makes the process what std's start would have made it.
+pub(super) fn connect() -> Result<(Marker, OwnedFd), Refused> {
+    // SAFETY: before main, or at the top of it, this is the process's only thread; constructors of other crates that start threads
+    // which change the environment would be at fault in any program.
+    let value = unsafe { take_env(MARKER_CSTR) }.ok_or("its marker is gone")?;
+    let marker = value.to_str().ok().and_then(Marker::parse).ok_or("its marker is damaged")?;
+    let depth = marker.depth.to_string();
+    // SAFETY: as for `take_env`.
+    unsafe { set_env(DEPTH.as_ref(), Some(depth.as_ref())) };
+    name_as_program();
+    open_standard_streams();
+    ignore_pipe_and_terminal();
+    copy::begin();
+    let socket = adopt_socket(marker.fd).ok_or("it inherited no connection")?;
+    Ok((marker, socket))
+}
+
+/// Receives what the host sends before anything else: the preamble and the descriptors that come with it. Who sent a preamble of ours can
+/// be told if these could not be taken.
+pub(super) fn recv_preamble(
+    socket: BorrowedFd<'_>,
+    token: Option<u64>,
+) -> Result<(Preamble, Result<Vec<OwnedFd>, Refused>), Refused> {
+    let mut bytes = [0; PREAMBLE_BYTES];
+    let arrived = wait_readable(socket, PREAMBLE_TIMEOUT)
+        .map_err(|error| refused("its connection cannot be waited for", error))?;
+    if !arrived {
+        return Err("its connection is silent".into());
+    }
+    let fds = recv_with_fds::<MOST_FDS>(socket, &mut bytes)
+        .map_err(|error| refused("its connection failed", error));
+    let Some(preamble) = Preamble::from_bytes(bytes) else {
+        fds?;
+        return Err("the other end speaks another protocol: is it another build?".into());
+    };
+    if token.is_some_and(|token| token != preamble.token) {
+        return Err("the other end does not know its token".into());
+    }
+    Ok((preamble, fds))
+}
+
+/// Takes up a worker's connection. One that was passed on by a template needs no token.
+pub(super) fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, Refused> {
+    let (preamble, fds) = recv_preamble(socket.as_fd(), token)?;
+    let socket = Arc::new(socket);
+    let _ = TOLD.set(socket.clone());
+    let mut fds = fds?;
+    let pipes = preamble.sinks.iter().filter(|sink| **sink == Sink::Host).count();
+    let pipes = fds.split_off(fds.len().saturating_sub(pipes));
+    output::redirect(preamble.sinks, preamble.token, pipes)
+        .map_err(|error| refused("its output cannot be redirected", error))?;
+    let segment = fds.pop();
+    let is_shared = segment.is_some();
+    let memory = match segment {
+        Some(segment) => Segment::attach(segment.as_fd(), preamble.rings),
+        None if !preamble.rings => Segment::unshared(),
+        None => return Err("no memory came with the preamble".into()),
+    };
+    let memory = memory.map_err(|error| refused("the memory that it shares cannot be mapped", error))?;
+    let board = memory.board();
+    Ok(Connection { socket, board, is_shared, rings: preamble.rings.then_some(memory) })
+}
+
+/// Descriptors 0 to 2 may be closed in the parent; then the next to be opened would be taken for a standard stream.
+pub(super) fn open_standard_streams() {
+    while let Ok(fd) = nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()) {
+        if fd.as_raw_fd() > 2 {
+            break;
+        }
+        // It is a standard stream now, and stays.
+        std::mem::forget(fd);
+    }
+}

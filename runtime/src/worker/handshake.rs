@@ -1,0 +1,67 @@
+//! Shakes hands with the host.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::{
+    host_link::{IS_READY, send},
+    log, setup,
+};
+use crate::{
+    context::INDEX,
+    protocol::{Hello, Ready, Refused, ToWorker, VERSION, encode_reply},
+    registry,
+    setting::waits_for_debugger,
+    sys::{env::is_traced, fd::say},
+    transport::{FrameReceiver, Received},
+};
+
+/// How often a worker that waits for a debugger looks whether one has come.
+const DEBUGGER_LOOK: Duration = Duration::from_millis(100);
+
+pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refused> {
+    receiver.begin(true);
+    let (hello, seen) = match receiver.recv() {
+        Ok(Received::Frames(frames)) => match frames.split_first() {
+            Some((frame, rest)) => match ToWorker::decode(frame, &[]) {
+                Ok(ToWorker::Hello(hello)) => (hello, frames.as_bytes().len() - rest.as_bytes().len()),
+                _ => return Err("the host did not begin with a hello".into()),
+            },
+            None => return Err("the host did not begin with a hello".into()),
+        },
+        _ => return Err("the host went away before its hello".into()),
+    };
+    receiver.consume(seen);
+    let Hello { version, build_id, worker, station, log_level } = hello;
+    if version != VERSION {
+        return Err(
+            format!("the host speaks version {version} of the protocol, this worker {VERSION}").into()
+        );
+    }
+    let own = registry::build_id();
+    if build_id != own {
+        return Err(format!(
+            "the host is build {build_id:016x}, this worker {own:016x}: was the executable replaced?"
+        )
+        .into());
+    }
+    setup::take_up(station)?;
+    log::install(log_level);
+    let _ = INDEX.set(worker);
+    if waits_for_debugger().unwrap_or(false) {
+        wait_for_debugger(worker);
+    }
+    // SYNC(ready-or-end): pairs with the load in `is_ready`. `WAITING` is set by now: whoever finds it ready can wake it.
+    IS_READY.store(true, Ordering::SeqCst);
+    send(&encode_reply(&Ready { version: VERSION, build_id: own, pid: std::process::id() }));
+    Ok(())
+}
+
+/// Says who this is, and waits until a debugger has attached to it. The host waits as long.
+fn wait_for_debugger(worker: u32) {
+    let pid = std::process::id();
+    say(&format!("procession: worker {worker} (pid {pid}) waits for a debugger: gdb -p {pid}\n"));
+    // Nothing tells a process that it has come to be traced: it has to look. Should the host go meanwhile, the watching thread ends it.
+    while !is_traced() {
+        std::thread::park_timeout(DEBUGGER_LOOK);
+    }
+}

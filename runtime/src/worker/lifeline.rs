@@ -1,0 +1,97 @@
+//! Ends the worker when its host ends.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use nix::sys::resource::Resource;
+
+use super::{
+    connect::{Connection, or_fail, refused, take_up},
+    copy, host_link, serve,
+};
+use crate::{
+    context,
+    marker::HOST_GONE,
+    protocol::Refused,
+    sys::{
+        fd::{out_of_the_way, shutdown_both},
+        poll::{wait_for_end, wait_for_hangup},
+        process::{end_group, hold_parent},
+    },
+    transport::Cause,
+};
+
+/// A worker that was told to leave has so long for `atexit` functions and the like.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What std gives its threads is too small for code that was written for a main thread.
+const STACK_BYTES: usize = 8 << 20;
+
+/// To wait takes next to nothing.
+const WATCH_STACK_BYTES: usize = 64 << 10;
+
+/// What a template has its copy do.
+pub(super) fn become_forked_worker(socket: OwnedFd, host: Option<OwnedFd>) -> ! {
+    copy::begin();
+    or_fail(|| watch_and_serve(take_up(out_of_the_way(socket), None)?, host))
+}
+
+/// Serves on a thread named `main` and watches the connection on this one: a busy worker, too, ends when its host has gone.
+pub(super) fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, Refused> {
+    let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
+    let stack = nix::sys::resource::getrlimit(Resource::RLIMIT_STACK)
+        .ok()
+        .and_then(|(soft, _)| usize::try_from(soft).ok())
+        .map_or(STACK_BYTES, |soft| soft.clamp(STACK_BYTES / 4, STACK_BYTES * 8));
+    std::thread::Builder::new()
+        .name("main".to_owned())
+        .stack_size(stack)
+        .spawn(move || serve::serve(connection))
+        .map_err(|error| refused("no thread to serve on in a worker", error))?;
+    watch(socket.as_fd(), is_shared, hold_parent())
+}
+
+/// As [`serve_and_watch`], the other way round: serves on this thread, which has the memory and the stack that it needs, and whose
+/// thread-locals the preload has filled.
+fn watch_and_serve(
+    connection: Connection,
+    host: Option<OwnedFd>,
+) -> Result<std::convert::Infallible, Refused> {
+    let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
+    std::thread::Builder::new()
+        .name("watch".to_owned())
+        .stack_size(WATCH_STACK_BYTES)
+        .spawn(move || watch(socket.as_fd(), is_shared, host))
+        .map_err(|error| refused("no thread to watch the connection in a worker", error))?;
+    serve::serve(connection);
+    Err("it serves no more".into())
+}
+
+/// Ends the process when the host has gone. Without memory that is shared, the host tells by closing its side that the running task is
+/// to end.
+fn watch(socket: BorrowedFd<'_>, is_shared: bool, host: Option<OwnedFd>) -> ! {
+    let host = host.as_ref().map(AsFd::as_fd);
+    let mut host_has_ended = wait_for_hangup(socket, host);
+    if !host_has_ended && !is_shared && host_link::is_busy() {
+        context::hear_the_last();
+        host_has_ended = wait_for_end(socket, host);
+    }
+    if host_has_ended {
+        // A copy of the host, as a daemon is, may hold the other end of the connection.
+        shutdown_both(socket);
+    }
+    // Asked before: a worker that becomes ready only now may not hear that it is to stop.
+    let was_ready = host_link::is_ready();
+    host_link::stop();
+    if host_link::is_busy() {
+        // The host may be there: then the task itself has ended the connection.
+        host_link::note_cause(Cause::ConnectionEnded);
+    } else if was_ready {
+        // A worker that still starts has nothing to put in order.
+        // The serving thread sees the end of the connection, too, and leaves through `exit`.
+        std::thread::sleep(LEAVE_TIMEOUT);
+    }
+    end_group(HOST_GONE)
+}

@@ -1,0 +1,157 @@
+//! Runs the preload of a template.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::copy;
+use crate::{
+    codec::{Encoded, Input},
+    dispatch,
+    error::FaultKind,
+    id::FunctionId,
+    marker::HOST_GONE,
+    panic::RemotePanic,
+    protocol::{Folder, Preload, Prepared, Setup, VERSION},
+    registry::{self, Entry},
+    sys::{
+        fd::write_whole,
+        process::{enter, flush_streams},
+        procfs::thread_count,
+        signal::{end_on_hangup, forget_failed_allocations, forget_hangup},
+    },
+    transport::Cause,
+};
+
+/// A thread that was joined is gone from the list of threads a moment later.
+const THREADS_LINGER: Duration = Duration::from_secs(1);
+
+/// While the preload runs: who it is, and the way to the host, for what ends the process.
+static PRELOADING: Mutex<Option<Preloading>> = Mutex::new(None);
+
+/// The preload that runs.
+struct Preloading {
+    name: &'static str,
+    control: OwnedFd,
+    /// What is said if it overflows the stack, and if it is refused memory: made ahead, for no memory may be had then.
+    overflowed: Vec<u8>,
+    was_refused_memory: Vec<u8>,
+}
+
+pub(super) fn prepare(setup: Result<Setup, String>, control: &OwnedFd) -> Result<(), String> {
+    let Setup { version, build_id, preload } = setup?;
+    let own = registry::build_id();
+    if (version, build_id) != (VERSION, own) {
+        return Err(format!(
+            "the host is build {build_id:016x}, the template of its workers {own:016x}: was the executable replaced?"
+        ));
+    }
+    let Some(preload) = preload else { return expect_one_thread("its start") };
+    let entry = registry::find(FunctionId(preload.function)).ok_or("the preload is not in the table")?;
+    let outcome = run(entry, &preload, control);
+    // What is still in a buffer would be written by each worker.
+    flush_streams();
+    outcome?;
+    expect_one_thread(&format!("the preload `{}`", entry.name))
+}
+
+/// Runs the preload in the folder that workers will work in.
+fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<(), String> {
+    let set_preloading = |now| *PRELOADING.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    let words = |what: &str| Prepared::Failed(format!("the preload `{}` {what}", entry.name)).to_bytes();
+    set_preloading(control.try_clone().ok().map(|control| Preloading {
+        name: entry.name,
+        control,
+        overflowed: words("overflowed its stack"),
+        was_refused_memory: words("ran out of memory"),
+    }));
+    forget_failed_allocations();
+    dispatch::set_witness(tell_of_panic);
+    let back = match &preload.folder {
+        Some(folder) => Some(visit(folder)?),
+        None => None,
+    };
+    let (mut result, mut large) = (Vec::new(), Vec::new());
+    end_on_hangup(control.as_fd(), HOST_GONE)
+        .map_err(|error| format!("its connection cannot be watched: {error}"))?;
+    let outcome = dispatch::run(entry, || Input::new(&preload.args), &mut result, &mut large);
+    // The preload may have forked: a copy of the template prepares nothing and forks no workers.
+    copy::leave_if_copy();
+    forget_hangup(control.as_fd());
+    drop(large);
+    // A worker must not inherit it.
+    set_preloading(None);
+    if let Some(back) = back {
+        // A worker enters the folder by itself, from where it would have started.
+        nix::unistd::fchdir(back).map_err(|error| format!("it cannot go back to its folder: {error}"))?;
+    }
+    match outcome {
+        Ok(()) => preload.outcome.check("preload", entry.name, &Encoded::Short(&result)),
+        Err(fault) => Err(match fault.into_kind() {
+            FaultKind::Panic(panic) => panicked(entry.name, &panic),
+            FaultKind::Codec(words) => format!("the preload `{}` failed to cross: {words}", entry.name),
+        }),
+    }
+}
+
+/// Enters a folder, and returns the one that this was.
+fn visit(folder: &Folder) -> Result<File, String> {
+    let path = Path::new(OsStr::from_bytes(&folder.path));
+    let cannot = |error| format!("it cannot work in {}: {error}", path.display());
+    let back = File::open(".").map_err(cannot)?;
+    enter(path, folder.id).map_err(cannot)?;
+    Ok(back)
+}
+
+fn panicked(name: &str, panic: &RemotePanic) -> String {
+    format!("the preload `{name}` panicked: {panic}")
+}
+
+/// Tells the host of a panic that ends the process, before it could tell of it as an outcome.
+fn tell_of_panic(panic: &RemotePanic) {
+    if let Some(Preloading { name, control, .. }) =
+        &*PRELOADING.lock().unwrap_or_else(PoisonError::into_inner)
+    {
+        let _ = write_whole(control.as_fd(), &Prepared::Failed(panicked(name, panic)).to_bytes());
+    }
+}
+
+/// Tells the host why the preload ends the process. Async-signal-safe: it waits for nothing and allocates nothing.
+pub(super) fn say_cause(cause: Cause) {
+    if let Ok(preloading) = PRELOADING.try_lock()
+        && let Some(preloading) = &*preloading
+    {
+        let words = match cause {
+            Cause::StackOverflow => &preloading.overflowed,
+            Cause::OutOfMemory => &preloading.was_refused_memory,
+            Cause::ConnectionEnded => return,
+        };
+        let _ = nix::unistd::write(&preloading.control, words);
+    }
+}
+
+fn expect_one_thread(after: &str) -> Result<(), String> {
+    let deadline = Instant::now() + THREADS_LINGER;
+    loop {
+        match thread_count() {
+            Ok(1) => return Ok(()),
+            Ok(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            Ok(n) => {
+                return Err(format!(
+                    "after {after}, {} more thread(s) run in the process that workers are forked from, and would be missing in each: \
+                     join them, and start what needs threads in an initializer",
+                    n - 1
+                ));
+            }
+            Err(error) => return Err(format!("its threads cannot be counted: {error}")),
+        }
+    }
+}

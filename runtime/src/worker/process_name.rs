@@ -1,0 +1,11 @@
+//! The name of this process in `ps` and `top`.
+
+use std::{ffi::CString, os::unix::ffi::OsStrExt};
+
+/// Executed by way of /proc/self/exe, the process would be called `exe`.
+pub(super) fn name_as_program() {
+    if let Some(name) = std::env::args_os().next() {
+        let name = std::path::Path::new(&name).file_name().unwrap_or_default().as_bytes();
+        let _ = CString::new(name).map(|name| nix::sys::prctl::set_name(&name));
+    }
+}
