@@ -89,7 +89,8 @@ use global::in_process_by_env;
 ///
 /// Some daemons close every descriptor from 3 upwards (`closefrom`), including the pool's. All tasks of the pool then fail within
 /// a second with an error that says so, and so do tasks that are submitted later. A pool that is built afterwards works. The pool
-/// neither writes to nor closes whatever has the numbers of its descriptors by then. Its workers end by themselves. Its resources
+/// neither writes to nor closes whatever has the numbers of its descriptors by then, unless a number is closed and reused in the
+/// instant between the check of a descriptor and its use. Its workers end by themselves. Its resources
 /// in this process are released when the pool is dropped: memory, a sleeping thread, and zombie processes.
 ///
 /// # Dropping

@@ -10,17 +10,17 @@ use super::{ROOM_BYTES, broken, segment::Part, wake};
 use crate::{
     frame::{Frames, PREFIX_BYTES},
     ring::{Consumer, Producer},
-    sys::fd,
     transport::{
         FrameReceiver, Received, Room,
-        socket::SocketSource,
+        socket::{SocketSink, SocketSource},
         stream::{Found, FramedReceiver, Read, Sink, Source},
     },
 };
 
 pub(super) struct HostSink {
     pub(super) producer: Producer<Part>,
-    pub(super) socket: Arc<OwnedFd>,
+    /// Only closed: frames go by the ring.
+    pub(super) socket: SocketSink,
 }
 
 impl Sink for HostSink {
@@ -49,7 +49,7 @@ impl Sink for HostSink {
     fn close(&mut self) {
         self.producer.close();
         self.ring();
-        fd::shutdown_write(self.socket.as_fd());
+        self.socket.close();
     }
 
     fn is_peer_at_rest(&self) -> bool {

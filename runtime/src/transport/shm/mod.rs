@@ -109,7 +109,10 @@ pub(super) fn offer_rings(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
     let producer = Producer::attach(memory.to_worker()).map_err(broken)?;
     let consumer = Consumer::attach(memory.to_host()).map_err(broken)?;
     Ok(HostEnd {
-        sender: Box::new(FramedSender::new(HostSink { producer, socket: socket.clone() }, false)),
+        sender: Box::new(FramedSender::new(
+            HostSink { producer, socket: SocketSink::of_host(socket.clone()) },
+            false,
+        )),
         receiver: Box::new(HostReceiver {
             ring: FramedReceiver::new(HostSource { consumer, socket: socket.clone() }, false),
             aside: FramedReceiver::new(SocketSource::of_host(socket), false),
