@@ -155,10 +155,7 @@ impl Driver {
             };
             drop(desk);
             let waited = self.workers.wait(events, timeout);
-            if events.iter().any(|event| event.key == BELL) {
-                self.bell.silence();
-                events.retain(|event| event.key != BELL);
-            }
+            events.retain(|event| event.key != BELL);
             desk = self.lock();
             desk.seen = Instant::now();
             desk.examined = desk.seen;

@@ -165,12 +165,12 @@ impl Driver {
             generation: generation(),
             _keeper: buffer_cache::Keeper::new(),
         };
-        driver.workers.add(driver.bell.as_fd(), BELL).map_err(failed)?;
+        driver.bell.add_to(&driver.workers, BELL).map_err(failed)?;
         if let Some(fd) = driver.lock().scheduler.launcher.poll_fd() {
             driver.workers.add(fd, LAUNCHER).map_err(failed)?;
         }
         driver.background.add_disarmed(driver.workers.as_fd(), WORKERS).map_err(failed)?;
-        driver.background.add(driver.background_bell.as_fd(), BACKGROUND_BELL).map_err(failed)?;
+        driver.background_bell.add_to(&driver.background, BACKGROUND_BELL).map_err(failed)?;
         driver.background.arm(driver.workers.as_fd(), WORKERS);
         Ok(Arc::new_cyclic(|me| {
             driver.me = me.clone();

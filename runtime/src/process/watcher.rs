@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    os::fd::AsFd,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -204,7 +203,7 @@ impl Watch {
             is_closed: AtomicBool::new(false),
             me: Weak::new(),
         };
-        watch.poller.add(watch.bell.as_fd(), BELL).map_err(failed)?;
+        watch.bell.add_to(&watch.poller, BELL).map_err(failed)?;
         let watch = Arc::new_cyclic(|me| {
             watch.me = me.clone();
             watch
@@ -417,7 +416,7 @@ impl Watch {
         }
         for event in events {
             match event.key {
-                BELL => self.bell.silence(),
+                BELL => {}
                 key if key & LAUNCHER != 0 => self.tend(key),
                 key => {
                     let (number, kind) = Supervisor::<Sole>::place_and_kind(key);

@@ -135,17 +135,20 @@ impl Bell {
         let _ = self.0.write(1);
     }
 
-    /// Rings, if the poller has it under this key: its number may be another's by now. Returns whether it has.
-    pub(crate) fn ring_in(&self, poller: &Poller, key: u64) -> bool {
-        let is_there = poller.has(self.as_fd(), key);
-        if is_there {
-            self.ring();
-        }
-        is_there
+    /// Adds it to a poller in which it is rung by [`ring_in`](Self::ring_in) only.
+    pub(crate) fn add_to(&self, poller: &Poller, key: u64) -> io::Result<()> {
+        poller.add_disarmed(self.as_fd(), key)?;
+        // From now on it is ready whenever it is armed.
+        self.0.write(1).map_err(failed("write"))?;
+        Ok(())
     }
 
-    pub(crate) fn silence(&self) {
-        let _ = self.0.read();
+    /// Rings once in a poller that it was [added to](Self::add_to). Returns whether the poller has it.
+    ///
+    /// Nothing is written, and nothing need be read: the kernel arms it only if the number still means the same file, which no check
+    /// before a write or a read can promise.
+    pub(crate) fn ring_in(&self, poller: &Poller, key: u64) -> bool {
+        poller.rearm(self.as_fd(), key)
     }
 }
 
@@ -211,10 +214,10 @@ impl Poller {
         self.check_seal().is_ok() && self.epoll.modify(&self.seal, &mut disarmed(SEAL)).is_ok()
     }
 
-    /// This descriptor is waited for, for reading and under this key: it has not been closed by other code.
-    pub(crate) fn has(&self, fd: BorrowedFd<'_>, key: u64) -> bool {
-        self.check_seal().is_ok()
-            && self.epoll.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLIN, key)).is_ok()
+    /// Waits for reading, once. Returns whether the set has this descriptor: it has not been closed by other code.
+    fn rearm(&self, fd: BorrowedFd<'_>, key: u64) -> bool {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+        self.check_seal().is_ok() && self.epoll.modify(fd, &mut EpollEvent::new(flags, key)).is_ok()
     }
 
     /// Waits for reading.
