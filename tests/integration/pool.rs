@@ -14,7 +14,7 @@ use crate::{
     end::{EXIT_CODE, End},
     event::{block_on, is_there, take_time, until, until_exists},
     leak::{children, workers},
-    scratch::{Folder, append, numbers},
+    scratch::{Folder, append, is_first, numbers},
 };
 
 #[worker]
@@ -303,7 +303,7 @@ fn a_pool_is_not_given_up_while_a_worker_initializes() {
         #[worker]
         fn wait_for_failures_or_fail(file: &Path) {
             append(file, 1);
-            if numbers(file).len() > 1 {
+            if !is_first(&file.with_extension("first")) {
                 End::Exit.strike()
             }
             until("others have failed", || numbers(file).len() > 5);
@@ -322,8 +322,7 @@ fn a_pool_that_was_given_up_serves_as_soon_as_a_worker_does() {
     alone(|| {
         #[worker]
         fn wait_or_fail(file: &Path, go: &Path) {
-            append(file, 1);
-            if numbers(file).len() > 1 {
+            if !is_first(file) {
                 End::Exit.strike()
             }
             until("it is to go on", || go.exists());
@@ -347,8 +346,7 @@ fn a_broadcast_that_needs_a_worker_that_cannot_start_fails_while_another_serves(
     alone(|| {
         #[worker]
         fn strike_but_once(file: &Path) {
-            append(file, 1);
-            if numbers(file).len() > 1 {
+            if !is_first(file) {
                 End::Exit.strike()
             }
         }

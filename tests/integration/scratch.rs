@@ -41,6 +41,11 @@ pub(crate) fn append(path: &Path, line: impl std::fmt::Display) {
     file.write_all(format!("{line}\n").as_bytes()).expect("room for a line");
 }
 
+/// Whether this is the first call with this path, whoever else calls at the same time.
+pub(crate) fn is_first(path: &Path) -> bool {
+    fs::File::create_new(path).is_ok()
+}
+
 /// The numbers that were added, sorted.
 pub(crate) fn numbers(path: &Path) -> Vec<u64> {
     let text = fs::read_to_string(path).unwrap_or_default();
