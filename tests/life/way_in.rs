@@ -81,6 +81,15 @@ fn a_worker_is_as_std_would_have_made_it_and_keeps_arguments_and_environment() {
     }
 }
 
+/// A worker has its standard streams, its connection, and a descriptor of its host, by which it notices that the host has ended.
+fn check_descriptors(found: &Found) {
+    let descriptors = found.all("fd");
+    let what = |number: &str| descriptors.iter().filter(|fd| fd.contains(number)).count();
+    assert_eq!(descriptors.len(), 5, "{descriptors:?}; the parent leaked {}", found.one("leaked"));
+    assert!(descriptors.contains(&"0 /dev/null"), "{descriptors:?}");
+    assert_eq!((what("pipe:"), what("socket:"), what("[pidfd]")), (2, 1, 1), "{descriptors:?}");
+}
+
 #[test]
 fn a_forked_worker_is_as_one_that_was_executed() {
     for (program, method) in [(PROBE, "forkserver"), (PROBE_AT_MAIN, "forkserver"), (PROBE, "fork")] {
@@ -97,11 +106,7 @@ fn a_forked_worker_is_as_one_that_was_executed() {
         assert_eq!(found.one("blocked"), "0000000000000000", "no signal is blocked");
         let ignored = u64::from_str_radix(found.one("ignored"), 16).unwrap();
         assert_ne!(ignored & (1 << (nix::libc::SIGPIPE - 1)), 0, "SIGPIPE is ignored");
-        let mut descriptors = found.all("fd");
-        descriptors.sort_unstable();
-        assert_eq!(descriptors.len(), 4, "{descriptors:?}; the parent leaked {}", found.one("leaked"));
-        assert_eq!(descriptors[0], "0 /dev/null");
-        assert!(descriptors[3].contains("socket"), "{descriptors:?}");
+        check_descriptors(&found);
     }
 }
 
@@ -124,14 +129,10 @@ fn constructors_have_run_in_a_worker_that_came_in_at_main() {
 }
 
 #[test]
-fn a_worker_has_its_standard_streams_and_one_connection_and_no_other_descriptor() {
+fn a_worker_has_its_standard_streams_its_connection_and_its_host_and_no_other_descriptor() {
     for program in [PROBE, PROBE_AT_MAIN] {
         let found = state(program);
-        let mut descriptors = found.all("fd");
-        descriptors.sort_unstable();
-        assert_eq!(descriptors.len(), 4, "{descriptors:?}; the parent leaked {}", found.one("leaked"));
-        assert_eq!(descriptors[0], "0 /dev/null");
-        assert!(descriptors[3].contains("socket"), "{descriptors:?}");
+        check_descriptors(&found);
     }
 }
 
