@@ -1,4 +1,7 @@
-//! Batches of tasks, single tasks, and who receives their results.
+//! Defines batches of tasks, single tasks, and the recipients of their results.
+//!
+//! A batch is the unit in which tasks wait, are sent and come back. The queues and the supervisors split and join batches. A
+//! batch never mixes tasks of different queues, and does not know at which worker it is.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,24 +18,24 @@ use crate::{
     supervisor::ledger::Load,
 };
 
-/// Tasks that wait are kept together up to so many bytes.
+/// The size up to which waiting tasks are joined into one batch.
 pub(super) const MOST_PARCEL_BYTES: usize = 48 << 10;
 
-/// The name of a lane.
+/// Identifies a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LaneId {
     /// One call.
     Call(u64),
     /// The single tasks of one thread.
     Thread(u64),
-    /// Tasks that are bound to one worker each.
+    /// Tasks that only one worker may run.
     Pinned,
 }
 
-/// Consecutive tasks that wait or run together, and where their results go.
+/// Consecutive tasks that wait or run together, and the recipient of their results.
 pub(crate) struct Parcel {
     pub(crate) lane: LaneId,
-    /// The number of the first: its index in its call, or its number in the pool.
+    /// The number of the first task: its index in its call, or its number in the pool.
     pub(crate) first: u64,
     pub(crate) records: Records,
     pub(crate) to: Recipient,
@@ -63,19 +66,19 @@ impl From<Single> for Parcel {
     }
 }
 
-/// Where results go.
+/// The recipient of results.
 pub(crate) enum Recipient {
-    /// To a call; the tasks' numbers are indices in it.
+    /// A call. The numbers of the tasks are their indices in it.
     Call(Arc<Inbox>),
-    /// To a handle for each task, the first first.
+    /// One handle for each task, in their order.
     Handles(VecDeque<Arc<Completer>>),
-    /// To the handle of one member of a broadcast; the task's number is its index.
+    /// The handle of one member of a broadcast. The number of the task is its index.
     Member {
         handle: Arc<Completer>,
-        /// The broadcast's.
+        /// The seed of the broadcast.
         seed: u64,
     },
-    /// Nowhere: an initializer's failure is seen as it passes.
+    /// None: the scheduler itself looks at the results of initializers and finalizers.
     Nobody,
 }
 
@@ -108,7 +111,7 @@ impl Load for Parcel {
             Recipient::Call(inbox) => Recipient::Call(inbox.clone()),
             Recipient::Handles(handles) => {
                 let n = n as usize;
-                // Whichever are fewer are moved.
+                // The smaller part is moved.
                 Recipient::Handles(if n < handles.len() / 2 {
                     handles.drain(..n).collect()
                 } else {
@@ -133,7 +136,7 @@ impl Load for Parcel {
 }
 
 impl Recipient {
-    /// Who handed in the first of the tasks.
+    /// Returns the caller of the first task.
     pub(crate) fn caller(&self) -> Caller {
         match self {
             Self::Call(inbox) => inbox.caller(),
@@ -145,7 +148,7 @@ impl Recipient {
 }
 
 impl Parcel {
-    /// Where the first task is, for its error.
+    /// Returns the place of the first task, for its error.
     pub(crate) fn place(&self, worker: Option<(WorkerId, u32)>) -> Place {
         let index = match self.to {
             Recipient::Call(_) | Recipient::Member { .. } => usize::try_from(self.first).ok(),
@@ -154,7 +157,7 @@ impl Parcel {
         Place { index, attempts: self.attempts, worker }
     }
 
-    /// Tells of what the first task has written; its outcome comes next.
+    /// Delivers the captured output of the first task, before its outcome.
     pub(crate) fn tell(&self, output: Option<Arc<Captured>>, after: &mut After) {
         match (output, &self.to) {
             (None, _) => {}
@@ -163,17 +166,17 @@ impl Parcel {
         }
     }
 
-    /// The name of the first task's function.
+    /// Returns the name of the first task's function.
     pub(crate) fn function(&self) -> &'static str {
         name_of(self.records.function_after(0))
     }
 
-    /// The names of all of the tasks' functions, in order.
+    /// Returns the names of the functions of all tasks, in order.
     pub(crate) fn functions(&self) -> impl Iterator<Item = &'static str> {
         self.records.functions().map(|function| name_of(Some(function)))
     }
 
-    /// Puts the tasks of `next` behind these, if they may travel together; else it comes back.
+    /// Appends the tasks of `next`. Returns `next` if the two cannot be one batch.
     pub(super) fn absorb(&mut self, mut next: Self) -> Option<Self> {
         let fits = self.first + u64::from(self.len()) == next.first
             && (self.attempts, self.retries) == (next.attempts, next.retries)
@@ -195,7 +198,7 @@ pub(crate) fn name_of(function: Option<FunctionId>) -> &'static str {
 }
 
 impl Recipient {
-    /// Tells of what the first task, whose number this is, has written; its outcome comes next.
+    /// Delivers the captured output of the first task, which has this number, before its outcome.
     pub(crate) fn tell(&self, number: u64, output: Arc<Captured>, wakes: &mut Wakes) {
         match self {
             Self::Call(inbox) => inbox.tell(number as usize, output, wakes),
@@ -209,7 +212,7 @@ impl Recipient {
         }
     }
 
-    /// Gives the results of the first tasks, from the one of this number on.
+    /// Delivers the results of the first tasks, from the task with this number on.
     pub(crate) fn give(&mut self, first: u64, results: Results<'_>, wakes: &mut Wakes) {
         match self {
             Self::Call(inbox) => inbox.give(first as usize, results, wakes),
@@ -227,7 +230,7 @@ impl Recipient {
         }
     }
 
-    /// Returns the seed of the tasks, where their lane has none.
+    /// Returns the seed of the tasks if their queue has none.
     pub(crate) fn seed(&self) -> Option<u64> {
         match self {
             Self::Member { seed, .. } => Some(*seed),
@@ -235,19 +238,19 @@ impl Recipient {
         }
     }
 
-    /// Somebody looks at how far the tasks are.
+    /// Returns whether the progress of the tasks is displayed.
     pub(crate) fn wants_progress(&self) -> bool {
         matches!(self, Self::Call(inbox) if inbox.wants_progress)
     }
 
-    /// Tells how far the task of this number is.
+    /// Delivers the progress of the task with this number.
     pub(crate) fn give_progress(&mut self, number: u64, fraction: f64, wakes: &mut Wakes) {
         if let Self::Call(inbox) = self {
             inbox.give_progress(number as usize, fraction, wakes);
         }
     }
 
-    /// Gives the outcome of the first task, whose number this is.
+    /// Delivers the outcome of the first task, which has this number.
     pub(crate) fn give_one(
         &mut self,
         number: u64,

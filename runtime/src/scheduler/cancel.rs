@@ -1,4 +1,6 @@
 //! Cancels calls and tasks, and closes the pool.
+//!
+//! A task that has not begun fails immediately. A task that has begun is stopped by its supervisor, step by step.
 
 use std::{ops::Range, time::Instant};
 
@@ -12,11 +14,11 @@ use crate::{
     sys::poll::Poller,
 };
 
-/// What becomes of a task that was taken back while it ran.
+/// The error of a task that was cancelled while it ran.
 const STOPPED: &str = "it was taken back while it ran";
 
 impl Scheduler {
-    /// Drops what is queued of a call, which has added so many tasks to its feed in all, and has what runs of it end.
+    /// Cancels a call that has added `added` tasks to its feed: fails what is queued and stops what runs.
     pub(crate) fn cancel_call(&mut self, id: LaneId, added: u64, poller: &Poller, now: Instant) {
         let why = "its call has ended";
         self.pull(id, added);
@@ -36,7 +38,7 @@ impl Scheduler {
         self.dispatch(poller, now);
     }
 
-    /// Takes one task back, wherever it is.
+    /// Cancels one task, wherever it is.
     pub(crate) fn cancel_task(&mut self, id: u64, function: &'static str, poller: &Poller, now: Instant) {
         let why = "it was taken back before it began";
         let place_in = |parcel: &Parcel| {
@@ -55,8 +57,7 @@ impl Scheduler {
         self.dispatch(poller, now);
     }
 
-    /// Takes back what is in flight at a worker and is to be cancelled: of each parcel, those tasks that `which` says. What has begun
-    /// is made to end.
+    /// Cancels tasks in flight at a worker: of each batch, the tasks that `which` returns. A task that has begun is stopped.
     fn cancel_at(
         &mut self,
         place: usize,
@@ -83,7 +84,7 @@ impl Scheduler {
             self.book.fail(gone, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
         }
         self.book.take_home(kept, id);
-        // All that is left has begun, and all but the newest has ended.
+        // Everything that is left has begun, and all but the newest has ended.
         let newest_goes = worker
             .newest()
             .is_some_and(|parcel| which(parcel).is_some_and(|range| range.end == parcel.len()));
@@ -92,10 +93,10 @@ impl Scheduler {
         }
     }
 
-    /// The pool ends: nothing queued runs any more, busy workers are killed, idle ones leave.
+    /// Closes the pool: fails what is queued, kills busy workers, and drains idle ones.
     pub(crate) fn close(&mut self, now: Instant) {
         self.closing = true;
-        // Nothing is dispatched any more that would see to it.
+        // Feeds are not checked any more, because a closing pool dispatches nothing.
         self.book.look_at_feeds = None;
         self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
         let mut next = 0;

@@ -1,4 +1,4 @@
-//! What a pool is built with, as far as the scheduler has to know it.
+//! Holds the settings of a pool that the scheduler needs. They have been checked by the builder and never change.
 
 use std::{
     any::{TypeId, type_name},
@@ -14,7 +14,7 @@ use crate::{
     task::Call,
 };
 
-/// Settings that have been checked.
+/// The checked settings of a pool.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) jobs: usize,
@@ -32,24 +32,24 @@ pub(crate) struct Config {
     pub(crate) seed: Option<u64>,
 }
 
-/// What a pool's settings say of its workers' lives.
+/// The settings that limit how long a worker lives.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lives {
-    /// A worker leaves after so many tasks.
+    /// The number of tasks after which a worker is replaced.
     pub(crate) max_tasks: Option<u64>,
-    /// A worker leaves that is larger than this between two tasks, in bytes.
+    /// The resident memory, in bytes, above which a worker is replaced after a task.
     pub(crate) max_rss: Option<u64>,
-    /// A worker leaves that has been idle for so long.
+    /// The idle time after which a worker is shut down.
     pub(crate) idle_timeout: Option<Duration>,
-    /// What a worker runs before it leaves.
+    /// The function that a worker runs before it leaves in good order.
     pub(crate) finalizer: Option<Finalizer>,
 }
 
-/// What a worker runs before it leaves.
+/// The function that a worker runs before it leaves in good order.
 #[derive(Clone, Debug)]
 pub(crate) struct Finalizer {
     pub(crate) call: Call,
-    /// The type of its result, and what it is called.
+    /// The type of its result, and the name of that type.
     result: (TypeId, &'static str),
 }
 
@@ -60,7 +60,7 @@ impl Finalizer {
 
     /// # Errors
     ///
-    /// Its result is no `T`.
+    /// Returns an error if the finalizer does not return a `T`.
     pub(crate) fn check<T: 'static>(&self) -> Result<()> {
         let (id, name) = self.result;
         if id == TypeId::of::<T>() {
@@ -75,7 +75,7 @@ impl Finalizer {
 }
 
 impl Lives {
-    /// How many more tasks a worker may be given that was given so many.
+    /// Returns how many more tasks may be sent to a worker that has received `given` tasks.
     #[inline]
     pub(crate) fn quota(&self, given: u64) -> usize {
         match self.max_tasks {
@@ -86,7 +86,7 @@ impl Lives {
 
     /// # Errors
     ///
-    /// A setting is impossible.
+    /// Returns an error if a limit is zero.
     pub(crate) fn check(&self) -> Result<()> {
         let never = |setting: &str, why: &str| Err(refused(setting, why, "a number from 1"));
         match self {

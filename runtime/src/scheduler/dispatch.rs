@@ -1,4 +1,7 @@
-//! Sends queued tasks to workers, and moves tasks between them.
+//! Sends queued tasks to workers, and moves tasks between workers.
+//!
+//! [`Scheduler::dispatch`] runs after every change and every event. It starts, fills and retires workers until nothing is left to
+//! do. How much is sent and when tasks are moved is decided by the functions and constants of `policy`.
 
 use std::time::Instant;
 
@@ -19,11 +22,10 @@ use crate::{
 };
 
 impl Scheduler {
-    /// With a worker that has nothing to do, takes what calls whose queue has run dry have not queued. Returns whether there was
-    /// something.
+    /// If a worker is idle, queues what is in the feeds of calls whose queue has run dry. Returns whether there was something.
     fn pull_for_the_idle(&mut self, now: Instant) -> bool {
-        // Whatever comes of it: what is due and stays due has somebody wake all the time. Should a worker have time later, this is asked
-        // again.
+        // A time that is over must be cleared, or the driver would wake up without end. If a worker becomes idle later, this
+        // function is called again.
         if self.book.look_at_feeds.is_some_and(|at| at <= now) {
             self.book.look_at_feeds = None;
         }
@@ -38,7 +40,7 @@ impl Scheduler {
                 Some(lane) if lane.queued() == 0 && !(brisk >= self.cpus && lane.is_short()) => {
                     let (taken, told) = lane.pull(id);
                     if told {
-                        // The caller may just have added something without seeing that it is wanted.
+                        // The caller may have added a task just now without seeing the request.
                         self.book.look_at_feeds = Some(now + LOOK_AT_FEEDS_AFTER);
                     }
                     if let Some(parcel) = taken {
@@ -54,7 +56,7 @@ impl Scheduler {
         self.book.queued > before
     }
 
-    /// Gives work to whoever can take it.
+    /// Sends waiting tasks to the workers that can take them, and starts workers for the rest.
     pub(crate) fn dispatch(&mut self, poller: &Poller, now: Instant) {
         if self.closing {
             return;
@@ -96,7 +98,7 @@ impl Scheduler {
                 && let Some(queue) = self.book.pinned.get_mut(&id)
             {
                 let worker = &mut self.workers[place];
-                // As in `fill`: what cannot be had back goes alone.
+                // As in `fill`: what cannot be taken back is sent one task at a time.
                 let most = if worker.has_board() { usize::MAX } else { 1 };
                 let most = most.min(self.config.lives.quota(worker.given()));
                 for mut parcel in queue.drain(..queue.len().min(most)) {
@@ -113,7 +115,7 @@ impl Scheduler {
         }
     }
 
-    /// An idle worker with nothing queued gets what a laden one has not begun.
+    /// If nothing is queued and a worker is idle, takes back the tasks that another worker has not begun.
     fn share(&mut self, now: Instant) {
         if self.book.queued > 0 || !self.workers.has_time(self.target) {
             return;
@@ -128,7 +130,7 @@ impl Scheduler {
             let waiting = worker.in_flight_len() - 1;
             let lane = worker.newest().and_then(|newest| book.lanes.get(&newest.lane));
             let long = lane.and_then(|lane| lane.estimate(waiting)).is_none_or(|time| time >= WORTH_MOVING);
-            // One that has begun nothing may not have been woken yet: what it has would be moved to and fro.
+            // A worker that has begun nothing may not have been woken yet. Its tasks would be moved back and forth.
             (long && worker.has_begun()) || is_silent(worker.id())
         });
         let Some(id) = laden.max_by_key(|worker| worker.in_flight_len()).map(Supervisor::id) else { return };
@@ -144,13 +146,13 @@ impl Scheduler {
         }
         let parcels = self.workers[id.0 as usize].take_back();
         self.book.take_home(parcels, id);
-        // Tasks that the worker would not give back have begun; asking again before it says something is no use. Nor is moving things
-        // faster than workers are woken.
+        // Tasks that were not given back have begun, so asking again is useless before the worker has reported something. Nor is
+        // it useful to move tasks faster than workers can be woken.
         self.book.progress.insert(id, now);
         self.share_after = (self.share_after * 2).min(MOST_SHARE_AFTER);
     }
 
-    /// Wakes the worker that will have the next task, if all are idle.
+    /// Wakes the worker that will get the next task, if all workers are idle.
     pub(crate) fn rouse(&mut self) {
         if self.book.unfinished > 0 {
             return;
@@ -164,7 +166,7 @@ impl Scheduler {
         }
     }
 
-    /// Gives each worker that `wants` it a batch of the lane whose turn it is.
+    /// Sends a batch to each worker that `wants` one, from the queue whose turn it is.
     fn fill(&mut self, poller: &Poller, now: Instant, wants: impl Fn(&Supervisor<Parcel>, &Lane) -> bool) {
         if self.book.queued == 0 {
             self.cores_seen = None;
@@ -174,7 +176,7 @@ impl Scheduler {
         let live = self.workers.live().max(1);
         let mut brisk = self.brisk(now);
         self.look_at_cores(brisk, now);
-        // What one that is idle does not get no other gets.
+        // Whether idle workers are considered: if one of them found nothing to run, the others will not either.
         let mut is_for_the_idle = true;
         let mut next = 0;
         while self.book.queued > 0 {
@@ -184,7 +186,7 @@ impl Scheduler {
             next = place + 1;
             let worker = &self.workers[place];
             let id = worker.id();
-            // Nothing is sent behind a task that is to end: its process may be killed any moment.
+            // Nothing is sent behind a task that is being stopped, because its process may be killed at any moment.
             if !worker.is_live()
                 || worker.is_stopping()
                 || self.book.initializing.contains(&id)
@@ -212,16 +214,17 @@ impl Scheduler {
             let worker = &mut self.workers[place];
             let mut occupied = None;
             let lane = self.book.lanes.get_mut(&lane_id).expect("a lane with a turn is there");
-            // Towards the end of a queue less at a time, so that all end together; as long as more is coming there is no end.
+            // Towards the end of a queue batches become smaller, so that all workers finish together. A queue that its caller
+            // still fills has no end yet.
             let workers = if lane.is_short() { live.min(self.cpus.saturating_mul(CROWD)) } else { live };
             let parts = match (lane.chunk, lane.open) {
                 (Some(_), _) => 1,
                 (None, true) => workers,
                 (None, false) => workers * 2,
             };
-            // To wake a worker takes longer than a few short tasks.
+            // Waking a worker takes longer than a few short tasks.
             let share = lane.queued().div_ceil(parts).max(lane.worth_waking());
-            // What has been sent and cannot be had back would be lost with its worker.
+            // Tasks that cannot be taken back would be lost with their worker.
             let most = if worker.has_board() { lane.batch().min(share).max(1) } else { 1 };
             let most = most.min(quota);
             if worker.is_idle() {

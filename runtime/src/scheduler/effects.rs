@@ -1,19 +1,21 @@
-//! What the scheduler leaves for the driver to do once it is unlocked.
+//! Defines the effects that the scheduler leaves for the driver: what must happen outside the lock.
+//!
+//! The scheduler adds to them and never performs them, because they call loggers and wakers of users.
 
 use std::sync::Arc;
 
 use crate::{captured::Captured, handle::Wakes, observe::record::Words};
 
-/// What is to be done once the scheduler is unlocked.
+/// The effects that the driver performs after it has released the lock.
 #[derive(Default)]
 pub(crate) struct After {
-    /// What was captured and belongs to no outcome.
+    /// Captured output that belongs to no outcome, to be printed.
     pub(crate) shows: Vec<Arc<Captured>>,
     pub(crate) words: Vec<Words>,
-    /// Processes that have ended after that.
+    /// The processes that have ended, after their last records.
     #[cfg(feature = "tracing")]
     pub(crate) ended: Vec<u32>,
-    /// What the pool itself has to say.
+    /// Messages of the pool itself, to be logged.
     pub(crate) notes: Vec<String>,
     pub(crate) wakes: Wakes,
 }

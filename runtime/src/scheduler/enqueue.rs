@@ -1,4 +1,6 @@
-//! Takes tasks in: calls are opened, fed and closed, single tasks are queued.
+//! Accepts tasks: opens, feeds and closes the queues of calls, and queues single tasks.
+//!
+//! Nothing here sends a task to a worker. A task that cannot run gets its error immediately.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +18,14 @@ use crate::{
 };
 
 impl Scheduler {
-    /// Has so many tasks of a call travel together.
+    /// Sets the batch size of a call.
     pub(crate) fn set_chunk_size(&mut self, id: LaneId, tasks: usize) {
         if let Some(lane) = self.book.lanes.get_mut(&id) {
             lane.chunk = Some(tasks);
         }
     }
 
-    /// Opens a lane for a call.
+    /// Opens a queue for a call.
     pub(crate) fn open_call(
         &mut self,
         chunk: Option<usize>,
@@ -43,7 +45,8 @@ impl Scheduler {
         id
     }
 
-    /// Queues what a call has not queued yet; its caller, which calls this, has added so many tasks to its feed in all.
+    /// Queues the tasks in the feed of a call. Only the call itself may call this, with the number of tasks that it has added in
+    /// total.
     pub(crate) fn pull(&mut self, id: LaneId, added: u64) {
         let taken = self.book.lanes.get_mut(&id).and_then(|lane| lane.pull_all(id, added));
         if let Some(parcel) = taken {
@@ -51,7 +54,7 @@ impl Scheduler {
         }
     }
 
-    /// Queues a task of a call apart from the others, all of which are queued.
+    /// Queues a task of a call without its feed. All earlier tasks of the call must have been queued.
     pub(crate) fn enqueue_apart(&mut self, id: LaneId, mut parcel: Parcel) {
         if let Some(feed) = self.book.lanes.get_mut(&id).and_then(|lane| lane.feed.as_mut()) {
             parcel.first = feed.skip();
@@ -59,12 +62,12 @@ impl Scheduler {
         self.enqueue(parcel);
     }
 
-    /// A task has come to this without having been queued.
+    /// Counts a task that failed without having been queued.
     pub(crate) fn refused(&mut self, kind: &TaskErrorKind) {
         self.book.unserved.add(Ending::of(kind), 1);
     }
 
-    /// The next task of a call has come to this without having been queued.
+    /// Counts the next task of a call, which failed without having been queued.
     pub(crate) fn skip(&mut self, id: LaneId, kind: &TaskErrorKind) {
         self.refused(kind);
         if let Some(feed) = self.book.lanes.get_mut(&id).and_then(|lane| lane.feed.as_mut()) {
@@ -72,7 +75,7 @@ impl Scheduler {
         }
     }
 
-    /// The caller adds no more. The lane goes with its last task.
+    /// Closes the queue of a call: the caller adds no more tasks. The queue is removed with its last task.
     pub(crate) fn close_call(&mut self, id: LaneId) {
         if let Some(lane) = self.book.lanes.get_mut(&id) {
             lane.open = false;
@@ -80,14 +83,14 @@ impl Scheduler {
         self.book.tidy(id);
     }
 
-    /// How many tasks of this call make a batch now, and how many workers it can use.
+    /// Returns the current batch size of a call, and how many workers it can use.
     pub(crate) fn batch_of(&self, id: LaneId) -> (usize, usize) {
         let lane = self.book.lanes.get(&id);
         let workers = self.target;
         lane.map_or((1, workers), |lane| (lane.batch(), lane.most_workers.min(workers)))
     }
 
-    /// Queues tasks, or completes them at once if they cannot run.
+    /// Queues tasks, or fails them immediately if they cannot run.
     pub(crate) fn enqueue(&mut self, parcel: Parcel) {
         self.book.unfinished += parcel.len() as usize;
         match self.why_not(parcel.lane) {
@@ -96,7 +99,7 @@ impl Scheduler {
         }
     }
 
-    /// As [`enqueue`](Self::enqueue), one task.
+    /// Queues one task, like [`enqueue`](Self::enqueue).
     pub(crate) fn enqueue_single(&mut self, task: Single) {
         let is_open = !self.closing && self.book.given_up.is_none();
         match if is_open { self.book.append(task) } else { Some(task) } {
@@ -105,7 +108,7 @@ impl Scheduler {
         }
     }
 
-    /// As [`enqueue`](Self::enqueue), for a task that only this worker may run.
+    /// Queues tasks that only `worker` may run, like [`enqueue`](Self::enqueue).
     pub(crate) fn pin(&mut self, worker: WorkerId, parcel: Parcel) {
         self.book.unfinished += parcel.len() as usize;
         match self.why_not(parcel.lane) {
@@ -114,7 +117,7 @@ impl Scheduler {
         }
     }
 
-    /// Why no task of this lane can run, if none can.
+    /// Returns why no task of this queue can run, if that is so.
     fn why_not(&mut self, lane: LaneId) -> Option<TaskErrorKind> {
         if self.closing {
             return Some(TaskErrorKind::Cancelled { why: POOL_ENDED });

@@ -1,4 +1,7 @@
-//! What workers say and how they end: the part of the [`Scheduler`] that listens.
+//! Reacts to the events of the poller and to deadlines.
+//!
+//! The driver calls these functions with the lock held, and passes the current time. Reading a worker is in `read`, and the end
+//! of a worker in `reap`.
 
 use std::time::Instant;
 
@@ -9,11 +12,11 @@ use crate::{
     sys::poll::{Event, Poller},
 };
 
-/// The launcher among the workers; no worker has this key.
+/// The key of the launcher in the workers' poller. No worker has this key.
 pub(crate) const LAUNCHER: u64 = u64::MAX - 1;
 
 impl Scheduler {
-    /// Reacts to what the poller saw.
+    /// Reacts to the events of the poller, and reads the workers whose rings contain something.
     pub(crate) fn handle(&mut self, events: &[Event], poller: &Poller, now: Instant) {
         for place in std::mem::take(&mut self.unread) {
             self.read(place, true, poller, now);
@@ -37,7 +40,7 @@ impl Scheduler {
                 self.read_output(place, false, poller);
             } else if self.read(place, true, poller, now)
                 && kind == PROCESS
-                // Its end is reported again.
+                // The end of the process is reported again.
                 && !self.read_output(place, true, poller)
             {
                 self.reap(place, poller, now);
@@ -45,14 +48,14 @@ impl Scheduler {
         }
     }
 
-    /// Does what is due. Only whoever drives may call it, for it reads.
+    /// Does what is due at `now`. It reads from workers, so only the leader may call it.
     pub(crate) fn tend(&mut self, poller: &Poller, now: Instant) {
         let mut next = 0;
         while let Some(place) = self.workers.next_up(next) {
             next = place + 1;
             let worker = &self.workers[place];
             let late = worker.is_starting() && worker.deadline().is_some_and(|at| at <= now);
-            // One that is late may have shaken hands in time, and this process may have been stopped since.
+            // A worker that seems late may have finished its handshake in time while this process was stopped.
             if !(late || worker.is_look_due(now)) || self.read_before_deadline(place, poller, now) {
                 self.workers[place].on_deadline(now);
             }
@@ -61,7 +64,7 @@ impl Scheduler {
                 continue;
             }
             let is_due = |worker: &Supervisor<Parcel>| worker.stop_due().is_some_and(|at| at <= now);
-            // It may have ended since.
+            // The task may have ended since.
             if is_due(&self.workers[place])
                 && self.read_before_deadline(place, poller, now)
                 && is_due(&self.workers[place])
@@ -73,14 +76,14 @@ impl Scheduler {
         self.workers.settle();
     }
 
-    /// Reads what a worker has said until now, as it may have kept a deadline that is over. Returns whether that is known: it came to the
-    /// end, or it says so much that no end is to be expected.
+    /// Reads what a worker has sent until now, because it may have met a deadline that has passed. Returns whether that is
+    /// certain: it was read to the end, or it sends so much that no end can be expected.
     fn read_before_deadline(&mut self, place: usize, poller: &Poller, now: Instant) -> bool {
         let to_the_end = self.read(place, true, poller, now);
         self.workers[place].is_heard(to_the_end)
     }
 
-    /// Has the task end that has run at this worker for longer than it may.
+    /// Stops the task of this worker that has exceeded its time limit.
     fn time_out(&mut self, place: usize, poller: &Poller, now: Instant) {
         let worker = &self.workers[place];
         let Some(limit) = self.limit_of(worker) else { return };
@@ -91,7 +94,7 @@ impl Scheduler {
             scheduler.limit_of(&scheduler.workers[place]) == Some(limit)
                 && scheduler.workers[place].is_over(limit, now)
         };
-        // It may have ended since, and so may those that were sent behind it, until they are taken back.
+        // The task may have ended since. Tasks that were sent behind it may begin and end until they are taken back.
         if self.read_before_deadline(place, poller, now) && is_over(self) {
             let worker = &mut self.workers[place];
             let id = worker.id();

@@ -1,4 +1,7 @@
-//! The feed of a call: tasks that its caller has pushed and that are not queued yet.
+//! The feed of a call: a ring of tasks that its caller has pushed and that are not queued yet.
+//!
+//! It has two ends. The call writes to its [`Feeder`] without a lock, and the scheduler, under the driver's lock, takes many
+//! tasks from its [`Feed`] at once. No task may stay in a feed while a worker is idle.
 
 use std::sync::{
     Arc,
@@ -16,11 +19,11 @@ use crate::{
     ring::{self, Consumer, Heap, Producer},
 };
 
-/// The room for tasks of a call that the caller has not queued yet.
+/// The capacity of a feed.
 const FEED_BYTES: usize = 32 << 10;
 
-/// The caller's end of the tasks of a call that it has not queued yet, to queue many at a time. The scheduler takes them when the
-/// call's queue has run dry and a worker is idle, so that a producer that blocks holds nothing back.
+/// The caller's end of a feed. The scheduler takes its tasks when the call's queue has run dry and a worker is idle, so that a
+/// producer that blocks holds nothing back.
 #[derive(Debug)]
 pub(crate) struct Feeder {
     records: Producer<Heap>,
@@ -28,39 +31,39 @@ pub(crate) struct Feeder {
     shared: Arc<FeedState>,
 }
 
-/// What the two ends tell each other besides the tasks.
+/// The state that the two ends share besides the tasks.
 #[derive(Debug)]
 pub(super) struct FeedState {
-    /// A worker is idle and found nothing: what is pushed is to be queued at once.
+    /// A worker is idle and the feed was empty, so the caller must queue the next task immediately.
     pub(super) wanted: AtomicBool,
     /// The index of the next task that the scheduler will take.
     next: AtomicU64,
 }
 
-/// The scheduler's end.
+/// The scheduler's end of a feed.
 pub(crate) struct Feed {
     records: Consumer<Heap>,
-    /// How many tasks were taken from it.
+    /// The number of tasks that were taken from it.
     taken: u64,
     pub(super) shared: Arc<FeedState>,
     to: Arc<Inbox>,
     retries: u32,
 }
 
-/// Tasks with larger arguments are queued one by one.
+/// Tasks with larger arguments are queued one at a time.
 pub(crate) const MOST_FED_BYTES: usize = 2 << 10;
 
 impl Feeder {
-    /// The two ends for a call.
+    /// Creates the two ends of the feed of a call.
     pub(crate) fn new(to: Arc<Inbox>, retries: u32) -> (Self, Feed) {
         let (producer, consumer) = ring::pair(FEED_BYTES);
-        // The first task goes at once.
+        // The first task must be queued immediately.
         let shared = Arc::new(FeedState { wanted: AtomicBool::new(true), next: AtomicU64::new(0) });
         let feed = Feed { records: consumer, taken: 0, shared: shared.clone(), to, retries };
         (Self { records: producer, added: 0, shared }, feed)
     }
 
-    /// Adds a task; `false`: there is no room.
+    /// Adds a task. Returns `false` if there is no room.
     #[inline]
     pub(crate) fn push(&mut self, function: FunctionId, args: &[u8]) -> bool {
         let head = crate::protocol::record_head(function, args.len());
@@ -70,8 +73,8 @@ impl Feeder {
         added
     }
 
-    /// As [`push`](Self::push), for arguments that are the first `len` of these bytes; `false`: there is no room that can be seen, or
-    /// not in one piece, or they are more than eight.
+    /// Like [`push`](Self::push), for arguments that are the first `len` of these bytes. Returns `false` if there are more than
+    /// eight, or if the producer does not know of enough contiguous room.
     #[inline(always)]
     pub(crate) fn push_few(&mut self, function: FunctionId, bytes: &[u8; HERE_BYTES], len: usize) -> bool {
         let [a, b, c, d, e, f, g, h, ..] = *bytes;
@@ -82,18 +85,18 @@ impl Feeder {
         added
     }
 
-    /// How many tasks were added.
+    /// Returns how many tasks were added in total.
     pub(crate) fn added(&self) -> u64 {
         self.added
     }
 
-    /// A worker is idle and found nothing here: what is pushed is to be queued at once.
+    /// Returns whether a worker is idle and the feed was empty, so that the next task must be queued immediately.
     #[inline]
     pub(crate) fn is_wanted(&self) -> bool {
         self.shared.wanted.load(Ordering::Relaxed)
     }
 
-    /// The index of the next task that the scheduler will take.
+    /// Returns the index of the next task that the scheduler will take.
     pub(crate) fn next(&self) -> u64 {
         // SYNC(feed-next): pairs with the Release in `Feed::take` and `Feed::skip`.
         self.shared.next.load(Ordering::Acquire)
@@ -101,7 +104,8 @@ impl Feeder {
 }
 
 impl Feed {
-    /// Takes what is there. `added`: how many tasks were added in all, if that is known and more are not being added.
+    /// Takes what is there. `added` is the total number of tasks, if it is known and the caller is not adding more at the same
+    /// time.
     pub(super) fn take(&mut self, lane: LaneId, added: Option<u64>) -> Option<Parcel> {
         let mut bytes = Vec::new();
         let n = self.records.read(&mut bytes, FEED_BYTES).unwrap_or(0);
@@ -119,7 +123,7 @@ impl Feed {
         Some(Parcel { lane, first, records, to, attempts: 0, retries: self.retries })
     }
 
-    /// The caller has queued a task apart: its number.
+    /// Reserves and returns the number of a task that the caller queues without the feed.
     pub(crate) fn skip(&mut self) -> u64 {
         self.shared.next.fetch_add(1, Ordering::AcqRel)
     }

@@ -1,4 +1,7 @@
-//! Where the results of a call arrive.
+//! Defines the inbox of a call, where its results arrive.
+//!
+//! The scheduler puts results in under the driver's lock. The call takes them out under the inbox's own lock, which is never held
+//! while code of users runs. Results are not decoded here.
 
 use std::{
     collections::BTreeMap,
@@ -14,40 +17,40 @@ use crate::{
     protocol::Results,
 };
 
-/// Where a call's results arrive, in the order in which they were made.
+/// The results of a call that the caller has not received yet, in the order in which they arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     pub(crate) state: Mutex<Arrivals>,
-    /// Somebody looks at how far the call is.
+    /// Whether the progress of the call is displayed.
     pub(crate) is_reported: bool,
-    /// And at how far tasks are.
+    /// Whether the progress of single tasks is displayed.
     pub(crate) wants_progress: bool,
-    /// Who made the call, as long as somebody waits for it.
+    /// The caller, until the call is dropped.
     #[cfg(feature = "tracing")]
     pub(crate) caller: Mutex<Caller>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
-    /// The small results, as they came.
+    /// The bytes of the small results, in the order of arrival.
     pub(crate) bytes: Vec<u8>,
-    /// Each with the index of its first task.
+    /// The items, each with the index of its first task.
     pub(crate) items: Vec<(usize, Item)>,
-    /// How far tasks are that run: of each what it said last, however often it speaks.
+    /// The last reported progress of each running task.
     pub(crate) progress: BTreeMap<usize, f64>,
-    /// Who waits while somebody else drives.
+    /// The waiter to wake when something arrives.
     pub(crate) waiting: Option<Waiter>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Item {
-    /// Results of so many tasks, in so many of the next bytes.
+    /// Results of `tasks` tasks, in the next `len_bytes` bytes.
     Many {
         tasks: u32,
         len_bytes: usize,
     },
     One(Result<OwnedResult, TaskError>),
-    /// What the task had written whose outcome comes next.
+    /// The captured output of the task whose outcome is the next item.
     Wrote(Arc<Captured>),
 }
 
@@ -61,12 +64,12 @@ impl Item {
     }
 }
 
-/// What [`Call::receive`] hands out.
+/// What a call hands to its receiver.
 #[derive(Debug)]
 pub(crate) enum Arrival<'a> {
     /// The results of consecutive tasks.
     Many(Results<'a>),
-    /// The outcome of one.
+    /// The outcome of one task.
     One(Result<Encoded<'a>, TaskError>),
 }
 
@@ -87,13 +90,13 @@ impl Inbox {
 
     #[cfg(feature = "tracing")]
     pub(crate) fn set_caller(&self, caller: Caller) {
-        // It may be a subscriber's last span: dropped with nothing locked.
+        // Dropping it may run code of a subscriber, so it is dropped after the lock is released.
         let before =
             std::mem::replace(&mut *self.caller.lock().unwrap_or_else(PoisonError::into_inner), caller);
         drop(before);
     }
 
-    /// Takes the results of consecutive tasks.
+    /// Adds the results of consecutive tasks.
     pub(crate) fn give(&self, first: usize, results: Results<'_>, wakes: &mut Wakes) {
         let bytes = results.as_bytes();
         let mut arrivals = self.lock();
@@ -102,14 +105,14 @@ impl Inbox {
         arrivals.wake(wakes);
     }
 
-    /// Takes what a task had written, before its outcome.
+    /// Adds the captured output of a task, before its outcome.
     pub(crate) fn tell(&self, index: usize, output: Arc<Captured>, wakes: &mut Wakes) {
         let mut arrivals = self.lock();
         arrivals.items.push((index, Item::Wrote(output)));
         arrivals.wake(wakes);
     }
 
-    /// Takes how far a task is.
+    /// Stores the progress of a task.
     pub(crate) fn give_progress(&self, index: usize, fraction: f64, wakes: &mut Wakes) {
         if self.wants_progress {
             let mut arrivals = self.lock();
@@ -118,7 +121,7 @@ impl Inbox {
         }
     }
 
-    /// Takes the outcome of one task.
+    /// Adds the outcome of one task.
     pub(crate) fn give_one(&self, index: usize, outcome: Result<OwnedResult, TaskError>, wakes: &mut Wakes) {
         let mut arrivals = self.lock();
         arrivals.items.push((index, Item::One(outcome)));

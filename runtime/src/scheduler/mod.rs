@@ -1,4 +1,9 @@
-//! The scheduler: it assigns queued tasks to workers, and replaces workers that die.
+//! Assigns queued tasks to workers, and replaces workers that die.
+//!
+//! The module owns the queues, the workers of a pool and the decisions about both. It is a state machine: the driver locks it,
+//! feeds it the events of the poller and the current time, and performs the effects that it leaves in [`effects`]. It must never
+//! block, wait for a thread, call code of users, or read the clock for a decision that a caller could give it the time for.
+//! README.md beside this file explains the design.
 
 pub(crate) mod batch;
 mod cancel;

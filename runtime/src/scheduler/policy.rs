@@ -1,4 +1,6 @@
-//! Decisions of the scheduler: when to spin, to share, to start workers, and how much to send. Its constants, each with its reason.
+//! Decides when to prefetch, share, hold back and spin, and contains the constants of these decisions.
+//!
+//! These functions only look at the scheduler. They never change a queue or a worker.
 
 use std::time::{Duration, Instant};
 
@@ -13,41 +15,44 @@ use crate::{
     supervisor::{ledger::Load, state::Supervisor},
 };
 
-/// A worker is given more before it is idle if what it has will take it less than this.
+/// A worker is sent more tasks before it is idle if its tasks will take less than this.
 const PREFETCH: Duration = Duration::from_micros(400);
 
-/// A worker that has shown nothing for so long, while others are idle, has to share what it has not begun.
+/// If a worker has reported nothing for this time while others are idle, the tasks that it has not begun are taken back.
 pub(crate) const SHARE_AFTER: Duration = Duration::from_millis(1);
 
-/// A worker that has only short tasks and has shown nothing for so long has met with a long one: had it only lost its core to another,
-/// it would have it back.
+/// A worker that has only short tasks and has reported nothing for this time is running a long one. If it had only lost its core
+/// to another process, it would have a core again by now.
 const STALLS_AFTER: Duration = Duration::from_millis(4);
 
-/// It is not waited for longer than this.
+/// The upper limit of [`SHARE_AFTER`] after it was doubled several times.
 pub(super) const MOST_SHARE_AFTER: Duration = Duration::from_millis(100);
 
-/// What another worker could do in less time is not worth moving.
+/// Tasks that take less time than this are not worth moving to another worker.
 pub(super) const WORTH_MOVING: Duration = Duration::from_micros(100);
 
-/// A reply that is expected within this time is waited for without sleeping, if there is a core to wait on.
+/// The host spins for a reply that is expected within this time, if a core is free for it.
 const NEAR: Duration = Duration::from_micros(50);
 
-/// A caller that was told that its next task is wanted may have missed it for so long.
+/// The time after which a feed is checked again, because its caller may not have seen yet that its next task is wanted.
 pub(super) const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
 
-/// So many workers a core that get on with short tasks are a crowd: whether they leave cores idle is looked at.
+/// The number of workers per core, running short tasks, that make a crowd. For a crowd the scheduler checks whether cores are
+/// idle.
 pub(super) const CROWD: usize = 2;
 
-/// And so often: what the kernel says of a worker that is running may be a tick old.
+/// The time between two such checks. The kernel's figure for a running process may be a timer tick old.
 const LOOK_AT_CORES_EVERY: Duration = Duration::from_millis(50);
 
-/// Others could run what this worker has not begun. Pinned tasks, which none else may run, are sent to idle workers only, so that
-/// they are the oldest; a call that uses as many workers as it may has no use for another.
+/// Returns whether other workers could run tasks that this worker has not begun.
+///
+/// Pinned tasks, which no other worker may run, are sent to idle workers only, so they are the oldest. A call that uses as many
+/// workers as it may cannot use another.
 pub(super) fn is_laden(worker: &Supervisor<Parcel>, book: &Book) -> bool {
     let may_move = |parcel: &Parcel| book.lanes.get(&parcel.lane).is_some_and(Lane::has_use_for_another);
     worker.in_flight_len() > 1
         && worker.newest().is_some_and(|parcel| parcel.lane != LaneId::Pinned)
-        // The first of all may have begun.
+        // The very first task may have begun.
         && worker.in_flight().enumerate().any(|(n, parcel)| (n > 0 || parcel.len() > 1) && may_move(parcel))
 }
 
@@ -65,7 +70,7 @@ pub(super) fn has_room(worker: &Supervisor<Parcel>, lane: &Lane) -> bool {
 }
 
 impl Scheduler {
-    /// A worker could have a task that is handed in now at once, or soon, and there is none for it.
+    /// Returns whether a worker could take a task immediately or soon, and no task waits for it.
     pub(crate) fn is_hungry(&self) -> bool {
         let is_short = |worker: &Supervisor<Parcel>| {
             worker.is_live()
@@ -81,7 +86,7 @@ impl Scheduler {
             || (self.book.queued == 0 && is_idle())
     }
 
-    /// When something is due though nobody says anything.
+    /// Returns when the scheduler must be called even if no worker reports anything.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if !self.unread.is_empty() {
             return Some(Instant::now());
@@ -91,7 +96,7 @@ impl Scheduler {
         let limits = self.workers.up().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
         let back_off = self.restarts.not_before().filter(|_| self.wants_workers());
         let feeds = self.book.look_at_feeds;
-        // In a pool that ends nobody sees to it.
+        // A closing pool does not look for idle workers.
         let idle = self.leaving.look_at().filter(|_| !self.closing);
         workers
             .chain(stops)
@@ -109,26 +114,26 @@ impl Scheduler {
             && (self.workers.next_vacant(0, self.target).is_some() || self.wanted_beyond().next().is_some())
     }
 
-    /// Vacant places beyond those that are wanted now, for which there are tasks from before.
+    /// Returns the vacant places beyond the current size of the pool for which pinned tasks wait.
     pub(super) fn wanted_beyond(&self) -> impl Iterator<Item = usize> {
         let beyond = self.book.pinned.range(WorkerId(self.target as u32)..).map(|(id, _)| id.0 as usize);
         beyond.filter(|&place| self.workers[place].is_vacant())
     }
 
-    /// How long the oldest task of this worker may run, if that is limited.
+    /// Returns the time limit of this worker's oldest task.
     pub(crate) fn limit_of(&self, worker: &Supervisor<Parcel>) -> Option<Duration> {
         if !self.has_limits {
             return None;
         }
         match worker.in_flight().next()?.lane {
-            // Nobody's task, and as long as it takes.
+            // An initializer has no time limit.
             LaneId::Pinned if self.book.initializing.contains(&worker.id()) => None,
             LaneId::Pinned => self.config.task_timeout,
             lane => self.book.lanes.get(&lane)?.timeout,
         }
     }
 
-    /// When the worker that has shown nothing for longest has to share.
+    /// Returns when tasks will be taken back from the worker that has been silent for longest.
     fn sharing_deadline(&self) -> Option<Instant> {
         if self.book.queued > 0 || self.closing || !self.workers.has_time(self.target) {
             return None;
@@ -137,25 +142,25 @@ impl Scheduler {
         laden.filter_map(|worker| self.book.progress.get(&worker.id())).min().map(|&at| at + self.share_after)
     }
 
-    /// When a worker that gets on with short tasks will have shown nothing for so long that it does not count as one that does.
+    /// Returns when the next worker with short tasks will have been silent for so long that it no longer counts as brisk.
     fn stall_deadline(&self) -> Option<Instant> {
         let may_be_saturated = self.target > self.cpus && !self.closing && self.workers.has_time(self.target);
         let now = may_be_saturated.then(Instant::now).filter(|&now| self.brisk(now) >= self.cpus)?;
         self.workers.up().filter_map(|worker| self.stalls_at(worker)).filter(|&at| at > now).min()
     }
 
-    /// For a worker that has only short tasks: when it should have shown something.
+    /// Returns when a worker that has only short tasks should have reported something.
     pub(super) fn stalls_at(&self, worker: &Supervisor<Parcel>) -> Option<Instant> {
         let lane = self.book.lanes.get(&worker.newest()?.lane)?;
         if !lane.is_short() || lane.estimate(worker.in_flight_len())? >= SHARE_AFTER {
             return None;
         }
         let &since = self.book.progress.get(&worker.id())?;
-        // One that has begun nothing waits for a core, and so would another.
+        // A worker that has begun nothing is waiting for a core, and another worker would wait, too.
         Some(since + if worker.has_begun() { STALLS_AFTER } else { MOST_SHARE_AFTER })
     }
 
-    /// How many workers get on with short tasks; 0 if there are no more workers than cores.
+    /// Returns the number of *brisk* workers, which run short tasks without stalling. 0 if there are no more workers than cores.
     pub(super) fn brisk(&self, now: Instant) -> usize {
         if self.target <= self.cpus {
             return 0;
@@ -163,8 +168,9 @@ impl Scheduler {
         self.workers.up().filter(|worker| self.stalls_at(worker).is_some_and(|at| at > now)).count()
     }
 
-    /// What waits in this lane is not for workers that have nothing to do, while so many others get on with such tasks: another that is
-    /// woken takes a core from one of them, and by the time that it has it, they would have done a few tasks.
+    /// Returns whether the tasks of this queue are kept from idle workers, because enough brisk workers run such tasks.
+    ///
+    /// A worker that is woken takes a core from one of those, and by the time it runs they would have finished a few tasks.
     pub(super) fn holds_back(&self, lane: &Lane, brisk: usize) -> bool {
         brisk >= self.cpus && lane.is_short() && {
             let brisk = u32::try_from(brisk).unwrap_or(u32::MAX);
@@ -174,12 +180,12 @@ impl Scheduler {
         }
     }
 
-    /// So many workers keep all cores busy, unless their tasks sleep.
+    /// Returns whether `brisk` workers keep all cores busy, unless their tasks sleep.
     fn is_crowd(&self, brisk: usize) -> bool {
         brisk >= self.cpus.saturating_mul(CROWD)
     }
 
-    /// Whether tasks sleep is seen by the time for which their workers have had a core, while there was work for more of them.
+    /// Checks whether the workers' tasks sleep, by the workers' CPU time since the last check.
     pub(super) fn look_at_cores(&mut self, brisk: usize, now: Instant) {
         let since = self.cores_seen.map(|(at, _)| now.saturating_duration_since(at));
         if since.is_some_and(|since| since < LOOK_AT_CORES_EVERY)
@@ -195,14 +201,14 @@ impl Scheduler {
         });
     }
 
-    /// A worker that has done its work may wait for more without sleeping, and so may the host for its replies: there is a core for
-    /// each of those that work, and one for the host.
+    /// Returns whether a worker may spin while it waits for tasks, and the host while it waits for replies: each busy worker has
+    /// a core, and one core is left.
     pub(super) fn may_spin(&self) -> bool {
         let busy = self.workers.up().filter(|worker| worker.in_flight_len() > 0).count();
         busy < self.cpus
     }
 
-    /// A reply is likely to come within so short a time that sleeping is not worth it, and there is a core to wait on.
+    /// Returns whether a reply is likely so soon that sleeping is not worthwhile, and a core is free to spin on.
     pub(crate) fn reply_is_near(&self) -> bool {
         let is_near = |worker: &Supervisor<Parcel>| {
             worker.in_flight().next().is_some_and(|parcel| {
@@ -214,21 +220,21 @@ impl Scheduler {
     }
 }
 
-/// A batch should take a worker about so long: long against a system call, short against a person's patience.
+/// The time that a batch should take a worker: long compared with a system call, and short compared with a person's patience.
 pub(crate) const BATCH: Duration = Duration::from_micros(200);
 
-/// To wake a process that sleeps takes about so long.
+/// The approximate time that it takes to wake a sleeping process.
 pub(super) const WAKING: Duration = Duration::from_micros(20);
 
-/// Tasks that take less are short: a worker that gets on with some of them is soon done.
+/// Tasks that take less than this are short.
 pub(super) const SHORT: Duration = Duration::from_micros(50);
 
-/// No result says more than that tasks take so many times longer than was thought.
+/// The factor by which one result can at most raise the estimate of a task's duration.
 pub(super) const MOST_JUMP: f64 = 8.0;
 
-/// No batch is larger.
+/// The maximum number of tasks in a batch.
 pub(crate) const MOST_IN_BATCH: usize = 8192;
 
-/// A batch ends when its arguments are so many bytes: what was sent and is taken back has been sent for nothing. A task with more
-/// goes alone, to an idle worker, and nothing goes behind it.
+/// The size of the arguments at which a batch ends, because a batch that is taken back has been sent in vain. A task with larger
+/// arguments is sent alone to an idle worker, and nothing is sent behind it.
 pub(crate) const BATCH_BYTES: usize = 96 << 10;

@@ -1,4 +1,7 @@
-//! Tasks that wait or run, and the lanes in which they wait: one for each call, and one for each thread that submits single tasks.
+//! Defines the queue of one caller: the tasks of one call, or the single tasks of one thread.
+//!
+//! A queue keeps waiting tasks in order, knows how many of its tasks are at which worker, and measures how long its tasks take.
+//! The scheduler uses it through [`Book`](super::queues::Book). A queue never looks at workers and never completes a task.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -13,43 +16,44 @@ use super::{
 };
 use crate::{handle::Completer, id::WorkerId, supervisor::ledger::Load};
 
-/// So many tasks that were taken back may lie among those that wait, or twice as many as these.
+/// The cancelled tasks that may remain among the waiting ones before their memory is released, unless twice the number of waiting
+/// tasks is more.
 const MOST_GONE: usize = 1 << 10;
-/// The tasks of one caller.
+/// The queue of one caller.
 pub(crate) struct Lane {
-    /// What the caller has not queued yet.
+    /// The tasks of a call that its caller has pushed and that are not queued yet.
     pub(crate) feed: Option<Feed>,
-    /// What waits, by number. None is empty.
+    /// The waiting batches, ordered by the number of their first task. No batch is empty.
     queue: VecDeque<Parcel>,
-    /// Of those, what was taken back and has its outcome: it is stepped over.
+    /// The numbers of waiting tasks that were cancelled and have their outcome. They are skipped.
     gone: BTreeSet<u64>,
-    /// How many tasks wait.
+    /// The number of waiting tasks.
     queued: usize,
-    /// How many travel together, if the caller has said so.
+    /// The size of a batch, if the caller has set it.
     pub(crate) chunk: Option<usize>,
-    /// How many workers it may use at a time.
+    /// The maximum number of workers that run its tasks at a time.
     pub(crate) most_workers: usize,
-    /// How long each task may run.
+    /// The time limit of each task.
     pub(crate) timeout: Option<Duration>,
-    /// The seed of a call.
+    /// The seed of the call. A thread's queue has none.
     pub(crate) seed: Option<u64>,
-    /// Nanoseconds a task, smoothed; `None` before the first result.
+    /// The smoothed duration of a task in nanoseconds. `None` before the first result.
     pace: Option<f64>,
-    /// Results since a worker last said how long its tasks took: the next time covers them, too.
+    /// The number of results since a worker last reported a duration. The next reported duration includes theirs.
     untimed: u32,
-    /// Tasks in flight at each worker.
+    /// The number of tasks in flight at each worker.
     pub(crate) at: BTreeMap<WorkerId, usize>,
-    /// The caller may add more.
+    /// Whether the caller may add more tasks.
     pub(crate) open: bool,
 }
 
 impl Lane {
-    /// For the single tasks of a thread.
+    /// Creates a queue for the single tasks of a thread.
     pub(crate) fn of_thread(timeout: Option<Duration>) -> Self {
         Self::new(None, usize::MAX, timeout, None)
     }
 
-    /// For a call that is open.
+    /// Creates a queue for a call whose caller may add tasks.
     pub(crate) fn of_call(
         chunk: Option<usize>,
         most_workers: usize,
@@ -76,7 +80,7 @@ impl Lane {
         }
     }
 
-    /// Takes what the caller, which calls this, has added to its feed: so many tasks in all.
+    /// Takes everything from the feed. Only the caller itself may call this, with the number of tasks that it has added in total.
     pub(crate) fn pull_all(&mut self, id: LaneId, added: u64) -> Option<Parcel> {
         let feed = self.feed.as_mut()?;
         let taken = feed.take(id, Some(added));
@@ -86,8 +90,10 @@ impl Lane {
         taken
     }
 
-    /// Takes what the caller has not queued. If there is nothing, the next is to be queued at once. Says whether the caller has just
-    /// been told so: what it added meanwhile is to be looked for once more.
+    /// Takes what is in the feed. If the feed is empty, asks the caller to queue its next task immediately.
+    ///
+    /// The second value is `true` if the caller was asked just now. It may have added a task without seeing the request, so the
+    /// feed must be checked again.
     pub(crate) fn pull(&mut self, id: LaneId) -> (Option<Parcel>, bool) {
         let Some(feed) = &mut self.feed else { return (None, false) };
         let taken = feed.take(id, None);
@@ -107,7 +113,7 @@ impl Lane {
     pub(crate) fn push_back(&mut self, parcel: Parcel) {
         self.queued += parcel.len() as usize;
         let rest = match self.queue.back_mut() {
-            // Threads that end share a lane, and what one hands in may come before what another has.
+            // Ending threads share a queue, so their tasks may arrive out of order.
             Some(last) if last.first > parcel.first => {
                 let at = self.queue.partition_point(|other| other.first < parcel.first);
                 return self.queue.insert(at, parcel);
@@ -118,7 +124,7 @@ impl Lane {
         self.queue.extend(rest);
     }
 
-    /// Puts one task behind the last that waits, if it may travel with it; else it comes back.
+    /// Appends a task to the last waiting batch. Returns the task if it does not fit into that batch.
     pub(crate) fn append(&mut self, task: Single) -> Option<Single> {
         let Some(last) = self.queue.back_mut() else { return Some(task) };
         let Recipient::Handles(handles) = &mut last.to else { return Some(task) };
@@ -133,15 +139,15 @@ impl Lane {
         None
     }
 
-    /// Puts in what was sent and has come back: before what was never sent.
+    /// Inserts a batch that was sent and has come back. It goes before batches that were never sent.
     pub(crate) fn push_front(&mut self, parcel: Parcel) {
         self.queued += parcel.len() as usize;
-        // What came back from another worker may be older.
+        // A batch that came back from another worker may be older.
         let at = self.queue.partition_point(|other| other.first < parcel.first);
         self.queue.insert(at, parcel);
     }
 
-    /// The first tasks that wait, `most` at the most, and of one parcel.
+    /// Removes and returns the first waiting tasks: at most `most`, and all of one batch.
     pub(crate) fn take_first(&mut self, most: usize) -> Option<Parcel> {
         self.step_over_gone();
         let first = self.queue.front_mut()?;
@@ -156,13 +162,13 @@ impl Lane {
         Some(taken)
     }
 
-    /// Nothing waits: drops what was taken back.
+    /// Drops the cancelled tasks of a queue in which nothing waits.
     fn clear(&mut self) {
         self.queue.clear();
         self.gone.clear();
     }
 
-    /// Drops what is at the front and does not wait any more.
+    /// Drops cancelled tasks at the front.
     fn step_over_gone(&mut self) {
         while let (Some(gone), Some(first)) = (self.gone.first(), self.queue.front_mut())
             && *gone == first.first
@@ -175,7 +181,7 @@ impl Lane {
         }
     }
 
-    /// All that waits.
+    /// Removes and returns all waiting tasks.
     pub(crate) fn take_all(&mut self) -> VecDeque<Parcel> {
         let mut all = VecDeque::new();
         if self.gone.is_empty() {
@@ -187,8 +193,9 @@ impl Lane {
         all
     }
 
-    /// Takes the task of this number out of the queue, if it waits here and has a handle: its handle, and how often it was begun. Its
-    /// arguments stay where they are, to be stepped over: to take them from among the others would be to move those.
+    /// Cancels the waiting task with this number, if it has a handle. Returns the handle and the number of attempts.
+    ///
+    /// The arguments stay in their batch and are skipped later, because removing them would move all others.
     pub(crate) fn remove(&mut self, number: u64) -> Option<(Arc<Completer>, u32)> {
         let behind = self.queue.partition_point(|parcel| parcel.first <= number);
         let parcel = self.queue.get(behind.checked_sub(1)?)?;
@@ -201,18 +208,18 @@ impl Lane {
         if self.queued == 0 {
             self.clear();
         } else if self.gone.len() > MOST_GONE.max(2 * self.queued) {
-            // Their memory goes now, not when their turn would come.
+            // Most of the queue is cancelled tasks, so their memory is released now.
             self.take_all().into_iter().for_each(|parcel| self.push_back(parcel));
         }
         Some(this)
     }
 
-    /// How large the first parcel that waits is.
+    /// Returns the size of the first waiting batch in bytes.
     pub(crate) fn first_len_bytes(&self) -> usize {
         self.queue.front().map_or(0, |parcel| parcel.records.len_bytes())
     }
 
-    /// How many tasks of this lane make a batch.
+    /// Returns how many tasks of this queue make a batch.
     pub(crate) fn batch(&self) -> usize {
         match (self.chunk, self.pace) {
             (Some(chunk), _) => chunk,
@@ -223,27 +230,28 @@ impl Lane {
         }
     }
 
-    /// So many tasks take as long as it takes to wake a worker for them; at least one.
+    /// Returns how many tasks take as long as waking a worker does. One if the duration of a task is unknown.
     pub(crate) fn worth_waking(&self) -> usize {
         self.pace.map_or(1, |pace| (WAKING.as_nanos() as f64 / pace.max(1.0)) as usize)
     }
 
-    /// So many tasks are done, and so much time has been told of.
+    /// Updates the measured duration: `tasks` more tasks are done, and the worker has reported `nanos`, or 0 if it will report
+    /// later.
     pub(crate) fn measure(&mut self, tasks: u32, nanos: u64) {
         self.untimed = self.untimed.saturating_add(tasks);
         if nanos == 0 {
             return;
         }
         let tasks = f64::from(std::mem::take(&mut self.untimed));
-        // One that lost its core to another for a while does not make them all long.
+        // A single task that lost its core for a while must not make all tasks count as long.
         let most = self.pace.map_or(f64::INFINITY, |pace| pace * MOST_JUMP);
         let this = (nanos as f64 / tasks).min(most);
-        // Many tasks say more than one.
+        // The mean of many tasks is more reliable than one value.
         let weight = (tasks / 8.0).clamp(0.125, 0.5);
         self.pace = Some(self.pace.map_or(this, |pace| pace + (this - pace) * weight));
     }
 
-    /// So many tasks of this lane are no longer at this worker.
+    /// Notes that `tasks` tasks of this queue are no longer at `worker`.
     pub(crate) fn leave(&mut self, worker: WorkerId, tasks: u32) {
         if let Some(n) = self.at.get_mut(&worker) {
             *n = n.saturating_sub(tasks as usize);
@@ -253,7 +261,7 @@ impl Lane {
         }
     }
 
-    /// Nothing is in it and nobody adds to it.
+    /// Returns whether the queue is empty, has nothing in flight, and its caller adds nothing more.
     pub(crate) fn is_left(&self) -> bool {
         !self.open && self.queue.is_empty() && self.at.is_empty()
     }
@@ -262,22 +270,22 @@ impl Lane {
         self.at.contains_key(&worker) || self.has_use_for_another()
     }
 
-    /// It may use one worker more than it does.
+    /// Returns whether the queue may use one more worker than it does.
     pub(crate) fn has_use_for_another(&self) -> bool {
         self.at.len() < self.most_workers
     }
 
-    /// A task takes little longer than it takes to wake a worker for it.
+    /// Returns whether a task takes little longer than waking a worker for it.
     pub(crate) fn is_short(&self) -> bool {
         self.pace.is_some_and(|pace| pace < SHORT.as_nanos() as f64)
     }
 
-    /// A task has run for so long and has not ended.
+    /// Notes that a task has run for `time` and has not ended.
     pub(crate) fn takes_at_least(&mut self, time: Duration) {
         self.pace = self.pace.map(|pace| pace.max(time.as_nanos() as f64));
     }
 
-    /// How long a worker will take for `n` of these tasks, if that can be said.
+    /// Returns how long a worker will probably take for `n` tasks, or `None` before the first result.
     pub(crate) fn estimate(&self, n: usize) -> Option<Duration> {
         self.pace.map(|pace| Duration::from_nanos((pace * n as f64) as u64))
     }

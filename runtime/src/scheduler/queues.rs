@@ -1,4 +1,7 @@
-//! The book of tasks: the lanes with their turns, what is bound to one worker, and how a task leaves it, with its outcome.
+//! Owns all queues, their turns, the tasks that are bound to one worker, and the path by which a task gets its outcome.
+//!
+//! The scheduler keeps this apart from its workers, so that it can be changed while one of the workers is being read. It never
+//! decides which worker runs a task. It leaves what must happen outside the lock in [`After`].
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -26,52 +29,52 @@ use crate::{
     supervisor::ledger::Load,
 };
 
-/// All of the scheduler but the workers: what can be changed while one of them is being read.
+/// All state of the scheduler except the workers, so that it can be changed while a worker is being read.
 pub(crate) struct Book {
     pub(crate) lanes: BTreeMap<LaneId, Lane>,
-    /// Lanes with something queued, in the order of their turns.
+    /// The queues with waiting tasks, in the order of their turns.
     pub(crate) turns: VecDeque<LaneId>,
-    /// Lanes of calls, which may have tasks that are not queued yet.
+    /// The queues of calls, whose feeds may contain tasks.
     pub(crate) fed: Vec<LaneId>,
     pub(crate) queued: usize,
-    /// Tasks that have no outcome yet.
+    /// The number of tasks without an outcome.
     pub(crate) unfinished: usize,
-    /// Tasks bound to one worker each.
+    /// The tasks that only one worker may run, by worker.
     pub(crate) pinned: BTreeMap<WorkerId, VecDeque<Parcel>>,
-    /// When the feeds are to be looked into once more.
+    /// When the feeds must be checked again.
     pub(crate) look_at_feeds: Option<Instant>,
-    /// When each worker last gave a sign of life while it had work.
+    /// When each worker last reported something, or received work while it was idle.
     pub(crate) progress: BTreeMap<WorkerId, Instant>,
-    /// Workers that were silent for so long that what they had not begun was taken from them: until they give a sign of life, they get
-    /// nothing that would have to be taken from them again.
+    /// Workers that were silent for so long that the tasks that they had not begun were taken back. Until they report something,
+    /// they get no tasks ahead of need.
     pub(crate) overdue: BTreeSet<WorkerId>,
-    /// Workers whose initializer runs.
+    /// The workers whose initializer is running.
     pub(crate) initializing: BTreeSet<WorkerId>,
-    /// The pool was given up, and no worker has served since.
+    /// Why the pool was given up, if it was and no worker has served since.
     pub(crate) given_up: Option<GivenUp>,
-    /// How long a task may run that no call says it of.
+    /// The time limit of tasks whose call does not set one.
     pub(crate) task_timeout: Option<Duration>,
-    /// The pool's name, for errors.
+    /// The name of the pool, for errors.
     pub(crate) name: Option<Arc<str>>,
-    /// What is counted of each worker's place.
+    /// The statistics of each worker's place.
     pub(crate) tallies: Vec<Tally>,
-    /// Tasks that came to their end at no worker.
+    /// How tasks ended that were at no worker.
     pub(crate) unserved: Endings,
     pub(crate) slowest: Slowest,
     pub(crate) timeline: Option<Timeline>,
 }
 
-/// Why a pool runs no tasks, and which.
+/// Why a pool was given up, and for which tasks.
 pub(crate) struct GivenUp {
     pub(crate) kind: TaskErrorKind,
-    /// From then on it is tried anew; `None`: never.
+    /// When workers are started again. `None` means never.
     pub(crate) until: Option<Instant>,
-    /// It is tried anew at once for calls from this number on, and for tasks of no call.
+    /// Workers are started again immediately for calls from this number on, and for single tasks.
     pub(crate) next_call: Option<u64>,
 }
 
 impl GivenUp {
-    /// Whether the pool is to be tried anew for what is handed in to this lane.
+    /// Returns whether workers must be started again for a task that is submitted to this queue.
     pub(crate) fn is_over(&self, lane: LaneId, now: Instant) -> bool {
         let is_later = |next: u64| !matches!(lane, LaneId::Call(number) if number < next);
         self.until.is_some_and(|until| now >= until) || self.next_call.is_some_and(is_later)
@@ -79,7 +82,7 @@ impl GivenUp {
 }
 
 impl Book {
-    /// Whether the pool is given up, and not to be tried anew yet.
+    /// Returns whether the pool is given up and no start may be tried yet.
     pub(crate) fn is_given_up(&self, now: Instant) -> bool {
         self.given_up.as_ref().is_some_and(|given_up| given_up.until.is_none_or(|until| now < until))
     }
@@ -100,7 +103,7 @@ impl Book {
         }
     }
 
-    /// Puts a task behind others that wait in its lane, if there are some that it may travel with; else it comes back.
+    /// Appends a task to the last waiting batch of its queue. Returns the task if it does not fit into that batch.
     pub(crate) fn append(&mut self, task: Single) -> Option<Single> {
         let Some(lane) = self.lanes.get_mut(&task.lane) else { return Some(task) };
         let rest = lane.append(task);
@@ -108,7 +111,7 @@ impl Book {
         rest
     }
 
-    /// What was sent and has not begun goes before what never was.
+    /// Puts back a batch that was sent and has not begun, before batches that were never sent.
     pub(crate) fn push_front(&mut self, parcel: Parcel) {
         let id = parcel.lane;
         self.queued += parcel.len() as usize;
@@ -120,7 +123,8 @@ impl Book {
         }
     }
 
-    /// What was sent to this worker and has not begun waits again, before what was never sent, in its order.
+    /// Puts back batches that were sent to `worker` and have not begun. They wait in their order, before batches that were never
+    /// sent, and the attempt does not count.
     pub(crate) fn take_home(&mut self, parcels: Vec<Parcel>, worker: WorkerId) {
         for mut parcel in parcels.into_iter().rev() {
             parcel.attempts -= 1;
@@ -129,7 +133,7 @@ impl Book {
         }
     }
 
-    /// What was sent to this worker is to be sent again, before what never was: to this place, if it is for that alone.
+    /// Queues a batch to be sent again, before batches that were never sent. A pinned batch waits for the same worker.
     pub(crate) fn put_first(&mut self, parcel: Parcel, worker: WorkerId) {
         if parcel.lane == LaneId::Pinned {
             self.pinned.entry(worker).or_default().push_front(parcel);
@@ -138,7 +142,8 @@ impl Book {
         }
     }
 
-    /// Takes the task of this number, which has a handle, out of the queue that it waits in; `false`: it waits in none. It comes to this.
+    /// Cancels the waiting task with this number, which has a handle, and completes the handle with `kind`. Returns `false` if
+    /// the task is in no queue.
     pub(crate) fn take_back(
         &mut self,
         number: u64,
@@ -161,7 +166,7 @@ impl Book {
         true
     }
 
-    /// Empties a lane's queue.
+    /// Removes and returns all waiting batches of a queue.
     pub(crate) fn take_all(&mut self, id: LaneId) -> VecDeque<Parcel> {
         let parcels = self.lanes.get_mut(&id).map(Lane::take_all).unwrap_or_default();
         self.queued -= parcels.iter().map(|parcel| parcel.len() as usize).sum::<usize>();
@@ -169,14 +174,14 @@ impl Book {
         parcels
     }
 
-    /// These tasks are no longer at this worker.
+    /// Notes that these tasks are no longer at `worker`.
     pub(crate) fn leave(&mut self, parcel: &Parcel, worker: WorkerId) {
         if let Some(lane) = self.lanes.get_mut(&parcel.lane) {
             lane.leave(worker, parcel.len());
         }
     }
 
-    /// The first `n` tasks of what was sent to this worker have this outcome.
+    /// Notes that `n` tasks at `worker` have ended.
     fn ended(&mut self, id: LaneId, ending: Ending, n: u32, nanos: u64, worker: WorkerId) {
         self.unfinished -= n as usize;
         self.tally(worker).done(ending, n, nanos);
@@ -193,7 +198,7 @@ impl Book {
         }
     }
 
-    /// The first tasks of the parcel gave these results.
+    /// Delivers the results of the first tasks of a batch.
     pub(crate) fn done(
         &mut self,
         parcel: &mut Parcel,
@@ -209,7 +214,7 @@ impl Book {
         self.ended(parcel.lane, Ending::Finished, results.len(), results.nanos(), worker);
     }
 
-    /// The first task of the parcel came to this.
+    /// Delivers the outcome of the first task of a batch.
     pub(crate) fn done_one(
         &mut self,
         parcel: &mut Parcel,
@@ -226,7 +231,7 @@ impl Book {
         self.ended(parcel.lane, ended, 1, nanos, worker);
     }
 
-    /// What is counted of this worker's place.
+    /// Returns the statistics of a worker's place.
     pub(crate) fn tally(&mut self, worker: WorkerId) -> &mut Tally {
         let place = worker.0 as usize;
         if self.tallies.len() <= place {
@@ -235,8 +240,8 @@ impl Book {
         &mut self.tallies[place]
     }
 
-    /// What took so long and was not told with the replies. (Of several tasks the last is the one that was long: those before it were to be
-    /// timed together because they were short.)
+    /// Adds time that a worker had not reported with its replies. Of several tasks, the last is the long one: those before it
+    /// were timed together because they were short.
     pub(crate) fn late(&mut self, worker: WorkerId, function: FunctionId, task: u64, tasks: u32, nanos: u64) {
         let tally = self.tally(worker);
         tally.worked(nanos);
@@ -246,7 +251,7 @@ impl Book {
         }
     }
 
-    /// Some of these results took long, or all are of interest.
+    /// Looks at each of these results: some took long, or there is a timeline.
     #[cold]
     fn look_at_each(&mut self, parcel: &Parcel, results: Results<'_>, worker: WorkerId) {
         let mut functions = parcel.functions();
@@ -254,7 +259,7 @@ impl Book {
         for (at, nanos) in (0..).zip(results.each_nanos()) {
             untimed += 1;
             if nanos > 0 {
-                // Short tasks are timed together: each is taken to have had its share.
+                // Short tasks are timed together, so each is given an equal share.
                 let share = nanos / untimed;
                 for (back, function) in (0..untimed).rev().zip(&mut functions) {
                     self.look_at_one(parcel, at - back, function, share, false, worker);
@@ -264,7 +269,7 @@ impl Book {
         }
     }
 
-    /// The task at this place in the parcel took so long.
+    /// Records how long the task at this place in the batch took.
     fn look_at_one(
         &mut self,
         parcel: &Parcel,
@@ -287,7 +292,7 @@ impl Book {
         }
     }
 
-    /// As [`done_one`](Self::done_one), for a task that ran and gave no result.
+    /// Like [`done_one`](Self::done_one), for a task that ran and failed.
     pub(crate) fn failed(
         &mut self,
         parcel: &mut Parcel,
@@ -301,7 +306,7 @@ impl Book {
         self.done_one(parcel, nanos, Err(error), by.0, after);
     }
 
-    /// As [`done_one`](Self::done_one), for a task that was to end, and has ended by itself.
+    /// Like [`done_one`](Self::done_one), for a task that was told to end and returned.
     pub(crate) fn stopped(
         &mut self,
         parcel: &mut Parcel,
@@ -315,7 +320,8 @@ impl Book {
         self.done_one(parcel, nanos, Err(error), by.0, after);
     }
 
-    /// Tasks that are at no worker come to this. `worker`: who had them, and what the first of them had written.
+    /// Fails tasks that are at no worker any more. `worker` is the worker that had them, its process, and what the first of them
+    /// wrote.
     pub(crate) fn fail(
         &mut self,
         mut parcel: Parcel,
@@ -343,7 +349,7 @@ impl Book {
         TaskError::new(parcel.function(), kind, parcel.place(worker)).in_pool(self.name.as_ref())
     }
 
-    /// The error of a finalizer that came to no result.
+    /// Returns the error of a finalizer that gave no result.
     pub(crate) fn exit_error(
         &self,
         finalizer: Option<&Finalizer>,
@@ -355,10 +361,10 @@ impl Book {
         TaskError::new(function, kind, place).in_pool(self.name.as_ref())
     }
 
-    /// A lane that nothing is in and nobody adds to goes.
+    /// Removes a queue that is empty and to which its caller adds nothing more.
     pub(crate) fn tidy(&mut self, id: LaneId) {
         if self.lanes.get(&id).is_some_and(Lane::is_left) {
-            // A thread's lane keeps its pace for the next task.
+            // A thread's queue remembers how long its tasks take.
             if !matches!(id, LaneId::Thread(_)) || self.lanes.len() > MOST_RESTING_LANES {
                 self.lanes.remove(&id);
             }
@@ -366,5 +372,5 @@ impl Book {
     }
 }
 
-/// Threads that have come and gone leave no more lanes than this.
+/// The number of queues above which empty queues of threads are removed.
 const MOST_RESTING_LANES: usize = 256;

@@ -1,4 +1,6 @@
-//! Reads what workers send.
+//! Reads what workers send, and hands results, failures, records and notes to the queues, the statistics and the effects.
+//!
+//! Only the leader may read. A worker is not read past a record until the record has been delivered.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ use crate::{
     sys::poll::Poller,
 };
 
-/// What a worker is at.
+/// What a worker is doing: running tasks of callers, the initializer or the finalizer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Serving,
@@ -26,7 +28,7 @@ enum Role {
     Finalizing,
 }
 
-/// Returns a record with the caller of the task that the worker runs, if it belongs to a task.
+/// Returns a record with the caller of the running task, if the record belongs to a task.
 fn said(record: Record, worker: WorkerId, pid: u32, running: Option<&Parcel>) -> Words {
     let running = running.filter(|_| record.task().is_some());
     let caller = running.map(|running| running.to.caller()).unwrap_or_default();
@@ -34,8 +36,8 @@ fn said(record: Record, worker: WorkerId, pid: u32, running: Option<&Parcel>) ->
 }
 
 impl Scheduler {
-    /// Reads what a worker has written until now, or, if it is the `last`, all that there is. Returns whether some of it must be out before
-    /// anything else is seen.
+    /// Reads what a worker has written to its streams until now, or all of it if this is the `last` read. Returns whether some of
+    /// it must be delivered before anything else is read.
     pub(super) fn read_output(&mut self, place: usize, last: bool, poller: &Poller) -> bool {
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
@@ -58,8 +60,10 @@ impl Scheduler {
         }
     }
 
-    /// Reads a worker to the end, or as far as its share of a turn goes, or to a record that must be out before what follows it is seen:
-    /// until then it is read no further, and only whoever drives may read. Returns whether it came to the end.
+    /// Reads a worker to the end, up to its share of a turn, or up to a record that must be delivered before anything after it is
+    /// read. Returns whether it was read to the end.
+    ///
+    /// Only the leader may call this.
     pub(crate) fn read(&mut self, place: usize, readable: bool, poller: &Poller, now: Instant) -> bool {
         let worker = &self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
@@ -190,7 +194,7 @@ impl Scheduler {
         if useful || started {
             self.look_for_the_idle(now);
         }
-        // It may have ended since it said so.
+        // The worker may have ended after it reported its start.
         if started
             && self.workers[place].is_live()
             && let Some((call, _)) = self.config.initializer.clone()
@@ -206,7 +210,7 @@ impl Scheduler {
             self.pinned = None;
         }
         if (useful && !was_useful) || (started && self.config.initializer.is_none()) {
-            // The pool may have been given up while this one started.
+            // The pool may have been given up while this worker started.
             self.book.given_up = None;
         }
         if useful {
@@ -214,7 +218,7 @@ impl Scheduler {
             self.share_after = SHARE_AFTER;
         }
         if stopped && self.workers[place].is_idle() && !self.workers[place].has_board() {
-            // It was told by the end of what it hears.
+            // The worker was told to stop by closing its connection, so it cannot receive more tasks.
             self.workers[place].drain(now);
         }
         if let Some(kind) = failed_to_initialize {

@@ -1,4 +1,7 @@
 //! Handles the end of workers: retries or fails their tasks, and decides about further starts.
+//!
+//! A worker's tasks are settled only here, after its process was reaped, because only then can it not run anything more. How long
+//! to pause before the next start is decided by `restarts`.
 
 use std::time::Instant;
 
@@ -26,7 +29,7 @@ use crate::{
     transport::Cause,
 };
 
-/// What an initializer's result says of failure.
+/// Returns the failure that an initializer's result describes, if it does.
 pub(super) fn failure(
     initializer: Option<&(Call, Outcome)>,
     result: &Encoded<'_>,
@@ -40,7 +43,7 @@ pub(super) fn the_initializer(initializer: Option<&(Call, Outcome)>) -> String {
 }
 
 impl Scheduler {
-    /// Collects a worker that has ended, and sees to the tasks that it had.
+    /// Reaps a worker whose process has ended, and settles the tasks that it had.
     pub(super) fn reap(&mut self, place: usize, poller: &Poller, now: Instant) {
         let worker = &mut self.workers[place];
         let id = worker.id();
@@ -80,7 +83,7 @@ impl Scheduler {
             };
             timeline.instant(id, name, &[("process", &pid.to_string()), ("how", &how)]);
         }
-        // Which of a worker's tasks ended it is known only where it could note what it began.
+        // Which task ended a worker is known only if the worker could note what it began.
         let was_idle = running.is_none() && unknown.is_empty();
         if let Some(output) = output.as_ref().filter(|_| was_idle || initializing || finalizing) {
             self.after.shows.push(output.clone());
@@ -95,7 +98,7 @@ impl Scheduler {
             return;
         }
         if finalizing {
-            // Idle, it had done with it.
+            // An idle worker had finished its finalizer.
             if !was_idle || !waiting.is_empty() {
                 let kind = stopped.unwrap_or_else(|| crash(exit, cause, panic, reason));
                 let error = self.book.exit_error(self.config.lives.finalizer.as_ref(), kind, (id, pid));
@@ -107,7 +110,7 @@ impl Scheduler {
         let mut waiting = waiting;
         let mut running = running;
         if running.is_none() && cause == Some(Cause::OutOfMemory) && !waiting.is_empty() {
-            // It was refused the memory for what it was to read next.
+            // The worker ran out of memory while it read the next task.
             let mut next = waiting.remove(0);
             running = Some(next.take_first(1));
             if next.len() > 0 {
@@ -141,7 +144,7 @@ impl Scheduler {
             }
         }
         if self.closing {
-            // What the worker had not begun has gone back to the queue, which nobody serves any more.
+            // The tasks that the worker had not begun are queued again, and a closing pool runs no more tasks.
             self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
         } else if let Some(given_up) = &self.book.given_up {
             // The pool was given up while this worker was ending.
@@ -155,7 +158,7 @@ impl Scheduler {
                 (Ok(exit), None) => format!(" ({exit})"),
                 (Err(why), _) => format!(" ({why})"),
             };
-            // Where nobody knows, one task is in flight at most.
+            // Without a board at most one task is in flight.
             let kind = stopped.clone().unwrap_or_else(|| TaskErrorKind::Lost {
                 message: format!("its worker has ended{how}, and nobody knows whether it ran"),
             });
@@ -172,7 +175,7 @@ impl Scheduler {
         }
     }
 
-    /// As [`crash`], with what the pool knows.
+    /// Returns the cause of a worker's death, like [`crash`], with what the pool knows about its memory.
     fn crash(
         &self,
         (exit, cause, reason): (Result<Exit, &'static str>, Option<Cause>, Option<String>),
@@ -191,7 +194,7 @@ impl Scheduler {
         }
     }
 
-    /// The launcher has not started a worker.
+    /// Handles an error of the launcher.
     pub(crate) fn launch_failed(&mut self, now: Instant, error: LaunchError) {
         match error {
             error if error.is_shortage() => self.is_short(now, now, &error),
@@ -208,7 +211,7 @@ impl Scheduler {
         }
     }
 
-    /// The system is short of something that a worker takes, whose start was begun at `begun`.
+    /// Handles a start, begun at `begun`, that failed because the system lacks a resource.
     fn is_short(&mut self, begun: Instant, now: Instant, of: &dyn std::fmt::Display) {
         let others = self.others(now);
         if let Verdict::GiveUp { starts, time } = self.restarts.short(begun, others, now) {
@@ -219,7 +222,8 @@ impl Scheduler {
         }
     }
 
-    /// While others serve starts are tried for ever. Tasks that only a worker may run that does not start are not to wait for that.
+    /// Returns whether pinned tasks have waited long enough for a worker that does not start. While other workers serve, starts
+    /// are tried without end, but pinned tasks must not wait for that.
     fn is_enough_for_pinned(&mut self, begun: Instant, now: Instant) -> bool {
         if !self.has_pinned_for_vacant() {
             self.pinned = None;
@@ -235,7 +239,7 @@ impl Scheduler {
         self.book.pinned.keys().any(|id| self.workers[id.0 as usize].is_vacant())
     }
 
-    /// Completes with one error what only those workers may run that are not there.
+    /// Fails the pinned tasks of vacant places.
     fn fail_pinned(&mut self, kind: &TaskErrorKind) {
         let vacant = |id: &&WorkerId| self.workers[id.0 as usize].is_vacant();
         let ids: Vec<WorkerId> = self.book.pinned.keys().filter(vacant).copied().collect();
@@ -246,7 +250,7 @@ impl Scheduler {
         }
     }
 
-    /// An initializer has come to this, in words and as a task's outcome.
+    /// Handles a failed initializer, described in words and as a task's error.
     pub(super) fn initializer_failed(
         &mut self,
         begun: Instant,
@@ -256,7 +260,7 @@ impl Scheduler {
         self.start_failed(begun, now, why, kind);
     }
 
-    /// A start that was begun at `begun` has failed: pause before the next, or give up.
+    /// Handles a failed start that was begun at `begun`: pauses before the next start, or gives up.
     fn start_failed(&mut self, begun: Instant, now: Instant, why: String, cause: Option<TaskErrorKind>) {
         let others = self.others(now);
         let verdict = if self.book.is_given_up(now) {
@@ -275,7 +279,7 @@ impl Scheduler {
         self.give_up(kind, None, now);
     }
 
-    /// Fails what waits, and what the calls that have begun will add. What is handed in later may have more luck.
+    /// Fails what waits and what the open calls will add. Later calls and single tasks are tried again.
     fn give_up_for_now(&mut self, kind: TaskErrorKind, now: Instant) {
         self.give_up(kind, Some(self.next_call), now);
     }
@@ -285,7 +289,7 @@ impl Scheduler {
         self.book.given_up = Some(GivenUp { kind, until: Some(self.restarts.over_at(now)), next_call });
     }
 
-    /// There is a worker that could run tasks.
+    /// Returns whether a worker could run tasks.
     fn some_serve(&self) -> bool {
         let initializing = &self.book.initializing;
         let is_initializing =
@@ -293,7 +297,7 @@ impl Scheduler {
         self.workers.live() > self.workers.up().filter(is_initializing).count()
     }
 
-    /// What there is besides a start that failed.
+    /// Returns what the pool has besides a start that failed.
     fn others(&self, now: Instant) -> Others {
         if self.some_serve() {
             return Others::Serve;
@@ -310,8 +314,10 @@ impl Scheduler {
         begun.min().map_or(Others::None, Others::Start)
     }
 
-    /// Other code has closed the pool's descriptors, whose numbers may be others' by now: the workers are left alone, and all that there is
-    /// and will be comes to an error. Workers end by themselves, as their connections have ended.
+    /// Fails all present and future tasks, because other code has closed the pool's descriptors.
+    ///
+    /// The descriptors' numbers may belong to other files, so the workers are not touched. They end by themselves, as their
+    /// connections have ended.
     pub(crate) fn break_down(&mut self) {
         let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
         self.book.given_up = Some(GivenUp { kind: kind.clone(), until: None, next_call: None });
@@ -332,7 +338,7 @@ impl Scheduler {
         self.fail_queued(&kind);
     }
 
-    /// Completes everything that waits with one error.
+    /// Fails everything that waits.
     pub(crate) fn fail_queued(&mut self, kind: &TaskErrorKind) {
         let book = &mut self.book;
         for id in Vec::from(book.turns.clone()) {

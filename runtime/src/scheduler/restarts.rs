@@ -1,23 +1,23 @@
-//! When a start that has failed is tried again, and when a pool gives up. Has no clock and starts nothing.
+//! Decides when a start that has failed is tried again, and when a pool gives up. It has no clock and starts nothing.
 //!
-//! As OTP's supervisors do, it counts failed starts over time. Only those count that no worker served beside: a pool that gets its work
-//! done is never given up.
+//! Failed starts are counted within a period, as OTP's supervisors do. Only starts that fail while no worker serves count, so a
+//! pool whose workers run tasks is never given up.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// The pause before a start is tried again; it doubles with each that fails.
+/// The first pause before a start is tried again. It doubles with each start that fails.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// No pool is given up for longer.
+/// The longest time for which a pool is given up.
 const MOST_WITHIN: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The longest pause.
 const MOST_PAUSE: Duration = Duration::from_millis(500);
-/// A start may be tried this much later than its pause ends: the process was busy.
+/// The time by which a start may be late after its pause, because the process was busy.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// How many starts may fail again within which time.
+/// The limit of failed starts: after the first, `most` more may fail within this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Intensity {
     pub(crate) most: u32,
@@ -25,17 +25,17 @@ pub(crate) struct Intensity {
 }
 
 impl Default for Intensity {
-    /// With the pauses in between this is a few seconds of nothing but failure.
+    /// With the pauses in between, the limit is reached after a few seconds of nothing but failures.
     fn default() -> Self {
         Self { most: 10, within: Duration::from_secs(30) }
     }
 }
 
-/// What follows from a failure.
+/// The consequence of a failed start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Verdict {
-    /// It is tried again after a pause.
+    /// Another start is tried after a pause.
     Retry,
     /// The limit was exceeded: `starts` failed within `time`.
     GiveUp { starts: u32, time: Duration },
@@ -50,8 +50,8 @@ pub(crate) struct Streak {
 }
 
 impl Streak {
-    /// Adds an attempt that was begun at `begun` and has failed now. Where nothing was tried for longer than an attempt may take, another
-    /// streak begins. Returns how long the streak is.
+    /// Adds an attempt that was begun at `begun` and has failed now. If nothing was tried for longer than an attempt may take, a
+    /// new streak begins. Returns the duration of the streak.
     pub(crate) fn add(
         streak: &mut Option<Self>,
         begun: Instant,
@@ -72,9 +72,9 @@ impl Streak {
 pub(crate) enum Others {
     /// A worker serves.
     Serve,
-    /// None serves. The oldest start that is under way, and not for longer than a start may take, was begun at this time.
+    /// No worker serves. The oldest start in progress that has not exceeded its time was begun at this time.
     Start(Instant),
-    /// There are none.
+    /// There is no other worker.
     None,
 }
 
@@ -82,17 +82,17 @@ pub(crate) enum Others {
 #[derive(Debug)]
 pub(crate) struct Restarts {
     intensity: Intensity,
-    /// How long the system may refuse to start workers, and how long a start may take.
+    /// The start timeout: how long a start may take, and for how long the system may refuse starts.
     patience: Duration,
-    /// When starts have failed while no worker served, since one last did. Those that were under way at the same time are one.
+    /// The times of failed starts since a worker last served. Starts that were in progress at the same time count as one.
     failed: VecDeque<Instant>,
-    /// The same, all of them counted.
+    /// The same starts, each counted.
     failures: Option<Streak>,
-    /// The system has refused to start a worker while none served.
+    /// The starts that the system refused while no worker served.
     shortages: Option<Streak>,
-    /// Since when the limit is exceeded, and only a start that was under way then is waited for.
+    /// When the limit was exceeded. Only a start that was in progress then is still waited for.
     exceeded: Option<Instant>,
-    /// Pauses since a start last came to something.
+    /// The number of pauses since a start last succeeded.
     pauses: u32,
     not_before: Option<Instant>,
 }
@@ -111,23 +111,23 @@ impl Restarts {
         }
     }
 
-    /// When the next start may be tried, if there is a pause.
+    /// Returns the end of the pause, if there is one.
     pub(crate) fn not_before(&self) -> Option<Instant> {
         self.not_before
     }
 
-    /// Whether a start may be tried. If so, the pause is over.
+    /// Returns whether a start may be tried. If so, ends the pause.
     pub(crate) fn may_start(&mut self, now: Instant) -> bool {
         self.not_before.take_if(|at| *at <= now);
         self.not_before.is_none()
     }
 
-    /// Returns when a pool that is given up now may be tried anew.
+    /// Returns when a pool that is given up now may be tried again.
     pub(crate) fn over_at(&self, now: Instant) -> Instant {
         now + self.intensity.within.min(MOST_WITHIN)
     }
 
-    /// A start has failed that was begun at `begun`.
+    /// Adds a failed start that was begun at `begun`.
     pub(crate) fn failed(&mut self, begun: Instant, others: Others, now: Instant) -> Verdict {
         let Intensity { most, within } = self.intensity;
         let most_time = within.max(self.patience);
@@ -152,7 +152,7 @@ impl Restarts {
         Verdict::Retry
     }
 
-    /// The limit is exceeded. A start that was under way when it was, and may yet come to something, is waited for.
+    /// Gives up, unless a start that was in progress when the limit was exceeded may still succeed.
     fn give_up(&mut self, others: Others, now: Instant) -> Verdict {
         let exceeded = *self.exceeded.get_or_insert(now);
         let Some(failures) = self.failures else { return Verdict::Retry };
@@ -165,7 +165,7 @@ impl Restarts {
         Verdict::GiveUp { starts: failures.attempts, time: now.saturating_duration_since(failures.since) }
     }
 
-    /// The system is short of something that a start takes, which was begun at `begun`.
+    /// Adds a start, begun at `begun`, that failed because the system lacks a resource.
     pub(crate) fn short(&mut self, begun: Instant, others: Others, now: Instant) -> Verdict {
         self.pause(now);
         if others == Others::Serve {
@@ -180,21 +180,21 @@ impl Restarts {
             self.forgive();
             return Verdict::GiveUp { starts: attempts, time };
         }
-        // The last is tried just before that.
+        // The last attempt is made when the time is up.
         if let Some(last) = last.filter(|last| *last > now) {
             self.not_before = self.not_before.map(|at| at.min(last));
         }
         Verdict::Retry
     }
 
-    /// Pauses before the next start.
+    /// Begins a pause before the next start.
     pub(crate) fn pause(&mut self, now: Instant) {
         let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(self.pauses)).min(MOST_PAUSE);
         self.pauses = self.pauses.saturating_add(1);
         self.not_before = now.checked_add(pause);
     }
 
-    /// A worker has done something: what has failed does not count any more.
+    /// Forgets the failed starts, because a worker has returned a result.
     #[inline]
     pub(crate) fn forgive(&mut self) {
         if self.failures.is_some() || self.shortages.is_some() {
@@ -205,7 +205,7 @@ impl Restarts {
         }
     }
 
-    /// A start has come to something.
+    /// Forgets the failed starts and the pauses, because a start has succeeded.
     pub(crate) fn came_up(&mut self) {
         self.forgive();
         self.pauses = 0;
@@ -227,7 +227,8 @@ mod tests {
         Restarts::new(Intensity { most, within: WITHIN }, PATIENCE)
     }
 
-    /// Fails one start after the other, each of which takes so long, as soon as that is allowed. Returns the verdict.
+    /// Fails one start after another, each as soon as it is allowed, until the pool gives up. Returns the number of starts and
+    /// the time.
     fn fail_until_given_up(restarts: &mut Restarts, takes: Duration, mut now: Instant) -> (u32, Duration) {
         let begun = now;
         for _ in 0..10_000 {

@@ -1,5 +1,8 @@
-//! When workers leave in good order: after so many tasks, grown too large, idle for too long, or not wanted any more. The part of the
-//! [`Scheduler`] that sees them off, each with the pool's finalizer.
+//! Retires workers in good order: after their last task, when they have grown too large, were idle for too long, are too many, or
+//! when the pool is joined.
+//!
+//! A retiring worker gets no more tasks, runs the finalizer if there is one, and is drained. The tasks that it has not begun go
+//! back to their queues. Nothing here kills a process.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -19,60 +22,60 @@ use crate::{
     task::Call,
 };
 
-/// Who leaves, and what those who have left have said.
+/// The retiring workers, and the results of those that have left.
 #[derive(Default)]
 pub(crate) struct Leaving {
-    /// Workers that get no more tasks, and leave when they are idle.
+    /// The workers that get no more tasks and leave when they are idle.
     who: BTreeSet<WorkerId>,
-    /// Those of them that have been given the finalizer.
+    /// Those of them that were sent the finalizer.
     finalizing: BTreeSet<WorkerId>,
-    /// What finalizers came to, in the order in which the workers left.
+    /// The outcomes of finalizers, in the order in which the workers left.
     exits: Vec<Result<OwnedResult, TaskError>>,
-    /// All leave: the pool ends in good order.
+    /// All workers leave, because the pool is being joined.
     all: bool,
-    /// When a worker may have been idle for too long.
+    /// When to check next for workers that have been idle for too long.
     look_at: Option<Instant>,
-    /// It was said that workers have grown.
+    /// It was logged that a worker has grown too large.
     said_grown: bool,
 }
 
 impl Leaving {
-    /// This worker is given no more tasks.
+    /// Returns whether this worker gets no more tasks.
     #[inline]
     pub(crate) fn contains(&self, id: WorkerId) -> bool {
         !self.who.is_empty() && self.who.contains(&id)
     }
 
-    /// This worker has the finalizer, or has had it.
+    /// Returns whether this worker was sent the finalizer.
     #[inline]
     pub(crate) fn is_finalizing(&self, id: WorkerId) -> bool {
         !self.finalizing.is_empty() && self.finalizing.contains(&id)
     }
 
-    /// A finalizer came to this.
+    /// Adds the outcome of a finalizer.
     pub(crate) fn add_exit(&mut self, exit: Result<OwnedResult, TaskError>) {
         self.exits.push(exit);
     }
 
-    /// When something is due.
+    /// Returns when to check next for workers that have been idle for too long.
     pub(crate) fn look_at(&self) -> Option<Instant> {
         self.look_at
     }
 }
 
 impl Scheduler {
-    /// How many more tasks this worker may be given.
+    /// Returns how many more tasks may be sent to this worker.
     #[inline]
     pub(crate) fn quota(&self, worker: &Supervisor<Parcel>) -> usize {
         self.config.lives.quota(worker.given())
     }
 
-    /// A task that this worker runs for the pool: nobody's, and not counted among its tasks.
+    /// Has this worker run a function for the pool. It belongs to no caller and is not counted as a task.
     pub(crate) fn run_own(&mut self, place: usize, call: Call, poller: &Poller, now: Instant) {
         let (Some(function), Ok(args)) = (registry::id_of(call.entry), call.args) else { return };
         let parcel = Parcel {
             lane: LaneId::Pinned,
-            // It has no number, and takes none from those that are somebody's.
+            // It has no number of its own, and uses up none of the callers' numbers.
             first: u64::MAX,
             records: Records::of(function, args),
             to: Recipient::Nobody,
@@ -85,7 +88,7 @@ impl Scheduler {
         worker.ring(now, poller);
     }
 
-    /// Sees off whoever is to leave and has nothing to do. Before work is given out.
+    /// Retires idle workers that must leave. Called before tasks are sent.
     pub(crate) fn see_off(&mut self, poller: &Poller, now: Instant) {
         if self.leaving.all || self.config.lives.max_tasks.is_some() {
             for place in 0..self.workers.len() {
@@ -102,7 +105,8 @@ impl Scheduler {
         }
     }
 
-    /// Sees off whoever has been idle for too long. After work was given out: what could be done is being done.
+    /// Retires workers that have been idle for too long. Called after tasks were sent, so that a worker that is still idle is not
+    /// needed.
     pub(crate) fn see_off_the_idle(&mut self, poller: &Poller, now: Instant) {
         let Some(timeout) = self.config.lives.idle_timeout else { return };
         if self.leaving.look_at.is_none_or(|at| at > now) {
@@ -119,7 +123,7 @@ impl Scheduler {
         }
     }
 
-    /// A worker has done something, and may be idle now.
+    /// Notes that a worker has finished something and may be idle now.
     #[inline]
     pub(crate) fn look_for_the_idle(&mut self, now: Instant) {
         if let (Some(timeout), None) = (self.config.lives.idle_timeout, self.leaving.look_at) {
@@ -127,7 +131,7 @@ impl Scheduler {
         }
     }
 
-    /// Has an idle worker leave in good order: it runs the finalizer first, if there is one.
+    /// Retires an idle worker: sends it the finalizer if there is one that it has not run, or else drains it.
     pub(crate) fn retire(&mut self, place: usize, poller: &Poller, now: Instant) {
         let worker = &self.workers[place];
         let id = worker.id();
@@ -143,17 +147,17 @@ impl Scheduler {
         self.workers[place].drain(now);
     }
 
-    /// All workers leave as soon as they have nothing to do; no more tasks will come.
+    /// Has all workers leave as soon as they are idle. No more tasks may be submitted.
     pub(crate) fn retire_all(&mut self) {
         self.leaving.all = true;
     }
 
-    /// What finalizers came to.
+    /// Removes and returns the outcomes of finalizers.
     pub(crate) fn take_exits(&mut self) -> Vec<Result<OwnedResult, TaskError>> {
         std::mem::take(&mut self.leaving.exits)
     }
 
-    /// Has the worker leave if it has grown too large.
+    /// Retires the worker if it has grown too large.
     pub(crate) fn weigh(&mut self, place: usize, now: Instant) {
         let Some(most) = self.config.lives.max_rss else { return };
         let worker = &mut self.workers[place];
@@ -174,7 +178,7 @@ impl Scheduler {
         }
     }
 
-    /// A worker has ended; returns whether it was at the finalizer, or had done with it.
+    /// Forgets a worker that has ended. Returns whether it was sent the finalizer.
     pub(crate) fn forget_leaving(&mut self, id: WorkerId) -> bool {
         self.leaving.who.remove(&id);
         self.leaving.finalizing.remove(&id)

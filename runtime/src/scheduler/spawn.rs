@@ -1,4 +1,6 @@
-//! Starts workers.
+//! Starts workers for the tasks that wait.
+//!
+//! How a process is created is the launcher's business. What happens if a start fails is decided in `reap` and `restarts`.
 
 use std::time::Instant;
 
@@ -12,7 +14,7 @@ use crate::{
 };
 
 impl Scheduler {
-    /// Starts workers for what is queued and nobody idle could take.
+    /// Starts workers for queued tasks that no idle worker could take.
     pub(super) fn launch(&mut self, poller: &Poller, now: Instant) {
         if !self.wants_workers() || self.book.given_up.is_some() || !self.restarts.may_start(now) {
             return;
@@ -31,7 +33,7 @@ impl Scheduler {
         let mut beyond = beyond.into_iter();
         let mut next = 0;
         loop {
-            // Those that are bound to one worker may want one anywhere.
+            // Pinned tasks may wait for a worker at any place.
             let vacant = (wanted > 0 || !self.book.pinned.is_empty()).then_some(next);
             let vacant = vacant.and_then(|next| self.workers.next_vacant(next, self.target));
             next = vacant.map_or(self.target, |place| place + 1);
@@ -50,7 +52,7 @@ impl Scheduler {
         }
     }
 
-    /// `false`: what workers are made from is being made.
+    /// Starts a worker at a vacant place. Returns `false` if the launcher is not ready because its template is still loading.
     fn launch_at(&mut self, place: usize, poller: &Poller, now: Instant) -> Result<bool, LaunchError> {
         let worker = &mut self.workers[place];
         let hello = Hello {
@@ -67,7 +69,7 @@ impl Scheduler {
             return Ok(false);
         }
         let why_slow = worker.why_slow();
-        // While it starts there is time for this.
+        // The worker takes a while to start, so there is time for this.
         self.oom_kills = self.oom_kills.or_else(oom_kills);
         self.book.tally(worker.id()).launched(now);
         if let Some(timeline) = &self.book.timeline {

@@ -1,9 +1,10 @@
-//! Decides who runs what. Holds the queue and the workers; knows no thread that waits and calls nobody: the exchange (`drive`) locks
-//! it, tells it what the poller saw, and carries out what it leaves in [`After`].
+//! Assigns queued tasks to workers: the state of the scheduler and the functions that look at it.
 //!
-//! Tasks wait in *lanes*: one for each call, and one for each thread that submits single tasks. Lanes take turns. A worker is given
-//! as many tasks at a time as it should finish in 200 µs, by the measured time of the lane's tasks, and fewer towards the end of
-//! a queue. What lies ready in a worker and has not begun can be had back: an idle worker, with nothing queued, gets it.
+//! A pure state machine. The driver locks it, feeds it the events of the poller, and performs the effects that it returns in
+//! [`After`]. It knows no threads, and never waits or calls code of users.
+//!
+//! Tasks wait in *queues*: one for each call, and one for each thread that submits single tasks. Queues take turns. The decisions
+//! are in `dispatch` and `policy`, and README.md beside this file explains them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -33,39 +34,40 @@ use crate::{
     sys::{poll::Poller, procfs::peak_rss_bytes},
 };
 
-/// The queue, the workers, and who is to do what.
+/// The queues, the workers, and the state of the decisions about both.
 pub(crate) struct Scheduler {
     pub(crate) config: Arc<Config>,
     pub(crate) launcher: Box<dyn Launcher>,
     pub(crate) workers: Crew,
-    /// How many workers there should be; those beyond leave when they are idle.
+    /// The number of workers that the pool should have. Workers beyond it leave when they are idle.
     pub(crate) target: usize,
     pub(crate) book: Book,
-    /// The number of the next task.
+    /// The number of the next single task.
     next_id: Arc<AtomicU64>,
     pub(crate) next_call: u64,
-    /// The CPUs that this process may use.
+    /// The number of CPUs that this process may use.
     pub(super) cpus: usize,
-    /// The seed of what is no call's.
+    /// The seed of tasks that belong to no call.
     pub(crate) seed: u64,
-    /// Starts that have failed.
+    /// The starts that have failed, and the pause before the next.
     pub(crate) restarts: Restarts,
-    /// Starts that failed one after the other while tasks waited that only those workers may run.
+    /// The failed starts in a row while pinned tasks waited for a vacant place.
     pub(crate) pinned: Option<Streak>,
-    /// As [`SHARE_AFTER`]; doubled each time that something was moved, until there is a result.
+    /// The silence after which a worker's waiting tasks are taken back. [`SHARE_AFTER`] at first, and doubled each time that
+    /// tasks were taken back, until there is a result.
     pub(crate) share_after: Duration,
-    /// It was said why workers are not talked to through shared memory.
+    /// The reason why workers do not use shared memory was logged.
     pub(super) said_why_slow: bool,
-    /// The time for which all workers have had a core, when it was looked at last.
+    /// The CPU time of all workers at the last look, and the time of that look.
     pub(super) cores_seen: Option<(Instant, Duration)>,
-    /// They have left half of the cores' time unused since the look before.
+    /// Between the last two looks, the workers left more than half of the cores' time unused.
     pub(super) cores_are_idle: bool,
     pub(crate) closing: bool,
-    /// Places whose worker has been read up to a record only: the rest is in memory, and no poller tells of it.
+    /// The places whose worker was read up to a record. The rest is in memory, and the poller does not report it.
     pub(crate) unread: BTreeSet<usize>,
-    /// There are, or were, tasks that may run for a limited time.
+    /// A task with a time limit was submitted at some time.
     pub(super) has_limits: bool,
-    /// Processes that the kernel had killed for want of memory when this was last looked at: first when a worker was started.
+    /// The kernel's count of out-of-memory kills at the last look. The first look is when a worker is started.
     pub(crate) oom_kills: Option<u64>,
     pub(crate) leaving: Leaving,
     pub(crate) after: After,
@@ -122,7 +124,7 @@ impl Scheduler {
         self.target
     }
 
-    /// What the workers have done so far.
+    /// Returns the statistics of the workers.
     pub(crate) fn stats(&mut self, now: Instant) -> Stats {
         let (workers, book) = (&self.workers, &mut self.book);
         let of_each = (0..workers.len()).map(|place| &workers[place]).map(|worker| {
@@ -135,14 +137,14 @@ impl Scheduler {
         Stats::new(of_each, book.unserved, book.slowest.all())
     }
 
-    /// Makes room for this many workers. Those beyond leave when they are idle.
+    /// Sets the number of workers. Workers beyond it leave when they are idle.
     pub(crate) fn resize(&mut self, jobs: usize) {
         self.target = jobs;
         while self.workers.len() < jobs {
             let id = WorkerId(u32::try_from(self.workers.len()).expect("`Jobs` has a limit far below"));
             self.workers.push(Supervisor::new(id));
         }
-        // What those that leave have not begun others may run.
+        // Other workers can run what the leaving ones have not begun.
         for place in jobs..self.workers.len() {
             let worker = &mut self.workers[place];
             let id = worker.id();
@@ -164,7 +166,7 @@ impl Scheduler {
         self.workers.is_vacant()
     }
 
-    /// Where numbers of tasks come from.
+    /// Returns the counter that numbers single tasks.
     pub(crate) fn numbers(&self) -> Arc<AtomicU64> {
         self.next_id.clone()
     }
@@ -173,7 +175,7 @@ impl Scheduler {
         (0..self.target as u32).map(WorkerId)
     }
 
-    /// Reads, though nothing may have come: to read is at hand then.
+    /// Reads every busy worker although nothing may have arrived. This brings the code for reading into the processor's caches.
     pub(crate) fn look(&mut self, poller: &Poller, now: Instant) {
         let mut next = 0;
         while let Some(place) = self.workers.next_up(next) {
@@ -184,7 +186,7 @@ impl Scheduler {
         }
     }
 
-    /// Sends more of what is queued for workers, where there is room.
+    /// Continues to send large frames where there is room. Returns whether there was room.
     pub(crate) fn flush(&mut self, poller: &Poller) -> bool {
         let mut some = false;
         let mut next = 0;
@@ -199,17 +201,17 @@ impl Scheduler {
         some
     }
 
-    /// The poller need tell no more of what workers say: somebody looks.
+    /// Stops workers from waking the poller for their replies, because the leader looks at their rings.
     pub(crate) fn unpark(&mut self) {
         self.workers.unpark();
     }
 
-    /// A worker has said something that no poller tells of.
+    /// Returns whether the ring of a worker contains something.
     pub(crate) fn has_arrivals(&self) -> bool {
         self.workers.up().any(Supervisor::has_arrivals)
     }
 
-    /// Has the poller tell of whatever workers say from now on. `false`: one has said something already.
+    /// Has workers wake the poller for their replies from now on. Returns `false` if a reply has already arrived.
     pub(crate) fn park(&mut self) -> bool {
         self.workers.park()
     }

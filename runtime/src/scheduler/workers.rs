@@ -1,4 +1,5 @@
-//! The workers by their places, and which of them are up: a turn of the exchange looks at those alone, however many others are at rest.
+//! Owns the workers by their places, and knows which of them are up. A turn of the driver looks only at those, however many
+//! others are at rest.
 
 use std::{
     ops::{Index, IndexMut},
@@ -8,20 +9,20 @@ use std::{
 use super::batch::Parcel;
 use crate::{supervisor::state::Supervisor, sys::procfs::cpu_time};
 
-/// So many may be up without need: to lay them to rest and to get them up again takes longer than to look at them.
+/// The number of idle workers that may stay up. Looking at a few takes less time than parking and unparking them.
 const MOST_UP: usize = 4;
 
-/// The workers of a pool.
+/// The worker set of a pool.
 ///
-/// Each place is *up*, *at rest* or vacant. At rest is a live worker that has nothing in flight and for which nothing is due; what it
-/// says is told of by the poller. Whoever may have changed a worker has got it up: that is all that `&mut` does. It is laid to rest again
-/// before somebody sleeps, in [`park`](Self::park), and when many are up.
+/// Each place is *up*, *at rest* or vacant. A live worker is at rest if it has nothing in flight and no deadline. The poller
+/// reports what it sends. Accessing a worker through `&mut` makes it up. It is put to rest again before the driver sleeps, in
+/// [`park`](Self::park), or when many workers are up.
 #[derive(Default)]
 pub(crate) struct Crew {
     all: Vec<Supervisor<Parcel>>,
     up: Places,
     at_rest: Places,
-    /// Somebody looks at what workers say: those that get up need not tell the poller.
+    /// The leader looks at the rings, so a worker that becomes up need not wake the poller.
     looking: bool,
 }
 
@@ -38,7 +39,7 @@ impl Crew {
         self.all.get(place)
     }
 
-    /// All those that are up. Some of them may have nothing to do, or be vacant.
+    /// Returns the workers that are up. Some of them may be idle or vacant.
     pub(crate) fn up(&self) -> impl Iterator<Item = &Supervisor<Parcel>> {
         let mut next = 0;
         std::iter::from_fn(move || {
@@ -48,17 +49,17 @@ impl Crew {
         })
     }
 
-    /// The first place from here on that is up.
+    /// Returns the first place from `from` on that is up.
     pub(crate) fn next_up(&self, from: usize) -> Option<usize> {
         first_from(from, self.all.len(), |word| self.up.word(word))
     }
 
-    /// The first place from here on that may have a process.
+    /// Returns the first place from `from` on that may have a process.
     pub(crate) fn next_manned(&self, from: usize) -> Option<usize> {
         first_from(from, self.all.len(), |word| self.up.word(word) | self.at_rest.word(word))
     }
 
-    /// Of the first `most` places, the first from here on that is vacant.
+    /// Returns the first vacant place from `from` on, among the first `most` places.
     pub(crate) fn next_vacant(&self, from: usize, most: usize) -> Option<usize> {
         let mut next = from;
         loop {
@@ -70,18 +71,18 @@ impl Crew {
         }
     }
 
-    /// One of the first `most` has nothing to do, or could be started.
+    /// Returns whether one of the first `most` workers is idle or could be started.
     pub(crate) fn has_time(&self, most: usize) -> bool {
         first_from(0, most, |word| !self.up.word(word)).is_some()
             || self.all[..most].iter().any(|worker| worker.is_idle() || worker.is_vacant())
     }
 
-    /// How many serve.
+    /// Returns how many workers are ready for tasks or have some.
     pub(crate) fn live(&self) -> usize {
         self.at_rest.len() + self.up().filter(|worker| worker.is_live()).count()
     }
 
-    /// How long all of them together have had a core, as far as that can be said.
+    /// Returns the CPU time of all workers, as far as it is known.
     pub(crate) fn cpu_time(&self) -> Duration {
         let mut sum = Duration::ZERO;
         let mut next = 0;
@@ -96,7 +97,8 @@ impl Crew {
         self.at_rest.len() == 0 && self.up().all(Supervisor::is_vacant)
     }
 
-    /// Has the poller tell of whatever workers say from now on. `false`: one has said something already.
+    /// Has workers wake the poller for their replies from now on, and puts idle workers to rest. Returns `false` if a reply has
+    /// already arrived.
     pub(crate) fn park(&mut self) -> bool {
         self.looking = false;
         let mut next = 0;
@@ -110,7 +112,7 @@ impl Crew {
         true
     }
 
-    /// If many are up, those that have nothing to do need not be.
+    /// Puts idle workers to rest if many are up.
     pub(crate) fn settle(&mut self) {
         if self.up.len() <= MOST_UP {
             return;
@@ -124,7 +126,7 @@ impl Crew {
         }
     }
 
-    /// This one, if it has nothing to do. The poller tells of it.
+    /// Puts this worker to rest if it is idle. The poller reports what it sends.
     fn lay_to_rest(&mut self, place: usize) {
         if has_nothing_to_do(&self.all[place]) {
             self.up.remove(place);
@@ -134,7 +136,7 @@ impl Crew {
         }
     }
 
-    /// The poller need tell no more of what workers say: somebody looks.
+    /// Stops workers from waking the poller for their replies, because the leader looks at their rings.
     pub(crate) fn unpark(&mut self) {
         self.looking = true;
         let mut next = 0;
@@ -167,7 +169,7 @@ impl IndexMut<usize> for Crew {
     }
 }
 
-/// Some of the places.
+/// A set of places.
 #[derive(Debug, Default)]
 struct Places {
     words: Vec<u64>,
@@ -183,7 +185,7 @@ impl Places {
         self.words.get(n).copied().unwrap_or(0)
     }
 
-    /// Returns whether it was not among them.
+    /// Adds a place. Returns whether it was not in the set.
     #[inline]
     fn insert(&mut self, place: usize) -> bool {
         let (word, bit) = (place / 64, 1 << (place % 64));
@@ -196,7 +198,7 @@ impl Places {
         is_new
     }
 
-    /// Returns whether it was among them.
+    /// Removes a place. Returns whether it was in the set.
     fn remove(&mut self, place: usize) -> bool {
         let was = self.word(place / 64) & (1 << (place % 64)) != 0;
         if was {
@@ -207,7 +209,7 @@ impl Places {
     }
 }
 
-/// The first place from `from` on and before `end` whose bit is set in its word.
+/// Returns the first place from `from` on and before `end` whose bit is set in its word.
 #[inline]
 fn first_from(from: usize, end: usize, word: impl Fn(usize) -> u64) -> Option<usize> {
     let mut start = from;

@@ -1,5 +1,6 @@
-//! What a worker writes to stdout and stderr, where the pool wants it: read from two pipes, told apart by tasks, and kept or given on
-//! line by line. The supervisor owns it, and settles no reply before it has what the task had written.
+//! Reads what a worker writes to stdout and stderr from two pipes, divides it by task, and keeps it or delivers it line by line.
+//!
+//! The supervisor owns it, and settles no reply before the task's output was read. It never waits for more output.
 
 use std::{
     collections::VecDeque,
@@ -15,14 +16,14 @@ use crate::{
     transport::shm::claim::has_begun,
 };
 
-/// Of what a task writes to one stream so much is kept.
+/// The number of bytes that are kept of what a task writes to one stream.
 const TAIL_BYTES: usize = 64 << 10;
-/// A longer line is given on in parts.
+/// Longer lines are delivered in parts.
 const MOST_LINE_BYTES: usize = 64 << 10;
-/// Read in one go.
+/// The number of bytes that are read at a time.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// One line, or the part of a line with which a task ended.
+/// One line, or the incomplete line with which a task ended.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) stream: StreamName,
@@ -31,10 +32,10 @@ pub(crate) struct Line {
     pub(crate) after_seq: u32,
 }
 
-/// What comes from one worker.
+/// The captured output of one worker.
 #[derive(Debug)]
 pub(crate) struct Transcript {
-    /// What its marks carry.
+    /// The token in its marks.
     token: u64,
     streams: Vec<Stream>,
 }
@@ -42,24 +43,24 @@ pub(crate) struct Transcript {
 #[derive(Debug)]
 struct Stream {
     end: StreamEnd,
-    /// It will give no more.
+    /// The stream has ended.
     ended: bool,
-    /// The last task whose mark has come.
+    /// The sequence number of the last mark.
     marked: u32,
-    /// What may be the beginning of a mark.
+    /// Bytes that may be the beginning of a mark.
     begun: Vec<u8>,
-    /// The line that is not whole yet.
+    /// The incomplete line.
     line: Vec<u8>,
-    /// What the running task has written.
+    /// The output of the running task.
     tail: Tail,
-    /// What tasks had written whose replies have not been settled, if anything.
+    /// The output of ended tasks whose replies have not been settled.
     finished: VecDeque<(u32, Tail)>,
 }
 
-/// The last of what was written.
+/// The end of an output.
 #[derive(Debug, Default)]
 struct Tail {
-    /// At most twice as many as are kept.
+    /// At most twice as many bytes as are kept.
     bytes: Vec<u8>,
     lost_bytes: u64,
 }
@@ -78,18 +79,18 @@ impl Transcript {
         Self { token, streams: streams.collect() }
     }
 
-    /// What to poll for reading.
+    /// Returns the descriptors to poll for reading.
     pub(crate) fn poll_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.streams.iter().filter(|stream| !stream.ended).map(|stream| stream.end.pipe.as_fd())
     }
 
-    /// Everything that task `seq` and those before it have written has been read.
+    /// Returns whether everything that task `seq` and earlier tasks wrote has been read.
     pub(crate) fn has_all_of(&self, seq: u32) -> bool {
         self.streams.iter().all(|stream| stream.ended || has_begun(seq, stream.marked))
     }
 
-    /// Reads what has been written until now, and no more, however fast more comes. Streams that have ended are given to `ended`.
-    /// `next_seq` is the first number that no task has had.
+    /// Reads what has been written until now, and no more, however fast more arrives. Streams that have ended are passed to
+    /// `ended`. `next_seq` is the first sequence number that was not given to a task.
     pub(crate) fn read(
         &mut self,
         next_seq: u32,
@@ -105,8 +106,8 @@ impl Transcript {
         }
     }
 
-    /// The worker has ended: reads what it has left, and gives on what is no whole line. Whatever else has its streams open is not
-    /// waited for.
+    /// Reads the rest after the worker has ended, and delivers incomplete lines, too. Other processes that have the streams open
+    /// are not waited for.
     pub(crate) fn end(
         &mut self,
         next_seq: u32,
@@ -122,19 +123,19 @@ impl Transcript {
         }
     }
 
-    /// What task `seq` has written, if it has written anything; what earlier ones have is forgotten.
+    /// Removes and returns the output of task `seq`, if there is any. The output of earlier tasks is dropped.
     pub(crate) fn take(&mut self, seq: u32) -> Option<Arc<Captured>> {
         let mut captured = Captured::default();
         for stream in &mut self.streams {
             while stream.finished.front().is_some_and(|(of, _)| *of != seq && has_begun(*of, seq)) {
                 stream.finished.pop_front();
             }
-            // Whatever later tasks had written keeps its place.
+            // The output of later tasks stays.
             let is_next = stream.finished.front().is_some_and(|(of, _)| *of == seq);
             let tail = match is_next.then(|| stream.finished.pop_front()).flatten() {
                 Some((_, tail)) => tail,
                 None if has_begun(seq, stream.marked) => continue,
-                // It has ended without a mark.
+                // The task has ended without a mark.
                 None => std::mem::take(&mut stream.tail),
             };
             let text = match stream.end.name {
@@ -149,7 +150,7 @@ impl Transcript {
 
 impl Stream {
     fn read(&mut self, token: u64, next_seq: u32, say: &mut impl FnMut(Line)) {
-        // With nothing there, one look tells whether this is the end.
+        // If nothing is there, one attempt tells whether this is the end.
         let mut left = pending_bytes(self.end.pipe.as_fd()).max(1);
         let mut piece = Vec::with_capacity(PIECE_BYTES + self.begun.len());
         while left > 0 {
@@ -171,7 +172,7 @@ impl Stream {
         }
     }
 
-    /// Takes text up to what may be the beginning of a mark.
+    /// Takes text, up to what may be the beginning of a mark.
     fn split(&mut self, bytes: &[u8], token: u64, next_seq: u32, say: &mut impl FnMut(Line)) {
         let mut rest = bytes;
         loop {
@@ -191,7 +192,7 @@ impl Stream {
         }
     }
 
-    /// A task has ended. A number that no task in flight can have was written by somebody else.
+    /// Ends the output of a task. A number that no task in flight can have was not written by the worker's runtime.
     fn mark(&mut self, seq: u32, next_seq: u32, say: &mut impl FnMut(Line)) {
         if has_begun(seq, self.marked) || has_begun(next_seq, seq) {
             return;
@@ -251,7 +252,7 @@ impl Tail {
             && let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n')
             && end + 1 < self.bytes.len()
         {
-            // Only whole lines.
+            // Only whole lines are kept.
             self.bytes.drain(..=end);
             self.lost_bytes += end as u64 + 1;
         }
@@ -274,7 +275,7 @@ mod tests {
 
     const TOKEN: u64 = 7;
 
-    /// What comes of a worker whose tasks, from the first, have written this to stdout.
+    /// Returns the transcript of a worker whose tasks, from the first on, have written this to stdout.
     fn transcript(written: &[&str]) -> Transcript {
         let (pipe, worker) = pipe().unwrap();
         set_nonblocking(pipe.as_fd()).unwrap();

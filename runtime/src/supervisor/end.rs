@@ -1,4 +1,7 @@
 //! Drains, kills, loses and reaps a worker.
+//!
+//! A process is signalled through its pidfd, and only until it was reaped. What becomes of its tasks is decided by the caller of
+//! [`Supervisor::reap`].
 
 use std::{
     os::fd::AsFd,
@@ -12,11 +15,11 @@ use super::{
 };
 use crate::sys::poll::Poller;
 
-/// A worker whose connection has ended has so long to end by itself.
+/// The time that a worker has to end by itself after its connection has ended.
 pub(super) const END_GRACE: Duration = Duration::from_secs(2);
 
 impl<T: Load> Supervisor<T> {
-    /// The worker is asked to leave once it is idle. Idle → Draining.
+    /// Asks an idle worker to leave: Idle → Draining.
     pub(crate) fn drain(&mut self, now: Instant) {
         debug_assert!(self.is_idle(), "only an idle worker is drained");
         if let State::Live { mut link, .. } = std::mem::replace(&mut self.state, State::Vacant) {
@@ -25,7 +28,7 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
-    /// Ends the process, whatever it does. Its obituary follows.
+    /// Kills the process. Its exit report follows when it is reaped.
     pub(crate) fn kill(&mut self) {
         if let Some(link) = self.link_mut() {
             link.killed = true;
@@ -33,7 +36,7 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
-    /// Ends a worker that is of no use: it is killed, and takes no more tasks. Any live state → Lost.
+    /// Kills a worker that cannot be used: any live state → Lost.
     pub(crate) fn dismiss(&mut self, now: Instant, poller: &Poller) {
         self.kill();
         self.lose(now, None);
@@ -42,7 +45,7 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
-    /// A worker that is late to start, to leave or to end is killed.
+    /// Kills a worker that is late to start, to leave or to end.
     pub(crate) fn on_deadline(&mut self, now: Instant) {
         if self.is_live() || self.deadline().is_none_or(|deadline| deadline > now) {
             return;
@@ -54,15 +57,15 @@ impl<T: Load> Supervisor<T> {
             *deadline = now + END_GRACE;
         }
         if let Some(link) = self.link_mut() {
-            // It was refused before, and the connection's end has not ended it.
+            // The system refused to signal it before, and it did not end when its connection ended.
             link.given_up = link.launched.process.held().is_refused();
             link.launched.process.held().kill();
         }
     }
 
-    /// Collects the process if it has ended; then the place is vacant, and this is what is known.
+    /// Reaps the process if it has ended. The place is vacant then, and the exit report is returned.
     ///
-    /// What it sent before its end must have been read.
+    /// Everything that the worker sent before its end must have been read.
     pub(crate) fn reap(&mut self, now: Instant, poller: &Poller) -> Option<Obituary<T>> {
         let link = self.link_mut()?;
         let exit = match link.launched.process.try_reap() {
@@ -102,8 +105,8 @@ impl<T: Load> Supervisor<T> {
         if let Some(board) = &link.launched.board {
             obituary.cause = board.cause();
             let begun = board.claim().begun();
-            // A result is out before the next task begins, so one task at most has begun and given nothing. Anything else was not
-            // written by a worker of ours, and says nothing.
+            // A worker publishes a result before it begins the next task, so at most one task has begun without a result. Any
+            // other value was not written by a worker of ours and means nothing.
             if oldest == Some(begun) || begun == link.ledger.ended_seq {
                 obituary.waiting = in_flight.split_begun(begun);
                 obituary.running = in_flight.loads.pop_front().map(|(_, load)| load);
@@ -118,7 +121,7 @@ impl<T: Load> Supervisor<T> {
         Some(obituary)
     }
 
-    /// Any live state → Lost: the connection has ended, the process is about to.
+    /// Notes that the connection has ended and the process is about to: any live state → Lost.
     pub(super) fn lose(&mut self, now: Instant, why: Option<String>) {
         let deadline = now + END_GRACE;
         self.state = match std::mem::replace(&mut self.state, State::Vacant) {
@@ -135,8 +138,8 @@ impl<T: Load> Supervisor<T> {
         };
     }
 
-    /// Any → Vacant, when the numbers of this process's descriptors may be others' by now: nothing is closed and nobody signalled. Returns
-    /// the process's number, and the tasks that have given nothing.
+    /// Abandons the process because the numbers of its descriptors may belong to other files: any state → Vacant. Nothing is
+    /// closed or signalled. Returns the process's pid and the tasks without an outcome.
     pub(crate) fn abandon(&mut self) -> Option<(u32, impl Iterator<Item = T> + use<T>)> {
         let (link, in_flight) = match std::mem::replace(&mut self.state, State::Vacant) {
             State::Vacant => return None,

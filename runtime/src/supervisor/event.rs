@@ -1,4 +1,4 @@
-//! What a supervisor reports: steps of its worker, and how the worker ended.
+//! Defines what a supervisor reports: the events of its worker, and its exit report.
 
 use std::{sync::Arc, time::Instant};
 
@@ -19,56 +19,56 @@ pub(crate) enum Phase {
     Draining,
 }
 
-/// What a worker had to say.
+/// An event of a worker.
 #[must_use]
 pub(crate) enum Step<'a, T> {
-    /// It has shaken hands and is idle.
+    /// The worker has completed its handshake and is idle.
     Started,
-    /// The first tasks of the load gave these results.
+    /// The first tasks of the load have these results.
     Done { load: &'a mut T, results: Results<'a> },
-    /// The first task of the load gave a result, after so many nanoseconds.
+    /// The first task of the load has a result, after `nanos` nanoseconds.
     DoneOne { load: &'a mut T, nanos: u64, result: Encoded<'a> },
-    /// The first task of the load gave none.
+    /// The first task of the load has failed.
     Failed { load: &'a mut T, nanos: u64, fault: Fault },
-    /// The first task of the load, which was to end, has ended by itself after so many nanoseconds; this is what it comes to.
+    /// The first task of the load, which was told to end, has returned after `nanos` nanoseconds. It fails with `kind`.
     Stopped { load: &'a mut T, nanos: u64, kind: TaskErrorKind },
-    /// What was written by the task whose outcome is the next step.
+    /// The captured output of the task whose outcome is the next event.
     Wrote(Arc<Captured>),
-    /// A function's words, or a line that it wrote, and the load that runs, if one does.
+    /// A log record, or a line that was written, and the running load.
     Said(Record, Option<&'a T>),
-    /// The first task of the load is so far, it says: a fraction of itself.
+    /// The first task of the load has reported its progress, as a fraction.
     Progress { load: &'a mut T, fraction: f64 },
-    /// It tells of its time.
+    /// The worker has sent a note about its times.
     Noted(Note),
 }
 
-/// What is known of a worker that has ended. Its place is vacant again.
+/// The exit report of a worker: what is known about it after its process was reaped.
 #[must_use]
 pub(crate) struct Obituary<T> {
     pub(crate) pid: u32,
     pub(crate) launched_at: Instant,
     pub(crate) was: Phase,
-    /// How it ended, or why that is not known.
+    /// Its exit status, or why that is unknown.
     pub(crate) exit: Result<Exit, &'static str>,
     pub(crate) cause: Option<Cause>,
-    /// Why it would not serve, in its own words or ours.
+    /// Why it did not serve, in its own words or ours.
     pub(crate) reason: Option<String>,
-    /// It has said that it could not start because the system is short of something.
+    /// It has reported that it could not start because the system lacks a resource.
     pub(crate) was_short: bool,
-    /// What it said of the panic during which it ended.
+    /// The panic that it reported before it ended.
     pub(crate) panic: Option<RemotePanic>,
     /// The host killed it.
     pub(crate) killed: bool,
-    /// The task that it was running was to end, and comes to this.
+    /// The error of the task that it was running, if that task was being stopped.
     pub(crate) stopped: Option<TaskErrorKind>,
     /// The task that it was running.
     pub(crate) running: Option<T>,
-    /// What that task had written, or, if it ran none, what it wrote after the last.
+    /// What that task had written, or what was written after the last task if none was running.
     pub(crate) output: Option<Arc<Captured>>,
-    /// Tasks that it had not begun.
+    /// The tasks that it had not begun.
     pub(crate) waiting: Vec<T>,
-    /// Tasks of which nobody knows whether it began them.
+    /// The tasks of which it is unknown whether they began.
     pub(crate) unknown: Vec<T>,
-    /// It had given at least one result.
+    /// It had returned at least one result.
     pub(crate) was_useful: bool,
 }

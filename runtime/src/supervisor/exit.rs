@@ -1,4 +1,6 @@
-//! What is said of how a worker ended.
+//! Describes how a worker ended, for errors.
+//!
+//! Plain functions of the exit status, the cause on the board and the worker's own messages. They decide nothing about tasks.
 
 use crate::{
     error::{Exit, TaskErrorKind},
@@ -8,7 +10,7 @@ use crate::{
     transport::Cause,
 };
 
-/// Why a worker has not come to its first task, in its own words or in these.
+/// Returns why a worker could not start, in its own words if it gave a reason.
 pub(crate) fn why_not_started(
     who: &str,
     exit: Result<Exit, &'static str>,
@@ -39,13 +41,13 @@ pub(crate) fn is_killed_for_memory(exit: Result<Exit, &'static str>, counted: &m
     before.zip(now).is_some_and(|(before, now)| before < now)
 }
 
-/// The kernel has killed a worker, for there was no memory left.
+/// Returns the error of a task whose worker the kernel killed because no memory was left.
 pub(crate) fn killed_for_memory(exit: Result<Exit, &'static str>) -> TaskErrorKind {
     let why = "the kernel has killed its process, for want of memory";
     TaskErrorKind::OutOfMemory { exit: exit.ok(), why: why.into() }
 }
 
-/// What the death of a worker says of the task that it was running.
+/// Returns the error of the task that a worker was running when it died.
 pub(crate) fn crash(
     exit: Result<Exit, &'static str>,
     cause: Option<Cause>,
@@ -54,11 +56,11 @@ pub(crate) fn crash(
 ) -> TaskErrorKind {
     const SIGABRT: i32 = nix::libc::SIGABRT;
     match (panic, exit, cause) {
-        // It was told as all that follows was the end: what `errno` makes of that end is a guess.
+        // The panic was reported before the process ended, so it is the cause. What `errno` says about the end is a guess.
         (Some(panic), Ok(end), None | Some(Cause::OutOfMemory)) if end.signal() == Some(SIGABRT) => {
             TaskErrorKind::Panic { panic, exit: Some(end) }
         }
-        // How it ended nobody knows, and it has said that it panics: it came no further.
+        // The exit status is unknown, and the panic was the last report.
         (Some(panic), Err(_), None) => TaskErrorKind::Panic { panic, exit: None },
         (_, _, Some(Cause::OutOfMemory)) => TaskErrorKind::OutOfMemory {
             exit: exit.ok(),
@@ -72,7 +74,7 @@ pub(crate) fn crash(
             TaskErrorKind::Crash { exit, cause: Some(cause.into()) }
         }
         (_, _, None) => {
-            // Whatever else ends it says more than a connection that ends with it.
+            // The exit status says more than a connection that ended with the process.
             let is_broken = exit.is_ok_and(|exit| exit.code() == Some(PROTOCOL_BROKEN));
             let cause = reason.filter(|_| is_broken).map(Into::into);
             TaskErrorKind::Crash { exit, cause }

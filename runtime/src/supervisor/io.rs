@@ -1,4 +1,6 @@
 //! Sends, flushes, parks and wakes the connection of a worker.
+//!
+//! Nothing here blocks: frames that do not fit into the connection are queued in the sender.
 
 use std::{io, time::Instant};
 
@@ -9,16 +11,16 @@ use super::{
 use crate::sys::poll::Poller;
 
 impl<T: Load> Supervisor<T> {
-    /// Has the worker see what it was sent.
+    /// Wakes the worker for what it was sent.
     pub(crate) fn ring(&mut self, now: Instant, poller: &Poller) {
         let key = self.key();
         if let State::Live { link, in_flight } = &mut self.state {
             link.launched.sender.ring();
             if link.ledger.look_at.is_none() {
-                // It had nothing.
+                // The worker was idle.
                 link.ledger.count_anew(now);
             }
-            // It may have had one task, and have more now.
+            // The worker may have had one task and have more now.
             if link.ledger.look_at.is_none_or(|at| at > now + link.ledger.look_after) {
                 link.ledger.look_later(in_flight.tasks, now);
             }
@@ -26,14 +28,14 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
-    /// Wakes it before there is something for it.
+    /// Wakes the worker before there is something to send.
     pub(crate) fn rouse(&mut self) {
         if let State::Live { link, .. } = &mut self.state {
             link.launched.sender.ring();
         }
     }
 
-    /// Sends more of what is queued, when there is room.
+    /// Sends more of what is queued, if there is room.
     pub(crate) fn flush(&mut self, poller: &Poller) {
         let key = self.key();
         if let State::Live { link, .. } = &mut self.state
@@ -48,10 +50,10 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
-    /// The worker has said something that no poller tells of. One look.
+    /// Returns whether the worker's ring contains something. Looks once.
     pub(crate) fn has_arrivals(&self) -> bool {
         match &self.state {
-            // What a lost worker has left unread nobody will read.
+            // What a lost worker has left in its ring is not read any more.
             State::Vacant | State::Lost { .. } => false,
             State::Starting { link, .. } | State::Draining { link, .. } | State::Live { link, .. } => {
                 link.launched.receiver.has_arrivals()
@@ -59,13 +61,13 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
-    /// A large frame is on its way to the worker, or from it.
+    /// Returns whether a large frame is on its way to or from the worker.
     pub(crate) fn is_streaming(&self) -> bool {
         let State::Live { link, .. } = &self.state else { return false };
         link.launched.sender.queued_bytes() > 0 || link.launched.receiver.is_midway()
     }
 
-    /// There is room for some of what is queued for the worker. One look.
+    /// Returns whether there is room for what is queued for the worker. Looks once.
     pub(crate) fn has_room(&mut self) -> bool {
         match &mut self.state {
             State::Live { link, .. } => link.launched.sender.has_room(),
@@ -73,14 +75,14 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
-    /// The poller need tell no more: somebody looks.
+    /// Stops the worker from waking the poller for its replies, because the leader looks at its ring.
     pub(crate) fn unpark(&mut self) {
         if let State::Live { link, .. } = &mut self.state {
             link.launched.receiver.unpark();
         }
     }
 
-    /// Has the poller tell of whatever the worker says from now on. `false`: it has said something already.
+    /// Has the worker wake the poller for its replies from now on. Returns `false` if a reply has already arrived.
     pub(crate) fn park(&mut self) -> bool {
         match &mut self.state {
             State::Vacant | State::Lost { .. } => true,

@@ -1,4 +1,6 @@
-//! What is known of the requests and replies of a worker: its tasks in flight, their order and their times.
+//! Accounts for the requests and replies of one worker: its tasks in flight, their order and their times.
+//!
+//! The supervisor updates it with each request and reply. It believes nothing that contradicts what was sent.
 
 use std::{
     collections::VecDeque,
@@ -15,91 +17,92 @@ use crate::{
     transport::{Board, shm::claim::has_begun},
 };
 
-/// The time that a task has run is counted in slices, so many for the longest that it may run. A slice counts for little more than it
-/// should have taken: where it took longer, this process was stopped (Ctrl-Z), or all of the machine.
+/// The number of slices in which the time that a task has run is counted. A slice counts for little more than its intended
+/// length: if it took longer, this process or the whole machine was stopped (Ctrl-Z).
 const SLICES: u32 = 16;
 
 const LEAST_SLICE: Duration = Duration::from_millis(1);
 
 const MOST_SLICE: Duration = Duration::from_secs(1);
 
-/// A busy machine wakes nobody sooner than this.
+/// The time by which a busy machine may wake a thread late.
 const LATE: Duration = Duration::from_millis(5);
 
-/// A worker that may have replies ready without telling and has been silent for so long is looked at; then after twice as long, and so on.
+/// The silence after which the host looks at the ring of a worker that may have published replies without ringing. The pause
+/// doubles with each look.
 pub(super) const LOOK_AFTER: Duration = Duration::from_millis(1);
 
-/// The longest pause between two looks. A worker that has but one task is looked at so often: it would tell, if what it shares with the
-/// host were whole.
+/// The longest pause between two looks. A worker with a single task is looked at this often: it would ring, unless a task has
+/// overwritten the memory that it shares with the host.
 const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
 
-/// Tasks as a supervisor needs them: consecutive, and what to send of them.
+/// Consecutive tasks, as a supervisor needs them.
 pub(crate) trait Load: Sized {
-    /// How many are left.
+    /// Returns how many tasks are left.
     fn len(&self) -> u32;
-    /// The number of the first that is left; the others' follow.
+    /// Returns the number of the first task that is left. The numbers of the others follow it.
     fn first_task(&self) -> u64;
-    /// What to send.
+    /// Returns the encoded tasks.
     fn records(&mut self) -> &mut Records;
-    /// The first `n` have their outcome.
+    /// Removes the first `n` tasks, which have their outcome.
     fn done(&mut self, n: u32);
-    /// Takes the first `n` away from the others.
+    /// Splits off the first `n` tasks.
     fn take_first(&mut self, n: u32) -> Self;
-    /// The name of the function of the task that comes after the first `n`.
+    /// Returns the name of the function of the task after the first `n`.
     fn function_after(&self, n: u32) -> &'static str;
 }
 
-/// Tasks that were sent and have given nothing yet, the oldest first.
+/// The tasks that were sent and have no outcome yet, oldest first.
 pub(super) struct InFlight<T> {
-    /// Each with the sequence number of its first task. None is empty.
+    /// The loads, each with the sequence number of its first task. No load is empty.
     pub(super) loads: VecDeque<(u32, T)>,
     pub(super) tasks: usize,
-    /// The newest is to end; it has begun, and all others have ended.
+    /// The newest task is being stopped. It has begun, and all others have ended.
     pub(super) stop: Option<Stop>,
 }
 
-/// A task that is to end, whatever it does.
+/// A task that is being stopped.
 pub(super) struct Stop {
-    /// What it comes to.
+    /// The error with which it ends.
     pub(super) kind: TaskErrorKind,
     pub(super) stage: Stage,
     /// When the next stage is due.
     pub(super) due: Instant,
 }
 
-/// How a task is made to end.
+/// The stage of stopping a task.
 #[derive(Clone, Copy)]
 pub(super) enum Stage {
-    /// It knows that it is to end.
+    /// The task was told to end.
     Told,
-    /// Its process was asked to end.
+    /// Its process was terminated with SIGTERM.
     Terminated,
-    /// Its process was killed.
+    /// Its process was killed with SIGKILL.
     Killed,
 }
 
-/// What is known of a worker's requests and replies.
+/// The account of a worker's requests and replies.
 pub(super) struct Ledger {
     pub(super) next_seq: u32,
-    /// The last task that has an outcome.
+    /// The sequence number of the last task that has an outcome.
     pub(super) ended_seq: u32,
-    /// Results that have come.
+    /// The number of results that have arrived.
     pub(super) results: u64,
-    /// Tasks that were sent and not taken back.
+    /// The number of tasks that were sent and not taken back.
     pub(super) given: u64,
-    /// When it was last looked how large the process is.
+    /// When the size of the process was last read.
     pub(super) weighed: Option<Instant>,
-    /// The task of this number panics; the process may not live to say more.
+    /// The panic that the task with this sequence number has reported. The process may end before it can report more.
     pub(super) panic: Option<(u32, RemotePanic)>,
-    /// It may have replies ready without telling.
+    /// The worker may publish replies without ringing.
     pub(super) is_quiet: bool,
-    /// When to look at what it has ready, if it stays silent.
+    /// When to look at the ring if the worker stays silent.
     pub(super) look_at: Option<Instant>,
-    /// How long after the last look that is, if there may be something ready.
+    /// The pause before the next look if there may be unannounced replies.
     pub(super) look_after: Duration,
-    /// For how long the oldest task in flight is known to have run, where somebody counts.
+    /// For how long the oldest task in flight has run, as far as it was counted. Only tasks with a time limit are counted.
     pub(super) ran: Duration,
-    /// Since when that is not counted. Without tasks: since when there are none.
+    /// When it was last counted. Without tasks, since when the worker is idle.
     pub(super) counted: Instant,
 }
 
@@ -114,7 +117,7 @@ impl<T: Load> InFlight<T> {
         self.loads.front().map(|(_, load)| load)
     }
 
-    /// The first `n` tasks of the oldest load have their outcome.
+    /// Removes the first `n` tasks of the oldest load, which have their outcome.
     fn done(&mut self, n: u32) {
         if let Some((seq, load)) = self.loads.front_mut() {
             load.done(n);
@@ -129,22 +132,23 @@ impl<T: Load> InFlight<T> {
         }
     }
 
-    /// The task that began after the one of this sequence number: its own number and its function. `None`: nothing has begun since.
+    /// Returns the number and function of the task that began after the one with this sequence number, or `None` if none has
+    /// begun since.
     pub(super) fn first_after(&self, seq: u32, board: Option<&Board>) -> Option<(u64, &'static str)> {
         let begun = board.map(|board| board.claim().begun());
         self.loads.iter().find_map(|(first, load)| {
-            // Less than none where all of them come after it.
+            // Negative if all of them come after it.
             let n = seq.wrapping_sub(*first).wrapping_add(1).cast_signed().max(0).cast_unsigned();
             let has_begun = begun.is_none_or(|begun| has_begun(first.wrapping_add(n), begun));
             (n < load.len() && has_begun).then(|| (load.first_task() + u64::from(n), load.function_after(n)))
         })
     }
 
-    /// Keeps what has begun and returns the rest.
+    /// Keeps the tasks that have begun and returns the others.
     pub(super) fn split_begun(&mut self, begun: u32) -> Vec<T> {
         let mut rest = Vec::new();
         for (seq, mut load) in std::mem::take(&mut self.loads) {
-            // Less than none where even the first has not begun.
+            // Negative if even the first has not begun.
             let n = begun.wrapping_sub(seq).wrapping_add(1).cast_signed().max(0).cast_unsigned();
             if n >= load.len() {
                 self.loads.push_back((seq, load));
@@ -161,7 +165,7 @@ impl<T: Load> InFlight<T> {
 }
 
 impl Ledger {
-    /// Gives the results at the start of `frames` to `on`, if they are those of the oldest tasks; returns what follows them.
+    /// Passes the results at the start of `frames` to `on`, if they belong to the oldest tasks. Returns the frames after them.
     #[inline]
     pub(super) fn settle_all<'f, T: Load>(
         &mut self,
@@ -172,7 +176,7 @@ impl Ledger {
     ) -> Option<Frames<'f>> {
         let (seq, load) = in_flight.loads.front_mut()?;
         let seq = *seq;
-        // One that was to end has come to its outcome, whatever it says.
+        // The outcome of a task that is being stopped is decided already.
         let stopped = u32::from(in_flight.stop.is_some() && in_flight.tasks == load.len() as usize);
         let (results, after) = Results::split_from(frames, seq, load.len() - stopped);
         let n = results.len();
@@ -180,14 +184,14 @@ impl Ledger {
             return None;
         }
         self.ended_seq = seq.wrapping_add(n).wrapping_sub(1);
-        // Results end nothing: what `on` says to them does not count.
+        // Reading never pauses after results, so the answer of `on` is ignored.
         let _ = on(Step::Done { load, results });
         in_flight.done(n);
         self.settled(n, in_flight.tasks, now);
         Some(after)
     }
 
-    /// Notes what a reply about a task says. Replies come in the order of the requests: this one is about the oldest task.
+    /// Settles one reply. Replies arrive in the order of the requests, so it must be about the oldest task.
     pub(super) fn settle<T: Load>(
         &mut self,
         in_flight: &mut InFlight<T>,
@@ -219,7 +223,8 @@ impl Ledger {
         Ok(flow)
     }
 
-    /// A worker of ours may have begun this task last: it has an outcome, or is in flight. (What was taken back lies between the two.)
+    /// Returns whether a well-behaved worker may have begun this task last: it is the last one with an outcome, or it is in
+    /// flight. (Tasks that were taken back are between the two.)
     pub(super) fn is_plausible<T: Load>(&self, begun: u32, in_flight: &InFlight<T>) -> bool {
         let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
         let is_in_flight =
@@ -234,18 +239,18 @@ impl Ledger {
         self.look_later(left, now);
     }
 
-    /// When the time that the oldest task has run is to be counted next.
+    /// Returns when the running time of the oldest task must be counted next.
     pub(super) fn next_count(&self, limit: Duration) -> Instant {
         self.counted + slice(limit).min(limit.saturating_sub(self.ran)).max(LEAST_SLICE)
     }
 
-    /// Another task is the oldest, or there is none.
+    /// Starts counting from zero, because another task is the oldest or there is none.
     pub(super) fn count_anew(&mut self, now: Instant) {
         self.ran = Duration::ZERO;
         self.counted = now;
     }
 
-    /// Counts the time since it was last counted, if the task has begun. Returns whether it is up.
+    /// Adds the time since the last count if the task has begun. Returns whether the limit is reached.
     pub(super) fn count(&mut self, limit: Duration, has_begun: bool, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.counted);
         self.counted = now;
@@ -255,7 +260,8 @@ impl Ledger {
         has_begun && self.ran >= limit
     }
 
-    /// A worker that has one task more than it runs may have a reply ready without telling: if it stays silent, it is looked at.
+    /// Schedules the first look at the ring. A worker with more tasks than the running one may have published a reply without
+    /// ringing.
     pub(super) fn look_later(&mut self, in_flight: usize, now: Instant) {
         self.look_after = LOOK_AFTER;
         self.look_at = self.next_look(in_flight, now);
@@ -266,7 +272,7 @@ impl Ledger {
         (in_flight > 0).then(|| now + if may_hold_back { self.look_after } else { MOST_LOOK_AFTER })
     }
 
-    /// It was looked at, and had nothing.
+    /// Schedules the next look, because the last one found nothing.
     pub(super) fn look_again(&mut self, in_flight: usize, now: Instant) {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_after = (self.look_after * 2).min(MOST_LOOK_AFTER);

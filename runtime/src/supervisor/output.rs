@@ -1,4 +1,6 @@
-//! Reads what a worker writes to its streams.
+//! Reads what a worker writes to its streams, and turns lines into log records.
+//!
+//! The streams are owned by `capture`. This part connects them with the tasks in flight.
 
 use super::{
     capture::{Line, Transcript},
@@ -12,7 +14,7 @@ use crate::{
     transport::Board,
 };
 
-/// The record that a line becomes, if records of its level are wanted.
+/// Returns the record that a line becomes, if records of its level are wanted.
 pub(super) fn record_of<T: Load>(
     line: Line,
     in_flight: Option<&InFlight<T>>,
@@ -39,9 +41,9 @@ pub(super) fn record_of<T: Load>(
     })
 }
 
-/// The path of the module that a function is in.
+/// Returns the path of the module that contains a function.
 fn module_of(function: &str) -> &str {
-    // Of a generic one the types in angle brackets have paths, too.
+    // The types of a generic function, in angle brackets, contain paths, too.
     let path = function.split('<').next().unwrap_or_default().trim_end_matches("::");
     path.rsplit_once("::").map_or(path, |(module, _)| module)
 }
@@ -54,7 +56,7 @@ impl<T: Load> Supervisor<T> {
         });
     }
 
-    /// The worker's process has ended: reads what it has left.
+    /// Reads the rest of what the worker has written, after its process has ended.
     pub(crate) fn read_last_output(&mut self, poller: &Poller, on: impl FnMut(Record, Option<&T>)) {
         self.with_transcript(on, |transcript, next_seq, say| {
             transcript.end(next_seq, |ended| poller.remove(ended), say);

@@ -1,4 +1,7 @@
-//! Reads and settles what a worker sends.
+//! Reads what a worker sends, checks it, settles replies and reports events.
+//!
+//! A worker that sends what no worker of ours sends is killed. A reply is settled only after the output that the task wrote was
+//! read.
 
 use std::{io, ops::ControlFlow, time::Instant};
 
@@ -18,8 +21,8 @@ use crate::{
     transport::{Board, Received},
 };
 
-/// Reads all that task `seq`, whose reply is here, has written: it was written before the reply. Returns whether a line of it was given
-/// on, which must be out before the reply is settled.
+/// Reads all output of task `seq`, whose reply has arrived: it was written before the reply. Returns whether a line was
+/// delivered, which must reach the user's logger before the reply is settled.
 fn read_up_to<T: Load>(
     seq: u32,
     transcript: &mut Transcript,
@@ -37,7 +40,7 @@ fn read_up_to<T: Load>(
             |line| {
                 if let Some(record) = record_of(line, Some(in_flight), board) {
                     said = true;
-                    // Whatever it answers, the other lines have been read, too.
+                    // The other lines have been read already, so the answer of `on` is ignored.
                     let _ = on(Step::Said(Record::Log(record), in_flight.oldest()));
                 }
             },
@@ -46,7 +49,7 @@ fn read_up_to<T: Load>(
     said
 }
 
-/// Gives on what was written by the task whose outcome this is.
+/// Delivers the captured output of the task whose outcome this reply is.
 fn tell_output<T>(
     transcript: Option<&mut Transcript>,
     reply: &Reply<'_>,
@@ -63,7 +66,7 @@ enum End {
     Closed,
     Failed(String),
     Refused(String),
-    /// What a worker of ours does not do.
+    /// The worker broke the protocol.
     Nonsense(String),
 }
 
@@ -74,8 +77,8 @@ impl End {
 }
 
 impl<T: Load> Supervisor<T> {
-    /// Reads what the worker has to say and hands it to `on`, until there is no more or `on` breaks. `readable`: the poller told of it.
-    /// Returns whether there may be more that others' turn comes before.
+    /// Reads what the worker has sent and passes it to `on`, until there is no more or `on` breaks. `readable` means that the
+    /// poller reported the connection. Returns whether it stopped early so that other workers get their turn.
     pub(crate) fn read(
         &mut self,
         readable: bool,
@@ -85,10 +88,10 @@ impl<T: Load> Supervisor<T> {
     ) -> bool {
         let paused = self.hear(readable, now, poller, on);
         if paused && let Some(link) = self.link_mut() {
-            // That was more than its connection holds: all that it had said when this began is known.
+            // This was more than its connection holds, so everything that it had sent before this call was read.
             link.put_off = MOST_PUT_OFF;
         }
-        // What it said may have been that there is room.
+        // The message may have been that there is room.
         self.flush(poller);
         paused
     }
@@ -100,7 +103,7 @@ impl<T: Load> Supervisor<T> {
         poller: &Poller,
         mut on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
     ) -> bool {
-        // Before what it has said is read, to the end.
+        // Determined before its messages are read to the end.
         let is_at_rest = self.is_look_due(now) && self.is_at_rest();
         if let Some(link) = self.link_mut() {
             link.launched.receiver.begin(readable);
@@ -204,7 +207,7 @@ impl<T: Load> Supervisor<T> {
                         flow = on(Step::Said(record, in_flight.and_then(|tasks| tasks.oldest())));
                     }
                     (Reply::Progress { seq, fraction }, in_flight) => {
-                        // A thread that a task has left behind may speak of that task, which is nothing to anybody.
+                        // A thread that an earlier task left behind may report progress of that task, which is ignored.
                         let oldest = in_flight.and_then(|in_flight| in_flight.loads.front_mut());
                         if let Some((_, load)) = oldest.filter(|(oldest, _)| *oldest == seq) {
                             flow = on(Step::Progress { load, fraction });
@@ -260,7 +263,7 @@ impl<T: Load> Supervisor<T> {
                 self.kill();
             }
         }
-        // An end of file would be reported again and again; the process's end is what is waited for now.
+        // The end of the stream would be reported again and again. Only the end of the process is awaited now.
         if let Some(link) = self.link_mut() {
             poller.remove(link.launched.receiver.poll_fd());
         }

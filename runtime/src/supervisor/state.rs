@@ -1,4 +1,4 @@
-//! One worker's life. Serves the pool, which asks it to start, run, give back, drain and kill, and reads from it what happened.
+//! The state of one worker, and the requests of its owner: start, run, take back.
 //!
 //! ```text
 //!            launch            Ready              send                
@@ -13,7 +13,8 @@
 //!    └────────────────────────────── Lost (its process is waited for, killed after a grace, and reaped)
 //! ```
 //!
-//! Idle and Busy are one variant here: a worker is busy when tasks are in flight.
+//! Idle and Busy are one variant, because a worker is busy when it has tasks in flight. How the states end is in `end`, and what
+//! moves a worker from Starting to Idle is in `receive`. A worker is signalled only through its pidfd.
 
 use std::{
     io,
@@ -34,24 +35,25 @@ use crate::{
     transport::{Body, Room, SharedBytes, shm::claim::has_begun},
 };
 
-/// To look how large a process is takes a few microseconds; in this time it cannot grow by much.
+/// The time between two looks at a process's size. A look takes a few microseconds, and a process cannot grow by much in this
+/// time.
 const WEIGH_EVERY: Duration = Duration::from_micros(200);
 
-/// What of a worker a key is about, in its last bits.
+/// The last bits of a poller key, which say what of a worker the key is about.
 const KIND_BITS: u32 = 2;
 const KIND: u64 = (1 << KIND_BITS) - 1;
-/// The end of its process.
+/// The end of the worker's process.
 pub(crate) const PROCESS: u64 = 1;
-/// What it writes to stdout or stderr.
+/// The worker's stdout or stderr.
 pub(crate) const OUTPUT: u64 = 2;
 
-/// One worker's place in a pool, and who fills it.
+/// A place for one worker, and the worker's process if it has one.
 pub(crate) struct Supervisor<T> {
     id: WorkerId,
-    /// Counts the processes that have had this place, so that an event of an earlier one is not taken for this one's.
+    /// The number of processes that have had this place, so that an event of an earlier process is recognized.
     generation: u32,
     pub(super) state: State<T>,
-    /// Bytes to it and from it, of all the processes that have had this place.
+    /// The bytes sent to and received from all processes that have had this place.
     pub(super) traffic: (u64, u64),
 }
 
@@ -66,22 +68,22 @@ pub(super) enum State<T> {
 /// A process and the connection to it.
 pub(super) struct Link {
     pub(super) launched: Launched,
-    /// What it writes, if it comes here.
+    /// The worker's captured output, if it is captured.
     pub(super) transcript: Option<Transcript>,
     pub(super) launched_at: Instant,
     pub(super) ledger: Ledger,
-    /// A reply that was read and is settled once what the task wrote has been given on.
+    /// A reply that was read, and that is settled after the task's output was delivered.
     pub(super) held: Option<(Vec<u8>, Vec<u8>)>,
-    /// Why it would not serve on, as it says. What it said before is still to be read.
+    /// The reason that the worker gave for leaving. Its earlier messages may not have been read yet.
     pub(super) last_words: Option<String>,
-    /// It could not start, for the system is short of something.
+    /// The worker could not start because the system lacks a resource.
     pub(super) was_short: bool,
-    /// Polled for room to write.
+    /// Whether the connection is polled for room to write.
     writing: bool,
-    /// How often something was put off, for it had not been read to the end.
+    /// How often in a row an action was put off because the worker had not been read to the end.
     pub(super) put_off: u32,
     pub(super) killed: bool,
-    /// It was to be ended in every way there is, and lives.
+    /// The system refuses to signal the process, and it has not ended by itself.
     pub(super) given_up: bool,
 }
 
@@ -94,7 +96,7 @@ impl<T: Load> Supervisor<T> {
         self.id
     }
 
-    /// Bytes that went to the place's processes, and that came from them, in frames.
+    /// Returns the bytes that were sent to and received from the place's processes, in frames.
     pub(crate) fn traffic(&self) -> (u64, u64) {
         self.traffic
     }
@@ -103,28 +105,28 @@ impl<T: Load> Supervisor<T> {
         self.link().map(|link| link.launched.process.pid())
     }
 
-    /// When its process was started, if it has one.
+    /// Returns when its process was started.
     pub(crate) fn launched_at(&self) -> Option<Instant> {
         self.link().map(|link| link.launched_at)
     }
 
-    /// Its process has given at least one result.
+    /// Returns whether its process has returned at least one result.
     pub(crate) fn was_useful(&self) -> bool {
         self.link().is_some_and(|link| link.ledger.results > 0)
     }
 
-    /// What `read` finds out by the process's number, unless that may have been another's meanwhile.
+    /// Returns what `read` finds out by the process's pid, unless the pid may have belonged to another process by then.
     pub(crate) fn ask<R>(&self, read: impl FnOnce(u32) -> Option<R>) -> Option<R> {
         let process = &self.link()?.launched.process;
         read(process.pid()).filter(|_| process.held().has_its_number())
     }
 
-    /// What holds its process.
+    /// Returns the pidfd and what else is held of its process.
     pub(crate) fn held(&self) -> Option<&Held> {
         self.link().map(|link| link.launched.process.held())
     }
 
-    /// Its process cannot be ended: it is to be reaped as it is.
+    /// Returns whether its process cannot be ended, so that it must be reaped as it is.
     pub(crate) fn is_given_up(&self) -> bool {
         self.link().is_some_and(|link| link.given_up)
     }
@@ -137,7 +139,7 @@ impl<T: Load> Supervisor<T> {
         matches!(self.state, State::Starting { .. })
     }
 
-    /// Ready for tasks, whether or not it has some.
+    /// Returns whether the worker is ready for tasks, idle or busy.
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.state, State::Live { .. })
     }
@@ -146,7 +148,8 @@ impl<T: Load> Supervisor<T> {
         matches!(&self.state, State::Live { in_flight, .. } if in_flight.tasks == 0)
     }
 
-    /// What it has not begun can be had back, and what it had begun when it died is known.
+    /// Returns whether the worker has a board, so that tasks that it has not begun can be taken back, and the task that it was
+    /// running when it died is known.
     pub(crate) fn has_board(&self) -> bool {
         self.link().is_some_and(|link| link.launched.board.is_some())
     }
@@ -158,42 +161,42 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
-    /// Tasks that were sent and have given nothing yet, the oldest first.
+    /// Returns the tasks that were sent and have no outcome yet, oldest first.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = &T> {
         self.in_flight_or_none().into_iter().flat_map(|in_flight| &in_flight.loads).map(|(_, load)| load)
     }
 
-    /// How many tasks are in flight.
+    /// Returns the number of tasks in flight.
     pub(crate) fn in_flight_len(&self) -> usize {
         self.in_flight_or_none().map_or(0, |in_flight| in_flight.tasks)
     }
 
-    /// The newest in flight, if there is one.
+    /// Returns the newest tasks in flight.
     pub(crate) fn newest(&self) -> Option<&T> {
         self.in_flight_or_none()?.loads.back().map(|(_, load)| load)
     }
 
-    /// The key under which the poller reports this worker's connection.
+    /// Returns the key under which the poller reports this worker's connection.
     pub(super) fn key(&self) -> u64 {
         (u64::from(self.generation) << 32) | (u64::from(self.id.0) << KIND_BITS)
     }
 
-    /// Of which worker's place, and of what of it, an event of this key tells.
+    /// Returns the worker's place and the kind of event that a key stands for.
     pub(crate) fn place_and_kind(key: u64) -> (usize, u64) {
         (((key & 0xffff_ffff) >> KIND_BITS) as usize, key & KIND)
     }
 
-    /// The event is about the process that has this place now.
+    /// Returns whether an event with this key is about the process that has this place now.
     pub(crate) fn owns(&self, key: u64) -> bool {
         !self.is_vacant() && key & !KIND == self.key()
     }
 
-    /// Why this worker is not talked to through shared memory, if nobody has asked for that; says so once.
+    /// Returns, once, why this worker does not use shared memory, unless that was asked for.
     pub(crate) fn why_slow(&mut self) -> Option<String> {
         self.link_mut()?.launched.why_slow.take()
     }
 
-    /// Vacant → Starting. `false`: what workers are made from is being made, and the place is vacant still.
+    /// Starts a worker: Vacant → Starting. Returns `false` if the launcher is not ready, and the place stays vacant.
     pub(crate) fn launch(
         &mut self,
         launcher: &dyn Launcher,
@@ -212,10 +215,10 @@ impl<T: Load> Supervisor<T> {
         for fd in transcript.iter().flat_map(Transcript::poll_fds) {
             poller.add(fd, self.key() | OUTPUT)?;
         }
-        // If it has died already, its end is about to be reported.
+        // If the worker has died already, its end is about to be reported.
         let _ = launched.sender.send(&[], Body::Borrowed(&hello.encode()));
         launched.sender.ring();
-        // Nobody may be about to read: the poller is to tell of what it says.
+        // No thread may be looking at the ring, so the poller must report the reply.
         launched.receiver.park();
         let is_quiet = launched.is_quiet;
         let ledger = Ledger {
@@ -248,7 +251,7 @@ impl<T: Load> Supervisor<T> {
         Ok(true)
     }
 
-    /// Sends tasks. Idle or Busy → Busy. What cannot be sent any more, for the worker has gone, is sorted out at its end.
+    /// Sends tasks: Idle or Busy → Busy. If the worker has gone, the tasks are settled when it is reaped.
     pub(crate) fn run(&mut self, mut load: T, orders: Orders) {
         let State::Live { link, in_flight } = &mut self.state else {
             unreachable!("only a live worker is given tasks")
@@ -272,7 +275,7 @@ impl<T: Load> Supervisor<T> {
             && error.kind() != io::ErrorKind::BrokenPipe
             && error.kind() != io::ErrorKind::ConnectionReset
         {
-            // Part of a frame may have gone: nothing that follows would be understood.
+            // Part of a frame may have been sent, and the worker could not understand what follows.
             link.launched.process.held().kill();
         }
         link.ledger.next_seq = first_seq.wrapping_add(count);
@@ -281,7 +284,7 @@ impl<T: Load> Supervisor<T> {
         in_flight.loads.push_back((first_seq, load));
     }
 
-    /// It has begun one at least of the tasks that are in flight.
+    /// Returns whether the worker has begun at least one of its tasks in flight.
     pub(crate) fn has_begun(&self) -> bool {
         let State::Live { link, in_flight } = &self.state else { return false };
         let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
@@ -289,14 +292,15 @@ impl<T: Load> Supervisor<T> {
         oldest.zip(board).is_some_and(|(seq, board)| has_begun(seq, board.claim().begun()))
     }
 
-    /// Takes back every task that has not begun, the oldest first.
+    /// Takes back every task that has not begun, oldest first.
     pub(crate) fn take_back(&mut self) -> Vec<T> {
-        // One that is lost may still begin what it has, until its process has ended.
+        // A lost worker may still begin its tasks, until its process has ended.
         let (State::Live { link, in_flight } | State::Lost { link, in_flight, .. }) = &mut self.state else {
             return Vec::new();
         };
         let Some(board) = &link.launched.board else { return Vec::new() };
-        // The word is the worker's to write, too: one that makes no sense takes nothing back, and the worker will run them.
+        // The worker can write to the claim word, too. If its value makes no sense, nothing is taken back, and the worker will
+        // run the tasks.
         let begun = board.claim().take_back(link.ledger.next_seq);
         if !link.ledger.is_plausible(begun, in_flight) {
             return Vec::new();
@@ -307,19 +311,19 @@ impl<T: Load> Supervisor<T> {
         taken
     }
 
-    /// How many tasks it was given and has not been relieved of.
+    /// Returns how many tasks its process was sent and that were not taken back.
     pub(crate) fn given(&self) -> u64 {
         self.link().map_or(0, |link| link.ledger.given)
     }
 
-    /// The last `n` tasks that it was given do not count as such.
+    /// Uncounts the last `n` tasks that were sent.
     pub(crate) fn do_not_count(&mut self, n: u64) {
         if let Some(link) = self.link_mut() {
             link.ledger.given -= n;
         }
     }
 
-    /// Since when it has had nothing to do, if it has not.
+    /// Returns since when the worker has been idle.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         match &self.state {
             State::Live { link, in_flight } if in_flight.tasks == 0 => Some(link.ledger.counted),
@@ -327,7 +331,7 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
-    /// How much memory it has resident, in bytes; `None` if it was looked at just now, or that cannot be said.
+    /// Returns the worker's resident memory in bytes, or `None` if it was read just now or cannot be read.
     pub(crate) fn weigh(&mut self, now: Instant) -> Option<u64> {
         let State::Live { link, .. } = &mut self.state else { return None };
         if link.ledger.weighed.is_some_and(|at| now < at + WEIGH_EVERY) {
@@ -337,7 +341,7 @@ impl<T: Load> Supervisor<T> {
         self.ask(resident_bytes)
     }
 
-    /// When [`on_deadline`](Self::on_deadline) is due.
+    /// Returns when [`on_deadline`](Self::on_deadline) is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Starting { deadline, .. }
@@ -348,7 +352,7 @@ impl<T: Load> Supervisor<T> {
         }
     }
 
-    /// The worker will begin nothing more of what it has, or has done with all of it.
+    /// Returns whether the worker will begin none of its tasks, or has read everything and sleeps.
     pub(super) fn is_at_rest(&self) -> bool {
         let State::Live { link, in_flight } = &self.state else { return false };
         let Launched { sender, board, .. } = &link.launched;
@@ -357,7 +361,7 @@ impl<T: Load> Supervisor<T> {
         is_barred || sender.is_peer_at_rest()
     }
 
-    /// A look at what the worker has ready is due.
+    /// Returns whether a look at the worker's ring is due.
     pub(crate) fn is_look_due(&self, now: Instant) -> bool {
         self.link().and_then(|link| link.ledger.look_at).is_some_and(|at| at <= now) && self.is_live()
     }
@@ -384,7 +388,7 @@ impl<T: Load> Supervisor<T> {
 }
 
 impl Link {
-    /// Sees to it that `flush` is called when there is room for what is queued.
+    /// Makes sure that `flush` is called when there is room for what is queued.
     pub(super) fn await_room(&mut self, key: u64, poller: &Poller) {
         let sender = &mut self.launched.sender;
         let writable = loop {
