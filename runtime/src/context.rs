@@ -1,4 +1,6 @@
-//! What running code may ask about where it runs: whether this is a worker, which task runs, whether it is to end, and its seed.
+//! What running code may ask about its environment: whether this is a worker, which task runs, whether it must end, and its seed.
+//!
+//! The worker's loop sets this state, and the public functions of the crate read it. Nothing here talks to the host.
 
 use std::sync::{
     OnceLock,
@@ -11,16 +13,16 @@ use crate::{
     transport::Board,
 };
 
-/// This worker's place in its pool, set once it has shaken hands; [`WorkerId::ALONE`] if it has no pool.
+/// This worker's place in its pool, set after the handshake. [`WorkerId::ALONE`] if it belongs to no pool.
 pub(crate) static INDEX: OnceLock<u32> = OnceLock::new();
 
 /// The running task's number plus one; 0 between tasks.
 pub(crate) static RUNNING: AtomicU64 = AtomicU64::new(0);
 
-/// What the seeds of the tasks are made of that run now.
+/// The seed of the call whose tasks are running.
 pub(crate) static SEED: AtomicU64 = AtomicU64::new(0);
 
-/// The calls that the running task has made.
+/// The number of calls that the running task has made.
 pub(crate) static CALLS: Calls = Calls::new();
 
 /// Returns whether this process is a worker, or a template that workers are forked from.
@@ -160,12 +162,12 @@ pub fn rng_seed() -> u64 {
     seed_of_task().unwrap_or_else(|| seed::of(seed::of_call(seed::DEFAULT, 0), 0))
 }
 
-/// Returns the number of a call that the running task begins, among those of this task; `None` outside of tasks.
+/// Counts a call that the running task begins. Returns its number among the calls of this task, or `None` outside of tasks.
 pub(crate) fn begin_call() -> Option<u64> {
     seed::begin_call_here().or_else(|| task_id().map(|_| CALLS.begin()))
 }
 
-/// What [`rng_seed`] says in a task.
+/// Returns what [`rng_seed`] returns in a task.
 pub(crate) fn seed_of_task() -> Option<u64> {
     seed::here().or_else(|| {
         let TaskId(number) = task_id()?;
@@ -175,24 +177,24 @@ pub(crate) fn seed_of_task() -> Option<u64> {
 
 pub(crate) static BOARD: OnceLock<Board> = OnceLock::new();
 
-/// The sequence number of the task that runs, or ran last.
+/// The sequence number of the task that is running or ran last.
 pub(crate) static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
 
-/// The host has closed its side while a task ran.
+/// The host has closed its side of the connection while a task was running.
 static IS_LAST: AtomicBool = AtomicBool::new(false);
 
-/// The host wants the running task to end.
+/// Returns whether the host has told the running task to end.
 pub(super) fn is_told_to_end() -> bool {
     BOARD.get().is_some_and(|board| board.is_to_end(RUNNING_SEQ.load(Ordering::Relaxed)))
         || IS_LAST.load(Ordering::Relaxed)
 }
 
-/// The host sends nothing more, and lives: where there is nothing else to be told by, the running task is to end.
+/// Notes that a living host sends nothing more. Without a board, this tells the running task to end.
 pub(super) fn hear_the_last() {
     IS_LAST.store(true, Ordering::Relaxed);
 }
 
-/// The sequence number of the task that runs; 0 between tasks.
+/// Returns the sequence number of the running task, or `None` between tasks.
 pub(super) fn running_seq() -> Option<u32> {
     (RUNNING.load(Ordering::Relaxed) != 0).then(|| RUNNING_SEQ.load(Ordering::Relaxed))
 }
@@ -200,26 +202,26 @@ pub(super) fn running_seq() -> Option<u32> {
 /// This process is a template, or a worker that was forked from one.
 pub(crate) static IS_TEMPLATE: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process is a template, or was.
+/// Returns whether this process is a template, or was forked from one.
 pub(super) fn is_template() -> bool {
     IS_TEMPLATE.load(Ordering::Relaxed)
 }
 
-/// What the seeds of a pool's calls and of its single tasks are made of: the pool's seed, else that of the task that asks, else always
-/// the same.
+/// Returns the number from which a pool's seeds are derived: the pool's seed, or else that of the running task, or else a
+/// constant.
 fn base_of(pool: Option<u64>) -> u64 {
     pool.or_else(crate::context::seed_of_task).unwrap_or(seed::DEFAULT)
 }
 
-/// Returns the seed of a call that begins: its own, else one that is made of the call's number, among those of the task that makes it or,
-/// outside of tasks, among those of its pool.
+/// Returns the seed of a call that begins: its own, or else one derived from its number. Calls are counted by the task that makes
+/// them, or outside of tasks by their pool.
 pub(crate) fn seed_of_call(call: Option<u64>, pool: Option<u64>, calls: &Calls) -> u64 {
-    // One that has a seed counts, too.
+    // A call with a seed of its own is counted, too.
     let number = crate::context::begin_call().unwrap_or_else(|| calls.begin());
     call.unwrap_or_else(|| seed::of_call(base_of(pool), number))
 }
 
-/// Returns the seed of the tasks that are handed in singly.
+/// Returns the seed of tasks that are submitted individually.
 pub(crate) fn seed_of_singles(pool: Option<u64>) -> u64 {
     seed::of_singles(base_of(pool))
 }

@@ -1,4 +1,6 @@
-//! Collects the results of one call in the order of its input.
+//! Collects the results of one call: pushes tasks, waits while the window is full, decodes results, and reports progress.
+//!
+//! All sinks of `parallel!` share it. It never runs a task, and decodes results with no lock held.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +15,7 @@ use crate::{
     task::Task,
 };
 
-/// A call whose results are to be collected, or why it could not be opened. Part of the expansion's interface.
+/// A call whose results will be collected, or the reason why it could not be opened. Part of the interface of macro expansions.
 #[derive(Debug)]
 pub struct Opened {
     pub(crate) call: Result<(Call, Option<Box<Report>>)>,
@@ -21,13 +23,13 @@ pub struct Opened {
     pub(crate) unordered: bool,
 }
 
-/// One comprehension in progress: what the two sinks have in common.
+/// One comprehension in progress: the part that all sinks have in common.
 pub(crate) struct Gathering<T> {
     /// `None` if the call could not begin.
     call: Option<Call>,
     results: InOrder<T>,
     function: &'static str,
-    /// What is said of it while it runs.
+    /// The progress report, if there is one.
     report: Option<Box<Report>>,
 }
 
@@ -41,7 +43,7 @@ impl<T> Gathering<T> {
         (Self { call, results, function: "", report }, error)
     }
 
-    /// The input of a call that has but this one.
+    /// Notes the length of the input, for a call with a single input.
     pub(super) fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
         let input = input.into_iter();
         if let Some(report) = &mut self.report
@@ -53,13 +55,14 @@ impl<T> Gathering<T> {
         input
     }
 
-    /// As [`push`](Self::push), for a task that is simple, while the window is not full. `false`: it is to be pushed.
+    /// Pushes a simple task if the window is not full. Returns `false` if the task must be [pushed](Self::push) instead.
     #[inline]
     pub(super) fn push_simple<V>(&mut self, task: &Task<V>) -> bool {
         self.call.as_mut().is_some_and(|call| call.push_simple(&task.call))
     }
 
-    /// Queues the task; while the window is full, takes results and hands each to `judge`, which keeps the value or fails the call.
+    /// Queues a task. While the window is full, receives results and passes each to `judge`, which keeps the value or fails the
+    /// call.
     pub(super) fn push<V, F>(
         &mut self,
         task: Task<V>,
@@ -82,7 +85,7 @@ impl<T> Gathering<T> {
         }
     }
 
-    /// The reader of the input has forked this process: every task without a result in its order comes to an error.
+    /// If this process is a fork of the one that made the call, fails every task without a result.
     fn disown<V, F>(
         &mut self,
         judge: &impl Fn(Result<V, TaskError>, &mut usize) -> Result<T, F>,
@@ -113,7 +116,7 @@ impl<T> Gathering<T> {
             }
             let tasks = if let Arrival::Many(arrived) = &arrival { arrived.len() as usize } else { 1 };
             let mut run = results.open(first, tasks);
-            // Called for one after the other.
+            // Called for one result after another.
             let mut keep = |_, outcome| match judge(outcome, &mut failed) {
                 Ok(value) => {
                     run.values.push(value);
@@ -171,7 +174,7 @@ impl<T> Gathering<T> {
     }
 }
 
-/// Says what has become of tasks.
+/// Updates a progress report with the news of a call.
 pub(crate) fn tell(report: &mut Report, call: &mut Call, failed: usize) {
     let (progress, ended) = call.news();
     report.progress(progress);

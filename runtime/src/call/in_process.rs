@@ -1,4 +1,6 @@
 //! Runs tasks on the calling thread, for pools without processes.
+//!
+//! Arguments and results are encoded as for a worker. Nothing here starts a thread or a process.
 
 use std::{
     sync::{
@@ -20,31 +22,32 @@ use crate::{
     task::Call as Request,
 };
 
-/// What a pool without processes has: what runs once, before the first task, and after the last, and a count of its single tasks.
+/// The state of a pool without processes: the functions that run once, before the first task and after the last, and the
+/// statistics.
 #[derive(Debug, Default)]
 pub(crate) struct Here {
     pub(crate) first: Vec<(Request, Outcome)>,
     pub(crate) finalizer: Option<Finalizer>,
     pub(crate) initialized: OnceLock<Result<(), TaskErrorKind>>,
     pub(crate) seed: Option<u64>,
-    /// The calls that it has had.
+    /// The number of calls so far.
     pub(crate) calls: Calls,
     pub(crate) tasks: AtomicU64,
-    /// What tasks have come to.
+    /// How tasks have ended.
     pub(crate) endings: Mutex<Endings>,
-    /// The time that they took, in nanoseconds.
+    /// The time that tasks took, in nanoseconds.
     pub(crate) busy: AtomicU64,
 }
 
 impl Here {
-    /// Runs a task that was handed in singly; with its number.
+    /// Runs a task that was submitted individually. Returns its number and its outcome.
     pub(crate) fn run_single(&self, request: &Request) -> (TaskId, Result<OwnedResult, TaskError>) {
         let number = self.tasks.fetch_add(1, Ordering::Relaxed);
         let seed = seed_of_singles(self.seed);
         (TaskId(number), self.run(request, None, seed::of(seed, number)))
     }
 
-    /// Runs a task on the only thing that resembles a worker.
+    /// Runs the only task of a broadcast.
     pub(crate) fn run_broadcast(&self, request: &Request) -> Result<OwnedResult, TaskError> {
         let seed = seed_of_call(None, self.seed, &self.calls);
         self.run(request, Some(0), seed::of(seed, 0))
@@ -56,7 +59,7 @@ impl Here {
         Stats::in_process(endings, busy)
     }
 
-    /// Runs a call in this process.
+    /// Runs one task in this process.
     pub(super) fn run(
         &self,
         request: &Request,
@@ -80,7 +83,7 @@ impl Here {
         outcome.map_err(|kind| TaskError::new(request.entry.name, kind, place))
     }
 
-    /// Runs the finalizer, if there is one and anything has run.
+    /// Runs the finalizer, if there is one and a task has run.
     pub(crate) fn finalize(&self) -> Option<Result<OwnedResult, TaskError>> {
         let Request { entry, .. } = self.finalizer.as_ref()?.call;
         self.initialized.get()?.as_ref().ok()?;

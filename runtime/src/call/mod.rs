@@ -1,4 +1,7 @@
-//! One call of a pool: its options, its tasks on their way in, and its results on their way out.
+//! Runs one call of a pool: its options, its window of tasks, its results, and the sinks of `parallel!`.
+//!
+//! `pool` and `parallel` open calls. A call belongs to one thread at a time. It passes tasks to the driver and takes results from
+//! its inbox. It never talks to a worker and never chooses one.
 
 pub(crate) mod collect;
 pub(crate) mod in_process;

@@ -1,27 +1,29 @@
 //! Puts results into the order of the input as they arrive.
+//!
+//! Used while the results of a call are collected. It knows indices and values only.
 
 use std::collections::BTreeMap;
 
 use crate::sys::memory::advise_huge;
 
-/// Results in the order of the input, or as they come.
+/// Results in the order of the input, or in the order of arrival.
 pub(crate) struct InOrder<T> {
-    /// Those before which none is missing.
+    /// The results before the first gap.
     pub(super) first: Vec<T>,
-    /// Those after a gap: neighbours together, by the index of the first of them.
+    /// The results after a gap, in runs of neighbours, by the index of the first.
     pub(super) ahead: BTreeMap<usize, Vec<T>>,
-    /// Memory for more of these.
+    /// Memory for more runs.
     spare: Vec<Vec<T>>,
-    /// The order of the input does not matter.
+    /// Whether results stay in the order of arrival.
     unordered: bool,
 }
 
-/// So much memory is kept for later.
+/// The number of vectors that are kept for later runs.
 const MOST_SPARE: usize = 8;
 
-/// Neighbours among the results, to which more are being added.
+/// A run of neighbouring results to which more are being added.
 pub(super) struct Run<T> {
-    /// The index of the first; 0 for those before which none is missing.
+    /// The index of the first result. 0 for the results before the first gap.
     start: usize,
     pub(super) values: Vec<T>,
 }
@@ -31,7 +33,7 @@ impl<T> InOrder<T> {
         Self { first: Vec::new(), ahead: BTreeMap::new(), spare: Vec::new(), unordered }
     }
 
-    /// What so many results from `index` on are to be added to. It is to be [closed](Self::close).
+    /// Returns the run to which `tasks` results from `index` on must be added. It must be [closed](Self::close).
     pub(super) fn open(&mut self, index: usize, tasks: usize) -> Run<T> {
         if index == self.first.len() || self.unordered {
             let mut values = std::mem::take(&mut self.first);
@@ -66,7 +68,7 @@ impl<T> InOrder<T> {
     }
 }
 
-/// Makes room for so many more. What grows large is made of large pages, or each small one would be asked for by itself.
+/// Makes room for `more` values. A large vector uses large pages, because the kernel is asked for each small page separately.
 fn reserve<T>(values: &mut Vec<T>, more: usize) {
     if values.capacity() - values.len() < more {
         values.reserve(more);

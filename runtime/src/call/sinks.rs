@@ -1,4 +1,6 @@
-//! The sinks that `parallel!` expands to, one for each kind of result.
+//! The sinks that `parallel!` expands to, one for each kind of result and of error handling.
+//!
+//! They are public for macro expansions only. What they share is in `collect`.
 
 use std::{convert::Infallible, fmt, ops::ControlFlow};
 
@@ -10,26 +12,26 @@ use crate::{
     task::Task,
 };
 
-/// Gathers the results of one comprehension. Part of the expansion's interface.
+/// Collects the results of one comprehension. Part of the interface of macro expansions.
 pub struct Gather<T> {
     gathering: Gathering<T>,
     failed: Option<Error>,
 }
 
 impl<T: DeserializeOwned + 'static> Gather<T> {
-    /// A sink for the tasks of one call.
+    /// Creates a sink for the tasks of one call.
     #[must_use]
     pub fn new(opened: impl Into<Opened>) -> Self {
         let (gathering, failed) = Gathering::new(opened.into());
         Self { gathering, failed }
     }
 
-    /// The input of a call that has but this one: its length, where it knows it, is that of the call.
+    /// Passes the input through, and notes its length as that of the call if it is known. For calls with a single input.
     pub fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
         self.gathering.count(input)
     }
 
-    /// Takes the next task; `Break` once the call has failed and more input is of no use.
+    /// Pushes the next task. Returns `Break` once the call has failed and needs no more input.
     #[inline]
     pub fn push(&mut self, task: Task<T>) -> ControlFlow<()> {
         if self.failed.is_none() && self.gathering.push_simple(&task) {
@@ -46,11 +48,11 @@ impl<T: DeserializeOwned + 'static> Gather<T> {
         flow(self.failed.is_some())
     }
 
-    /// Waits for the rest.
+    /// Waits for the remaining results and returns all of them.
     ///
     /// # Errors
     ///
-    /// The first failure.
+    /// Returns the first failure.
     pub fn finish(self) -> Result<Vec<T>, Error> {
         match self.failed {
             Some(error) => Err(error),
@@ -59,8 +61,8 @@ impl<T: DeserializeOwned + 'static> Gather<T> {
     }
 }
 
-/// As [`Gather`], for functions that return a `Result`, called with `?`: the first `Err` ends the call and is what comes back. Part
-/// of the expansion's interface.
+/// Collects like [`Gather`], for functions that return a `Result` and are called with `?`. The first `Err` ends the call and is
+/// returned. Part of the interface of macro expansions.
 pub struct GatherOk<T, E> {
     gathering: Gathering<T>,
     failed: Option<E>,
@@ -72,11 +74,11 @@ where
     T: DeserializeOwned + 'static,
     E: From<TaskError>,
 {
-    /// A sink for the tasks of one call.
+    /// Creates a sink for the tasks of one call.
     #[must_use]
     pub fn new(opened: impl Into<Opened>) -> Self {
         let (gathering, error) = Gathering::new(opened.into());
-        // The function's own error is made of a task's: a call that cannot begin is one whose tasks are lost.
+        // The function's error type is made from a task's error, so a call that cannot begin is reported as a lost task.
         let failed = error.map(|error| {
             let kind = TaskErrorKind::Lost { message: error.to_string() };
             E::from(TaskError::new("parallel!", kind, Place::default()))
@@ -84,12 +86,12 @@ where
         Self { gathering, failed }
     }
 
-    /// As [`Gather::count`].
+    /// Does the same as [`Gather::count`].
     pub fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
         self.gathering.count(input)
     }
 
-    /// Takes the next task; `Break` once the call has failed and more input is of no use.
+    /// Pushes the next task. Returns `Break` once the call has failed and needs no more input.
     #[inline]
     pub fn push(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
         if self.failed.is_none() && self.gathering.push_simple(&task) {
@@ -106,11 +108,11 @@ where
         flow(self.failed.is_some())
     }
 
-    /// Waits for the rest.
+    /// Waits for the remaining results and returns all of them.
     ///
     /// # Errors
     ///
-    /// The first failure, be it the function's own or its task's.
+    /// Returns the first failure, which may be an error of the function or of its task.
     pub fn finish(self) -> std::result::Result<Vec<T>, E> {
         match self.failed {
             Some(error) => Err(error),
@@ -119,27 +121,27 @@ where
     }
 }
 
-/// As [`Gather`], for `on_error = collect`: each task's outcome is an item, and no failure ends the call. Part of the expansion's
-/// interface.
+/// Collects like [`Gather`], for `on_error = collect`. Each task's outcome is an item, and no failure ends the call. Part of the
+/// interface of macro expansions.
 pub struct GatherAll<T> {
     gathering: Gathering<Result<T, TaskError>>,
     failed: Option<Error>,
 }
 
 impl<T: DeserializeOwned + 'static> GatherAll<T> {
-    /// A sink for the tasks of one call.
+    /// Creates a sink for the tasks of one call.
     #[must_use]
     pub fn new(opened: impl Into<Opened>) -> Self {
         let (gathering, failed) = Gathering::new(opened.into());
         Self { gathering, failed }
     }
 
-    /// As [`Gather::count`].
+    /// Does the same as [`Gather::count`].
     pub fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
         self.gathering.count(input)
     }
 
-    /// Takes the next task; `Break` if the call could not begin.
+    /// Pushes the next task. Returns `Break` if the call could not begin.
     #[inline]
     pub fn push(&mut self, task: Task<T>) -> ControlFlow<()> {
         if self.failed.is_none() && self.gathering.push_simple(&task) {
@@ -156,11 +158,11 @@ impl<T: DeserializeOwned + 'static> GatherAll<T> {
         flow(self.failed.is_some())
     }
 
-    /// Waits for the rest.
+    /// Waits for the remaining results and returns all of them.
     ///
     /// # Errors
     ///
-    /// The call could not begin.
+    /// Returns an error if the call could not begin.
     pub fn finish(self) -> Result<Vec<Result<T, TaskError>>, Error> {
         match self.failed {
             Some(error) => Err(error),
@@ -172,8 +174,8 @@ impl<T: DeserializeOwned + 'static> GatherAll<T> {
     }
 }
 
-/// As [`GatherAll`], for functions that return a `Result`, called with `?`: a task's failure is one of the function's own kind. Part of
-/// the expansion's interface.
+/// Collects like [`GatherAll`], for functions that return a `Result` and are called with `?`. A task's failure is converted into
+/// the function's error type. Part of the interface of macro expansions.
 pub struct GatherAllOk<T, E> {
     gathering: Gathering<std::result::Result<T, E>>,
     failed: Option<Error>,
@@ -184,19 +186,19 @@ where
     std::result::Result<T, E>: DeserializeOwned + 'static,
     E: From<TaskError>,
 {
-    /// A sink for the tasks of one call.
+    /// Creates a sink for the tasks of one call.
     #[must_use]
     pub fn new(opened: impl Into<Opened>) -> Self {
         let (gathering, failed) = Gathering::new(opened.into());
         Self { gathering, failed }
     }
 
-    /// As [`Gather::count`].
+    /// Does the same as [`Gather::count`].
     pub fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
         self.gathering.count(input)
     }
 
-    /// Takes the next task; `Break` if the call could not begin.
+    /// Pushes the next task. Returns `Break` if the call could not begin.
     #[inline]
     pub fn push(&mut self, task: Task<std::result::Result<T, E>>) -> ControlFlow<()> {
         if self.failed.is_none() && self.gathering.push_simple(&task) {
@@ -213,11 +215,11 @@ where
         flow(self.failed.is_some())
     }
 
-    /// Waits for the rest.
+    /// Waits for the remaining results and returns all of them.
     ///
     /// # Errors
     ///
-    /// The call could not begin.
+    /// Returns an error if the call could not begin.
     pub fn finish(self) -> Result<Vec<std::result::Result<T, E>>, Error> {
         match self.failed {
             Some(error) => Err(error),
@@ -229,7 +231,7 @@ where
     }
 }
 
-/// No outcome ends the call; failures are counted.
+/// Keeps every outcome as an item, and counts the failures.
 pub(crate) fn keep<T, E>(
     outcome: std::result::Result<T, E>,
     failed: &mut usize,

@@ -1,4 +1,6 @@
-//! One call of many tasks, from the caller's side: reads the input within a window, and takes the results as they come.
+//! One call of many tasks, from the caller's side: a window of tasks in flight, and the results as they arrive.
+//!
+//! The iterators and sinks push tasks and receive results. Order, decoding and first failures are their business.
 
 use std::{
     fmt,
@@ -29,29 +31,30 @@ use crate::{
     task::{Call as Request, not_in_table},
 };
 
-/// Tasks that have been read from the input and not yet given to the caller: at least so many batches a worker.
+/// The size of the window in batches per worker. The window contains the tasks that were read from the input and not yet yielded
+/// to the caller.
 const WINDOW_BATCHES: usize = 4;
-/// Arguments in flight, in bytes, beyond which the input is not read further.
+/// The size of the arguments in flight above which no more input is read.
 const WINDOW_BYTES: usize = 64 << 20;
-/// Memory for results beyond this is given back.
+/// Larger memory for results is freed after use.
 const MOST_SPARE_BYTES: usize = 4 << 20;
 
-/// What one call asks for; what it says nothing of is as its pool has it.
+/// The options of one call. `None` means the setting of the pool.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CallOptions {
-    /// How many tasks travel together.
+    /// The number of tasks in a batch.
     pub(crate) chunk: Option<usize>,
-    /// How many workers it may use at a time.
+    /// The maximum number of workers that run its tasks at a time.
     pub(crate) most_workers: Option<usize>,
-    /// How often a task whose worker died is started again.
+    /// How many times a task is retried after its worker dies.
     pub(crate) retries: Option<u32>,
-    /// What the tasks' seeds are made of.
+    /// The number from which the seeds of the tasks are derived.
     pub(crate) seed: Option<u64>,
-    /// Somebody looks at how far the call is.
+    /// Whether the progress of the call is displayed.
     pub(crate) is_reported: bool,
-    /// And at how far tasks are.
+    /// Whether the progress of single tasks is displayed.
     pub(crate) wants_progress: bool,
-    /// How long each of its tasks may run.
+    /// The time limit of each task.
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -59,25 +62,26 @@ pub(crate) struct CallOptions {
 pub(crate) struct Call {
     backend: CallBackend,
     inbox: Arc<Inbox>,
-    /// What was received last: its memory is used again.
+    /// The arrivals that were received last, whose memory is reused.
     spare: Arrivals,
-    /// Bytes of the arguments in each task that has no result yet, roughly.
+    /// The approximate size of the arguments of all tasks without a result.
     bytes_out: usize,
     pushed: usize,
     received: usize,
-    /// Results that have been received and that the caller cannot give on yet.
+    /// The results that were received and cannot be yielded yet because an earlier one is missing.
     held: usize,
     window: usize,
     batch: usize,
-    /// Tasks that have been pushed and not queued.
+    /// The number of tasks that were pushed and are not queued yet.
     fed: usize,
-    /// Tasks that have ended since this was last asked, where somebody looks at how far they are.
+    /// The tasks that have ended since the last report, if progress is displayed.
     ended: Vec<Range<usize>>,
-    /// So many more may be pushed before anything but the room in the feed is looked at: the window and the batch have room for them.
+    /// How many more tasks may be pushed before more than the room in the feed must be checked: the window and the batch have
+    /// room for them.
     quota: usize,
     /// The entry that was called last, and its ID.
     last: Option<(&'static Entry, FunctionId)>,
-    /// Whose process this is.
+    /// The generation of the process that made the call.
     generation: u32,
 }
 
@@ -87,14 +91,14 @@ enum CallBackend {
         seed: u64,
     },
     Pool {
-        /// When the pool has ended, every task that it was given has its outcome.
+        /// Once the pool has ended, every task that it received has its outcome.
         driver: Weak<Driver>,
         lane: LaneId,
-        /// What was read and has not been queued.
+        /// The tasks that were pushed and are not queued yet.
         feeder: Feeder,
         retries: u32,
     },
-    /// Every task comes to this.
+    /// Every task fails with this error.
     Ended(TaskErrorKind),
 }
 
@@ -155,13 +159,13 @@ impl Call {
         call
     }
 
-    /// In a copy of the process that made the call: ends it, once, with an error that says so.
+    /// In a fork of the process that made the call, ends the call. Returns the error once.
     pub(crate) fn disown(&mut self) -> Option<TaskError> {
         if self.generation == generation() {
             return None;
         }
         self.generation = generation();
-        // Another thread may have had it locked.
+        // Another thread may have held its lock when the process was forked.
         self.inbox = Arc::default();
         self.backend = CallBackend::Ended(inherited_kind());
         self.received = self.pushed;
@@ -169,29 +173,30 @@ impl Call {
         Some(inherited(self.last.map_or("", |(entry, _)| entry.name)))
     }
 
-    /// Tasks that have been pushed and whose results have not been received.
+    /// Returns the number of tasks that were pushed and whose results were not received.
     pub(crate) fn outstanding(&self) -> usize {
         self.pushed - self.received
     }
 
-    /// Tasks that have been pushed.
+    /// Returns the number of tasks that were pushed.
     pub(crate) fn pushed(&self) -> usize {
         self.pushed
     }
 
-    /// So many results are with the caller, out of their order: they take room, too.
+    /// Sets how many results the caller holds back because an earlier one is missing. They count towards the window.
     pub(crate) fn set_held(&mut self, held: usize) {
         self.held = held;
         self.quota = 0;
     }
 
-    /// Whether more input is of use now.
+    /// Returns whether the window has room for another task.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
         self.outstanding() + self.held < self.window && self.bytes_out < WINDOW_BYTES
     }
 
-    /// Takes the next task, if that is simple, and there is room for another after it. `false`: it is to be [pushed](Self::push).
+    /// Pushes the next task if it is simple and there is room for another task after it. Returns `false` if it must be
+    /// [pushed](Self::push) instead.
     #[inline(always)]
     pub(crate) fn push_simple(&mut self, request: &Request) -> bool {
         if self.quota > 0
@@ -211,7 +216,7 @@ impl Call {
         false
     }
 
-    /// Takes the next task.
+    /// Pushes the next task.
     pub(crate) fn push(&mut self, request: Request) {
         if let (CallBackend::Pool { feeder, .. }, Some((entry, function)), Ok(args)) =
             (&mut self.backend, self.last, &request.args)
@@ -232,14 +237,15 @@ impl Call {
     }
 
     fn measure_room(&mut self) {
-        // One less than there is room for: after the last of them others are to be asked.
+        // One less than there is room for, because the slow path must see the last one.
         let in_window = self.window.saturating_sub(self.outstanding() + self.held);
         let in_batch = self.batch.saturating_sub(self.fed);
         self.quota =
             if self.bytes_out < WINDOW_BYTES { in_window.min(in_batch).saturating_sub(1) } else { 0 };
     }
 
-    /// The first task of a function, one with large arguments or with none, or one for which there was no room.
+    /// Pushes a task that cannot go to the feed: the first of a function, one with large arguments or with an error, or one
+    /// without room.
     #[inline(never)]
     fn push_slowly(&mut self, request: Request) {
         self.flush();
@@ -290,7 +296,7 @@ impl Call {
         self.measure();
     }
 
-    /// The next task comes to this error without having been queued.
+    /// Fails the next task, which was not queued.
     fn give_up(&mut self, error: TaskError) {
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
             && let Some(driver) = Driver::own(driver)
@@ -302,7 +308,7 @@ impl Call {
         self.pushed += 1;
     }
 
-    /// Queues what was pushed.
+    /// Queues the tasks that were pushed.
     pub(crate) fn flush(&mut self) {
         let CallBackend::Pool { driver, lane, feeder, .. } = &self.backend else { return };
         if self.fed == 0 {
@@ -324,7 +330,7 @@ impl Call {
         self.backend = CallBackend::Ended(TaskErrorKind::Cancelled { why: POOL_ENDED });
     }
 
-    /// Has so many tasks travel together.
+    /// Sets the number of tasks in a batch.
     pub(crate) fn set_chunk_size(&mut self, tasks: usize) {
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
             && let Some(driver) = Driver::own(driver)
@@ -334,7 +340,7 @@ impl Call {
         self.measure();
     }
 
-    /// Sizes window and batch by what has been measured since.
+    /// Sizes the window and the batch by the current measurements.
     fn measure(&mut self) {
         if let CallBackend::Pool { driver, lane, .. } = &self.backend
             && let Some(driver) = Driver::own(driver)
@@ -350,7 +356,7 @@ impl Call {
         self.quota = 0;
     }
 
-    /// Waits until a result is there, if any is outstanding.
+    /// Waits until a result has arrived, if one is outstanding.
     pub(crate) fn wait(&mut self) {
         self.flush();
         if let CallBackend::Pool { driver, .. } = &self.backend
@@ -365,7 +371,7 @@ impl Call {
                     let before =
                         (!some).then(|| arrivals.waiting.replace(Waiter::Thread(std::thread::current())));
                     drop(arrivals);
-                    // It may be a waker, which is an executor's code: it is dropped with nothing locked.
+                    // Dropping a waker runs an executor's code, so no lock may be held.
                     drop(before);
                     some
                 },
@@ -374,7 +380,7 @@ impl Call {
         }
     }
 
-    /// Whether a result is there, or none is outstanding; if not, the waker is woken when there is.
+    /// Returns whether a result has arrived or none is outstanding. If not, the waker is woken when that changes.
     #[cfg(feature = "futures")]
     pub(crate) fn poll_wait(&mut self, waker: &std::task::Waker) -> bool {
         self.flush();
@@ -383,7 +389,7 @@ impl Call {
         if self.inbox.lock().items.is_empty() {
             driver.glance();
         }
-        // An executor's code, which may ask for what waits for this lock.
+        // Cloning runs an executor's code, so no lock may be held.
         let waker = waker.clone();
         let mut arrivals = self.inbox.lock();
         if !arrivals.items.is_empty() {
@@ -393,19 +399,20 @@ impl Call {
         }
         let before = arrivals.waiting.replace(Waiter::Waker(waker));
         drop(arrivals);
-        // What an executor does when it loses a waker is its own affair, and done with nothing locked.
+        // Dropping a waker runs an executor's code, so no lock may be held.
         drop(before);
         driver.watch();
         false
     }
 
-    /// Of a call that is reported: how far tasks are that run, as they have said since this was last asked, and which have ended.
+    /// Returns, for a call whose progress is displayed, the progress of running tasks and the tasks that have ended since the
+    /// last call.
     pub(crate) fn news(&mut self) -> (Vec<(usize, f64)>, Vec<Range<usize>>) {
         let progress = std::mem::take(&mut self.inbox.lock().progress);
         (progress.into_iter().collect(), std::mem::take(&mut self.ended))
     }
 
-    /// Hands the results that are there to `take`, in the order in which they came, each with the index of its first task.
+    /// Passes the results that have arrived to `take`, in the order of arrival, each with the index of its first task.
     pub(crate) fn receive(&mut self, mut take: impl FnMut(usize, Arrival<'_>)) {
         let mut arrivals = std::mem::take(&mut self.spare);
         {
@@ -441,7 +448,7 @@ impl Call {
         if arrivals.bytes.capacity() <= MOST_SPARE_BYTES {
             self.spare = arrivals;
         }
-        // Arguments are counted by their mean: the exact ones are with the scheduler.
+        // The size of the arguments is estimated by the mean, because the exact sizes are known to the scheduler only.
         let out = self.pushed - before;
         if out > 0 {
             self.bytes_out -= (self.bytes_out as u128 * many as u128 / out as u128) as usize;
@@ -451,7 +458,8 @@ impl Call {
         }
     }
 
-    /// Drops what is queued and has what runs end, killing what does not within a moment; waits for that if `wait`.
+    /// Cancels the call: fails queued tasks and stops running ones, which are killed if they do not end soon. Waits for that if
+    /// `wait`.
     pub(crate) fn cancel(&mut self, wait: bool) {
         let CallBackend::Pool { driver, lane, feeder, .. } = &self.backend else { return };
         self.fed = 0;
@@ -461,7 +469,7 @@ impl Call {
         while wait && self.received < self.pushed {
             self.wait();
             self.receive(|_, _| {});
-            // Unread, it would be there at once, and nothing would be waited for.
+            // Progress that is not read would make `wait` return immediately.
             drop(self.news());
         }
     }

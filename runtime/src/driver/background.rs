@@ -1,4 +1,7 @@
-//! The background thread, which drives a pool while no caller waits.
+//! The background thread, which leads while no caller does.
+//!
+//! It sees to handles that are awaited as futures, to replies for handles that no thread is joining, to deaths and to deadlines.
+//! It leads only while leadership is vacant and not kept warm, and only for turns that do not wait for events.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -16,17 +19,19 @@ use crate::{
     sys::{buffer_cache, limits::explained, quiesce::OwnThread},
 };
 
-/// A thread that waits in a pool whose descriptors were closed checks this often whether another thread has completed what it waits for.
+/// The time between two checks of a thread that waits in a pool whose descriptors were closed: another thread may have completed
+/// what it waits for.
 pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
-/// The background thread has the seat; it gives it back without keeping it warm, also when a user's logger panics.
+/// The background thread's leadership. Dropping it arms the background poller and gives up leadership, also when a user's logger
+/// panics.
 struct Background<'a>(&'a Driver);
 
 impl Drop for Background<'_> {
     fn drop(&mut self) {
         let driver = self.0;
         let mut desk = driver.lock();
-        // Where a user's logger has panicked, it may not be.
+        // It may not be armed yet if a user's logger has panicked.
         driver.set_armed(&mut desk, true);
         desk.listens = true;
         driver.leave_seat(&mut desk);
@@ -34,7 +39,7 @@ impl Drop for Background<'_> {
 }
 
 impl Driver {
-    /// Starts the thread that drives while nobody waits.
+    /// Starts the background thread.
     pub(crate) fn start_background(self: &Arc<Self>, name: Option<&str>) -> Result<JoinHandle<()>> {
         let driver = self.clone();
         let name =
@@ -49,19 +54,19 @@ impl Driver {
     pub(crate) fn stop_background(&self, thread: JoinHandle<()>) {
         // SYNC(pool-stopping): pairs with the Acquire load in `is_over`.
         self.stopping.store(true, Ordering::Release);
-        // What it sleeps in may have been closed, and then nothing wakes it. It has this for itself, and touches nothing.
+        // If its poller was closed, nothing can wake the thread. It then keeps the leaked driver for itself and touches nothing.
         if self.ring_background() {
-            // It runs no code of users but their loggers; one that panics has said so.
+            // It runs no code of users except loggers and wakers, and a panic of theirs was already reported by the panic hook.
             let _ = thread.join();
         }
     }
 
-    /// Wakes the background thread. Returns whether that can be done.
+    /// Wakes the background thread. Returns `false` if that is impossible because the descriptors were closed.
     pub(super) fn ring_background(&self) -> bool {
         !self.is_closed() && self.background_bell.ring_in(&self.background, BACKGROUND_BELL)
     }
 
-    /// Has the background thread end by itself, once the last worker has.
+    /// Lets the background thread end by itself when the last worker has ended.
     pub(crate) fn leave_to_background(&self) {
         self.is_left.store(true, Ordering::Relaxed);
         self.ring_background();
@@ -72,7 +77,7 @@ impl Driver {
         let mut events = Vec::new();
         let mut leavings = 0;
         let mut used = 0;
-        // Looked at after every turn: the turn may have silenced the bell that was rung for it.
+        // Checked after every turn, because the turn may have silenced the bell that was rung to stop the thread.
         while !self.is_over() {
             let timeout = {
                 let spare_due = buffer_cache::expire().map(|left| Instant::now() + left);
@@ -82,12 +87,12 @@ impl Driver {
                 }
                 desk.seen = Instant::now();
                 let due = if !desk.taken {
-                    // While the pool is in use it looks now and then, so that it need not be woken for each look that is due later.
+                    // While the pool is in use the thread wakes now and then, so that it need not be woken for each deadline.
                     let in_use = desk.leavings != used;
                     used = desk.leavings;
                     earlier(desk.background_due(), in_use.then(|| Instant::now() + ROUND))
                 } else if desk.leavings != leavings {
-                    // The seat comes and goes; to look again by itself spares whoever leaves it the ringing.
+                    // Leadership changes often. Waking up by itself spares the leaders from ringing the bell.
                     Some(Instant::now() + WARM)
                 } else {
                     None
@@ -109,7 +114,7 @@ impl Driver {
             for event in &events {
                 match event.key {
                     BACKGROUND_BELL => {}
-                    // It reports once.
+                    // The poller reports once and is then disarmed.
                     _ => desk.armed = false,
                 }
             }

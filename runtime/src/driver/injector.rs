@@ -1,45 +1,46 @@
-//! Single tasks that were handed in and that nobody has taken to the scheduler yet: whoever submits many does not wait for its lock.
+//! The injector: single tasks that were submitted and that have not been passed to the scheduler yet, so that a thread that
+//! submits many does not wait for the scheduler's lock.
 //!
-//! Whoever puts a task here is told whether to see to it that it is taken. That is so if a worker could have it at once, unless many
-//! come one after the other and nobody waits for one: then several are taken together. Nothing is left lying: who goes to sleep after
-//! looking here ends the row, and looks once more.
+//! The submitter of a task learns from [`Then`] whether it must pass the task on. It must if a worker could run the task
+//! immediately, unless many tasks are submitted in a row and no thread waits for one. Then several are passed on together. No
+//! task stays here forever: a thread that goes to sleep ends the row and looks here once more after that.
 
 use std::sync::PoisonError;
 
 use crate::sync::{AtomicU32, Mutex, Ordering, fence};
 
-/// Whoever hands in so many tasks, one by one, may hand in more before it waits for one.
+/// After this many tasks in a row, more are likely to follow.
 const FEW: u32 = if cfg!(loom) { 0 } else { 4 };
-/// Whoever hands in so many, and waits for none, ...
+/// After this many tasks in a row, ...
 const ROW: u32 = if cfg!(loom) { 1 } else { 32 };
-/// ... has so many at a time taken.
+/// ... this many are passed on at a time.
 const TOGETHER: usize = if cfg!(loom) { 2 } else { 16 };
 
 #[derive(Debug)]
 pub(crate) struct Tray<T> {
     tasks: Mutex<Vec<T>>,
-    /// 1 if there are some.
+    /// 1 if there are tasks here.
     is_laden: AtomicU32,
-    /// 1 if a worker could have one at once.
+    /// 1 if a worker could run a task immediately.
     is_hungry: AtomicU32,
-    /// How many were put here since somebody waited, or slept.
+    /// The number of tasks in the current row: those submitted since a thread last waited for a task or went to sleep.
     row: AtomicU32,
 }
 
-/// What whoever put a task here is to do.
+/// What the submitter of a task must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Then {
-    /// Nothing: somebody takes it.
+    /// Nothing: another thread passes the task on.
     Nothing,
-    /// Have it taken.
+    /// Pass the task on.
     Feed,
-    /// The same, and more are likely to follow: whoever does it sees to what workers have said, too.
+    /// Pass the task on, and also handle what workers have reported, because more tasks are likely to follow.
     FeedAndRead,
 }
 
 impl<T> Tray<T> {
-    /// An empty one; workers are hungry.
+    /// Creates an empty injector. A worker could run a task.
     pub(crate) fn new() -> Self {
         Self {
             tasks: Mutex::new(Vec::new()),
@@ -49,7 +50,7 @@ impl<T> Tray<T> {
         }
     }
 
-    /// Puts a task here.
+    /// Adds a task. Returns what the caller must do.
     pub(crate) fn put(&self, task: T) -> Then {
         let waiting = {
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,8 +59,8 @@ impl<T> Tray<T> {
         };
         self.is_laden.store(1, Ordering::Relaxed);
         let row = self.row.fetch_add(1, Ordering::Relaxed);
-        // SYNC(handed-in): pairs with the fences in `is_well_fed` and `rest`. One of two comes first: either it is seen here that
-        // somebody is hungry and that no row goes on, or there that something was put here.
+        // SYNC(handed-in): pairs with the fences in `is_well_fed` and `rest`. One of the two fences comes first. Either this
+        // thread sees that a worker is hungry and that the row has ended, or the other thread sees that a task was added.
         fence(Ordering::SeqCst);
         let is_row = row >= ROW && self.row.load(Ordering::Relaxed) > ROW;
         if self.is_hungry.load(Ordering::Relaxed) == 0 || (is_row && waiting < TOGETHER) {
@@ -68,12 +69,12 @@ impl<T> Tray<T> {
         if row < FEW { Then::Feed } else { Then::FeedAndRead }
     }
 
-    /// There is nothing here, or it was put here just now.
+    /// Returns whether there is nothing here. It may miss a task that is being added.
     pub(crate) fn is_empty(&self) -> bool {
         self.is_laden.load(Ordering::Relaxed) == 0
     }
 
-    /// Takes all that is here. `into` is empty, and its memory is used next.
+    /// Moves all tasks into `into`, which must be empty and whose memory is used for the next tasks.
     pub(crate) fn take(&self, into: &mut Vec<T>) {
         if !self.is_empty() {
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +83,7 @@ impl<T> Tray<T> {
         }
     }
 
-    /// Notes whether a worker could have a task at once. `false`: there are some here, to be given to it.
+    /// Notes whether a worker could run a task immediately. Returns `false` if it could and there are tasks here.
     pub(crate) fn is_well_fed(&self, is_hungry: bool) -> bool {
         self.is_hungry.swap(u32::from(is_hungry), Ordering::Relaxed);
         // SYNC(handed-in): pairs with the fence in `put`.
@@ -90,7 +91,7 @@ impl<T> Tray<T> {
         !is_hungry || self.is_empty()
     }
 
-    /// Ends the row: somebody waits for a task, or goes to sleep. `false`: there is something here.
+    /// Ends the row, because a thread waits for a task or goes to sleep. Returns `false` if there are tasks here.
     pub(crate) fn rest(&self) -> bool {
         self.row.swap(0, Ordering::Relaxed);
         // SYNC(handed-in): pairs with the fence in `put`.
@@ -134,16 +135,16 @@ mod tests {
 mod models {
     use super::*;
 
-    /// A round of whoever drives, before it sleeps. `false`: there is more to do.
+    /// One round of the leader before it sleeps. Returns `false` if there is more to do.
     fn round(tray: &Tray<u32>) -> bool {
         tray.take(&mut Vec::new());
         tray.is_well_fed(true) && tray.rest()
     }
 
-    /// What is fed has a reply, and a reply wakes the driver for one more round: so nothing is left lying.
+    /// A task that is passed on gets a reply, and a reply wakes the leader for one more round, so no task stays behind.
     #[test]
     fn no_task_is_left_lying_while_all_sleep() {
-        // More interruptions than these take minutes and show nothing else.
+        // More preemptions take minutes and find nothing else.
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(2);
         model.check(|| {
@@ -167,7 +168,7 @@ mod models {
                     replies.fetch_add(1, Ordering::AcqRel);
                 }
             }
-            // It never slept, or a reply wakes it: then it sees what is there.
+            // If the leader never slept, or a reply wakes it, it sees what is there.
             let sleeps = driver.join().unwrap().is_some_and(|seen| seen == replies.load(Ordering::Acquire));
             if sleeps {
                 assert!(tray.tasks.lock().unwrap().is_empty(), "a task is left lying");

@@ -1,4 +1,7 @@
 //! Leadership: one waiting thread polls for all of them.
+//!
+//! Contains how a thread waits, becomes the leader, and hands leadership on. A waiting thread that does not lead must be parked
+//! in the list of followers, or it would be forgotten.
 
 use std::time::Instant;
 
@@ -8,7 +11,7 @@ use super::{
 };
 use crate::{handle::Exchange, id::TaskId, scheduler::state::Scheduler, sys::buffer_cache};
 
-/// Gives the seat back, also when a user's logger panics.
+/// Leadership of the current thread. Dropping it gives leadership up, also when a user's logger panics.
 pub(super) struct Seat<'a>(pub(crate) &'a Driver);
 
 impl Drop for Seat<'_> {
@@ -27,14 +30,15 @@ impl Exchange for Driver {
             let mut desk = self.lock();
             if is_ready || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 if !desk.taken {
-                    // The seat may have been left to this thread, which has no use for it any more.
+                    // Leadership may have been offered to this thread, which does not need it any more.
                     self.offer_seat(&mut desk);
                 }
                 return is_ready;
             }
             let me = std::thread::current();
             if desk.taken && desk.owner == Some(me.id()) {
-                // A user's logger or waker, called by this very thread: it drives on from here.
+                // A user's logger or waker, called by this thread while it leads, waits for a task. It continues to lead from
+                // here.
                 drop(self.turn(desk, &mut events, Until::Then(deadline)));
                 continue;
             }
@@ -53,14 +57,14 @@ impl Exchange for Driver {
             let rested = self.take_seat(&mut desk);
             let seat = Seat(self);
             if rested {
-                // A worker that was woken takes a while. What will be done with its reply is done once now, with nothing, and will take
-                // half the time then.
+                // A worker that was woken needs a while to reply. Handling a reply once now, with nothing to handle, halves the
+                // time that it will take then.
                 let polled = desk.polled;
                 desk.scheduler.look(&self.workers, polled);
                 desk = self.react(desk, &mut events);
             }
             drop(desk);
-            // What came while the seat was somebody else's has been seen to, and nobody will tell of it again: look before sleeping.
+            // What arrived while another thread led has been handled and will not be reported again, so check before sleeping.
             while !ready() && deadline.is_none_or(|deadline| deadline > Instant::now()) {
                 drop(self.turn(self.lock(), &mut events, Until::Then(deadline)));
             }
@@ -84,7 +88,7 @@ impl Exchange for Driver {
         self.hurry();
         let mut desk = self.lock();
         if !desk.taken && !desk.listens && desk.parked.is_empty() {
-            // The seat is kept warm for a caller's return; a future is none.
+            // Leadership is kept warm for a caller's return, and a future does not return.
             desk.warm = None;
             if !self.arm(&mut desk) {
                 self.ring_background();
@@ -98,13 +102,14 @@ impl Exchange for Driver {
 }
 
 impl Driver {
-    /// Works on the exchange, or waits for whoever does, while the scheduler is as `still` says.
+    /// Leads, or waits for the leader, while `still` returns `true`.
     ///
-    /// It may ask for nothing but whether tasks are unfinished or workers are left.
+    /// `still` may only ask whether tasks are unfinished or workers are left, because waiting threads are woken for these two
+    /// alone.
     pub(crate) fn wait_while(&self, still: impl Fn(&Scheduler) -> bool) {
         self.wait(
             &mut || {
-                // The lock is held by none of the callers of `ready`.
+                // No caller of `ready` holds the lock.
                 let mut desk = self.lock();
                 self.take_in(&mut desk);
                 let ready = !still(&desk.scheduler);
@@ -118,31 +123,31 @@ impl Driver {
         );
     }
 
-    /// Sees to it that nothing waits for more to be handed in.
+    /// Passes on tasks that wait in the injector for more to follow.
     fn hurry(&self) {
         if !self.tray.rest() {
             self.with(|_, _, _| {});
         }
     }
 
-    /// Takes the vacant seat. Returns whether the pool has rested.
+    /// Takes leadership, which must be vacant. Returns whether the pool was at rest.
     pub(super) fn take_seat(&self, desk: &mut Desk) -> bool {
         desk.taken = true;
         desk.owner = Some(std::thread::current().id());
         desk.warm = None;
         let rested = desk.listens;
         if rested {
-            // The background poller may stay armed: who looks has nothing told.
+            // The background poller may stay armed. While the leader looks at the rings, workers do not wake it.
             desk.listens = false;
             desk.scheduler.unpark();
-            // What has happened until now the background poller has, or will have told of.
+            // What has happened until now was or will be reported to the background poller.
             desk.seen = Instant::now();
             desk.polled = desk.seen;
         }
         rested
     }
 
-    /// Leaves the seat: to another thread that waits, or warm, to whoever comes next.
+    /// Gives up leadership: to a parked thread, or else it is kept warm for the next caller.
     pub(super) fn leave_seat(&self, desk: &mut Desk) {
         desk.taken = false;
         desk.owner = None;
@@ -155,14 +160,14 @@ impl Driver {
         }
     }
 
-    /// Sees to it that a vacant seat is not forgotten.
+    /// Makes sure that another thread takes over vacant leadership: a parked thread, or later the background thread.
     fn offer_seat(&self, desk: &mut Desk) {
         if let Some(thread) = desk.parked.pop() {
             thread.unpark();
         } else if !desk.listens {
             let now = desk.seen;
             let hot = desk.left.replace(now).is_some_and(|left| now - left < WARM);
-            // If nobody has been here for a while, the next may not come soon.
+            // If the last leader left long ago, the next caller may not come soon.
             if hot || !self.arm(desk) {
                 desk.warm = Some(now + WARM);
             }

@@ -1,4 +1,7 @@
-//! One round of polling, and what follows from it.
+//! One turn of the leader: spin, poll, react, dispatch, and perform the effects.
+//!
+//! The order matters. The poller is waited for without the lock, and the effects are performed without it. Every change of the
+//! scheduler must be followed by `feed` and by a check of the alarms.
 
 use std::{
     hint::spin_loop,
@@ -16,20 +19,20 @@ use crate::{
     sys::poll::{Event, Poller},
 };
 
-/// A reply that is near is waited for so long without sleeping: to wake and be woken may cost as much.
+/// The time for which the leader spins for a reply that is near. Sleeping and being woken may cost as much.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// So many looks for one between two at all else.
+/// The number of looks at the rings between two releases of the lock while spinning.
 const LOOKS: u32 = 8;
 
-/// However much comes that no poller tells of, the poller is asked this often: deaths, and workers that say little, are not to wait for
-/// those that never pause.
+/// The longest time between two calls of the poller while the rings always contain something, so that deaths and workers that
+/// send little do not wait for workers that never pause.
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(1);
 
-/// The background thread of a pool that is in use wakes this often, at least.
+/// The longest sleep of the background thread while its pool is in use.
 pub(super) const ROUND: Duration = Duration::from_millis(900);
 
-/// How long [`Driver::turn`] may wait.
+/// How long [`Driver::turn`] may wait: not at all, or until a deadline, if there is one.
 pub(super) enum Until {
     Now,
     Then(Option<Instant>),
@@ -54,7 +57,7 @@ impl Driver {
         }
     }
 
-    /// Changes something, and sees to what follows from it.
+    /// Changes the scheduler and handles the consequences.
     pub(crate) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, &Poller, Instant) -> R) -> R {
         let mut desk = self.lock();
         self.take_in(&mut desk);
@@ -66,7 +69,7 @@ impl Driver {
         result
     }
 
-    /// Takes what was handed in to the desk.
+    /// Moves the tasks of the injector to the scheduler.
     pub(super) fn take_in(&self, desk: &mut Desk) {
         if !self.tray.is_empty() {
             let mut taken_in = std::mem::take(&mut desk.taken_in);
@@ -76,7 +79,7 @@ impl Driver {
         }
     }
 
-    /// Gives work to whoever can take it.
+    /// Sends tasks to the workers that can take them.
     fn feed(&self, desk: &mut Desk, now: Instant) {
         loop {
             self.take_in(desk);
@@ -87,21 +90,21 @@ impl Driver {
         }
     }
 
-    /// Sees to what follows from a change.
+    /// Handles the consequences of a change: sends tasks, wakes sleepers whose alarm is too late, and performs the effects.
     pub(super) fn follow_up(&self, mut desk: MutexGuard<'_, Desk>, now: Instant) {
         self.feed(&mut desk, now);
         self.check_alarm(&desk);
         let called = self.call_watchers(&mut desk);
         let after = desk.scheduler.after();
         if desk.taken && (called || !after.wakes.is_empty()) {
-            // Whoever is to be woken may be the one that drives, and sleeps in the poller.
+            // The thread to be woken may be the leader, which sleeps in the poller.
             self.ring();
         }
         drop(desk);
         after.run();
     }
 
-    /// Whoever sleeps must wake earlier if something is due earlier.
+    /// Wakes the leader or the background thread if something is due before its alarm.
     pub(super) fn check_alarm(&self, desk: &Desk) {
         let is_earlier =
             |due: Option<Instant>, alarm| due.is_some_and(|due| earlier(alarm, Some(due)) != alarm);
@@ -114,9 +117,9 @@ impl Driver {
         }
     }
 
-    /// Looks once at what has happened, waiting for it until `until` (`None`: for ever), and reacts.
+    /// Waits once for events, as long as `until` allows, and reacts to them.
     ///
-    /// The caller has the seat.
+    /// The caller must be the leader.
     pub(super) fn turn<'a>(
         &'a self,
         mut desk: MutexGuard<'a, Desk>,
@@ -125,7 +128,7 @@ impl Driver {
     ) -> MutexGuard<'a, Desk> {
         events.clear();
         if self.is_closed() {
-            // All tasks have failed; only another thread can complete what is still waited for.
+            // All tasks have failed, and only another thread can complete what is still waited for.
             desk = self.react(desk, events);
             if let Until::Then(_) = until {
                 drop(desk);
@@ -146,7 +149,7 @@ impl Driver {
                 Until::Now => Some(Duration::ZERO),
                 Until::Then(_) if !self.tray.rest() || !desk.scheduler.park() => Some(Duration::ZERO),
                 Until::Then(deadline) => {
-                    // Two that sleep would both be woken.
+                    // Otherwise an event would wake both the leader and the background thread.
                     self.set_armed(&mut desk, false);
                     desk.alarm = earlier(deadline, desk.scheduler.deadline());
                     desk.alarm = earlier(desk.alarm, Some(desk.seen + LOOK_EVERY));
@@ -166,7 +169,7 @@ impl Driver {
         self.react(desk, events)
     }
 
-    /// Reacts to what the poller saw, and to what workers have said that no poller tells of. The caller has the seat.
+    /// Reacts to the events of the poller and to what is in the rings. The caller must be the leader.
     pub(super) fn react<'a>(
         &'a self,
         mut desk: MutexGuard<'a, Desk>,
@@ -191,12 +194,12 @@ impl Driver {
             if !records || desk.seen.saturating_duration_since(desk.polled) >= POLL_EVERY {
                 return desk;
             }
-            // The worker's words after the record are read now: the record is out.
+            // The record was delivered, so what the worker sent after it can be read now.
             events.clear();
         }
     }
 
-    /// Waits without sleeping, while a reply is likely to be near and there is a core to wait on.
+    /// Spins while a reply is likely to be near and a core is free.
     fn spin<'a>(&'a self, mut desk: MutexGuard<'a, Desk>, deadline: Option<Instant>) -> MutexGuard<'a, Desk> {
         if desk.scheduler.has_arrivals() || !desk.scheduler.reply_is_near() {
             return desk;
@@ -209,7 +212,7 @@ impl Driver {
                     return desk;
                 }
             }
-            // Others want the desk, too.
+            // Other threads need the lock, too.
             drop(desk);
             spin_loop();
             desk = self.lock();
@@ -218,7 +221,7 @@ impl Driver {
             }
             let now = Instant::now();
             if end.is_none() || desk.scheduler.flush(&self.workers) {
-                // It begins, or a worker takes a large value, piece by piece.
+                // This is the first round, or a worker has taken another piece of a large value.
                 end = earlier(Some(now + SPIN), deadline);
             }
             if end.is_some_and(|end| end <= now) {
@@ -227,7 +230,7 @@ impl Driver {
         }
     }
 
-    /// Has the background poller tell of whatever comes from now on. `false`: something has come already.
+    /// Arms the background poller. Returns `false` if something has already arrived.
     pub(super) fn arm(&self, desk: &mut Desk) -> bool {
         let at_rest = self.tray.rest() && desk.scheduler.park();
         if at_rest {

@@ -1,12 +1,11 @@
-//! The exchange: moves requests and results while somebody waits for them.
+//! The state of a driver: its lock, pollers and bells, and what the lock protects.
 //!
-//! Whoever waits for a result drives: it takes the one *seat*, polls the workers, and has the scheduler react, until its own result
-//! is there. Others who wait meanwhile are parked, and one of them is given the seat when it falls vacant. With nobody waiting, a
-//! thread in the background sees to what the workers say (handles that are awaited as futures, deaths, deadlines): its own poller
-//! holds the workers' poller, disarmed before another sleeps in that, so that it sleeps while others drive.
+//! A thread that waits for a result becomes the *leader*: it polls the workers and has the scheduler react until its own result
+//! is there. Other waiting threads are parked, and one of them leads next. While no thread waits, the background thread leads.
+//! Its own poller contains the workers' poller, which is disarmed while a caller leads, so that the background thread sleeps.
 //!
-//! Who leaves the seat will often be back at once, with the next call. So the seat is *warm* for [`WARM`]: only then does the
-//! background arm its poller, and a caller that is back in time finds it as it was.
+//! A thread that stops leading is often back soon with its next call, so leadership stays *warm* for [`WARM`]. Only after that
+//! does the background thread take over, and a caller that is back in time finds everything as it was.
 
 use std::{
     os::fd::AsFd,
@@ -36,27 +35,27 @@ use crate::{
     terminal::aside,
 };
 
-/// The bell among the workers; no worker has this key.
+/// The key of the leader's bell in the workers' poller. No worker has this key.
 pub(super) const BELL: u64 = u64::MAX;
-/// The workers' poller among what the background thread waits for.
+/// The key of the workers' poller in the background poller.
 pub(super) const WORKERS: u64 = 0;
 
-/// The background's own bell.
+/// The key of the background thread's bell in its poller.
 pub(super) const BACKGROUND_BELL: u64 = 1;
 /// The longest time between two checks of the descriptors while a thread waits for workers. The kernel does not report a close.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A seat that was left is kept for a caller's return so long.
+/// The time for which vacant leadership is kept for a caller's return.
 pub(super) const WARM: Duration = Duration::from_millis(1);
 
 pub(crate) struct Driver {
     desk: Mutex<Desk>,
-    /// Numbers of tasks.
+    /// The counter that numbers single tasks.
     pub(super) next_id: Arc<AtomicU64>,
-    /// Single tasks that were handed in and that nobody has taken to the desk yet.
+    /// Single tasks that were submitted and not passed to the scheduler yet.
     pub(super) tray: Tray<Single>,
-    /// Polls the workers and the bell.
+    /// Polls the workers, the launcher and the leader's bell.
     pub(super) workers: Poller,
-    /// Wakes whoever drives.
+    /// Wakes the leader.
     pub(super) bell: Bell,
     /// Polls `workers` and its own bell, for the background thread.
     pub(super) background: Poller,
@@ -64,61 +63,62 @@ pub(crate) struct Driver {
     pub(super) stopping: AtomicBool,
     /// The pool was dropped and no thread waits for its end: the background thread returns when the last worker has ended.
     pub(super) is_left: AtomicBool,
-    /// Other code has closed the pool's descriptors. Nothing is done with their numbers any more, and this is never dropped.
+    /// Other code has closed the pool's descriptors. Their numbers are not used any more, and the driver is leaked.
     is_closed: AtomicBool,
-    /// This.
+    /// A reference to this driver, to leak it.
     me: Weak<Self>,
-    /// The pool has rested, and nobody has come since. A hint.
+    /// The pool is at rest and no task was submitted since. A hint.
     pub(super) rests: AtomicBool,
-    /// Whose process this is.
+    /// The generation of the process that made the driver.
     generation: u32,
-    /// The background gives back what is kept.
+    /// Allows this process to keep a large buffer, because the background thread releases it in time.
     _keeper: buffer_cache::Keeper,
 }
 
-/// What the lock protects: the scheduler and who drives it.
+/// What the lock protects: the scheduler, and who leads.
 pub(crate) struct Desk {
     pub(crate) scheduler: Scheduler,
-    /// Memory for what is taken in.
+    /// Memory for tasks on their way from the injector.
     pub(super) taken_in: Vec<Single>,
-    /// Somebody has the seat.
+    /// A thread leads.
     pub(super) taken: bool,
-    /// Who has it: a logger that is called by the one that drives may itself wait for a task.
+    /// The leader. A logger that the leader calls may itself wait for a task.
     pub(super) owner: Option<ThreadId>,
-    /// Threads that wait while another drives.
+    /// Threads that wait while another leads.
     pub(super) parked: Vec<Thread>,
-    /// Threads that wait for the pool to have nothing left to do, or no workers.
+    /// Threads that wait until the pool has no unfinished tasks or no workers.
     pub(super) watching: Vec<Thread>,
-    /// When whoever drives will wake by itself; `None`: not before something happens.
+    /// When the leader will wake by itself. `None` means that it waits for an event.
     pub(crate) alarm: Option<Instant>,
     /// The same for the background thread.
     pub(super) background_alarm: Option<Instant>,
-    /// Until when the vacant seat is kept warm.
+    /// Until when vacant leadership is kept warm.
     pub(super) warm: Option<Instant>,
-    /// When it was left last.
+    /// When leadership was last given up.
     pub(super) left: Option<Instant>,
-    /// How often the seat was left.
+    /// How often leadership was given up.
     pub(super) leavings: u64,
     /// The background poller reports what the workers' poller has.
     pub(super) armed: bool,
-    /// The workers' poller has whatever the workers say, and nobody else looks.
+    /// Workers wake the poller for their replies, because no thread looks at the rings.
     pub(super) listens: bool,
-    /// When it was last looked whether the descriptors are there.
+    /// When the descriptors were last checked.
     pub(super) examined: Instant,
-    /// When the workers' poller was last asked.
+    /// When the workers' poller was last called.
     pub(super) polled: Instant,
-    /// When the clock was looked at last: now, for what need not know it to the microsecond.
+    /// When the clock was last read. It serves as the current time where microseconds do not matter.
     pub(super) seen: Instant,
 }
 
 impl Desk {
-    /// When the background thread is to see to a vacant seat: while it is kept warm, nothing is so urgent.
+    /// Returns when the background thread must take vacant leadership. While leadership is warm, nothing is more urgent than
+    /// that.
     pub(super) fn background_due(&self) -> Option<Instant> {
         let look = (self.scheduler.unfinished() > 0).then(|| self.seen + LOOK_EVERY);
         self.warm.or_else(|| earlier(self.scheduler.deadline(), look))
     }
 
-    /// Wakes those that wait for the pool to be at rest, if it is; returns whether there were any.
+    /// Wakes the threads that wait for the pool to be at rest, if it is. Returns whether there were any.
     fn call_watchers(&mut self) -> bool {
         let at_rest = self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers();
         let due = !self.watching.is_empty() && at_rest;
@@ -178,8 +178,8 @@ impl Driver {
         }))
     }
 
-    /// The pool's, unless it has ended or is another process's, whose copy this process is: what a copy has of it is not to be touched,
-    /// for what was locked when it was made stays locked, and the workers are not its own.
+    /// Returns the driver, unless its pool has ended or this process is a copy of the one that made it. A copy must not touch its
+    /// inherited driver: what was locked when the copy was made stays locked, and the workers are not the copy's.
     pub(crate) fn own(driver: &Weak<Self>) -> Option<Arc<Self>> {
         driver.upgrade().filter(|driver| driver.is_own())
     }
@@ -188,7 +188,7 @@ impl Driver {
         self.generation == generation()
     }
 
-    /// Wakes whoever drives.
+    /// Wakes the leader.
     pub(super) fn ring(&self) -> bool {
         !self.is_closed() && self.bell.ring_in(&self.workers, BELL)
     }
@@ -197,12 +197,12 @@ impl Driver {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Ends the pool if other code has closed its descriptors.
+    /// Breaks the pool down if other code has closed its descriptors.
     pub(crate) fn examine(&self) {
         self.examine_at(&mut self.lock(), Instant::now());
     }
 
-    /// As [`examine`](Self::examine), once in a while.
+    /// Does the same as [`examine`](Self::examine) if the last check was a while ago.
     pub(super) fn examine_if_due(&self, desk: &mut Desk, now: Instant) {
         if now.saturating_duration_since(desk.examined) >= POLL_EVERY {
             self.examine_at(desk, now);
@@ -217,10 +217,10 @@ impl Driver {
         }
     }
 
-    /// Other code has closed the pool's descriptors.
+    /// Fails all tasks, because other code has closed the pool's descriptors.
     pub(super) fn break_down(&self, desk: &mut Desk) {
         if !self.is_closed.swap(true, Ordering::Relaxed) {
-            // To drop it would close numbers that may be others' by now.
+            // Dropping the driver would close descriptors that may be other files by now.
             std::mem::forget(self.me.upgrade());
             desk.scheduler.break_down();
         }
@@ -233,7 +233,7 @@ impl Driver {
             || (self.is_left.load(Ordering::Relaxed) && self.lock().scheduler.is_empty_of_workers())
     }
 
-    /// Wakes those that wait for the pool to be at rest, if it is; returns whether there were any.
+    /// Wakes the threads that wait for the pool to be at rest, if it is. Returns whether there were any.
     pub(super) fn call_watchers(&self, desk: &mut Desk) -> bool {
         if self.is_left.load(Ordering::Relaxed) && desk.scheduler.is_empty_of_workers() {
             self.ring_background();
@@ -245,14 +245,15 @@ impl Driver {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Only looks, or changes what nothing follows from.
+    /// Looks at the scheduler, or changes what has no consequences.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Scheduler) -> R) -> R {
         look(&mut self.lock().scheduler)
     }
 }
 
 impl After {
-    /// Prints, and calls the user's logger and wakers. One that panics has said so by its hook; the others are called all the same.
+    /// Performs the effects: prints, and calls the user's logger and wakers. A panic in one of them was reported by the panic
+    /// hook and does not keep the others from being called.
     pub(super) fn run(mut self) {
         for note in &self.notes {
             let _ = catch_unwind(AssertUnwindSafe(|| {

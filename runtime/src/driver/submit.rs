@@ -1,4 +1,6 @@
-//! Takes tasks of any thread, without a lock where possible.
+//! Accepts tasks from any thread, through the injector and if possible without the driver's lock.
+//!
+//! A submitter handles replies only if no other thread leads. It never waits for one.
 
 use std::{sync::atomic::Ordering, time::Instant};
 
@@ -11,8 +13,8 @@ use super::{
 use crate::scheduler::{batch::Single, state::Scheduler};
 
 impl Driver {
-    /// As [`with`](Self::with), for a caller that goes on handing in tasks: while nobody else drives, it takes what workers have said, too,
-    /// so that nobody has to be woken for that.
+    /// Changes the scheduler like [`with`](Self::with), for a caller that will submit more. If no other thread leads, it also
+    /// handles what workers have reported, so that no thread must be woken for that.
     pub(crate) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
         let mut desk = self.lock();
         let now = Instant::now();
@@ -25,7 +27,7 @@ impl Driver {
         self.take_seat(&mut desk);
         let seat = Seat(self);
         let mut events = Vec::new();
-        // A caller that never pauses must not keep deaths and deadlines from being seen.
+        // A caller that never pauses must not delay the handling of deaths and deadlines.
         desk.seen = now;
         let is_late = desk.seen.saturating_duration_since(desk.polled) >= POLL_EVERY;
         drop(if is_late { self.turn(desk, &mut events, Until::Now) } else { self.react(desk, &mut events) });
@@ -33,7 +35,7 @@ impl Driver {
         result
     }
 
-    /// Wakes a worker of a pool that rests, for a task is about to be handed in: to wake takes longer than all else.
+    /// Wakes a worker of a pool at rest, because a task is about to be submitted. Waking takes longer than everything else.
     #[inline]
     pub(crate) fn rouse(&self) {
         if self.rests.load(Ordering::Relaxed) {
@@ -42,7 +44,7 @@ impl Driver {
         }
     }
 
-    /// Hands in one task; returns its number.
+    /// Submits one task. Returns its number.
     pub(crate) fn submit(&self, mut task: Single) -> u64 {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         task.number = number;

@@ -1,4 +1,6 @@
 //! Defines [`Builder`], which holds the settings of a pool and checks them when the pool is built.
+//!
+//! Every setting is checked here, so that the layers below receive valid ones only.
 
 use std::{any::type_name, ffi::OsString, path::PathBuf, time::Duration};
 
@@ -17,7 +19,7 @@ use crate::{
     transport::wants_socket,
 };
 
-/// Generous, for machines under load; a worker takes a millisecond.
+/// The default start timeout. It is long because machines may be under load.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Configures a [`Pool`]. Created by [`Pool::builder`].
@@ -828,14 +830,15 @@ impl Builder {
 ///
 /// # Errors
 ///
-/// Nothing starts in no time.
+/// Returns an error if the timeout is zero.
 pub(crate) fn check_start_timeout(timeout: Duration) -> Result<Duration> {
     let timeout = setting::limit("start_timeout", timeout, "no worker would ever start in time")?;
-    // A person takes as long as that takes.
+    // A person who debugs needs any amount of time.
     Ok(if waits_for_debugger()? { FOREVER } else { timeout })
 }
 
-/// `PROCESSION_START_METHOD`, if it is set. A worker, which has two threads, cannot be copied: its own pools take the nearest to it.
+/// Returns the start method that `PROCESSION_START_METHOD` names, or the default. A worker has two threads and cannot be copied,
+/// so its own pools use a fork server instead of copies.
 pub(crate) fn method_from_env() -> Result<StartMethod> {
     let method = variable("PROCESSION_START_METHOD", METHODS, |words| words.parse().ok())?;
     let method = method.unwrap_or_default();
@@ -845,8 +848,8 @@ pub(crate) fn method_from_env() -> Result<StartMethod> {
     })
 }
 
-/// What a result of the type of this name says of failure. The template has the encoded result and not its type; should the compiler
-/// ever name types otherwise, an `Err` goes unnoticed.
+/// Returns how a result of the type with this name describes failure. The template has the encoded result but not its type. If
+/// the compiler ever names types differently, an `Err` is not noticed.
 fn outcome_of(type_name: &str) -> Outcome {
     if !type_name.starts_with("core::result::Result<") {
         Outcome::Value

@@ -1,20 +1,22 @@
-//! The pool of the process, behind `parallel!`.
+//! The pool of the process, which `parallel!` uses.
+//!
+//! It is built on first use and lives as long as the process. A worker has one without processes instead.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::Pool;
 use crate::{error::Result, setting::flag, sys::per_process::PerProcess};
 
-/// `PROCESSION_IN_PROCESS=1`, or this is a worker, whose nested calls run where they are.
+/// Returns whether `PROCESSION_IN_PROCESS` is set to 1.
 ///
 /// # Errors
 ///
-/// It is neither 0 nor 1.
+/// Returns an error if the variable is neither 0 nor 1.
 pub(crate) fn in_process_by_env() -> Result<bool> {
     flag("PROCESSION_IN_PROCESS")
 }
 
-/// The process's own pool, behind `parallel!`: made at first use and kept warm.
+/// Returns the process's own pool. It is built on first use and kept.
 ///
 /// Inside a worker, calls that name no pool run in the worker.
 pub(crate) fn global() -> Result<&'static Pool> {
@@ -26,7 +28,7 @@ pub(crate) fn global() -> Result<&'static Pool> {
     if let Some(pool) = POOL.get() {
         return Ok(pool);
     }
-    // Where several threads come at once, one builds, and the others wait for its pool.
+    // If several threads arrive at once, one builds, and the others wait for its pool.
     static BUILDING: PerProcess<Mutex<()>> = PerProcess::new();
     let _building = BUILDING.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(pool) = POOL.get() {

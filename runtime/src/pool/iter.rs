@@ -1,5 +1,8 @@
-//! The lazy iterators: [`IMap`] in the order of the input, [`IMapUnordered`] in the order of the results; and their twins for those
-//! who await, [`ResultStream`] and [`ResultStreamUnordered`].
+//! Defines the lazy iterators [`IMap`], in the order of the input, and [`IMapUnordered`], in the order of completion, and the
+//! streams [`ResultStream`] and [`ResultStreamUnordered`] for asynchronous code.
+//!
+//! They read the input within the window of their [`Call`], and decode and order the results. Input is never read while the
+//! window is full.
 
 #[cfg(feature = "futures")]
 use std::pin::Pin;
@@ -69,11 +72,11 @@ pub struct IMapUnordered<T, I: Iterator> {
     ready: VecDeque<(usize, Result<T, TaskError>)>,
 }
 
-/// Results that wait for their turn.
+/// Results that wait for an earlier one.
 struct InOrder<T> {
-    /// From the next to be given on; `None` where one has not come yet.
+    /// The results from the next one on. `None` is a result that has not arrived.
     ready: VecDeque<Option<Result<T, TaskError>>>,
-    /// How many of them have come.
+    /// The number of results that have arrived.
     held: usize,
     given: usize,
 }
@@ -83,7 +86,7 @@ impl<T> InOrder<T> {
         Self { ready: VecDeque::new(), held: 0, given: 0 }
     }
 
-    /// The next, if it has come.
+    /// Returns the next result, if it has arrived.
     #[inline]
     fn next(&mut self) -> Option<Result<T, TaskError>> {
         let Some(Some(_)) = self.ready.front() else { return None };
@@ -106,13 +109,13 @@ impl<T> InOrder<T> {
     }
 }
 
-/// What all have in common: input and call.
+/// The part that all iterators have in common: the input and the call.
 pub(crate) struct Engine<I: Iterator> {
     call: Call,
     input: Fuse<I>,
     ended: bool,
     function: &'static str,
-    /// What is wrong with a setting of the iterator.
+    /// Why a setting of the iterator was refused.
     refused: Option<Error>,
 }
 
@@ -134,7 +137,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
         }
     }
 
-    /// Ends the input if a setting was refused, with the error of the task that would be next.
+    /// Ends the input if a setting was refused. Returns the error of the task that would be next.
     fn refuse(&mut self) -> Option<(usize, TaskError)> {
         let kind = TaskErrorKind::lost(&self.refused.take()?);
         let task = self.input.next();
@@ -144,7 +147,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
         Some((index, TaskError::new(task?.function(), kind, place)))
     }
 
-    /// In a copy of the process that made the call: ends it, once, with an error that says so.
+    /// In a fork of the process that made the call, ends the call. Returns the error once.
     fn disown(&mut self) -> Option<TaskError> {
         let error = self.call.disown()?;
         self.ended = true;
@@ -156,7 +159,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
         let Self { call, input, ended, function, .. } = self;
         call.set_held(held);
         if !*ended && call.has_room() {
-            // Not a `for` loop: what an iterator passes on from within needs no place in between.
+            // `try_for_each` instead of a `for` loop: iterators that push from within are faster.
             let left_off = input.try_for_each(|task| {
                 if call.push_simple(&task.call) {
                     return ControlFlow::Continue(());
@@ -174,7 +177,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
         self.ended && self.call.outstanding() == 0
     }
 
-    /// Hands on what has come.
+    /// Passes on the results that have arrived.
     fn receive(&mut self, mut put: impl FnMut(usize, Result<T, TaskError>)) {
         let function = self.function;
         self.call.receive(|first, arrival| match arrival {
@@ -366,7 +369,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStreamUno
     }
 }
 
-// Nothing in them is ever pinned: neither the input nor the results.
+// Neither the input nor the results are ever pinned.
 #[cfg(feature = "futures")]
 impl<T, I: Iterator> Unpin for ResultStream<T, I> {}
 #[cfg(feature = "futures")]

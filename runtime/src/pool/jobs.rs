@@ -35,17 +35,17 @@ pub enum Jobs {
     Signed(i64),
 }
 
-/// More workers than this are a slip of the pen.
+/// The maximum number of workers. More are assumed to be a mistake.
 const MOST_WORKERS: usize = 4096;
-/// What is allowed.
+/// The allowed values, for errors.
 const ALLOWED: &str = "a whole number from 1 to 4096, or -1 for all the CPUs, -2 for all but one, and so on";
 
 impl Jobs {
-    /// The number of workers.
+    /// Returns the number of workers.
     ///
     /// # Errors
     ///
-    /// It is zero, or more than a machine can have.
+    /// Returns an error if it is zero or more than `MOST_WORKERS`.
     pub(crate) fn count(self) -> Result<usize> {
         let all = cpus;
         let count = match self {
@@ -67,14 +67,14 @@ impl Jobs {
         }
     }
 
-    /// What `PROCESSION_JOBS` asks for, or all.
+    /// Returns the number that `PROCESSION_JOBS` sets, or else [`Jobs::All`].
     pub(crate) fn from_env() -> Result<Self> {
         let parse = |words: &str| words.parse::<Self>().ok().filter(|jobs| jobs.count().is_ok());
         Ok(variable("PROCESSION_JOBS", ALLOWED, parse)?.unwrap_or(Self::All))
     }
 }
 
-/// Whole numbers of any kind. One that is too large for its own good is an error when the pool is built.
+/// Converts from all integer types. A number that is too large is an error when the pool is built.
 macro_rules! from_numbers {
     ($($signed:ty)*; $($unsigned:ty)*) => {
         $(impl From<$signed> for Jobs {

@@ -1,4 +1,7 @@
 //! Defines [`Pool`], which runs tasks on worker processes.
+//!
+//! This is the public interface over `call`, for many tasks, and `driver`, for single ones. It validates, opens and closes, and
+//! decides only whether tasks run in this process or on workers.
 
 mod builder;
 pub(crate) mod global;
@@ -110,13 +113,13 @@ enum Backend {
 pub(crate) struct Processes {
     pub(crate) config: Arc<Config>,
     name: Option<Arc<str>>,
-    /// The calls that the pool has had.
+    /// The number of calls so far.
     pub(crate) calls: Calls,
-    /// What runs the workers, or why there is nothing that does. A copy of this process makes its own when it first uses the pool.
+    /// The engine, or why there is none. A fork of this process makes its own when it first uses the pool.
     engine: PerProcess<Result<Engine, String>>,
 }
 
-/// Runs a pool's workers. Dropped, it ends them.
+/// The driver of a pool's workers, and its background thread. Dropping it ends them.
 pub(crate) struct Engine {
     pub(crate) driver: Arc<Driver>,
     background: Option<JoinHandle<()>>,
@@ -129,7 +132,7 @@ pub(crate) enum Site<'a> {
 }
 
 impl Processes {
-    /// The pool's name, for errors.
+    /// Returns the pool's name, for errors.
     fn name(&self) -> Option<&Arc<str>> {
         self.name.as_ref()
     }
@@ -139,14 +142,14 @@ impl Processes {
         let processes =
             Self { config: Arc::new(config), name, calls: Calls::new(), engine: PerProcess::new() };
         let engine = Engine::new(&processes.config)?;
-        // Nobody else knows the pool yet, so that there is no other.
+        // The pool is not shared yet, so there cannot be another engine.
         let _ = processes.engine.get_or_init(|| Ok(engine));
         Ok(processes)
     }
 
     /// # Errors
     ///
-    /// This process is a copy of the one that built the pool, and cannot have workers of the same kind.
+    /// Returns an error if this process is a fork of the one that built the pool and cannot have workers of the same kind.
     fn engine(&self) -> Result<&Engine> {
         let engine = self.engine.get_or_init(|| {
             Engine::new(&self.config).map_err(|error| {
@@ -162,7 +165,7 @@ impl Processes {
 
 impl Engine {
     fn new(config: &Arc<Config>) -> Result<Self> {
-        // Before anything that starts a thread.
+        // This must happen before anything starts a thread.
         let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
             function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
             args: call.args.as_ref().map(ShortBytes::to_plain).unwrap_or_default(),
@@ -177,7 +180,7 @@ impl Engine {
         Ok(Self { driver, background })
     }
 
-    /// What handles hold: it keeps nothing open once the pool has ended.
+    /// Returns the reference that handles hold. It keeps nothing open once the pool has ended.
     fn exchange(&self) -> Weak<dyn Exchange> {
         Arc::<Driver>::downgrade(&self.driver)
     }
@@ -190,8 +193,8 @@ impl Drop for Engine {
         driver.with(|scheduler, _, now| scheduler.close(now));
         let Some(thread) = self.background.take() else { return };
         if is_own_thread() {
-            // A callback of the user's dropped the pool. This thread may be the pool's own, or one that the pool's own thread waits for,
-            // so the pool ends without being waited for.
+            // A callback of the user dropped the pool. This thread may be the pool's own, or one that the pool's own thread waits
+            // for, so the pool ends without being waited for.
             return driver.leave_to_background();
         }
         driver.wait_while(|scheduler| !scheduler.is_empty_of_workers());
@@ -259,10 +262,10 @@ impl Pool {
         Self { backend: Backend::InProcess(Arc::default()) }
     }
 
-    /// Builds what the settings say; under `PROCESSION_IN_PROCESS=1` a pool without processes.
+    /// Starts a pool with these settings, or under `PROCESSION_IN_PROCESS=1` a pool without processes.
     fn start(config: Config) -> Result<Self> {
         if in_process_by_env()? {
-            // Environment and folder are this process's own, and stay.
+            // The environment and the working directory are those of this process and do not change.
             let preload = config.preload.map(|(call, _)| (call, Outcome::Value));
             let first = preload.into_iter().chain(config.initializer).collect();
             let (finalizer, seed) = (config.lives.finalizer, config.seed);
@@ -272,7 +275,7 @@ impl Pool {
         Ok(Self { backend: Backend::Processes(Processes::new(config)?) })
     }
 
-    /// Opens a call. Where the pool cannot run tasks, each of them fails with the reason.
+    /// Opens a call. If the pool cannot run tasks, each of them fails with the reason.
     pub(crate) fn open(&self, options: CallOptions) -> Call {
         match self.site() {
             Err(error) => Call::failed(TaskErrorKind::lost(&error), options),
@@ -283,7 +286,7 @@ impl Pool {
         }
     }
 
-    /// Opens a call that reports how far it is: in lines (`verbose` above 0), in a bar with this label, or not at all.
+    /// Opens a call that reports its progress: in lines (`verbose` above 0), in a bar with this label, or not at all.
     pub(crate) fn open_reported(
         &self,
         mut options: CallOptions,
@@ -300,8 +303,8 @@ impl Pool {
         (self.open(options), report)
     }
 
-    /// Where tasks run. A worker that was forked has copies of the pools of the process that it was forked from; what is given to such a
-    /// copy runs in the worker, as a `parallel!` there does. Any other copy of a process starts workers of its own.
+    /// Returns where tasks run. A forked worker has copies of the pools of the process that it was forked from. Tasks of such a
+    /// pool run in the worker, as those of a `parallel!` do. Any other fork of a process starts workers of its own.
     pub(crate) fn site(&self) -> Result<Site<'_>> {
         static HERE: PerProcess<Arc<Here>> = PerProcess::new();
         match &self.backend {
@@ -315,7 +318,7 @@ impl Pool {
         }
     }
 
-    /// Why the pool cannot run anything in this process, if it cannot.
+    /// Returns an error if the pool cannot run anything in this process.
     fn check(&self) -> Result<()> {
         self.site().map(drop)
     }
@@ -367,7 +370,7 @@ impl Pool {
     pub fn map<T: DeserializeOwned + 'static>(&self, tasks: impl Tasks<T>) -> Result<Vec<T>> {
         let call = verbose_by_env().map(|verbose| self.open_reported(CallOptions::default(), verbose, None));
         let mut gather = Gather::new(Opened { call, unordered: false });
-        // Not a `for` loop: what an iterator passes on from within needs no place in between.
+        // `try_for_each` instead of a `for` loop: iterators that push from within are faster.
         let _ = gather.count(tasks).try_for_each(|task| gather.push(task));
         gather.finish()
     }
@@ -625,7 +628,7 @@ impl Pool {
         match self.site() {
             Ok(Site::Here(here)) => here.stats(),
             Ok(Site::Workers(_, engine)) => engine.driver.look(|scheduler| scheduler.stats(Instant::now())),
-            // Nothing has run here.
+            // Nothing has run in this process.
             Err(_) => Stats::new(Vec::new(), Endings::default(), Vec::new()),
         }
     }
@@ -710,7 +713,7 @@ impl Pool {
         Ok(results.collect::<Result<_, TaskError>>()?)
     }
 
-    /// Waits until all that was handed in has ended and, if there is a finalizer, until each worker has run it and left.
+    /// Waits until all submitted tasks have ended and, if there is a finalizer, until each worker has run it and left.
     fn end_in_order(&self) -> Result<Vec<Result<OwnedResult, TaskError>>> {
         let (processes, driver) = match self.site()? {
             Site::Here(here) => return Ok(here.finalize().into_iter().collect()),
@@ -775,7 +778,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Changes how many workers there are; `None`: to what the pool was built with.
+    /// Changes the number of workers. `None` restores the number with which the pool was built.
     pub(crate) fn set_jobs(&self, jobs: Option<usize>) {
         if let Ok(Site::Workers(processes, engine)) = self.site() {
             let jobs = jobs.unwrap_or(processes.config.jobs);
@@ -799,12 +802,12 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A number for this thread, to give the single tasks of each thread their turn.
+/// Returns a number for this thread, so that the single tasks of each thread have a queue of their own.
 fn thread_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     thread_local! {
         static NUMBER: u64 = NEXT.fetch_add(1, Ordering::Relaxed);
     }
-    // A thread that is ending shares a lane with others that do.
+    // Threads that are ending share a queue.
     NUMBER.try_with(|number| *number).unwrap_or(u64::MAX)
 }
