@@ -1,4 +1,7 @@
-//! The connection of a host and a new worker: the socket, shared memory, pipes, and the preamble.
+//! The connection of a host and a new worker: the socket, the shared memory, the pipes of its output, and the preamble.
+//!
+//! Both the local launcher and the template's host side use it. It creates no process and reads no message except the refusal of a
+//! worker that ended before it was held.
 
 use std::{
     fmt,
@@ -27,7 +30,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Makes the connection, puts the preamble into it, and gives the worker's end, too.
+    /// Creates the connection and sends the preamble. Also returns the worker's end of the socket.
     pub(super) fn new(token: u64, outputs: Outputs) -> io::Result<(Self, OwnedFd)> {
         let (socket, theirs) = stream_pair()?;
         let socket = Arc::new(socket);
@@ -39,12 +42,12 @@ impl Connection {
         Ok((Self { socket, end, token, pipes }, theirs))
     }
 
-    /// The socket: a worker ends when this end of it is shut down.
+    /// Returns our end of the socket. The worker ends when this end is shut down.
     pub(super) fn socket(&self) -> &Arc<OwnedFd> {
         &self.socket
     }
 
-    /// What the other end, which has ended, has said of why it could not be a worker.
+    /// Returns the reason that the worker gave before it ended, if it gave one.
     pub(super) fn refusal(self) -> Option<Refused> {
         let mut receiver = self.end.receiver;
         receiver.begin(true);
@@ -69,7 +72,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// A number that others do not guess: std keys its hashers from the kernel's random numbers.
+/// Returns a number that other processes cannot guess. std seeds its hashers with random numbers from the kernel.
 pub(super) fn random_token() -> u64 {
     RandomState::new().build_hasher().finish()
 }

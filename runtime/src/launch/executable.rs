@@ -1,4 +1,4 @@
-//! Executes this program again.
+//! Executes this program again, with the marker of a worker or template in its environment.
 
 use std::{
     ffi::{CString, OsString},
@@ -17,14 +17,14 @@ use crate::{
     },
 };
 
-/// The inode that this process runs, even if the file was replaced or deleted since.
+/// The inode that this process runs, even if the file has been replaced or deleted since.
 const SELF_EXE: &std::ffi::CStr = c"/proc/self/exe";
 
-/// How many workers deep a worker of this process is.
+/// Returns the nesting depth that the workers of this process will have.
 ///
 /// # Errors
 ///
-/// Too many, in words for people.
+/// Pools may not be nested that deeply. The error is a message for the user.
 pub(super) fn next_depth() -> Result<u32, String> {
     let depth = std::env::var(DEPTH).ok().and_then(|depth| depth.parse().ok()).unwrap_or(0);
     if depth >= MOST_DEPTH {
@@ -36,7 +36,7 @@ pub(super) fn next_depth() -> Result<u32, String> {
     Ok(depth + 1)
 }
 
-/// Executes this executable again, with this end of a connection.
+/// Executes this program again. The new process inherits `theirs`, its end of a connection.
 pub(super) fn execute_self(
     env: &[Variable],
     marker: Marker,
@@ -56,7 +56,7 @@ pub(super) fn execute_self(
     })
 }
 
-/// An environment with the marker on top, for C.
+/// Adds the marker to an environment and converts it for C.
 fn environment(env: &[Variable], marker: Marker) -> Vec<CString> {
     let marker = (OsString::from(MARKER), Some(OsString::from(marker.to_string())));
     let entries = env.iter().chain([&marker]).filter_map(|(name, value)| {

@@ -1,7 +1,11 @@
-//! Workers that a template forks: a process with one thread, made once, which has loaded what they share.
+//! Starts workers by having a template fork them.
 //!
-//! The template is this executable, executed again, or a copy of this process. It is made when the first worker is asked for, and again
-//! after its end; a copy of this process is made once, when the pool is built, for later there is more than one thread.
+//! A template is a process with one thread that has already loaded what its workers share. It is either this program, executed
+//! again, or a copy of this process. The first kind is made when the first worker is requested, and again after it has ended. A
+//! copy of this process is made once, when the pool is built, because the process has more threads later.
+//!
+//! [`ForkLauncher`] decides when a template is made, tended and given up. `template.rs` talks to it, and `forked.rs` holds its
+//! workers.
 #![expect(unsafe_code, reason = "fork")]
 
 use std::{
@@ -35,30 +39,31 @@ use crate::{
     },
 };
 
-/// What a copy of this process does to become a template: its end of the connection, how deep it is, its environment.
+/// What a copy of this process calls to become a template. The arguments are its end of the connection, its nesting depth and its
+/// environment.
 pub(super) type BecomeTemplate = unsafe fn(OwnedFd, u32, &[Variable]) -> !;
 
-/// A thread that was joined is gone from the list of threads a moment later.
+/// A thread stays in the list of threads for a moment after it was joined.
 const THREADS_LINGER: Duration = Duration::from_secs(1);
-/// A template that waits for requests forks at once; only a stopped machine makes it slower.
+/// A template that waits for requests forks immediately. Only a stopped machine makes it slower.
 pub(super) const FORK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The next worker is made so long after the last was taken, which has its first task by then.
+/// The delay between taking a worker and ordering the next one. The worker that was taken has its first task by then.
 const REFILL_AFTER: Duration = Duration::from_micros(100);
-/// A template tells of a worker's end at once.
+/// How long to wait for a template to report that a worker has ended. It reports it immediately.
 pub(super) const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
-/// A process that was killed ends soon.
+/// How long to wait for a killed process to end.
 pub(super) const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// The number of consecutive templates that may end before they fork a worker.
 const MOST_BARREN: u32 = 5;
-/// What a template may say of itself.
+/// The maximum length of what a template says while it prepares.
 pub(super) const MOST_WORDS_BYTES: usize = 1 << 20;
 
-/// What the launcher's own poller reports: the template's connection, its process, the time it has.
+/// The keys of the launcher's own poller: the template's connection, its process, and the timer.
 const CONTROL: u64 = 0;
 const PROCESS: u64 = 1;
 const TIMER: u64 = 2;
 
-/// Has a template fork workers.
+/// Starts workers by having a template fork them.
 #[derive(Debug)]
 pub(crate) struct ForkLauncher {
     depth: u32,
@@ -66,21 +71,21 @@ pub(crate) struct ForkLauncher {
     outputs: Outputs,
     setup: Setup,
     start_timeout: Duration,
-    /// The template is a copy of this process, and cannot be made again.
+    /// The template is a copy of this process and cannot be made again.
     is_copy: bool,
     poller: Poller,
     timer: Timer,
-    /// Templates in a row that have ended before they forked a worker that they were asked for.
+    /// The number of consecutive templates that ended before they forked a worker that was requested.
     barren: AtomicU32,
     state: Mutex<State>,
 }
 
 impl ForkLauncher {
-    /// Workers come from a template that is this executable, executed again.
+    /// Creates a launcher whose template is this program, executed again.
     ///
     /// # Errors
     ///
-    /// This process cannot be executed again, in words for people.
+    /// This program cannot be executed again. The error is a message for the user.
     pub(crate) fn server(
         setup: Setup,
         env: Vec<Variable>,
@@ -91,11 +96,11 @@ impl ForkLauncher {
         Self::new(setup, env, outputs, start_timeout, false)
     }
 
-    /// Workers come from a template that is a copy of this process, which is made now.
+    /// Creates a launcher whose template is a copy of this process, and makes the copy now.
     ///
     /// # Errors
     ///
-    /// This process has threads besides this one and our own, or cannot be copied, in words for people.
+    /// This process has threads other than this one and our own, or it cannot be copied. The error is a message for the user.
     pub(crate) fn copy(
         setup: Setup,
         env: Vec<Variable>,
@@ -115,7 +120,7 @@ impl ForkLauncher {
                     Ok(Template { control, child })
                 }
                 Fork::Child => {
-                    // Its lock is the host's: this process makes its own.
+                    // The lock belongs to the host. This process makes its own.
                     std::mem::forget(quiet);
                     // SAFETY: this is that copy, in which nothing but `theirs` is used again: the call does not return.
                     unsafe { become_template(theirs, launcher.depth, &launcher.env) }
@@ -157,7 +162,7 @@ impl ForkLauncher {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a template's connection, and puts into it what it is to do: our end, its end, and the token.
+    /// Creates the connection of a template and sends the preamble and the setup. Returns our end, its end, and the token.
     fn connect(&self) -> io::Result<(OwnedFd, OwnedFd, u64)> {
         let (ours, theirs) = stream_pair()?;
         let token = random_token();
@@ -187,7 +192,7 @@ impl ForkLauncher {
         Ok(())
     }
 
-    /// Sees how the template is. Preparing → Ready, or any → Absent, Failed or Gone.
+    /// Checks the template. Preparing → Ready, or any → Absent, Failed or Gone.
     fn look(&self, state: &mut State) {
         match std::mem::replace(state, State::Absent) {
             State::Preparing(template, mut said) => match template.listen(&mut said) {
@@ -207,7 +212,7 @@ impl ForkLauncher {
                 let Stock { next, template, .. } = stock;
                 drop(next);
                 self.lose(state, template, None);
-                // It had done its work so far; the next worker's is another's.
+                // The template had done its work until now. The next worker comes from another one.
                 if let State::Failed(_) = state {
                     *state = State::Absent;
                 }
@@ -223,7 +228,7 @@ impl ForkLauncher {
         }
     }
 
-    /// The template is of no use any more, for this reason or because it has ended by itself.
+    /// Gives up a template, for the reason in `words` or because it has ended by itself.
     fn lose(&self, state: &mut State, mut template: Template, words: Option<String>) {
         self.timer.unset();
         self.poller.remove(template.control.as_fd());
@@ -245,11 +250,11 @@ impl ForkLauncher {
     }
 }
 
-/// Sees to it that this thread is the only one that runs; our own may sleep meanwhile.
+/// Waits until this thread is the only one that runs. Our own threads may sleep meanwhile.
 ///
 /// # Errors
 ///
-/// There are others, in words for people.
+/// There are other threads. The error is a message for the user.
 fn alone() -> Result<Quiet, String> {
     quiet(THREADS_LINGER).map_err(|count| match count {
         Ok(n) => format!(
@@ -260,7 +265,8 @@ fn alone() -> Result<Quiet, String> {
     })
 }
 
-/// Names the limit behind a shortage, and elsewhere the system call that is refused: that processes can be held was seen before.
+/// Names the limit behind a shortage, or else the system call that was refused. Holding processes was checked before, so that is
+/// not the cause.
 fn refused_fork(error: io::Error) -> io::Error {
     if is_shortage(&error) {
         return explained(error);
@@ -268,13 +274,14 @@ fn refused_fork(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("fork (the system call clone): {error}"))
 }
 
-/// Names the system call that failed in the template. Processes can be held, as was seen before, so that only want of descriptors is from there.
+/// Names the system call that failed in the template. Holding processes was checked before, so `pidfd_open` fails only if there are
+/// no descriptors left.
 pub(super) fn refused_template(errno: i32) -> io::Error {
     let call = if matches!(errno, nix::libc::EMFILE | nix::libc::ENFILE) { "pidfd_open" } else { "clone" };
     Failed::from_raw(call, errno).into()
 }
 
-/// No worker has come of the template: it cannot be asked for one, or cannot make it.
+/// Describes why no worker came from the template: it could not be asked, or it could not fork.
 fn not_forked(error: &io::Error) -> LaunchError {
     match LaunchError::new("the template of workers cannot fork one", error) {
         LaunchError::Refused(words) => LaunchError::Failed(words),
@@ -295,7 +302,7 @@ impl Launcher for ForkLauncher {
                     return Ok(Launch::Ready(launched));
                 }
                 Err(error) => {
-                    // It may have been the template's end that failed.
+                    // The template may have ended, which would explain the error.
                     self.look(&mut state);
                     let is_there = matches!(*state, State::Ready(_) | State::Gone(_));
                     if is_there || self.barren.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_BARREN {

@@ -1,4 +1,7 @@
-//! A worker that a template has forked.
+//! Holds a worker that a template has forked.
+//!
+//! The worker is not a child of the host. The host signals it by its pidfd and learns from the template how it ended. See
+//! `README.md`.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -21,7 +24,7 @@ use crate::{
 pub(super) struct ForkedProcess {
     pub(super) pid: u32,
     pub(super) held: Held,
-    /// Where the template tells of its end.
+    /// The socket on which the template reports how the worker ended.
     pub(super) status: OwnedFd,
     pub(super) reaped: bool,
 }
@@ -31,7 +34,7 @@ impl WorkerProcess for ForkedProcess {
         self.pid
     }
 
-    /// What it has started in its group ends with it: the template sees to that before it reaps it.
+    /// What the worker has started in its group ends with it. The template kills the group before it reaps the worker.
     fn held(&self) -> &Held {
         &self.held
     }
@@ -40,7 +43,7 @@ impl WorkerProcess for ForkedProcess {
         if !is_readable(self.held.as_fd()) {
             return None;
         }
-        // The template has seen the same just now.
+        // The template has seen the same event a moment ago.
         if !wait_readable(self.status.as_fd(), REPORT_TIMEOUT).unwrap_or(true) {
             return None;
         }
@@ -65,7 +68,7 @@ impl WorkerProcess for ForkedProcess {
 }
 
 impl Drop for ForkedProcess {
-    /// Waits until it is reaped, as far as that can be seen.
+    /// Kills the worker and waits until it has been reaped, if that can be observed.
     fn drop(&mut self) {
         if !self.reaped && self.held.is_own() {
             self.held.kill();

@@ -1,4 +1,7 @@
-//! Workers on this machine: the same executable, re-executed by posix_spawn, whose cost does not depend on this process's memory.
+//! Starts workers on this machine by executing this program again with `posix_spawn`, whose cost does not depend on how much memory
+//! this process uses.
+//!
+//! Also defines how the end of a child process is described, which the template launcher uses, too.
 
 use std::os::fd::AsFd;
 
@@ -24,9 +27,11 @@ pub(crate) struct LocalLauncher {
 }
 
 impl LocalLauncher {
+    /// Creates a launcher.
+    ///
     /// # Errors
     ///
-    /// This process cannot be started again as a worker, in words for people.
+    /// This program cannot be started again as a worker. The error is a message for the user.
     pub(crate) fn new() -> Result<Self, String> {
         check_executable()?;
         Ok(Self { depth: next_depth()? })
@@ -39,7 +44,7 @@ impl Launcher for LocalLauncher {
         let (connection, theirs) = Connection::new(token, request.outputs)?;
         let marker = Marker { role: Role::Worker, fd: SOCKET_FD, token, depth: self.depth };
         let mut child = match execute_self(request.env, marker, theirs.as_fd()) {
-            // It has ended, and nothing is left to hold. What it has said is.
+            // The process has ended and there is nothing to hold, but it may have said why.
             Err(LaunchError::Failed(words)) => {
                 return Err(connection.refusal().map_or(LaunchError::Failed(words), LaunchError::Told));
             }
@@ -50,7 +55,7 @@ impl Launcher for LocalLauncher {
     }
 }
 
-/// How a process ended, or why that is not known.
+/// Converts the end of a process to an [`Exit`], or to the reason why it is not known.
 pub(super) fn exit(ended: Ended) -> Result<Exit, &'static str> {
     match ended {
         Ended::Code(code) => Ok(Exit::from_code(code)),
@@ -60,10 +65,10 @@ pub(super) fn exit(ended: Ended) -> Result<Exit, &'static str> {
     }
 }
 
-/// Why nobody knows how a child of this process has ended.
+/// The reason if other code has collected the exit status of a child.
 pub(super) const COLLECTED: &str = "other code in this process collected its exit status (SIGCHLD is ignored, or something calls `waitpid(-1)`)";
 
-/// Why not even the kernel says it.
+/// The reason if the kernel refuses to report the exit status.
 pub(super) const UNTOLD: &str =
     "the system does not say how it ended (waitid failed): does a sandbox (seccomp) refuse that?";
 

@@ -1,4 +1,6 @@
-//! What this process lacks to be executed again as a worker, by name. The system tells no more than a number.
+//! Finds out what this process lacks to execute itself as a worker, and names it. The system reports only an error number.
+//!
+//! The launchers ask when a pool is built and when a start has failed. Nothing here starts a process.
 
 use std::{
     fs,
@@ -20,15 +22,17 @@ use crate::sys::{
     process::{check_group, check_pidfd},
 };
 
-/// The inode that this process runs, even if the file was replaced or deleted since.
+/// The inode that this process runs, even if the file has been replaced or deleted since.
 const SELF_EXE: &str = "/proc/self/exe";
 
-/// What to do where no process can be started.
+/// What to do if no process can be started.
 const IN_PROCESS: &str = "use Pool::in_process(), or set PROCESSION_IN_PROCESS=1";
 
+/// Checks that this program can be executed again.
+///
 /// # Errors
 ///
-/// This process cannot be executed again, in words for people.
+/// It cannot. The error is a message for the user.
 pub(super) fn check_executable() -> Result<(), String> {
     if is_privileged() {
         return Err("this program runs with more rights than its user (setuid or file capabilities), and starts no workers: \
@@ -45,7 +49,7 @@ pub(super) fn check_executable() -> Result<(), String> {
     check_self_exe(own_code)
 }
 
-/// Why this executable was not executed: each thing that it takes is looked at.
+/// Explains why this program was not executed, by checking everything that this requires.
 pub(super) fn why_not_executed(error: &io::Error) -> String {
     let missing = check_holding()
         .and_then(|()| check_self_exe((why_not_executed as fn(&io::Error) -> String as *const ()).addr()))
@@ -55,7 +59,7 @@ pub(super) fn why_not_executed(error: &io::Error) -> String {
     missing.err().unwrap_or_else(|| format!("{SELF_EXE} cannot be executed: {error}"))
 }
 
-/// A process is held by a descriptor, or it could not be signalled safely.
+/// Checks that a process can be held by a descriptor. Without one it cannot be signalled safely.
 pub(super) fn check_holding() -> Result<(), String> {
     match check_pidfd() {
         Err((call, error)) if !is_shortage(&error) => {
@@ -70,13 +74,13 @@ pub(super) fn check_holding() -> Result<(), String> {
     }
 }
 
-/// Valgrind has each program load a library of its own.
+/// Valgrind makes each program load one of its own libraries.
 fn is_under_valgrind() -> bool {
     std::env::var_os("LD_PRELOAD")
         .is_some_and(|libraries| libraries.as_bytes().windows(9).any(|name| name == b"vgpreload"))
 }
 
-/// `/proc/self/exe` is this program.
+/// Checks that `/proc/self/exe` is this program.
 fn check_self_exe(own_code: usize) -> Result<(), String> {
     let file = match File::open(SELF_EXE) {
         Ok(file) => file,
@@ -85,7 +89,7 @@ fn check_self_exe(own_code: usize) -> Result<(), String> {
                 "/proc is not mounted, and this program cannot be executed again without it: mount it; {IN_PROCESS}"
             ));
         }
-        // It may be executed all the same.
+        // It may be possible to execute it even so.
         Err(_) => return Ok(()),
     };
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
@@ -101,7 +105,7 @@ fn check_self_exe(own_code: usize) -> Result<(), String> {
     ))
 }
 
-/// The inode and the name of the file that is mapped at an address, from /proc/self/maps.
+/// Returns the inode and the name of the file that is mapped at an address, from /proc/self/maps.
 fn file_at(maps: &str, address: usize) -> Option<(u64, &str)> {
     maps.lines().find_map(|line| {
         let mut fields = line.splitn(6, ' ');
@@ -112,7 +116,7 @@ fn file_at(maps: &str, address: usize) -> Option<(u64, &str)> {
     })
 }
 
-/// A worker reads from `/dev/null`.
+/// Checks that `/dev/null` can be opened, because a worker reads its stdin from it.
 fn check_stdin() -> Result<(), String> {
     match File::open("/dev/null") {
         Err(error) if !is_shortage(&error) => {
@@ -122,7 +126,7 @@ fn check_stdin() -> Result<(), String> {
     }
 }
 
-/// A worker leads a process group, so that what it starts ends with it.
+/// Checks that a worker can lead a process group. Processes that it starts are ended with the group.
 fn check_process_group() -> Result<(), String> {
     check_group().map_err(|error| {
         format!("no worker can have a process group of its own (setpgid: {error}): does a sandbox (seccomp) refuse it?")

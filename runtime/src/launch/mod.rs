@@ -1,4 +1,7 @@
-//! Makes worker processes exist and says how they ended. Knows no task.
+//! Creates worker processes and reports how they ended.
+//!
+//! [`Launcher`] is the interface. The pool's scheduler and `process` use it, and `start` chooses the implementation. This module
+//! does not know tasks and never imports the worker side. `README.md` describes the design.
 
 mod connection;
 mod executable;
@@ -33,46 +36,46 @@ use crate::{
     transport::{Board, FrameReceiver, QueueingSender},
 };
 
-/// Starts workers: here, or wherever else an executable can be started.
+/// Starts workers.
 pub(crate) trait Launcher: Send + Sync {
-    /// Starts one. Returns as soon as the process exists; whether it becomes a worker, its handshake tells.
+    /// Starts one worker. Returns as soon as the process exists. Its handshake tells whether it becomes a worker.
     ///
     /// # Errors
     ///
-    /// It cannot be started.
+    /// The worker cannot be started.
     fn launch(&self, request: &LaunchRequest<'_>) -> Result<Launch, LaunchError>;
 
-    /// What to poll besides the workers: readable when [`tend`](Self::tend) has something to see to.
+    /// Returns a descriptor to poll along with the workers. It is readable when [`tend`](Self::tend) has something to do.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Sees to what `poll_fd` told of; afterwards it is not readable for the same reason.
+    /// Handles what made `poll_fd` readable. Afterwards it is no longer readable for the same reason.
     fn tend(&self) {}
 }
 
-/// What comes of the wish for a worker.
+/// The outcome of a request for a worker.
 pub(crate) enum Launch {
     Ready(Launched),
-    /// What workers are made from is being made: [`Launcher::poll_fd`] tells when to ask again.
+    /// The template is being prepared. [`Launcher::poll_fd`] tells when to ask again.
     NotYet,
 }
 
-/// Why a worker cannot be started. Printed, it is for people.
+/// Why a worker cannot be started. The `Display` output is for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LaunchError {
-    /// The system is short of something, and this call failed. It may have more later.
+    /// The system is short of something, and this call failed. It may succeed later.
     Shortage { doing: &'static str, failed: Failed },
-    /// What workers are made from has failed: as bad as a worker that ends as it starts.
+    /// The template has failed. This counts like a worker that ends during its start.
     Failed(String),
-    /// The process has ended, and has told why.
+    /// The process has ended and has said why.
     Told(Refused),
-    /// It would be refused again.
+    /// The same request would be refused again.
     Refused(String),
 }
 
 impl LaunchError {
-    /// The error of a system call, which was to do this.
+    /// Classifies the error of a system call. `doing` says what the call was for.
     pub(crate) fn new(doing: &'static str, error: &io::Error) -> Self {
         match Failed::behind(error) {
             Some(failed) if is_shortage(error) => Self::Shortage { doing, failed },
@@ -80,7 +83,7 @@ impl LaunchError {
         }
     }
 
-    /// The system is short of something, of which it may have more later.
+    /// Returns whether the system is short of something and may have more later.
     pub(crate) fn is_shortage(&self) -> bool {
         matches!(self, Self::Shortage { .. } | Self::Told(Refused { is_short: true, .. }))
     }
@@ -93,7 +96,7 @@ impl From<io::Error> for LaunchError {
 }
 
 impl fmt::Display for LaunchError {
-    /// Finds out which limit stands behind a shortage, which takes a while.
+    /// Finds out which limit is behind a shortage, which takes a while.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Shortage { doing, failed } => write!(f, "{doing}: {}", explained((*failed).into())),
@@ -106,41 +109,41 @@ impl fmt::Display for LaunchError {
 
 impl std::error::Error for LaunchError {}
 
-/// What a new worker is to have.
+/// The settings of a new worker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LaunchRequest<'a> {
-    /// Its whole environment.
+    /// The whole environment.
     pub(crate) env: &'a [Variable],
-    /// Where its output goes.
+    /// Where the worker's output goes.
     pub(crate) outputs: Outputs,
 }
 
-/// A process that was started to be a worker, and the way to talk to it.
+/// A process that was started as a worker, and the connection to it.
 pub(crate) struct Launched {
     pub(crate) sender: Box<dyn QueueingSender>,
     pub(crate) receiver: Box<dyn FrameReceiver>,
-    /// The page shared with it, if it runs on this machine.
+    /// The page shared with the worker, if it runs on this machine.
     pub(crate) board: Option<Board>,
-    /// It may have replies ready without telling.
+    /// The worker may have replies ready without announcing them.
     pub(crate) is_quiet: bool,
-    /// Why there is no shared memory between the two, if nobody has asked for that.
+    /// Why no memory is shared with the worker, unless that was requested.
     pub(crate) why_slow: Option<String>,
     pub(crate) process: Box<dyn WorkerProcess>,
-    /// What it writes, if it comes here.
+    /// The host's ends of the worker's output pipes, if its output comes here.
     pub(crate) streams: Option<Streams>,
 }
 
-/// A worker's process, not yet reaped.
+/// The process of a worker that has not been reaped.
 pub(crate) trait WorkerProcess: Send {
     fn pid(&self) -> u32;
 
-    /// What holds it: to signal it by, and to poll, for it is readable when the process has ended.
+    /// Returns the pidfd that holds the process. It sends signals, and it is readable when the process has ended.
     fn held(&self) -> &Held;
 
-    /// Collects it if it has ended: how, or why that is not known.
+    /// Reaps the process if it has ended. Returns how it ended, or why that is not known.
     fn try_reap(&mut self) -> Option<Result<Exit, &'static str>>;
 
-    /// Leaves it to itself, for it cannot be ended, and says so.
+    /// Gives up a process that cannot be ended, and prints a message about it.
     fn give_up(&mut self);
 }
 

@@ -1,5 +1,7 @@
-//! What workers find around them: environment, folder, niceness, CPUs, name, and where their output goes. Gathered by the builders, checked once, and given to each
-//! worker: the environment when its program is executed, the pipes with the preamble, the rest in the hello, as its [`Station`].
+//! The settings of workers: variables, folder, niceness, CPUs, name, memory, and where their output goes.
+//!
+//! The builders collect the settings in [`Surroundings`], and [`Surroundings::settle`] checks them once. Each worker gets its
+//! variables when its program is executed, its pipes with the preamble, and the rest in the hello, as its [`Station`].
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,10 +23,10 @@ use crate::{
     },
 };
 
-/// A variable and its value; `None`: it is not there.
+/// A variable and its value. `None` removes the variable.
 pub(crate) type Variable = (OsString, Option<OsString>);
 
-/// What libraries read that have threads of their own: rayon, OpenMP, the BLAS libraries, and so on.
+/// The variables that are read by libraries with threads of their own: rayon, OpenMP, the BLAS libraries, and so on.
 const THREAD_VARIABLES: &[&str] = &[
     "RAYON_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -38,59 +40,59 @@ const THREAD_VARIABLES: &[&str] = &[
     "TOKIO_WORKER_THREADS",
 ];
 
-/// How many workers a pool has that is not told.
+/// The number of workers of a pool that does not set it.
 const JOBS: &str = "PROCESSION_JOBS";
 
 /// The kernel's limits of niceness.
 const NICE: std::ops::RangeInclusive<i32> = -20..=19;
-/// The kernel cuts a process's name after so many bytes.
+/// The kernel truncates the name of a process to this length.
 const TITLE_BYTES: usize = 15;
-/// A pool's name is no longer.
+/// The maximum length of a pool's name.
 const MOST_NAME_BYTES: usize = 255;
-/// Of libraries' threads.
+/// The maximum number of threads of a library.
 const MOST_THREADS: usize = 4096;
-/// With less than this, no worker does its own work.
+/// The minimum memory limit. With less, no worker can do its own work.
 const LEAST_MEMORY_BYTES: u64 = 1 << 20;
-/// The kernel takes no longer strings, when it executes a program (`MAX_ARG_STRLEN`).
+/// The kernel's maximum length of a string when it executes a program (`MAX_ARG_STRLEN`).
 const MOST_VARIABLE_BYTES: usize = 128 << 10;
 
-/// What was asked for, before it is checked. The builders set the fields, and call [`settle`](Self::settle).
+/// The settings before they are checked. The builders set the fields and call [`settle`](Self::settle).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
-    /// On top of this process's own; the last word about a name counts.
+    /// Added to this process's own variables. The last entry for a name counts.
     pub(crate) env: Vec<Variable>,
     pub(crate) current_dir: Option<PathBuf>,
     /// Added to this process's own niceness.
     pub(crate) nice: Option<i32>,
     pub(crate) pin_cpus: bool,
-    /// How many threads libraries in a worker start. `None`: each worker's share of the CPUs.
+    /// How many threads libraries in a worker start. `None` means each worker's share of the CPUs.
     pub(crate) inner_threads: Option<usize>,
     pub(crate) outputs: Outputs,
-    /// How many bytes of memory a worker may have on top of what it begins with.
+    /// How much memory a worker may have in addition to what it has when it starts.
     pub(crate) memory: Option<u64>,
 }
 
-/// What was asked for, checked.
+/// The settings after they were checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
-    /// The whole environment, each name once: this process's own, as it was when this was settled, with what was asked for on top.
+    /// The whole environment, with each name once: this process's own at the time of the check, and what was added.
     pub(crate) env: Vec<Variable>,
-    /// The folder to work in: the one that was asked for, or the one that this process was in when this was settled.
+    /// The working folder: the one that was set, or the one that this process had at the time of the check.
     pub(crate) folder: Option<Folder>,
     pub(crate) outputs: Outputs,
     nice: Option<i32>,
-    /// Workers are pinned to these in turn; empty: they are not.
+    /// The CPUs to which workers are pinned in turn. Empty if they are not pinned.
     cpus: Vec<u32>,
     name: Option<String>,
     pub(crate) memory: Option<u64>,
 }
 
 impl Surroundings {
-    /// Checks it all, for so many workers of a pool or process of this name.
+    /// Checks all settings, for `workers` workers of a pool or process with this name.
     ///
     /// # Errors
     ///
-    /// Something cannot be had.
+    /// A setting cannot be applied.
     pub(crate) fn settle(self, name: Option<&str>, workers: usize) -> Result<Settled> {
         if let Some(name) = name {
             check_name(name)?;
@@ -143,7 +145,8 @@ impl Surroundings {
         }
         let share = || cpus() / workers.max(1);
         let threads = OsString::from(self.inner_threads.unwrap_or_else(share).max(1).to_string());
-        // In a worker, what says the same as its own share is no word of the user's: its workers' shares are parts of that.
+        // In a worker, a value equal to the worker's own share was not set by the user. Its workers' shares are parts of that
+        // share.
         let own = given_cpus().map(|given| OsString::from(given.to_string()));
         for name in THREAD_VARIABLES {
             let inherited = std::env::var_os(name).filter(|value| own.as_ref() != Some(value));
@@ -154,7 +157,7 @@ impl Surroundings {
             }
         }
         env.push((CPUS.into(), Some(threads)));
-        // It says how many workers the outermost process has.
+        // It sets the number of workers of the outermost process only.
         if !env.iter().any(|(other, _)| other == JOBS) {
             env.push((JOBS.into(), None));
         }
@@ -162,7 +165,7 @@ impl Surroundings {
     }
 }
 
-/// Returns this process's environment with these variables on top, without what is procession's own.
+/// Returns this process's environment with these variables added and procession's own variables removed.
 fn whole(extra: Vec<Variable>) -> Vec<Variable> {
     let is_kept =
         |name: &OsStr| name != MARKER && name != DEPTH && !extra.iter().any(|(other, _)| other == name);
@@ -170,8 +173,8 @@ fn whole(extra: Vec<Variable>) -> Vec<Variable> {
     own.collect::<Vec<_>>().into_iter().chain(extra).filter(|(_, value)| value.is_some()).collect()
 }
 
-/// Returns the folder to work in, by its absolute path. One that this process is in without knowing a path to it is left to be
-/// inherited.
+/// Returns the working folder with its absolute path. If this process does not know the path of its folder, the workers inherit the
+/// folder.
 fn folder(asked: Option<PathBuf>) -> Option<Folder> {
     let own = || Some((std::env::current_dir().ok()?, folder_id()));
     let (path, id) = match asked {
@@ -182,9 +185,11 @@ fn folder(asked: Option<PathBuf>) -> Option<Folder> {
     Some(Folder { path: path.into_os_string().into_vec(), id })
 }
 
+/// Checks the name of a pool or process.
+///
 /// # Errors
 ///
-/// It is too long, or C cannot have it.
+/// The name is too long, or it cannot be a C string.
 fn check_name(name: &str) -> Result<()> {
     let setting = || format!("name({:?})", brief(name));
     if name.len() > MOST_NAME_BYTES {
@@ -197,6 +202,8 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Checks a working folder.
+///
 /// # Errors
 ///
 /// The folder does not exist or is not a directory.
@@ -218,9 +225,11 @@ fn check_folder(folder: &Path) -> Result<()> {
     }
 }
 
+/// Checks a variable.
+///
 /// # Errors
 ///
-/// No environment can have it.
+/// An environment cannot contain it.
 fn check_variable(name: &OsStr, value: Option<&OsStr>) -> Result<()> {
     let call = if value.is_some() { "env" } else { "env_remove" };
     let setting = format!("{call}({})", brief(format_args!("{name:?}")));
@@ -236,7 +245,7 @@ fn check_variable(name: &OsStr, value: Option<&OsStr>) -> Result<()> {
     if value.as_bytes().contains(&0) {
         return Err(refused(setting, "its value has a zero byte", "one without"));
     }
-    // With `=` and the zero byte at the end.
+    // Including `=` and the zero byte at the end.
     let most = MOST_VARIABLE_BYTES - 2;
     if bytes.len() + value.len() > most {
         let why = format_args!("name and value have {} bytes together", bytes.len() + value.len());
@@ -246,12 +255,12 @@ fn check_variable(name: &OsStr, value: Option<&OsStr>) -> Result<()> {
 }
 
 impl Settled {
-    /// What the worker at this place makes of itself.
+    /// Returns the settings that the worker at this place applies to itself.
     pub(crate) fn station(&self, worker: u32) -> Station {
         self.station_in_turn(worker, &format!("-{worker}"))
     }
 
-    /// What a process for one function makes of itself, when so many were started before.
+    /// Returns the settings that a process for one function applies to itself. `before` processes were started before it.
     pub(crate) fn station_alone(&self, before: u32) -> Station {
         self.station_in_turn(before, "")
     }
@@ -263,12 +272,12 @@ impl Settled {
     }
 }
 
-/// A worker's name among the machine's processes: the pool's, cut so that the worker's place fits behind it.
+/// Returns the name that the worker has in process lists: the pool's name, shortened so that the worker's place fits behind it.
 fn title(name: &str, place: &str) -> Vec<u8> {
     let room = TITLE_BYTES.saturating_sub(place.len()).min(name.len());
     let end = (0..=room).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
     let name = &name[..end];
-    // Whoever lists processes shows a line for each.
+    // Programs that list processes show one line for each.
     [name, place].concat().replace(is_control, "?").into_bytes()
 }
 

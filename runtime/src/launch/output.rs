@@ -1,4 +1,4 @@
-//! Defines [`Output`], which selects where the stdout and stderr of workers go.
+//! Defines [`Output`], which selects where the stdout and stderr of workers go, and creates the pipes for it.
 
 use std::{
     io,
@@ -65,15 +65,15 @@ pub(crate) struct Outputs {
     pub(crate) stderr: Output,
 }
 
-/// The host's ends of what a worker writes into.
+/// The host's ends of a worker's output pipes.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    /// What marks the end of a task's output.
+    /// The token that is part of the mark at the end of each task's output.
     pub(crate) token: u64,
     pub(crate) ends: Vec<StreamEnd>,
 }
 
-/// The pipes of one worker: the ends that the host reads, and those to pass on, in the same order.
+/// The pipes of one worker: the ends that the host reads, and the ends to pass on, in the same order.
 #[derive(Debug, Default)]
 pub(super) struct Pipes {
     pub(super) ours: Vec<StreamEnd>,
@@ -81,7 +81,7 @@ pub(super) struct Pipes {
 }
 
 impl Outputs {
-    /// What the worker is told.
+    /// Returns what the worker is told.
     pub(super) fn sinks(self) -> [Sink; 2] {
         [self.stdout, self.stderr].map(|output| match output {
             Output::Inherit => Sink::Inherit,
@@ -90,7 +90,7 @@ impl Outputs {
         })
     }
 
-    /// What a template is told: nobody reads what it writes.
+    /// Returns what a template is told. The host does not read the output of a template.
     pub(super) fn without_host(self) -> [Sink; 2] {
         self.sinks().map(|sink| if sink == Sink::Host { Sink::Inherit } else { sink })
     }
@@ -110,13 +110,13 @@ impl Outputs {
 }
 
 impl Pipes {
-    /// What to pass on.
+    /// Returns the ends to pass on.
     pub(super) fn theirs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.theirs.iter().map(OwnedFd::as_fd)
     }
 }
 
-/// A worker's standard stream.
+/// A standard stream of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamName {
     Stdout,
@@ -127,9 +127,9 @@ pub(crate) enum StreamName {
 #[derive(Debug)]
 pub(crate) struct StreamEnd {
     pub(crate) name: StreamName,
-    /// Never waits.
+    /// Reading from it never blocks.
     pub(crate) pipe: OwnedFd,
-    /// Each line is given on.
+    /// Each line is forwarded by itself.
     pub(crate) by_line: bool,
 }
 

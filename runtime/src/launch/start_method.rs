@@ -7,7 +7,7 @@ use crate::{
     setting::brief,
 };
 
-/// Their names.
+/// The names of the start methods.
 pub(crate) const METHODS: &str = "`spawn`, `forkserver` or `fork`";
 
 /// How workers are started.

@@ -1,4 +1,6 @@
-//! The template of a fork server as its host sees it.
+//! The host's side of a template: the states of the template, and the worker that is ordered ahead.
+//!
+//! Used by `fork_server.rs` only. The template's own side is `worker/template.rs`.
 
 use std::{
     io,
@@ -22,24 +24,24 @@ use crate::{
     },
 };
 
-/// Where the template is.
+/// The state of the template.
 #[derive(Debug)]
 pub(super) enum State {
-    /// There is none.
+    /// There is no template.
     Absent,
-    /// It loads what workers share; these bytes are what it has said.
+    /// The template loads what workers share. The bytes are what it has said so far.
     Preparing(Template, Vec<u8>),
     Ready(Stock),
-    /// It has failed, which nobody has been told yet.
+    /// The template has failed, and this has not been reported yet.
     Failed(String),
-    /// It has failed and cannot be made again.
+    /// The template has failed and cannot be made again.
     Gone(String),
 }
 
-/// A template that is ready, and the next worker, which has been ordered ahead of its time: to make a process takes longer than all
-/// that follows, and so it is done before anybody waits.
+/// A template that is ready, and the next worker, which was ordered ahead. Creating a process takes longer than everything that
+/// follows, so it is done before a worker is requested.
 ///
-/// Dropped in this order: there is a template to reap the worker that nobody has asked for.
+/// The fields are dropped in this order, because the template must still exist to reap a worker that was not taken.
 #[derive(Debug)]
 pub(super) struct Stock {
     pub(super) next: Option<Order>,
@@ -48,18 +50,18 @@ pub(super) struct Stock {
     pub(super) outputs: Outputs,
 }
 
-/// A worker that the template was asked for, until it is received: it waits for its hello. Dropped, it ends.
+/// A worker that was ordered from the template and not received yet. It waits for its hello. Dropping the order ends it.
 #[derive(Debug)]
 pub(super) struct Order(Option<Made>);
 
-/// The connection to such a worker, and the socket on which the template tells of its life.
+/// The connection to such a worker, and the socket on which the template reports how it ends.
 #[derive(Debug)]
 struct Made {
     connection: Connection,
     status: OwnedFd,
 }
 
-/// The template's process, killed and reaped when this is dropped.
+/// The process of the template, which is killed and reaped on drop.
 #[derive(Debug)]
 pub(super) struct Template {
     pub(super) control: OwnedFd,
@@ -67,7 +69,7 @@ pub(super) struct Template {
 }
 
 impl Stock {
-    /// The next worker.
+    /// Returns the next worker.
     pub(super) fn take(&mut self) -> io::Result<Launched> {
         let waiting = self.next.take().and_then(|mut order| order.receive().ok());
         // It may have been killed while it waited.
@@ -82,7 +84,7 @@ impl Stock {
         Ok(launched)
     }
 
-    /// Has the worker made that is taken next.
+    /// Orders the next worker ahead of its time.
     pub(super) fn order(&mut self) {
         if self.next.is_none() {
             self.next = Order::new(&self.template, self.outputs).ok();
@@ -96,7 +98,7 @@ impl Order {
         let (status, told) = stream_pair()?;
         send_with_fds(template.control.as_fd(), &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()]).map_err(
             |error| match error.kind() {
-                // No shortage of processes.
+                // This is not a shortage of processes.
                 io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it reads no requests"),
                 _ => error,
             },
@@ -104,7 +106,7 @@ impl Order {
         Ok(Self(Some(Made { connection, status })))
     }
 
-    /// The worker, once the template has made it: at once, or a moment later.
+    /// Returns the worker as soon as the template has made it.
     fn receive(&mut self) -> io::Result<Launched> {
         let Made { connection, status } = self.0.take().ok_or(io::ErrorKind::NotFound)?;
         let mut bytes = [0; REPORT_BYTES];
@@ -134,7 +136,8 @@ impl Drop for Order {
 }
 
 impl Template {
-    /// What the template has said, if it has said it all; the error is why nothing more will come, if it is not the process's end.
+    /// Reads what the template says, and returns its message once it is complete. The error is the reason why no message will come,
+    /// or `None` if the process has ended.
     pub(super) fn listen(&self, said: &mut Vec<u8>) -> Result<Option<Prepared>, Option<String>> {
         let ended = self.has_exited();
         loop {
@@ -161,7 +164,7 @@ impl Template {
         is_readable(self.child.as_fd())
     }
 
-    /// It waits for requests and says nothing: what can be read is its end.
+    /// Returns whether the template has ended. It says nothing while it waits for requests, so readable data means its end.
     pub(super) fn has_ended(&self) -> bool {
         self.has_exited() || is_readable(self.control.as_fd())
     }

@@ -1,8 +1,10 @@
-//! One large buffer that was used and is not needed any more, kept for the next large value: memory that was touched takes bytes
-//! several times as fast as fresh memory does.
+//! Keeps one large buffer that is no longer used, for the next large value. Filling memory that was touched before is several times
+//! as fast as filling fresh memory.
 //!
-//! Kept only while a [`Keeper`] lives, who promises to call [`expire`] after a rest; one a process, of a bounded size. Whoever asks while
-//! another thread is at it does without, so that nothing here is waited for, in a copy of this process neither.
+//! The codec and the transport take buffers, and messages return them when they are dropped. A buffer is kept only while a
+//! [`Keeper`] exists, whose owner calls [`expire`] at times. There is at most one buffer per process, and its size is limited. This
+//! module never waits for a lock, so a copy of this process cannot block here. A thread that finds the lock taken does without the
+//! cache.
 
 use std::{
     sync::{
@@ -12,25 +14,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A buffer that nobody has asked for so long is given back.
+/// How long an unused buffer is kept.
 pub(crate) const REST: Duration = Duration::from_secs(1);
-/// The allocator keeps smaller ones by itself.
+/// Smaller buffers are left to the allocator.
 const LEAST_BYTES: usize = 1 << 20;
-/// Larger ones are not kept.
+/// Larger buffers are not kept.
 const MOST_BYTES: usize = 256 << 20;
 
 static SPARE: Mutex<Option<Spare>> = Mutex::new(None);
-/// There may be one. Looked at without the lock, and so a hint.
+/// There may be a buffer. Read without the lock, and therefore a hint.
 static HELD: AtomicBool = AtomicBool::new(false);
 static KEEPERS: AtomicUsize = AtomicUsize::new(0);
 
 struct Spare {
     bytes: Vec<u8>,
-    /// When it was put here.
+    /// When the buffer was put here.
     since: Instant,
 }
 
-/// Somebody who gives back what is kept, after a rest.
+/// Keeps the cache in use. The owner must call [`expire`] at times.
 #[derive(Debug)]
 pub(crate) struct Keeper(());
 
@@ -49,9 +51,9 @@ impl Drop for Keeper {
     }
 }
 
-/// An empty buffer, with room for so many bytes and for few more, if there was one that fits.
+/// Returns an empty buffer. If one of a suitable size was kept, it already has room for up to `len_bytes` bytes.
 pub(crate) fn take(len_bytes: usize) -> Vec<u8> {
-    // One that is much too large would be a lot of memory for that value; one that is too small is moved, not copied, as it grows.
+    // A buffer that is much too large would waste memory on this value. One that is too small is moved, not copied, as it grows.
     let fits = |spare: &Spare| spare.bytes.capacity() / 2 <= len_bytes;
     let mut bytes = match len_bytes {
         LEAST_BYTES.. => replace(fits, None).map(|spare| spare.bytes).unwrap_or_default(),
@@ -71,13 +73,13 @@ pub(crate) fn put(mut bytes: Vec<u8>) {
     }
 }
 
-/// A buffer may be kept: one look.
+/// Returns whether a buffer may be kept. Costs one load.
 #[inline]
 pub(crate) fn is_held() -> bool {
     HELD.load(Ordering::Relaxed)
 }
 
-/// Drops the buffer if nobody has asked for it for [`REST`]. Returns how long it is until that is so.
+/// Drops the buffer if it was not used for [`REST`]. Otherwise returns how long it will still be kept.
 pub(crate) fn expire() -> Option<Duration> {
     if !is_held() {
         return None;
@@ -94,13 +96,14 @@ pub(crate) fn expire() -> Option<Duration> {
     left
 }
 
-/// This process is a copy: who would have given back what was kept is another's.
+/// Forgets the keepers in a copy of this process. They belong to the original process.
 pub(crate) fn forget_keepers() {
     KEEPERS.store(0, Ordering::Relaxed);
     drop(replace(|_| true, None));
 }
 
-/// Takes what is kept, if it is as `which` says, and keeps something else. The caller drops it, with nothing locked.
+/// Takes the buffer that is kept, if `which` accepts it, and keeps `new` instead. The caller drops the result after the lock was
+/// released.
 fn replace(which: impl FnOnce(&Spare) -> bool, new: Option<Spare>) -> Option<Spare> {
     let Ok(mut spare) = SPARE.try_lock() else { return new };
     let old = if spare.as_ref().is_some_and(which) { spare.take() } else { None };
@@ -117,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_used_again_and_given_back_with_its_keeper() {
-        // Others use the one that this process has: what is not there any more was of use to them.
+        // Other tests of this process use the buffer, too, so it may be missing.
         let keeper = Keeper::new();
         let mut bytes = Vec::with_capacity(8 << 20);
         bytes.push(1);

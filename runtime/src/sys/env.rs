@@ -1,4 +1,7 @@
-//! Environment variables and what the kernel says about how this program was started.
+//! Environment variables, and what the kernel says about how this program was started.
+//!
+//! [`has_env`] and [`is_privileged`] run before `main`, where std must not be used. The environment may be changed only while there
+//! is one thread.
 #![expect(unsafe_code, reason = "the environment and the program headers are raw memory")]
 
 use std::{
@@ -8,25 +11,25 @@ use std::{
 
 use nix::libc;
 
-/// This process runs with more rights than whoever started it (setuid, file capabilities).
+/// Returns whether this process runs with more rights than the user who started it (setuid, file capabilities).
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: getauxval reads the vector that the kernel made at exec, and takes any number.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// A setting of this library's from the environment, which a process with more rights than its user does not believe.
+/// Returns a setting of this library from the environment. A process with more rights than its user ignores the environment.
 pub(crate) fn setting(name: &str) -> Option<OsString> {
     if is_privileged() { None } else { std::env::var_os(name) }
 }
 
-/// A debugger holds this process.
+/// Returns whether a debugger is attached to this process.
 pub(crate) fn is_traced() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     tracer.is_some_and(|tracer| tracer.trim() != "0")
 }
 
-/// The address is in the main executable, not in a shared library.
+/// Returns whether the address is in the main executable, and not in a shared library.
 pub(crate) fn is_in_main_program(address: usize) -> bool {
     // SAFETY: getauxval reads the vector that the kernel made at exec, and takes any number.
     let headers = unsafe { libc::getauxval(libc::AT_PHDR) };
@@ -34,17 +37,17 @@ pub(crate) fn is_in_main_program(address: usize) -> bool {
     // SAFETY: dladdr looks the address up without reading it, and writes `info` if it returns non-zero.
     let known = unsafe { libc::dladdr(address as *const libc::c_void, info.as_mut_ptr()) };
     if known == 0 {
-        // A static executable has no dynamic table, and nothing but itself.
+        // A static executable has no dynamic table, and all code is in it.
         return true;
     }
     // SAFETY: dladdr returned non-zero, so it wrote the whole of `info`.
     let info = unsafe { info.assume_init() };
-    // The program headers lie in the first page of the program's image.
+    // The program headers are in the first page of the program's image.
     let base = info.dli_fbase.addr();
     headers == 0 || (base <= headers as usize && (headers as usize) - base < 0x1_0000)
 }
 
-/// Takes a variable out of this process's environment and returns what it was.
+/// Removes a variable from this process's environment and returns its value.
 ///
 /// # Safety
 ///
@@ -62,7 +65,7 @@ pub(crate) unsafe fn take_env(name: &CStr) -> Option<CString> {
     Some(value)
 }
 
-/// Sets a variable in this process's environment, or takes it out.
+/// Sets a variable in this process's environment, or removes it.
 ///
 /// # Safety
 ///
@@ -78,7 +81,7 @@ pub(crate) unsafe fn set_env(name: &OsStr, value: Option<&OsStr>) {
     };
 }
 
-/// A variable is set. Allocates nothing and changes nothing: for the hook before main.
+/// Returns whether a variable is set. Allocates nothing and changes nothing, because the hook calls it before `main`.
 pub(crate) fn has_env(name: &CStr) -> bool {
     // SAFETY: `name` ends in a zero, and the pointer that comes back is only compared. Before main nothing else runs that could
     // change the environment.

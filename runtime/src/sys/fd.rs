@@ -1,5 +1,7 @@
-//! Descriptors: socket pairs, passing one over a socket, event counters, epoll, closing what leaked in. Everything made here is
-//! close-on-exec from its creation.
+//! Creating, reading, writing, adopting and closing descriptors, and [`Failed`], the error of a named system call.
+//!
+//! All parts that handle sockets, pipes or memory files use it. Every descriptor that is made here is close-on-exec from its
+//! creation. Waiting is in `poll`, and passing descriptors to other processes is in `pass`.
 #![expect(unsafe_code, reason = "taking ownership of descriptors that arrive as bare numbers")]
 
 use std::{
@@ -60,7 +62,7 @@ impl std::fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// Says which system call failed.
+/// Returns a function that adds the name of the system call to its error.
 pub(super) fn failed(call: &'static str) -> impl FnOnce(Errno) -> io::Error {
     move |errno| Failed { call, errno }.into()
 }
@@ -70,18 +72,18 @@ pub(crate) fn errno_of(error: &io::Error) -> Option<i32> {
     Failed::behind(error).map(|failed| failed.errno as i32)
 }
 
-/// A pair of connected stream sockets.
+/// Creates a pair of connected stream sockets.
 pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
         .map_err(failed("socketpair"))
 }
 
-/// A pipe: the end to read from, and the end to write to.
+/// Creates a pipe. Returns the end to read from and the end to write to.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(failed("pipe2"))
 }
 
-/// Returns how many bytes of a pipe can be read at once. Where that cannot be asked, it is as many as a pipe holds.
+/// Returns how many bytes of a pipe can be read without waiting, or the size of a pipe if that cannot be determined.
 pub(crate) fn pending_bytes(fd: BorrowedFd<'_>) -> usize {
     const PIPE_BYTES: usize = 64 << 10;
     let mut bytes: libc::c_int = 0;
@@ -90,8 +92,8 @@ pub(crate) fn pending_bytes(fd: BorrowedFd<'_>) -> usize {
     if done == 0 { usize::try_from(bytes).unwrap_or(0) } else { PIPE_BYTES }
 }
 
-/// Reads once, at most `most` bytes, and appends what came: how many, 0 at the end; `None`: nothing yet. The vector must have room for
-/// them.
+/// Reads once, at most `most` bytes, and appends them. Returns their number, which is 0 at the end, or `None` if there is nothing
+/// to read yet. The vector must have room for them.
 pub(crate) fn read_some(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -> io::Result<Option<usize>> {
     let spare = target.spare_capacity_mut();
     let most = most.min(spare.len());
@@ -113,7 +115,7 @@ pub(crate) fn read_some(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -
     Ok(Some(n))
 }
 
-/// Writes all of it to a pipe, waiting for room even where somebody has made the pipe's writers not wait.
+/// Writes all bytes to a pipe. Waits for room even if other code has made the pipe non-blocking.
 pub(crate) fn write_waiting(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match nix::unistd::write(fd, bytes) {
@@ -129,23 +131,23 @@ pub(crate) fn write_waiting(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<
     Ok(())
 }
 
-/// Where nothing is read from and what is written is gone.
+/// Opens `/dev/null`.
 pub(crate) fn open_null() -> io::Result<OwnedFd> {
     let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC;
     nix::fcntl::open("/dev/null", flags, nix::sys::stat::Mode::empty()).map_err(failed("/dev/null"))
 }
 
-/// Has descriptor 1 be the same as this one.
+/// Makes descriptor 1 refer to the same file.
 pub(crate) fn redirect_stdout(to: BorrowedFd<'_>) -> io::Result<()> {
     nix::unistd::dup2_stdout(to).map_err(failed("dup2"))
 }
 
-/// Has descriptor 2 be the same as this one.
+/// Makes descriptor 2 refer to the same file.
 pub(crate) fn redirect_stderr(to: BorrowedFd<'_>) -> io::Result<()> {
     nix::unistd::dup2_stderr(to).map_err(failed("dup2"))
 }
 
-/// Makes reads and writes of this end return at once when they would wait.
+/// Makes reads and writes of this end return immediately when they would block.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = fcntl(fd, FcntlArg::F_GETFL).map_err(failed("fcntl"))?;
     let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
@@ -153,12 +155,12 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns a descriptor from which these bytes can be read to the end, to be passed on: a file without a name, or, where there can be none,
-/// a socket, which holds less.
+/// Returns a descriptor to pass on, from which these bytes can be read to the end. It is a file without a name. If no such file can
+/// be made, it is a socket, which holds less.
 pub(crate) fn file_of(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
     let made = memfd_create(name, MFdFlags::MFD_CLOEXEC).map_err(failed("memfd_create")).and_then(|file| {
         let file = File::from(file);
-        // Whoever reads it shares the place in it, which stays at the start.
+        // The readers share the file position, which stays at the start.
         grow_file(|| file.write_all_at(bytes, 0))?;
         Ok(file.into())
     });
@@ -175,14 +177,14 @@ pub(crate) fn file_of(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
     })
 }
 
-/// All that a file holds.
+/// Reads the whole file.
 pub(crate) fn read_file(fd: OwnedFd) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::from(fd).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Writes all of it, waiting for room.
+/// Writes all bytes and waits for room.
 pub(crate) fn write_whole(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match write_one(fd, bytes) {
@@ -194,7 +196,7 @@ pub(crate) fn write_whole(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()
     Ok(())
 }
 
-/// Reads once, at most `most` bytes, and appends what came. The vector must have room for them.
+/// Reads once, at most `most` bytes, and appends them. The vector must have room for them.
 pub(crate) fn read_append(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -> io::Result<usize> {
     let spare = target.spare_capacity_mut();
     let most = most.min(spare.len());
@@ -210,30 +212,30 @@ pub(crate) fn read_append(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize)
 /// Writes once, without SIGPIPE.
 pub(crate) fn write_one(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     match nix::sys::socket::send(fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
-        // Refused by a filter of system calls: the other one does the same.
+        // A system call filter refused it. `sendmsg` does the same.
         Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => write_some(fd, &[IoSlice::new(bytes)]),
         sent => Ok(sent?),
     }
 }
 
-/// Writes parts one after the other, once, without SIGPIPE.
+/// Writes several parts in order, with one call and without SIGPIPE.
 pub(crate) fn write_some(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     Ok(sendmsg::<()>(fd.as_raw_fd(), parts, &[], MsgFlags::MSG_NOSIGNAL, None)?)
 }
 
-/// Tells the peer that nothing more will come.
+/// Tells the peer that no more data will be sent.
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
     let _ = nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Write);
 }
 
-/// Ends a connection in both directions, also for other descriptors of it.
+/// Ends a connection in both directions, also for its other descriptors.
 pub(crate) fn shutdown_both(fd: BorrowedFd<'_>) {
     let _ = nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Both);
 }
 
 /// Takes ownership of a descriptor that was inherited under this number, and marks it close-on-exec.
 ///
-/// Returns `None` if there is none, or if it is no socket.
+/// Returns `None` if there is no such descriptor, or if it is not a socket.
 pub(crate) fn adopt_socket(number: RawFd) -> Option<OwnedFd> {
     if number <= 2 {
         return None;
@@ -241,7 +243,7 @@ pub(crate) fn adopt_socket(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: fcntl with F_GETFD reads nothing but the descriptor table, whatever the number.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
     if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
-        // Not open, or opened by this process itself: what was inherited through exec cannot have the flag.
+        // It is not open, or this process opened it. A descriptor that was inherited through exec cannot have the flag.
         return None;
     }
     // SAFETY: it is open, it was inherited, and nothing in this process knows of it: no code that could has run.
@@ -250,26 +252,26 @@ pub(crate) fn adopt_socket(number: RawFd) -> Option<OwnedFd> {
     match nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::SockType) {
         Ok(SockType::Stream) => Some(out_of_the_way(fd)),
         Ok(_) | Err(Errno::ENOTSOCK) => None,
-        // Where that cannot be asked, the token tells.
+        // If that cannot be determined, the token shows it.
         Err(_) => Some(out_of_the_way(fd)),
     }
 }
 
-/// Moves a descriptor to a number that careless code does not write to or close.
+/// Moves a descriptor to a high number, to which careless code does not write and which it does not close.
 pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
     const NUMBER: RawFd = 200;
     match fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(NUMBER)) {
         // SAFETY: the kernel has just made this descriptor for us, and nothing else knows its number.
         Ok(moved) => unsafe { OwnedFd::from_raw_fd(moved) },
-        // The limit is lower: it stays where it is.
+        // The limit is lower, so the descriptor stays at its number.
         Err(_) => fd,
     }
 }
 
-/// Closes every inherited descriptor but 0 to 2: what foreign code in the parent had left open for any child.
+/// Closes every inherited descriptor except 0 to 2. Other code in the parent had left them open for any child.
 ///
-/// Descriptors that this process opened itself since its start are close-on-exec, by the rule of every good library, which an
-/// inherited one cannot be; those stay.
+/// Descriptors that this process has opened since its start are close-on-exec in well-written libraries. An inherited descriptor
+/// cannot be. Those with the flag stay open.
 pub(crate) fn close_inherited() {
     let Ok(folder) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers: Vec<RawFd> = folder
@@ -286,11 +288,11 @@ pub(crate) fn close_inherited() {
     }
 }
 
-/// Closes every descriptor but 0 to 2 and these.
+/// Closes every descriptor except 0 to 2 and those in `kept`.
 ///
 /// # Safety
 ///
-/// No object of this process that is used again owns one of the others.
+/// No object that owns one of the other descriptors is used again in this process.
 pub(crate) unsafe fn close_all_but(kept: &[BorrowedFd<'_>]) {
     let Ok(folder) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers: Vec<RawFd> = folder
@@ -303,12 +305,12 @@ pub(crate) unsafe fn close_all_but(kept: &[BorrowedFd<'_>]) {
     }
 }
 
-/// What tells a socket from any other file, for as long as the system runs.
+/// Returns the device and inode, which identify a socket until the system is restarted.
 pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
     nix::sys::stat::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-/// Writes to stderr without std's locks, for places where they may be held.
+/// Writes to stderr without std's locks, for code that may run while they are held.
 pub(crate) fn say(words: &str) {
     // SAFETY: descriptor 2 is borrowed for one write; if it is closed the write fails and nothing else happens.
     let stderr = unsafe { BorrowedFd::borrow_raw(2) };

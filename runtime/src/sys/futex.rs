@@ -1,4 +1,6 @@
-//! Futexes: waiting until a word that processes share is changed, and waking who waits.
+//! Futexes: waiting until a word shared between processes changes, and waking the waiter.
+//!
+//! The transport uses it for its rings. The words are never private to one process, and a waiter always rechecks its condition.
 #![expect(unsafe_code, reason = "system calls that nix does not wrap")]
 
 use std::{io, ptr, time::Duration};
@@ -7,12 +9,12 @@ use nix::{errno::Errno, libc};
 
 use crate::sync::AtomicU32;
 
-/// Waits until somebody wakes this word, as long as it has the expected value. Returns early for a signal and, sometimes, for nothing
-/// at all; `false`: the time is up.
+/// Waits until this word is woken, as long as it has the expected value. Returns early for a signal, and sometimes without a
+/// reason. Returns `false` when the time is up.
 ///
 /// # Errors
 ///
-/// The system refuses the call.
+/// The system call is refused.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> io::Result<bool> {
     let timeout = timeout.map(|timeout| libc::timespec {
         tv_sec: i32::try_from(timeout.as_secs()).unwrap_or(i32::MAX).into(),
@@ -27,25 +29,25 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -
         return Ok(true);
     }
     match Errno::last() {
-        // The word has another value, or a signal came.
+        // The word has another value, or a signal arrived.
         Errno::EAGAIN | Errno::EINTR => Ok(true),
         Errno::ETIMEDOUT => Ok(false),
         error => Err(error.into()),
     }
 }
 
-/// Wakes one that waits on this word, in whatever process it is.
+/// Wakes one waiter of this word, in any process.
 ///
 /// # Errors
 ///
-/// The system refuses the call.
+/// The system call is refused.
 pub(crate) fn wake(word: &AtomicU32) -> io::Result<()> {
     // SAFETY: the kernel uses the address of the word, which is valid, as a name and reads nothing of it.
     let woken = unsafe { libc::syscall(libc::SYS_futex, address(word), libc::FUTEX_WAKE, 1) };
     if woken < 0 { Err(Errno::last().into()) } else { Ok(()) }
 }
 
-/// This process may make these calls: a filter of system calls may refuse them.
+/// Returns whether this process may make these calls. A system call filter may refuse them.
 pub(crate) fn is_available() -> bool {
     let word = AtomicU32::new(0);
     wake(&word).is_ok() && wait(&word, 1, Some(Duration::ZERO)).is_ok()

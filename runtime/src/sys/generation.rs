@@ -1,4 +1,7 @@
-//! Detects that this process is a forked copy, by a page that the kernel wipes on fork.
+//! Detects that this process is a forked copy, with a page that the kernel wipes on fork.
+//!
+//! Every value that belongs to one process remembers its [`generation`] and compares it before use. Nothing here may take a lock,
+//! because a lock that another thread held during the fork stays locked in the copy.
 #![expect(unsafe_code, reason = "a page that the kernel wipes in forked copies")]
 
 use std::{
@@ -10,22 +13,23 @@ use nix::libc;
 
 use super::memory::wiped_by_fork;
 
-/// The generation of this process, and in a copy, until somebody asks, that of the process that it was copied from.
+/// The generation of this process. In a copy that has not asked yet, the generation of the original.
 static GENERATION: AtomicU32 = AtomicU32::new(1);
 
-/// The same in a word that is zero in a copy, until somebody asks.
+/// The same number in a word that is zero in a copy that has not asked yet.
 static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
-/// The word where the kernel wipes nothing. Copies that are made by `fork` are told apart, those by a bare system call are not.
+/// The word that is used if the kernel cannot wipe a page. It detects copies made by `fork`, but not those made by a bare system
+/// call.
 static UNWIPED: AtomicU32 = AtomicU32::new(0);
 
-/// In a copy, before anything else of ours.
+/// Runs in a copy before any other code of ours.
 extern "C" fn wipe() {
     UNWIPED.store(0, Ordering::Relaxed);
 }
 
-/// Which process this is, of those between the program's start and it, each a copy of the one before, whoever made it: what an object
-/// remembers to know whether it is a copy that belongs to another process.
+/// Returns the generation of this process: its position among the processes that were copied from one another since the program's
+/// start, by any code. An object stores it to detect that it is a copy in another process.
 #[inline]
 pub(crate) fn generation() -> u32 {
     let mark = mark();
@@ -35,7 +39,7 @@ pub(crate) fn generation() -> u32 {
     }
 }
 
-/// No lock: what another thread had locked when the process was copied stays locked in the copy.
+/// Takes no lock, because a lock that another thread held while the process was copied stays locked in the copy.
 #[inline]
 pub(super) fn mark() -> &'static AtomicU32 {
     // SYNC(fork-mark): pairs with the exchange in `make_mark`.
@@ -65,11 +69,11 @@ fn make_mark() -> &'static AtomicU32 {
     }
 }
 
-/// This process is a copy that has only just begun.
+/// Starts a new generation in a copy that asks for the first time.
 #[cold]
 fn begin_generation(mark: &AtomicU32) -> u32 {
     let next = GENERATION.load(Ordering::Relaxed) + 1;
-    // Of several threads one is the first.
+    // If several threads get here, one of them is first.
     match mark.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => {
             GENERATION.store(next, Ordering::Relaxed);

@@ -1,4 +1,6 @@
-//! A process that is held by its descriptor (pidfd), whoever started it: signals, waits and `/proc` reads that cannot meet another.
+//! Holds a process by its descriptor (pidfd), whether or not it is a child: sends it signals, and ends its process group.
+//!
+//! `process::Child` and the launchers use it. A process is never signalled by its number, which may belong to another process.
 #![expect(unsafe_code, reason = "a system call that has no safe wrapper yet")]
 
 use std::{
@@ -18,15 +20,15 @@ use super::{
     generation::generation,
 };
 
-/// A process, held by a descriptor: a signal that is sent by it cannot reach another process, whatever has become of the number.
+/// A process held by a descriptor. A signal that is sent through it cannot reach another process, even if the number was reused.
 #[derive(Debug)]
 pub(crate) struct Held {
     fd: OwnedFd,
-    /// Who holds it.
+    /// The generation of the process that holds it.
     generation: u32,
-    /// What the process watches, and ends with: how it is ended where signals are refused.
+    /// The connection that the process watches. Closing it ends the process if signals are refused.
     connection: Weak<OwnedFd>,
-    /// A signal to kill it was refused.
+    /// A signal to kill the process was refused.
     refused: AtomicBool,
 }
 
@@ -35,20 +37,20 @@ impl Held {
         Self { fd: pidfd, generation: generation(), connection: Weak::new(), refused: AtomicBool::new(false) }
     }
 
-    /// Notes this end of a connection, whose end the process does not survive.
+    /// Records our end of a connection. The process does not survive the end of this connection.
     pub(crate) fn ends_with(&mut self, connection: &Arc<OwnedFd>) {
         self.connection = Arc::downgrade(connection);
     }
 
-    /// Returns the same process, held once more.
+    /// Returns a second handle to the same process.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { connection: self.connection.clone(), ..Self::new(self.fd.try_clone()?) })
     }
 
-    /// Kills the process and, where the kernel can do that by a descriptor, what it has started in its group. Where signals are refused,
-    /// its connection is shut down: then it ends by itself, if it can.
+    /// Kills the process and, if the kernel supports that through a descriptor, its process group. If signals are refused, shuts
+    /// down its connection, so that it ends by itself if it can.
     pub(crate) fn kill(&self) {
-        // The process in any case, for it may have left its group, and may not lead it yet.
+        // The process itself is always killed, because it may have left its group or not lead it yet.
         self.kill_group();
         match self.signal(libc::SIGKILL, 0) {
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
@@ -61,23 +63,23 @@ impl Held {
         }
     }
 
-    /// Returns whether the process was to be killed, and that was refused.
+    /// Returns whether a signal to kill the process was refused.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Kills the group that the process leads, or has led. Returns whether the kernel can do that by a descriptor.
+    /// Kills the group that the process leads or has led. Returns whether the kernel supports that through a descriptor.
     pub(super) fn kill_group(&self) -> bool {
         /// Since Linux 6.9.
         const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
         match self.signal(libc::SIGKILL, PIDFD_SIGNAL_PROCESS_GROUP) {
             Ok(()) => true,
-            // There may be nothing left of the group.
+            // The group may be empty.
             Err(error) => error.raw_os_error() == Some(libc::ESRCH),
         }
     }
 
-    /// Asks the process to end, by SIGTERM. One that has ended hears nothing.
+    /// Sends SIGTERM to the process. Does nothing if it has ended.
     pub(crate) fn terminate(&self) -> io::Result<()> {
         match self.signal(libc::SIGTERM, 0) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
@@ -85,12 +87,12 @@ impl Held {
         }
     }
 
-    /// Nobody has collected the process yet: until now its number was no other's.
+    /// Returns whether the process has not been reaped yet. If so, its number has not been reused until now.
     pub(crate) fn has_its_number(&self) -> bool {
         self.signal(0, 0).is_ok()
     }
 
-    /// This process holds it, and is no copy of the one that does.
+    /// Returns whether this process holds it, and is not a copy of the process that does.
     pub(crate) fn is_own(&self) -> bool {
         self.generation == generation()
     }
@@ -107,10 +109,10 @@ impl Held {
     }
 }
 
-/// A process that cannot be signalled, but whose connection has ended, has so long to end by itself.
+/// How long a process that cannot be signalled may take to end by itself after its connection was shut down.
 pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(2);
 
-/// Says, once for this program, that a process is left that cannot be ended.
+/// Prints a message, once per program, that a process is left that cannot be ended.
 pub(crate) fn say_left(pid: u32) {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {

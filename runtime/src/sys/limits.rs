@@ -1,4 +1,7 @@
-//! Which limit stands behind an error that says that the system is short of something.
+//! Finds the limit behind an error that says that the system is short of something.
+//!
+//! All code that starts processes or threads uses it, to decide whether a failure is worth another attempt and to name the limit in
+//! errors. It only reads.
 
 use std::{fmt::Write as _, fs, io, path::Path};
 
@@ -9,13 +12,13 @@ use nix::{
 
 use super::fd::errno_of;
 
-/// The error says that the system is short of something, of which it may have more later.
+/// Returns whether the error says that the system is short of something and may have more later.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     let errno = errno_of(error).map(Errno::from_raw);
     matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE))
 }
 
-/// The error with what stands behind it, if it says that the system is short of something: a limit, or a PID namespace.
+/// Adds the cause to an error that says that the system is short of something: a limit, or a PID namespace.
 pub(crate) fn explained(error: io::Error) -> io::Error {
     let errno = errno_of(&error).map(Errno::from_raw);
     let is_apart = matches!(errno, Some(Errno::ENOMEM | Errno::EINVAL)) && starts_apart();
@@ -27,17 +30,17 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{error}: {why}"))
 }
 
-/// What stands behind ENOMEM and EINVAL there.
+/// The cause of ENOMEM and EINVAL in such a namespace.
 const APART: &str = "what this process starts goes into another PID namespace, which has no room for threads of this process, nor for any \
     process once its first has ended: was it started by `unshare --pid` without `--fork`?";
 
-/// What this thread starts goes into another PID namespace than its own.
+/// Returns whether processes that this thread starts go into another PID namespace than its own.
 fn starts_apart() -> bool {
     let namespace = |name: &str| fs::read_link(format!("/proc/thread-self/ns/{name}")).ok();
     namespace("pid").is_some_and(|own| namespace("pid_for_children").is_none_or(|other| own != other))
 }
 
-/// Names the limit that stands behind a shortage, with its value.
+/// Names the limits behind a shortage, with their values.
 pub(crate) fn limit_behind(error: &io::Error) -> String {
     let limits = match errno_of(error).map(Errno::from_raw) {
         Some(Errno::EAGAIN) => of_processes(),
@@ -60,13 +63,13 @@ struct Limit {
 }
 
 impl Limit {
-    /// Little enough is left for another to be refused: what is used changes while it is counted.
+    /// Returns whether so little is left that another process could have been refused. The usage changes while it is counted.
     fn is_reached(&self) -> bool {
         self.used.is_some_and(|used| used.saturating_add(used / 16 + 2) >= self.most)
     }
 }
 
-/// The limits that are reached, or, if none is known to be, all of them.
+/// Describes the limits that are reached, or all of them if none is known to be reached.
 fn describe(limits: &[Limit]) -> String {
     let reached: Vec<&Limit> = limits.iter().filter(|limit| limit.is_reached()).collect();
     let (begin, named) = match &reached[..] {
@@ -110,7 +113,7 @@ fn of_memory() -> Vec<Option<Limit>> {
     limits
 }
 
-/// A limit of this process's, if it has one.
+/// Returns a limit of this process, if it has one.
 fn rlimit(name: &str, resource: Resource, used: Option<u64>) -> Option<Limit> {
     let (soft, _) = getrlimit(resource).ok()?;
     (soft != RLIM_INFINITY).then(|| Limit { name: name.to_owned(), most: soft, used })
@@ -128,7 +131,8 @@ fn count(folder: &str) -> Option<u64> {
     Some(fs::read_dir(folder).ok()?.count() as u64)
 }
 
-/// What `pids.max` says in the group of a line of /proc/self/cgroup and in those above it, of the second version or the first.
+/// Returns the values of `pids.max` for a line of /proc/self/cgroup: those of the group and of all groups above it, in version 2 or
+/// 1.
 fn pids_of_group(line: &str) -> Vec<Limit> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { return Vec::new() };
@@ -140,7 +144,7 @@ fn pids_of_group(line: &str) -> Vec<Limit> {
     let mut limits = Vec::new();
     let own = root.join(path.trim_start_matches('/'));
     for folder in own.ancestors().take_while(|folder| folder.starts_with(root)) {
-        // Without a limit it is `max`, which is no number.
+        // Without a limit the value is `max`, which is not a number.
         if let Some(most) = number(&folder.join("pids.max")) {
             let name = format!("pids.max of {}", folder.display());
             limits.push(Limit { name, most, used: number(&folder.join("pids.current")) });
@@ -149,13 +153,13 @@ fn pids_of_group(line: &str) -> Vec<Limit> {
     limits
 }
 
-/// Threads of all processes that this one can see.
+/// Counts the threads of all processes that this process can see.
 fn threads_of_all() -> Option<u64> {
     let load = fs::read_to_string("/proc/loadavg").ok()?;
     load.split(' ').nth(3)?.split_once('/')?.1.parse().ok()
 }
 
-/// Threads of those processes that this one can see and whose user is its own.
+/// Counts the threads of the visible processes of this user.
 fn threads_of_user() -> Option<u64> {
     let own = nix::unistd::getuid().as_raw();
     let mut sum = 0;
@@ -166,7 +170,7 @@ fn threads_of_user() -> Option<u64> {
     Some(sum)
 }
 
-/// The threads of a process of this user, from its /proc/<pid>/status.
+/// Returns the number of threads of a process of this user, from its /proc/<pid>/status.
 fn threads_of(status: &str, user: u32) -> Option<u64> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     let real = field("Uid:")?.split_whitespace().next()?.parse::<u32>().ok()?;

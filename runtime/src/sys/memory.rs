@@ -1,4 +1,7 @@
-//! Shared memory without a name: sealed memfds and their mappings.
+//! Memory: sealed memfds and their mappings, pages that are wiped in copies, memory limits, and OOM counts.
+//!
+//! The transport maps its segments here, and workers limit themselves. It never creates a reference to memory that another process
+//! can write.
 #![expect(unsafe_code, reason = "mapping memory that another process maps, too")]
 
 use std::{
@@ -24,7 +27,7 @@ use nix::{
 
 use super::signal::grow_file;
 
-/// Makes a zeroed segment whose size nobody can change.
+/// Creates a zeroed segment whose size cannot be changed.
 pub(crate) fn create(name: &std::ffi::CStr, len_bytes: usize) -> io::Result<OwnedFd> {
     let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let len = i64::try_from(len_bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -37,25 +40,25 @@ fn seals() -> SealFlag {
     SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL
 }
 
-/// From this size on huge pages pay: the first touch of memory costs half as much with them, or less.
+/// The size from which huge pages pay. With them, the first touch of memory costs at most half as much.
 const HUGE_FROM_BYTES: usize = 4 << 20;
 
-/// Asks for huge pages under memory that is about to be filled, if it is large. Changes nothing but the speed.
+/// Asks for huge pages for large memory that is about to be filled. Affects only the speed.
 pub(crate) fn advise_huge(start: *const u8, len_bytes: usize) {
     const PAGE_BYTES: usize = 4096;
     if len_bytes < HUGE_FROM_BYTES {
         return;
     }
-    // All of the first and of the last page: an allocation of this size is a mapping of its own, which begins a little before its
-    // bytes. Were a page of it left out, the kernel would take it for two mappings, and could not grow it in place: each growth
-    // would be a copy, with both copies in memory.
+    // The first and the last page are included as a whole. An allocation of this size is a mapping of its own that begins a little
+    // before its bytes. If a page of it were left out, the kernel would split the mapping and could not grow it in place. Each
+    // growth would then be a copy, with both copies in memory.
     let from = start.addr() / PAGE_BYTES * PAGE_BYTES;
     let len = (start.addr() + len_bytes).next_multiple_of(PAGE_BYTES) - from;
     // SAFETY: MADV_HUGEPAGE changes neither the contents nor the rights of the pages, which may be any; it only hints at their size.
     unsafe { nix::libc::madvise(from as *mut nix::libc::c_void, len, nix::libc::MADV_HUGEPAGE) };
 }
 
-/// A word of its own, zero now, and zero again in each copy that is made of this process, by whatever code. It is never given back.
+/// Returns a separate word that is zero now, and zero again in each copy of this process, made by any code. It is never freed.
 pub(crate) fn wiped_by_fork() -> io::Result<&'static AtomicU32> {
     let len = NonZeroUsize::new(size_of::<AtomicU32>()).expect("it has a size");
     let rights = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -73,7 +76,7 @@ pub(crate) fn wiped_by_fork() -> io::Result<&'static AtomicU32> {
     Ok(unsafe { page.cast::<AtomicU32>().as_ref() })
 }
 
-/// A mapping of a whole segment, readable and writable, shared with whoever else maps it.
+/// A mapping of a whole segment, readable and writable, shared with all processes that map it.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: NonNull<u8>,
@@ -85,7 +88,8 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// It is not of that size, not sealed against shrinking (the other side could make our reads a SIGBUS), or cannot be mapped.
+    /// It has another size, it is not sealed against shrinking (the other side could turn our reads into SIGBUS), or it cannot be
+    /// mapped.
     pub(crate) fn new(fd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<Self> {
         let invalid = || io::Error::from(io::ErrorKind::InvalidData);
         let sealed = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
@@ -100,7 +104,7 @@ impl Mapping {
         Ok(Self { base: base.cast(), len_bytes })
     }
 
-    /// Memory that no other process sees.
+    /// Creates a mapping that no other process sees.
     pub(crate) fn private(len_bytes: usize) -> io::Result<Self> {
         let len = NonZeroUsize::new(len_bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::MAP_PRIVATE;
@@ -109,13 +113,13 @@ impl Mapping {
         Ok(Self { base: base.cast(), len_bytes })
     }
 
-    /// How long it is.
+    /// Returns the length of the mapping.
     pub(crate) fn len_bytes(&self) -> usize {
         self.len_bytes
     }
 
-    /// The start of the memory: valid for reads and writes of the mapping's length for as long as the mapping lives, aligned to a
-    /// page, and written by others at any time.
+    /// Returns the start of the memory. It is valid for reads and writes of the mapping's length as long as the mapping lives,
+    /// aligned to a page, and may be written by others at any time.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -133,29 +137,29 @@ unsafe impl Send for Mapping {}
 // SAFETY: `&Mapping` gives out an address only; whoever accesses the memory argues for that access.
 unsafe impl Sync for Mapping {}
 
-/// Limits the memory that this process may allocate to so many bytes more than it has.
+/// Limits the memory that this process may allocate to `bytes` more than it has now.
 ///
-/// What counts is private memory that can be written to (`RLIMIT_DATA`): the heap, anonymous mappings, threads' stacks. Address space
-/// (`RLIMIT_AS`) would count files that are mapped and what allocators only reserve, too.
+/// The limit applies to private writable memory (`RLIMIT_DATA`): the heap, anonymous mappings, and the stacks of threads. A limit
+/// of the address space (`RLIMIT_AS`) would include mapped files and memory that allocators only reserve.
 pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
     // size, resident, shared, text, library, data, ..., in pages
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let data: u64 = statm.split(' ').nth(5).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     let (_, most) = getrlimit(Resource::RLIMIT_DATA)?;
     let limit = (data * page_bytes()).saturating_add(bytes).min(most);
-    // What was allowed before stays the most that may be asked for, which is what a `Reprieve` does.
+    // The previous limit remains the maximum to which a `Reprieve` may raise it.
     setrlimit(Resource::RLIMIT_DATA, limit, most)?;
     let _ = LIMIT.set((limit, most));
     Ok(())
 }
 
-/// What [`limit_memory`] allows, and what was allowed before.
+/// The limit that [`limit_memory`] set, and the previous one.
 static LIMIT: OnceLock<(u64, u64)> = OnceLock::new();
 
-/// While it lives, what [`limit_memory`] has set does not count, in the whole process.
+/// Suspends the limit of [`limit_memory`] for the whole process while it lives.
 ///
-/// For what must not run out of memory: std takes down a backtrace under a lock, and takes the lock again to say that an allocation has
-/// failed, so a panic where memory is short would wait for itself for ever.
+/// For code that must not run out of memory. std captures a backtrace under a lock and takes the same lock to report a failed
+/// allocation, so a panic that runs out of memory would wait for itself forever.
 #[derive(Debug)]
 #[must_use = "the limit is back as soon as this is dropped"]
 pub(crate) struct Reprieve(Option<(u64, u64)>, Errno);
@@ -172,29 +176,29 @@ impl Drop for Reprieve {
     fn drop(&mut self) {
         if let Some((limit, most)) = self.0 {
             let _ = setrlimit(Resource::RLIMIT_DATA, limit, most);
-            // A panic that ends the process is judged by it: for want of memory, or not.
+            // Whether a panic that ends the process is blamed on memory depends on `errno`.
             self.1.set();
         }
     }
 }
 
-/// How large a page is.
+/// Returns the size of a page.
 pub(crate) fn page_bytes() -> u64 {
     // SAFETY: sysconf takes a number and touches no memory of ours.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).unwrap_or(4096)
 }
 
-/// How many processes the kernel has killed for want of memory: among those of this process's group of them (cgroup), where that is
-/// counted, else on this machine. `None`: that cannot be said.
+/// Returns how many processes the kernel has killed for lack of memory: in this process's cgroup if that is counted, and otherwise
+/// on this machine. Returns `None` if it is not known.
 pub(crate) fn oom_kills() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let files = groups.lines().filter_map(counts_of_group).chain(["/proc/vmstat".to_owned()]);
-    // The last takes long to read, and counts what others do.
+    // The last file takes long to read and includes what other programs do.
     files.filter_map(|file| std::fs::read_to_string(file).ok()).find_map(|counts| oom_kills_in(&counts))
 }
 
-/// Where the group of a line of /proc/self/cgroup has its counts, of the second version or the first.
+/// Returns the file with the counts of a cgroup, given its line in /proc/self/cgroup, in version 2 or 1.
 fn counts_of_group(line: &str) -> Option<String> {
     let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
     match controllers {

@@ -1,4 +1,6 @@
-//! System calls, one family a file, over `nix`: safe signatures, `io::Result`.
+//! System calls, one family per file, mostly through `nix`: safe signatures that return `io::Result`.
+//!
+//! Every other module may use it. It knows nothing about tasks, workers or the protocol, and imports nothing from modules above it.
 
 pub(crate) mod buffer_cache;
 pub(crate) mod cpu;

@@ -1,4 +1,6 @@
-//! Messages over sockets that carry descriptors.
+//! Passes descriptors between processes, in messages over sockets.
+//!
+//! The preamble, the template's requests and its reports use it. Every descriptor that is received is close-on-exec.
 #![expect(unsafe_code, reason = "taking ownership of descriptors that arrive as bare numbers")]
 
 use std::{
@@ -10,7 +12,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 
 use super::fd::failed;
 
-/// Sends a few bytes and, if there is one, a descriptor.
+/// Sends a few bytes and an optional descriptor.
 pub(crate) fn send_with_fd(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
@@ -22,7 +24,7 @@ pub(crate) fn send_with_fd(
     }
 }
 
-/// Sends a few bytes and so many descriptors.
+/// Sends a few bytes and `N` descriptors.
 pub(crate) fn send_with_fds<const N: usize>(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
@@ -41,7 +43,7 @@ pub(crate) fn send_with_all(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[Borrowe
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// Receives exactly `bytes.len()` bytes, in one piece, and the descriptors that came with them: at most `N`.
+/// Receives exactly `bytes.len()` bytes in one piece, and at most `N` descriptors that came with them.
 pub(crate) fn recv_with_fds<const N: usize>(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
@@ -57,7 +59,7 @@ pub(crate) fn recv_with_fds<const N: usize>(
         }
     };
     if message.flags.contains(MsgFlags::MSG_CTRUNC) {
-        // The kernel has dropped descriptors, and does not say why: another is refused for the same reason.
+        // The kernel dropped descriptors and does not say why. Duplicating one fails for the same reason.
         let why = socket.try_clone_to_owned().err();
         return Err(why.unwrap_or_else(|| io::Error::other("more descriptors came than were expected")));
     }

@@ -1,5 +1,7 @@
-//! Values that each process makes for itself. A copy of a process (`fork`) does not touch what it has inherited: the numbers of
-//! descriptors and processes may mean something else there, and what another thread had locked stays locked for ever.
+//! Values of which each process makes its own. A copy of a process (`fork`) does not touch what it has inherited: the numbers of
+//! descriptors and processes may mean something else there, and locks held by other threads stay locked forever.
+//!
+//! The pool, the watch of processes and the count of our threads are such values. An inherited value is leaked, never dropped.
 #![expect(unsafe_code, reason = "references to values that live as long as what holds them")]
 
 use std::{
@@ -11,11 +13,11 @@ use std::{
 
 use super::generation::generation;
 
-/// A value of this process. What a copy of the process has inherited is never looked at and never dropped.
+/// A value of this process. A value that a copy has inherited is never read and never dropped.
 pub(crate) struct PerProcess<T>(AtomicPtr<Slot<T>>, PhantomData<T>);
 
 struct Slot<T> {
-    /// Whose value it is.
+    /// The generation of the process that made the value.
     generation: u32,
     value: T,
 }
@@ -37,13 +39,13 @@ impl<T: Send + Sync> PerProcess<T> {
         (slot.generation == generation()).then_some(&slot.value)
     }
 
-    /// Returns this process's value, which is made if it has none. Two threads may make one each at the same time; one of the two is
+    /// Returns this process's value and makes it if there is none. If two threads make one at the same time, one of the values is
     /// dropped.
     pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
         if let Some(value) = self.get() {
             return value;
         }
-        // What is there now is none of this process's, or another thread has just put it there.
+        // The present value belongs to another process, or another thread has just stored it.
         let before = self.0.load(Ordering::Relaxed);
         let value = make();
         if let Some(value) = self.get() {

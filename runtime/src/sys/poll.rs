@@ -1,4 +1,7 @@
-//! Waiting for descriptors: epoll, timers, event counters, and waits for a single descriptor.
+//! Waits for descriptors: epoll, timers, event counters, and waits for a single descriptor.
+//!
+//! The driver, the watch of processes, the launchers and the worker's watching thread use it. Other code of the process may close
+//! descriptors, so [`Poller`] checks its seal before it uses a number.
 
 use std::{
     io,
@@ -23,15 +26,15 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     wait_readable(fd, Duration::ZERO).unwrap_or(true)
 }
 
-/// Waits until the peer of a socket has closed it or will send nothing more, or until a process has ended. Data that arrives does not end
-/// the wait. Returns whether the process has ended.
+/// Waits until the peer of a socket has closed it or will send nothing more, or until a process has ended. Data that arrives does
+/// not end the wait. Returns whether the process has ended.
 pub(crate) fn wait_for_hangup(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> bool {
     wait_for(PollFd::new(socket, PollFlags::from_bits_retain(libc::POLLRDHUP)), process)
 }
 
-/// Waits until the peer has closed both of its sides, or until a process has ended. Returns whether it has.
+/// Waits until the peer has closed both directions or a process has ended. Returns whether the process has ended.
 pub(crate) fn wait_for_end(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> bool {
-    // That it has closed them is told unasked.
+    // The end of both directions is always reported.
     wait_for(PollFd::new(socket, PollFlags::empty()), process)
 }
 
@@ -46,13 +49,13 @@ fn wait_for(socket: PollFd<'_>, process: Option<BorrowedFd<'_>>) -> bool {
     }
 }
 
-/// Returns whether the peer has closed both of its sides.
+/// Returns whether the peer has closed both directions.
 pub(crate) fn is_ended(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::empty())];
     nix::poll::poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// Waits until some of these are readable or at their end, and says which.
+/// Waits until some of these are readable or at their end. Returns which.
 pub(crate) fn wait_any(fds: &[BorrowedFd<'_>]) -> io::Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     loop {
@@ -64,7 +67,7 @@ pub(crate) fn wait_any(fds: &[BorrowedFd<'_>]) -> io::Result<Vec<bool>> {
     }
 }
 
-/// Waits until there is something to read, at most so long.
+/// Waits until there is something to read, for at most `timeout`.
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
@@ -77,30 +80,32 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result
     }
 }
 
-/// Becomes readable when a time has passed.
+/// A timer that becomes readable when its time has passed.
 #[derive(Debug)]
 pub(crate) struct Timer(TimerFd);
 
 impl Timer {
+    /// Creates a timer.
+    ///
     /// # Errors
     ///
-    /// There can be none, or it cannot be set.
+    /// It cannot be created or set.
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(failed("timerfd_create"))?;
-        // What works once works again.
+        // If it works once, it works again.
         timer.unset().map_err(failed("timerfd_settime"))?;
         Ok(Self(timer))
     }
 
-    /// From now on.
+    /// Starts the timer.
     pub(crate) fn set(&self, time: Duration) {
-        // Zero would mean never.
+        // Zero would turn the timer off.
         let time = time.max(Duration::from_nanos(1));
         let _ = self.0.set(Expiration::OneShot(time.into()), TimerSetTimeFlags::empty());
     }
 
-    /// It does not become readable any more.
+    /// Stops the timer, so that it does not become readable.
     pub(crate) fn unset(&self) {
         let _ = self.0.unset();
     }
@@ -112,41 +117,43 @@ impl AsFd for Timer {
     }
 }
 
-/// A counter that wakes whoever polls it.
+/// An event counter that wakes the thread that polls it.
 #[derive(Debug)]
 pub(crate) struct Bell(EventFd);
 
 impl Bell {
+    /// Creates a bell.
+    ///
     /// # Errors
     ///
-    /// There can be none, or it cannot be rung: a thread that waits for it would wait for ever.
+    /// It cannot be created, or it cannot be rung. A thread that waits for it would wait forever.
     pub(crate) fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_value_and_flags(0, flags).map_err(failed("eventfd2"))?;
-        // What works once works again.
+        // If it works once, it works again.
         bell.write(1).map_err(failed("write"))?;
         bell.read().map_err(failed("read"))?;
         Ok(Self(bell))
     }
 
-    /// Rings a bell that is in no poller.
+    /// Rings a bell that is not in a poller.
     pub(crate) fn ring(&self) {
-        // Full means that it has rung already.
+        // A full counter means that it has already been rung.
         let _ = self.0.write(1);
     }
 
-    /// Adds it to a poller in which it is rung by [`ring_in`](Self::ring_in) only.
+    /// Adds the bell to a poller. From then on it is rung only by [`ring_in`](Self::ring_in).
     pub(crate) fn add_to(&self, poller: &Poller, key: u64) -> io::Result<()> {
         poller.add_disarmed(self.as_fd(), key)?;
-        // From now on it is ready whenever it is armed.
+        // It is now ready whenever it is armed.
         self.0.write(1).map_err(failed("write"))?;
         Ok(())
     }
 
-    /// Rings once in a poller that it was [added to](Self::add_to). Returns whether the poller has it.
+    /// Rings the bell once in a poller to which it was [added](Self::add_to). Returns whether the poller still has it.
     ///
-    /// Nothing is written, and nothing need be read: the kernel arms it only if the number still means the same file, which no check
-    /// before a write or a read can promise.
+    /// Nothing is written, and nothing needs to be read. The kernel arms the bell only if the number still means the same file. A
+    /// check before a write or a read could not guarantee that.
     pub(crate) fn ring_in(&self, poller: &Poller, key: u64) -> bool {
         poller.rearm(self.as_fd(), key)
     }
@@ -158,23 +165,23 @@ impl AsFd for Bell {
     }
 }
 
-/// A set of descriptors to wait for, each under a number of the caller's.
+/// A set of descriptors to wait for, each with a key chosen by the caller.
 ///
-/// Other code of the process may close descriptors that are not its own, and their numbers are given to others then. So the set has a
-/// *seal*: an unused socket in it. A number that is the seal's, in this set, has not been given away. While that is not
-/// so, nothing is done, and every call is an error.
+/// Other code of the process may close these descriptors, and their numbers are then given to other files. The set therefore
+/// contains a *seal*, an unused socket. If the seal's number still refers to the seal in this set, the numbers have not been
+/// reused. If it does not, nothing is done and every call returns an error.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: Epoll,
     seal: OwnedFd,
-    /// Which file the seal is: no other socket of this system's run has the same.
+    /// The identity of the seal's file. No other socket has the same until the system is restarted.
     identity: (u64, u64),
 }
 
 /// The key of the seal, which is never reported.
 const SEAL: u64 = u64::MAX - 2;
 
-/// An entry of which nothing is told.
+/// An entry that reports nothing.
 fn disarmed(key: u64) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLONESHOT, key)
 }
@@ -185,22 +192,24 @@ pub(crate) struct Event {
     pub(crate) key: u64,
 }
 
-/// As many events as one wait returns.
+/// The maximum number of events that one wait returns.
 const MOST_EVENTS: usize = 64;
 
 impl Poller {
+    /// Creates a poller.
+    ///
     /// # Errors
     ///
-    /// There can be none, or it cannot be waited with.
+    /// It cannot be created, or it cannot be used for waiting.
     pub(crate) fn new() -> io::Result<Self> {
-        // It has no end that could be told of.
+        // Only this end is kept. A datagram socket does not report the end of its peer.
         let seal = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC);
         let (seal, _) = seal.map_err(failed("socketpair"))?;
         let identity = identity(seal.as_fd()).ok_or_else(io::Error::last_os_error)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed("epoll_create1"))?;
         epoll.add(&seal, disarmed(SEAL)).map_err(failed("epoll_ctl"))?;
         let poller = Self { epoll, seal, identity };
-        // What works once works again.
+        // If it works once, it works again.
         poller.wait(&mut Vec::new(), Some(Duration::ZERO))?;
         Ok(poller)
     }
@@ -209,24 +218,24 @@ impl Poller {
         if identity(self.seal.as_fd()) == Some(self.identity) { Ok(()) } else { Err(closed()) }
     }
 
-    /// The number of the set, and of what makes it known again, have not been closed by other code.
+    /// Returns whether other code has closed neither the set nor its seal.
     pub(crate) fn is_whole(&self) -> bool {
         self.check_seal().is_ok() && self.epoll.modify(&self.seal, &mut disarmed(SEAL)).is_ok()
     }
 
-    /// Waits for reading, once. Returns whether the set has this descriptor: it has not been closed by other code.
+    /// Waits for reading, once. Returns whether the set still has this descriptor, so that it has not been closed by other code.
     fn rearm(&self, fd: BorrowedFd<'_>, key: u64) -> bool {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
         self.check_seal().is_ok() && self.epoll.modify(fd, &mut EpollEvent::new(flags, key)).is_ok()
     }
 
-    /// Waits for reading.
+    /// Adds a descriptor and waits for reading.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
         self.check_seal()?;
         self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key)).map_err(failed("epoll_ctl"))
     }
 
-    /// Waits for reading and, if asked, for room to write.
+    /// Sets whether to wait for room to write, in addition to reading.
     pub(crate) fn set_writable(&self, fd: BorrowedFd<'_>, key: u64, writable: bool) -> io::Result<()> {
         let mut flags = EpollFlags::EPOLLIN;
         flags.set(EpollFlags::EPOLLOUT, writable);
@@ -240,12 +249,12 @@ impl Poller {
         self.epoll.add(fd, disarmed(key)).map_err(failed("epoll_ctl"))
     }
 
-    /// Waits for reading, once. Where that fails, the next wait tells of it.
+    /// Waits for reading, once. If that fails, the next wait returns the error.
     pub(crate) fn arm(&self, fd: BorrowedFd<'_>, key: u64) {
         self.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, key));
     }
 
-    /// Waits no more, until the next [`arm`](Self::arm).
+    /// Stops waiting until the next [`arm`](Self::arm).
     pub(crate) fn disarm(&self, fd: BorrowedFd<'_>, key: u64) {
         self.modify(fd, &mut disarmed(key));
     }
@@ -256,18 +265,20 @@ impl Poller {
         }
     }
 
-    /// One that is not there any more is not waited for, either.
+    /// Removes a descriptor. Does nothing if it is not in the set.
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
         if self.check_seal().is_ok() {
             let _ = self.epoll.delete(fd);
         }
     }
 
-    /// Waits for events, at most so long; `None` is for ever. Rounds up to whole milliseconds.
+    /// Waits for events, for at most `timeout`, or without a limit if it is `None`. The timeout is rounded up to whole
+    /// milliseconds.
     ///
     /// # Errors
     ///
-    /// Other code of the process has closed the set: it is of no use any more. A wait that has begun before does not end by that.
+    /// Other code of the process has closed the set, which cannot be used any more. A wait that has already begun does not end
+    /// because of that.
     pub(crate) fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = match timeout {
             None => EpollTimeout::NONE,
@@ -281,7 +292,7 @@ impl Poller {
         }
         match self.epoll.wait(&mut buffer, timeout) {
             Ok(n) => {
-                // What they tell of may have been closed since.
+                // The descriptors of these events may have been closed since.
                 self.check_seal()?;
                 events.extend(buffer[..n].iter().map(|event| Event { key: event.data() }));
             }
@@ -298,7 +309,7 @@ impl AsFd for Poller {
     }
 }
 
-/// What becomes of whatever needs descriptors that other code has closed.
+/// The message for everything that needs descriptors that other code has closed.
 pub(crate) const CLOSED: &str = "the descriptors by which its worker is watched were closed by other code in this process \
      (`closefrom`, for example, or a `close` of a number that is not its own); pools and processes that are made afterwards work";
 

@@ -1,4 +1,7 @@
-//! Processes: start one by posix_spawn, hold it by a descriptor, signal it, collect how it ended.
+//! Starts, copies, reaps and ends processes: `posix_spawn`, `fork`, `waitid`, and the end of this process.
+//!
+//! The launchers, the template and the worker's exits use it. A child is signalled only through its [`Held`] descriptor, and a
+//! child that cannot be held is not kept. `held` sends the signals, and `procfs` reads `/proc`.
 #![expect(unsafe_code, reason = "pidfd calls that nix does not wrap")]
 
 use std::{
@@ -32,14 +35,14 @@ use super::{
     poll::wait_readable,
 };
 
-/// The variable that says how many CPUs a worker was given: its share of those of the process that holds its pool. It stays in the
-/// worker's environment, so that what a worker starts does not count the machine's CPUs for its own.
+/// The variable with the number of CPUs that a worker was given: its share of the CPUs of the process that owns the pool. It stays
+/// in the worker's environment, so that the programs that a worker starts do not count all CPUs of the machine.
 pub(crate) const CPUS: &str = "PROCESSION_CPUS";
 
-/// A child process, killed and reaped when this is dropped.
+/// A child process. It is killed and reaped on drop.
 ///
-/// Its number may be another process's at any time: other code can collect it (`waitpid(-1)`), and so does the kernel where SIGCHLD is
-/// ignored. So it is signalled by its descriptor only.
+/// Its number may belong to another process at any time, because other code can reap it (`waitpid(-1)`), and the kernel does where
+/// SIGCHLD is ignored. It is therefore signalled only by its descriptor.
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
@@ -52,14 +55,14 @@ pub(crate) struct Child {
 pub(crate) enum Ended {
     Code(i32),
     Signal(i32),
-    /// Someone else collected it: a `wait` for any child, or SIGCHLD ignored.
+    /// Other code reaped it: a `wait` for any child, or SIGCHLD is ignored.
     Unknown,
-    /// How, the system refuses to say (`waitid`).
+    /// The system call that reports it was refused (`waitid`).
     Untold,
 }
 
-/// Starts a program in a process group of its own, with empty signal mask, SIGCHLD as it is by default, /dev/null for stdin, and
-/// `socket` as descriptor `socket_as`.
+/// Starts a program in a process group of its own, with an empty signal mask, the default SIGCHLD disposition, /dev/null as stdin,
+/// and `socket` as descriptor `socket_as`.
 pub(crate) fn spawn(
     program: &CStr,
     args: &[CString],
@@ -78,7 +81,7 @@ pub(crate) fn spawn(
     )?;
     attr.set_pgroup(Pid::from_raw(0))?;
     attr.set_sigmask(&SigSet::empty())?;
-    // To ignore it is inherited: a template, and functions that start programs, could not tell how these have ended.
+    // An ignored SIGCHLD would be inherited. A template, and functions that start programs, could then not learn how these ended.
     attr.set_sigdefault(&SigSet::from(Signal::SIGCHLD))?;
     let reserve = Reserve::new()?;
     let pid = posix_spawn(program, &actions, &attr, args, env)?;
@@ -93,50 +96,55 @@ fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Returns a descriptor of this process's parent, which tells when that ends. `None` if the kernel has none, or the parent has ended.
+/// Returns a descriptor of this process's parent, which reports its end. Returns `None` if the kernel does not support it or the
+/// parent has ended.
 pub(crate) fn hold_parent() -> Option<OwnedFd> {
     let parent = nix::unistd::getppid();
-    // It was another process's if the parent had ended before.
+    // If the parent had ended before, the number belonged to another process.
     open_pidfd(parent).ok().filter(|_| nix::unistd::getppid() == parent)
 }
 
+/// Checks that processes can be held by descriptors.
+///
 /// # Errors
 ///
-/// Processes cannot be held by descriptors: which system call is refused, and how.
+/// They cannot. Returns the system call that was refused, and its error.
 pub(crate) fn check_pidfd() -> Result<(), (&'static str, io::Error)> {
     let own = open_pidfd(Pid::this()).map_err(|error| ("pidfd_open", error))?;
     Held::new(own).signal(0, 0).map_err(|error| ("pidfd_send_signal", error))
 }
 
+/// Checks that processes can be put into groups of their own.
+///
 /// # Errors
 ///
-/// Processes cannot be put into groups of their own.
+/// They cannot.
 pub(crate) fn check_group() -> io::Result<()> {
-    // The kernel refuses this number after it has let the call in, and changes nothing.
+    // The kernel refuses this number after it has permitted the call, and changes nothing.
     match nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(-1)) {
         Err(Errno::EINVAL) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether this is the process that had the parent's threads, or a copy of one of them.
+/// Tells the parent from the copy after a fork.
 #[derive(Debug)]
 pub(crate) enum Fork {
     Parent(Child),
     Child,
 }
 
-/// Makes a copy of this process, in a process group of its own, with what runs at a fork (`pthread_atfork`).
+/// Copies this process, into a process group of its own. Runs fork handlers (`pthread_atfork`).
 ///
 /// # Safety
 ///
-/// No other thread may exist, or no other thread may hold anything that the copy will ask for: it exists only here.
+/// No other thread may exist, or no other thread may hold anything that the copy will ask for. It exists only in this process.
 pub(crate) unsafe fn fork() -> io::Result<Fork> {
     let reserve = Reserve::new()?;
     // SAFETY: the copy finds nothing half done by another thread (the caller's promise).
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => {
-            // Where the kernel wipes nothing, this is how the copy knows.
+            // If the kernel cannot wipe the page, this tells the copy that it is one.
             mark().store(0, Ordering::Relaxed);
             let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
             Ok(Fork::Child)
@@ -145,18 +153,18 @@ pub(crate) unsafe fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Nanoseconds of the clock that all processes of a machine share and nobody sets.
+/// Returns the nanoseconds of the monotonic clock, which all processes of a machine share.
 pub(crate) fn monotonic_nanos() -> u64 {
     let Ok(now) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) else { return 0 };
     let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
 }
 
-/// Enters a folder, unless this process is in it already, as its device and inode tell: then its path need not lead there.
+/// Enters a folder, unless this process is already in it, as its device and inode show. In that case its path need not lead there.
 ///
 /// # Errors
 ///
-/// The path leads to no folder, or to another one.
+/// The path does not lead to a folder, or leads to another one.
 pub(crate) fn enter(path: &Path, id: Option<(u64, u64)>) -> io::Result<()> {
     if id.is_some() && id == folder_id() {
         return Ok(());
@@ -174,8 +182,8 @@ pub(crate) fn folder_id() -> Option<(u64, u64)> {
     Some((folder.dev(), folder.ino()))
 }
 
-/// Room for the descriptor of a process that is about to be made. One that cannot be held must not be made: there would be no safe way to
-/// end it.
+/// Reserves room for the descriptor of a process that is about to be made. A process that cannot be held must not be made, because
+/// it could not be ended safely.
 struct Reserve(OwnedFd);
 
 impl Reserve {
@@ -187,8 +195,8 @@ impl Reserve {
     ///
     /// # Errors
     ///
-    /// Other code has collected it, and the number may be another process's (`ECHILD`); or another thread was quicker to take the room. Then it is
-    /// let go unsignalled: its connection ends, and so does it.
+    /// Other code has reaped it, and the number may belong to another process (`ECHILD`). Or another thread took the room first.
+    /// Then the process is not signalled. It ends because its connection ends.
     fn hold(self, pid: Pid) -> io::Result<Child> {
         drop(self.0);
         let held = match open_pidfd(pid) {
@@ -200,7 +208,7 @@ impl Reserve {
             }
         };
         let mut child = Child { pid, held, reaped: false };
-        // Of a process that is not a child the kernel says so, whatever its number was before.
+        // If the process is not a child, the kernel says so, whatever the number meant before.
         if child.wait(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) == Some(Ended::Unknown) {
             child.reaped = true;
             return Err(Errno::ECHILD.into());
@@ -209,15 +217,15 @@ impl Reserve {
     }
 }
 
-/// Collects a child that there is no descriptor for, once it has ended with its connection. The kernel looks the number up once, at the
-/// beginning of the wait, so that what gets the number later is not collected.
+/// Reaps a child without a descriptor once it has ended with its connection. The kernel looks up the number once, at the beginning
+/// of the wait, so a process that gets the number later is not reaped.
 fn collect_unheld(pid: Pid) {
     let collect = move || while waitid(Id::Pid(pid), WaitPidFlag::WEXITED) == Err(Errno::EINTR) {};
     let _ = std::thread::Builder::new().name("collect".to_owned()).stack_size(64 << 10).spawn(collect);
 }
 
 impl Child {
-    /// Forgets the child: it is another process's to kill and to reap, whose copy this one is.
+    /// Forgets the child. It belongs to the process that this process is a copy of.
     pub(crate) fn disown(mut self) {
         self.reaped = true;
     }
@@ -230,27 +238,27 @@ impl Child {
         &self.held
     }
 
-    /// Notes this end of a connection, whose end the process does not survive.
+    /// Records our end of a connection. The process does not survive the end of this connection.
     pub(crate) fn ends_with(&mut self, connection: &Arc<OwnedFd>) {
         self.held.ends_with(connection);
     }
 
-    /// Leaves the process to itself, which cannot be ended, and says so.
+    /// Gives up a process that cannot be ended, and prints a message about it.
     pub(crate) fn give_up(&mut self) {
         self.reaped = true;
         say_left(self.pid());
     }
 
-    /// Collects the process if it has ended.
+    /// Reaps the process if it has ended.
     pub(crate) fn try_reap(&mut self) -> Option<Ended> {
         self.reap(libc::WNOHANG)
     }
 
-    /// What the process started in its group ends with it.
+    /// Reaps the process and kills its process group.
     fn reap(&mut self, flags: libc::c_int) -> Option<Ended> {
         let ended = self.wait(libc::WEXITED | libc::WNOWAIT | flags)?;
         if !self.held.kill_group() && matches!(ended, Ended::Code(_) | Ended::Signal(_)) {
-            // Before Linux 6.9 a group is known by its number alone, which the zombie that was seen just now still holds.
+            // Before Linux 6.9 a group can be addressed only by its number, which the zombie that was just seen still holds.
             let _ = nix::sys::signal::killpg(self.pid, Signal::SIGKILL);
         }
         self.wait(libc::WEXITED | libc::WNOHANG);
@@ -267,9 +275,9 @@ impl Child {
             if unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, flags) } != 0 {
                 match Errno::last() {
                     Errno::EINTR => continue,
-                    // Other code has collected it.
+                    // Other code has reaped it.
                     Errno::ECHILD => return Some(Ended::Unknown),
-                    // It cannot be waited for in this way; that it has ended its descriptor tells.
+                    // It cannot be waited for in this way. Its descriptor reports that it has ended.
                     _ => {
                         let is_to_wait = flags & libc::WNOHANG == 0;
                         let timeout = if is_to_wait { Duration::MAX } else { Duration::ZERO };
@@ -294,14 +302,14 @@ impl Child {
 }
 
 impl AsFd for Child {
-    /// Becomes readable when the process has ended; what is to be passed on for another to hold it.
+    /// Becomes readable when the process has ended. Can be passed on, so that another process can hold it.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.held.as_fd()
     }
 }
 
 impl Drop for Child {
-    /// Of a copy in another process, which has no such child, only the descriptor goes.
+    /// Kills and reaps the process. A copy of this process has no such child, so there only the descriptor is closed.
     fn drop(&mut self) {
         if self.reaped || !self.held.is_own() {
             return;
@@ -314,14 +322,14 @@ impl Drop for Child {
     }
 }
 
-/// Writes out what this process has said and still holds in its buffers: a copy of the process would say it again.
+/// Flushes the output buffers of this process. A copy of the process would write the same output again.
 pub(crate) fn flush_streams() {
     let _ = io::Write::flush(&mut io::stdout());
     // SAFETY: a null stream means all of C's own.
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
-/// Writes out what std and C still hold of this process's stdout.
+/// Flushes the stdout buffers of std and C.
 pub(crate) fn flush_stdout() {
     unsafe extern "C" {
         static stdout: *mut libc::FILE;
@@ -334,13 +342,13 @@ pub(crate) fn flush_stdout() {
     unsafe { libc::fflush(stream) };
 }
 
-/// Ends this process at once, without running anything.
+/// Ends this process immediately, without running anything.
 pub(crate) fn end_now(code: i32) -> ! {
     // SAFETY: _exit does not return and runs nothing of ours.
     unsafe { libc::_exit(code) }
 }
 
-/// Ends this process and what it started in its process group, if the group is its own, at once and without running anything.
+/// Ends this process and its process group, if the group is its own, immediately and without running anything.
 pub(crate) fn end_group(code: i32) -> ! {
     // SAFETY: getpgrp cannot fail and takes nothing.
     if unsafe { libc::getpgrp() } == std::process::id().cast_signed() {

@@ -1,8 +1,10 @@
-//! This library's own threads, which may sleep while this process is copied by `fork`.
+//! Lets this library's own threads rest while this process is copied by `fork`.
 //!
-//! A copy has only the thread that made it, and what another had locked there stays locked for ever. A thread that is known to wait in
-//! a system call has nothing locked: so each of ours holds `awake` of [`THREADS`] for reading, but while it waits, and whoever makes a copy holds it
-//! for writing meanwhile.
+//! A copy has only the thread that made it, and locks held by other threads stay locked there forever. A thread that waits in a
+//! system call holds no lock. Each of our threads therefore holds `awake` of [`THREADS`] for reading except while it waits, and the
+//! thread that makes a copy holds it for writing.
+//!
+//! The driver and the watch of processes wait with [`OwnThread::rest`]. `launch` calls [`quiet`].
 
 use std::{
     cell::Cell,
@@ -16,14 +18,14 @@ use std::{
 
 use super::{per_process::PerProcess, procfs::thread_count};
 
-/// A copy of this process has none of its threads, and what they had locked stays locked there.
+/// A copy of this process has none of its threads, and locks held by them stay locked there.
 static THREADS: PerProcess<Threads> = PerProcess::new();
 
 #[derive(Debug, Default)]
 struct Threads {
     /// Held for reading by each of our threads that does not rest.
     awake: RwLock<()>,
-    /// How many threads of ours there are. Changed with `awake` held.
+    /// The number of our threads. Changed while `awake` is held.
     own: AtomicUsize,
 }
 
@@ -35,12 +37,12 @@ fn threads() -> &'static Threads {
     THREADS.get_or_init(Threads::default)
 }
 
-/// Whether this thread is one of ours: it must not wait for another of ours to end, which may wait for it.
+/// Returns whether this thread is one of ours. Such a thread must not wait for another of them to end, which may wait for it.
 pub(crate) fn is_own_thread() -> bool {
     IS_OWN.get()
 }
 
-/// This thread is one of ours.
+/// Marks this thread as one of ours.
 #[derive(Debug)]
 pub(crate) struct OwnThread(Option<RwLockReadGuard<'static, ()>>);
 
@@ -52,7 +54,7 @@ impl OwnThread {
         Self(Some(awake))
     }
 
-    /// Waits, in a way that needs nothing and leaves nothing locked.
+    /// Waits in a way that needs nothing and leaves nothing locked.
     pub(crate) fn rest<R>(&mut self, wait: impl FnOnce() -> R) -> R {
         self.0 = None;
         let result = wait();
@@ -63,7 +65,7 @@ impl OwnThread {
 
 impl Drop for OwnThread {
     fn drop(&mut self) {
-        // Never dropped while it rests: `rest` has it.
+        // It is never dropped while it rests, because `rest` borrows it.
         threads().own.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -72,17 +74,17 @@ fn wake() -> RwLockReadGuard<'static, ()> {
     threads().awake.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// While this is held, this thread is the only one that runs.
+/// While this exists, the thread that holds it is the only one that runs.
 #[derive(Debug)]
 pub(crate) struct Quiet {
     _all_rest: RwLockWriteGuard<'static, ()>,
 }
 
-/// Waits, at most so long, until this thread is the only one but for those of ours, and these rest.
+/// Waits, for at most `timeout`, until the other threads are only our own, and these rest.
 ///
 /// # Errors
 ///
-/// There are others; how many threads there are in all comes back, or what went wrong as they were counted.
+/// There are other threads. Returns the number of all threads, or the error that occurred while counting them.
 pub(crate) fn quiet(timeout: Duration) -> Result<Quiet, io::Result<usize>> {
     let deadline = Instant::now() + timeout;
     loop {
@@ -92,7 +94,7 @@ pub(crate) fn quiet(timeout: Duration) -> Result<Quiet, io::Result<usize>> {
             Err(TryLockError::WouldBlock) => None,
         };
         let count = thread_count().map_err(Err)?;
-        // One that has just ended or just begun is counted and is none of ours: it is waited for.
+        // A thread that has just ended or just begun is counted and is not one of ours, so it is waited for.
         match all_rest {
             Some(all_rest) if count == 1 + threads().own.load(Ordering::Relaxed) => {
                 return Ok(Quiet { _all_rest: all_rest });

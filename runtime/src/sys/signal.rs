@@ -1,4 +1,8 @@
-//! Signals in a worker: SIGPIPE as std leaves it, and a stack overflow, or a want of memory, that says so.
+//! Signals in a worker: dispositions as std sets them, the end of the host by SIGIO, and reports of stack overflows and failed
+//! allocations.
+//!
+//! The worker's start uses it. Handlers only load and store atomics and make async-signal-safe calls. A handler that other code has
+//! installed for SIGABRT stays.
 #![expect(unsafe_code, reason = "signal handlers and their stack")]
 
 use std::{
@@ -18,8 +22,8 @@ use nix::{
 
 use super::process::end_group;
 
-/// Has SIGPIPE ignored, as std's start does it, and SIGTTOU: a worker is in the background of its terminal, where printing would
-/// stop it under `stty tostop`.
+/// Ignores SIGPIPE, as the start of std does, and SIGTTOU. A worker is in the background of its terminal, where printing would stop
+/// it under `stty tostop`.
 pub(crate) fn ignore_pipe_and_terminal() {
     for signal in [libc::SIGPIPE, libc::SIGTTOU] {
         // SAFETY: SIG_IGN is a disposition, not a handler; nothing of ours will run.
@@ -27,8 +31,8 @@ pub(crate) fn ignore_pipe_and_terminal() {
     }
 }
 
-/// Gives every signal the disposition that a program has when it is executed, and blocks none: handlers are the parent's, whose copy
-/// this process is. What is ignored stays so, but SIGCHLD, without which nothing is known of children.
+/// Gives every signal the disposition that it has after exec, and unblocks all signals. The handlers belong to the parent, of which
+/// this process is a copy. Ignored signals stay ignored, except SIGCHLD, because nothing would be known about children.
 pub(crate) fn reset_signals() {
     let all = 1..=libc::SIGRTMAX();
     for signal in all.filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
@@ -44,8 +48,8 @@ pub(crate) fn reset_signals() {
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
-/// Runs what makes a file larger. Past the limit of files' sizes (`ulimit -f`) the kernel sends SIGXFSZ, which ends a process: here it is an
-/// error only.
+/// Runs code that makes a file larger. Beyond the file size limit (`ulimit -f`) the kernel sends SIGXFSZ, which ends a process.
+/// Here it only causes an error.
 pub(crate) fn grow_file<R>(grow: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGXFSZ);
@@ -53,7 +57,7 @@ pub(crate) fn grow_file<R>(grow: impl FnOnce() -> io::Result<R>) -> io::Result<R
     let outcome = grow();
     let outcome = outcome.map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => {
-            // The signal waits for this thread.
+            // The signal is pending for this thread.
             let (set, no_time) = (set.as_ref(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
             // SAFETY: the set and the time are whole and outlive the call; without a siginfo the kernel writes nothing.
             unsafe { libc::sigtimedwait(set, null_mut(), &raw const no_time) };
@@ -69,8 +73,8 @@ pub(crate) fn grow_file<R>(grow: impl FnOnce() -> io::Result<R>) -> io::Result<R
 static WATCHED: AtomicI32 = AtomicI32::new(-1);
 static HANGUP_CODE: AtomicI32 = AtomicI32::new(0);
 
-/// Has this process and its group end as soon as the peer of a socket has closed it, whatever the process does meanwhile: the kernel says so
-/// by SIGIO. For a process that may not have a second thread to watch.
+/// Ends this process and its group as soon as the peer of a socket has closed it, whatever the process is doing. The kernel reports
+/// the hangup by SIGIO. For a process that must not have a second thread.
 pub(crate) fn end_on_hangup(socket: BorrowedFd<'_>, code: i32) -> io::Result<()> {
     HANGUP_CODE.store(code, Ordering::Relaxed);
     WATCHED.store(socket.as_raw_fd(), Ordering::Relaxed);
@@ -88,12 +92,12 @@ pub(crate) fn end_on_hangup(socket: BorrowedFd<'_>, code: i32) -> io::Result<()>
         return Err(io::Error::last_os_error());
     }
     set_async(socket, true)?;
-    // It may have come before.
+    // The hangup may have come before.
     end_if_hung_up();
     Ok(())
 }
 
-/// The hangup of the socket is nothing to this process any more.
+/// Stops watching for the hangup of the socket.
 pub(crate) fn forget_hangup(socket: BorrowedFd<'_>) {
     let _ = set_async(socket, false);
     WATCHED.store(-1, Ordering::Relaxed);
@@ -114,7 +118,7 @@ extern "C" fn on_io(_: i32) {
     before.set();
 }
 
-/// Async-signal-safe.
+/// Ends the process if the socket has been closed by its peer. Async-signal-safe.
 fn end_if_hung_up() {
     let mut watched = libc::pollfd { fd: WATCHED.load(Ordering::Relaxed), events: 0, revents: 0 };
     // SAFETY: one pollfd, which is writable; a negative descriptor is passed over.
@@ -124,12 +128,12 @@ fn end_if_hung_up() {
     }
 }
 
-/// The size of the stack that handlers run on: what the kernel wants at least for this CPU's registers, and room to work.
+/// The size of the stack for signal handlers: what the kernel needs for the registers of this CPU, and room to work.
 const HANDLER_STACK_BYTES: usize = 64 << 10;
 
-/// What the handler calls when the watched thread has overflowed its stack. Must be async-signal-safe.
+/// The function that the handler calls when the watched thread has overflowed its stack. Must be async-signal-safe.
 static ON_OVERFLOW: AtomicPtr<()> = AtomicPtr::new(null_mut());
-/// The guard pages of the watched thread: addresses from the first to before the second.
+/// The guard pages of the watched thread, from the first address to before the second.
 static GUARD_START: AtomicUsize = AtomicUsize::new(0);
 static GUARD_END: AtomicUsize = AtomicUsize::new(0);
 
@@ -138,16 +142,16 @@ thread_local! {
     static HAS_STACK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has this thread's stack overflows reported: `on_overflow` is called, then the process aborts.
+/// Reports stack overflows of this thread: calls `on_overflow`, then aborts the process.
 ///
-/// `on_overflow` is called in a signal handler, on a small stack: it may only load and store atomics.
+/// `on_overflow` is called in a signal handler, on a small stack. It may only load and store atomics.
 pub(crate) fn watch_stack(on_overflow: fn()) -> io::Result<()> {
     if HAS_STACK.get() {
-        // It is watched already: this process was forked by the thread.
+        // It is already watched, because this process was forked by the thread.
         ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Relaxed);
         return Ok(());
     }
-    // Where it is not known, an overflow is told as SIGSEGV; other handlers need the stack all the same.
+    // If the guard is not known, an overflow is reported as SIGSEGV. Other handlers need the stack all the same.
     let (start, end) = guard_of_this_thread().unwrap_or_default();
     GUARD_START.store(start, Ordering::Relaxed);
     GUARD_END.store(end, Ordering::Relaxed);
@@ -183,13 +187,13 @@ fn install(signal: i32) -> io::Result<()> {
     }
 }
 
-/// What the handler calls when memory was asked for in vain and the process ends of it. Must be async-signal-safe.
+/// The function that the handler calls when the process ends because an allocation failed. Must be async-signal-safe.
 static ON_OUT_OF_MEMORY: AtomicPtr<()> = AtomicPtr::new(null_mut());
 
-/// Has it reported if this process ends because it was refused memory: `on_out_of_memory` is called in a signal handler, and may only load
+/// Reports that this process ends because an allocation failed: `on_out_of_memory` is called in a signal handler, and may only load
 /// and store atomics.
 ///
-/// Rust and C++ abort when an allocation has failed, on the thread that asked for it, and C code writes to where nothing is.
+/// After a failed allocation, Rust and C++ abort on the thread that made it, and C code writes to an address near zero.
 pub(crate) fn watch_allocations(on_out_of_memory: fn()) -> io::Result<()> {
     ON_OUT_OF_MEMORY.store(on_out_of_memory as *mut (), Ordering::Relaxed);
     // SAFETY: all zero is a valid sigaction: the default, no flags, an empty mask.
@@ -200,14 +204,16 @@ pub(crate) fn watch_allocations(on_out_of_memory: fn()) -> io::Result<()> {
     if known && before.sa_sigaction == libc::SIG_DFL { install(libc::SIGABRT) } else { Ok(()) }
 }
 
-/// What this thread was refused before is not why a task ends that begins now. The thread is a watched one.
+/// Clears `errno`, so that an allocation that failed earlier is not taken for the reason why the next task ends. Called on the
+/// watched thread.
 #[inline]
 pub(crate) fn forget_failed_allocations() {
     nix::errno::Errno::clear();
 }
 
-/// Whether the `errno` of this thread says that it was refused memory, which is all that tells of C code that was. That is to be believed
-/// only of the thread that runs tasks, where it is of this task; and only where memory is limited, for other calls set it, too.
+/// Returns whether the `errno` of this thread says that an allocation failed, which is the only trace that C code leaves. It can be
+/// trusted only on the thread that runs tasks, where it belongs to the current task, and only if memory is limited, because other
+/// calls set it, too.
 fn is_refused_memory() -> bool {
     let is_limited = |resource| {
         // SAFETY: all zero is a valid rlimit, which is overwritten.
@@ -220,7 +226,7 @@ fn is_refused_memory() -> bool {
         && (is_limited(libc::RLIMIT_DATA) || is_limited(libc::RLIMIT_AS))
 }
 
-/// In the handler: tells of it if this thread was refused memory, and is ended by what Rust calls then, or by C code.
+/// Runs in the handler. Reports a failed allocation if Rust's handling of it, or C code after it, is ending this thread.
 fn note_failed_allocation(context: *mut libc::c_void) {
     let on_out_of_memory = ON_OUT_OF_MEMORY.load(Ordering::Relaxed);
     let has_failed = || is_refused_memory() || stack_pointer(context).is_some_and(is_ended_by_allocation);
@@ -231,14 +237,14 @@ fn note_failed_allocation(context: *mut libc::c_void) {
     }
 }
 
-/// How many words of the stack are looked through: the frames between the abort and its cause are fewer.
+/// How many words of the stack are searched. There are fewer between the abort and its cause.
 const FRAMES_WORDS: usize = 1024;
-/// The number of words that are read at a time: std gives its threads 8 KiB of stack for signals, of which the kernel takes a part.
+/// The number of words that are read at a time. std gives its threads 8 KiB of stack for signals, and the kernel uses part of it.
 const PIECE_WORDS: usize = 64;
-/// The call within `handle_alloc_error` returns to an address so near behind its start, at most.
+/// The maximum distance from the start of `handle_alloc_error` to the return address of the call in it.
 const CALL_BYTES: usize = 24;
 
-/// Whether a call within `handle_alloc_error`, which never returns, is among the frames from this address on.
+/// Returns whether a call in `handle_alloc_error`, which never returns, is among the frames from this address on.
 fn is_ended_by_allocation(stack_pointer: usize) -> bool {
     // SAFETY: getpid takes nothing.
     let me = unsafe { libc::getpid() };
@@ -262,7 +268,7 @@ fn is_ended_by_allocation(stack_pointer: usize) -> bool {
     false
 }
 
-/// Where the stack was when the signal came, on machines of which that is known.
+/// Returns the stack pointer at the time of the signal, on architectures for which it is known.
 fn stack_pointer(context: *mut libc::c_void) -> Option<usize> {
     // SAFETY: the kernel passes a valid ucontext to a handler with SA_SIGINFO.
     let context = unsafe { context.cast::<libc::ucontext_t>().as_ref() }?;
@@ -277,14 +283,14 @@ fn stack_pointer(context: *mut libc::c_void) -> Option<usize> {
     }
 }
 
-/// How often a thread is looked at that may wait for itself.
+/// How often a thread that may wait for itself is checked.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// While it lives, this thread is looked at now and then. If an allocation has failed on it, and what Rust calls then does not return, that
-/// is reported as [`watch_allocations`] has it reported, and the process aborts.
+/// While it lives, this thread is checked at intervals. If an allocation has failed on it and Rust's handling of that does not
+/// return, this is reported as by [`watch_allocations`], and the process aborts.
 ///
-/// std captures and prints backtraces under a lock, and takes the lock again to say that an allocation has failed: a thread that runs out
-/// of memory in between waits for itself for ever. The time that a backtrace takes says nothing, so it is the stack that is looked at.
+/// std captures and prints backtraces under a lock, and takes the same lock to report a failed allocation. A thread that runs out
+/// of memory in between waits for itself forever. Backtraces can take any time, so the stack is checked, and not the time.
 #[derive(Debug)]
 #[must_use = "nothing is looked at after this is dropped"]
 pub(crate) struct AllocationWatch(Option<libc::timer_t>);
@@ -307,7 +313,8 @@ impl Drop for AllocationWatch {
     }
 }
 
-/// Has SIGURG call [`on_look`]. It is ignored by default: one that comes late does nothing. `false`: other code handles it.
+/// Makes SIGURG call [`on_look`]. It is ignored by default, so a late signal does nothing. Returns `false` if other code handles
+/// it.
 fn handles_looks() -> bool {
     let ours = on_look as extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) as libc::sighandler_t;
     // SAFETY: all zero is a valid sigaction: the default, no flags, an empty mask.
@@ -328,7 +335,7 @@ fn handles_looks() -> bool {
         && unsafe { libc::sigaction(libc::SIGURG, &raw const action, null_mut()) } == 0
 }
 
-/// A timer that sends SIGURG to this thread. `None`: the system has none to give.
+/// Starts a timer that sends SIGURG to this thread. Returns `None` if the system has no timer left.
 fn start_looks() -> Option<libc::timer_t> {
     let before = nix::errno::Errno::last();
     // SAFETY: all zero is a valid sigevent, whose fields are set next.
@@ -364,13 +371,13 @@ extern "C" fn on_look(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_voi
     before.set();
 }
 
-/// Addresses below this are never mapped: what is written there was meant for memory that was not had.
+/// Addresses below this are never mapped. A write to one of them was meant for memory that was not allocated.
 const NULL_END: usize = 64 << 10;
 
-/// The process's first stack grows until the limit; where it must end, everything below it for so many bytes is its guard.
+/// The process's first stack grows up to its limit. This many bytes below that limit are its guard.
 const FIRST_STACK_GUARD_BYTES: usize = 64 << 10;
 
-/// The guard of the process's first stack, if this thread runs on it. glibc says where that ends without what lies above it.
+/// Returns the guard of the process's first stack, if this thread runs on it. glibc reports its end without what lies above it.
 fn guard_of_first_stack() -> Option<(usize, usize)> {
     let local = 0u8;
     let here = (&raw const local).addr();
@@ -383,7 +390,8 @@ fn guard_of_first_stack() -> Option<(usize, usize)> {
     (start..end).contains(&here).then(|| (last.saturating_sub(FIRST_STACK_GUARD_BYTES), last))
 }
 
-/// The addresses just below this thread's stack: the guard, and as much again, for where glibc counts the guard has varied.
+/// Returns the addresses just below this thread's stack: the guard, and as much again, because glibc versions differ in where they
+/// count it.
 fn guard_of_this_thread() -> io::Result<(usize, usize)> {
     if let Some(guard) = guard_of_first_stack() {
         return Ok(guard);
@@ -427,7 +435,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         // SAFETY: abort may be called in a signal handler.
         unsafe { libc::abort() };
     }
-    // An abort is raised by the thread that gives up.
+    // An abort is raised by the thread that aborts.
     if signal == libc::SIGABRT && info.si_code == libc::SI_TKILL
         || signal == libc::SIGSEGV && address < NULL_END
     {
@@ -437,7 +445,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     // SAFETY: SIG_DFL is a disposition; signal() may be called in a handler.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
     let was_sent = info.si_code <= 0;
-    // What somebody sent does not happen again by itself when the handler returns.
+    // A signal that was sent does not occur again when the handler returns.
     if was_sent {
         // SAFETY: raise takes a number and may be called in a handler; it is delivered when the handler returns.
         unsafe { libc::raise(signal) };

@@ -1,4 +1,6 @@
-//! Connects to the host that started this worker.
+//! Connects a new process to the host that started it: reads the marker, the preamble and the descriptors that come with it.
+//!
+//! `entry`, `template` and `lifeline` use it, and end the process with [`fail`] if something is wrong. It does not shake hands.
 #![expect(unsafe_code, reason = "the environment, before other threads exist")]
 
 use std::{
@@ -27,15 +29,15 @@ use crate::{
     transport::{Board, Segment, shm::worker::send_alone},
 };
 
-/// Memory, and a pipe for each of two streams.
+/// The shared memory, and a pipe for each of two streams.
 const MOST_FDS: usize = 3;
 
-/// The host has sent the preamble before the process existed; only a stopped machine makes it wait.
+/// How long to wait for the preamble. The host sent it before this process existed, so only a stopped machine makes it wait.
 const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn or_fail(run: impl FnOnce() -> Result<std::convert::Infallible, Refused>) -> ! {
-    // A panic must not unwind out of the hook, or into what a copy of the host had been at: it would be an abort without our exit
-    // code, or worse.
+    // A panic must not unwind out of the hook, or into the code in which the host was copied. It would abort without our exit code,
+    // or worse.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
         Ok(Ok(never)) => match never {},
         Ok(Err(refused)) => fail(&refused),
@@ -43,10 +45,10 @@ pub(super) fn or_fail(run: impl FnOnce() -> Result<std::convert::Infallible, Ref
     }
 }
 
-/// The connection of a worker that has not shaken hands, by which the host can be told why it will not.
+/// The connection before the handshake, on which the host can be told why this process cannot be a worker.
 static TOLD: OnceLock<Arc<OwnedFd>> = OnceLock::new();
 
-/// Ends this process, which cannot be a worker, and says why: to the host, or, where that cannot be told, on stderr.
+/// Ends this process, which cannot be a worker. Tells the reason to the host, or writes it to stderr if that is not possible.
 pub(super) fn fail(refused: &Refused) -> ! {
     let message = encode_reply(refused);
     let is_told = TOLD.get().is_some_and(|socket| send_alone(socket.clone(), &message).is_ok());
@@ -59,22 +61,22 @@ pub(super) fn fail(refused: &Refused) -> ! {
     end_now(START_FAILED)
 }
 
-/// What this process cannot do, and why. It names the limit behind it if the system is short of something.
+/// Describes what this process cannot do, and why. Names the limit behind the error if the system is short of something.
 pub(super) fn refused(what: impl std::fmt::Display, error: std::io::Error) -> Refused {
     Refused { is_short: is_shortage(&error), reason: format!("{what}: {}", explained(error)) }
 }
 
-/// What a worker has before it shakes hands.
+/// The connection of a worker before the handshake.
 pub(super) struct Connection {
     pub(super) socket: Arc<OwnedFd>,
-    /// Shared with the host, or, where no memory can be shared, this process's own.
+    /// Shared with the host, or private to this process if no memory can be shared.
     pub(super) board: Board,
     pub(super) is_shared: bool,
     /// The memory that holds the rings, if there are any.
     pub(super) rings: Option<Segment>,
 }
 
-/// Reads the marker, takes up what the host has left for this process, and makes the process what std's start would have made it.
+/// Reads the marker, takes ownership of the inherited socket, and prepares the process as the start of std would have done.
 pub(super) fn connect() -> Result<(Marker, OwnedFd), Refused> {
     // SAFETY: before main, or at the top of it, this is the process's only thread; constructors of other crates that start threads
     // which change the environment would be at fault in any program.
@@ -91,8 +93,8 @@ pub(super) fn connect() -> Result<(Marker, OwnedFd), Refused> {
     Ok((marker, socket))
 }
 
-/// Receives what the host sends before anything else: the preamble and the descriptors that come with it. Who sent a preamble of ours can
-/// be told if these could not be taken.
+/// Receives the preamble, which the host sends first, and the descriptors that come with it. If the preamble is valid but the
+/// descriptors could not be received, the host can be told so.
 pub(super) fn recv_preamble(
     socket: BorrowedFd<'_>,
     token: Option<u64>,
@@ -115,7 +117,7 @@ pub(super) fn recv_preamble(
     Ok((preamble, fds))
 }
 
-/// Takes up a worker's connection. One that was passed on by a template needs no token.
+/// Receives the rest of a worker's connection. A connection that was passed on by a template needs no token.
 pub(super) fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, Refused> {
     let (preamble, fds) = recv_preamble(socket.as_fd(), token)?;
     let socket = Arc::new(socket);
@@ -137,13 +139,14 @@ pub(super) fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection,
     Ok(Connection { socket, board, is_shared, rings: preamble.rings.then_some(memory) })
 }
 
-/// Descriptors 0 to 2 may be closed in the parent; then the next to be opened would be taken for a standard stream.
+/// Opens descriptors 0 to 2 if they were closed in the parent. Otherwise the next file that is opened would be used as a standard
+/// stream.
 pub(super) fn open_standard_streams() {
     while let Ok(fd) = nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()) {
         if fd.as_raw_fd() > 2 {
             break;
         }
-        // It is a standard stream now, and stays.
+        // It is a standard stream now and stays open.
         std::mem::forget(fd);
     }
 }

@@ -1,6 +1,10 @@
-//! How a process becomes a worker: the hook before `main`, or the top of a `main` under `#[procession::main]`.
+//! Decides whether this process is a worker: in the hook before `main`, or at the top of a `main` under `#[procession::main]`.
 //!
-//! In a process without the marker both look and return, and touch nothing else of std. A process with the marker becomes a worker
+//! In a process without the marker, both check the environment, return, and use nothing else of std. A process with the marker
+//! becomes a worker or a template, or it ends with `START_FAILED`. It never reaches the caller's `main`. `docs/before-main.md`
+//! describes what is different before `main`.
+//!
+//! Also defines [`become_template`], which a copy of the host calls.
 //! or ends with `START_FAILED`; it never goes on to the caller's `main`. `docs/before-main.md` tells what is different there.
 #![expect(unsafe_code, reason = "a function pointer in .init_array; a copy of the host")]
 
@@ -25,19 +29,19 @@ use crate::{
     },
 };
 
-/// The modules in which a `main` carries `#[procession::main]`. (The linker gathers nothing without size.)
+/// The modules in which a `main` has `#[procession::main]`. (The linker gathers nothing that has no size.)
 #[procession_macros::gathered]
 pub static AT_MAIN: [&'static str];
 
-/// Whether this executable's workers are dispatched at the top of its `main`.
+/// Returns whether the workers of this executable are dispatched at the top of its `main`.
 ///
-/// A `main` that is not at the root of its crate is none: merged doc tests have such, each in a module of its own.
+/// A `main` that is not at the root of its crate does not count. Merged doc tests have such functions, each in a module of its own.
 fn waits_for_main() -> bool {
     AT_MAIN.static_slice().iter().any(|module| !module.contains("::"))
 }
 
 #[used]
-// The section holds pointers to functions, which the loader calls once before `main`; it passes arguments that a function without
+// The section holds pointers to functions that the loader calls once before `main`. It passes arguments, which a function without
 // parameters ignores in the C calling convention.
 #[unsafe(link_section = ".init_array")]
 static HOOK: extern "C" fn() = hook;
@@ -50,18 +54,18 @@ extern "C" fn hook() {
 }
 
 #[used]
-// The C library calls these functions at the end of a process, when those of `atexit` have run.
+// The C library calls these functions at the end of a process, after those of `atexit`.
 #[unsafe(link_section = ".fini_array")]
 static AT_END: extern "C" fn() = host_link::end_what_is_left;
 
-/// The top of a `main` under `#[procession::main]`: in a worker it does not return.
+/// Runs at the top of a `main` under `#[procession::main]`. Does not return in a worker.
 pub fn dispatch_main() {
     if is_marked() {
         become_worker();
     }
 }
 
-/// This process was started to be a worker. A process with more rights than its user believes no environment.
+/// Returns whether this process was started as a worker. A process with more rights than its user does not trust its environment.
 fn is_marked() -> bool {
     has_env(MARKER_CSTR) && !is_privileged()
 }
@@ -83,13 +87,13 @@ fn become_worker() -> ! {
     })
 }
 
-/// What a host that forks itself has the copy do: it becomes a template, and never returns to what its host was at.
+/// Turns this process, which is a copy of the host, into a template. Never returns to the code in which the host was copied.
 ///
-/// `env` is the environment that it is to have; `depth` is its own.
+/// `env` is the environment that the template gets, and `depth` is its own nesting depth.
 ///
 /// # Safety
 ///
-/// This process is such a copy: no other thread exists, and no object that owns a descriptor is used again, but `socket`.
+/// This process must be such a copy: no other thread exists, and no object that owns a descriptor is used again, except `socket`.
 pub(crate) unsafe fn become_template(
     socket: OwnedFd,
     depth: u32,
@@ -111,7 +115,7 @@ pub(crate) unsafe fn become_template(
         // SAFETY: as above.
         unsafe { set_env(DEPTH.as_ref(), Some(depth.to_string().as_ref())) };
         reset_signals();
-        // Descriptor 0 is the first to be free.
+        // Descriptor 0 is the first to be reused.
         let _ = nix::unistd::close(0);
         open_standard_streams();
         ignore_pipe_and_terminal();

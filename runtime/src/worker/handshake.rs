@@ -1,4 +1,6 @@
-//! Shakes hands with the host.
+//! Shakes hands with the host: reads the hello, applies its settings, and answers that the worker is ready.
+//!
+//! `serve` calls it once, before the first task. No user code may run before it.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -15,7 +17,7 @@ use crate::{
     transport::{FrameReceiver, Received},
 };
 
-/// How often a worker that waits for a debugger looks whether one has come.
+/// How often a worker that waits for a debugger checks whether one has attached.
 const DEBUGGER_LOOK: Duration = Duration::from_millis(100);
 
 pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refused> {
@@ -56,11 +58,12 @@ pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refuse
     Ok(())
 }
 
-/// Says who this is, and waits until a debugger has attached to it. The host waits as long.
+/// Prints the number and the pid of this worker, and waits until a debugger has attached. The host waits as long.
 fn wait_for_debugger(worker: u32) {
     let pid = std::process::id();
     say(&format!("procession: worker {worker} (pid {pid}) waits for a debugger: gdb -p {pid}\n"));
-    // Nothing tells a process that it has come to be traced: it has to look. Should the host go meanwhile, the watching thread ends it.
+    // No event reports that a process is being traced, so it has to be polled. If the host ends meanwhile, the watching thread ends
+    // this process.
     while !is_traced() {
         std::thread::park_timeout(DEBUGGER_LOOK);
     }

@@ -1,4 +1,7 @@
-//! The worker's link to its host: what every thread of the worker may send, and what the link says about the host.
+//! The worker's link to its host: what every thread of the worker may send, and what is known about the host.
+//!
+//! `serve` uses it for replies, `lifeline` for the end of the host, and the forwarders of records and progress from any thread. A
+//! copy of the worker must never send anything, so [`send`] and [`note_cause`] check for that first.
 
 use std::{
     cell::RefCell,
@@ -24,34 +27,34 @@ use crate::{
 };
 
 thread_local! {
-    /// The way to the host of the thread that serves. Other threads have none, and send aside.
+    /// The connection of the serving thread. Other threads have none and send with [`ASIDE`].
     pub(super) static SENDER: RefCell<Option<Box<dyn FrameSender>>> = const { RefCell::new(None) };
 }
 
-/// The way to the host of all other threads.
+/// The connection for all other threads.
 pub(super) static ASIDE: OnceLock<Aside> = OnceLock::new();
 
 pub(super) static WAITING: OnceLock<Waiting> = OnceLock::new();
 
-/// The host has gone, and no task may begin. Ordered with the claim word: a task that begins sees it, or is seen.
+/// The host has gone and no task may begin. Ordered with the claim word: a task that begins either sees it or is seen.
 pub(super) static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// The sequence number of the task that ended last.
 pub(super) static ENDED_SEQ: AtomicU32 = AtomicU32::new(0);
 
-/// This worker has shaken hands. Before that it has run nothing that is to be left in good order.
+/// This worker has shaken hands. Before that, it has not run anything that needs an orderly end.
 pub(super) static IS_READY: AtomicBool = AtomicBool::new(false);
 
-/// A task has come to no result, for it panicked or its values did not cross.
+/// A task has failed, because it panicked or its values could not be transferred.
 pub(super) static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
-/// No host is there to end what the tasks of this worker have started.
+/// The host has ended, so it cannot end what the tasks of this worker have started.
 static HOST_HAS_ENDED: AtomicBool = AtomicBool::new(false);
 
-/// The exit code of a process for one function that has failed: that of any Rust program that panics.
+/// The exit code of a process for one function that failed. Any Rust program that panics has the same.
 pub(super) const FAILED: i32 = 101;
 
-/// The host has gone: no more tasks begin, and the serving thread ends once it has nothing to do.
+/// Notes that the host has gone. No more tasks begin, and the serving thread ends when it has nothing to do.
 pub(super) fn stop() {
     // SYNC(stop-or-begin): pairs with the load in `run`, by way of the claim word: whoever begins a task has changed that word, and
     // sees this, or is seen by `is_busy`.
@@ -61,24 +64,25 @@ pub(super) fn stop() {
     }
 }
 
-/// Whether this worker has shaken hands. One that has not, before it is told to [`stop`], may miss that, and waits for the host for ever.
+/// Returns whether this worker has shaken hands. A worker that had not when [`stop`] was called may miss the stop and wait for the
+/// host forever.
 pub(super) fn is_ready() -> bool {
     // SYNC(ready-or-end): pairs with the store in `shake_hands`: whoever finds it ready and then calls `stop` finds `WAITING` set.
     IS_READY.load(Ordering::SeqCst)
 }
 
-/// Whether a task runs now.
+/// Returns whether a task is running.
 pub(super) fn is_busy() -> bool {
     // SYNC(task-ended): pairs with the Release store in `run`.
     BOARD.get().is_some_and(|board| board.claim().begun_now() != ENDED_SEQ.load(Ordering::SeqCst))
 }
 
-/// Sends a frame to the host, and waits until it is sent. From any thread. A copy of the worker has nothing to say to the host.
+/// Sends a frame to the host and waits until it has been sent. Can be called on any thread. Does nothing in a copy of the worker.
 pub(super) fn send(frame: &[u8]) {
     if copy::is_copy() {
         return;
     }
-    // An error means that the host has gone; the watching thread sees that, too, and ends the process.
+    // An error means that the host has gone. The watching thread sees that, too, and ends the process.
     let sent = SENDER.try_with(|sender| {
         let Ok(mut sender) = sender.try_borrow_mut() else { return false };
         let Some(sender) = &mut *sender else { return false };
@@ -93,16 +97,16 @@ pub(super) fn send(frame: &[u8]) {
     }
 }
 
-/// Leaves through `exit`, so that what runs at exit runs.
+/// Ends the process with `exit`, so that exit handlers run.
 #[expect(clippy::exit, reason = "a worker has no main to return from")]
 pub(super) fn leave(socket: &OwnedFd, code: i32) -> ! {
-    // A host that lives has closed only the one side by which it sends.
+    // A host that is alive has closed only its sending side.
     HOST_HAS_ENDED.store(is_ended(socket.as_fd()), Ordering::Relaxed);
     std::process::exit(code)
 }
 
-/// Ends what tasks have started, and the process, which is at its end, unless the host sees to that. Destructors of shared libraries do not
-/// run then.
+/// Ends what tasks have started, and this process, unless the host does it. The process is at its end. Destructors of shared
+/// libraries do not run in that case.
 pub(super) extern "C" fn end_what_is_left() {
     if HOST_HAS_ENDED.load(Ordering::Relaxed) && !copy::is_copy() {
         flush_streams();
@@ -110,13 +114,13 @@ pub(super) extern "C" fn end_what_is_left() {
     }
 }
 
-/// Tells the host of a panic that ends the process, before it could tell of it as a result.
+/// Tells the host about a panic that ends the process before its result could be sent.
 pub(super) fn tell_of_panic(panic: &RemotePanic) {
     send(&encode_panic(RUNNING_SEQ.load(Ordering::Relaxed), panic));
 }
 
-/// Notes on the board why this process is about to end, or says so if it is a template. The end of a copy is not the worker's.
-/// Async-signal-safe.
+/// Notes on the board why this process is about to end, or sends the reason if it is a template. Does nothing in a copy of the
+/// worker. Async-signal-safe.
 pub(super) fn note_cause(cause: Cause) {
     if copy::is_copy() {
         return;
@@ -127,20 +131,20 @@ pub(super) fn note_cause(cause: Cause) {
     }
 }
 
-/// Has it noted on the board if memory that was asked for in vain ends this process.
+/// Arranges that a failed allocation that ends this process is noted on the board.
 pub(super) fn watch_memory() {
     fn note() {
         note_cause(Cause::OutOfMemory);
     }
-    // Without it the end is a plain SIGABRT: worse words, nothing else.
+    // Without it, the process ends with a plain SIGABRT. Only the message is worse.
     let _ = watch_allocations(note);
 }
 
-/// Has stack overflows of this thread noted on the board, and said.
+/// Arranges that a stack overflow of this thread is noted on the board and printed.
 pub(super) fn watch_overflow() {
     fn note() {
         note_cause(Cause::StackOverflow);
     }
-    // Without it an overflow is a plain SIGSEGV: worse words, nothing else.
+    // Without it, an overflow is a plain SIGSEGV. Only the message is worse.
     let _ = watch_stack(note);
 }

@@ -1,4 +1,6 @@
-//! Ends the worker when its host ends.
+//! Divides a worker into the thread that serves and the thread that watches, which ends the worker when its host ends.
+//!
+//! `entry` and `template` start every worker here. The watching thread runs no user code, so a busy worker ends with its host, too.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -23,22 +25,22 @@ use crate::{
     transport::Cause,
 };
 
-/// A worker that was told to leave has so long for `atexit` functions and the like.
+/// How long a worker that was told to leave may spend on exit handlers and the like.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What std gives its threads is too small for code that was written for a main thread.
+/// The stack of the serving thread. The default of std is too small for code that was written for a main thread.
 const STACK_BYTES: usize = 8 << 20;
 
-/// To wait takes next to nothing.
+/// The stack of the watching thread, which only waits.
 const WATCH_STACK_BYTES: usize = 64 << 10;
 
-/// What a template has its copy do.
+/// Turns a copy of a template into a worker. Never returns.
 pub(super) fn become_forked_worker(socket: OwnedFd, host: Option<OwnedFd>) -> ! {
     copy::begin();
     or_fail(|| watch_and_serve(take_up(out_of_the_way(socket), None)?, host))
 }
 
-/// Serves on a thread named `main` and watches the connection on this one: a busy worker, too, ends when its host has gone.
+/// Serves on a thread named `main` and watches the connection on this one, so that a busy worker ends with its host, too.
 pub(super) fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, Refused> {
     let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
     let stack = nix::sys::resource::getrlimit(Resource::RLIMIT_STACK)
@@ -53,8 +55,8 @@ pub(super) fn serve_and_watch(connection: Connection) -> Result<std::convert::In
     watch(socket.as_fd(), is_shared, hold_parent())
 }
 
-/// As [`serve_and_watch`], the other way round: serves on this thread, which has the memory and the stack that it needs, and whose
-/// thread-locals the preload has filled.
+/// Like [`serve_and_watch`], with the threads exchanged: serves on this thread, which has the stack it needs and whose
+/// thread-locals were filled by the preload.
 fn watch_and_serve(
     connection: Connection,
     host: Option<OwnedFd>,
@@ -69,8 +71,8 @@ fn watch_and_serve(
     Err("it serves no more".into())
 }
 
-/// Ends the process when the host has gone. Without memory that is shared, the host tells by closing its side that the running task is
-/// to end.
+/// Ends the process when the host has gone. If no memory is shared, the host closes its sending side to ask the running task to
+/// end.
 fn watch(socket: BorrowedFd<'_>, is_shared: bool, host: Option<OwnedFd>) -> ! {
     let host = host.as_ref().map(AsFd::as_fd);
     let mut host_has_ended = wait_for_hangup(socket, host);
@@ -79,18 +81,18 @@ fn watch(socket: BorrowedFd<'_>, is_shared: bool, host: Option<OwnedFd>) -> ! {
         host_has_ended = wait_for_end(socket, host);
     }
     if host_has_ended {
-        // A copy of the host, as a daemon is, may hold the other end of the connection.
+        // A copy of the host, such as a daemon, may hold the other end of the connection.
         shutdown_both(socket);
     }
-    // Asked before: a worker that becomes ready only now may not hear that it is to stop.
+    // Checked before `stop`: a worker that becomes ready only now may miss the stop.
     let was_ready = host_link::is_ready();
     host_link::stop();
     if host_link::is_busy() {
-        // The host may be there: then the task itself has ended the connection.
+        // The host may still be there. Then the task itself has ended the connection.
         host_link::note_cause(Cause::ConnectionEnded);
     } else if was_ready {
-        // A worker that still starts has nothing to put in order.
-        // The serving thread sees the end of the connection, too, and leaves through `exit`.
+        // The serving thread sees the end of the connection, too, and leaves through `exit`. A worker that is still starting has
+        // nothing to finish.
         std::thread::sleep(LEAVE_TIMEOUT);
     }
     end_group(HOST_GONE)

@@ -15,14 +15,14 @@ use crate::{
 
 struct Forwarder;
 
-/// Makes the host's logger this process's. A function that brings its own logger gets an error from `log`, as in any program with two.
+/// Installs the forwarding logger. A function that sets its own logger gets an error from `log`, as in any program that sets two.
 pub(super) fn install(level: u8) {
     if log::set_logger(&Forwarder).is_ok() {
         set_level(level);
     }
 }
 
-/// Records beyond this level cost a comparison from now on.
+/// Sets the most verbose level to forward. More verbose records cost only a comparison.
 pub(super) fn set_level(level: u8) {
     let level = LevelFilter::iter().nth(usize::from(level)).unwrap_or(LevelFilter::Off);
     if log::max_level() != level {
@@ -40,7 +40,7 @@ impl log::Log for Forwarder {
             return;
         }
         let mut fields = Fields(Vec::new());
-        // A field that cannot be read is left out; the record is worth more than it.
+        // A field that cannot be read is left out, because the record matters more.
         let _ = record.key_values().visit(&mut fields);
         let record = LogRecord {
             level: level_number(record.level()),

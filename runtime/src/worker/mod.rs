@@ -1,6 +1,6 @@
 //! The worker process: how it is entered, what it serves, and how it ends.
 //!
-//! Never imports the host side.
+//! `start` and the macros' expansions enter here. This module never imports the host side.
 
 mod connect;
 mod copy;

@@ -1,4 +1,7 @@
-//! Where a worker's stdout and stderr go, and the marks that part what one task writes from what the next does.
+//! Redirects a worker's stdout and stderr, and writes the marks that separate the output of one task from that of the next.
+//!
+//! `connect` and `template` redirect the streams, and `serve` writes the marks. The marks go to pipes of our own, never to
+//! descriptors 1 and 2, which a task may close or replace.
 
 use std::{
     io,
@@ -19,15 +22,16 @@ static MARKED: OnceLock<Marked> = OnceLock::new();
 
 struct Marked {
     token: u64,
-    /// The worker's ends, apart from descriptors 1 and 2, which a task may close or put something else in the place of.
+    /// The worker's ends, separate from descriptors 1 and 2, which a task may close or replace.
     pipes: Vec<OwnedFd>,
 }
 
-/// Has stdout and stderr go where the host wants them. `pipes` are the worker's ends of those that the host reads, in that order.
+/// Redirects stdout and stderr as the host has requested. `pipes` are the worker's ends of the streams that the host reads, in
+/// order.
 ///
 /// # Errors
 ///
-/// A pipe is missing, or the system refuses.
+/// A pipe is missing, or a system call fails.
 pub(super) fn redirect(sinks: [Sink; 2], token: u64, pipes: Vec<OwnedFd>) -> io::Result<()> {
     let mut given = pipes.into_iter();
     let mut kept = Vec::new();
@@ -48,12 +52,12 @@ pub(super) fn redirect(sinks: [Sink; 2], token: u64, pipes: Vec<OwnedFd>) -> io:
     Ok(())
 }
 
-/// The host reads a stream of this process.
+/// Returns whether the host reads a stream of this process.
 pub(super) fn is_marked() -> bool {
     MARKED.get().is_some()
 }
 
-/// Task `seq` has ended: what of its words is still in a buffer goes out, and behind it the mark.
+/// Flushes the buffered output of task `seq`, which has ended, and writes its mark.
 pub(super) fn end_task(seq: u32) {
     let Some(Marked { token, pipes }) = MARKED.get() else { return };
     flush_stdout();

@@ -1,4 +1,6 @@
-//! Runs the preload of a template.
+//! Runs the preload of a template and checks what it leaves behind.
+//!
+//! `template` calls it once. A preload that leaves a second thread has failed, because the template could not be copied safely.
 
 use std::{
     ffi::OsStr,
@@ -31,17 +33,18 @@ use crate::{
     transport::Cause,
 };
 
-/// A thread that was joined is gone from the list of threads a moment later.
+/// A thread stays in the list of threads for a moment after it was joined.
 const THREADS_LINGER: Duration = Duration::from_secs(1);
 
-/// While the preload runs: who it is, and the way to the host, for what ends the process.
+/// Set while the preload runs: its name, and the connection to the host, for reporting what ends the process.
 static PRELOADING: Mutex<Option<Preloading>> = Mutex::new(None);
 
-/// The preload that runs.
+/// The preload that is running.
 struct Preloading {
     name: &'static str,
     control: OwnedFd,
-    /// What is said if it overflows the stack, and if it is refused memory: made ahead, for no memory may be had then.
+    /// The messages for a stack overflow and for a failed allocation. They are encoded in advance because memory may not be
+    /// available then.
     overflowed: Vec<u8>,
     was_refused_memory: Vec<u8>,
 }
@@ -57,13 +60,13 @@ pub(super) fn prepare(setup: Result<Setup, String>, control: &OwnedFd) -> Result
     let Some(preload) = preload else { return expect_one_thread("its start") };
     let entry = registry::find(FunctionId(preload.function)).ok_or("the preload is not in the table")?;
     let outcome = run(entry, &preload, control);
-    // What is still in a buffer would be written by each worker.
+    // Output that is still in a buffer would be written by each worker.
     flush_streams();
     outcome?;
     expect_one_thread(&format!("the preload `{}`", entry.name))
 }
 
-/// Runs the preload in the folder that workers will work in.
+/// Runs the preload in the folder of the workers.
 fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<(), String> {
     let set_preloading = |now| *PRELOADING.lock().unwrap_or_else(PoisonError::into_inner) = now;
     let words = |what: &str| Prepared::Failed(format!("the preload `{}` {what}", entry.name)).to_bytes();
@@ -83,14 +86,14 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
     end_on_hangup(control.as_fd(), HOST_GONE)
         .map_err(|error| format!("its connection cannot be watched: {error}"))?;
     let outcome = dispatch::run(entry, || Input::new(&preload.args), &mut result, &mut large);
-    // The preload may have forked: a copy of the template prepares nothing and forks no workers.
+    // The preload may have forked. A copy of the template prepares nothing and forks no workers.
     copy::leave_if_copy();
     forget_hangup(control.as_fd());
     drop(large);
     // A worker must not inherit it.
     set_preloading(None);
     if let Some(back) = back {
-        // A worker enters the folder by itself, from where it would have started.
+        // A worker enters the folder by itself, from the folder in which it would have started.
         nix::unistd::fchdir(back).map_err(|error| format!("it cannot go back to its folder: {error}"))?;
     }
     match outcome {
@@ -102,7 +105,7 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
     }
 }
 
-/// Enters a folder, and returns the one that this was.
+/// Enters a folder and returns the previous one.
 fn visit(folder: &Folder) -> Result<File, String> {
     let path = Path::new(OsStr::from_bytes(&folder.path));
     let cannot = |error| format!("it cannot work in {}: {error}", path.display());
@@ -115,7 +118,7 @@ fn panicked(name: &str, panic: &RemotePanic) -> String {
     format!("the preload `{name}` panicked: {panic}")
 }
 
-/// Tells the host of a panic that ends the process, before it could tell of it as an outcome.
+/// Tells the host about a panic that ends the process before its outcome could be sent.
 fn tell_of_panic(panic: &RemotePanic) {
     if let Some(Preloading { name, control, .. }) =
         &*PRELOADING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -124,7 +127,7 @@ fn tell_of_panic(panic: &RemotePanic) {
     }
 }
 
-/// Tells the host why the preload ends the process. Async-signal-safe: it waits for nothing and allocates nothing.
+/// Tells the host why the preload ends the process. Async-signal-safe: it does not wait or allocate.
 pub(super) fn say_cause(cause: Cause) {
     if let Ok(preloading) = PRELOADING.try_lock()
         && let Some(preloading) = &*preloading

@@ -1,4 +1,4 @@
-//! How far a task is, by its own account, on its way to the host.
+//! Defines [`report_progress`], which sends the progress of the running task to the host, at a limited rate.
 
 use std::{
     sync::{
@@ -11,15 +11,15 @@ use std::{
 use super::host_link::send;
 use crate::{context::running_seq, protocol::encode_progress};
 
-/// Somebody looks.
+/// The host shows progress.
 static WANTED: AtomicBool = AtomicBool::new(false);
-/// The task that spoke last, and when.
+/// The task that reported last, and when.
 static LAST: Mutex<Option<(u32, Instant)>> = Mutex::new(None);
 
-/// Nobody sees more than that in less time.
+/// The minimum time between two reports of one task. More would not be visible.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The tasks that run from now on are of interest, or not.
+/// Sets whether the progress of the following tasks is shown.
 pub(super) fn set_wanted(wanted: bool) {
     WANTED.store(wanted, Ordering::Relaxed);
 }
@@ -58,7 +58,7 @@ fn report(fraction: f64) {
     let Some(seq) = running_seq().filter(|_| !fraction.is_nan()) else { return };
     let now = Instant::now();
     {
-        // One thread at a time; another that speaks meanwhile is not missed.
+        // One thread at a time reports. A report that is skipped meanwhile is no loss.
         let Ok(mut last) = LAST.try_lock() else { return };
         let is_early = last.is_some_and(|(of, at)| of == seq && now.duration_since(at) < PAUSE);
         if is_early && fraction < 1.0 {

@@ -1,4 +1,6 @@
-//! Replies that are ready and not sent yet.
+//! Makes the replies of the serving thread, sends them, times the tasks, and decides when the host is woken.
+//!
+//! Only `serve` uses it. No task may begin before the reply of the previous one has been published.
 
 use std::time::{Duration, Instant};
 
@@ -11,45 +13,45 @@ use crate::{
     transport::{Body, FrameSender},
 };
 
-/// Replies on their way to the host.
+/// The replies of the serving thread.
 ///
-/// Each is out before the next task begins. The clock is looked at after several short tasks, and the host is woken after a while,
-/// before a pause, and after a long task: a long task itself keeps nothing back, for the host, which knows that more is to come,
-/// looks by itself.
+/// Each reply is published before the next task begins. The clock is read after several short tasks. The host is woken at
+/// intervals, before a pause, and after a long task. A long task does not need to wake the host for the replies before it, because
+/// a host that expects more looks by itself.
 pub(super) struct Replies {
     /// The reply that is being made.
     pub(super) reply: ReplyFrame,
-    /// When the clock was looked at last, and how many tasks ago.
+    /// When the clock was last read, and how many tasks ago.
     timed: Instant,
     untimed: u32,
-    /// So many tasks are timed together.
+    /// How many tasks are timed together.
     stride: u32,
     /// When the host was last woken.
     rung: Instant,
-    /// There is a reply that it has not been woken for.
+    /// There is a reply for which the host has not been woken.
     due: bool,
-    /// Every task is timed by itself.
+    /// Every task is timed individually.
     is_timed: bool,
-    /// When some tasks were last looked at more closely.
+    /// When some tasks were last measured.
     sampled: Option<Instant>,
-    /// How many more tasks are looked at now.
+    /// How many more tasks to measure now.
     sample: Option<u32>,
-    /// What was found: tasks, and nanoseconds for decoding and encoding.
+    /// The result of the measurement: tasks, and nanoseconds for decoding and encoding.
     found: Option<(u64, u64)>,
-    /// The host reads what tasks write, and each is to end in a mark.
+    /// The host reads the output of tasks, and each task ends with a mark.
     pub(super) marks: bool,
 }
 
-/// The host hears of replies no later than this while short tasks follow each other.
+/// How long the host may not be woken while short tasks follow each other.
 const HOLD: Duration = Duration::from_micros(50);
 
-/// Tasks that are timed together take about so long.
+/// The approximate duration of tasks that are timed together.
 const STRIDE: Duration = Duration::from_micros(5);
 
-/// No more tasks are timed together.
+/// The maximum number of tasks that are timed together.
 const MOST_STRIDE: u32 = 64;
 
-/// How often some tasks are looked at more closely, and how many.
+/// How often some tasks are measured, and how many.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
 const SAMPLE_TASKS: u32 = 16;
@@ -72,7 +74,7 @@ impl Replies {
         }
     }
 
-    /// Begins a request: the time until now was spent waiting.
+    /// Begins a request. The time until now was spent waiting.
     pub(super) fn begin(&mut self, is_timed: bool) {
         self.timed = Instant::now();
         self.rung = self.timed;
@@ -89,7 +91,7 @@ impl Replies {
         }
     }
 
-    /// What was to follow was taken back: tells the time of those that were to be timed with it.
+    /// Reports the time of the last tasks when the tasks that they were to be timed with were taken back.
     pub(super) fn tell_of_rest(&mut self, task: u64, function: FunctionId) {
         let tasks = std::mem::take(&mut self.untimed);
         if tasks > 0 {
@@ -100,7 +102,7 @@ impl Replies {
         }
     }
 
-    /// Tells what the closer look has found, if there was one.
+    /// Reports the measurement, if there was one.
     pub(super) fn tell_of_sample(&mut self) {
         self.sample = None;
         if let Some((tasks, encoding)) = self.found.take() {
@@ -109,7 +111,7 @@ impl Replies {
         }
     }
 
-    /// One of the tasks that are looked at has ended.
+    /// Adds a measured task that has ended.
     #[cold]
     fn look_on(&mut self, left: u32, is_last: bool) {
         self.sample = Some(left - 1).filter(|_| left > 1 && !is_last);
@@ -119,7 +121,7 @@ impl Replies {
         }
     }
 
-    /// Wakes the host if there is something for it.
+    /// Wakes the host if there is a reply for it.
     pub(super) fn ring(&mut self, sender: &mut dyn FrameSender) {
         if std::mem::take(&mut self.due) {
             sender.ring();
@@ -150,8 +152,8 @@ impl Replies {
                 self.rung = now;
             }
         }
-        // An error means that the host has gone; the watching thread sees that, too, and ends the process. Or that the way to it is
-        // broken: without this reply it would wait for ever.
+        // An error means that the host has gone, which the watching thread sees, too, and ends the process. Or the connection is
+        // broken, and the host would wait for this reply forever.
         let sent = match self.reply.wire() {
             ReplyWire::Brief(head, body) => sender.send_brief(head, body),
             ReplyWire::Parts(head, [], body) => sender.send(&head, Body::Borrowed(body)),

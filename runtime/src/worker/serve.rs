@@ -1,4 +1,7 @@
-//! The worker's loop: shake hands, then run what the host sends, one task at a time, in order.
+//! The worker's loop: receives requests and runs their tasks, one at a time and in order.
+//!
+//! `lifeline` calls [`serve`] on the serving thread. Every task is claimed before it runs, and every reply is published before the
+//! next task is claimed.
 
 use std::sync::atomic::Ordering;
 
@@ -86,10 +89,11 @@ pub(super) fn serve(connection: Connection) {
     }
 }
 
-/// What the host sent is no frame of a request.
+/// The reason if a frame from the host is not a request.
 const NO_MESSAGE: &str = "it was sent what is no message of ours";
 
-/// Ends this process, which cannot go on with its connection, and tells the host why: past the rings, which may be what is broken.
+/// Ends this process, which cannot continue with its connection, and tells the host why. The message bypasses the rings, which may
+/// be broken.
 pub(super) fn break_off(why: &str) -> ! {
     if let Some(aside) = ASIDE.get()
         && !copy::is_copy()
@@ -99,15 +103,15 @@ pub(super) fn break_off(why: &str) -> ! {
     end_now(PROTOCOL_BROKEN)
 }
 
-/// The exit code of a worker that was told to leave. How a pool's tasks went is none of its worker's affair.
+/// Returns the exit code of a worker that was told to leave. It does not depend on how a pool's tasks ended.
 fn farewell() -> i32 {
     let is_alone = INDEX.get() == Some(&WorkerId::ALONE.0);
     if is_alone && HAS_FAILED.load(Ordering::Relaxed) { FAILED } else { 0 }
 }
 
-/// Runs the tasks of one request; `None` if it is no request.
+/// Runs the tasks of one request. Returns `None` if it is not a request.
 fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> {
-    // The arguments of one large task are that task's alone.
+    // The arguments of a large task arrive separately and belong to that task alone.
     let mut whole = None;
     let mut is_bare = false;
     if !body.is_empty()
@@ -179,7 +183,7 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
         };
         outcome.inspect_err(|_| HAS_FAILED.store(true, Ordering::Relaxed))
     });
-    // The task may have forked. What follows is written where the original's replies go.
+    // The task may have forked. In a copy, what follows would be written to the original's connection.
     copy::leave_if_copy();
     if replies.marks {
         output::end_task(task.seq);

@@ -1,4 +1,6 @@
-//! What a worker makes of itself before it is ready: its folder, its niceness, its CPU, its name.
+//! Applies the settings of a worker before it is ready: its folder, niceness, CPU, name and memory limit.
+//!
+//! `handshake` calls it once, with the [`Station`] of the hello.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
@@ -12,11 +14,11 @@ use crate::{
     },
 };
 
-/// Takes up the station, for every thread that there is.
+/// Applies the settings to the process and all of its threads.
 ///
 /// # Errors
 ///
-/// Part of it cannot be had, in words for people.
+/// A setting cannot be applied. The error is a message for the user.
 pub(super) fn take_up(station: Station) -> Result<(), Refused> {
     let Station { folder, nice, cpu, title, memory } = station;
     if let Some(Folder { path, id }) = folder {
@@ -35,7 +37,7 @@ pub(super) fn take_up(station: Station) -> Result<(), Refused> {
         limit_memory(bytes)
             .map_err(|error| refused(format_args!("its memory cannot be limited to {bytes} bytes"), error))?;
     }
-    // One that a template has made ahead of its time had the template's name.
+    // A worker that a template forked ahead of time still has the template's name.
     match title {
         Some(title) => set_title(&title),
         None => name_as_program(),

@@ -1,7 +1,8 @@
-//! A template: a process with one thread that loads what workers are to share, and then forks one whenever the host asks.
+//! A template: a process with one thread that loads what workers share, and then forks a worker whenever the host asks.
 //!
-//! It never has a second thread, for a copy of a process has only the thread that made it, and whatever another had locked stays
-//! locked for ever. A worker is its copy, and goes on as any other worker does.
+//! It must never have a second thread. A copy of a process has only the thread that forked it, and locks held by other threads
+//! would stay locked forever. A worker is a copy of the template and continues in `lifeline` like any other worker.
+//! `launch/README.md` describes the host's side.
 #![expect(unsafe_code, reason = "fork")]
 
 use std::{
@@ -29,19 +30,19 @@ use crate::{
     },
 };
 
-/// A worker, and where its life is told of.
+/// A worker, and the socket on which its end is reported.
 struct Forked {
     child: Child,
     status: OwnedFd,
 }
 
-/// Prepares what workers share, says so, and forks them until the host closes the connection.
+/// Runs the preload, reports that the template is ready, and forks workers until the host closes the connection.
 pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, Refused> {
     let (preamble, fds) = recv_preamble(control.as_fd(), token)?;
     let host = hold_parent();
     IS_TEMPLATE.store(true, Ordering::Relaxed);
     let _ = nix::sys::prctl::set_name(c"fork-template");
-    // The preload's overflows are seen, and the workers' without the cost of finding out where the stack ends.
+    // Set up before forking, so that overflows of the preload are detected, and workers need not determine where the stack ends.
     watch_overflow();
     watch_memory();
     let prepared = output::redirect(preamble.sinks, preamble.token, Vec::new())
@@ -58,7 +59,7 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
         Ok(()) => Prepared::Ready,
         Err(words) => Prepared::Failed(words),
     };
-    // A host that has gone is noticed by the end of the connection.
+    // If the host has gone, the end of the connection will tell.
     let _ = write_whole(control.as_fd(), &prepared.to_bytes());
     let mut workers: Vec<Forked> = Vec::new();
     loop {
@@ -91,25 +92,25 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
     }
 }
 
-/// The connection and the status socket of the next worker; `None` if the host has gone, or talks nonsense.
+/// Receives the connection and the status socket of the next worker. Returns `None` if the host has gone or the request is invalid.
 fn recv_request(control: BorrowedFd<'_>) -> Option<[OwnedFd; 2]> {
     let mut byte = [0];
     let fds = recv_with_fds::<2>(control, &mut byte).ok()?;
     if byte == [FORK_REQUEST] { fds.try_into().ok() } else { None }
 }
 
-/// Forks a worker and tells of it. In the worker it returns its connection, and nothing else of the template's is open.
+/// Forks a worker and reports it. Returns the worker's connection in the worker, where nothing else of the template is open.
 fn fork_worker(socket: OwnedFd, status: OwnedFd, workers: &mut Vec<Forked>) -> Option<OwnedFd> {
     // SAFETY: a template has one thread: it starts none, and `prepare` has seen to it that the preload has left none.
     match unsafe { fork() } {
         Ok(Fork::Child) => {
-            // They are the template's children: not ours to kill, and not ours to hold open.
+            // They are children of the template. This process must not kill them or keep their descriptors open.
             workers.drain(..).for_each(|worker| worker.child.disown());
             return Some(socket);
         }
         Ok(Fork::Parent(child)) => {
             let report = Report::Forked(child.pid());
-            // If the host does not listen it has no use for the worker, whose connection ends with it.
+            // If the host does not listen, it does not need the worker, which ends with its connection.
             let _ = send_with_fd(status.as_fd(), &report.to_bytes(), Some(child.as_fd()));
             workers.push(Forked { child, status });
         }
@@ -121,7 +122,7 @@ fn fork_worker(socket: OwnedFd, status: OwnedFd, workers: &mut Vec<Forked>) -> O
     None
 }
 
-/// Collects a worker that has ended, with what it had started in its group, and tells of it. Returns whether it had ended.
+/// Reaps a worker that has ended, kills its process group, and reports how it ended. Returns whether it had ended.
 fn tell_of_end(worker: &mut Forked) -> bool {
     let report = match worker.child.try_reap() {
         None => return false,

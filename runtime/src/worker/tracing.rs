@@ -1,4 +1,5 @@
-//! Sends what functions say by `tracing` to the host. Installed as the worker's subscriber before the first task, if the host has one.
+//! Sends the `tracing` spans and events of functions to the host. Installed as the worker's subscriber before the first task, if
+//! the host has one.
 
 use std::{
     cell::RefCell,
@@ -25,17 +26,17 @@ use crate::{
     protocol::{FieldValue, Parent, Place, Said, TraceRecord, encode_reply},
 };
 
-/// The most verbose level that the host wants: 0 is nothing, 5 is all.
+/// The most verbose level that the host wants. 0 is none, 5 is all.
 static LEVEL: AtomicU8 = AtomicU8::new(0);
 
-/// Whatever is more verbose costs a comparison from now on.
+/// Sets the most verbose level to forward. More verbose spans and events cost only a comparison.
 pub(super) fn set_level(level: u8) {
     if LEVEL.load(Ordering::Relaxed) == level {
         return;
     }
     LEVEL.store(level, Ordering::Relaxed);
     if !is_installed() {
-        // A function that has brought its own subscriber keeps it.
+        // A function that has set its own subscriber keeps it.
         let _ = dispatcher::set_global_default(Dispatch::new(Forwarder::default()));
     }
     rebuild_interest_cache();
@@ -68,7 +69,7 @@ struct Span {
 }
 
 thread_local! {
-    /// The spans that this thread is in, the innermost last.
+    /// The spans that this thread has entered, innermost last.
     static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -214,7 +215,7 @@ impl Subscriber for Forwarder {
     }
 }
 
-/// Values, each with its field's place among the fields.
+/// Values, each with the index of its field.
 #[derive(Default)]
 struct Values(Vec<(u32, FieldValue)>);
 
