@@ -1,13 +1,14 @@
-//! The bar of a call with `progress`, drawn by `indicatif` on stderr while that is a terminal.
+//! The progress bar of a call, drawn by `indicatif` on stderr if that is a terminal.
 //!
-//! Without the feature of that name there is no bar, and a person at a terminal is told so, once.
+//! Only `report` uses it. Without the feature `indicatif` there is no bar, and a user at a terminal is told so once.
 
 #[cfg(feature = "indicatif")]
 pub(crate) use with::Bar;
 #[cfg(not(feature = "indicatif"))]
 pub(crate) use without::Bar;
 
-/// Somebody looks: stderr is a terminal, and this is no worker, for several bars would be drawn over each other.
+/// Returns whether a bar would be seen: stderr is a terminal and this is not a worker, because several bars would overwrite each
+/// other.
 fn is_seen() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr()) && !crate::context::is_worker()
 }
@@ -20,20 +21,20 @@ mod with {
 
     use crate::{escape::Escaped, terminal::Drawn};
 
-    /// Tasks that say how far they are and are shown, the others are too many to read.
+    /// How many tasks are shown with their progress. More could not be read.
     const MOST_SHOWN: usize = 4;
 
-    /// With the length known.
+    /// The bar if the number of tasks is known.
     const MEASURED: &str =
         "{prefix}{wide_bar} {percent:>3}% {pos}/{len} [{elapsed_precise}, {eta_precise} left, {rate}]{msg}";
-    /// Without.
+    /// The bar if it is not known.
     const COUNTED: &str = "{prefix}{spinner} {pos} [{elapsed_precise}, {rate}]{msg}";
 
     #[derive(Debug)]
     pub(crate) struct Bar {
         bar: Drawn,
         failed: usize,
-        /// How far tasks are that run, by their own account.
+        /// The progress of running tasks that report it.
         running: BTreeMap<usize, f64>,
     }
 
@@ -62,7 +63,7 @@ mod with {
             });
         }
 
-        /// So many tasks have ended, these among them.
+        /// Updates the bar: `done` tasks have ended, including these.
         pub(crate) fn set(&mut self, done: usize, failed: usize, ended: &[Range<usize>]) {
             self.failed = failed;
             if !self.running.is_empty() || failed > 0 {
@@ -90,7 +91,7 @@ mod with {
             words
         }
 
-        /// All have ended: the bar stays, with the counts.
+        /// All tasks have ended. The bar stays, with the counts.
         pub(crate) fn finish(mut self) {
             self.running.clear();
             self.bar.change(|bar| {
@@ -99,7 +100,7 @@ mod with {
             });
         }
 
-        /// It stays as far as it came.
+        /// The call ended early. The bar stays as it is.
         pub(crate) fn stop(mut self) {
             self.running.clear();
             self.bar.change(|bar| bar.abandon_with_message(format!("{} stopped", self.message())));
@@ -119,7 +120,7 @@ mod with {
 mod without {
     use std::{io::Write, ops::Range, sync::Once};
 
-    /// There is none.
+    /// There is no bar.
     #[derive(Debug)]
     pub(crate) enum Bar {}
 

@@ -1,9 +1,9 @@
-//! Which levels of records the host wants from its workers.
+//! Determines which levels of records the host wants from its workers. Sent with the hello and with each request.
 
 use super::timeline;
 use crate::protocol::Levels;
 
-/// What this process's logger and subscriber want to know of.
+/// Returns the most verbose levels that this process's logger and subscriber want.
 pub(crate) fn levels() -> Levels {
     #[cfg(not(feature = "tracing"))]
     let trace = 0;

@@ -1,7 +1,7 @@
-//! Gives records that were made in a worker to this process's logger.
+//! Passes records that were made in a worker to this process's logger.
 //!
-//! Loggers print what they are given. So control characters are escaped first, in the words, the target and the fields, and lines after
-//! the first are indented, as `env_logger` does: a record cannot act on the terminal or pass for another.
+//! Loggers print what they are given. Control characters in the message, the target and the fields are therefore escaped first, and
+//! lines after the first are indented, as `env_logger` does. A record cannot affect the terminal or be taken for another one.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::{
     protocol::LogRecord,
 };
 
-/// Logs the record as if it had been made here, with the worker's place, its process and the task as fields.
+/// Logs the record as if it had been made here. The worker's index, its pid and the task are added as fields.
 pub(crate) fn emit(record: &LogRecord, worker: WorkerId, pid: u32) {
     let Some(level) = Level::iter().nth(usize::from(record.level).wrapping_sub(1)) else { return };
     if level > log::max_level() {
@@ -41,13 +41,13 @@ pub(crate) fn emit(record: &LogRecord, worker: WorkerId, pid: u32) {
     logger.log(&builder.args(format_args!("{}", Lines(&record.message))).build());
 }
 
-/// Copies the words only if something in them is to be escaped.
+/// Escapes a text, which is copied only if it contains something to escape.
 fn one_line(words: &str) -> Cow<'_, str> {
     if words.contains(is_control) { Escaped(words).to_string().into() } else { words.into() }
 }
 
 struct Fields<'a> {
-    /// The record's, escaped.
+    /// The record's own fields, escaped.
     own: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     worker: u32,
     pid: u32,

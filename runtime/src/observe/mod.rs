@@ -1,4 +1,7 @@
-//! What is seen of a pool from outside: statistics, the timeline, progress, and the records and spans that workers forward.
+//! What can be observed from outside: statistics, the timeline, progress, and the records and spans that workers forward.
+//!
+//! The scheduler, the supervisors and calls feed it. It never influences what is run, and calls a user's logger only while no lock
+//! is held.
 
 pub(crate) mod bar;
 pub(crate) mod levels;

@@ -1,13 +1,15 @@
-//! Records and spans of workers on their way to the logger of the host.
+//! Records, spans and events of workers on their way to the host's logger and subscriber.
+//!
+//! They are collected while a lock is held, and emitted after it was released.
 
 use crate::{caller::Caller, id::WorkerId, protocol::Record};
 
-/// What a function has said in a worker, for those who listen here.
+/// A record, span or event of a worker, with its origin.
 pub(crate) struct Words {
     pub(crate) record: Record,
     pub(crate) worker: WorkerId,
     pub(crate) pid: u32,
-    /// Who handed in the task that said it.
+    /// The caller who submitted the task that made it.
     pub(crate) caller: Caller,
 }
 

@@ -1,6 +1,6 @@
-//! What a call says of itself on stderr while it runs: lines in the manner of joblib's, and a bar.
+//! What a call reports on stderr while it runs: lines like those of joblib, and a bar.
 //!
-//! A call that was not asked to has none, and pays nothing.
+//! A call that reports nothing has no [`Report`] and no cost.
 
 use std::{
     fmt,
@@ -17,12 +17,12 @@ use crate::{
     terminal::aside,
 };
 
-/// From this on there is a line for each batch.
+/// From this verbosity on, there is a line for each batch.
 const EACH_BATCH: u32 = 10;
-/// From this on there is a line for each task.
+/// From this verbosity on, there is a line for each task.
 const EACH_TASK: u32 = 50;
 
-/// How much calls say that were not told: `PROCESSION_VERBOSE`, or nothing. Calls inside workers say nothing.
+/// Returns the verbosity of calls that do not set it: `PROCESSION_VERBOSE`, or 0. Calls inside workers are silent.
 pub(crate) fn verbose_by_env() -> Result<u32> {
     static VERBOSE: OnceLock<std::result::Result<u32, String>> = OnceLock::new();
     let verbose = VERBOSE.get_or_init(|| {
@@ -36,14 +36,14 @@ pub(crate) fn verbose_by_env() -> Result<u32> {
     verbose.clone().map_err(Error::config)
 }
 
-/// What a `progress` can be. Part of the expansion's interface.
+/// Types that can be the value of `progress`. Part of the expansion's interface.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no label of a progress bar",
     label = "it is no text, and neither `true` nor `false`",
     note = "write `progress = \"scoring\"`, or `progress = true` for a bar without a label"
 )]
 pub trait Label {
-    /// What stands before the bar; `None`: there is no bar.
+    /// Returns the text before the bar, or `None` for no bar.
     fn label(self) -> Option<String>;
 }
 
@@ -71,16 +71,16 @@ impl Label for &String {
     }
 }
 
-/// One call's.
+/// The report of one call.
 #[derive(Debug)]
 pub(crate) struct Report {
     lines: Lines,
     bar: Option<Bar>,
-    /// Tasks that have ended.
+    /// The number of tasks that have ended.
     done: usize,
-    /// Those of them that have failed.
+    /// The number of those that failed.
     failed: usize,
-    /// All of them, if that is known.
+    /// The number of all tasks, if it is known.
     total: Option<usize>,
     finished: bool,
 }
@@ -89,13 +89,13 @@ pub(crate) struct Report {
 struct Lines {
     verbose: u32,
     jobs: usize,
-    /// As the call fixed it.
+    /// As set by the call.
     batch: Option<usize>,
     start: Instant,
 }
 
 impl Report {
-    /// For a call that asks for one, by lines or by a bar with this label.
+    /// Creates the report of a call that wants one, as lines or as a bar with this label.
     pub(crate) fn new(
         verbose: u32,
         label: Option<&str>,
@@ -112,12 +112,12 @@ impl Report {
         Some(Box::new(Self { lines, bar, done: 0, failed: 0, total: None, finished: false }))
     }
 
-    /// How far tasks are that run is shown, too.
+    /// Returns whether the progress of running tasks is shown, too.
     pub(crate) fn wants_progress(&self) -> bool {
         self.bar.is_some() || self.lines.verbose >= EACH_TASK
     }
 
-    /// So many tasks there are.
+    /// Sets the number of tasks.
     pub(crate) fn expect(&mut self, total: usize) {
         self.total = Some(total);
         if let Some(bar) = &mut self.bar {
@@ -125,7 +125,7 @@ impl Report {
         }
     }
 
-    /// These tasks have ended; so many of them failed.
+    /// Adds tasks that have ended, `failed` of which have failed.
     pub(crate) fn add(&mut self, ended: &[Range<usize>], failed: usize) {
         let before = self.done;
         self.done += ended.iter().map(ExactSizeIterator::len).sum::<usize>();
@@ -133,7 +133,7 @@ impl Report {
         if let Some(bar) = &mut self.bar {
             bar.set(self.done, self.failed, ended);
         }
-        // The last line is that of the end.
+        // The last line is the one at the end.
         let to = self.done - usize::from(Some(self.done) == self.total && self.done > before);
         match self.lines.verbose {
             0 => {}
@@ -155,7 +155,7 @@ impl Report {
         }
     }
 
-    /// Tasks that run have said how far they are.
+    /// Shows the progress of running tasks.
     pub(crate) fn progress(&mut self, said: Vec<(usize, f64)>) {
         for &(index, fraction) in &said {
             if self.lines.verbose >= EACH_TASK {
@@ -169,7 +169,7 @@ impl Report {
         }
     }
 
-    /// All have ended.
+    /// All tasks have ended.
     pub(crate) fn finish(mut self) {
         self.finished = true;
         if let Some(bar) = self.bar.take() {
@@ -179,7 +179,7 @@ impl Report {
     }
 }
 
-/// The call ends early: a task has failed, or whoever made it has left it.
+/// The call ends early, because a task failed or the caller dropped it.
 impl Drop for Report {
     fn drop(&mut self) {
         if !self.finished {
@@ -191,7 +191,7 @@ impl Drop for Report {
     }
 }
 
-/// Lines come further and further apart, as joblib's do: there is one whenever this number changes.
+/// Returns a number that changes whenever a line is due. Lines become less and less frequent, like those of joblib.
 fn milestone(done: usize, verbose: u32) -> u64 {
     let apart = 0.5 * f64::from(EACH_BATCH + 1 - verbose).powi(2);
     (done as f64 / apart).sqrt() as u64
@@ -231,7 +231,7 @@ impl Lines {
         }
     }
 
-    /// One line, in one piece. Where stderr is closed nobody misses it.
+    /// Prints one line in one piece. Errors are ignored, because stderr may be closed.
     fn print(&self, words: fmt::Arguments<'_>) {
         if self.verbose > 0 {
             let line = format!("[Parallel(jobs={})]: {words}\n", self.jobs);
@@ -240,7 +240,7 @@ impl Lines {
     }
 }
 
-/// A time as joblib writes it.
+/// A duration in joblib's format.
 struct Time(Duration);
 
 impl fmt::Display for Time {
@@ -250,7 +250,7 @@ impl fmt::Display for Time {
     }
 }
 
-/// How many have failed, where some have.
+/// The number of failed tasks, if any.
 struct Failed(usize);
 
 impl fmt::Display for Failed {
@@ -259,7 +259,7 @@ impl fmt::Display for Failed {
     }
 }
 
-/// How many tasks travel together, in words.
+/// How many tasks are sent together, in words.
 struct Batches(Option<usize>);
 
 impl fmt::Display for Batches {

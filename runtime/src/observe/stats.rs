@@ -1,7 +1,6 @@
-//! [`Stats`]: what a pool and its workers have done so far; and the tallies that they are made from.
+//! Defines [`Stats`], [`WorkerStats`] and [`SlowTask`], the statistics of a pool that users see.
 //!
-//! Nothing is counted task by task: the scheduler adds up what it handles anyway, a batch or a frame at a time, and a worker tells now
-//! and then of one request that it has looked at more closely.
+//! They are computed on request from the tallies of the workers (`tally.rs`). `table.rs` formats their numbers.
 
 use std::{fmt, time::Duration};
 
@@ -78,11 +77,11 @@ pub struct WorkerStats {
     pub(super) peak_rss_bytes: u64,
 }
 
-/// How tasks came to their end: how many each way.
+/// How many tasks ended in each way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Endings([u64; ENDINGS]);
 
-/// How a task came to its end.
+/// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     Finished,
@@ -382,7 +381,7 @@ impl WorkerStats {
         self.endings.add_all(other.endings);
         self.startup += other.startup;
         self.initializing += other.initializing;
-        // These three are as workers have told.
+        // These three are reported by the workers.
         self.busy = self.busy.saturating_add(other.busy);
         self.encoding = self.encoding.saturating_add(other.encoding);
         self.transport += other.transport;
@@ -457,7 +456,7 @@ impl fmt::Display for Stats {
             ]
         };
         let mut rows = vec![HEADS.map(str::to_owned)];
-        // Of many workers those that never started are left out.
+        // Workers that never started are left out.
         for worker in
             self.workers.iter().filter(|worker| worker.startup > Duration::ZERO || worker.tasks() > 0)
         {
@@ -499,7 +498,7 @@ impl Stats {
         Self { workers, total, slowest }
     }
 
-    /// Of a pool without processes.
+    /// Creates the statistics of a pool without processes.
     pub(crate) fn in_process(endings: Endings, busy: Duration) -> Self {
         let worker = WorkerStats { endings, busy, pid: Some(std::process::id()), ..WorkerStats::default() };
         Self::new(vec![worker], Endings::default(), Vec::new())

@@ -1,8 +1,8 @@
-//! Statistics as a table.
+//! Formats the times and sizes in the table of statistics. Used by `stats.rs` only.
 
 use std::{fmt, time::Duration};
 
-/// A time, in the unit that suits it.
+/// A duration in a suitable unit.
 pub(super) struct Short(pub(crate) Duration);
 
 impl fmt::Display for Short {
@@ -19,7 +19,7 @@ impl fmt::Display for Short {
     }
 }
 
-/// Bytes, in the unit that suits them.
+/// A number of bytes in a suitable unit.
 pub(super) struct Bytes(pub(crate) u64);
 
 impl fmt::Display for Bytes {

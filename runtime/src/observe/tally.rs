@@ -1,17 +1,20 @@
-//! Counts what happens to tasks while a pool runs.
+//! Counts what happens to the tasks of a worker while a pool runs, and keeps the slowest tasks.
+//!
+//! The scheduler updates a tally per batch or per frame, never per task. A worker reports its own measurements at intervals.
+//! `stats.rs` turns tallies into statistics.
 
 use std::time::{Duration, Instant};
 
 use super::stats::{Ending, Endings, SlowTask, WorkerStats};
 use crate::id::WorkerId;
 
-/// So many of the slowest tasks are remembered.
+/// How many of the slowest tasks are kept.
 const MOST_SLOW: usize = 10;
 
 /// Fewer tasks say nothing about their kind.
 pub(super) const ENOUGH_TASKS: u64 = 1000;
 
-/// What is counted of one worker's place.
+/// The counts of one worker's place.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(super) launches: u64,
@@ -19,25 +22,25 @@ pub(crate) struct Tally {
     pub(super) busy: Duration,
     pub(super) startup: Duration,
     pub(super) initializing: Duration,
-    /// From the first words of each process that has ended to its end.
+    /// From the first message of each process that has ended to its end.
     pub(super) live: Duration,
-    /// Time with tasks, as the host sees it.
+    /// The time during which the worker had tasks, as seen by the host.
     pub(super) occupied: Duration,
     pub(super) launched_at: Option<Instant>,
     pub(super) live_since: Option<Instant>,
     pub(super) initializing_since: Option<Instant>,
     pub(super) occupied_since: Option<Instant>,
-    /// When the worker last gave a result, or was given tasks while it had none.
+    /// When the worker last returned a result, or was given tasks while it had none.
     pub(super) heard_at: Option<Instant>,
-    /// The tasks that the worker has looked at more closely, and the time that encoding took in these.
+    /// The tasks that the worker has measured, and the time that encoding took in them.
     pub(super) sampled: u64,
     pub(super) sampled_encoding: Duration,
     pub(super) peak_rss_bytes: u64,
-    /// The tasks that ended last were of a call, whose tasks are known by their place.
+    /// The tasks that ended last belonged to a call, whose tasks are identified by their position.
     pub(crate) is_of_call: bool,
 }
 
-/// Ends what began at this time.
+/// Ends a period and adds it to a sum.
 fn end(since: &mut Option<Instant>, now: Instant, sum: &mut Duration) {
     if let Some(since) = since.take() {
         *sum += now.saturating_duration_since(since);
@@ -51,19 +54,19 @@ impl Tally {
         self.worked(nanos);
     }
 
-    /// So many nanoseconds more.
+    /// Adds nanoseconds of work.
     #[inline]
     pub(crate) fn worked(&mut self, nanos: u64) {
-        // What a worker says of the time may be anything.
+        // A worker may report any time.
         self.busy = self.busy.saturating_add(Duration::from_nanos(nanos));
     }
 
-    /// What became of tasks whose time is counted otherwise.
+    /// Returns the counts, for tasks whose time is counted in another way.
     pub(crate) fn endings(&mut self) -> &mut Endings {
         &mut self.endings
     }
 
-    /// It has given a result.
+    /// Records that the worker returned a result.
     pub(crate) fn heard(&mut self, now: Instant) {
         self.heard_at = Some(now);
     }
@@ -83,7 +86,7 @@ impl Tally {
         end(&mut self.initializing_since, now, &mut self.initializing);
     }
 
-    /// It was given tasks.
+    /// Records that the worker was given tasks.
     pub(crate) fn occupied(&mut self, now: Instant) {
         if self.occupied_since.is_none() {
             self.occupied_since = Some(now);
@@ -91,13 +94,13 @@ impl Tally {
         }
     }
 
-    /// It has none left.
+    /// Records that the worker has no tasks left.
     pub(crate) fn released(&mut self, now: Instant) {
         end(&mut self.occupied_since, now, &mut self.occupied);
     }
 
     pub(crate) fn ended(&mut self, now: Instant, had_begun: bool) {
-        // What ended with the process was worked on since the last result.
+        // The task that ended with the process has run since the last result.
         if let Some(since) = self.heard_at.take().filter(|_| had_begun && self.initializing_since.is_none()) {
             self.busy = self.busy.saturating_add(now.saturating_duration_since(since));
         }
@@ -107,7 +110,7 @@ impl Tally {
         end(&mut self.live_since, now, &mut self.live);
     }
 
-    /// What the worker has found in one request.
+    /// Adds what the worker has measured in one request.
     pub(crate) fn sampled(&mut self, tasks: u64, encoding: Duration, peak_rss_bytes: u64) {
         self.sampled = self.sampled.saturating_add(tasks);
         self.sampled_encoding = self.sampled_encoding.saturating_add(encoding);
@@ -151,12 +154,12 @@ impl Tally {
     }
 }
 
-/// The slowest tasks so far, the slowest first.
+/// The slowest tasks so far, slowest first.
 #[derive(Debug, Default)]
 pub(crate) struct Slowest(Vec<SlowTask>);
 
 impl Slowest {
-    /// A task that took so long is among them.
+    /// Returns whether a task with this duration is among them.
     #[inline]
     pub(crate) fn has_room_for(&self, nanos: u64) -> bool {
         match self.0.last() {

@@ -1,9 +1,10 @@
-//! `PROCESSION_TRACE=run.json`: a timeline of every task on every worker, in Chrome's trace format.
+//! Writes the timeline for `PROCESSION_TRACE=run.json`: every task on every worker, in Chrome's trace format.
 //!
-//! All pools of a process write to one file: an array of events, a row of events for each worker. It is made under another name and put
-//! in its place before anything is in it, so nothing that was there is written over: what is not a trace of ours, or a link, stays, and
-//! the program says so and goes on without a timeline. From then on the file is a whole array after each block of events, whenever a pool
-//! is idle or has ended, and so after the program has been killed. Of several programs that write to one file, the last that began has it.
+//! All pools of a process write to one file: an array of events with one row for each worker. The file is created under another
+//! name and then moved to its place, so an existing file is never overwritten. If the place holds a link or anything that is not a
+//! timeline of ours, it stays, and the program reports that and runs without a timeline. The file is a complete array after each
+//! block of events, whenever a pool is idle or has ended, and therefore also after the program was killed. If several programs
+//! write to one file, the last to start has it.
 
 use std::{
     collections::HashMap,
@@ -29,12 +30,12 @@ use crate::{
 
 /// The variable.
 const NAME: &str = "PROCESSION_TRACE";
-/// So much is written at a time.
+/// How much is written at a time.
 const BLOCK_BYTES: usize = 64 << 10;
-/// How each of our files begins, and no other.
+/// The beginning of each of our files, and of no other.
 const BEGINNING: &str =
     "[\n{\"name\":\"procession_trace\",\"ph\":\"M\",\"pid\":1,\"tid\":0,\"args\":{\"name\":\"procession\"}}";
-/// What stands at the end of a file that is whole.
+/// The end of a complete file.
 const END: &str = "\n]\n";
 /// The number of temporary names to try.
 const MOST_NAMES: u32 = 100;
@@ -43,22 +44,22 @@ const MOST_NAMES: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct Timeline {
     file: &'static Mutex<Output>,
-    /// Stands where the format has a process.
+    /// Takes the place of a process in the format.
     pool: u32,
-    /// For each worker, until when the times of its tasks are known.
+    /// For each worker, the time until which its tasks are known.
     known: HashMap<WorkerId, u64>,
 }
 
 #[derive(Debug)]
 struct Output {
     path: PathBuf,
-    /// `None`: it could not be written to the end.
+    /// `None` if the file could not be written to the end.
     file: Option<File>,
-    /// Not yet written.
+    /// Not written yet.
     text: String,
-    /// Where the next goes: over the closing bracket.
+    /// Where the next text goes, over the closing bracket.
     end_bytes: u64,
-    /// What all times count from.
+    /// The zero of all times.
     start: u64,
 }
 
@@ -71,7 +72,7 @@ impl Output {
             file.write_all(self.text.as_bytes())?;
             file.write_all(END.as_bytes())
         };
-        // A full disk costs the timeline, not the program.
+        // A full disk ends the timeline, not the program.
         if let Err(error) = grow_file(write) {
             complain(&self.path, "the end of the timeline is missing", &error);
             self.file = None;
@@ -88,21 +89,21 @@ impl Output {
         }
     }
 
-    /// Microseconds since the start, as the format wants them.
+    /// Converts a time to microseconds since the start, as the format requires.
     fn micros(&self, nanos: u64) -> Micros {
         Micros(nanos.saturating_sub(self.start))
     }
 }
 
-/// The file that the environment names, and the process that writes it.
+/// The file named by the environment, and the process that writes it.
 static TARGET: OnceLock<Option<(u32, Mutex<Output>)>> = OnceLock::new();
 
-/// A timeline is written by this process.
+/// Returns whether this process writes a timeline.
 pub(crate) fn is_on() -> bool {
     output().is_some()
 }
 
-/// The file that the environment names, opened once, by the outermost process. A copy of that process has no part in it.
+/// Returns the file named by the environment. It is opened once, by the outermost process. A copy of that process does not use it.
 fn output() -> Option<&'static Mutex<Output>> {
     let target = TARGET.get_or_init(|| {
         let path = setting(NAME).filter(|path| !path.is_empty() && !crate::context::is_worker());
@@ -112,7 +113,7 @@ fn output() -> Option<&'static Mutex<Output>> {
 }
 
 impl Output {
-    /// Says so if it cannot be.
+    /// Creates the file. Prints an error if that fails.
     fn create(path: PathBuf) -> Option<Self> {
         match create(&path) {
             Ok(file) => Some(Self {
@@ -130,18 +131,18 @@ impl Output {
     }
 }
 
-/// On stderr, for whoever has set the variable looks there, and a program need not have a logger.
+/// Prints a problem to stderr. The user who set the variable looks there, and the program may have no logger.
 fn complain(path: &Path, what: &str, error: &io::Error) {
     say(&format!("procession: {NAME}={}: {what}: {}\n", brief(path.display()), Lines(error)));
 }
 
-/// Makes a timeline without events, under another name, and puts it in its place.
+/// Creates a timeline without events under another name and moves it to its place.
 fn create(path: &Path) -> io::Result<File> {
     let before = check(path)?;
     let pid = std::process::id();
     for n in 0..MOST_NAMES {
         let aside = path.with_file_name(format!(".procession-trace-{pid}-{n}"));
-        // It is made anew, and not through a link.
+        // It is created as a new file, and never through a link.
         let mut file = match OpenOptions::new().write(true).create_new(true).open(&aside) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             made => made?,
@@ -165,23 +166,23 @@ fn create(path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Puts a file in its place. If nothing was there, nothing that has come since is replaced unseen.
+/// Moves a file to its place. If nothing was there before, a file that has appeared since is not replaced.
 fn put(aside: &Path, path: &Path, is_free: bool) -> io::Result<()> {
     if is_free {
-        // A second name is given in one step, and only if nothing has it.
+        // A hard link is created atomically, and only if the name is free.
         match fs::hard_link(aside, path) {
             Ok(()) => return fs::remove_file(aside),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 check(path)?;
             }
-            // There are file systems that know one name of each file.
+            // Some file systems support only one name for each file.
             Err(_) => {}
         }
     }
     fs::rename(aside, path)
 }
 
-/// Nothing is lost if a timeline takes this place: there is nothing, an empty file, or a timeline of ours, which is returned.
+/// Checks that a timeline may replace what is at this path: nothing, an empty file, or a timeline of ours, which is returned.
 ///
 /// # Errors
 ///
@@ -209,7 +210,7 @@ fn check(path: &Path) -> io::Result<Option<Metadata>> {
 }
 
 impl Timeline {
-    /// A pool's part, if a timeline is asked for. The file is the outermost process's.
+    /// Opens a pool's part if a timeline is requested. Only the outermost process writes one.
     pub(crate) fn open(name: Option<&str>) -> Option<Self> {
         static POOLS: AtomicU32 = AtomicU32::new(1);
         let file = output()?;
@@ -230,7 +231,7 @@ impl Timeline {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker's process has been launched.
+    /// Records that a worker's process was launched.
     pub(crate) fn started(&self, worker: WorkerId, pid: u32) {
         let (pool, row) = (self.pool, row(worker));
         let name = format!("worker {} (pid {pid})", worker.0);
@@ -244,7 +245,7 @@ impl Timeline {
         self.instant(worker, "start", &[("process", &pid.to_string())]);
     }
 
-    /// Something happened now to this worker.
+    /// Records an event of this worker at the current time.
     pub(crate) fn instant(&self, worker: WorkerId, name: &str, args: &[(&str, &str)]) {
         let (pool, row, now) = (self.pool, row(worker), monotonic_nanos());
         let mut output = self.lock();
@@ -263,7 +264,7 @@ impl Timeline {
         });
     }
 
-    /// Has the file be whole.
+    /// Completes the file.
     pub(crate) fn flush(&self) {
         let mut output = self.lock();
         if !output.text.is_empty() {
@@ -271,14 +272,14 @@ impl Timeline {
         }
     }
 
-    /// The worker has begun with a request at this time.
+    /// Records when the worker began a request.
     pub(crate) fn begun(&mut self, worker: WorkerId, nanos: u64) {
         self.known.insert(worker, nanos);
     }
 
-    /// The worker's next task took so long.
+    /// Records the duration of the worker's next task.
     pub(crate) fn task(&mut self, worker: WorkerId, function: &str, number: u64, nanos: u64, failed: bool) {
-        // What a worker says of the time may be anything, and is only shown.
+        // A worker may report any time, and it is only displayed.
         let from =
             self.known.get(&worker).copied().unwrap_or_else(|| monotonic_nanos().saturating_sub(nanos));
         self.known.insert(worker, from.saturating_add(nanos));
@@ -302,12 +303,12 @@ impl Drop for Timeline {
     }
 }
 
-/// The row of a worker; 0 is the pool's own.
+/// Returns the row of a worker. Row 0 belongs to the pool.
 fn row(worker: WorkerId) -> u32 {
     worker.0.saturating_add(1)
 }
 
-/// Nanoseconds, written as microseconds.
+/// Nanoseconds, displayed as microseconds.
 #[derive(Clone, Copy)]
 struct Micros(u64);
 
@@ -317,7 +318,7 @@ impl fmt::Display for Micros {
     }
 }
 
-/// Words as JSON has them.
+/// A string as JSON.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {

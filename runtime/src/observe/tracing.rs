@@ -1,8 +1,7 @@
-//! Gives what workers' functions say by `tracing` to this process's subscriber: events, and the spans that they stand in.
+//! Passes the `tracing` spans and events of workers to this process's subscriber.
 //!
-//! What a subscriber is told of must be told of from a callsite that lives for ever. For each place in a worker's program from which
-//! something has come there is one, made here and kept; there are as many as the program has, and, should a worker make some up, no
-//! more than a limit.
+//! A subscriber needs callsites that live forever. One is created and kept for each place in a worker's program that has sent
+//! something. There are as many as the program has. A limit applies in case a worker invents them.
 
 use std::{
     collections::HashMap,
@@ -30,27 +29,27 @@ use crate::{
     protocol::{FieldValue, Parent, Place, Said, TraceRecord},
 };
 
-/// As many places as are known apart; what comes from others is of no place.
+/// The maximum number of places that are distinguished. Spans and events from others belong to no place.
 const MOST_PLACES: usize = 4096;
-/// And no place is described at greater length.
+/// The maximum length of the description of a place.
 const MOST_PLACE_BYTES: usize = 4096;
-/// A worker's spans are known apart to this depth; what stands in deeper ones stands in the last that is known.
+/// The maximum depth of a worker's spans. What is in deeper spans belongs to the deepest span that is known.
 const MOST_DEPTH: usize = 64;
-/// As many open spans of a worker are known apart.
+/// The maximum number of open spans of a worker that are distinguished.
 const MOST_SPANS: usize = 1 << 16;
-/// What `tracing` has, and what is added here.
+/// The fields that `tracing` supports, and those that are added here.
 const MOST_FIELDS: usize = 32 + OWN.len();
-/// The fields that an event has besides its own.
+/// The fields that are added to each event.
 const OWN: [&str; 3] = ["worker", "pid", "task"];
 
-/// A span of a worker's.
+/// A span of a worker.
 struct HostSpan {
     dispatch: Dispatch,
-    /// Nothing, where the subscriber has no use for it.
+    /// `None` if the subscriber does not want it.
     id: Option<Id>,
     site: &'static Site,
     parent: Option<Arc<HostSpan>>,
-    /// How many there are above it.
+    /// The number of spans above it.
     depth: usize,
     caller: Caller,
 }
@@ -76,13 +75,13 @@ fn find(pid: u32, span: u64) -> Option<Arc<HostSpan>> {
     spans().get(&pid)?.get(&span).cloned()
 }
 
-/// The process has ended, and with it its spans.
+/// Forgets the spans of a process that has ended.
 pub(crate) fn forget(pid: u32) {
     let gone = spans().remove(&pid);
     drop(gone);
 }
 
-/// The most verbose level that some subscriber of this process wants: 0 is nothing, 5 is all.
+/// Returns the most verbose level that a subscriber of this process wants. 0 is none, 5 is all.
 pub(crate) fn level() -> u8 {
     match LevelFilter::current() {
         LevelFilter::OFF => 0,
@@ -94,7 +93,7 @@ pub(crate) fn level() -> u8 {
     }
 }
 
-/// Tells the subscriber of it, as if it had been said here: under the span in which the task was handed in.
+/// Passes a span or an event to the subscriber, as if it had been made here, under the span in which the task was submitted.
 pub(crate) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
     match &said.record {
         TraceRecord::NewSpan { span, parent, place, values } => {
@@ -115,7 +114,7 @@ pub(crate) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
                         })
                     })
                 });
-                // One that is too deep takes the place of its parent, so that no chain of spans grows without end.
+                // A span that is too deep takes the place of its parent, so that a chain of spans cannot grow without end.
                 let above = parent.span.as_ref().and_then(|span| match span.depth {
                     ..MOST_DEPTH => Some(span.clone()),
                     _ => span.parent.clone(),
@@ -177,7 +176,7 @@ pub(crate) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
     }
 }
 
-/// What something that was said stands under.
+/// The parent of a span or an event.
 struct Under {
     dispatch: Dispatch,
     span: Option<Arc<HostSpan>>,
@@ -202,7 +201,7 @@ impl Under {
         Self { dispatch, span, caller: caller.cloned().unwrap_or_default() }
     }
 
-    /// The innermost span.
+    /// Returns the innermost span.
     fn id(&self) -> Option<&Id> {
         let mut span = self.span.as_deref();
         while let Some(this) = span {
@@ -214,7 +213,7 @@ impl Under {
         self.caller.span()
     }
 
-    /// Runs it in all of the spans, so that a subscriber which asks where it is sees them.
+    /// Runs `run` inside all of the spans, so that a subscriber that asks for the current span sees them.
     fn within<R>(&self, run: impl FnOnce() -> R) -> R {
         let mut inner_first = Vec::new();
         let mut span = self.span.as_deref();
@@ -223,7 +222,7 @@ impl Under {
             span = this.parent.as_deref();
         }
         inner_first.push(self.caller.span());
-        // They are left in the reverse order, as a vector is not.
+        // They are exited in reverse order. Dropping a vector would not do that.
         let mut entered = Vec::new();
         for span in inner_first.into_iter().rev() {
             entered.push(Entered::new(&self.dispatch, span));
@@ -237,9 +236,9 @@ impl Under {
 /// A place in the workers' program.
 struct Site {
     metadata: OnceLock<Metadata<'static>>,
-    /// What subscribers have said of it: 0 nothing yet, 1 never, 2 sometimes, 3 always.
+    /// What subscribers have answered about it: 0 nothing yet, 1 never, 2 sometimes, 3 always.
     interest: AtomicU8,
-    /// For each field of the worker's its place among ours.
+    /// The number of the worker's fields, which come before ours.
     fields: usize,
 }
 
@@ -259,7 +258,7 @@ impl Callsite for Site {
 }
 
 impl Site {
-    /// The one of this place.
+    /// Returns the site of a place.
     fn of(place: &Place, kind: Kind) -> &'static Self {
         static SITES: LazyLock<Mutex<HashMap<(Place, bool), &'static Site>>> = LazyLock::new(Mutex::default);
         let is_span = kind == Kind::SPAN;
@@ -285,7 +284,7 @@ impl Site {
         lock().entry(key).or_insert(site)
     }
 
-    /// The one of all places that are too many.
+    /// Returns the site for all places beyond the limit.
     fn of_no_place(level: u8, is_span: bool) -> &'static Self {
         static SITES: [OnceLock<&'static Site>; 10] = [const { OnceLock::new() }; 10];
         let level = level.clamp(1, 5);
@@ -309,7 +308,7 @@ impl Site {
         let mut names: Vec<&'static str> = place.fields.iter().map(|name| leak(name)).collect();
         let fields = names.len();
         if is_event {
-            // An event that has such a field keeps its own.
+            // If an event has a field with the same name, its own is kept.
             names.extend(OWN.into_iter().filter(|own| !place.fields.iter().any(|name| name == own)));
         }
         let level = match place.level {
@@ -339,7 +338,7 @@ impl Site {
         self.metadata.get().expect("a site is registered once it is whole")
     }
 
-    /// No subscriber wants to know.
+    /// Returns whether no subscriber wants it.
     fn is_never(&self) -> bool {
         self.interest.load(Ordering::Relaxed) == 1
     }
@@ -349,7 +348,7 @@ impl Site {
     }
 }
 
-/// Words that are written without quotation marks.
+/// A string that is written without quotation marks.
 struct Words<'a>(&'a str);
 
 impl fmt::Debug for Words<'_> {
@@ -358,7 +357,7 @@ impl fmt::Debug for Words<'_> {
     }
 }
 
-/// Calls `then` with the values as those of the site's fields, and with what is added.
+/// Calls `then` with the values assigned to the site's fields, and with the fields that are added.
 fn with_values<R>(
     site: &'static Site,
     values: &[(u32, FieldValue)],
@@ -373,7 +372,7 @@ fn with_values<R>(
         .iter()
         .map(|(index, value)| match value {
             FieldValue::Words(words) => Some(field::debug(Words(words))),
-            // Subscribers print a message as it is, and other strings as Rust writes them.
+            // Subscribers print a message as it is, and other strings with quotation marks.
             FieldValue::Str(words) if is_message(*index) => Some(field::debug(Words(words))),
             _ => None,
         })

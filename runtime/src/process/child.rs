@@ -1,4 +1,6 @@
-//! The handle of one process.
+//! The child process behind a [`Process`](super::Process): starts it, signals it, and kills it when it is dropped.
+//!
+//! The watch (`watcher.rs`) reads from the process and reaps it. Nothing here waits for the process except its drop.
 
 use std::{
     io,
@@ -29,10 +31,10 @@ use crate::{
     },
 };
 
-/// A process that somebody holds: killed and collected when this is dropped, unless it was detached.
+/// A process that has an owner. It is killed and reaped when this is dropped, unless it was detached.
 pub(super) struct Child {
     pid: u32,
-    /// Taken only to be forgotten, in a copy of this process.
+    /// Taken only to be leaked, in a copy of this process.
     held: Option<Held>,
     end: End,
     is_detached: bool,
@@ -49,7 +51,7 @@ impl Child {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed) % MOST_NUMBER;
         let failed = |error| Error::system(format!("process `{}` cannot be started", order.name), error);
-        // Before the thread that watches: a copy is made of what has one thread.
+        // Made before the watching thread exists, because only a process with one thread can be copied.
         let copy = (order.method == StartMethod::Fork).then(|| launcher_of(&order)).transpose()?;
         let user = User::new()?;
         let watch = user.watch();
@@ -83,7 +85,7 @@ impl Child {
             oom_kills: oom_kills(),
             _launcher: launcher,
         };
-        // A copy is quick: it may have shaken hands before the poller was to tell of it.
+        // A copied process is fast and may have shaken hands before the poller was set up.
         let has_spoken = place.supervisor.has_arrivals();
         let mut desk = watch.lock();
         desk.places.insert(number, Arc::new(Mutex::new(place)));
@@ -101,7 +103,7 @@ impl Child {
         self.pid
     }
 
-    /// What its handle holds: it keeps nothing open.
+    /// Returns what the handle uses to wait. It keeps nothing open.
     pub(super) fn exchange(&self) -> Weak<dyn Exchange> {
         Arc::<Watch>::downgrade(self.user.watch())
     }
@@ -110,7 +112,8 @@ impl Child {
         self.held.as_ref().expect("it is taken when this is dropped")
     }
 
-    /// Whether it has ended, and how, if that is known. Once its descriptor tells of its end this does, too.
+    /// Returns whether the process has ended, and how, if that is known. It agrees with the descriptor from the moment at which
+    /// that reports the end.
     pub(super) fn ended(&self) -> Option<Option<Exit>> {
         let watch = self.user.watch();
         let is_settled = self.end.get().is_some() || !watch.is_of_this_process() || !watch.is_whole();
@@ -120,7 +123,7 @@ impl Child {
         self.end.get().copied()
     }
 
-    /// This process has started it, and is no copy of the one that has.
+    /// Returns whether this process started it, and is not a copy of the one that did.
     pub(super) fn is_own(&self) -> bool {
         self.user.watch().is_of_this_process()
     }
@@ -141,7 +144,7 @@ impl Child {
 }
 
 impl AsFd for Child {
-    /// Becomes readable when it has ended.
+    /// Becomes readable when the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.held().as_fd()
     }
@@ -151,11 +154,11 @@ impl Drop for Child {
     fn drop(&mut self) {
         let watch = self.user.watch();
         if !watch.is_of_this_process() {
-            // The process is another's, whose copy this one is, and the number of its descriptor means something else here.
+            // The process belongs to the process that this one is a copy of, and the descriptor's number means something else here.
             return std::mem::forget(self.held.take());
         }
         if !watch.is_whole() {
-            // So it does here. The process ends by itself, as its connection has ended.
+            // The number means something else here, too. The process ends by itself, because its connection has ended.
             return std::mem::forget(self.held.take());
         }
         if !self.is_detached && self.end.get().is_none() {

@@ -1,4 +1,7 @@
-//! What stands for a process under `PROCESSION_IN_PROCESS=1`: a thread of this process, on which the function runs.
+//! Runs the function of a process on a thread of this process, for `PROCESSION_IN_PROCESS=1`.
+//!
+//! A [`Process`](super::Process) uses it instead of a child. A thread cannot be ended from outside, so `terminate` and `kill` are
+//! errors.
 
 use std::{
     io,
@@ -17,19 +20,19 @@ use crate::{
     task::Call,
 };
 
-/// The exit code that a process would have had whose function panicked.
+/// The exit code of a process whose function panicked.
 const FAILED: i32 = 101;
 
 /// A function that runs on a thread of this process.
 #[derive(Debug)]
 pub(super) struct Here {
     exit: OnceLock<Exit>,
-    /// Rings when the function has ended, and is never silenced.
+    /// Rung when the function has ended, and never silenced.
     end: Bell,
 }
 
 impl Here {
-    /// Runs the call on a thread of this name.
+    /// Runs the call on a thread with this name.
     pub(super) fn spawn(
         name: &str,
         call: Call,
@@ -58,9 +61,11 @@ impl Here {
         self.exit.get().copied()
     }
 
+    /// Returns an error, because a thread cannot be ended from outside.
+    ///
     /// # Errors
     ///
-    /// Always, unless it has ended: a thread cannot be ended from without.
+    /// Always, unless the function has ended.
     pub(super) fn unstoppable(&self, name: &str) -> Result<()> {
         match self.ended() {
             Some(_) => Ok(()),
@@ -73,7 +78,7 @@ impl Here {
 
 impl Exchange for Here {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
-        // Whoever asks is unparked at the end.
+        // The waiting thread is unparked at the end.
         while !ready() {
             match deadline.map(|deadline| deadline.checked_duration_since(Instant::now())) {
                 None => thread::park(),

@@ -1,7 +1,7 @@
-//! [`Process`]: one function in a process of its own.
+//! Defines [`Process`], which runs one function in its own process.
 //!
-//! A process is a worker that serves one task and no pool. All the processes of a host are watched by one thread (`watch`), which
-//! reads what they say whether or not anybody waits, and collects them when they end.
+//! A process is a worker that serves one task and has no pool. One thread, the watch (`watcher.rs`), reads from all processes of a
+//! host, whether or not a thread waits for them, and reaps them when they end.
 
 mod builder;
 mod child;
@@ -71,14 +71,14 @@ pub struct Process<T> {
     function: &'static str,
     id: u32,
     handle: Handle<T>,
-    /// The result was given.
+    /// The result has been returned.
     taken: bool,
     backend: Backend,
 }
 
 enum Backend {
     Child(Child),
-    /// `PROCESSION_IN_PROCESS=1`
+    /// With `PROCESSION_IN_PROCESS=1`.
     Here(Arc<Here>),
 }
 
@@ -133,7 +133,7 @@ impl<T: DeserializeOwned + 'static> Process<T> {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn join(&mut self) -> Result<T, TaskError> {
-        // No time ends so late: without a deadline there is a result.
+        // No deadline is that late, so there is always a result.
         self.join_timeout(Duration::MAX).unwrap_or_else(|| Err(self.lost("it is not at its end")))
     }
 
@@ -403,7 +403,7 @@ impl Process<()> {
 impl<T: DeserializeOwned + 'static> Future for Process<T> {
     type Output = Result<T, TaskError>;
 
-    /// As [`join`](Self::join); a process that was polled and is dropped before its end is killed, as any other.
+    /// Like [`join`](Self::join). A process that was polled is killed when it is dropped, like any other.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.taken {
             return Poll::Ready(Err(self.lost_result()));
@@ -414,7 +414,7 @@ impl<T: DeserializeOwned + 'static> Future for Process<T> {
     }
 }
 
-/// A descriptor to poll: it becomes readable when the process has ended.
+/// Becomes readable when the process has ended.
 impl<T> AsFd for Process<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.backend {

@@ -1,4 +1,6 @@
-//! One process under watch: its task, its outcome, and its end.
+//! One process under watch: reads what it says, runs its task when it is ready, and turns its end into an outcome.
+//!
+//! Only the watching thread locks a [`Place`]. It holds the process's supervisor and never waits.
 
 use std::{
     ops::ControlFlow,
@@ -27,14 +29,14 @@ use crate::{
     terminal::aside,
 };
 
-/// What is to become a process.
+/// The settings of a process that is to be started.
 pub(crate) struct Order {
     pub(super) name: Arc<str>,
     pub(super) function: FunctionId,
     pub(super) args: ShortBytes,
-    /// The task's number.
+    /// The ID of the task.
     pub(super) number: u64,
-    /// The seed that goes with it.
+    /// The seed of the task.
     pub(super) seed: u64,
     pub(super) surroundings: Settled,
     pub(super) method: StartMethod,
@@ -42,30 +44,30 @@ pub(crate) struct Order {
     pub(super) completer: Arc<Completer>,
 }
 
-/// How a process ended, if that is known; empty until it has been collected.
+/// How a process ended, if that is known. Empty until it has been reaped.
 pub(super) type End = Arc<OnceLock<Option<Exit>>>;
 
-/// A process that has not been collected.
+/// A process that has not been reaped.
 pub(super) struct Place {
     pub(super) supervisor: Supervisor<Sole>,
-    /// What it is to run, until it is ready.
+    /// Its task, until it is ready.
     pub(super) sole: Option<Sole>,
     pub(super) name: Arc<str>,
     pub(super) function: &'static str,
-    /// It has not come to its function in time.
+    /// It did not reach its function in time.
     pub(super) is_late: bool,
     pub(super) outcome: Option<Outcome>,
-    /// What the function has written, where that is kept.
+    /// The output of the function, if it is kept.
     pub(super) wrote: Option<Arc<Captured>>,
     pub(super) completer: Arc<Completer>,
     pub(super) end: End,
-    /// How many processes the kernel had killed for want of memory when it was started.
+    /// How many processes the kernel had killed for lack of memory when this one was started.
     pub(super) oom_kills: Option<u64>,
-    /// Its template ends after it.
+    /// Keeps its template alive until it has ended.
     pub(super) _launcher: Arc<dyn Launcher>,
 }
 
-/// The one task of a process.
+/// The task of a process.
 pub(super) struct Sole {
     pub(super) number: u64,
     pub(super) seed: u64,
@@ -104,7 +106,7 @@ impl Load for Sole {
     }
 }
 
-/// Who a process is, for those who listen to what it says.
+/// The identity of a process, for its log records.
 pub(super) struct About {
     pid: u32,
     caller: Caller,
@@ -116,7 +118,7 @@ impl About {
     }
 }
 
-/// Gives what processes have said to those who listen here.
+/// Passes on what processes have said, to the logger and the subscriber.
 pub(super) fn say(words: &[Words]) {
     for words in words {
         let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
@@ -128,7 +130,7 @@ impl Place {
         About { pid: self.supervisor.pid().unwrap_or_default(), caller: self.completer.caller() }
     }
 
-    /// Reads on, to words of the process's or to the end of what is there. Returns whether there may be more, for another round.
+    /// Reads up to the next record, or all that has arrived. Returns whether there may be more, for another round.
     pub(super) fn read(&mut self, now: Instant, poller: &Poller) -> (Vec<Words>, bool) {
         let about = self.about();
         let pid = about.pid;
@@ -142,10 +144,10 @@ impl Place {
                 }
                 Step::DoneOne { result, .. } => outcome = Some(Ok(result.into_owned())),
                 Step::Failed { fault, .. } => outcome = Some(Err(fault.into())),
-                // Nobody has asked.
+                // It was not requested.
                 Step::Progress { .. } | Step::Noted(_) => {}
                 Step::Wrote(output) => *wrote = Some(output),
-                // Nobody stops it in this way; its owner signals it.
+                // A process is not stopped in this way. Its owner sends signals.
                 Step::Stopped { kind, .. } => outcome = Some(Err(kind)),
                 Step::Said(record, _) => {
                     words.push(about.says(record));
@@ -154,13 +156,13 @@ impl Place {
             }
             ControlFlow::Continue(())
         });
-        // It may have ended since it said that it is ready.
+        // It may have ended since it reported that it is ready.
         if has_started
             && self.supervisor.is_live()
             && let Some(sole) = self.sole.take()
         {
             let seed = sole.seed;
-            // No timeline has a row for it.
+            // Timelines do not show processes.
             let levels = Levels { is_timed: false, ..levels() };
             self.supervisor.run(sole, Orders { levels, seed, ..Orders::default() });
             self.supervisor.ring(now, poller);
@@ -180,7 +182,7 @@ impl Place {
         self.supervisor.on_deadline(now);
     }
 
-    /// Tells of the process's end.
+    /// Handles the end of the process.
     pub(super) fn finish(&mut self, obituary: Obituary<Sole>) -> Wakes {
         let exit = obituary.exit.ok();
         let outcome = match self.outcome.take() {
@@ -190,7 +192,7 @@ impl Place {
                 Err(self.failure(obituary))
             }
         };
-        // First: whoever has the outcome may ask how it ended.
+        // Set first, because a thread that has the outcome may ask how the process ended.
         let _ = self.end.set(exit);
         if let Some(wrote) = self.wrote.take() {
             self.completer.tell(wrote);
@@ -200,7 +202,7 @@ impl Place {
         wakes
     }
 
-    /// Leaves the process alone, and tells what is known of it.
+    /// Gives up the process and completes its task with what is known.
     pub(super) fn abandon(&mut self, wakes: &mut Wakes) {
         let Some((pid, _)) = self.supervisor.abandon() else { return };
         let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
@@ -209,7 +211,7 @@ impl Place {
         self.completer.complete(outcome, wakes);
     }
 
-    /// What the end of a process means that has given no result.
+    /// Returns the error of a process that ended without a result.
     fn failure(&mut self, obituary: Obituary<Sole>) -> TaskError {
         let Obituary { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = obituary;
         let has_begun = running.is_some() || !unknown.is_empty();

@@ -1,7 +1,8 @@
-//! Watches the processes of this host: one thread reads what they say, gives their results to whoever waits, and collects them.
+//! The watch: one thread that reads what processes say, completes their tasks, tends the launchers, and reaps.
 //!
-//! The thread is there while there is a [`Process`](super::Process), or one that was detached still runs. It alone reads. Whoever
-//! waits sleeps until it tells of an end; only the thread itself, in a user's logger, waits by going on with its work.
+//! The thread exists while there is a [`Process`](super::Process) or a detached process still runs. No other thread reads. Threads
+//! that wait for a process sleep on a condition variable. Only the watching thread itself, when a user's logger waits on it,
+//! continues its own work instead. Nothing else may be waited for while [`Desk`] is locked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,20 +36,20 @@ use crate::{
     },
 };
 
-/// The bell among the processes.
+/// The key of the bell.
 const BELL: u64 = u64::MAX;
-/// Launchers have this bit in their keys, which no process has.
+/// The bit in the keys of launchers, which the keys of processes do not have.
 const LAUNCHER: u64 = 1 << 63;
-/// Numbers of processes, as supervisors make keys of them, are below this.
+/// The numbers of processes are below this, because supervisors derive keys from them.
 pub(super) const MOST_NUMBER: u32 = 1 << 30;
-/// A process that logs without end is read so far at a time: others have things to say, too.
+/// How many records are read from one process at a time, so that a process that logs without end does not keep others waiting.
 const MOST_AT_A_TIME: usize = 64;
 /// The longest time between two checks of the descriptors while a process runs. The kernel does not report a close.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// As good as for ever.
+/// Practically forever.
 const FAR: Duration = Duration::from_secs(1 << 30);
 
-/// Who watches, while there is something to watch.
+/// The watch of this process, while there is something to watch.
 static HOME: PerProcess<Mutex<Home>> = PerProcess::new();
 
 fn home() -> &'static Mutex<Home> {
@@ -58,40 +59,40 @@ fn home() -> &'static Mutex<Home> {
 #[derive(Default)]
 struct Home {
     watch: Option<Arc<Watch>>,
-    /// How many processes there are that somebody holds.
+    /// The number of processes that have an owner.
     users: usize,
 }
 
-/// Keeps the watch.
+/// Keeps the watch alive.
 pub(super) struct User(Option<Arc<Watch>>);
 
 pub(super) struct Watch {
     desk: Mutex<Desk>,
-    /// A process has ended, or a launcher was seen to.
+    /// Notified when a process has ended or a launcher was tended.
     changed: Condvar,
     poller: Poller,
     /// Wakes the thread.
     bell: Bell,
     thread: OnceLock<ThreadId>,
-    /// Whose process this is.
+    /// The generation of the process that this belongs to.
     generation: u32,
-    /// Other code has closed the descriptors. Nothing is done with their numbers any more, and this is never dropped.
+    /// Other code has closed the descriptors. Their numbers are not used any more, and this is never dropped.
     is_closed: AtomicBool,
-    /// This.
+    /// A reference to itself.
     me: Weak<Self>,
 }
 
-/// What the lock protects. Nothing is waited for and nothing is read while it is held.
+/// The state under the lock. No thread waits or reads while it holds the lock.
 pub(super) struct Desk {
-    /// Only the thread that watches locks one.
+    /// The processes. Only the watching thread locks one.
     pub(super) places: BTreeMap<u32, Arc<Mutex<Place>>>,
-    /// Those that are polled: what is not ready to launch, and the template that processes share.
+    /// The launchers that are polled: those that were not ready to launch, and the template that processes share.
     launchers: BTreeMap<u64, Arc<dyn Launcher>>,
     next_launcher: u64,
     server: Option<Server>,
-    /// Those of which more is to be read, of which no poller tells.
+    /// The processes that have more to read, which no poller reports.
     pub(super) unread: BTreeSet<u32>,
-    /// How often launchers were seen to.
+    /// How many times launchers were tended.
     tended: u64,
     /// When the thread will wake by itself.
     pub(super) alarm: Option<Instant>,
@@ -99,7 +100,7 @@ pub(super) struct Desk {
     stopping: bool,
 }
 
-/// A template that processes with the same environment come from.
+/// A template for all processes with the same environment.
 struct Server {
     env: Vec<Variable>,
     outputs: Outputs,
@@ -111,7 +112,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns what starts the process of this order; under Fork, a copy of this process as it is now.
+/// Returns the launcher for this process. Under Fork it copies this process as it is now.
 pub(super) fn launcher_of(order: &Order) -> Result<Arc<dyn Launcher>> {
     let Settled { env, outputs, .. } = order.surroundings.clone();
     let launcher = start::launcher(order.method, None, env, outputs, order.start_timeout);
@@ -119,7 +120,7 @@ pub(super) fn launcher_of(order: &Order) -> Result<Arc<dyn Launcher>> {
 }
 
 impl Home {
-    /// Ends the watch if there is nothing to watch any more; returns its thread.
+    /// Ends the watch if there is nothing left to watch. Returns its thread.
     fn leave(&mut self, watch: &Arc<Watch>) -> Option<JoinHandle<()>> {
         let mut desk = watch.lock();
         if self.users > 0 || !desk.places.is_empty() {
@@ -128,22 +129,24 @@ impl Home {
         self.watch.take_if(|own| Arc::ptr_eq(own, watch))?;
         desk.stopping = true;
         let thread = desk.thread.take();
-        // Nothing wakes it where what it sleeps in was closed. It has the watch for itself, and touches nothing.
+        // If its descriptors were closed, nothing can wake the thread. It then keeps the watch and touches nothing.
         thread.filter(|_| watch.ring())
     }
 }
 
 impl User {
+    /// Returns the watch, which is started if there is none.
+    ///
     /// # Errors
     ///
-    /// There is nobody to watch, and nobody can be had.
+    /// The watch cannot be started.
     pub(super) fn new() -> Result<Self> {
         let mut home = lock(home());
         let watch = match &home.watch {
             Some(watch) if watch.is_whole() => watch.clone(),
             _ => {
                 let new = Watch::start()?;
-                // One that was closed is never dropped.
+                // A watch whose descriptors were closed is never dropped.
                 std::mem::forget(home.watch.replace(new.clone()));
                 new
             }
@@ -170,11 +173,11 @@ impl Drop for User {
         if !watch.is_whole() {
             return std::mem::forget(watch);
         }
-        // One of our threads may wait for this one.
+        // One of our threads may be waiting for this one.
         if let Some(thread) = thread
             && !is_own_thread()
         {
-            // It runs no code of users but their loggers and wakers; one that panics has said so.
+            // It runs no code of users except loggers and wakers. If one of those panicked, that was reported.
             let _ = thread.join();
         }
     }
@@ -222,27 +225,28 @@ impl Watch {
         lock(&self.desk)
     }
 
-    /// It is not a copy in a process that was forked since, where numbers of descriptors mean something else.
+    /// Returns whether this is not a copy in a process that was forked since, where descriptor numbers mean something else.
     pub(super) fn is_of_this_process(&self) -> bool {
         self.generation == generation()
     }
 
-    /// No other code has closed the descriptors.
+    /// Returns whether no other code has closed the descriptors.
     pub(super) fn is_whole(&self) -> bool {
         !self.is_closed.load(Ordering::Relaxed) && self.poller.is_whole()
     }
 
-    /// Wakes the thread. Returns whether that can be done.
+    /// Wakes the thread. Returns whether that was possible.
     pub(super) fn ring(&self) -> bool {
         !self.is_closed.load(Ordering::Relaxed) && self.bell.ring_in(&self.poller, BELL)
     }
 
-    /// Other code has closed the descriptors, whose numbers may be others' by now. What has a result keeps it; all else fails.
+    /// Handles that other code has closed the descriptors, whose numbers may be reused. Processes that have a result keep it, and
+    /// all others fail.
     fn break_down(&self) {
         if self.is_closed.swap(true, Ordering::Relaxed) {
             return;
         }
-        // To drop it, or what makes processes, would close numbers that may be others' by now.
+        // Dropping it, or the launchers, would close numbers that may belong to others now.
         std::mem::forget(self.me.upgrade());
         let mut desk = self.lock();
         desk.tended += 1;
@@ -261,7 +265,7 @@ impl Watch {
         self.thread.get() == Some(&std::thread::current().id())
     }
 
-    /// What makes this process exist.
+    /// Returns the launcher that starts this process.
     pub(super) fn launcher(&self, order: &Order) -> Result<Arc<dyn Launcher>> {
         if order.method == StartMethod::Spawn {
             return launcher_of(order);
@@ -286,7 +290,7 @@ impl Watch {
         Ok(launcher)
     }
 
-    /// Has the thread see to a launcher from now on; returns its key.
+    /// Has the thread tend a launcher from now on. Returns its key.
     fn attend(&self, desk: &mut Desk, launcher: &Arc<dyn Launcher>) -> io::Result<u64> {
         let key = desk.next_launcher;
         desk.next_launcher += 1;
@@ -322,7 +326,7 @@ impl Watch {
             let deadline = now.checked_add(order.start_timeout).unwrap_or(now + FAR);
             match supervisor.launch(&**launcher, &request, &hello, &self.poller, now, deadline) {
                 Ok(true) => break Ok(()),
-                // The template that it is to be forked from is being made.
+                // The template from which it will be forked is being prepared.
                 Ok(false) => {}
                 Err(error) if error.is_shortage() => {
                     match restarts.short(now, Others::None, Instant::now()) {
@@ -348,7 +352,7 @@ impl Watch {
             self.wait_until(&mut |desk| desk.tended != tended, None);
         };
         if let Some(key) = attended {
-            // This process was all that it was for, and the template makes no other ahead.
+            // The launcher was for this process only, and its template makes no other ahead.
             self.lock().launchers.remove(&key);
             if let Some(fd) = launcher.poll_fd() {
                 self.poller.remove(fd);
@@ -357,7 +361,7 @@ impl Watch {
         outcome
     }
 
-    /// Waits until it is so. Returns whether it is.
+    /// Waits until `is_so` returns `true`. Returns `false` if the deadline passed first.
     fn wait_until(&self, is_so: &mut dyn FnMut(&Desk) -> bool, deadline: Option<Instant>) -> bool {
         let mut desk = self.lock();
         while !is_so(&desk) {
@@ -391,7 +395,7 @@ impl Watch {
                 return;
             }
             if self.lock().places.is_empty() {
-                // The last may have been detached: then nobody else ends the watch.
+                // The last process may have been detached. Then no owner ends the watch.
                 drop(lock(home()).leave(self));
             }
             if self.lock().stopping {
@@ -400,7 +404,7 @@ impl Watch {
         }
     }
 
-    /// Waits until something happens, or the deadline, and sees to it.
+    /// Waits for an event or the deadline, and handles what happened.
     fn turn(&self, thread: Option<&mut OwnThread>, deadline: Option<Instant>) {
         let mut events = Vec::new();
         let mut wait = || {
@@ -437,7 +441,7 @@ impl Watch {
         for (number, place) in places {
             let is_due = |place: &Mutex<Place>| lock(place).supervisor.deadline().is_some_and(|at| at <= now);
             if is_due(&place) {
-                // One that is late may have shaken hands in time, and this process may have been stopped since.
+                // A process that is late may have shaken hands in time if this process was stopped since.
                 self.see(number, false);
                 lock(&place).on_deadline(now);
                 if lock(&place).supervisor.is_given_up() {
@@ -447,7 +451,7 @@ impl Watch {
         }
     }
 
-    /// Says when the thread is to wake by itself, and notes it.
+    /// Returns when the thread wakes by itself, and records it.
     fn set_alarm(&self, deadline: Option<Instant>) -> Option<Duration> {
         let mut desk = self.lock();
         let deadlines = desk.places.values().filter_map(|place| lock(place).supervisor.deadline());
@@ -479,7 +483,7 @@ impl Watch {
         say(&words);
     }
 
-    /// Reads what a process has to say, and collects it if it has ended.
+    /// Reads what a process says, and reaps it if it has ended.
     fn see(&self, number: u32, has_ended: bool) {
         let Some(place) = self.lock().places.get(&number).cloned() else { return };
         for _ in 0..MOST_AT_A_TIME {
@@ -491,7 +495,7 @@ impl Watch {
                 place.supervisor.read_last_output(&self.poller, |record, _| words.push(about.says(record)));
             }
             if !words.is_empty() {
-                // They are out before anything that the process said after them is seen.
+                // They are delivered before anything that the process said later is handled.
                 drop(place);
                 say(&words);
                 continue;
@@ -518,7 +522,7 @@ impl Exchange for Watch {
         self.wait_until(&mut |_| ready(), deadline)
     }
 
-    /// Somebody watches already.
+    /// The watch always works.
     fn glance(&self) {}
 
     fn watch(&self) {}

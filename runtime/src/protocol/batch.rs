@@ -1,4 +1,7 @@
-//! Tasks in the layout in which they travel: each its function, the length of its arguments, and these.
+//! Tasks in the layout in which they travel: for each task its function, the length of its arguments, and the arguments.
+//!
+//! The queues of the host keep waiting tasks in this form, so sending them needs no further encoding. The bytes are our own here.
+//! The worker checks them when it reads a request.
 
 use std::sync::Arc;
 
@@ -11,7 +14,7 @@ use crate::{
 /// function, length of the arguments
 pub(crate) const RECORD_HEAD_BYTES: usize = 4 + 4;
 
-/// Tasks, the oldest first, as bytes that go to a worker as they are.
+/// Tasks, oldest first, as bytes that are sent to a worker unchanged.
 #[derive(Clone, Debug)]
 pub(crate) struct Records(Kind);
 
@@ -19,21 +22,21 @@ pub(crate) struct Records(Kind);
 enum Kind {
     Small {
         bytes: Vec<u8>,
-        /// Where the first that is left begins, less those that are `done`.
+        /// Where the first remaining task begins, except for those that are `done`.
         at: usize,
-        /// Tasks from `at` on that are left no more: they are stepped over when somebody asks for bytes.
+        /// The number of tasks from `at` on that are done. They are skipped when the bytes are requested.
         done: u32,
         left: u32,
     },
-    /// One task whose arguments travel from where they lie. Empty once it is done.
+    /// One task whose arguments are sent from their own memory. Empty once it is done.
     Large { function: FunctionId, args: Option<Arc<LargeArgs>> },
 }
 
-/// The arguments of one task that travel from where they lie.
+/// The arguments of one task, which are sent from their own memory.
 #[derive(Debug)]
 pub(crate) struct LargeArgs {
     bytes: Vec<u8>,
-    /// They are one byte vector, without its length.
+    /// The arguments are one byte vector, without its length.
     pub(crate) is_bare: bool,
 }
 
@@ -56,14 +59,14 @@ pub(crate) fn put_record(function: FunctionId, args: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(args);
 }
 
-/// What goes before the arguments.
+/// Returns the bytes that go before the arguments.
 #[inline]
 pub(crate) fn record_head(function: FunctionId, args_len_bytes: usize) -> [u8; RECORD_HEAD_BYTES] {
     let len = u32::try_from(args_len_bytes).expect("large arguments travel apart");
     (u64::from(len) << 32 | u64::from(function.0)).to_le_bytes()
 }
 
-/// The first task of these and what follows it.
+/// Splits off the first task.
 #[inline]
 pub(crate) fn split_record(bytes: &[u8]) -> Option<(FunctionId, &[u8], &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<RECORD_HEAD_BYTES>()?;
@@ -72,7 +75,7 @@ pub(crate) fn split_record(bytes: &[u8]) -> Option<(FunctionId, &[u8], &[u8])> {
     Some((FunctionId(head as u32), args, rest))
 }
 
-/// What of [`Records`] goes over the wire.
+/// What is sent of [`Records`].
 #[derive(Debug)]
 pub(crate) enum Wire<'a> {
     Small(&'a [u8]),
@@ -80,13 +83,13 @@ pub(crate) enum Wire<'a> {
 }
 
 impl Records {
-    /// Tasks in bytes that [`put_record`] made.
+    /// Creates records from bytes that [`put_record`] made.
     pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
         let left = count(&bytes);
         Self(Kind::Small { bytes, at: 0, done: 0, left })
     }
 
-    /// As [`from_bytes`](Self::from_bytes), so many tasks.
+    /// Like [`from_bytes`](Self::from_bytes), with a known number of tasks.
     pub(crate) fn from_counted(bytes: Vec<u8>, left: u32) -> Self {
         debug_assert_eq!(left, count(&bytes), "whoever made the bytes knows how many tasks they are");
         Self(Kind::Small { bytes, at: 0, done: 0, left })
@@ -98,7 +101,7 @@ impl Records {
         Self(Kind::Small { bytes, at: 0, done: 0, left: 1 })
     }
 
-    /// One task with these arguments, whatever their size.
+    /// Creates a record of one task with arguments of any size.
     pub(crate) fn of(function: FunctionId, args: ShortBytes) -> Self {
         if args.len() < LARGE_BYTES {
             Self::one(function, &args)
@@ -108,7 +111,7 @@ impl Records {
         }
     }
 
-    /// One task whose arguments are large.
+    /// Creates a record of one task whose arguments are large.
     #[cfg(test)]
     pub(super) fn large(function: FunctionId, args: Vec<u8>) -> Self {
         let args = LargeArgs { bytes: args, is_bare: false };
@@ -119,7 +122,7 @@ impl Records {
         matches!(self.0, Kind::Large { .. })
     }
 
-    /// How many tasks are left.
+    /// Returns the number of tasks that are left.
     #[inline]
     pub(crate) fn len(&self) -> u32 {
         match &self.0 {
@@ -128,7 +131,7 @@ impl Records {
         }
     }
 
-    /// Roughly how many bytes these are: those of tasks that are done are counted until somebody asks for bytes.
+    /// Returns the approximate size. Tasks that are done are included until the bytes are requested.
     pub(crate) fn len_bytes(&self) -> usize {
         match &self.0 {
             Kind::Small { bytes, at, .. } => bytes.len() - at,
@@ -136,7 +139,7 @@ impl Records {
         }
     }
 
-    /// Puts more behind these, which are small.
+    /// Appends other small records.
     pub(crate) fn append(&mut self, more: &Self) {
         if let (Kind::Small { bytes, left, .. }, Wire::Small(others)) = (&mut self.0, more.clone_wire()) {
             bytes.extend_from_slice(others);
@@ -144,7 +147,7 @@ impl Records {
         }
     }
 
-    /// Puts one task behind these, if all are small and together no more than so many bytes.
+    /// Appends one task if all are small and together they have at most `most_bytes`. Returns whether it was appended.
     pub(crate) fn append_one(&mut self, function: FunctionId, args: &[u8], most_bytes: usize) -> bool {
         match &mut self.0 {
             Kind::Small { bytes, left, .. } if bytes.len() + args.len() < most_bytes => {
@@ -156,7 +159,7 @@ impl Records {
         }
     }
 
-    /// The functions of the tasks that are left, in order.
+    /// Returns the functions of the remaining tasks, in order.
     pub(crate) fn functions(&self) -> impl Iterator<Item = FunctionId> {
         let (mut rest, mut large) = match &self.0 {
             Kind::Small { bytes, at, done, .. } => (skip(&bytes[*at..], *done), None),
@@ -171,7 +174,7 @@ impl Records {
         })
     }
 
-    /// The bytes without the stepping over.
+    /// Returns the bytes, without skipping the tasks that are done.
     fn clone_wire(&self) -> Wire<'_> {
         match &self.0 {
             Kind::Small { bytes, at, done, .. } => Wire::Small(skip(&bytes[*at..], *done)),
@@ -181,13 +184,13 @@ impl Records {
         }
     }
 
-    /// What to send.
+    /// Returns what to send.
     pub(crate) fn wire(&mut self) -> Wire<'_> {
         self.step();
         self.clone_wire()
     }
 
-    /// The first `n` are done.
+    /// Marks the first `n` tasks as done.
     #[inline]
     pub(crate) fn advance(&mut self, n: u32) {
         match &mut self.0 {
@@ -200,7 +203,7 @@ impl Records {
         }
     }
 
-    /// Takes the first `n` away from the others.
+    /// Splits off the first `n` tasks.
     pub(crate) fn take_first(&mut self, n: u32) -> Self {
         self.step();
         match &mut self.0 {
@@ -220,7 +223,7 @@ impl Records {
         }
     }
 
-    /// The first task: its function and its arguments.
+    /// Returns the function and the arguments of the first task.
     #[cfg(test)]
     pub(crate) fn first(&self) -> Option<(FunctionId, &[u8])> {
         match &self.0 {
@@ -231,7 +234,7 @@ impl Records {
         }
     }
 
-    /// The function of the task that comes after the first `n`.
+    /// Returns the function of the task after the first `n`.
     pub(crate) fn function_after(&self, n: u32) -> Option<FunctionId> {
         match &self.0 {
             Kind::Small { bytes, at, done, .. } => {
@@ -251,7 +254,7 @@ impl Records {
     }
 }
 
-/// How many tasks these are.
+/// Counts the tasks.
 fn count(mut bytes: &[u8]) -> u32 {
     let mut count = 0;
     while let Some((_, _, rest)) = split_record(bytes) {
@@ -261,7 +264,7 @@ fn count(mut bytes: &[u8]) -> u32 {
     count
 }
 
-/// The bytes after the first `n` tasks.
+/// Returns the bytes after the first `n` tasks.
 fn skip(mut bytes: &[u8], n: u32) -> &[u8] {
     for _ in 0..n {
         match split_record(bytes) {

@@ -1,12 +1,15 @@
-//! The marks by which the host tells the output of one task from that of the next: a worker writes one into each of its streams at a
-//! task's end, before the task's reply.
+//! The marks that separate the output of one task from that of the next. A worker writes one into each of its streams at the end of
+//! a task, before the task's reply.
+//!
+//! The token is part of the mark, so a task cannot forge one by accident.
 
-/// A zero, three letters, the connection's token, the task's sequence number. Short enough to be written whole, whoever else writes.
+/// A zero byte, three letters, the connection's token, and the task's sequence number. It is short enough to be written in one
+/// piece even if others write to the pipe.
 const MARK_BYTES: usize = HEAD_BYTES + 4;
 const HEAD_BYTES: usize = 4 + 8;
 const MAGIC: &[u8; 4] = b"\0prc";
 
-/// The mark at the end of task `seq`.
+/// Returns the mark at the end of task `seq`.
 pub(crate) fn encode_mark(token: u64, seq: u32) -> [u8; MARK_BYTES] {
     let mut mark = [0; MARK_BYTES];
     mark[..HEAD_BYTES].copy_from_slice(&head(token));
@@ -21,7 +24,7 @@ fn head(token: u64) -> [u8; HEAD_BYTES] {
     head
 }
 
-/// The first mark in these bytes.
+/// The first mark in some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Mark<'a> {
     /// The end of task `seq`, with what was written before it and after it.
@@ -30,7 +33,7 @@ pub(crate) enum Mark<'a> {
         seq: u32,
         after: &'a [u8],
     },
-    /// There is none, but the last bytes may be the beginning of one.
+    /// There is no mark, but the last bytes may be the beginning of one.
     Begun {
         before: &'a [u8],
         rest: &'a [u8],

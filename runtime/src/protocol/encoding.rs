@@ -1,10 +1,10 @@
-//! Encoding of rare messages by serde, behind one tag.
+//! Encodes and decodes the rare messages with serde, behind one tag byte. Used by the other files of `protocol`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
 
-/// A frame that is no message of this protocol.
+/// The frame is not a message of this protocol.
 #[derive(Debug)]
 pub(crate) struct Malformed;
 

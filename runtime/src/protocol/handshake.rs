@@ -1,14 +1,14 @@
-//! What host and worker say before the first task.
+//! The messages of the handshake and the version of the protocol.
 //!
-//! The preamble travels with the board's descriptor, before any frame: it proves that the inherited descriptor is the host's. Then
-//! the host says [`Hello`], and the worker answers [`Ready`] or [`Refused`].
+//! The host sends [`Hello`] as the first frame, and the worker answers [`Ready`] or [`Refused`]. Before them goes the preamble
+//! (`preamble.rs`), which is not a frame.
 
 use serde::{Deserialize, Serialize};
 
-/// Changes whenever a byte of the protocol does.
+/// The version of the protocol. It changes whenever a byte of the protocol does.
 pub(crate) const VERSION: u32 = 5;
 
-/// The host's part.
+/// The first message of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) version: u32,
@@ -16,31 +16,31 @@ pub(crate) struct Hello {
     /// The worker's place in its pool.
     pub(crate) worker: u32,
     pub(crate) station: Station,
-    /// The most verbose level of records that the host wants, as `log::LevelFilter` counts them.
+    /// The most verbose level of records that the host wants, numbered like `log::LevelFilter`.
     pub(crate) log_level: u8,
 }
 
-/// What a worker makes of itself before it is ready: each is done in the new process, once it is the worker's.
+/// The settings that a worker applies to itself before it is ready.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Station {
-    /// The folder to work in; none: the one that it begins in.
+    /// The working folder. `None` keeps the one in which the worker starts.
     pub(crate) folder: Option<Folder>,
-    /// To be added to its niceness.
+    /// Added to the worker's niceness.
     pub(crate) nice: Option<i32>,
-    /// The CPU to run on, and on no other.
+    /// The only CPU on which the worker runs.
     pub(crate) cpu: Option<u32>,
-    /// The process's name; none: the program's.
+    /// The name of the process. `None` means the program's name.
     pub(crate) title: Option<Vec<u8>>,
-    /// How many bytes of memory it may have on top of what it begins with.
+    /// How much memory the worker may have in addition to what it has when it starts.
     pub(crate) memory: Option<u64>,
 }
 
-/// A folder to work in.
+/// A working folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Folder {
     /// The bytes of its path.
     pub(crate) path: Vec<u8>,
-    /// Its device and inode, if it need not be entered by its path where the process is in it already.
+    /// The device and inode of the folder, if a process that is already in it need not enter it by its path.
     pub(crate) id: Option<(u64, u64)>,
 }
 
@@ -52,11 +52,11 @@ pub(crate) struct Ready {
     pub(crate) pid: u32,
 }
 
-/// The worker will not serve, for this reason, and ends.
+/// The worker does not serve, for this reason, and ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refused {
     pub(crate) reason: String,
-    /// The system is short of something, of which it may have more later.
+    /// The system is short of something and may have more later.
     pub(crate) is_short: bool,
 }
 

@@ -1,4 +1,7 @@
-//! Gives frames meaning. Knows no socket: it makes and reads bytes. The layout is written down in `docs/protocol.md`.
+//! Gives frames their meaning: the messages between host and worker, and between host and template.
+//!
+//! Both sides use it. It makes and reads bytes, never touches a socket, and trusts nothing that it reads. `docs/protocol.md`
+//! describes the layout.
 
 mod batch;
 mod boundary;

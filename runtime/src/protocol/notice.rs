@@ -1,4 +1,4 @@
-//! Rare messages from worker to host: records, notes, panics, progress.
+//! The rare messages from worker to host: records, notes, panics and progress. Also encodes the worker's part of the handshake.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,19 +13,19 @@ use super::{
 };
 use crate::{codec, panic::RemotePanic};
 
-/// What a worker tells of its time.
+/// What a worker reports about time and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Note {
-    /// It has looked more closely at so many tasks: nanoseconds for decoding and encoding.
+    /// The measurement of some tasks: the nanoseconds that decoding and encoding took.
     Sample { tasks: u64, encoding: u64, peak_rss_bytes: u64 },
-    /// The tasks whose replies follow began at this time, by the monotonic clock, and then one after the other.
+    /// The tasks whose replies follow began at this time of the monotonic clock, and ran one after the other.
     Begun { nanos: u64 },
-    /// The last so many tasks whose replies said nothing of their time took so long: what was to follow them was taken back. The last
-    /// of them was this.
+    /// The last `tasks` tasks whose replies reported no time took `nanos`, because the tasks that were to be timed with them were
+    /// taken back. `task` was the last of them.
     Late { nanos: u64, tasks: u32, task: u64, function: u32 },
 }
 
-/// What functions say besides their results.
+/// What functions say in addition to their results.
 #[derive(Clone, Debug)]
 pub(crate) enum Record {
     Log(LogRecord),
@@ -34,7 +34,7 @@ pub(crate) enum Record {
 }
 
 impl Record {
-    /// The task that said it, if one did.
+    /// Returns the task that made the record, if one did.
     pub(crate) fn task(&self) -> Option<u64> {
         match self {
             Self::Log(record) => record.task,
@@ -47,19 +47,19 @@ impl Record {
 /// A record of the `log` facade.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogRecord {
-    /// As `log::Level` counts them.
+    /// Numbered like `log::Level`.
     pub(crate) level: u8,
     pub(crate) target: String,
     pub(crate) message: String,
     pub(crate) module: Option<String>,
     pub(crate) file: Option<String>,
     pub(crate) line: Option<u32>,
-    /// The task that made it, if one did.
+    /// The task that made the record, if one did.
     pub(crate) task: Option<u64>,
     pub(crate) fields: Vec<(String, String)>,
 }
 
-/// Messages that are encoded by postcard.
+/// The messages that are encoded with postcard.
 pub(crate) enum Plain<'a> {
     Ready(&'a Ready),
     Refused(&'a Refused),
@@ -69,7 +69,7 @@ pub(crate) enum Plain<'a> {
     Note(&'a Note),
 }
 
-/// Encodes what is known of a panic as it begins.
+/// Encodes a panic when it begins.
 pub(crate) fn encode_panic(seq: u32, panic: &RemotePanic) -> Vec<u8> {
     let mut bytes = vec![PANIC];
     bytes.extend_from_slice(&seq.to_le_bytes());
@@ -77,7 +77,7 @@ pub(crate) fn encode_panic(seq: u32, panic: &RemotePanic) -> Vec<u8> {
     bytes
 }
 
-/// Encodes how far a task is.
+/// Encodes the progress of a task.
 pub(crate) fn encode_progress(seq: u32, fraction: f64) -> [u8; 13] {
     let mut bytes = [PROGRESS; 13];
     bytes[1..5].copy_from_slice(&seq.to_le_bytes());
@@ -85,7 +85,7 @@ pub(crate) fn encode_progress(seq: u32, fraction: f64) -> [u8; 13] {
     bytes
 }
 
-/// Encodes one of the rarer replies.
+/// Encodes one of the rare replies.
 pub(crate) fn encode_reply<'a>(reply: impl Into<Plain<'a>>) -> Vec<u8> {
     match reply.into() {
         Plain::Ready(ready) => tagged(READY, ready),

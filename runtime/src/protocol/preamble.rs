@@ -1,12 +1,14 @@
-//! The first bytes of a connection.
+//! The preamble: the first bytes of a connection, before any frame, with which the descriptors travel.
+//!
+//! It shows a new process that the descriptor it inherited belongs to its host. `launch` and `worker` send and receive it.
 
 use super::handshake::VERSION;
 
-/// The token that the marker in the worker's environment repeats.
+/// The first bytes of a connection. The marker in the worker's environment repeats the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Preamble {
     pub(crate) token: u64,
-    /// The memory that comes with it holds rings.
+    /// The memory that comes with the preamble holds rings.
     pub(crate) rings: bool,
     /// Where stdout and stderr go.
     pub(crate) sinks: [Sink; 2],
@@ -15,12 +17,12 @@ pub(crate) struct Preamble {
 /// Where one of a worker's streams goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sink {
-    /// Where it went from the start.
+    /// Where it has gone from the start.
     #[default]
     Inherit,
-    /// Nowhere.
+    /// To `/dev/null`.
     Null,
-    /// To the host, by a pipe that comes with the preamble.
+    /// To the host, through a pipe that comes with the preamble.
     Host,
 }
 
@@ -32,7 +34,7 @@ impl Sink {
     }
 }
 
-/// A magic number, the version, the token, what there is.
+/// A magic number, the version, the token, and flags.
 pub(crate) const PREAMBLE_BYTES: usize = 20;
 
 const RINGS: u32 = 1;
@@ -57,7 +59,7 @@ impl Preamble {
         bytes
     }
 
-    /// The preamble, if these bytes are one of this version.
+    /// Parses the preamble. Returns `None` if the bytes are not a preamble of this version.
     pub(crate) fn from_bytes(bytes: [u8; PREAMBLE_BYTES]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<4>()?;
         let (version, token) = rest.split_first_chunk::<4>()?;

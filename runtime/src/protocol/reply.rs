@@ -1,6 +1,8 @@
-//! The messages, one a frame. The first byte says which it is.
+//! The replies of a worker, one per frame, and their encoding. The first byte of a frame says which reply it is.
 //!
-//! Requests and results, which are many, are laid out by hand: numbers little-endian. The rest is in postcard's encoding. Nothing that is read here is believed: whatever does not fit is [`Malformed`].
+//! The worker makes results with [`ReplyFrame`], and the host decodes every frame with [`Reply::decode`]. Results are frequent and
+//! therefore laid out by hand, with little-endian numbers. The rare replies are made in `notice.rs` in postcard's encoding. The
+//! host trusts nothing that is read here: invalid bytes are [`Malformed`].
 
 use super::{
     encoding::{Malformed, decode, tagged},
@@ -36,30 +38,30 @@ impl Hello {
     }
 }
 
-/// What a host hears.
+/// A message from a worker.
 #[derive(Debug)]
 pub(crate) enum Reply<'a> {
     Ready(Ready),
     Refused(Refused),
-    /// The task gave a result.
+    /// The task returned a result.
     Done {
         seq: u32,
         nanos: u64,
         result: Encoded<'a>,
     },
-    /// The task gave none.
+    /// The task failed.
     Fault {
         seq: u32,
         nanos: u64,
         fault: Fault,
     },
-    /// The running task panics. If the process lives, a `Fault` follows.
+    /// The running task panics. If the process survives, a `Fault` follows.
     Panic {
         seq: u32,
         panic: RemotePanic,
     },
     Said(Record),
-    /// The task of this number is so far: a fraction of itself.
+    /// The progress of a task, as a fraction.
     Progress {
         seq: u32,
         fraction: f64,
@@ -67,29 +69,29 @@ pub(crate) enum Reply<'a> {
     Note(Note),
 }
 
-/// A reply to one task, as it is made.
+/// A reply to one task, which is reused for the next.
 #[derive(Debug)]
 pub(crate) struct ReplyFrame {
     seq: u32,
     nanos: u64,
     failed: bool,
-    /// The result, or the fault, and what of it is large apart.
+    /// The result, or the fault. A large part of it is separate.
     bytes: Vec<u8>,
     large: Vec<u8>,
 }
 
-/// What of a [`ReplyFrame`] goes over the wire.
+/// What is sent of a [`ReplyFrame`].
 #[derive(Debug)]
 pub(crate) enum ReplyWire<'a> {
-    /// The head of a brief, and its body.
+    /// The head of a brief and its body.
     Brief(u64, &'a [u8]),
     /// Two parts of the head, and the body.
     Parts([u8; DONE_HEAD_BYTES], &'a [u8], &'a [u8]),
 }
 
-/// A vector that a large reply has blown up is given back.
+/// A buffer that a large reply has enlarged beyond this is freed.
 const MOST_KEPT_BYTES: usize = 1 << 20;
-/// What a brief's head has room for, besides the sequence number.
+/// The maximum time that the head of a brief has room for, besides the sequence number.
 const MOST_BRIEF_NANOS: u64 = (1 << (BRIEF_HEAD_BITS - 32)) - 1;
 
 impl ReplyFrame {
@@ -97,7 +99,7 @@ impl ReplyFrame {
         Self { seq: 0, nanos: 0, failed: false, bytes: Vec::new(), large: Vec::new() }
     }
 
-    /// Makes it a reply about task `seq`: `run` appends the result, and puts what of it is large apart.
+    /// Makes it the reply to task `seq`. `run` appends the result and puts a large part of it separately.
     #[inline]
     pub(crate) fn make(
         &mut self,
@@ -121,13 +123,13 @@ impl ReplyFrame {
         }
     }
 
-    /// Says how long the task took, and those before it that said nothing.
+    /// Reports how long the task took, together with those before it that reported nothing.
     #[inline]
     pub(crate) fn set_nanos(&mut self, nanos: u64) {
         self.nanos = nanos;
     }
 
-    /// What to send.
+    /// Returns what to send.
     #[inline]
     pub(crate) fn wire(&self) -> ReplyWire<'_> {
         let is_brief = !self.failed
@@ -147,7 +149,7 @@ impl ReplyFrame {
         }
     }
 
-    /// Gives back what a large reply took.
+    /// Frees the memory that a large reply used.
     #[inline]
     pub(crate) fn shrink(&mut self) {
         if !self.large.is_empty() || self.bytes.capacity() > MOST_KEPT_BYTES {
@@ -158,13 +160,13 @@ impl ReplyFrame {
 }
 
 impl<'a> Reply<'a> {
-    /// The task whose outcome a large reply with this head is.
+    /// Returns the task whose outcome a large reply with this head is.
     pub(crate) fn ends_large(head: &[u8]) -> Option<u32> {
         let (&tag, rest) = head.split_first()?;
         matches!(tag, DONE | FAULT).then(|| rest.first_chunk().map(|seq| u32::from_le_bytes(*seq)))?
     }
 
-    /// The task whose outcome it is.
+    /// Returns the task whose outcome it is.
     pub(crate) fn ends(&self) -> Option<u32> {
         match self {
             Self::Done { seq, .. } | Self::Fault { seq, .. } => Some(*seq),
@@ -177,7 +179,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// What a brief says.
+    /// Decodes a brief.
     pub(crate) fn from_brief(head: u64, body: &'a [u8]) -> Self {
         Self::Done { seq: head as u32, nanos: head >> 32, result: Encoded::Short(body) }
     }
@@ -238,7 +240,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Sequence number, nanoseconds, and the rest of a reply about a task.
+/// Splits a reply about a task into the sequence number, the nanoseconds, and the rest.
 fn split_done(rest: &[u8]) -> Result<(u32, u64, &[u8]), Malformed> {
     let (seq, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
     let (nanos, rest) = rest.split_first_chunk::<8>().ok_or(Malformed)?;

@@ -1,4 +1,6 @@
-//! Messages from host to worker.
+//! The requests of the host, and their decoding in the worker.
+//!
+//! `supervisor` makes the heads, `batch.rs` the tasks behind them, and the worker decodes both with [`ToWorker::decode`].
 
 use super::{batch::split_record, encoding::Malformed, handshake::Hello};
 use crate::{codec, id::FunctionId};
@@ -9,10 +11,10 @@ const RUN: u8 = 2;
 
 const RUN_LARGE: u8 = 3;
 
-/// What follows is one byte vector, without its length.
+/// The rest is one byte vector, without its length.
 const BARE: u8 = 1;
 
-/// Bits of one byte.
+/// The bits of the flags byte.
 const MAY_SPIN: u8 = 1;
 
 const WANTS_PROGRESS: u8 = 2;
@@ -25,41 +27,41 @@ pub(crate) const RUN_HEAD_BYTES: usize = 4 + 4 + 4 + 8 + 8;
 /// The same, and the function of the one task whose arguments are the rest.
 const RUN_LARGE_HEAD_BYTES: usize = RUN_HEAD_BYTES + 4;
 
-/// The most verbose records that the host wants: 0 is none, 5 is all.
+/// The most verbose records that the host wants. 0 is none, 5 is all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Levels {
-    /// Of the `log` facade.
+    /// For the `log` facade.
     pub(crate) log: u8,
-    /// Of `tracing`.
+    /// For `tracing`.
     pub(crate) trace: u8,
-    /// And the time that each task takes, for a timeline.
+    /// Whether each task is timed individually, for a timeline.
     pub(crate) is_timed: bool,
 }
 
-/// What holds for all the tasks of a request.
+/// What applies to all tasks of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Orders {
     pub(crate) levels: Levels,
-    /// More will come soon, and there is a core to wait for it on.
+    /// More tasks will come soon, and a core is free for waiting.
     pub(crate) may_spin: bool,
-    /// Somebody looks at how far tasks are.
+    /// The progress of tasks is shown.
     pub(crate) wants_progress: bool,
-    /// Their call's: the seeds of the tasks are made of it.
+    /// The seed of their call, from which the seeds of the tasks are derived.
     pub(crate) seed: u64,
 }
 
-/// What a request to run tasks says of all of them.
+/// The head of a request to run tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunHead {
     pub(crate) orders: Orders,
-    /// Sequence numbers are consecutive from here.
+    /// The sequence number of the first task. They are consecutive.
     pub(crate) first_seq: u32,
     pub(crate) count: u32,
-    /// So are the tasks' own numbers.
+    /// The ID of the first task. They are consecutive.
     pub(crate) first_task: u64,
 }
 
-/// The head of a request; the records follow, or the arguments of one large task.
+/// The encoded head of a request. The tasks follow, or the arguments of one large task.
 #[derive(Debug)]
 pub(crate) struct RunHeadBytes {
     bytes: [u8; RUN_LARGE_HEAD_BYTES],
@@ -67,7 +69,7 @@ pub(crate) struct RunHeadBytes {
 }
 
 impl RunHead {
-    /// `large`: the function of one task whose arguments follow, and whether these are bare.
+    /// Encodes the head. `large` is the function of one task whose arguments follow, and whether these are bare.
     pub(crate) fn to_bytes(self, large: Option<(FunctionId, bool)>) -> RunHeadBytes {
         let mut bytes = [0; RUN_LARGE_HEAD_BYTES];
         bytes[0] = if large.is_some() { RUN_LARGE } else { RUN };
@@ -97,7 +99,7 @@ impl RunHeadBytes {
     }
 }
 
-/// What a worker hears.
+/// A message to a worker.
 #[derive(Debug)]
 pub(crate) enum ToWorker<'a> {
     Hello(Hello),
@@ -117,7 +119,7 @@ pub(crate) struct RunTask<'a> {
 #[derive(Debug)]
 pub(crate) struct RunTasks<'a> {
     rest: &'a [u8],
-    /// The one task of a request whose arguments are large.
+    /// The function of the only task of a request, if its arguments are large.
     large: Option<FunctionId>,
     is_bare: bool,
     seq: u32,
@@ -126,7 +128,7 @@ pub(crate) struct RunTasks<'a> {
 }
 
 impl<'a> ToWorker<'a> {
-    /// Decodes a frame of two parts; of one that came in one piece the second is empty.
+    /// Decodes a frame of two parts. The second part is empty if the frame came in one piece.
     pub(crate) fn decode(frame: &'a [u8], body: &'a [u8]) -> Result<Self, Malformed> {
         let (&tag, rest) = frame.split_first().ok_or(Malformed)?;
         match tag {
@@ -166,23 +168,23 @@ impl<'a> ToWorker<'a> {
 }
 
 impl<'a> RunTasks<'a> {
-    /// It is one task, whose arguments are all that follows the head.
+    /// Returns whether it is one task whose arguments are everything after the head.
     pub(crate) fn is_large(&self) -> bool {
         self.large.is_some()
     }
 
-    /// Its arguments are one byte vector, without its length.
+    /// Returns whether its arguments are one byte vector, without its length.
     pub(crate) fn is_bare(&self) -> bool {
         self.is_bare
     }
 
-    /// Whether there is another.
+    /// Returns whether there is another task.
     #[inline]
     pub(crate) fn has_more(&self) -> bool {
         self.left > 0
     }
 
-    /// The next task; `None` after the last.
+    /// Returns the next task, or `None` after the last.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<RunTask<'a>>, Malformed> {
         if self.left == 0 {

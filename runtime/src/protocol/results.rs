@@ -1,8 +1,10 @@
-//! The results of several tasks in one message.
+//! The results of consecutive tasks in one piece of the stream, which the host handles together.
+//!
+//! `supervisor` splits them off, and `call` decodes them later on the caller's thread.
 
 use crate::frame::Frames;
 
-/// Results of consecutive tasks, as they came.
+/// The results of consecutive tasks, as they arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Results<'a> {
     frames: Frames<'a>,
@@ -12,7 +14,7 @@ pub(crate) struct Results<'a> {
 }
 
 impl<'a> Results<'a> {
-    /// The results at the start of `frames`, of at most `most` tasks from `seq` on; and the frames after them.
+    /// Splits off the results at the start of `frames`, of at most `most` tasks from `seq` on. Also returns the remaining frames.
     #[inline]
     pub(crate) fn split_from(frames: Frames<'a>, seq: u32, most: u32) -> (Self, Frames<'a>) {
         let (mut rest, mut count, mut total, mut most_nanos) = (frames, 0u32, 0u64, 0u64);
@@ -31,7 +33,7 @@ impl<'a> Results<'a> {
         (Self { frames, count, nanos: total, most_nanos }, rest)
     }
 
-    /// The results that [`as_bytes`](Self::as_bytes) gave.
+    /// Creates results from bytes that [`as_bytes`](Self::as_bytes) returned.
     pub(crate) fn from_bytes(bytes: &'a [u8], count: u32) -> Self {
         Self { frames: Frames::new(bytes), count, nanos: 0, most_nanos: 0 }
     }
@@ -44,17 +46,17 @@ impl<'a> Results<'a> {
         self.count
     }
 
-    /// How long the tasks took in all, as far as the worker has said.
+    /// Returns how long the tasks took together, as far as the worker has reported it.
     pub(crate) fn nanos(&self) -> u64 {
         self.nanos
     }
 
-    /// The longest time that the worker has said, of one task or of several short ones.
+    /// Returns the longest time that the worker has reported, for one task or for several short ones.
     pub(crate) fn most_nanos(&self) -> u64 {
         self.most_nanos
     }
 
-    /// What the worker has said with each result: how long the tasks took since it last said so, or nothing, 0.
+    /// Returns what the worker reported with each result: how long the tasks took since its last report, or 0 for no report.
     pub(crate) fn each_nanos(self) -> impl Iterator<Item = u64> {
         let mut frames = self.frames;
         std::iter::from_fn(move || {

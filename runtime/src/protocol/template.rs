@@ -1,11 +1,13 @@
-//! Messages between a host and its template.
+//! The messages between a host and its template: the setup, the answer to it, fork requests, and reports about workers.
+//!
+//! `launch` and `worker::template` use it. The bytes of both sides are checked before they are used.
 
 use serde::{Deserialize, Serialize};
 
 use super::handshake::Folder;
 use crate::codec::{self, Encoded};
 
-/// What a template is to do before it forks workers. It lies in the file that comes with the preamble.
+/// What a template does before it forks workers. It is in the file that comes with the preamble.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Setup {
     pub(crate) version: u32,
@@ -20,43 +22,45 @@ impl Setup {
         bytes
     }
 
+    /// Decodes a setup.
+    ///
     /// # Errors
     ///
-    /// They are no setup of this version, in words for people.
+    /// The bytes are not a setup of this version. The error is a message for the user.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         codec::decode(bytes)
     }
 }
 
-/// The task that a template runs, once.
+/// The task that a template runs once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Preload {
-    /// The function's place in the table.
+    /// The function's index in the table.
     pub(crate) function: u32,
     pub(crate) args: Vec<u8>,
-    /// The folder to work in.
+    /// The working folder.
     pub(crate) folder: Option<Folder>,
-    /// What kind of result it has.
+    /// The kind of its result.
     pub(crate) outcome: Outcome,
 }
 
-/// What the encoded result of a preload says of failure.
+/// How the encoded result of a preload shows a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
-    /// Nothing: it is no `Result`.
+    /// It is not a `Result`, and does not.
     Value,
-    /// It is a `Result`, whose error begins with its words.
+    /// It is a `Result` whose error begins with its message.
     Words,
     /// It is a `Result`.
     Result,
 }
 
 impl Outcome {
-    /// An `Err` is a failure, too: what is missing now will be missing in every worker.
+    /// Checks the result of a preload. An `Err` is a failure, because it would affect every worker.
     ///
     /// # Errors
     ///
-    /// In words for people, of `what` and its function's name.
+    /// The result is a failure. The error is a message for the user, with `what` and the name of the function.
     pub(crate) fn check(self, what: &str, name: &str, result: &Encoded<'_>) -> Result<(), String> {
         let result = match result {
             Encoded::Short(bytes) => bytes,
@@ -68,7 +72,7 @@ impl Outcome {
                 }
             }
         };
-        // The first byte of an encoded `Result`: 0 is `Ok`.
+        // The first byte of an encoded `Result`. 0 is `Ok`.
         match (self, result.split_first()) {
             (Self::Value, _) | (_, None | Some((0, _))) => Ok(()),
             (Self::Words, Some((_, error))) => match postcard::take_from_bytes::<&str>(error) {
@@ -80,7 +84,7 @@ impl Outcome {
     }
 }
 
-/// What a template says once it is ready for requests, or why it never will be: after its length, as four bytes.
+/// What a template says when it is ready for requests, or why it never will be. Encoded after its length, as four bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Prepared {
     Ready,
@@ -99,11 +103,11 @@ impl Prepared {
         bytes
     }
 
-    /// What these bytes say, if they are all there already.
+    /// Decodes the message. Returns `None` if it is not complete yet.
     ///
     /// # Errors
     ///
-    /// They are no such message, in words for people.
+    /// The bytes are not such a message. The error is a message for the user.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Option<Self>, String> {
         let Some((len, rest)) = bytes.split_first_chunk::<PREPARED_PREFIX_BYTES>() else { return Ok(None) };
         let len = u32::from_le_bytes(*len) as usize;
@@ -111,21 +115,21 @@ impl Prepared {
     }
 }
 
-/// What asks a template for a worker; with it come the worker's connection and the socket on which its life is told of.
+/// Asks a template for a worker. The worker's connection and the socket for its reports come with it.
 pub(crate) const FORK_REQUEST: u8 = b'f';
 
-/// What a template says of one worker.
+/// What a template reports about one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// It was forked and has this id; with it comes a pidfd.
+    /// It was forked and has this pid. A pidfd comes with the report.
     Forked(u32),
     /// It could not be forked, for this reason (an errno).
     NotForked(i32),
-    /// It has ended with this code.
+    /// It has ended with this exit code.
     Exited(i32),
     /// It was ended by this signal.
     Signaled(i32),
-    /// It has ended, and somebody else collected it.
+    /// It has ended, and other code collected its exit status.
     Vanished,
     /// It has ended, and the system does not say how.
     Untold,
@@ -150,7 +154,7 @@ impl Report {
         bytes
     }
 
-    /// The report, if these bytes are one.
+    /// Decodes a report.
     pub(crate) fn from_bytes(bytes: [u8; REPORT_BYTES]) -> Option<Self> {
         let (tag, number) = bytes.split_first_chunk::<4>()?;
         let number = u32::from_le_bytes(*number.first_chunk()?);

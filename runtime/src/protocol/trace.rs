@@ -1,15 +1,15 @@
-//! What a worker's functions say by `tracing`.
+//! The messages for spans and events of `tracing`. Used by the forwarders in `worker` and `observe`.
 
 use serde::{Deserialize, Serialize};
 
-/// What was said, and the task that said it, if one did.
+/// A span or event, and the task that made it, if one did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Said {
     pub(crate) task: Option<u64>,
     pub(crate) record: TraceRecord,
 }
 
-/// One thing that was said. Spans are numbered by the worker.
+/// What happened. Spans are numbered by the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum TraceRecord {
     NewSpan {
@@ -18,7 +18,7 @@ pub(crate) enum TraceRecord {
         place: Place,
         values: Vec<(u32, FieldValue)>,
     },
-    /// Values of a span that were not known when it was made.
+    /// Values of a span that were not known when it was created.
     Values {
         span: u64,
         values: Vec<(u32, FieldValue)>,
@@ -37,23 +37,23 @@ pub(crate) enum TraceRecord {
     },
 }
 
-/// What a span or an event stands under.
+/// The parent of a span or an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Parent {
-    /// Nothing, by its own wish.
+    /// None, as the function requested.
     Root,
-    /// What the call stands under.
+    /// The parent of the call.
     Call,
     /// A span of the worker.
     Span(u64),
 }
 
-/// Where in the program a span or an event is made, and what fields it may have.
+/// The place in the program that creates a span or an event, and the fields that it may have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub(crate) name: String,
     pub(crate) target: String,
-    /// 1 is an error, 5 a trace.
+    /// 1 is an error, 5 is a trace.
     pub(crate) level: u8,
     pub(crate) module: Option<String>,
     pub(crate) file: Option<String>,
@@ -61,7 +61,7 @@ pub(crate) struct Place {
     pub(crate) fields: Vec<String>,
 }
 
-/// A field's value, of the type that `tracing` knows it by.
+/// The value of a field, with the type under which `tracing` knows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum FieldValue {
     F64(f64),
@@ -71,6 +71,6 @@ pub(crate) enum FieldValue {
     U128(u128),
     Bool(bool),
     Str(String),
-    /// As its `Debug` or its `Display` writes it.
+    /// As written by its `Debug` or `Display`.
     Words(String),
 }
