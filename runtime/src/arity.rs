@@ -1,13 +1,14 @@
-//! What a call with the wrong number of arguments meets: an error that says so.
+//! Gives a call with the wrong number of arguments an error that says so.
 //!
-//! A call site becomes `<f>::__call3(a, b, c)`. A worker has such functions for the numbers of arguments that it takes, and for those that a
-//! call gives by mistake: fewer, or one too many. The latter take what they should be given, so that the compiler says of them what it says
-//! of any function. Where there is none, the one of [`WrongArity`] is found, whose condition nothing meets: what the user reads is that
-//! condition's message. Calls with arguments by name begin with `__withN`, and meet the same.
+//! A call site becomes `<f>::__call3(a, b, c)`. A worker has such a function for each number of arguments that it takes, and for
+//! numbers that a call gives by mistake: fewer, or one too many. The functions for wrong numbers have the parameters of the real
+//! function, so that the compiler reports what it reports for any function. For any other number, the method of [`WrongArity`] is
+//! found. Nothing satisfies its condition, and the user sees the message of that condition. Calls with arguments by name begin with
+//! `__withN` and work in the same way.
 
 use crate::{registry::Entry, task::Task};
 
-/// That a function can be called with so many arguments.
+/// Implemented by functions that can be called with `N` arguments.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be called with {N} argument(s)",
     label = "the call gives {N} argument(s)",
@@ -15,7 +16,7 @@ use crate::{registry::Entry, task::Task};
 )]
 pub trait Takes<const N: usize> {}
 
-/// That a function can be called with so many arguments, and others by name.
+/// Implemented by functions that can be called with `N` arguments by position and others by name.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be called with {N} argument(s) by position and others by name",
     label = "the call gives {N} argument(s) before the first name",
@@ -25,10 +26,11 @@ pub trait TakesByName<const N: usize> {}
 
 /// Declares `__callN` and `__withN` for each list of argument types.
 ///
-/// The conditions are written out in each line because errors show where they stand, and show all of a macro that writes them.
+/// The conditions are written out on each line because errors show their location, and would show the whole of a macro that writes
+/// them.
 macro_rules! wrong_arity {
     ($($call:ident [$($takes:tt)*] $with:ident [$($takes_by_name:tt)*]: $($arg:ident)*;)*) => {
-        /// Stands in for `__callN` and `__withN` where a function has none of its own.
+        /// Stands in for `__callN` and `__withN` of functions that have none of their own.
         #[expect(clippy::too_many_arguments, reason = "a call gives as many as it gives")]
         pub trait WrongArity {$(
             #[doc(hidden)]
@@ -68,18 +70,18 @@ wrong_arity! {
 
 impl<T: ?Sized> WrongArity for T {}
 
-/// That a generic function has an instance for these types.
+/// Implemented by generic functions that have an instance for these types.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no instance for `{Types}`",
     label = "`{Types}` is not among the instances",
     note = "add it to the list at the function: `#[worker(instances(<{Types}>, ...))]`"
 )]
 pub trait Instance<Types> {
-    /// The instance's entry.
+    /// Returns the entry of the instance.
     fn entry() -> &'static Entry;
 }
 
-/// Constants among an instance's types: `constant::usize<3>`.
+/// Constants among the types of an instance, as in `constant::usize<3>`.
 #[expect(non_camel_case_types, reason = "they are named as the constants' types are, which errors show")]
 pub mod constant {
     macro_rules! constants {

@@ -1,7 +1,7 @@
-//! Who called, as far as `tracing` knows: the subscriber and the span that were current when a task was handed in. What the task has to
-//! say in its worker is given to that subscriber, under that span.
+//! Remembers the `tracing` subscriber and span that were current when a task was submitted. The spans and events of the task are
+//! delivered to that subscriber, under that span.
 //!
-//! Without the feature `tracing` there is nothing to know, and this is nothing.
+//! Without the feature `tracing`, a [`Caller`] is empty.
 
 #[cfg(feature = "tracing")]
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tracing_core::{Dispatch, LevelFilter, dispatcher, span::Id, subscriber::NoSu
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caller(());
 
-/// The subscriber and the span that were current; nothing, if nobody listens.
+/// The subscriber and the span that were current, or `None` if there was no subscriber.
 #[cfg(feature = "tracing")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caller(Option<Arc<Current>>);
@@ -23,13 +23,13 @@ pub(crate) struct Caller(Option<Arc<Current>>);
 #[derive(Debug)]
 struct Current {
     dispatch: Dispatch,
-    /// It stays open as long as this lives.
+    /// Kept open as long as this lives.
     span: Option<Id>,
 }
 
 #[cfg(not(feature = "tracing"))]
 impl Caller {
-    /// Runs it as the caller would have.
+    /// Runs `run` as the caller would have.
     pub(crate) fn within<R>(&self, run: impl FnOnce() -> R) -> R {
         run()
     }
@@ -51,7 +51,7 @@ impl Caller {
         }))
     }
 
-    /// Runs it as the caller would have: with its subscriber, in its span.
+    /// Runs `run` as the caller would have, with its subscriber and in its span.
     pub(crate) fn within<R>(&self, run: impl FnOnce() -> R) -> R {
         let Some(current) = &self.0 else { return run() };
         dispatcher::with_default(&current.dispatch, || {
@@ -78,7 +78,7 @@ impl Drop for Current {
     }
 }
 
-/// A span that is left again, also when a user's subscriber panics.
+/// A span that is exited on drop, even if a user's subscriber panics.
 #[cfg(feature = "tracing")]
 pub(crate) struct Entered<'a> {
     dispatch: &'a Dispatch,

@@ -1,4 +1,6 @@
-//! What a task wrote to stdout and stderr, where its pool keeps that.
+//! Defines [`Captured`], what a task wrote to stdout and stderr, for pools that keep it.
+//!
+//! `supervisor` collects it, and it is shown on the thread that receives the outcome.
 
 use std::fmt;
 
@@ -31,13 +33,13 @@ pub struct Captured {
     pub(crate) stderr: Text,
 }
 
-/// What came by one stream.
+/// What was written to one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Text {
     pub(crate) words: String,
-    /// So many bytes came before these words, and are not kept.
+    /// The number of bytes before this text that were not kept.
     pub(crate) lost_bytes: u64,
-    /// Nobody has shown it yet.
+    /// Whether it still has to be shown.
     pub(crate) to_show: bool,
 }
 
@@ -60,7 +62,8 @@ impl Captured {
         self.stdout.lost_bytes > 0 || self.stderr.lost_bytes > 0
     }
 
-    /// Prints output that was not shown yet, in one piece and without control characters, as if this thread had written it: a test harness counts it among its test's own.
+    /// Prints output that was not shown yet, in one piece and without control characters, as if this thread had written it. A test
+    /// harness attributes it to the current test.
     #[expect(clippy::print_stdout, clippy::print_stderr, reason = "they are what test harnesses capture")]
     pub(crate) fn show(&self) {
         let Self { stdout, stderr } = self;
@@ -74,7 +77,7 @@ impl Captured {
 }
 
 impl Text {
-    /// What stands for the bytes that are missing.
+    /// Returns the text that stands for the missing bytes.
     fn lost(&self) -> String {
         match self.lost_bytes {
             0 => String::new(),

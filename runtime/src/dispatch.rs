@@ -1,6 +1,6 @@
-//! Runs one encoded task in this process: decode, call, catch, encode.
+//! Runs one encoded task in this process: decodes the arguments, calls the function, catches its panic, and encodes the result.
 //!
-//! Serves the worker, `Task::call` and the in-process pool. It is the only place that calls a user's function.
+//! The worker, `Task::call` and pools without processes use it. It is the only place that calls a user's function.
 
 use std::{
     any::Any,
@@ -17,28 +17,30 @@ use crate::{
     sys::{generation::generation, memory::Reprieve, signal::AllocationWatch},
 };
 
-/// What is told of panics.
+/// A function that is told about panics.
 type Witness = fn(&RemotePanic);
 
 thread_local! {
-    /// How many tasks deep this thread is: a task may call another in its own process.
+    /// How many tasks are running on this thread. A task may call another one in its own process.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// There are some of those:
+    /// `SEEN` has entries.
     static HAS_SEEN: Cell<bool> = const { Cell::new(false) };
-    /// The panics that the hook has seen on this thread while a task ran, the oldest first: a task may catch one and go on.
+    /// The panics that the hook has seen on this thread while a task ran, oldest first. A task may catch one and continue.
     static SEEN: RefCell<Vec<RemotePanic>> = const { RefCell::new(Vec::new()) };
-    /// Is told of a panic of a task on this thread that ends the process, before it does; and the generation of that process.
+    /// Told about a panic of a task on this thread that ends the process, before it ends. The number is the generation of that
+    /// process.
     static WITNESS: Cell<Option<(u32, Witness)>> = const { Cell::new(None) };
 }
 
-/// A task that catches panics all its life is remembered by the last so many.
+/// How many panics are kept of a task that keeps catching them. The latest are kept.
 const MOST_SEEN: usize = 16;
 
-/// What std says when a panic has come to where it cannot unwind, and aborts. The panic itself was told before.
+/// The messages of std when a panic reaches a function that must not unwind, and the process aborts. The panic itself was reported
+/// before.
 const CANNOT_UNWIND: [&str; 2] =
     ["panic in a function that cannot unwind", "panic in a destructor during cleanup"];
 
-/// Runs a task and appends its result to `result`, and what of it is large to `large`; after a fault both are as they were.
+/// Runs a task and appends its result to `result`, and a large part of it to `large`. After a fault, both are as they were.
 #[inline]
 pub(crate) fn run<'a>(
     entry: &Entry,
@@ -55,7 +57,7 @@ pub(crate) fn run<'a>(
     outcome
 }
 
-/// Runs part of a task on this thread; a panic is a fault, and its words are taken down, not printed.
+/// Runs part of a task on this thread. A panic becomes a fault, and its message is captured instead of printed.
 #[inline]
 pub(crate) fn contain(run: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
     install_hook();
@@ -69,15 +71,15 @@ pub(crate) fn contain(run: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fau
     outcome
 }
 
-/// What a task comes to that has panicked with this.
+/// Converts the payload of a panic to a fault.
 #[cold]
 fn fault_of(payload: Box<dyn Any + Send>) -> Fault {
-    // The panic that came out is not always the last: one that was caught on the way may have come later.
+    // The panic that left the function is not always the last one that was seen. A later one may have been caught on the way.
     let panic = RemotePanic::from_payload(&*payload);
     let seen = SEEN.try_with(|seen| std::mem::take(&mut *seen.borrow_mut())).unwrap_or_default();
     let seen = seen.into_iter().rfind(|seen| seen.message() == panic.message());
     let panic = seen.unwrap_or(panic);
-    // A payload may panic when it is dropped; such a one is left alone.
+    // A payload may panic when it is dropped. If it does, the second payload is leaked.
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(again);
     }
@@ -90,33 +92,33 @@ fn forget_seen() {
     let _ = SEEN.try_with(|seen| seen.borrow_mut().clear());
 }
 
-/// From now on `witness` is told of each panic of a task on this thread that ends the process: all of them under
-/// `panic = "abort"`, else those that cannot unwind.
+/// Sets the function that is told about each panic of a task on this thread that ends the process: all of them under `panic =
+/// "abort"`, and otherwise those that must not unwind.
 pub(crate) fn set_witness(witness: Witness) {
     WITNESS.set(Some((generation(), witness)));
 }
 
-/// Puts a hook before the one that is there: it takes down the panics of tasks, which go to the caller and are not printed, and
-/// leaves all others to the next.
+/// Installs a panic hook before the present one. It captures the panics of tasks, which are returned to the caller and not printed,
+/// and leaves all others to the present hook.
 fn install_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let next = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            // Under a limit of our own there may be no room for a backtrace, be it ours or the next's.
+            // Under our own memory limit there may be no room for a backtrace, made here or by the next hook.
             let _reprieve = Reprieve::new();
             let in_task = DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false);
             let witness = WITNESS.try_with(Cell::get).ok().flatten();
-            // The task has forked, and this is a copy, whose end the original's caller does not hear of.
+            // The task has forked and this is a copy, whose end is not reported to the original's caller.
             let is_copy = witness.is_some_and(|(of, _)| of != generation());
-            // std locks what it prints and captures, and would wait for itself if it ran out of memory meanwhile.
+            // std holds a lock while it prints and captures, and would wait for itself if it ran out of memory meanwhile.
             let is_locking = !in_task || is_copy || Style::asked() != Style::Off;
             let _watch = is_locking.then(AllocationWatch::new);
             if !in_task || is_copy {
                 return next(info);
             }
             let panic = RemotePanic::from_hook(info);
-            // Borrowed already: this is a panic within the taking down of another. The first is the one to tell.
+            // If it is borrowed, this is a panic during the capture of another one. The first one is reported.
             let _ = SEEN.try_with(|seen| {
                 let Ok(mut seen) = seen.try_borrow_mut() else { return };
                 let stuck = CANNOT_UNWIND.contains(&panic.message());

@@ -1,23 +1,25 @@
-//! Text that others wrote, for a terminal or a file of ours: without control characters, and unable to pass for a line of ours.
+//! Displays text from workers and users on a terminal or in a file of ours, without control characters and without lines that could
+//! be taken for ours.
 //!
-//! What a worker or a user has written is kept as it is and escaped where it is shown. Two adapters do that: [`Escaped`] for what must
-//! stay on one line (names, titles, fields), [`Lines`] for what may have several.
+//! Text is stored unchanged and escaped where it is displayed. [`Escaped`] is for text that must stay on one line (names, titles,
+//! fields), and [`Lines`] is for text that may have several lines.
 
 use std::fmt::{self, Write};
 
-/// Displays a value on one line: its control characters are escaped, ends of lines among them.
+/// Displays a value on one line. Its control characters, including line breaks, are escaped.
 #[derive(Clone, Copy)]
 pub(crate) struct Escaped<T>(pub(crate) T);
 
-/// Displays a value with its control characters escaped. Its lines stay apart, and all but the first are indented by four spaces, deeper
-/// than any line of ours.
+/// Displays a value with its control characters escaped. Line breaks are kept, and all lines but the first are indented by four
+/// spaces, deeper than any line of ours.
 #[derive(Clone, Copy)]
 pub(crate) struct Lines<T>(pub(crate) T);
 
-/// What stands where a line of [`Lines`] ends.
+/// The line break of [`Lines`].
 const NEXT_LINE: &str = "\n    ";
 
-/// A terminal acts on this character: it is a control character (C0, DEL, C1), separates lines, or changes the direction of writing.
+/// Returns whether a terminal acts on this character: a control character (C0, DEL, C1), a line separator, or one that changes the
+/// direction of writing.
 pub(crate) fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -35,7 +37,7 @@ impl<T: fmt::Display> fmt::Display for Lines<T> {
     }
 }
 
-/// Writes output of a task as it wrote it, lines and tabs included, with the other control characters escaped.
+/// Returns output of a task with its lines and tabs, and with all other control characters escaped.
 pub(crate) fn output(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for part in text.split_inclusive(['\n', '\t']) {
@@ -66,7 +68,7 @@ impl<W: fmt::Write> fmt::Write for Writer<'_, W> {
             let mut chars = from.chars();
             match chars.next() {
                 Some('\n') => self.to.write_str(self.next_line)?,
-                // `escape_debug` leaves none of these as it is.
+                // `escape_debug` escapes all of these.
                 Some(c) => write!(self.to, "{}", c.escape_debug())?,
                 None => {}
             }
@@ -80,7 +82,7 @@ impl<W: fmt::Write> fmt::Write for Writer<'_, W> {
 mod tests {
     use super::*;
 
-    /// Every character up to the last that is escaped, and some beyond.
+    /// Returns every character up to the last one that is escaped, and some beyond.
     fn all() -> impl Iterator<Item = char> {
         ('\0'..='\u{3000}').chain(['\u{feff}', '\u{fffd}', '\u{10ffff}'])
     }

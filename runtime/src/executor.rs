@@ -1,8 +1,8 @@
-//! The runtime that `async` functions run on, in workers and, for pools without processes, in the calling process.
+//! The runtime of `async` functions, in workers and, for pools without processes, in the calling process.
 //!
-//! Expansions of `#[worker]` call it. Each thread that runs such functions has a runtime of its own, made at the first: in a worker
-//! that is one thread, and so one runtime. Where a runtime is at work on the thread already, which would be blocked by another, the
-//! function runs on a thread of its own.
+//! The expansion of `#[worker]` calls it. Each thread that runs such functions has its own runtime, which is created with the first
+//! one. In a worker that is one thread. If a runtime is already running on the thread and would be blocked by another one, the
+//! function runs on a new thread.
 
 use std::{cell::RefCell, future::Future, io, rc::Rc, thread};
 
@@ -17,9 +17,9 @@ use crate::{
 
 /// One thread's runtime.
 struct Own {
-    /// There until it is dropped.
+    /// Always there until the drop.
     runtime: Option<Runtime>,
-    /// Whose process it was made in: in a copy that was forked later, what it polls is shared with another.
+    /// The generation of the process that created it. In a copy that was forked later, its poller is shared with the original.
     generation: u32,
 }
 
@@ -27,7 +27,7 @@ impl Drop for Own {
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
         if self.generation == generation() {
-            // Without waiting for threads that functions have left behind in it.
+            // Does not wait for threads that functions have left running in it.
             runtime.shutdown_background();
         } else {
             std::mem::forget(runtime);
@@ -39,11 +39,11 @@ thread_local! {
     static OWN: RefCell<Option<Rc<Own>>> = const { RefCell::new(None) };
 }
 
-/// Runs a task of an `async` function, where it may block.
+/// Runs a task of an `async` function on a thread that may block.
 ///
 /// # Errors
 ///
-/// As `run`; and if there is no thread to be had.
+/// Returns the errors of `run`, and an error if no thread could be started.
 pub fn run_async(
     input: Input<'_>,
     output: Output<'_>,
@@ -62,11 +62,11 @@ pub fn run_async(
     })
 }
 
-/// Runs a future to its end, on this thread's runtime.
+/// Runs a future to completion on this thread's runtime.
 ///
 /// # Panics
 ///
-/// The system gives what a runtime needs to nobody, or the future panics.
+/// Panics if the system cannot provide a runtime, or if the future panics.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let own = OWN.with_borrow_mut(|own| match own {
         Some(own) if own.generation == generation() => Ok(own.clone()),

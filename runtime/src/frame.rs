@@ -1,38 +1,39 @@
-//! The bytes before each frame: eight, little-endian. They say how long the frame is, how much of it is its head, and whether what came
-//! by the way for records goes before it.
+//! The prefix of each frame: eight bytes, little-endian. It contains the length of the frame and of its head, or the number of
+//! records that were sent aside before the next frame.
 //!
-//! A *brief* is a frame whose head is small enough to stand in the prefix: of many short ones these are half of the bytes.
+//! `transport` writes and reads prefixes, and the layers above iterate over [`Frames`]. A *brief* is a frame whose head fits into
+//! the prefix. Otherwise the head would be half of the bytes of many short frames.
 
-/// Bytes before each frame.
+/// The length of a prefix.
 pub(crate) const PREFIX_BYTES: usize = 8;
-/// No frame is longer. A longer one is nonsense that somebody else wrote to the connection.
+/// The maximum length of a frame. A longer one was not sent by us.
 const MOST_FRAME_BYTES: u64 = (1 << 48) - 1;
-/// No head is longer.
+/// The maximum length of a head.
 pub(crate) const MOST_HEAD_BYTES: usize = 255;
 const HEAD_SHIFT: u32 = 48;
-/// The frame is no frame: the number of records that were sent aside before the next one.
+/// This is not a frame, but the number of records that were sent aside before the next one.
 const MARK: u64 = 1 << 63;
 const UNUSED: u64 = 0x3f << 56;
-/// The frame is a brief: its head follows the length.
+/// The frame is a brief. Its head follows the length.
 const BRIEF: u64 = 1 << 62;
 const BRIEF_HEAD_SHIFT: u32 = 16;
-/// The body of a brief is no longer.
+/// The maximum length of the body of a brief.
 pub(crate) const MOST_BRIEF_BYTES: usize = 4 << 10;
-/// The head of a brief has so many bits.
+/// The number of bits in the head of a brief.
 pub(crate) const BRIEF_HEAD_BITS: u32 = 62 - BRIEF_HEAD_SHIFT;
 
-/// What a prefix says.
+/// The meaning of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prefix {
     /// A frame follows.
     Frame { head_len: usize, len: usize },
     /// A brief's body follows.
     Brief { head: u64, len: usize },
-    /// So many frames were sent aside before the next frame was sent.
+    /// The number of frames that were sent aside before the next frame was sent.
     Mark(u64),
 }
 
-/// These eight bytes are no prefix.
+/// These eight bytes are not a valid prefix.
 #[derive(Debug)]
 pub(crate) struct NoPrefix;
 
@@ -71,20 +72,20 @@ impl Prefix {
     }
 }
 
-/// The head and the length of a brief.
+/// Returns the head and the length of a brief.
 #[inline]
 fn split_brief(word: u64) -> (u64, usize) {
     ((word & !BRIEF) >> BRIEF_HEAD_SHIFT, word as u16 as usize)
 }
 
-/// Frames, one after the other, each behind its prefix; the last may not be whole.
+/// Frames in order, each with its prefix. The last one may be incomplete.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frames<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Frames<'a> {
-    /// Bytes that begin with a frame's prefix.
+    /// Creates a view of bytes that begin with a prefix.
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
@@ -93,7 +94,7 @@ impl<'a> Frames<'a> {
         self.bytes
     }
 
-    /// The head and the body of the first frame and what follows it, if it is a brief, and whole.
+    /// Splits off the first frame if it is a complete brief. Returns its head, its body, and the frames after it.
     #[inline]
     pub(crate) fn split_brief(&self) -> Option<(u64, &'a [u8], Self)> {
         let (prefix, rest) = self.bytes.split_first_chunk::<PREFIX_BYTES>()?;
@@ -106,7 +107,7 @@ impl<'a> Frames<'a> {
         Some((head, body, Self { bytes: rest }))
     }
 
-    /// The first frame and what follows it, if it is no brief, and whole.
+    /// Splits off the first frame if it is complete and not a brief. Also returns the frames after it.
     #[inline]
     pub(crate) fn split_first(&self) -> Option<(&'a [u8], Self)> {
         let (prefix, rest) = self.bytes.split_first_chunk::<PREFIX_BYTES>()?;

@@ -1,44 +1,44 @@
-//! The marker: how a process learns from its environment that it is a worker, or the template of workers. Written by the host, read
-//! and cleared by the worker.
+//! The marker: the environment variable that tells a process that it is a worker or a template. `launch` writes it, and `worker`
+//! reads and removes it. Also defines the exit codes of workers.
 
 use std::{ffi::CStr, fmt};
 
 use procession_macros::own_name;
 
-/// The variable by which a process learns that it is a worker: descriptor, token and depth.
+/// The variable that tells a process that it is a worker. It holds a descriptor, a token and the nesting depth.
 ///
-/// Its name carries the package and its version: in a program with two versions of it, each knows its own workers.
+/// Its name contains the package and its version, so in a program with two versions each recognizes its own workers.
 pub(crate) const MARKER: &str = own_name!(WORKER);
 
-/// The same for C.
+/// The same as a C string.
 pub(crate) const MARKER_CSTR: &CStr =
     match CStr::from_bytes_with_nul(concat!(own_name!(WORKER), "\0").as_bytes()) {
         Ok(name) => name,
         Err(_) => panic!("the name has one zero, at its end"),
     };
 
-/// The variable that counts how many workers deep a process is. It stays in a worker's environment, so that a program that starts
+/// The variable that counts the nesting depth of a process. It stays in a worker's environment, so that a program that starts
 /// itself again from a worker is counted, too.
 ///
-/// Every version of the package counts in it: workers of one that start workers of another end, too.
+/// All versions of the package use it, so workers that start workers of another version are limited, too.
 pub(crate) const DEPTH: &str = "PROCESSION_DEPTH";
 
-/// Deeper than any program nests pools on purpose; a program that starts itself from its own workers for ever is stopped here.
+/// Deeper than any program nests pools on purpose. A program that starts itself from its own workers is stopped here.
 pub(crate) const MOST_DEPTH: u32 = 8;
 
-/// The descriptor by which a worker finds its connection.
+/// The descriptor on which a worker finds its connection.
 pub(crate) const SOCKET_FD: i32 = 3;
 
-/// The exit code of a worker that could not start. It has told its host why, or its stderr says so.
+/// The exit code of a worker that could not start. It has told its host the reason, or has printed it to stderr.
 pub(crate) const START_FAILED: i32 = 86;
 /// The exit code of a worker whose connection to its host has ended.
 pub(crate) const HOST_GONE: i32 = 87;
-/// The exit code of a worker that was refused, or refused.
+/// The exit code of a worker that refused its host, or was refused.
 pub(crate) const HANDSHAKE_FAILED: i32 = 88;
-/// The exit code of a worker that cannot read what its host sends, which it has told.
+/// The exit code of a worker that cannot read what its host sends. It has told its host the reason.
 pub(crate) const PROTOCOL_BROKEN: i32 = 89;
 
-/// What it means that a process ended with this code before it had become a worker, in words that follow its name.
+/// Returns what this exit code means for a process that had not become a worker yet, as words that follow its name.
 pub(crate) fn meaning_at_start(code: i32) -> Option<&'static str> {
     match code {
         START_FAILED => Some("could not become a worker and said why on stderr"),
@@ -49,18 +49,18 @@ pub(crate) fn meaning_at_start(code: i32) -> Option<&'static str> {
     }
 }
 
-/// What a marked process is to be.
+/// The role of a marked process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Worker,
-    /// The process that workers are forked from.
+    /// The process from which workers are forked.
     Template,
 }
 
-/// What stands in a template's marker where a worker's ends.
+/// The end of a template's marker. A worker's marker has nothing there.
 const TEMPLATE: &str = "template";
 
-/// The marker's value.
+/// The value of the marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
     pub(crate) role: Role,

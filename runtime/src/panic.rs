@@ -1,6 +1,6 @@
-//! Defines [`RemotePanic`]: the message, location and backtrace of a panic, as values that can cross processes.
+//! Defines [`RemotePanic`]: the message, location and backtrace of a panic, as values that can be sent to another process.
 //!
-//! A panic is captured by the worker's panic hook (see `worker`), or around a call in this process (see `dispatch`).
+//! The panic hook of `dispatch` captures the panics of tasks, in workers and in the calling process.
 
 use std::{any::Any, backtrace::Backtrace, ffi::OsStr, fmt, panic::PanicHookInfo};
 
@@ -34,7 +34,7 @@ pub struct RemotePanic {
 }
 
 impl RemotePanic {
-    /// Takes down a panic from within a panic hook.
+    /// Captures a panic in a panic hook.
     pub(crate) fn from_hook(info: &PanicHookInfo<'_>) -> Self {
         let location = info.location();
         Self {
@@ -46,7 +46,7 @@ impl RemotePanic {
         }
     }
 
-    /// What is left when no hook saw the panic (a function replaced the hook): the payload alone.
+    /// Captures what is known of a panic that no hook saw because a function replaced the hook: its payload.
     pub(crate) fn from_payload(payload: &(dyn Any + Send)) -> Self {
         Self {
             message: message_of(payload),
@@ -123,7 +123,7 @@ impl RemotePanic {
         &self.backtrace
     }
 
-    /// Raises the panic again, here, with the message as its payload.
+    /// Raises the panic again in this process, with the message as its payload.
     pub(crate) fn resume(self) -> ! {
         std::panic::resume_unwind(Box::new(self.message))
     }
@@ -139,7 +139,7 @@ impl fmt::Display for RemotePanic {
     }
 }
 
-/// How much of a backtrace is wanted.
+/// How much of a backtrace is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     Off,
@@ -148,7 +148,8 @@ pub(crate) enum Style {
 }
 
 impl Style {
-    /// What the environment asks for, by std's rules for panics. Read each time: a copy of the host has an environment of its own.
+    /// Reads the request from the environment, by std's rules for panics. It is read each time, because a copy of the host has its
+    /// own environment.
     pub(crate) fn asked() -> Self {
         Self::of(std::env::var_os("RUST_BACKTRACE").as_deref())
     }

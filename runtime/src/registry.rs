@@ -1,7 +1,7 @@
-//! The static table of functions: the linker gathers one [`Entry`] for each `#[worker]`, from every crate in the executable.
+//! The static table of functions. The linker collects one [`Entry`] for each `#[worker]` from all crates of the executable.
 //!
-//! A function's ID is its entry's place in the table. That place is the same in every process that runs the same executable, and
-//! only there: [`build_id`] is what the handshake compares. Names, files and lines are for people.
+//! The ID of a function is the index of its entry. The index is the same in every process that runs the same executable, and only
+//! there, so the handshake compares the [`build_id`]. Names, files and lines are for messages only.
 
 use std::sync::OnceLock;
 
@@ -11,24 +11,24 @@ use crate::{
     id::FunctionId,
 };
 
-/// Every `#[worker]` function of this executable that was declared by this version of the crate.
+/// All `#[worker]` functions of this executable that were declared with this version of the crate.
 #[procession_macros::gathered]
 pub static WORKERS: [Entry];
 
-/// One function: what people call it and how it is run. Made by the expansion of `#[worker]`.
+/// One function: its name, and how it is run. Created by the expansion of `#[worker]`.
 #[derive(Debug)]
 pub struct Entry {
     /// The full path, as in `census::entropy`.
     pub name: &'static str,
-    /// Where it is declared.
+    /// The file in which it is declared.
     pub file: &'static str,
     /// The line of its declaration.
     pub line: u32,
-    /// Decodes the arguments, calls the function, encodes its result.
+    /// Decodes the arguments, calls the function, and encodes its result.
     pub run: fn(Input<'_>, Output<'_>) -> Result<(), Fault>,
 }
 
-/// The function's ID; `None` for an entry that the linker did not put into the table.
+/// Returns the ID of a function, or `None` if the linker did not put its entry into the table.
 pub(crate) fn id_of(entry: &'static Entry) -> Option<FunctionId> {
     let table = WORKERS.static_slice();
     let offset = std::ptr::from_ref(entry).addr().checked_sub(table.as_ptr().addr())?;
@@ -37,14 +37,14 @@ pub(crate) fn id_of(entry: &'static Entry) -> Option<FunctionId> {
     u32::try_from(place).ok().map(FunctionId)
 }
 
-/// The function of this ID, if the table is that long.
+/// Returns the function with this ID, if there is one.
 pub(crate) fn find(id: FunctionId) -> Option<&'static Entry> {
     WORKERS.static_slice().get(usize::try_from(id.0).ok()?)
 }
 
-/// What identifies this build of this executable: a digest of the table and of where the linker put its functions.
+/// Returns a digest of the table and of where the linker put its functions, which identifies this build of the executable.
 ///
-/// Two processes with equal digests give every ID the same meaning.
+/// In two processes with equal digests, every ID means the same function.
 pub(crate) fn build_id() -> u64 {
     static ID: OnceLock<u64> = OnceLock::new();
     *ID.get_or_init(|| {
@@ -64,7 +64,7 @@ pub(crate) fn build_id() -> u64 {
     })
 }
 
-/// FNV-1a: the same in every process, which std's hashers do not promise.
+/// FNV-1a, which returns the same in every process. The hashers of std do not guarantee that.
 struct Digest(u64);
 
 impl Digest {

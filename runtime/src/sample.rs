@@ -1,5 +1,5 @@
-//! A closer look at some tasks: how long their arguments take to decode and their results to encode. Switched on by a worker for a few
-//! tasks now and then; otherwise it is a look at a flag.
+//! Measures how long the arguments of some tasks take to decode and their results to encode. A worker turns it on for a few tasks
+//! at intervals (`worker/replies.rs`). While it is off, it costs one check of a flag.
 
 use std::{
     cell::Cell,
@@ -12,13 +12,13 @@ thread_local! {
     static TOOK: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// From now on this thread's tasks are looked at.
+/// Starts measuring the tasks of this thread.
 pub(crate) fn start() {
     IS_ON.set(true);
     TOOK.set(Duration::ZERO);
 }
 
-/// No more. Returns how long decoding and encoding took.
+/// Stops measuring. Returns how long decoding and encoding took.
 pub(crate) fn stop() -> Duration {
     IS_ON.set(false);
     TOOK.take()
@@ -32,7 +32,7 @@ pub(crate) fn begin() {
     }
 }
 
-/// It is done.
+/// Decoding or encoding ends.
 #[inline]
 pub(crate) fn end() {
     if IS_ON.get() {

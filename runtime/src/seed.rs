@@ -1,5 +1,7 @@
-//! Numbers for generators of random numbers: a function of a call's seed and of the task's index in it, and of nothing else, so that
-//! what is drawn does not depend on how many workers there are.
+//! Seeds for random number generators in tasks. A seed depends only on the seed of the call and the index of the task in it, so
+//! results do not depend on the number of workers.
+//!
+//! `pool` and `call` derive seeds here, and workers derive the seeds of their tasks.
 
 use std::{
     cell::Cell,
@@ -8,11 +10,11 @@ use std::{
 
 /// The step of SplitMix64.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
-/// Tasks that were handed in singly are no call's: their numbers are others.
+/// For tasks that are submitted individually. Their seeds differ from those of calls.
 const SINGLE: u64 = 0x5EED_0F51_6E91_E5A1;
-/// Separates the seeds of calls from those of other things that are made of the same number.
+/// Separates the seeds of calls from other seeds that are derived from the same number.
 const CALL: u64 = 0xCA11_5EED_0B1E_55ED;
-/// What the seeds of calls are made of where neither the call, nor its pool, nor a task gives one.
+/// The base for the seeds of calls if neither the call, nor its pool, nor a task sets one.
 pub(crate) const DEFAULT: u64 = 0;
 
 thread_local! {
@@ -23,9 +25,9 @@ thread_local! {
 /// A task that runs in the process that called it.
 #[derive(Clone, Copy)]
 struct Here {
-    /// Its number.
+    /// Its seed.
     number: u64,
-    /// How many calls it has made.
+    /// The number of calls that it has made.
     calls: u64,
 }
 
@@ -38,46 +40,46 @@ impl Calls {
         Self(AtomicU64::new(0))
     }
 
-    /// Returns the number of a call that begins.
+    /// Returns the number of a call that begins now.
     pub(crate) fn begin(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Starts again at zero.
+    /// Restarts at zero.
     #[inline]
     pub(crate) fn reset(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
 }
 
-/// Returns the seed of the call with this number among those whose seeds are made of `base`.
+/// Returns the seed of a call, from its number among the calls whose seeds are derived from `base`.
 pub(crate) fn of_call(base: u64, number: u64) -> u64 {
     of(base ^ CALL, number)
 }
 
-/// The number of a task.
+/// Returns the seed of a task.
 pub(crate) fn of(call: u64, index: u64) -> u64 {
     mix(mix(call).wrapping_add(index.wrapping_add(1).wrapping_mul(STEP)))
 }
 
-/// The seed of the tasks that are handed in singly to a pool of this seed.
+/// Returns the seed for the tasks that are submitted individually to a pool with this seed.
 pub(crate) fn of_singles(pool: u64) -> u64 {
     mix(pool ^ SINGLE)
 }
 
-/// The number of the task that runs on this thread, if it runs in the process that called it.
+/// Returns the seed of the task that runs on this thread, if it runs in the process that called it.
 pub(crate) fn here() -> Option<u64> {
     HERE.try_with(Cell::get).ok().flatten().map(|task| task.number)
 }
 
-/// Returns the number of a call that the task on this thread begins, if that runs in the process that called it.
+/// Returns the number of a call that begins in the task on this thread, if that task runs in the process that called it.
 pub(crate) fn begin_call_here() -> Option<u64> {
     let task = HERE.try_with(Cell::get).ok().flatten()?;
     HERE.set(Some(Here { calls: task.calls + 1, ..task }));
     Some(task.calls)
 }
 
-/// Runs a task that has this number.
+/// Runs a task that has this seed.
 pub(crate) fn with<R>(number: u64, run: impl FnOnce() -> R) -> R {
     struct Back(Option<Here>);
     impl Drop for Back {
@@ -89,7 +91,8 @@ pub(crate) fn with<R>(number: u64, run: impl FnOnce() -> R) -> R {
     run()
 }
 
-/// Each bit of the outcome depends on each bit of `z`, and no two numbers come to the same: the finish of SplitMix64.
+/// Mixes the bits of `z`, so that each output bit depends on each input bit. Different inputs have different outputs. This is the
+/// last step of SplitMix64.
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -1,5 +1,5 @@
-//! The one rule for settings, those of builders and those of the environment: what cannot be is refused before anything starts, by an
-//! error that says the setting, the value and what is allowed.
+//! Validates settings, of builders and of the environment. An invalid setting is refused before anything starts, with an error that
+//! names the setting, its value and what is allowed.
 
 use std::{fmt, time::Duration};
 
@@ -9,16 +9,16 @@ use crate::{
     sys::env::setting,
 };
 
-/// No time is longer than this: one that is counts as no limit.
+/// The longest time limit. A longer one counts as no limit.
 pub(crate) const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What is allowed of times.
+/// The allowed times, as in errors.
 pub(crate) const ABOVE_ZERO: &str = "a time above zero (from a year on it is no limit)";
 
-/// So much of a value is repeated in an error.
+/// How much of a value is repeated in an error.
 const MOST_CHARS: usize = 60;
 
-/// The error of a setting, as in `nice(20): niceness is no more than that; give a number from -20 to 19`.
+/// Creates the error of a setting, as in `nice(20): niceness is no more than that; give a number from -20 to 19`.
 pub(crate) fn refused(
     setting: impl fmt::Display,
     why: impl fmt::Display,
@@ -27,12 +27,12 @@ pub(crate) fn refused(
     Error::config(format!("{setting}: {why}; give {allowed}"))
 }
 
-/// The error of a setting by which no tasks would be sent together.
+/// Creates the error of a setting by which no tasks would be sent together.
 pub(crate) fn no_chunk(setting: &str) -> Error {
     refused(setting, "no task would ever travel", "a number from 1")
 }
 
-/// A value, in short and on one line.
+/// Returns a value as short text on one line.
 pub(crate) fn brief(value: impl fmt::Display) -> String {
     let value = Escaped(value).to_string();
     match value.char_indices().nth(MOST_CHARS) {
@@ -41,7 +41,7 @@ pub(crate) fn brief(value: impl fmt::Display) -> String {
     }
 }
 
-/// Checks a time limit: the time, or a year if it is longer.
+/// Checks a time limit. Returns it, or a year if it is longer.
 ///
 /// # Errors
 ///
@@ -53,7 +53,7 @@ pub(crate) fn limit(setting: &str, time: Duration, why: &str) -> Result<Duration
     Ok(time.min(FOREVER))
 }
 
-/// Reads a variable of the environment. One that is empty is not set.
+/// Reads an environment variable. An empty one counts as not set.
 ///
 /// # Errors
 ///
@@ -70,11 +70,11 @@ pub(crate) fn variable<T>(
     }
 }
 
-/// Reads a variable of the environment that is 0 or 1. Default: 0.
+/// Reads an environment variable that is 0 or 1. Default: 0.
 ///
 /// # Errors
 ///
-/// It is something else.
+/// It has another value.
 pub(crate) fn flag(name: &str) -> Result<bool> {
     let parse = |value: &str| match value {
         "0" => Some(false),
@@ -84,7 +84,7 @@ pub(crate) fn flag(name: &str) -> Result<bool> {
     Ok(variable(name, "0 or 1", parse)?.unwrap_or(false))
 }
 
-/// `PROCESSION_WAIT_FOR_DEBUGGER=1`: workers are to wait for a debugger before their first task.
+/// Reads `PROCESSION_WAIT_FOR_DEBUGGER`, which tells workers to wait for a debugger before their first task.
 ///
 /// # Errors
 ///

@@ -1,4 +1,6 @@
-//! [`Task`]: a function's entry and its encoded arguments; inert until a pool, a process or [`Task::call`] takes it.
+//! Defines [`Task`], a function and its encoded arguments. It does nothing until a pool, a process or [`Task::call`] takes it.
+//!
+//! Expansions build tasks with [`Args`].
 
 use std::{ffi::OsStr, fmt, marker::PhantomData, os::unix::ffi::OsStrExt, path::Path};
 
@@ -66,11 +68,11 @@ pub trait Tasks<T>: IntoIterator<Item = Task<T>> {}
 #[diagnostic::do_not_recommend]
 impl<T, I: IntoIterator<Item = Task<T>>> Tasks<T> for I {}
 
-/// A task without the type of its result: what schedulers and transports handle.
+/// A task without the type of its result, as handled by schedulers and transports.
 #[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) entry: &'static Entry,
-    /// The encoded arguments, or why there are none.
+    /// The encoded arguments, or the reason why they could not be encoded.
     pub(crate) args: Result<ShortBytes, Box<str>>,
 }
 
@@ -158,20 +160,21 @@ impl<T> fmt::Debug for Task<T> {
     }
 }
 
-/// What can be an argument: its caller's side. Expansions ask for [`Argument`](crate::__private::Argument) first, which has the words.
+/// Types that can be arguments, on the caller's side. Expansions require [`Argument`](crate::__private::Argument) first, which has
+/// the error message.
 pub trait Sent: Serialize {}
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> Sent for T {}
 
-/// Gathers the arguments of one call, in the order of the parameters. Part of the expansion's interface.
+/// Collects the arguments of one call, in the order of the parameters. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Args {
     bytes: Result<ShortBytes, Box<str>>,
 }
 
 impl Args {
-    /// No arguments yet.
+    /// Creates an empty list.
     #[expect(clippy::new_without_default, reason = "expansions call it; nobody else does")]
     #[must_use]
     #[inline]
@@ -179,7 +182,7 @@ impl Args {
         Self { bytes: Ok(ShortBytes::new()) }
     }
 
-    /// Encodes the next argument. One that does not encode is remembered: it is what the task comes to.
+    /// Encodes the next argument. If it cannot be encoded, the task fails with that error.
     #[inline]
     pub fn put<A: Sent + ?Sized>(&mut self, name: &str, value: &A) {
         if let Ok(bytes) = &mut self.bytes
@@ -189,32 +192,32 @@ impl Args {
         }
     }
 
-    /// Encodes the next argument, a slice.
+    /// Encodes the next argument, which is a slice.
     #[inline]
     pub fn put_slice<A: Sent>(&mut self, name: &str, value: &[A]) {
         self.put(name, value);
     }
 
-    /// Encodes the next argument, bytes, in one copy.
+    /// Encodes the next argument, which is a byte slice, with one copy.
     pub fn put_bytes(&mut self, _name: &str, value: &[u8]) {
         if let Ok(bytes) = &mut self.bytes {
             bytes::encode_bytes(value, bytes);
         }
     }
 
-    /// Encodes the next argument, bytes that nobody else needs: many of them without a copy.
+    /// Encodes the next argument, which is an owned byte vector. A large one is not copied.
     pub fn put_byte_vec(&mut self, _name: &str, value: Vec<u8>) {
         if let Ok(bytes) = &mut self.bytes {
             bytes::encode_byte_vec(value, bytes);
         }
     }
 
-    /// Encodes the next argument, a path of any bytes.
+    /// Encodes the next argument, which is a path of any bytes.
     pub fn put_path(&mut self, name: &str, value: &Path) {
         self.put_bytes(name, OsStr::as_bytes(value.as_os_str()));
     }
 
-    /// Appends arguments that were encoded apart.
+    /// Appends arguments that were encoded separately.
     pub fn append(&mut self, next: Self) {
         match (&mut self.bytes, next.bytes) {
             (Ok(bytes), Ok(next)) => bytes.append(&next),
@@ -223,14 +226,14 @@ impl Args {
         }
     }
 
-    /// The task: a call of the function of `entry`, whose result is a `T`.
+    /// Creates the task: a call of the function of `entry` that returns a `T`.
     #[inline]
     pub fn task<T>(self, entry: &'static Entry) -> Task<T> {
         Task { call: Call { entry, args: self.bytes }, result: PhantomData }
     }
 }
 
-/// The error of a function that the linker left out of the table.
+/// Returns the error of a function that the linker left out of the table.
 pub(crate) fn not_in_table(request: &Request, index: Option<usize>) -> TaskError {
     let message = concat!(
         "the linker left it out of the table of workers: is the section `linkme_",
@@ -241,7 +244,7 @@ pub(crate) fn not_in_table(request: &Request, index: Option<usize>) -> TaskError
     TaskError::new(request.entry.name, kind, Place { index, ..Place::default() })
 }
 
-/// A task's function and arguments, if it can go to another process.
+/// Returns a task's function and arguments, if it can be sent to another process.
 pub(crate) fn travels(
     call: crate::task::Call,
     index: Option<usize>,

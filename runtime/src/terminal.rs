@@ -1,11 +1,12 @@
-//! What this process writes to its terminal: bars, and what is printed while they are drawn.
+//! Coordinates what this process writes to its terminal: progress bars, and text that is printed while they are drawn.
 //!
-//! Call [`aside`] to print, so that no line comes to stand in a bar.
+//! All code that prints calls [`aside`], so that no line appears in the middle of a bar. It never holds its lock while user code
+//! prints.
 
 #[cfg(feature = "indicatif")]
 pub(crate) use bars::{Drawn, aside};
 
-/// Prints, while no bar is drawn.
+/// Prints while no bar is drawn.
 #[cfg(not(feature = "indicatif"))]
 pub(crate) fn aside<R>(print: impl FnOnce() -> R) -> R {
     print()
@@ -24,7 +25,7 @@ mod bars {
 
     use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, WeakProgressBar};
 
-    /// The bars of all calls, those on other threads too.
+    /// The bars of all calls on all threads.
     static SCREEN: Mutex<Screen> =
         Mutex::new(Screen { group: None, bars: Vec::new(), ended: Vec::new(), printing: 0 });
     /// The number of calls that have a bar. It is changed while `SCREEN` is locked.
@@ -35,14 +36,14 @@ mod bars {
         static PRINTS: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// It is locked while a bar changes, and never while something is printed: that may be a user's logger, and it may wait for a thread
-    /// that changes a bar.
+    /// Locked while a bar changes, and never while something is printed. The printing code may be a user's logger and may wait for
+    /// a thread that changes a bar.
     struct Screen {
-        /// All bars, one below the other. It is hidden while something is printed.
+        /// All bars, one below the other. Hidden while something is printed.
         group: Option<MultiProgress>,
         /// The bars in it.
         bars: Vec<WeakProgressBar>,
-        /// Bars that have ended while they were hidden. They are still to be drawn.
+        /// Bars that ended while they were hidden. They still have to be drawn.
         ended: Vec<ProgressBar>,
         /// The number of threads that print.
         printing: usize,
@@ -74,7 +75,7 @@ mod bars {
             if let Some(group) = &self.group
                 && self.printing == 1
             {
-                // What a terminal refuses cannot be said there.
+                // An error of the terminal cannot be reported on it.
                 let _ = group.clear();
                 group.set_draw_target(ProgressDrawTarget::hidden());
             }
@@ -93,7 +94,7 @@ mod bars {
             }
         }
 
-        /// Forgets bars that have all ended. They stay on the terminal, and the next bar knows nothing of them.
+        /// Forgets the bars once all of them have ended. They stay on the terminal, and the next bar starts afresh.
         fn forget(&mut self) {
             if COUNT.load(Ordering::Relaxed) == 0 && self.printing == 0 {
                 self.group = None;
@@ -107,7 +108,7 @@ mod bars {
     pub(crate) struct Drawn(ProgressBar);
 
     impl Drawn {
-        /// Draws one below those that are there. A logger that is printing gets none.
+        /// Draws a bar below the others. Returns `None` to a logger that is printing.
         pub(crate) fn new() -> Option<Self> {
             if PRINTS.get() {
                 return None;
@@ -117,7 +118,7 @@ mod bars {
             Some(Self(screen.add()))
         }
 
-        /// Changes the bar. It is drawn, unless something is printed meanwhile.
+        /// Changes the bar. It is drawn unless something is being printed.
         pub(crate) fn change<R>(&self, change: impl FnOnce(&ProgressBar) -> R) -> R {
             let _unhidden = screen();
             change(&self.0)
@@ -135,7 +136,7 @@ mod bars {
         }
     }
 
-    /// Prints, while no bar is drawn.
+    /// Prints while no bar is drawn.
     pub(crate) fn aside<R>(print: impl FnOnce() -> R) -> R {
         if COUNT.load(Ordering::Relaxed) == 0 || PRINTS.get() {
             return print();
