@@ -1,9 +1,9 @@
-//! Encoded bytes: short ones in place, others on the heap.
+//! Buffers for encoded arguments and results: short ones are stored in place, others on the heap.
 
 use super::input::{Input, Whole};
 use crate::sys::{buffer_cache, memory::advise_huge};
 
-/// Encoded bytes that are short more often than not: those of one task's arguments, or of its result.
+/// Encoded bytes that are usually short: those of one task's arguments, or of its result.
 #[derive(Clone, Debug)]
 pub(crate) struct ShortBytes(Short);
 
@@ -14,11 +14,11 @@ pub(super) enum Short {
         bytes: [u8; HERE_BYTES],
     },
     Apart(Vec<u8>),
-    /// A byte vector, and its length not before it: to put that there would move all of it.
+    /// A byte vector without its length in front. Inserting the length would move all of the bytes.
     Bare(Vec<u8>),
 }
 
-/// So many bytes need no allocation.
+/// This many bytes need no allocation.
 pub(crate) const HERE_BYTES: usize = 30;
 
 impl ShortBytes {
@@ -33,7 +33,7 @@ impl ShortBytes {
         short
     }
 
-    /// The bytes, and how many of these they are, if they are few.
+    /// Returns the bytes and their number, if they are stored in place.
     #[inline]
     pub(crate) fn few(&self) -> Option<(&[u8; HERE_BYTES], usize)> {
         match &self.0 {
@@ -42,7 +42,7 @@ impl ShortBytes {
         }
     }
 
-    /// The bytes, and whether they are a byte vector without its length.
+    /// Returns the bytes, and whether they are a byte vector without its length.
     pub(crate) fn into_parts(self) -> (Vec<u8>, bool) {
         match self.0 {
             Short::Here { len, bytes } => (bytes[..usize::from(len)].to_vec(), false),
@@ -51,7 +51,7 @@ impl ShortBytes {
         }
     }
 
-    /// A copy, with the length of a byte vector before it.
+    /// Returns a copy, with the length of a byte vector in front.
     pub(crate) fn to_plain(&self) -> Vec<u8> {
         let mut plain = Vec::new();
         match &self.0 {
@@ -61,7 +61,7 @@ impl ShortBytes {
         plain
     }
 
-    /// Puts others behind these.
+    /// Appends other encoded bytes.
     pub(crate) fn append(&mut self, next: &Self) {
         match &next.0 {
             Short::Bare(bytes) => encode_bytes(bytes, self),
@@ -69,7 +69,7 @@ impl ShortBytes {
         }
     }
 
-    /// To be decoded.
+    /// Returns the bytes for decoding.
     pub(crate) fn as_input(&self) -> Input<'_> {
         match &self.0 {
             Short::Bare(bytes) => Input { rest: &[], whole: Some(Whole::Lent(bytes)) },
@@ -77,7 +77,7 @@ impl ShortBytes {
         }
     }
 
-    /// Many bytes, or such as only just fit.
+    /// Appends many bytes, or bytes that just fit.
     #[inline(never)]
     fn extend_slowly(&mut self, more: &[u8]) {
         if let Short::Here { len, bytes } = &mut self.0
@@ -90,7 +90,7 @@ impl ShortBytes {
         self.apart(more.len()).extend_from_slice(more);
     }
 
-    /// Where more bytes go than there is room for here.
+    /// Returns the vector to which bytes go that have no room in place.
     #[cold]
     fn apart(&mut self, more: usize) -> &mut Vec<u8> {
         match &mut self.0 {
@@ -141,9 +141,10 @@ impl Default for ShortBytes {
     }
 }
 
-/// Copies a few bytes without the call of a function that copies any number.
+/// Copies a few bytes without calling a general copy function.
 ///
-/// One by one: they have just been written so, and a processor that is to read several of them at once would wait for that.
+/// They are copied one by one. They have just been written that way, and a processor that reads several of them at once would
+/// stall.
 #[inline]
 fn copy_few(to: &mut [u8; FEW_BYTES], from: &[u8]) {
     debug_assert!(from.len() <= FEW_BYTES);
@@ -156,22 +157,22 @@ fn copy_few(to: &mut [u8; FEW_BYTES], from: &[u8]) {
     each!(0 1 2 3 4 5 6 7 8 9);
 }
 
-/// So few bytes are copied by [`copy_few`].
+/// The maximum number of bytes that [`copy_few`] copies.
 const FEW_BYTES: usize = 10;
 
-/// Byte vectors from this size on are handed on as they are, not copied behind other bytes.
+/// Byte vectors from this size on are passed on as they are instead of being copied behind other bytes.
 pub(crate) const LARGE_BYTES: usize = 32 << 10;
 
 /// Byte vectors from this size on are not moved to make room for their length.
 pub(super) const BARE_BYTES: usize = 256 << 10;
 
-/// What encoded bytes are appended to.
+/// A buffer to which encoded bytes are appended.
 pub(crate) trait Buffer {
     fn len(&self) -> usize;
     fn truncate(&mut self, len: usize);
     fn push(&mut self, byte: u8);
     fn extend_from_slice(&mut self, bytes: &[u8]);
-    /// Appends the first `len` bytes of a word, eight at the most.
+    /// Appends the first `len` bytes of a word, at most eight.
     fn push_word(&mut self, word: u64, len: usize);
     /// Makes room for many bytes at once.
     fn reserve_large(&mut self, more: usize);
@@ -276,7 +277,7 @@ impl Buffer for ShortBytes {
     }
 }
 
-/// Appends bytes as postcard does: their number, then themselves.
+/// Appends bytes as postcard does: their length, then the bytes.
 pub(crate) fn encode_bytes<B: Buffer>(bytes: &[u8], out: &mut B) {
     if bytes.len() >= LARGE_BYTES {
         out.reserve_large(bytes.len() + MOST_VARINT_BYTES);
@@ -285,7 +286,7 @@ pub(crate) fn encode_bytes<B: Buffer>(bytes: &[u8], out: &mut B) {
     out.extend_from_slice(bytes);
 }
 
-/// As [`encode_bytes`]: many bytes stay in the memory that they have, if there is little before them.
+/// Like [`encode_bytes`]. Many bytes keep their memory if there is little in front of them.
 pub(crate) fn encode_byte_vec(mut bytes: Vec<u8>, out: &mut ShortBytes) {
     if bytes.len() >= BARE_BYTES && out.is_empty() {
         out.0 = Short::Bare(bytes);
@@ -308,5 +309,5 @@ pub(super) fn encode_len<B: Buffer>(mut len: usize, out: &mut B) {
     out.push(len as u8);
 }
 
-/// A 64-bit number, seven bits a byte.
+/// The maximum length of an encoded 64-bit number, with seven bits per byte.
 const MOST_VARINT_BYTES: usize = 10;

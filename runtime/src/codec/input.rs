@@ -1,15 +1,15 @@
-//! What arguments are decoded from.
+//! Defines [`Input`], from which the expansion of `#[worker]` decodes arguments.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 use super::{Received, bytes::LARGE_BYTES, explain, varint};
 use crate::{error::Fault, sample, sys::memory::advise_huge};
 
-/// What is left of a task's encoded arguments. Part of the expansion's interface.
+/// The remaining encoded arguments of a task. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Input<'a> {
     pub(super) rest: &'a [u8],
-    /// All of them, as long as none was taken: if a byte vector is all that they are, it is taken as it is.
+    /// All of the arguments, until one is taken. If they consist of one byte vector, it can be taken as it is.
     pub(super) whole: Option<Whole<'a>>,
 }
 
@@ -18,7 +18,7 @@ pub(super) enum Whole<'a> {
     Plain(&'a mut Vec<u8>),
     /// A byte vector without its length.
     Bare(&'a mut Vec<u8>),
-    /// The same, and not to be taken.
+    /// The same, but it cannot be taken.
     Lent(&'a [u8]),
 }
 
@@ -27,8 +27,8 @@ impl<'a> Input<'a> {
         Self { rest: bytes, whole: None }
     }
 
-    /// Arguments that nobody needs any more: one byte vector without its length, if they are bare. What is left of them is the caller's
-    /// to drop.
+    /// Creates an input of arguments that are not needed afterwards. They are one byte vector without its length if they are bare.
+    /// The caller drops what is left of them.
     pub(crate) fn of(bytes: &'a mut Vec<u8>, is_bare: bool) -> Self {
         let whole = if is_bare { Whole::Bare(bytes) } else { Whole::Plain(bytes) };
         Self { rest: &[], whole: Some(whole) }
@@ -44,7 +44,7 @@ impl<'a> Input<'a> {
 
     #[cold]
     fn open(&mut self) {
-        // What is bare is taken as bytes, or not at all.
+        // Bare arguments can only be taken as bytes.
         if let Some(Whole::Plain(whole)) = self.whole.take() {
             self.rest = whole;
         }
@@ -54,7 +54,7 @@ impl<'a> Input<'a> {
     ///
     /// # Errors
     ///
-    /// The argument does not decode.
+    /// The argument cannot be decoded.
     #[inline]
     pub fn take<T: Received<'a>>(&mut self, name: &str) -> Result<T, Fault> {
         let mut rest = self.rest();
@@ -65,21 +65,21 @@ impl<'a> Input<'a> {
         Ok(value)
     }
 
-    /// Takes the next argument, a slice's elements.
+    /// Takes the next argument, which is a slice.
     ///
     /// # Errors
     ///
-    /// The argument does not decode.
+    /// The argument cannot be decoded.
     #[inline]
     pub fn take_slice<T: Received<'a>>(&mut self, name: &str) -> Result<Vec<T>, Fault> {
         self.take(name)
     }
 
-    /// Takes the next argument, bytes, without a copy.
+    /// Takes the next argument, which is a byte slice, without a copy.
     ///
     /// # Errors
     ///
-    /// The argument does not decode.
+    /// The argument cannot be decoded.
     pub fn take_bytes(&mut self, name: &str) -> Result<&'a [u8], Fault> {
         match self.whole.take() {
             Some(Whole::Bare(bytes)) => return Ok(bytes),
@@ -89,11 +89,11 @@ impl<'a> Input<'a> {
         self.take(name)
     }
 
-    /// Takes the next argument, bytes: without a copy, if they are many and the only argument.
+    /// Takes the next argument, which is a byte vector. Large bytes that are the only argument are not copied.
     ///
     /// # Errors
     ///
-    /// The argument does not decode.
+    /// The argument cannot be decoded.
     pub fn take_byte_vec(&mut self, name: &str) -> Result<Vec<u8>, Fault> {
         match &mut self.whole {
             Some(Whole::Bare(whole)) => {
@@ -121,11 +121,11 @@ impl<'a> Input<'a> {
         Ok(vec)
     }
 
-    /// Takes the next argument, a path of any bytes, without a copy.
+    /// Takes the next argument, which is a path of any bytes, without a copy.
     ///
     /// # Errors
     ///
-    /// The argument does not decode.
+    /// The argument cannot be decoded.
     pub fn take_path(&mut self, name: &str) -> Result<&'a Path, Fault> {
         self.take_bytes(name).map(|bytes| Path::new(OsStr::from_bytes(bytes)))
     }
@@ -134,7 +134,7 @@ impl<'a> Input<'a> {
     ///
     /// # Errors
     ///
-    /// There are bytes left: an argument's `Serialize` and `Deserialize` do not agree.
+    /// There are bytes left, because an argument's `Serialize` and `Deserialize` do not agree.
     #[inline]
     pub fn finish(mut self) -> Result<(), Fault> {
         sample::end();

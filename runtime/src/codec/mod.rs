@@ -1,9 +1,9 @@
-//! Values to bytes and back, in postcard's encoding.
+//! Converts values to bytes and back, in postcard's encoding.
 //!
-//! Called by the expansion of `#[worker]` for arguments and results, by the protocol for its messages, and by handles to decode
-//! results. Every error is a sentence that names the value's type; none leaves a partial value behind.
+//! The expansion of `#[worker]` uses it for arguments and results, the protocol for its messages, and handles to decode results.
+//! Every error is a sentence that names the value's type. No error leaves a partial value behind.
 //!
-//! A byte vector and a sequence of bytes have the same encoding, so either side may take the short way by itself.
+//! A byte vector and a sequence of bytes have the same encoding, so either side may use a shortcut independently of the other.
 
 pub(crate) mod bytes;
 mod input;
@@ -22,7 +22,7 @@ pub use output::Output;
 pub(crate) use bytes::{Buffer, HERE_BYTES, LARGE_BYTES, ShortBytes};
 pub(crate) use output::{Encoded, OwnedResult};
 
-/// Appends `value` to `out`; on an error `out` is as it was.
+/// Appends `value` to `out`. If that fails, `out` is unchanged.
 #[inline(always)]
 pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -> Result<(), String> {
     let start = out.len();
@@ -32,13 +32,13 @@ pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -
     })
 }
 
-/// Decodes a result that is no byte vector.
+/// Decodes a result that is not a byte vector.
 #[inline(always)]
 fn decode_value<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String> {
     path::decode_as_paths(bytes).unwrap_or_else(|| decode(bytes))
 }
 
-/// Decodes one value that fills `bytes` to the last.
+/// Decodes one value that uses all of `bytes`.
 #[inline(always)]
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     let mut rest = bytes;
@@ -57,7 +57,8 @@ fn left_unread<T>(left: usize, of: usize) -> String {
     )
 }
 
-/// What can be an argument: its worker's side. Expansions ask for [`Argument`](crate::__private::Argument) first, which has the words.
+/// Types that can be arguments, on the worker's side. Expansions require [`Argument`](crate::__private::Argument) first, which has
+/// the error message.
 pub trait Received<'a>: Deserialize<'a> {}
 
 #[diagnostic::do_not_recommend]
@@ -86,7 +87,7 @@ impl<B: Buffer> Flavor for Appender<'_, B> {
     }
 }
 
-/// Says what postcard's error means for a person who never heard of postcard.
+/// Explains a postcard error to users who do not know postcard.
 #[cold]
 fn explain<T: ?Sized>(done: &str, error: postcard::Error) -> String {
     use postcard::Error as E;
@@ -141,7 +142,7 @@ mod tests {
             ] {
                 let encoded = Encoded::Large(ShortBytes::from_slice(head), body.clone());
                 let all = [head, &body].concat();
-                // Cut elsewhere than between the number and the bytes it is refused, or put together; never misread.
+                // If it is cut anywhere else than between the length and the bytes, it is refused or joined, but never misread.
                 match decode_result::<Vec<u8>>(encoded) {
                     Ok(back) => assert_eq!(back, bytes),
                     Err(_) => assert!(!head.is_empty() && head.len() + len != all.len()),
@@ -165,7 +166,7 @@ mod tests {
         assert_eq!((taken.as_ptr(), &taken), (at, &value), "it is the memory that came");
         input.finish().unwrap();
 
-        // Behind and before others it is copied.
+        // A byte vector before or behind other values is copied.
         for (first, last) in [(true, false), (false, true)] {
             let mut args = ShortBytes::new();
             if first {

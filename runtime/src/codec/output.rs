@@ -1,4 +1,4 @@
-//! What results are encoded into.
+//! Defines [`Output`], into which the expansion of `#[worker]` encodes a result, and decodes results on the caller's side.
 
 use std::any::Any;
 
@@ -10,16 +10,16 @@ use super::{
 };
 use crate::error::Fault;
 
-/// A task's encoded result.
+/// The encoded result of a task.
 #[derive(Debug)]
 pub(crate) enum Encoded<'a> {
     Short(&'a [u8]),
-    /// A large one, in two parts, the first of them short. Of a byte vector the second is what it holds.
+    /// A large result in two parts, of which the first is short. For a byte vector, the second part is its contents.
     Large(ShortBytes, Vec<u8>),
 }
 
 impl Encoded<'_> {
-    /// A copy that borrows nothing.
+    /// Copies what is borrowed.
     pub(crate) fn into_owned(self) -> OwnedResult {
         match self {
             Self::Short(bytes) => OwnedResult { head: ShortBytes::from_slice(bytes), body: Vec::new() },
@@ -28,7 +28,7 @@ impl Encoded<'_> {
     }
 }
 
-/// A task's encoded result, kept.
+/// The encoded result of a task, owned.
 #[derive(Debug, Default)]
 pub(crate) struct OwnedResult {
     head: ShortBytes,
@@ -45,7 +45,7 @@ impl OwnedResult {
     }
 }
 
-/// Decodes a whole result. A large byte vector is what came, without a copy.
+/// Decodes a complete result. A large byte vector is returned as it arrived, without a copy.
 #[inline(always)]
 pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>) -> Result<T, String> {
     let mut slot: Option<T> = None;
@@ -72,11 +72,11 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
     slot.ok_or_else(|| explain::<T>("decoded", postcard::Error::DeserializeUnexpectedEnd))
 }
 
-/// Where a function's result goes. Part of the expansion's interface.
+/// The destination of a function's result. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Output<'a> {
     bytes: &'a mut Vec<u8>,
-    /// Follows `bytes`: a large byte vector, which is not copied behind them.
+    /// A large byte vector that follows `bytes` and is not copied behind them.
     large: &'a mut Vec<u8>,
 }
 
@@ -85,11 +85,11 @@ impl<'a> Output<'a> {
         Self { bytes, large }
     }
 
-    /// Puts the result.
+    /// Encodes the result.
     ///
     /// # Errors
     ///
-    /// It does not encode.
+    /// The result cannot be encoded.
     #[inline]
     pub fn put<T: Serialize + 'static>(&mut self, mut value: T) -> Result<(), Fault> {
         if let Some(bytes) = (&mut value as &mut dyn Any).downcast_mut::<Vec<u8>>() {

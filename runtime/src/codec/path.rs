@@ -142,7 +142,8 @@ impl<'de, P: Paths> Deserialize<'de> for Owned<P> {
     }
 }
 
-/// Calls a macro with the types of results that are paths. Their encoding is the one that serde gives them, where it gives them one.
+/// Calls a macro with the types of results that are paths. Their encoding is the same as serde's, for all paths that serde can
+/// encode.
 macro_rules! with_path_types {
     ($then:ident) => {
         $then! {
@@ -152,7 +153,7 @@ macro_rules! with_path_types {
     };
 }
 
-/// Encodes a value if it is paths. The answer is known when the program is built.
+/// Encodes a value if its type consists of paths, which is known at compile time.
 #[inline(always)]
 pub(super) fn encode_as_paths<T: 'static, B: super::Buffer>(
     value: &T,
@@ -169,7 +170,7 @@ pub(super) fn encode_as_paths<T: 'static, B: super::Buffer>(
     None
 }
 
-/// Decodes a value if it is paths. The answer is known when the program is built.
+/// Decodes a value if its type consists of paths, which is known at compile time.
 #[inline(always)]
 pub(super) fn decode_as_paths<T: 'static>(bytes: &[u8]) -> Option<Result<T, String>> {
     let mut slot: Option<T> = None;

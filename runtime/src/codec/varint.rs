@@ -1,19 +1,20 @@
-//! Postcard's encoding of single numbers, a word at a time. All else goes to postcard, byte for byte as it would.
+//! Postcard's encoding of single numbers, one word at a time. Everything else is left to postcard. The bytes are the same.
 //!
-//! A task with one number for an argument and another for its result takes less time than postcard needs for their bytes, one by one.
+//! A task that takes and returns one number needs less time than postcard needs for its bytes one by one.
 
 use postcard::{Error, de_flavors::Slice};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
 use super::{Appender, bytes::Buffer};
 
-/// Numbers below this take eight bytes at the most.
+/// Smaller numbers need at most eight bytes.
 const IN_A_WORD: u64 = 1 << 56;
-/// The most elements of a sequence or a map that are believed to be there without bytes of their own, as those of a `Vec<()>`.
+/// How many elements of a sequence or a map may take no bytes, as in a `Vec<()>`. The limit applies to the length that the peer
+/// claims.
 pub(super) const MOST_UNBACKED: u64 = 1 << 20;
-/// More are said to be there. Postcard has no such error, and uses this one for nothing that we use.
+/// The error for more elements. Postcard has no such error and uses this one for nothing that we use.
 pub(super) const TOO_MANY_UNBACKED: Error = Error::DeserializeBadEncoding;
-/// The bit of each byte that says that more follow.
+/// The bit in each byte that says that more bytes follow.
 const MORE: u64 = 0x8080_8080_8080_8080;
 
 /// Appends `value` to `out`.
@@ -28,11 +29,11 @@ pub(super) fn take<'de, T: Deserialize<'de>>(rest: &mut &'de [u8]) -> postcard::
     T::deserialize(QuickDeserializer(rest))
 }
 
-/// The bytes of a number below [`IN_A_WORD`], in a word, and how many they are.
+/// Returns the bytes of a number below [`IN_A_WORD`] in a word, and their number.
 #[inline(always)]
 fn spread(number: u64) -> (u64, usize) {
     let x = if number < 1 << 28 {
-        // Most are.
+        // Most numbers are this small.
         let x = number as u32;
         u64::from((x & 0x7f) | (x << 1 & 0x7f00) | (x << 2 & 0x7f_0000) | (x << 3 & 0x7f00_0000))
     } else {
@@ -40,13 +41,14 @@ fn spread(number: u64) -> (u64, usize) {
         let x = (x & 0x0000_3fff_0000_3fff) | (x & 0x0fff_c000_0fff_c000) << 2;
         (x & 0x007f_007f_007f_007f) | (x & 0x3f80_3f80_3f80_3f80) << 1
     };
-    // The highest byte that is not zero, but for the first, is the last.
+    // The last byte is the highest that is not zero, or the first.
     let highest = (x | 1).ilog2() / 8;
     let more = MORE & !(u64::MAX << (8 * highest));
     (x | more, highest as usize + 1)
 }
 
-/// The number whose bytes these are, from the lowest on, and how many they are; `None` if the last is not among them.
+/// Returns the number that these bytes encode, lowest first, and how many bytes it has. Returns `None` if the last byte is not
+/// among them.
 #[inline(always)]
 fn gather(word: u64) -> Option<(u64, usize)> {
     let ends = !word & MORE;
@@ -54,7 +56,7 @@ fn gather(word: u64) -> Option<(u64, usize)> {
         return None;
     }
     let ends_at = ends.trailing_zeros();
-    // What is behind the last byte goes.
+    // Removes what is behind the last byte.
     let x = word & (ends ^ (ends - 1));
     let number = if ends_at < 32 {
         let x = x as u32;
@@ -68,7 +70,7 @@ fn gather(word: u64) -> Option<(u64, usize)> {
     Some((number, ends_at as usize / 8 + 1))
 }
 
-/// The first bytes as a word, eight at the most; those that are not there say that more follow.
+/// Returns the first eight bytes as a word. Missing bytes say that more follow.
 #[inline]
 fn first_word(bytes: &[u8]) -> u64 {
     if let Some(eight) = bytes.first_chunk() {
@@ -76,7 +78,7 @@ fn first_word(bytes: &[u8]) -> u64 {
     }
     let missing = u64::MAX << (8 * bytes.len());
     if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
-        // The two share their middle.
+        // The two overlap in the middle.
         let shift = 8 * (bytes.len() - 4);
         return missing
             | u64::from(u32::from_le_bytes(*first))
@@ -90,7 +92,8 @@ fn first_word(bytes: &[u8]) -> u64 {
     }
 }
 
-/// Takes a number of so many bytes, none of which is more than `most`. `None`: it is long, or is none; postcard knows.
+/// Takes a number of at most `most_bytes` bytes and at most `most`. Returns `None` if it is longer or invalid, which postcard
+/// handles.
 #[inline(always)]
 fn take_number(rest: &mut &[u8], most_bytes: usize, most: u64) -> Option<u64> {
     let (number, len) = gather(first_word(rest))?;
@@ -237,7 +240,7 @@ impl<'a, 'b, B: Buffer> Serializer for QuickSerializer<'a, 'b, B> {
 
 struct QuickDeserializer<'a, 'de>(&'a mut &'de [u8]);
 
-/// What postcard makes of the bytes.
+/// Decodes with postcard.
 #[inline]
 fn by_postcard<'de, T>(
     rest: &mut &'de [u8],
@@ -249,7 +252,7 @@ fn by_postcard<'de, T>(
     Ok(value)
 }
 
-/// As [`by_postcard`], what is rare.
+/// Like [`by_postcard`], for rare cases.
 #[cold]
 fn long<'de, T>(
     rest: &mut &'de [u8],
@@ -258,7 +261,7 @@ fn long<'de, T>(
     by_postcard(rest, take)
 }
 
-/// Refuses a length that cannot be true: to decode so many elements takes time, though they are none.
+/// Refuses a length that cannot be true. Decoding that many elements would take time even if they have no bytes.
 #[inline]
 fn check_len(bytes: &[u8]) -> postcard::Result<()> {
     match postcard::take_from_bytes::<u64>(bytes) {
@@ -378,7 +381,7 @@ mod tests {
         }
     }
 
-    /// What is no number, or is one in another way than postcard writes it, is to us what it is to postcard.
+    /// Bytes that are not a number, or are encoded differently than postcard does, decode as postcard decodes them.
     fn check_bytes<T: for<'de> Deserialize<'de> + PartialEq + Debug>(bytes: &[u8]) {
         let mut rest = bytes;
         let ours = take::<T>(&mut rest).ok().map(|value| (value, rest));

@@ -1,4 +1,4 @@
-//! [`Exit`]: how a process ended.
+//! Defines [`Exit`], which describes how a process ended.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The kinds of errors of tasks, and where a task was when it failed.
+//! The kinds of task errors, and the position of a task when it failed. [`TaskError`](super::TaskError) wraps them.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 use super::{Result, exit::Exit};
 use crate::{escape::Lines, id::WorkerId, panic::RemotePanic};
 
-/// Where a task was and what is known of its worker.
+/// The position of a task, and what is known about its worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Its index in the call that it belongs to.
+    /// The index of the task in its call.
     pub(crate) index: Option<usize>,
-    /// How often it was started.
+    /// How many times the task was started.
     pub(crate) attempts: u32,
-    /// Who ran it last: the worker's place in the pool and its process.
+    /// The worker that ran it last, by its place in the pool and its pid.
     pub(crate) worker: Option<(WorkerId, u32)>,
 }
 
-/// Why a task that ran gave no result: the words of whoever ran it. Crosses processes.
+/// Why a task that ran has no result, as reported by the process that ran it. Crosses processes.
 ///
-/// As small as can be: a result that is no fault is moved with the room for one.
+/// As small as possible, because a result without a fault is moved together with the space for one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault(Box<FaultKind>);
 
@@ -28,7 +28,7 @@ pub struct Fault(Box<FaultKind>);
 pub(crate) enum FaultKind {
     /// The function panicked.
     Panic(RemotePanic),
-    /// A value did not encode or decode, in these words.
+    /// A value could not be encoded or decoded. The text is the message.
     Codec(String),
 }
 
@@ -60,31 +60,31 @@ impl From<Fault> for TaskErrorKind {
 /// Who is at fault, and how.
 #[derive(Clone, Debug)]
 pub(crate) enum TaskErrorKind {
-    /// The function panicked; under `panic = "abort"` the worker ended, too.
+    /// The function panicked. With `panic = "abort"` the worker ended, too.
     Panic { panic: RemotePanic, exit: Option<Exit> },
-    /// The worker ended while it ran the task: how, or why that is not known.
+    /// The worker ended while it ran the task. `exit` is how it ended, or why that is not known.
     Crash { exit: Result<Exit, &'static str>, cause: Option<Cow<'static, str>> },
-    /// The task ran past its deadline.
+    /// The task exceeded its deadline.
     Timeout { limit: Duration },
-    /// Someone took the task back, or the pool ended.
+    /// The task was cancelled, or its pool ended.
     Cancelled { why: &'static str },
-    /// The task went past its worker's memory limit.
+    /// The task exceeded the memory limit of its worker.
     OutOfMemory { exit: Option<Exit>, why: Box<str> },
-    /// A value did not encode or decode.
+    /// A value could not be encoded or decoded.
     Codec { message: String },
     /// The outcome of the task is unknown.
     Lost { message: String },
-    /// No worker could be started: why, and what the last that was tried came to, if it came to its initializer.
+    /// No worker could be started. `cause` is the failure of the last initializer, if one was reached.
     NotStarted { why: String, cause: Option<Box<TaskErrorKind>> },
 }
 
 impl TaskErrorKind {
-    /// What a task comes to that cannot run at all.
+    /// Creates the error of a task that cannot run at all.
     pub(crate) fn lost(error: &impl fmt::Display) -> Self {
         Self::Lost { message: error.to_string() }
     }
 
-    /// What a task came to, or in place of it the initializer of its worker.
+    /// Returns the failure of the task, or the failure of its worker's initializer if there is one.
     pub(super) fn blamed(&self) -> &Self {
         match self {
             Self::NotStarted { cause: Some(cause), .. } => cause,
@@ -104,7 +104,7 @@ impl TaskErrorKind {
         }
     }
 
-    /// What it means that an initializer came to this, or a finalizer: its name and this follow each other.
+    /// Describes the failure of an initializer or a finalizer, beginning with its name.
     pub(crate) fn of(&self, name: &str) -> String {
         format!("{name} {}: {self}", self.verb())
     }

@@ -1,7 +1,7 @@
-//! The public error types and their words.
+//! The public error types and their messages.
 //!
-//! [`TaskError`] is what one task comes to; [`Error`] is what everything else returns; [`RemoteError`] is the error that
-//! functions return when they want to use `?` on errors of any kind. [`Exit`] is how a process ended.
+//! [`TaskError`] is the failure of one task, and [`Error`] is returned by everything else. [`RemoteError`] is for functions that
+//! use `?` on errors of any kind. [`Exit`] describes how a process ended. Nothing here makes system calls.
 
 mod exit;
 mod kind;
@@ -31,9 +31,9 @@ pub struct Error(Box<ErrorKind>);
 enum ErrorKind {
     Task(TaskError),
     Remote(RemoteError),
-    /// What the caller asked for cannot be.
+    /// The request of the caller is invalid.
     Config(String),
-    /// A system call failed, in the course of what is said.
+    /// A system call failed. The text says what it was for.
     System(String, std::io::Error),
 }
 
@@ -123,7 +123,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Printed for people, for this is what `main` prints when it returns one.
+/// Prints the message for users, because `main` prints this when it returns an error.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if f.alternate() {
@@ -154,7 +154,7 @@ impl From<RemoteError> for Box<dyn std::error::Error> {
     }
 }
 
-/// Why a task was cancelled that nobody cancelled.
+/// The reason for a cancellation that was not requested.
 pub(crate) const POOL_ENDED: &str = "its pool has ended";
 
 #[cfg(test)]
@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    /// What `?` makes of it.
+    /// Converts like `?`.
     fn question<E>(error: E) -> RemoteError
     where
         RemoteError: From<E>,

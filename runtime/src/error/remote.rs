@@ -1,4 +1,4 @@
-//! [`RemoteError`]: an error that crosses from one process to another.
+//! Defines [`RemoteError`], an error that can be sent from one process to another.
 
 use std::fmt;
 
@@ -34,14 +34,14 @@ pub struct RemoteError {
     pub(super) source: Option<Box<RemoteSource>>,
 }
 
-/// One error beneath a [`RemoteError`].
+/// One source of a [`RemoteError`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RemoteSource {
     pub(super) message: String,
     pub(super) source: Option<Box<RemoteSource>>,
 }
 
-/// More causes than any honest error has: a chain is cut there, for an error may name itself as its source.
+/// The maximum number of sources. An error may name itself as its source, so a longer chain is cut.
 pub(super) const MOST_SOURCES: usize = 64;
 
 impl RemoteError {
@@ -102,7 +102,7 @@ impl RemoteError {
     }
 }
 
-/// What `?` converts to a [`RemoteError`].
+/// Types that `?` converts to a [`RemoteError`].
 #[diagnostic::on_unimplemented(
     message = "`?` cannot convert `{Self}` to `RemoteError` by itself",
     label = "this is no error, or is not `Send` and `Sync`: write `.map_err(RemoteError::msg)?`, which takes any error"
@@ -112,7 +112,7 @@ pub trait IntoRemoteError<'a>: Into<Box<dyn std::error::Error + Send + Sync + 'a
 #[diagnostic::do_not_recommend]
 impl<'a, E: Into<Box<dyn std::error::Error + Send + Sync + 'a>>> IntoRemoteError<'a> for E {}
 
-// By way of std's conversion, which alone may cover errors and boxes of errors: std could make the boxes errors one day.
+// Uses std's conversion, because only that can cover errors as well as boxed errors: std could implement `Error` for boxes later.
 impl<'a, E: IntoRemoteError<'a>> From<E> for RemoteError {
     fn from(error: E) -> Self {
         Self::of(&*error.into())

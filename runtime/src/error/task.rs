@@ -1,4 +1,4 @@
-//! [`TaskError`]: why a task has no result.
+//! Defines [`TaskError`], the reason why a task has no result.
 
 use std::{fmt, sync::Arc};
 
@@ -39,9 +39,9 @@ struct Inner {
     kind: TaskErrorKind,
     function: &'static str,
     place: Place,
-    /// The name of the pool, if it was given one, or of the process for one function.
+    /// The name of the pool, if it has one, or of the process for one function.
     pool: Option<Arc<str>>,
-    /// What the task had written, where the pool keeps that.
+    /// The output of the task, if the pool keeps it.
     output: Option<Arc<Captured>>,
 }
 

@@ -1,21 +1,24 @@
-//! Where the outcome of a task is put for its handle.
+//! Stores the outcome of a task for its handle.
+//!
+//! `scheduler` and the watch of processes complete it while a lock is held, so nothing here runs user code. Waking is left to the
+//! caller.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::wait::{Waiter, Wakes};
 use crate::{caller::Caller, captured::Captured, codec::OwnedResult, error::TaskError};
 
-/// What a task comes to, before it is decoded.
+/// The outcome of a task before it is decoded.
 pub(crate) type Outcome = Result<OwnedResult, TaskError>;
 
-/// The other end of a [`Handle`].
+/// The counterpart of a [`Handle`].
 #[derive(Debug)]
 pub(crate) struct Completer {
     pub(super) slot: Mutex<Slot>,
-    /// Who handed in the task, until it has its outcome.
+    /// The caller who submitted the task, until it has its outcome.
     #[cfg(feature = "tracing")]
     caller: Mutex<Caller>,
-    /// What the task had written, where the pool keeps that. Set before there is an outcome.
+    /// The output of the task, if the pool keeps it. Set before the outcome.
     pub(super) output: OnceLock<Arc<Captured>>,
 }
 
@@ -33,7 +36,7 @@ impl Completer {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is a result; if not, this thread is unparked when there is.
+    /// Returns whether there is a result. If there is none, this thread will be unparked when there is.
     pub(super) fn is_done_or_wait(&self) -> bool {
         let mut slot = self.lock();
         match *slot {
@@ -42,7 +45,7 @@ impl Completer {
                 let waiter = Waiter::Thread(std::thread::current());
                 let before = std::mem::replace(&mut *slot, Slot::Awaited(waiter));
                 drop(slot);
-                // It may be a waker, which is an executor's code: it is dropped with nothing locked.
+                // It may be a waker, which runs code of an executor, so it is dropped after the lock was released.
                 drop(before);
                 false
             }
@@ -66,12 +69,12 @@ impl Slot {
 }
 
 impl Completer {
-    /// Stores what the task had written; its outcome comes next.
+    /// Stores the output of the task. Its outcome follows.
     pub(crate) fn tell(&self, output: Arc<Captured>) {
         let _ = self.output.set(output);
     }
 
-    /// Of a task that is handed in now, by this thread.
+    /// Creates the completer of a task that this thread submits now.
     #[inline]
     pub(crate) fn new() -> Self {
         Self {
@@ -92,7 +95,7 @@ impl Completer {
         self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Stores the outcome. Called with the pool locked: the waking is left to `wakes`.
+    /// Stores the outcome. Called while the pool is locked, so waking is left to `wakes`.
     pub(crate) fn complete(&self, outcome: Outcome, wakes: &mut Wakes) {
         #[cfg(feature = "tracing")]
         {

@@ -1,4 +1,5 @@
-//! Decodes results on the thread that asks for them.
+//! Decodes results on the thread that requests them, because a user's `Deserialize` may block or panic and must not do so under a
+//! lock.
 
 use std::{
     ops::ControlFlow,
@@ -12,7 +13,7 @@ use crate::{
     error::{Place, TaskError, TaskErrorKind},
 };
 
-/// Decodes a task's result; one that does not decode is the task's error.
+/// Decodes the result of a task. If that fails, it is the error of the task.
 #[inline]
 pub(crate) fn decode<T: DeserializeOwned + 'static>(
     function: &'static str,
@@ -25,9 +26,9 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(
         .map_err(|words| not_decoded(function, &words, place))
 }
 
-/// Decodes the results of consecutive tasks, the first of which has this index, and hands each to `keep`, until that breaks.
+/// Decodes the results of consecutive tasks and passes each to `keep`, until that breaks. The first task has this index.
 ///
-/// What `keep` does with a value must not be any user's business: a panic there would be taken for one of the value's.
+/// `keep` must not run user code, because a panic in it would be attributed to the value.
 #[inline]
 pub(crate) fn decode_many<'a, T: DeserializeOwned + 'static>(
     function: &'static str,
@@ -37,7 +38,7 @@ pub(crate) fn decode_many<'a, T: DeserializeOwned + 'static>(
 ) {
     let mut next = first;
     loop {
-        // One catch for all of them, made anew after a panic.
+        // All of them are decoded under one catch, which is renewed after a panic.
         let ended = catch_unwind(AssertUnwindSafe(|| {
             for result in results.by_ref() {
                 next += 1;

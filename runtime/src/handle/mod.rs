@@ -1,4 +1,6 @@
 //! Defines [`Handle`], which returns the result of one task, and its private counterpart, the [`Completer`].
+//!
+//! `pool` and `process` create handles. A handle never drives a pool that belongs to another process, as after a fork.
 
 mod completer;
 mod decode;
@@ -51,13 +53,14 @@ use completer::Slot;
 #[must_use = "dropping a handle neither waits for the task nor cancels it"]
 pub struct Handle<T> {
     shared: Arc<Completer>,
-    /// The pool's; when that has ended, every task has its outcome.
+    /// The pool. If it has ended, every task has its outcome.
     exchange: Option<Weak<dyn Exchange>>,
     function: &'static str,
     task: TaskId,
-    /// It was polled as a future, and may have left a waker.
+    /// It was polled as a future and may have left a waker.
     is_awaited: bool,
-    /// Whose process this is: in a copy of it, what others had locked stays locked, and the result goes to the original.
+    /// The generation of the process that it belongs to. In a copy of that process, locks of other threads stay locked, and the
+    /// result goes to the original.
     generation: u32,
     result: PhantomData<fn() -> T>,
 }
@@ -178,7 +181,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
                 return None;
             }
         } else {
-            // A timeout past the end of time is none.
+            // A deadline that cannot be represented is no deadline.
             self.wait(Instant::now().checked_add(timeout));
         }
         self.finish()
@@ -263,12 +266,13 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         self.task
     }
 
-    /// This process has handed in the task, and is no copy of the one that has.
+    /// Returns whether this process submitted the task, and is not a copy of the one that did.
     fn is_own(&self) -> bool {
         self.generation == generation()
     }
 
-    /// In a copy of the process that handed in the task nothing is waited for: another thread may have had it locked.
+    /// Locks the slot. Returns `None` in a copy of the process that submitted the task, where another thread may have held the
+    /// lock.
     fn slot(&self) -> Option<MutexGuard<'_, Slot>> {
         if self.is_own() {
             return Some(self.shared.lock());
@@ -288,7 +292,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         self.slot().is_some_and(|slot| matches!(*slot, Slot::Done(_) | Slot::Taken))
     }
 
-    /// What brings the result about in this process, unless it has ended.
+    /// Returns what produces the result in this process, unless it has ended.
     fn exchange(&self) -> Option<Arc<dyn Exchange>> {
         self.exchange.as_ref().filter(|_| self.is_own()).and_then(Weak::upgrade)
     }
@@ -316,13 +320,13 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
             None if self.is_own() => return None,
             None => Err(inherited(self.function)),
         };
-        // There is a result, so it was started.
+        // There is a result, so the task was started.
         let place = Place { attempts: 1, ..Place::default() };
         Some(outcome.and_then(|mut result| decode(self.function, result.as_encoded(), place)))
     }
 }
 
-/// The error of a task that was handed in before this process was forked from the one that did.
+/// Returns the error of a task that was submitted before this process was forked from the one that submitted it.
 pub(crate) fn inherited(function: &'static str) -> TaskError {
     TaskError::new(function, inherited_kind(), Place::default())
 }
@@ -334,7 +338,7 @@ pub(crate) fn inherited_kind() -> TaskErrorKind {
 }
 
 impl<T: DeserializeOwned + 'static> Handle<T> {
-    /// Polls without leaving a waker; `None`: one is to be left.
+    /// Polls without leaving a waker. Returns `None` if a waker has to be left.
     fn poll_done(&self, waker: &Waker) -> Option<Poll<Result<T, TaskError>>> {
         if self.is_own() {
             match &*self.shared.lock() {
@@ -356,14 +360,14 @@ impl<T: DeserializeOwned + 'static> Future for Handle<T> {
         if let Some(result) = self.poll_done(context.waker()) {
             return result;
         }
-        // An executor's code, which may ask for what waits for this lock: nothing is locked.
+        // Cloning runs code of an executor, which may wait for a thread that waits for this lock. Nothing is locked here.
         let waker = context.waker().clone();
         let Some(mut slot) = self.slot() else { return self.finish().map_or(Poll::Pending, Poll::Ready) };
         let before = match &*slot {
             Slot::Waiting | Slot::Awaited(_) => {
                 std::mem::replace(&mut *slot, Slot::Awaited(Waiter::Waker(waker)))
             }
-            // It has come meanwhile.
+            // It has arrived meanwhile.
             Slot::Done(_) | Slot::Taken => {
                 drop(slot);
                 drop(waker);
@@ -371,7 +375,7 @@ impl<T: DeserializeOwned + 'static> Future for Handle<T> {
             }
         };
         drop(slot);
-        // What an executor does when it loses a waker is its own affair, too.
+        // Dropping a waker runs code of an executor, too.
         drop(before);
         if let Some(exchange) = self.exchange() {
             exchange.watch();
@@ -383,7 +387,7 @@ impl<T: DeserializeOwned + 'static> Future for Handle<T> {
 impl<T> Drop for Handle<T> {
     fn drop(&mut self) {
         if self.is_awaited && self.generation == generation() {
-            // A waker keeps something of its executor's, until the task ends: nobody is to be woken any more.
+            // A waker keeps resources of its executor alive until the task ends, and it is not needed any more.
             let mut slot = self.shared.lock();
             if let Slot::Awaited(_) = *slot {
                 let waiter = std::mem::take(&mut *slot);

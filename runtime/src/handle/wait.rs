@@ -1,4 +1,7 @@
-//! Waiting for a result: what drives the pool meanwhile, and what is woken.
+//! Defines what a waiting thread does: [`Exchange`] drives the source of results meanwhile, and [`Wakes`] collects the waiters to
+//! wake.
+//!
+//! A pool's driver and the watch of processes implement [`Exchange`].
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,12 +14,12 @@ use std::{
 use crate::caller::Caller;
 use crate::id::TaskId;
 
-/// Who is to be woken once the pool is unlocked.
+/// The waiters to wake after the pool was unlocked.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {
     threads: Vec<Thread>,
     wakers: Vec<Waker>,
-    /// Whose tasks have ended: their spans are a subscriber's, and let go with nothing locked.
+    /// The callers of tasks that have ended. Their spans belong to a subscriber, so they are dropped while no lock is held.
     #[cfg(feature = "tracing")]
     pub(super) callers: Vec<Caller>,
 }
@@ -40,32 +43,32 @@ impl Wakes {
     pub(crate) fn wake_all(&mut self) {
         self.threads.drain(..).for_each(|thread| thread.unpark());
         for waker in self.wakers.drain(..) {
-            // An executor that panics when it is woken must not cost others their wake-up.
+            // An executor that panics when it is woken must not prevent the wake-up of others.
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 }
 
-/// Who waits for a result that somebody else brings about.
+/// A waiter for a result that another thread produces.
 #[derive(Debug)]
 pub(crate) enum Waiter {
-    /// A thread that lets another drive.
+    /// A thread that lets another one drive.
     Thread(Thread),
-    /// A future, or a stream.
+    /// A future or a stream.
     Waker(Waker),
 }
 
-/// Who brings results about while somebody waits for them.
+/// Produces results while threads wait for them.
 pub(crate) trait Exchange: Send + Sync {
-    /// Works on the exchange, or waits for whoever does, until `ready` or the deadline. Returns whether it is ready.
+    /// Works on the exchange, or waits for the thread that does, until `ready` or the deadline. Returns whether it is ready.
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool;
 
-    /// Works on what there is to do now, unless somebody is at it; waits for nothing.
+    /// Does the work that is available now, unless another thread is doing it. Does not wait.
     fn glance(&self);
 
-    /// A future waits for a result: nobody will drive for it.
+    /// Ensures progress for a future that waits for a result, because no thread drives for it.
     fn watch(&self);
 
-    /// Takes a task of this function back: it never begins, or its process is killed.
+    /// Cancels a task of this function: it never begins, or its process is killed.
     fn cancel(&self, task: TaskId, function: &'static str);
 }

@@ -1,4 +1,4 @@
-//! Several calls in one `parallel!`, each with results of its own type.
+//! Runs several calls in one `parallel!`, each with its own type of result.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,19 +16,19 @@ use crate::{
     task::Task,
 };
 
-/// Different calls side by side: the members of a tuple. Part of the expansion's interface.
+/// Different calls at the same time: the members of a tuple. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Group<'p> {
-    /// The call, or why there is none.
+    /// The call, or the reason why there is none.
     call: Result<Call>,
     report: Option<Box<Report>>,
     members: Vec<Arc<Mutex<Slot>>>,
-    /// No failure ends the call.
+    /// A failure does not end the call.
     collect: bool,
     pool: std::marker::PhantomData<&'p Pool>,
 }
 
-/// A member's outcome, once it is there.
+/// The outcome of a member, once it has arrived.
 type Slot = Option<Result<OwnedResult, TaskError>>;
 
 /// One member of a [`Group`].
@@ -41,7 +41,7 @@ pub struct Member<T> {
 }
 
 impl<'p> Group<'p> {
-    /// No members yet.
+    /// Creates a group without members.
     #[must_use]
     pub fn new(settings: Settings<'p>) -> Self {
         let (call, report) = match settings.open() {
@@ -51,13 +51,13 @@ impl<'p> Group<'p> {
         Self { call, report, members: Vec::new(), collect: false, pool: std::marker::PhantomData }
     }
 
-    /// As [`new`](Self::new), for `on_error = collect`.
+    /// Like [`new`](Self::new), for `on_error = collect`.
     #[must_use]
     pub fn collecting(settings: Settings<'p>) -> Self {
         Self { collect: true, ..Self::new(settings) }
     }
 
-    /// Starts one more task.
+    /// Starts another task.
     pub fn add<T: DeserializeOwned + 'static>(&mut self, task: Task<T>) -> Member<T> {
         let slot = Arc::default();
         let member = Member {
@@ -73,11 +73,11 @@ impl<'p> Group<'p> {
         member
     }
 
-    /// Waits for all of them, or for the first failure, which cancels the others.
+    /// Waits for all members, or for the first failure, which cancels the others.
     ///
     /// # Errors
     ///
-    /// The first failure.
+    /// Returns the first failure.
     pub fn wait(&mut self) -> Result<(), Error> {
         let used = Err(Error::config("this group has been waited for"));
         let mut call = std::mem::replace(&mut self.call, used)?;
@@ -125,20 +125,20 @@ impl<'p> Group<'p> {
 }
 
 impl<T: DeserializeOwned + 'static> Member<T> {
-    /// The member's result, after [`Group::wait`].
+    /// Returns the result of the member, after [`Group::wait`].
     ///
     /// # Errors
     ///
-    /// The result does not decode.
+    /// The result cannot be decoded.
     pub fn take(self) -> Result<T, Error> {
         Ok(self.outcome()?)
     }
 
-    /// What the member came to, after [`Group::wait`].
+    /// Returns the outcome of the member, after [`Group::wait`].
     ///
     /// # Errors
     ///
-    /// The task failed, or its result does not decode.
+    /// The task failed, or its result cannot be decoded.
     pub fn outcome(self) -> Result<T, TaskError> {
         let outcome = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut result = outcome.expect("a group whose wait was well has every member's outcome")?;

@@ -1,4 +1,6 @@
 //! Implements what `parallel!` expands to: sinks that accept tasks while the caller's own loops run, and collect their results.
+//!
+//! Only expansions use it. It decides nothing about workers: `call` runs the tasks.
 
 mod group;
 mod units;
@@ -26,7 +28,7 @@ pub struct Settings<'p> {
     pool: Option<&'p Pool>,
     jobs: Option<Jobs>,
     batch: Option<usize>,
-    /// As it was written.
+    /// The time as it was written.
     timeout: Option<Span>,
     retries: Option<u32>,
     seed: Option<u64>,
@@ -116,7 +118,7 @@ impl<'p> Settings<'p> {
         let pool = match self.pool {
             Some(pool) => pool,
             None => {
-                // The process's own pool grows and shrinks to what the latest call asks for.
+                // The global pool grows and shrinks to what the latest call requests.
                 let pool = global()?;
                 pool.set_jobs(jobs);
                 pool

@@ -1,4 +1,4 @@
-//! Units of time in `parallel!`: `timeout = secs(3)`.
+//! The units of time of a `timeout` in `parallel!`, as in `timeout = secs(3)`.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use crate::{
     note = "write `timeout = secs(3)`, `millis(200)` or `mins(2)`, or give a `std::time::Duration`"
 )]
 pub trait Timeout {
-    /// The time; `None`: as long as it takes.
+    /// Returns the time, or `None` for no limit.
     fn span(self) -> Option<Span>;
 }
 
@@ -50,7 +50,7 @@ impl Timeout for Option<Span> {
 #[derive(Clone, Debug)]
 pub struct Span {
     words: String,
-    /// `None`: it is less than nothing, or not a number.
+    /// `None` if the value is negative or not a number.
     time: Option<Duration>,
 }
 
@@ -59,7 +59,7 @@ impl Span {
         Self { words: format!("{unit}({n:?})"), time: n.of(each) }
     }
 
-    /// Keeps the words of whichever cannot be.
+    /// Combines two times. If one is invalid, its text is kept.
     fn with(self, other: Self, time: impl FnOnce(Duration, Duration) -> Duration) -> Self {
         match (self.time, other.time) {
             (Some(one), Some(two)) => {
@@ -70,6 +70,8 @@ impl Span {
         }
     }
 
+    /// Returns the time limit.
+    ///
     /// # Errors
     ///
     /// No task can end in that time.
@@ -120,7 +122,7 @@ impl Mul<u32> for Span {
     note = "write `timeout = secs(3)`, `secs(0.5)`, `millis(200)` or `mins(2)`; a `std::time::Duration` needs no unit"
 )]
 pub trait Amount: fmt::Debug + Copy {
-    /// So many times the unit; `None` if it is less than nothing or not a number. What is endless is the longest time there is.
+    /// Returns the value in this unit, or `None` if it is negative or not a number. Infinity becomes the longest time.
     fn of(self, unit: Duration) -> Option<Duration>;
 }
 

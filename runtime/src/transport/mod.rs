@@ -1,10 +1,10 @@
-//! Moves frames between two processes. Knows no message: a frame is bytes, of any length, in two parts of which the first is short.
+//! Moves frames between two processes. A frame is bytes of any length, in two parts, of which the first is short.
 //!
-//! The host's end never waits: [`FrameSender::send`] queues what the peer does not take yet, and [`FrameReceiver::recv`] says
-//! [`Received::Nothing`]. The worker's end waits for both, which is sound because the host always reads.
+//! The host's end never waits. [`FrameSender::send`] queues what the peer does not accept yet, and [`FrameReceiver::recv`] returns
+//! [`Received::Nothing`]. The worker's end waits for both, which cannot deadlock because the host always reads.
 //!
-//! Two ways: rings in shared memory ([`shm`]), and, where there is none, a stream socket ([`socket`]). Both carry the same stream of
-//! frames ([`framed`]).
+//! There are two transports: rings in shared memory ([`shm`]) and, if no memory can be shared, a stream socket (`socket.rs`). Both
+//! carry the same stream of frames (`stream.rs`). `supervisor` and `worker` use them. No transport knows what a message means.
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 mod scenario;
@@ -27,14 +27,14 @@ pub(crate) use shm::{
 
 use crate::frame::Frames;
 
-/// Bytes that several have.
+/// Bytes with several owners.
 pub(crate) type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// The second part of a frame.
 #[derive(Clone, Copy)]
 pub(crate) enum Body<'a> {
     Borrowed(&'a [u8]),
-    /// Sent from where it lies, however long that takes.
+    /// Sent from its own memory, however long that takes.
     Shared(&'a SharedBytes),
 }
 
@@ -47,28 +47,28 @@ impl Body<'_> {
     }
 }
 
-/// The direction away from here.
+/// The sending direction of a connection.
 pub(crate) trait FrameSender: Send {
-    /// Sends a frame of these two parts after all that were sent before it; an end that never waits queues what does not go now. The peer may sleep
-    /// on.
+    /// Sends a frame of these two parts after all earlier frames. An end that never waits queues what cannot be sent now. The peer
+    /// is not necessarily woken.
     ///
     /// # Errors
     ///
     /// The peer is gone.
     fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()>;
 
-    /// As [`send`](Self::send), a brief.
+    /// Sends a brief, like [`send`](Self::send).
     ///
     /// # Errors
     ///
     /// The peer is gone.
     fn send_brief(&mut self, head: u64, body: &[u8]) -> io::Result<()>;
 
-    /// Wakes the peer if it sleeps and does not know of what was sent.
+    /// Wakes the peer if it sleeps and was not told about what was sent.
     fn ring(&mut self);
 }
 
-/// The end that never waits.
+/// The sending direction of an end that never waits.
 pub(crate) trait QueueingSender: FrameSender {
     /// Sends more of what is queued.
     ///
@@ -77,26 +77,27 @@ pub(crate) trait QueueingSender: FrameSender {
     /// The peer is gone.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// Bytes that are queued: the caller calls [`flush`](Self::flush) when there is room for more.
+    /// Returns how many bytes are queued. The caller calls [`flush`](Self::flush) when there is room for more.
     fn queued_bytes(&self) -> usize;
 
-    /// There is room for some of what is queued, at one look.
+    /// Returns whether there is room for some of what is queued. Checks once.
     fn has_room(&mut self) -> bool;
 
-    /// How the caller learns that there is room for what is queued.
+    /// Returns how the caller learns that there is room for what is queued.
     fn await_room(&mut self) -> Room;
 
     /// Tells the peer that no more frames will come.
     fn close(&mut self);
 
-    /// The peer has read all that was sent, and sleeps: what it had to say to that, it has said. `false`: that is not known.
+    /// Returns whether the peer has read all that was sent and sleeps, so that all of its answers have been sent. Returns `false`
+    /// if that is not known.
     fn is_peer_at_rest(&self) -> bool;
 }
 
-/// How one learns that there is room to send.
+/// How the caller learns that there is room to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// There is.
+    /// There is room now.
     Now,
     /// The descriptor that is polled for reading becomes writable.
     Writable,
@@ -104,49 +105,49 @@ pub(crate) enum Room {
     Readable,
 }
 
-/// The direction towards here.
+/// The receiving direction of a connection.
 pub(crate) trait FrameReceiver: Send {
-    /// Begins a round of [`recv`](Self::recv): from now on `Nothing` is said of what has arrived since, too. `readable`: the descriptor
-    /// was seen to be.
+    /// Begins a round of [`recv`](Self::recv), which also considers what has arrived since the last round. `readable` says that the
+    /// descriptor was seen to be readable.
     fn begin(&mut self, readable: bool);
 
-    /// The next frames.
+    /// Returns the next frames.
     ///
     /// # Errors
     ///
-    /// The stream is not one of frames, or the connection failed.
+    /// The stream is not a stream of frames, or the connection failed.
     fn recv(&mut self) -> io::Result<Received<'_>>;
 
-    /// So many of the bytes of the [`Received::Frames`] have been seen to; the rest is given again.
+    /// Consumes bytes of the [`Received::Frames`]. The rest is returned again.
     fn consume(&mut self, len_bytes: usize);
 
-    /// Something has come that no poller tells of. One look, and no system call.
+    /// Returns whether something has arrived that no poller reports. Checks once, without a system call.
     fn has_arrivals(&self) -> bool;
 
-    /// Part of a large frame has come.
+    /// Returns whether part of a large frame has arrived.
     fn is_midway(&self) -> bool;
 
-    /// Has the descriptor tell of whatever comes from now on. `false`: something has come already.
+    /// Makes the descriptor report everything that arrives from now on. Returns `false` if something has arrived already.
     fn park(&mut self) -> bool;
 
-    /// The descriptor need tell no more: somebody looks.
+    /// The descriptor need not report arrivals any more, because the caller looks.
     fn unpark(&mut self);
 
-    /// What to poll for reading.
+    /// Returns the descriptor to poll for reading.
     fn poll_fd(&self) -> BorrowedFd<'_>;
 }
 
-/// What [`FrameReceiver::recv`] found.
+/// The result of [`FrameReceiver::recv`].
 #[derive(Debug)]
 pub(crate) enum Received<'a> {
-    /// Frames, of which the last may not be whole. The caller says how many of the bytes it has seen to.
+    /// Frames, of which the last may be incomplete. The caller says how many of the bytes it has consumed.
     Frames(Frames<'a>),
-    /// One frame that is too large to come in one piece.
+    /// One frame that is too large to arrive in one piece.
     Large { head: Vec<u8>, body: Vec<u8> },
-    /// No whole frame has come yet. Only on an end that never waits.
+    /// No complete frame has arrived yet. Only on an end that never waits.
     Nothing,
     /// This round has read its share, and there may be more. Only on an end that never waits.
     Paused,
-    /// The peer has closed its end, between two frames.
+    /// The peer has closed its end between two frames.
     Closed,
 }

@@ -1,5 +1,5 @@
-//! What a hostile peer can send: bytes of its choice, by the ring, by the socket, or over the memory, in pieces of its choice. For the
-//! fuzz target `hostile_frames` and for property tests.
+//! Plays what a hostile peer can send: any bytes, in any pieces, through the ring, the socket or the shared memory. Used by the
+//! fuzz target `hostile_frames` and by property tests.
 
 use std::{
     io,
@@ -18,8 +18,8 @@ use crate::{
     sys::fd::{set_nonblocking, stream_pair, write_one},
 };
 
-/// Plays a script: the first byte says over what, then each piece is a byte of what to do, one of how long, and its bytes. All that is
-/// received goes to `on`, which says how much of it was seen to.
+/// Plays a script. The first byte selects the channel. Each piece is a byte for the action, one for the length, and its bytes.
+/// Everything that is received goes to `on`, which returns how much of it was consumed.
 pub(crate) fn play_frames(script: &[u8], on: impl FnMut(Received<'_>) -> usize) {
     match script.split_first() {
         Some((first, script)) if first & 1 == 0 => over_bytes(script, on),
@@ -34,7 +34,7 @@ fn split(script: &[u8]) -> Option<(u8, Vec<u8>, &[u8])> {
     Some((what, dress(what, piece), rest))
 }
 
-/// The bytes of a piece as they are, as a whole frame, or as the beginning of a frame whose length is a lie.
+/// Returns the bytes of a piece unchanged, as a whole frame, or as the beginning of a frame with a false length.
 fn dress(what: u8, piece: &[u8]) -> Vec<u8> {
     let prefix = match (what >> 4, piece.first_chunk::<6>()) {
         (1 | 2, _) => Prefix::Frame { head_len: 0, len: piece.len() },
@@ -47,7 +47,7 @@ fn dress(what: u8, piece: &[u8]) -> Vec<u8> {
     [&prefix.to_bytes(), piece].concat()
 }
 
-/// Receives until there is nothing; `false`: the stream is broken or at its end.
+/// Receives until nothing is left. Returns `false` if the stream is broken or has ended.
 fn receive(receiver: &mut dyn FrameReceiver, on: &mut impl FnMut(Received<'_>) -> usize) -> bool {
     receiver.begin(true);
     loop {
@@ -79,7 +79,7 @@ fn receive(receiver: &mut dyn FrameReceiver, on: &mut impl FnMut(Received<'_>) -
     }
 }
 
-/// Gives what lies ready.
+/// Returns bytes that are ready.
 struct Ready {
     bytes: Vec<u8>,
     socket: OwnedFd,

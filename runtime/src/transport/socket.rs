@@ -1,4 +1,6 @@
-//! A stream socket as a way for frames. Serves where there is no shared memory, and other machines as well.
+//! The transport over a stream socket, used if no memory can be shared. It would also work between machines.
+//!
+//! The rings use it, too, for the frames that go aside.
 
 use std::{
     io::{self, IoSlice},
@@ -12,13 +14,14 @@ use super::{
 };
 use crate::sys::{fd, poll};
 
-/// Frames up to this are gathered before they are sent: one short copy costs less than the kernel's reading of a list of parts.
+/// Frames up to this size are copied together before they are sent. One short copy costs less than passing a list of parts to the
+/// kernel.
 const SMALL_BYTES: usize = 16 << 10;
 
-/// Sends into a socket, which waits or does not, as it is set.
+/// Sends into a socket, which may be blocking or not.
 pub(super) struct SocketSink {
     socket: Arc<OwnedFd>,
-    /// Which file it is, where other code may close it and its number be another's.
+    /// The identity of the socket's file, for processes in which other code may close it and reuse its number.
     identity: Option<(u64, u64)>,
     scratch: Vec<u8>,
 }
@@ -28,7 +31,7 @@ impl SocketSink {
         Self { socket, identity: None, scratch: Vec::new() }
     }
 
-    /// In a host, where other code may close what is not its own: then nothing is sent.
+    /// Creates a sink for a host, where other code may close the socket. Nothing is sent in that case.
     pub(super) fn of_host(socket: Arc<OwnedFd>) -> Self {
         Self { identity: fd::identity(socket.as_fd()), ..Self::new(socket) }
     }
@@ -56,7 +59,7 @@ impl Sink for SocketSink {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        // A socket that waits does so when it is written to.
+        // A blocking socket waits when it is written to.
         Ok(())
     }
 
@@ -81,7 +84,7 @@ impl Sink for SocketSink {
     }
 }
 
-/// It is the file that it was, if that is known.
+/// Returns an error if the number no longer means the same file, as far as that is known.
 fn check(socket: BorrowedFd<'_>, identity: Option<(u64, u64)>) -> io::Result<()> {
     if identity.is_none() || fd::identity(socket) == identity { Ok(()) } else { Err(poll::closed()) }
 }
@@ -89,7 +92,7 @@ fn check(socket: BorrowedFd<'_>, identity: Option<(u64, u64)>) -> io::Result<()>
 /// Receives from a socket.
 pub(super) struct SocketSource {
     socket: Arc<OwnedFd>,
-    /// As in [`SocketSink`].
+    /// As for [`SocketSink`].
     identity: Option<(u64, u64)>,
 }
 
@@ -98,7 +101,7 @@ impl SocketSource {
         Self { socket, identity: None }
     }
 
-    /// As [`SocketSink::of_host`].
+    /// As for [`SocketSink::of_host`].
     pub(super) fn of_host(socket: Arc<OwnedFd>) -> Self {
         Self { identity: fd::identity(socket.as_fd()), ..Self::new(socket) }
     }
@@ -113,7 +116,7 @@ impl Source for SocketSource {
                 Ok(n) => return Ok(Read::Bytes(n)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Read::Nothing),
-                // The peer ended before it had read all that was sent to it.
+                // The peer ended before it had read everything that was sent to it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Read::Closed),
                 Err(error) => return Err(error),
             }

@@ -1,7 +1,7 @@
-//! A stream of frames over whatever takes and gives bytes: [`crate::frame::Prefix`], then the frame.
+//! A stream of frames over any [`Sink`] and [`Source`] of bytes: a [`Prefix`], then the frame.
 //!
-//! A frame of any length goes in pieces, as there is room; the receiver makes room as bytes arrive, never on the word of the length
-//! alone.
+//! A frame of any length is sent in pieces, as there is room. The receiver allocates memory as bytes arrive, and never because of a
+//! length alone.
 
 use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 
@@ -11,22 +11,22 @@ use crate::{
     sys::{buffer_cache, memory::advise_huge},
 };
 
-/// Frames beyond this are received into a vector of their own, which is handed on without a copy.
+/// Larger frames are received into their own vector, which is passed on without a copy.
 const LARGE_BYTES: usize = 80 << 10;
-/// Frames up to this go in one piece, more often than not.
+/// Frames up to this size are usually sent in one piece.
 const SMALL_BYTES: usize = 64 << 10;
-/// One read asks for so much.
+/// The number of bytes that one read asks for.
 const READ_BYTES: usize = 64 << 10;
-/// Room for a large frame is reserved as far ahead as it has arrived, or this far.
+/// Memory for a large frame is reserved for as many more bytes as have arrived, or for this many.
 const AHEAD_BYTES: usize = 4 << 20;
-/// An end that does not wait reads this many bytes in one round: a peer that never pauses must not keep others from being heard.
+/// How many bytes an end that does not wait reads in one round, so that a peer that never pauses does not keep others waiting.
 const ROUND_BYTES: usize = 1 << 20;
 
-/// Takes bytes.
+/// Accepts bytes.
 pub(super) trait Sink: Send {
-    /// Takes as many of the parts' bytes as there is room for; 0: there is none.
+    /// Accepts as many bytes of the parts as there is room for. Returns 0 if there is no room.
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize>;
-    /// Takes all of a few bytes; `false`: it takes none of them, or not in this way.
+    /// Accepts all of a few bytes. Returns `false` if it accepted none of them, or does not support this.
     #[inline]
     fn write_few(&mut self, _prefix: [u8; PREFIX_BYTES], _few: &[u8]) -> bool {
         false
@@ -40,11 +40,11 @@ pub(super) trait Sink: Send {
     fn is_peer_at_rest(&self) -> bool;
 }
 
-/// Gives bytes.
+/// Provides bytes.
 pub(super) trait Source: Send {
     /// Appends at most `most` bytes.
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read>;
-    /// Waits until there is something to read, which is `near` within a frame. Only on an end that waits.
+    /// Waits until there is something to read. It is `near` in the middle of a frame. Only on an end that waits.
     fn wait(&mut self, near: bool) -> io::Result<()>;
     fn has_arrivals(&self) -> bool;
     fn park(&mut self) -> bool;
@@ -52,7 +52,7 @@ pub(super) trait Source: Send {
     fn poll_fd(&self) -> BorrowedFd<'_>;
 }
 
-/// What [`Source::read`] found.
+/// The result of [`Source::read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
     Bytes(usize),
@@ -65,7 +65,7 @@ pub(super) struct FramedSender<S> {
     sink: S,
     waits: bool,
     queue: VecDeque<Piece>,
-    /// Bytes of the first in the queue that have gone.
+    /// How many bytes of the first piece in the queue were sent.
     gone: usize,
     queued: usize,
 }
@@ -89,12 +89,12 @@ impl<S: Sink> FramedSender<S> {
         Self { sink, waits, queue: VecDeque::new(), gone: 0, queued: 0 }
     }
 
-    /// Sends eight bytes that stand before a frame.
+    /// Sends a prefix alone.
     pub(super) fn send_prefix(&mut self, prefix: Prefix) -> io::Result<()> {
         self.send_head(&[&prefix.to_bytes()])
     }
 
-    /// Sends a frame that goes in one piece, or what of it does not, slowly.
+    /// Sends a frame that fits in one piece. If it does not fit, the rest goes the slow way.
     #[inline]
     fn send_head(&mut self, head: &[&[u8]]) -> io::Result<()> {
         let len = head.iter().map(|part| part.len()).sum::<usize>();
@@ -102,12 +102,12 @@ impl<S: Sink> FramedSender<S> {
         if gone == len { Ok(()) } else { self.send_rest(&head.concat(), Body::Borrowed(&[]), gone) }
     }
 
-    /// Sends what is left of a frame of which so many bytes have gone.
+    /// Sends the rest of a frame of which `gone` bytes were sent.
     #[inline(never)]
     fn send_rest(&mut self, head: &[u8], body: Body<'_>, mut gone: usize) -> io::Result<()> {
         let all = head.len() + body.bytes().len();
         while self.queue.is_empty() && gone < all {
-            // A piece at a time, so that the peer takes one while the next is put.
+            // One piece at a time, so that the peer can take one while the next is written.
             let [head, body] = skip([head, body.bytes()], gone);
             match self.sink.write(&[head, &body[..body.len().min(SMALL_BYTES)]])? {
                 0 if self.waits => self.sink.wait()?,
@@ -211,7 +211,7 @@ impl<S: Sink> QueueingSender for FramedSender<S> {
     }
 }
 
-/// The parts without their first `n` bytes.
+/// Returns the parts without their first `n` bytes.
 pub(super) fn skip<const N: usize>(mut parts: [&[u8]; N], mut n: usize) -> [&[u8]; N] {
     for part in &mut parts {
         let here = n.min(part.len());
@@ -226,37 +226,37 @@ pub(super) struct FramedReceiver<S> {
     source: S,
     /// Whether this end waits for the peer.
     waits: bool,
-    /// What has arrived; from `start` on it has not been seen to.
+    /// What has arrived. It was not consumed from `start` on.
     buffer: Vec<u8>,
     start: usize,
-    /// A large frame on its way.
+    /// A large frame that is arriving.
     large: Option<Large>,
-    /// The last read of this round took all that there was: asking again would find nothing.
+    /// The last read of this round returned everything, so another read would find nothing.
     drained: bool,
-    /// How many bytes have been read in this round.
+    /// How many bytes were read in this round.
     round_bytes: usize,
     closed: bool,
 }
 
 struct Large {
     head: Vec<u8>,
-    /// Of the head.
+    /// The length of the head.
     head_len: usize,
-    /// Of all but the head.
+    /// The length of the rest.
     body_len: usize,
     body: Vec<u8>,
 }
 
-/// What [`FramedReceiver::poll`] found.
+/// The result of [`FramedReceiver::poll`].
 #[derive(Debug)]
 pub(super) enum Found {
-    /// One whole frame at least: see [`FramedReceiver::frames`].
+    /// At least one complete frame. See [`FramedReceiver::frames`].
     Frames,
     Large {
         head: Vec<u8>,
         body: Vec<u8>,
     },
-    /// So many frames were sent aside before the next one here.
+    /// The number of frames that were sent aside before the next one here.
     Mark(u64),
     Nothing,
     /// There may be more, for another round.
@@ -264,7 +264,7 @@ pub(super) enum Found {
     Closed,
 }
 
-/// What lies at the start of the buffer.
+/// What is at the start of the buffer.
 enum Next {
     Whole,
     Mark(u64),
@@ -283,19 +283,19 @@ impl<S: Source> FramedReceiver<S> {
         &mut self.source
     }
 
-    /// How much memory is set aside for what arrives, and how much of it may be on the word of a length.
+    /// Returns how much memory is reserved for arriving data, and how much of it may have been reserved because of a length.
     #[cfg(all(any(test, fuzzing), not(loom)))]
     pub(super) fn reserved_bytes(&self) -> (usize, usize) {
         let large = self.large.as_ref().map_or(0, |large| large.head.capacity() + large.body.capacity());
         (self.buffer.capacity() + large, AHEAD_BYTES + 4 * LARGE_BYTES)
     }
 
-    /// There is more than there was when it was read last.
+    /// Notes that more has arrived since the last read.
     pub(super) fn expect_more(&mut self) {
         self.drained = false;
     }
 
-    /// Frames that have come, after [`Found::Frames`]; the last of them may not be whole.
+    /// Returns the frames that have arrived, after [`Found::Frames`]. The last of them may be incomplete.
     pub(super) fn frames(&self) -> Frames<'_> {
         Frames::new(&self.buffer[self.start..])
     }
@@ -328,12 +328,12 @@ impl<S: Source> FramedReceiver<S> {
                         return Ok(Found::Mark(count));
                     }
                     Next::Large { head_len, len } => {
-                        // All that is in the buffer belongs to this frame.
+                        // Everything in the buffer belongs to this frame.
                         let arrived = &self.buffer[self.start + PREFIX_BYTES..];
                         let (head, body) = arrived.split_at(head_len.min(arrived.len()));
                         let body_len = len - head_len;
                         let mut large = Large { head: head.to_vec(), head_len, body_len, body: Vec::new() };
-                        // Memory that was of use before is as much as is wanted, or less.
+                        // A buffer that was used before has at most the size that is needed.
                         large.body = buffer_cache::take(body_len);
                         large.body.extend_from_slice(body);
                         self.large = Some(large);
@@ -376,7 +376,7 @@ impl<S: Source> FramedReceiver<S> {
             Some(Large { body, body_len, .. }) => {
                 let missing = *body_len - body.len();
                 if body.capacity() - body.len() < missing.min(READ_BYTES) {
-                    // The length is the peer's word: what has arrived says how much memory it is worth.
+                    // The length is the peer's claim. The amount that has arrived decides how much memory is reserved.
                     body.try_reserve_exact(missing.min(body.len().max(AHEAD_BYTES))).map_err(|_| {
                         io::Error::new(io::ErrorKind::OutOfMemory, "a frame longer than memory")
                     })?;
@@ -421,7 +421,7 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
     }
 
     fn has_arrivals(&self) -> bool {
-        // Part of a frame says nothing yet.
+        // Part of a frame does not count yet.
         matches!(self.next(), Ok(Next::Whole | Next::Mark(_))) || self.source.has_arrivals()
     }
 

@@ -1,4 +1,4 @@
-//! One suite for every transport: what the layers above rely on.
+//! One test suite for all transports: the promises that the layers above rely on.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// A transport's two ends: the host's, which never waits, and the worker's, which does.
+/// The two ends of a transport: the host's, which never waits, and the worker's, which does.
 type Ends = (HostEnd, WorkerEnd);
 
 fn pair() -> (Arc<OwnedFd>, Arc<OwnedFd>) {
@@ -42,7 +42,7 @@ fn rings() -> Ends {
     (host, WorkerEnd::new(worker, Some(&memory)).unwrap())
 }
 
-/// What was received, one frame after the other, in one part each.
+/// Returns the next received frame as one part.
 fn take(receiver: &mut dyn FrameReceiver) -> Option<Option<Vec<u8>>> {
     let (frame, seen) = match receiver.recv().unwrap() {
         Received::Frames(frames) => {
@@ -57,7 +57,7 @@ fn take(receiver: &mut dyn FrameReceiver) -> Option<Option<Vec<u8>>> {
     Some(Some(frame))
 }
 
-/// The next frame, waited for: `None` at the end.
+/// Waits for the next frame. Returns `None` at the end.
 fn next(receiver: &mut dyn FrameReceiver) -> Option<Vec<u8>> {
     loop {
         receiver.begin(true);
@@ -75,7 +75,7 @@ fn pattern(len: usize, salt: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 + salt) as u8).collect()
 }
 
-/// Sends more of what is queued, and sees to it that the poller tells of room for the rest.
+/// Sends more of what is queued, and makes the poller report room for the rest.
 fn flush(sender: &mut dyn QueueingSender, receiver: &dyn FrameReceiver, poller: &Poller) {
     sender.flush().unwrap();
     while sender.queued_bytes() > 0 {
@@ -102,7 +102,7 @@ fn frames_of_every_size_arrive_whole_and_in_order((host, worker): Ends) {
         }
         assert_eq!(next(&mut *from_host), None);
     });
-    // All is sent before anything is read: both directions fill up, and neither end waits for the other for ever.
+    // Everything is sent before anything is read. Both directions fill up, and neither end waits forever.
     let poller = Poller::new().unwrap();
     poller.add(from_worker.poll_fd(), 0).unwrap();
     for (salt, len) in SIZES.into_iter().enumerate() {
@@ -170,7 +170,7 @@ fn what_was_not_seen_to_is_given_again((host, worker): Ends) {
 fn what_goes_aside_is_seen_before_what_was_sent_after_it((host, worker): Ends) {
     let mut from_worker = host.receiver;
     let WorkerEnd { sender: mut to_host, aside, .. } = worker;
-    // What goes aside must fit the socket: nobody reads meanwhile.
+    // The frames that go aside must fit into the socket, because no thread reads meanwhile.
     let large = pattern(30_000, 3);
     for round in 0..3u8 {
         to_host.send(&[round], Body::Borrowed(b"before")).unwrap();
@@ -204,7 +204,7 @@ fn a_peer_that_is_gone_is_told_of_once_all_is_read((host, worker): Ends) {
     assert_eq!(next(&mut *from_worker), None, "and stays so");
 }
 
-/// The suite, for one transport.
+/// Runs the suite for one transport.
 macro_rules! conformance {
     ($transport:ident: $($promise:ident)*) => {
         mod $transport {
@@ -234,7 +234,7 @@ conformance! {
     a_peer_that_is_gone_is_told_of_once_all_is_read
 }
 
-/// The receiver of a stream of which these bytes have come, and then its end.
+/// Returns the receiver of a stream of these bytes, which ends after them if `ends` is set.
 fn receiver_of(bytes: &[u8], ends: bool) -> (FramedReceiver<SocketSource>, Option<Arc<OwnedFd>>) {
     let (host, peer) = pair();
     write_one(peer.as_fd(), bytes).unwrap();
@@ -247,7 +247,7 @@ fn a_stream_that_ends_within_a_frame_is_an_error() {
         let mut bytes = 100_000u64.to_le_bytes().to_vec();
         bytes.resize(sent, 0);
         let (mut receiver, _) = receiver_of(&bytes, true);
-        // The first round may end with what had arrived, the second comes to the end.
+        // The first round may end with what had arrived. The second one reaches the end.
         let first = receiver.recv().is_err();
         receiver.begin(true);
         assert!(first || receiver.recv().is_err(), "{sent} bytes");
@@ -260,7 +260,7 @@ fn a_length_that_no_frame_has_is_an_error_and_commits_no_memory() {
         let (mut receiver, _peer) = receiver_of(&length.to_le_bytes(), false);
         assert!(receiver.recv().is_err(), "{length}");
     }
-    // A length that a frame may have is no reason to reserve so much.
+    // A length that a frame may have is not a reason to reserve that much.
     let (mut receiver, _peer) = receiver_of(&(1u64 << 40).to_le_bytes(), false);
     assert!(matches!(receiver.recv().unwrap(), Received::Nothing));
 }

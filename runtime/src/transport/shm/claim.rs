@@ -1,15 +1,15 @@
-//! Who may begin a task that lies ready in a worker: the worker, or the host, which wants it back.
+//! Decides who may begin a task that is ready in a worker: the worker, or the host, which wants it back.
 //!
-//! Each task that is sent to a worker has a sequence number, counted from 1. One word, shared by host and worker, holds two of
-//! them: the last that the worker has *begun*, and the *floor* below which nothing may begin any more. The worker begins a task by
-//! compare-and-swap; the host takes back all that has not begun by raising the floor, by compare-and-swap too. So each task has
-//! one owner at every instant, and when a worker dies, the word says exactly which task it had begun.
+//! Each task that is sent to a worker has a sequence number, counted from 1. One word, shared by host and worker, contains two of
+//! them: the last that the worker has *begun*, and the *floor* below which no task may begin any more. The worker begins a task by
+//! compare-and-swap. The host takes back all tasks that have not begun by raising the floor, also by compare-and-swap. Each task
+//! therefore has exactly one owner at any time, and when a worker dies, the word tells exactly which task it had begun.
 //!
-//! Numbers wrap; what is in flight at a time is far less than half of their range, so the wrapping difference orders them.
+//! Numbers wrap around. At most a small part of their range is in flight at a time, so the wrapping difference orders them.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// The word. Lives in memory that host and worker share.
+/// The word. It is in memory that host and worker share.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct ClaimWord(AtomicU64);
@@ -22,22 +22,22 @@ fn join(floor: u32, begun: u32) -> u64 {
     (u64::from(floor) << 32) | u64::from(begun)
 }
 
-/// Sequence number `a` comes before `b`.
+/// Returns whether sequence number `a` comes before `b`.
 pub(crate) fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 
 impl ClaimWord {
-    /// Nothing begun, nothing taken back.
+    /// No task has begun, and none was taken back.
     #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// In the worker: claims task `seq`. `false`: the host has it back, and it must not run.
+    /// In the worker: claims task `seq`. Returns `false` if the host has taken it back, so that it must not run.
     #[inline]
     pub(crate) fn begin(&self, seq: u32) -> bool {
-        // More often than not it began the one before, and nothing was taken back since.
+        // Usually the worker began the task before this one, and none was taken back since.
         let last = seq.wrapping_sub(1);
         // SYNC(claim): as below.
         let usual =
@@ -54,7 +54,8 @@ impl ClaimWord {
             if before(seq, floor) {
                 return false;
             }
-            // The floor comes along, or it would lie half the range behind one day: nothing up to `seq` may begin again.
+            // The floor is raised, too. Otherwise it would be half of the range behind after some time. No task up to `seq` may
+            // begin again.
             // SYNC(claim): pairs with the Acquire of the same word in `take_back` and `begun`.
             match self.0.compare_exchange_weak(word, join(seq, seq), Ordering::SeqCst, Ordering::Acquire) {
                 Ok(_) => return true,
@@ -63,13 +64,14 @@ impl ClaimWord {
         }
     }
 
-    /// In the host: task `seq`, which was not taken back, has not begun and never will. No worker of ours writes such a word.
+    /// In the host: returns whether task `seq`, which was not taken back, has not begun and never can. None of our workers writes
+    /// such a word.
     pub(crate) fn bars(&self, seq: u32) -> bool {
         let (floor, begun) = split(self.0.load(Ordering::Acquire));
         before(seq, floor) && !has_begun(seq, begun)
     }
 
-    /// In the host: takes back every task before `next` that has not begun. Returns the last that has.
+    /// In the host: takes back all tasks before `next` that have not begun. Returns the last that has.
     pub(crate) fn take_back(&self, next: u32) -> u32 {
         let mut word = self.0.load(Ordering::Acquire);
         loop {
@@ -82,18 +84,18 @@ impl ClaimWord {
         }
     }
 
-    /// As [`begun`](Self::begun), ordered with what the worker does after it has begun a task.
+    /// Like [`begun`](Self::begun), ordered with what the worker does after it has begun a task.
     pub(crate) fn begun_now(&self) -> u32 {
         split(self.0.load(Ordering::SeqCst)).1
     }
 
-    /// The last task that the worker has begun.
+    /// Returns the last task that the worker has begun.
     pub(crate) fn begun(&self) -> u32 {
         split(self.0.load(Ordering::Acquire)).1
     }
 }
 
-/// `seq` is one that a worker that has begun `begun` has begun.
+/// Returns whether a worker that has begun `begun` has begun `seq`.
 pub(crate) fn has_begun(seq: u32, begun: u32) -> bool {
     !before(begun, seq)
 }
@@ -135,7 +137,7 @@ mod tests {
 mod models {
     use super::*;
 
-    /// Whatever the order of events, each of two tasks has exactly one owner.
+    /// In every order of events, each of two tasks has exactly one owner.
     #[test]
     fn a_task_is_begun_or_taken_back_never_both_and_never_neither() {
         loom::model(|| {

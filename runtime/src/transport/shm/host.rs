@@ -1,4 +1,7 @@
-//! The host's end: frames to a worker's ring, and frames from it, the large ones by the socket.
+//! The host's end of a connection with rings: sends frames through the worker's ring, and receives them from the other ring and, in
+//! the right order, from the socket.
+//!
+//! `shm::offer` makes it, and `supervisor` owns it. It never waits, and trusts neither the rings nor the socket.
 
 use std::{
     io,
@@ -19,7 +22,7 @@ use crate::{
 
 pub(super) struct HostSink {
     pub(super) producer: Producer<Part>,
-    /// Only closed: frames go by the ring.
+    /// Only used for closing. Frames go through the ring.
     pub(super) socket: SocketSink,
 }
 
@@ -83,11 +86,12 @@ impl Source for HostSource {
     }
 
     fn park(&mut self) -> bool {
-        // Announced before, and not taken down: the worker will ring for what it publishes.
+        // Announced before and not withdrawn. The worker will ring when it publishes something.
         if self.consumer.bell().load(crate::sync::Ordering::Relaxed) == 1 {
             return self.consumer.is_empty();
         }
-        // No worker of ours closes its ring. One that seems to have done so is looked at now and then, not waited for in a loop.
+        // None of our workers closes its ring. If one seems to have done so, it is checked at intervals instead of being waited for
+        // in a loop.
         self.consumer.park() || self.consumer.is_empty()
     }
 
@@ -106,19 +110,19 @@ pub(super) struct HostReceiver {
     pub(super) aside: FramedReceiver<SocketSource>,
     /// There may be something on the socket.
     pub(super) readable: bool,
-    /// How many frames have come by it, but for empty ones.
+    /// How many frames have arrived there, except for empty ones.
     pub(super) aside_seen: u64,
-    /// How many must have come before the ring is read further.
+    /// How many must have arrived there before the ring is read further.
     pub(super) aside_due: u64,
-    /// What was handed out last came by it.
+    /// The frames that were returned last came from the socket.
     pub(super) from_aside: bool,
     pub(super) closed: bool,
 }
 
-/// Where the next frame lies.
+/// The location of the next frame.
 enum Turn {
     Ring,
-    /// On the socket: the first so many bytes of the frames.
+    /// On the socket: the length of the next frame and its prefix.
     Aside(usize),
     Large(Vec<u8>, Vec<u8>),
     Nothing,
@@ -126,12 +130,12 @@ enum Turn {
 }
 
 impl HostReceiver {
-    /// Looks at the socket; `None`: there is no frame but empty ones.
+    /// Checks the socket. Returns `None` if there is no frame except for empty ones.
     fn poll_aside(&mut self) -> io::Result<Option<Turn>> {
         loop {
             match self.aside.poll()? {
                 Found::Frames => match self.aside.frames().split_first() {
-                    // Somebody rang.
+                    // The worker rang.
                     Some(([], _)) => self.aside.consume(PREFIX_BYTES),
                     Some((frame, _)) => return Ok(Some(Turn::Aside(PREFIX_BYTES + frame.len()))),
                     None => return Err(nonsense("a brief on the socket")),
@@ -164,7 +168,7 @@ impl HostReceiver {
                 return Ok(turn);
             }
             if self.aside_seen < self.aside_due && !self.closed {
-                // They were sent before the mark was, so they have come.
+                // They were sent before the mark, so they must have arrived.
                 return Err(nonsense("the ring tells of records that were not sent"));
             }
             match self.ring.poll()? {
@@ -208,7 +212,7 @@ impl FrameReceiver for HostReceiver {
 
     fn consume(&mut self, len_bytes: usize) {
         if self.from_aside {
-            // One frame at a time is handed out, and all of it is seen to, or nothing.
+            // One frame at a time is returned, and it is consumed completely or not at all.
             self.aside.consume(len_bytes);
             self.aside_seen += u64::from(len_bytes > 0);
         } else {

@@ -1,11 +1,13 @@
-//! Frames over two rings in shared memory. The socket between the two stays: it tells of the peer's end, wakes the host, and carries
-//! what the worker's other threads have to say.
+//! The transport over two rings in shared memory. The socket between the processes is kept. It reports the peer's end, wakes the
+//! host, and carries frames of the worker's other threads.
 //!
-//! A worker's ring has one producer, the thread that serves. Frames of other threads go *aside*, over the socket; the number of those
-//! that have gone stands in the ring before the next frame (a mark), so that the host sees them before it.
+//! A worker's ring has one producer, the serving thread. Frames of other threads go *aside*, over the socket. A mark in the ring
+//! before the next frame contains the number of frames that went aside, so that the host handles them first.
 //!
-//! The worker sleeps on a futex. The host, which waits for many workers at once, sleeps in a poller: a worker wakes it by an empty
+//! The worker sleeps on a futex. The host waits for many workers at once and sleeps in a poller. A worker wakes it by an empty
 //! frame on the socket.
+//!
+//! If memory or futexes are not available, [`offer`] returns an end over the socket alone.
 
 pub(crate) mod claim;
 mod host;
@@ -36,31 +38,31 @@ use crate::{
     },
 };
 
-/// A worker that may spin does so this long before it sleeps.
+/// How long a worker that may spin does so before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
-/// Less room is not worth a piece of a large frame.
+/// With less room than this, no piece of a large frame is sent.
 const ROOM_BYTES: usize = 64 << 10;
-/// Looks at the ring between two looks at the clock.
+/// How many times the ring is checked between two looks at the clock.
 const SPINS_A_LOOK: u32 = 64;
 
-/// The host's end of a connection, and what to pass to the worker.
+/// The host's end of a connection, and the descriptor to pass to the worker.
 pub(crate) struct HostEnd {
     pub(crate) sender: Box<dyn QueueingSender>,
     pub(crate) receiver: Box<dyn FrameReceiver>,
     pub(crate) board: Option<Board>,
-    /// The shared memory, where there is some.
+    /// The shared memory, if there is any.
     pub(crate) segment: Option<OwnedFd>,
-    /// The shared memory has rings.
+    /// The shared memory contains rings.
     pub(crate) rings: bool,
-    /// Why there are none, if nobody has asked for that.
+    /// Why there are no rings, unless that was requested.
     pub(crate) why_not: Option<String>,
 }
 
-/// `PROCESSION_TRANSPORT`: nothing is to go through shared memory.
+/// Reads `PROCESSION_TRANSPORT`. Returns whether nothing is to go through shared memory.
 ///
 /// # Errors
 ///
-/// It names no transport.
+/// It is not the name of a transport.
 pub(crate) fn wants_socket() -> Result<bool> {
     let parse = |name: &str| match name {
         "memory" => Some(false),
@@ -70,7 +72,8 @@ pub(crate) fn wants_socket() -> Result<bool> {
     Ok(variable("PROCESSION_TRANSPORT", "`memory` or `socket`", parse)?.unwrap_or(false))
 }
 
-/// Makes the host's end of a connection over this socket: rings if there are memfd and futexes, else the socket itself.
+/// Makes the host's end of a connection over this socket: with rings if memfds and futexes are available, and otherwise over the
+/// socket itself.
 pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
     fd::set_nonblocking(socket.as_fd())?;
     let why_not = if wants_socket().unwrap_or(false) {
@@ -83,7 +86,7 @@ pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
             Err(error) => Some(format!("memory cannot be shared: {error}")),
         }
     };
-    // The board alone may be had where futexes are not.
+    // The board may be available where futexes are not.
     let (board, segment) = match Segment::create(false) {
         Ok((memory, segment)) => (Some(memory.board()), Some(segment)),
         Err(_) => (None, None),
@@ -91,7 +94,7 @@ pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
     Ok(HostEnd { board, segment, why_not, ..over_socket(socket) })
 }
 
-/// The host's end over a socket that does not wait.
+/// Makes the host's end over a socket, which does not block.
 pub(super) fn over_socket(socket: Arc<OwnedFd>) -> HostEnd {
     HostEnd {
         sender: Box::new(FramedSender::new(SocketSink::of_host(socket.clone()), false)),
@@ -103,7 +106,7 @@ pub(super) fn over_socket(socket: Arc<OwnedFd>) -> HostEnd {
     }
 }
 
-/// The host's end over rings, and over this socket, which does not wait.
+/// Makes the host's end over rings and this socket, which does not block.
 pub(super) fn offer_rings(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
     let (memory, segment) = Segment::create(true)?;
     let producer = Producer::attach(memory.to_worker()).map_err(broken)?;
@@ -133,7 +136,7 @@ fn broken(error: Broken) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Wakes whoever sleeps on the word. It fails only where futexes are refused, and then there are no rings.
+/// Wakes a thread that sleeps on the word. It fails only where futexes are refused, and then there are no rings.
 fn wake(word: &crate::sync::AtomicU32) {
     let _ = futex::wake(word);
 }

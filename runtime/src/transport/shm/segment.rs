@@ -1,5 +1,7 @@
-//! The memory that host and worker share: the board, a page on which the worker notes what must outlive its death, and, behind it, a
-//! ring for each direction.
+//! The memory that host and worker share: the board, a page on which the worker records what must survive its death, and behind it
+//! a ring for each direction.
+//!
+//! `launch` passes it to the worker with the preamble. References into it are made only to atomics.
 #![expect(unsafe_code, reason = "views of memory that another process writes")]
 
 use std::{
@@ -16,7 +18,7 @@ use crate::{
     sys::memory::{Mapping, create},
 };
 
-/// What the page holds. The kernel zeroes it, which is a valid state: nothing begun, no cause.
+/// The contents of the page. The kernel zeroes it, which is a valid state: nothing begun, no cause.
 #[derive(Debug)]
 #[repr(C)]
 struct Page {
@@ -33,23 +35,23 @@ const _: () = {
     assert!(std::mem::offset_of!(Page, end) == 12);
 };
 
-/// The data of each ring: small enough to stay in a core's cache, large enough for a batch of short tasks and the next.
+/// The size of each ring's data: small enough for a core's cache, and large enough for a batch of short tasks and the next one.
 const RING_BYTES: usize = 256 << 10;
-/// A ring and its header, up to where the next may begin.
+/// The size of a ring and its header, up to where the next one may begin.
 const RING_STRIDE: usize = (ring::HEADER_BYTES + RING_BYTES).next_multiple_of(PAGE_BYTES);
-/// The board and two rings.
+/// The size of the board and two rings.
 const SEGMENT_BYTES: usize = PAGE_BYTES + 2 * RING_STRIDE;
 
-/// What a worker had to say of its own death.
+/// The reason that a worker recorded for its own death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     StackOverflow,
     OutOfMemory,
-    /// While a task ran its connection to the host ended.
+    /// Its connection to the host ended while a task ran.
     ConnectionEnded,
 }
 
-/// The causes, as they are noted.
+/// The causes as they are recorded.
 const STACK_OVERFLOW: u32 = 1;
 const OUT_OF_MEMORY: u32 = 2;
 const CONNECTION_ENDED: u32 = 3;
@@ -61,7 +63,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// New memory, for two rings or the board alone, and the descriptor to pass on.
+    /// Creates memory for two rings or for the board alone. Also returns the descriptor to pass on.
     pub(super) fn create(rings: bool) -> io::Result<(Self, OwnedFd)> {
         let len = if rings { SEGMENT_BYTES } else { PAGE_BYTES };
         let fd = create(c"procession", len)?;
@@ -74,31 +76,31 @@ impl Segment {
         Ok(Self { mapping: Arc::new(Mapping::new(fd, len)?) })
     }
 
-    /// A board that nobody else sees.
+    /// Creates a board that no other process sees.
     pub(crate) fn unshared() -> io::Result<Self> {
         Ok(Self { mapping: Arc::new(Mapping::private(PAGE_BYTES)?) })
     }
 
-    /// The board.
+    /// Returns the board.
     pub(crate) fn board(&self) -> Board {
         Board { mapping: self.mapping.clone() }
     }
 
-    /// The ring to the worker, to be attached to once.
+    /// Returns the ring to the worker, which may be attached to once.
     pub(super) fn to_worker(&self) -> Part {
         Part::new(self.mapping.clone(), PAGE_BYTES)
     }
 
-    /// The ring to the host, to be attached to once.
+    /// Returns the ring to the host, which may be attached to once.
     pub(crate) fn to_host(&self) -> Part {
         Part::new(self.mapping.clone(), PAGE_BYTES + RING_STRIDE)
     }
 }
 
-/// The part of the memory that holds one ring.
+/// The part of the memory that contains one ring.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// Where it begins: asked for with each access, and so kept at hand.
+    /// The start of the part, which is stored because each access needs it.
     base: NonNull<u8>,
     _mapping: Arc<Mapping>,
 }
@@ -144,24 +146,24 @@ impl Board {
         unsafe { self.mapping.base().cast::<Page>().as_ref() }
     }
 
-    /// The word by which tasks are claimed.
+    /// Returns the word by which tasks are claimed.
     #[inline]
     pub(crate) fn claim(&self) -> &ClaimWord {
         &self.page().claim
     }
 
-    /// In the host: tells the worker that the task of this number is to end.
+    /// In the host: tells the worker that the task with this number should end.
     pub(crate) fn tell_to_end(&self, seq: u32) {
-        // Nothing is ordered by it.
+        // It does not order anything.
         self.page().end.store(seq, Ordering::Relaxed);
     }
 
-    /// In the worker: whether the task of this number is to end.
+    /// In the worker: returns whether the task with this number should end.
     pub(crate) fn is_to_end(&self, seq: u32) -> bool {
         self.page().end.load(Ordering::Relaxed) == seq
     }
 
-    /// Notes why this process is about to end. Async-signal-safe.
+    /// Records why this process is about to end. Async-signal-safe.
     pub(crate) fn set_cause(&self, cause: Cause) {
         let number = match cause {
             Cause::StackOverflow => STACK_OVERFLOW,
@@ -172,7 +174,7 @@ impl Board {
         let _ = self.page().cause.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed);
     }
 
-    /// What the worker noted.
+    /// Returns what the worker recorded.
     pub(crate) fn cause(&self) -> Option<Cause> {
         // SYNC(cause): pairs with the Release store in `set_cause`.
         match self.page().cause.load(Ordering::Acquire) {

@@ -1,4 +1,7 @@
-//! The worker's end: frames from the host's ring, and frames to it, those of other threads by the socket.
+//! The worker's end: receives frames from the host's ring, sends frames of the serving thread through the other ring, and those of
+//! other threads over the socket.
+//!
+//! `worker::serve` uses it. It may wait, because the host always reads.
 
 use std::{
     hint::spin_loop,
@@ -23,9 +26,9 @@ use crate::{
     },
 };
 
-/// The worker's end.
+/// The worker's end of a connection.
 pub(crate) struct WorkerEnd {
-    /// For the thread that serves.
+    /// For the serving thread.
     pub(crate) sender: Box<dyn FrameSender>,
     pub(crate) receiver: Box<dyn FrameReceiver>,
     pub(crate) aside: Aside,
@@ -33,7 +36,7 @@ pub(crate) struct WorkerEnd {
 }
 
 impl WorkerEnd {
-    /// Over the rings in this memory, or over the socket alone.
+    /// Creates the end over the rings in this memory, or over the socket alone.
     pub(crate) fn new(socket: Arc<OwnedFd>, rings: Option<&Segment>) -> io::Result<Self> {
         let to_socket = FramedSender::new(SocketSink::new(socket.clone()), true);
         let aside = Aside { socket: Arc::new(Mutex::new(to_socket)), sent: Arc::default() };
@@ -68,12 +71,12 @@ impl WorkerEnd {
     }
 }
 
-/// Sends one frame over a worker's socket, where there is no more to the connection, and waits until it is sent.
+/// Sends one frame over a worker's socket and waits until it was sent. For a connection of which only the socket exists yet.
 pub(crate) fn send_alone(socket: Arc<OwnedFd>, frame: &[u8]) -> io::Result<()> {
     FramedSender::new(SocketSink::new(socket), true).send(&[], Body::Borrowed(frame))
 }
 
-/// How the worker's thread that serves waits, for other threads to change.
+/// How the serving thread waits. Other threads change that here.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     state: Arc<WaitingState>,
@@ -83,17 +86,17 @@ pub(crate) struct Waiting {
 #[derive(Debug)]
 struct WaitingState {
     may_spin: AtomicBool,
-    /// The host will say no more.
+    /// The host will send nothing more.
     ended: AtomicBool,
 }
 
 impl Waiting {
-    /// Whether it may spin before it sleeps.
+    /// Sets whether the thread may spin before it sleeps.
     pub(crate) fn set_spin(&self, may_spin: bool) {
         self.state.may_spin.store(may_spin, Ordering::Relaxed);
     }
 
-    /// The host has closed the connection: what is there is read to the end, nothing more is sent, and that is all.
+    /// The host has closed the connection. What has arrived is read to the end, and nothing more is sent.
     pub(crate) fn end(&self) {
         // SYNC(reading-ended): pairs with the loads of `ended` in `WorkerSource` and `WorkerSink`. It comes before the look at the bells, as
         // their announcements come before their looks at this.
@@ -102,16 +105,16 @@ impl Waiting {
     }
 }
 
-/// The way for frames of any thread of a worker: the socket.
+/// Sends frames of any thread of a worker, over the socket.
 #[derive(Clone)]
 pub(crate) struct Aside {
     socket: Arc<Mutex<FramedSender<SocketSink>>>,
-    /// How many have been sent.
+    /// The number of frames that were sent.
     sent: Arc<AtomicU64>,
 }
 
 impl Aside {
-    /// Sends a frame, and waits until it is sent.
+    /// Sends a frame and waits until it was sent.
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         socket.send(&[], Body::Borrowed(frame))?;
@@ -122,7 +125,7 @@ impl Aside {
     }
 }
 
-/// The sender of a worker that has no ring: there is but one way.
+/// The sender of a worker without rings, for which there is only the socket.
 struct Alone(Aside);
 
 impl FrameSender for Alone {
@@ -140,12 +143,12 @@ impl FrameSender for Alone {
 struct WorkerSender {
     ring: FramedSender<WorkerSink>,
     aside: Aside,
-    /// What the last mark said.
+    /// The number in the last mark.
     marked: u64,
 }
 
 impl WorkerSender {
-    /// Marks what has gone aside since the last mark.
+    /// Writes a mark if frames have gone aside since the last one.
     #[inline]
     fn mark(&mut self) -> io::Result<()> {
         // SYNC(aside-sent): pairs with the Release in `Aside::send`.
@@ -182,7 +185,7 @@ struct WorkerSink {
 }
 
 impl Aside {
-    /// Wakes the host. If it has gone, the watching thread ends this process.
+    /// Wakes the host. If the host has gone, the watching thread ends this process.
     fn ring(&self) {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = socket.send(&[], Body::Borrowed(&[]));
@@ -247,7 +250,7 @@ struct WorkerSource {
     socket: Arc<OwnedFd>,
     waiting: Arc<WaitingState>,
     aside: Aside,
-    /// Whoever waits here gives back what is kept.
+    /// The thread that waits here frees the buffer that is kept.
     _keeper: buffer_cache::Keeper,
 }
 
@@ -257,7 +260,7 @@ impl Source for WorkerSource {
         let n = self.consumer.read(target, most).map_err(broken)?;
         if n > 0 {
             if self.consumer.take_bell() {
-                // The host waits for room, in its poller.
+                // The host waits for room in its poller.
                 self.aside.ring();
             }
             return Ok(Read::Bytes(n));
@@ -282,7 +285,7 @@ impl Source for WorkerSource {
             if self.waiting.ended.load(Ordering::SeqCst) {
                 self.consumer.unpark();
             } else {
-                // A buffer that is kept is given back after a rest.
+                // A buffer that was kept for long enough is freed.
                 futex::wait(self.consumer.bell(), 1, buffer_cache::expire())?;
             }
         }
