@@ -26,7 +26,7 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(
         .map_err(|words| not_decoded(function, &words, place))
 }
 
-/// Decodes the results of consecutive tasks and passes each to `keep`, until that breaks. The first task has this index.
+/// Decodes the results of consecutive tasks and passes each to `keep`, until that breaks. `first` is the index of the first task.
 ///
 /// `keep` must not run user code, because a panic in it would be attributed to the value.
 #[inline]

@@ -1,8 +1,8 @@
 //! The watch: one thread that reads what processes say, completes their tasks, tends the launchers, and reaps.
 //!
 //! The thread exists while there is a [`Process`](super::Process) or a detached process still runs. No other thread reads. Threads
-//! that wait for a process sleep on a condition variable. Only the watching thread itself, when a user's logger waits on it,
-//! continues its own work instead. Nothing else may be waited for while [`Desk`] is locked.
+//! that wait for a process sleep on a condition variable. If a user's logger waits for a process on the watching thread, that thread
+//! continues its work instead of sleeping. No thread may wait or read while it holds the lock of the [`Desk`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},

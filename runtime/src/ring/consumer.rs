@@ -1,4 +1,6 @@
-//! The end that reads.
+//! The reading end of a ring.
+//!
+//! Every cursor of the peer is checked before it is used.
 
 use super::{
     Broken,
@@ -7,24 +9,24 @@ use super::{
 };
 use crate::sync::{AtomicU32, Ordering};
 
-/// The end that reads.
+/// The reading end.
 #[derive(Debug)]
 pub(crate) struct Consumer<M> {
     memory: M,
     /// A power of two.
     capacity: usize,
-    /// Bytes that were ever freed. The shared word is written from it and never read: the peer can write it.
+    /// The number of bytes that were ever freed. The shared word is written from it and never read, because the peer can write it.
     head: u64,
-    /// The producer's cursor as it was last seen: `tail - head <= capacity`.
+    /// The producer's cursor when it was last read, with `tail - head <= capacity`.
     tail: u64,
 }
 
 impl<M: Place> Consumer<M> {
-    /// Becomes the consumer of a ring that nobody has read from; memory that is all zero is one.
+    /// Becomes the consumer of a ring from which nothing was read. Zeroed memory is such a ring.
     ///
     /// # Errors
     ///
-    /// The memory is unfit, is marked as something else, or had a consumer that read.
+    /// The memory is unsuitable, is marked as something else, or had a consumer that has read.
     pub(crate) fn attach(memory: M) -> Result<Self, Broken> {
         let capacity = memory.capacity()?;
         memory.header().mark(capacity)?;
@@ -34,12 +36,12 @@ impl<M: Place> Consumer<M> {
         Ok(Self { memory, capacity, head: 0, tail: 0 })
     }
 
-    /// Appends what was published, `most` bytes at the most, and frees its place. Returns the number of bytes. They are the peer's
-    /// word: a copy that nobody can change any more, and not to be believed.
+    /// Appends published bytes, at most `most`, and frees their place. Returns the number of bytes. They are a copy that cannot
+    /// change any more, but they come from the peer and must not be trusted.
     ///
     /// # Errors
     ///
-    /// The producer's cursor makes no sense.
+    /// The producer's cursor is invalid.
     #[inline]
     pub(crate) fn read(&mut self, out: &mut Vec<u8>, most: usize) -> Result<usize, Broken> {
         let mut ready = self.ready_seen();
@@ -63,16 +65,16 @@ impl<M: Place> Consumer<M> {
         Ok(len)
     }
 
-    /// How many bytes can be read now.
+    /// Returns how many bytes can be read now.
     ///
     /// # Errors
     ///
-    /// The producer's cursor makes no sense.
+    /// The producer's cursor is invalid.
     pub(crate) fn len_bytes(&mut self) -> Result<usize, Broken> {
         // SYNC(ring-published): pairs with the Release store of `tail` in `Producer::write`.
         let tail = self.memory.header().tail.load(Ordering::Acquire);
         let ready = tail.wrapping_sub(self.head);
-        // No more than there is room for, and no less than was there before.
+        // At most the capacity, and at least as many as before.
         if ready > self.capacity as u64 || ready < self.tail.wrapping_sub(self.head) {
             return Err(Broken::Cursor);
         }
@@ -90,29 +92,30 @@ impl<M: Place> Consumer<M> {
         self.head as usize & (self.capacity - 1)
     }
 
-    /// Nothing can be read now. One load, to be called again and again; `false` may also mean that the next read finds nonsense.
+    /// Returns whether nothing can be read now. One load, for repeated calls. If it returns `false`, the next read may still report
+    /// an invalid cursor.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        // Orders nothing: what is there is read after the Acquire load in `len_bytes`.
+        // It orders nothing. Data is read after the Acquire load in `len_bytes`.
         self.memory.header().tail.load(Ordering::Relaxed) == self.head
     }
 
-    /// The producer has said that no more will come. What it wrote before may be there still: if this is `true` and the ring is
-    /// found empty after that, all has been read.
+    /// Returns whether the producer has closed the ring. Data that it wrote before may still be there. If this is `true` and the
+    /// ring is found empty after that, everything has been read.
     pub(crate) fn is_closed(&self) -> bool {
         // SYNC(ring-closed): pairs with the Release store of `closed` in `Producer::close`.
         self.memory.header().closed.load(Ordering::Acquire) != 0
     }
 
-    /// Takes down the announcement that the producer sleeps, if there is one: `true` means that the caller is to wake it. To be
-    /// called after a read.
+    /// Withdraws the announcement that the producer sleeps, if there is one. Returns `true` if the caller has to wake the producer.
+    /// Call it after a read.
     #[inline]
     pub(crate) fn take_bell(&self) -> bool {
         take(&self.memory.header().producer_parked)
     }
 
-    /// Announces that this end sleeps until there are bytes or the ring is closed. `false`: that is so already, or there is nonsense
-    /// that the next read will report, and the announcement is taken back.
+    /// Announces that this end sleeps until there are bytes or the ring is closed. Returns `false`, and withdraws the announcement,
+    /// if that is already the case or the next read will report an invalid cursor.
     pub(crate) fn park(&mut self) -> bool {
         announce(self.bell());
         let sleeps = self.is_empty() && !self.is_closed();
@@ -122,23 +125,23 @@ impl<M: Place> Consumer<M> {
         sleeps
     }
 
-    /// Takes the announcement back.
+    /// Withdraws the announcement of this end.
     pub(crate) fn unpark(&self) {
         withdraw(self.bell());
     }
 
-    /// The word by which the producer is woken, after [`take_bell`](Self::take_bell).
+    /// Returns the word on which the producer is woken, after [`take_bell`](Self::take_bell).
     pub(crate) fn peer_bell(&self) -> &AtomicU32 {
         &self.memory.header().producer_parked
     }
 
-    /// The word that a parked consumer waits on: 1 until it is to wake.
+    /// Returns the word on which a parked consumer waits. It is 1 until the consumer has to wake.
     pub(crate) fn bell(&self) -> &AtomicU32 {
         &self.memory.header().consumer_parked
     }
 }
 
-/// Wakes one end of a ring for a reason that has nothing to do with the ring, from another thread of its own process.
+/// Wakes one end of a ring from another thread of its own process, for a reason that is not in the ring.
 #[derive(Debug)]
 pub(crate) struct Alarm<M> {
     memory: M,
@@ -146,23 +149,23 @@ pub(crate) struct Alarm<M> {
 }
 
 impl<M: Place> Alarm<M> {
-    /// For the consumer of the ring in this memory.
+    /// Creates the alarm of the consumer of the ring in this memory.
     pub(crate) fn of_consumer(memory: M) -> Self {
         Self { memory, of_producer: false }
     }
 
-    /// For the producer of the ring in this memory.
+    /// Creates the alarm of the producer of the ring in this memory.
     pub(crate) fn of_producer(memory: M) -> Self {
         Self { memory, of_producer: true }
     }
 
-    /// Takes down the announcement that the end sleeps, if there is one: `true` means that the caller is to wake it by
-    /// [`bell`](Self::bell). The end looks for the reason between its `park` and its sleep.
+    /// Withdraws the announcement that the end sleeps, if there is one. Returns `true` if the caller has to wake it with
+    /// [`bell`](Self::bell). The end checks for the reason between its `park` and its sleep.
     pub(crate) fn take_bell(&self) -> bool {
         take(self.bell())
     }
 
-    /// The word that the parked end waits on.
+    /// Returns the word on which the parked end waits.
     pub(crate) fn bell(&self) -> &AtomicU32 {
         let header = self.memory.header();
         if self.of_producer { &header.producer_parked } else { &header.consumer_parked }

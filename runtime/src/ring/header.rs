@@ -1,42 +1,44 @@
-//! The words that both ends share, and how they announce that they sleep.
+//! The words that both ends share, and the protocol by which an end announces that it sleeps.
+//!
+//! Only the two ends use it. The peer may write all of these words at any time.
 
 use super::Broken;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
-/// The header's size; the data lies behind it.
+/// The size of the header. The data follows it.
 pub(crate) const HEADER_BYTES: usize = 3 * LINE_BYTES;
-/// What is written by different ends lies so far apart: processors fetch lines of 64 bytes in pairs.
+/// The distance between words that are written by different ends. Processors fetch lines of 64 bytes in pairs.
 const LINE_BYTES: usize = 128;
 
 /// "PRNG", the version of the layout, and the logarithm of the capacity.
 const MAGIC: u64 = 0x5052_4e47;
 const VERSION: u64 = 1;
 
-/// Fills a line up. Made of atomics, because the peer may write here, too; nobody reads it.
+/// Fills a line. Made of atomics because the peer may write here, too. It is never read.
 #[cfg(not(loom))]
 type Padding<const WORDS: usize> = [AtomicU64; WORDS];
-/// A model's header is memory of its own, and each atomic in it costs time.
+/// A model's header is in its own memory, and each atomic in it costs time.
 #[cfg(loom)]
 type Padding<const WORDS: usize> = [u64; WORDS];
 
-/// The shared words. All zero is the header of an empty ring that nobody has attached to.
+/// The shared words. All zero is the header of an empty ring without ends.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Header {
-    /// Says that this is a ring, of which version and size. Written by whoever attaches first.
+    /// Identifies a ring, its version and its size. Written by the first end that attaches.
     pub(super) mark: AtomicU64,
-    /// 1 while the producer sleeps: set by the producer, taken back by either end.
+    /// 1 while the producer sleeps. Set by the producer, withdrawn by either end.
     pub(super) producer_parked: AtomicU32,
-    /// 1 while the consumer sleeps: set by the consumer, taken back by either end.
+    /// 1 while the consumer sleeps. Set by the consumer, withdrawn by either end.
     pub(super) consumer_parked: AtomicU32,
     _rarely: Padding<14>,
-    /// Bytes that were ever published. Written by the producer alone.
+    /// The number of bytes that were ever published. Written only by the producer.
     pub(super) tail: AtomicU64,
-    /// 1 once no more will be published. Written by the producer alone.
+    /// 1 when nothing more will be published. Written only by the producer.
     pub(super) closed: AtomicU32,
     _unused: AtomicU32,
     _producers: Padding<14>,
-    /// Bytes that were ever freed. Written by the consumer alone.
+    /// The number of bytes that were ever freed. Written only by the consumer.
     pub(super) head: AtomicU64,
     _consumers: Padding<15>,
 }
@@ -52,10 +54,10 @@ const _: () = {
 };
 
 impl Header {
-    /// Marks the memory as a ring of this capacity, or finds it marked so by the other end.
+    /// Marks the memory as a ring of this capacity, or checks the mark of the other end.
     pub(super) fn mark(&self, capacity: usize) -> Result<(), Broken> {
         let mark = (MAGIC << 32) | (VERSION << 16) | u64::from(capacity.trailing_zeros());
-        // Nothing is ordered by it: fresh memory is a ring already.
+        // It orders nothing, because fresh memory already is a ring.
         match self.mark.compare_exchange(0, mark, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => Ok(()),
             Err(found) if found == mark => Ok(()),
@@ -64,22 +66,22 @@ impl Header {
     }
 }
 
-/// Announces that the end whose word this is sleeps. Whoever calls it looks for work once more before it does.
+/// Announces that the end that owns this word sleeps. The caller must look for work once more before it sleeps.
 pub(super) fn announce(word: &AtomicU32) {
-    // A swap where a store would do, here and in `withdraw`: loom takes a swap to come after all that it saw, and is not so sure of
-    // a store.
+    // A swap is used here and in `withdraw` although a store would suffice. loom knows that a swap comes after everything that it
+    // saw, but not that a store does.
     word.swap(1, Ordering::Relaxed);
     // SYNC(ring-parked): pairs with the fence in `take`. Of the two fences one comes first: if this one, the peer sees the word; if
     // the other, this end sees what the peer did before it, when it looks once more.
     fence(Ordering::SeqCst);
 }
 
-/// Takes the announcement back.
+/// Withdraws the announcement of the caller's own end.
 pub(super) fn withdraw(word: &AtomicU32) {
     word.swap(0, Ordering::Relaxed);
 }
 
-/// Takes the peer's announcement down, if there is one: `true` for whoever is to wake the peer.
+/// Withdraws the peer's announcement, if there is one. Returns `true` if the caller has to wake the peer.
 #[inline]
 pub(super) fn take(word: &AtomicU32) -> bool {
     // SYNC(ring-parked): pairs with the fence in `announce`.
@@ -89,7 +91,7 @@ pub(super) fn take(word: &AtomicU32) -> bool {
 
 #[cfg(all(test, loom))]
 impl Header {
-    /// A model's header.
+    /// Creates the header for a model.
     pub(super) fn new() -> Self {
         Self {
             mark: AtomicU64::new(0),

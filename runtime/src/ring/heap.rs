@@ -1,4 +1,4 @@
-//! A ring between two threads of one process, in memory of its own.
+//! A ring between two threads of one process, in its own memory. The feed of a call (`scheduler/feed.rs`) is one.
 #![expect(unsafe_code, reason = "lends memory")]
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 
 use super::{Consumer, HEADER_BYTES, Memory, Producer};
 
-/// A ring of this capacity, a power of two, whose ends share memory on the heap.
+/// Creates a ring of this capacity, a power of two, with its memory on the heap.
 pub(crate) fn pair(capacity: usize) -> (Producer<Heap>, Consumer<Heap>) {
     let heap = Heap::new(HEADER_BYTES + capacity);
     let producer = Producer::attach(heap.clone()).expect("fresh memory of a fitting size is a ring");
@@ -17,7 +17,7 @@ pub(crate) fn pair(capacity: usize) -> (Producer<Heap>, Consumer<Heap>) {
     (producer, consumer)
 }
 
-/// Memory that begins as all zero, and that its last holder frees. One end of each kind is attached to it.
+/// Memory that is zeroed at first and is freed by its last holder. One end of each kind is attached to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Heap {
     base: NonNull<u8>,
@@ -32,7 +32,7 @@ struct Block {
 }
 
 impl Heap {
-    /// Exactly so much: a tool that watches the heap sees any step outside of it.
+    /// Allocates exactly this much, so that a tool that watches the heap notices any access outside of it.
     pub(super) fn new(len_bytes: usize) -> Self {
         let layout = Layout::from_size_align(len_bytes.max(1), 64).expect("a size that exists");
         // SAFETY: the layout is not of size zero.

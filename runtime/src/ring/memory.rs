@@ -1,6 +1,6 @@
-//! Where a ring lies: the one place that touches lent memory.
+//! Access to the memory of a ring. This is the only file that touches it.
 //!
-//! Everything here is checked against the memory's own size, so that no cursor, however wrong, leads outside of it.
+//! Every access is checked against the size of the memory, so that an invalid cursor cannot lead outside of it.
 #![expect(unsafe_code, reason = "copies to and from memory that another process writes")]
 
 use std::ptr::NonNull;
@@ -18,33 +18,33 @@ use super::{Broken, HEADER_BYTES, header::Header};
 /// - other processes may write the memory at any time; in this one, nothing but one [`Producer`](super::Producer) and one
 ///   [`Consumer`](super::Consumer) accesses it.
 pub(crate) unsafe trait Memory: Send {
-    /// The start of the memory.
+    /// Returns the start of the memory.
     fn base(&self) -> NonNull<u8>;
 
-    /// The header and the data.
+    /// Returns the length of the header and the data.
     fn len_bytes(&self) -> usize;
 }
 
-/// A header and a number of bytes of data: lent memory, or a model's.
+/// A header and data: lent memory, or that of a model.
 pub(crate) trait Place {
-    /// The size of the data: a power of two.
+    /// Returns the size of the data, which is a power of two.
     fn capacity(&self) -> Result<usize, Broken>;
 
-    /// The shared words. Only for a place that has a capacity.
+    /// Returns the shared words. Only for a place that has a capacity.
     fn header(&self) -> &Header;
 
-    /// Copies parts, one after the other, into the data. Only for a place that has a capacity.
+    /// Copies parts into the data, one after the other. Only for a place that has a capacity.
     ///
     /// # Panics
     ///
-    /// The parts do not fit between `at` and the data's end.
+    /// Panics if the parts do not fit between `at` and the end of the data.
     fn put(&self, at: usize, parts: &[&[u8]]);
 
     /// Appends a copy of `len` bytes of the data. Only for a place that has a capacity.
     ///
     /// # Panics
     ///
-    /// There are no `len` bytes between `at` and the data's end.
+    /// Panics if there are fewer than `len` bytes between `at` and the end of the data.
     fn append(&self, at: usize, len: usize, out: &mut Vec<u8>);
 }
 
@@ -92,14 +92,14 @@ impl<M: Memory> Place for M {
     }
 }
 
-/// The length of all the parts.
+/// Returns the length of all parts together.
 #[inline]
 pub(super) fn sum(parts: &[&[u8]]) -> usize {
-    // The same part may be there many times.
+    // The same part may occur many times.
     parts.iter().fold(0, |sum: usize, part| sum.saturating_add(part.len()))
 }
 
-/// The place of `len` bytes in the data.
+/// Returns the address of `len` bytes in the data.
 #[inline]
 fn data(memory: &impl Memory, at: usize, len: usize) -> NonNull<u8> {
     let most = memory.len_bytes().checked_sub(HEADER_BYTES).and_then(|data| data.checked_sub(at));
@@ -115,7 +115,7 @@ fn data(memory: &impl Memory, at: usize, len: usize) -> NonNull<u8> {
 /// As for [`std::ptr::copy_nonoverlapping`].
 #[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    /// Copies what has at least `N` and at most twice as many bytes, as two pieces of `N` that may share their middle.
+    /// Copies between `N` and `2 * N` bytes, as two pieces of `N` bytes that may overlap.
     #[inline(always)]
     unsafe fn two<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: `N` is at most `len`, for which the caller promises all that is asked.
@@ -128,7 +128,7 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: `rest` and `N` make `len`, for which the caller promises all that is asked.
         unsafe { from.copy_to_nonoverlapping(to, N) };
     }
-    // What is common comes first.
+    // The common cases come first.
     match len {
         // SAFETY: from 16 to 32, and the caller's promises.
         17..=32 => unsafe { two::<16>(from, to, len) },

@@ -1,13 +1,13 @@
-//! A ring of bytes for one producer and one consumer, over memory that it is lent: two processes map it, one writes a stream, the
-//! other reads it.
+//! A ring of bytes for one producer and one consumer, in memory that is lent to it. One process, or one thread, writes a stream,
+//! and the other reads it.
 //!
-//! The ring knows no frames, and it never waits: [`Producer::write`] takes what there is room for and [`Consumer::read`] gives what
-//! there is. An end that has nothing to do announces that it sleeps ([`Producer::park`], [`Consumer::park`]), waits on its word, and
-//! the other end takes that word down ([`take_bell`](Producer::take_bell)) and wakes it. Who waits, and by which system call, is the
-//! caller's business.
+//! The ring does not know frames and never waits. [`Producer::write`] accepts what there is room for, and [`Consumer::read`]
+//! returns what there is. An end that has nothing to do announces that it sleeps ([`Producer::park`], [`Consumer::park`]) and waits
+//! on its word. The other end withdraws the announcement ([`take_bell`](Producer::take_bell)) and wakes it. The caller,
+//! `transport::shm` or `scheduler::feed`, chooses whether and how to wait.
 //!
-//! The peer is not trusted. It may write anything anywhere in the memory at any time; all that it gains is that this end says
-//! [`Broken`] or hands on bytes that make no sense. README.md beside this file has the algorithm and the argument for it.
+//! The peer is not trusted. It may write anything anywhere in the memory at any time. The worst result is that this end reports
+//! [`Broken`] or returns bytes without meaning. README.md next to this file explains the algorithm and why it is correct.
 
 mod consumer;
 mod header;
@@ -31,16 +31,16 @@ pub(crate) use producer::Producer;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub(crate) use scenario::play_script;
 
-/// Why an end cannot go on: the memory is unfit, or the peer wrote what no honest peer writes.
+/// Why an end cannot continue: the memory is unsuitable, or the peer wrote something that an honest peer never writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
-    /// The memory is no header and a power of two of data, or is not aligned.
+    /// The memory does not consist of a header and a power of two of data, or it is not aligned.
     Unfit,
     /// The memory is marked as something else, or as a ring of another version or size.
     Mark,
-    /// The memory is marked as a ring that this end was attached to before.
+    /// The memory is marked as a ring to which this end was attached before.
     Used,
-    /// The peer's cursor stands where it cannot stand.
+    /// The peer's cursor has an impossible value.
     Cursor,
 }
 

@@ -1,7 +1,7 @@
-//! Models: the ends as they are, over a place whose every byte loom watches.
+//! Models: the real ends over a place in which loom watches every byte.
 //!
-//! A byte that is read while it is being written, or before it is, fails a model; so does a sleeper that nobody wakes, for then no
-//! thread of the model can go on.
+//! A byte that is read while it is being written, or before, fails a model. So does a sleeper that is never woken, because no
+//! thread of the model can continue.
 #![expect(unsafe_code, reason = "loom hands out pointers to what it watches")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -16,7 +16,8 @@ use loom::{
 use super::{Broken, Consumer, Producer, header::Header, memory::Place};
 use crate::sync::{AtomicU32, Ordering};
 
-/// A header and a few bytes that both ends hold. A model's threads take turns on one thread, so a plain count of its holders does.
+/// A header and a few bytes that both ends hold. The threads of a model take turns on one thread, so a plain reference count
+/// suffices.
 #[derive(Clone)]
 struct Watched(Rc<(Header, Vec<UnsafeCell<u8>>)>);
 
@@ -53,7 +54,7 @@ impl Place for Watched {
     }
 }
 
-/// What the kernel does for a word: whoever waits looks at the word and falls asleep as one step, with regard to whoever wakes.
+/// What the kernel does for a word: checking the word and falling asleep is one step for a waker.
 #[derive(Clone)]
 struct Futex(Rc<(Mutex<()>, Condvar)>);
 
@@ -89,7 +90,7 @@ fn write_all(producer: &mut Producer<Watched>, bytes: &[u8], consumers: &Futex, 
     }
 }
 
-/// Reads so many bytes, and sleeps while there are none.
+/// Reads `len` bytes, and sleeps while there are none.
 fn read_all(consumer: &mut Consumer<Watched>, len: usize, consumers: &Futex, producers: &Futex) -> Vec<u8> {
     let mut out = Vec::new();
     while out.len() < len {
@@ -104,8 +105,7 @@ fn read_all(consumer: &mut Consumer<Watched>, len: usize, consumers: &Futex, pro
     out
 }
 
-/// All orders of events in which a thread that could have gone on is interrupted so often at the most. For models that would take
-/// minutes without a bound.
+/// Checks all orders of events with a limited number of preemptions. For models that would otherwise take minutes.
 fn bounded(interruptions: usize) -> loom::model::Builder {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(interruptions);
@@ -138,7 +138,7 @@ fn places_are_used_again_only_after_they_were_freed() {
         let mut out = Vec::new();
         assert_eq!(producer.write(&[b"a"]), Ok(1));
         assert_eq!(consumer.read(&mut out, 1), Ok(1));
-        // From here on every two bytes lie at the end and at the start.
+        // From here on, every two bytes are split between the end and the start.
         assert_eq!(producer.write(&[b"bc"]), Ok(2));
         let writer = thread::spawn(move || {
             let sent = b"def";

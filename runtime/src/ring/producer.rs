@@ -1,4 +1,6 @@
-//! The end that writes.
+//! The writing end of a ring.
+//!
+//! Every cursor of the peer is checked before it is used.
 
 use super::{
     Broken,
@@ -7,24 +9,25 @@ use super::{
 };
 use crate::sync::{AtomicU32, Ordering, fence};
 
-/// The end that writes.
+/// The writing end.
 #[derive(Debug)]
 pub(crate) struct Producer<M> {
     memory: M,
     /// A power of two.
     capacity: usize,
-    /// Bytes that were ever published. The shared word is written from it and never read: the peer can write it.
+    /// The number of bytes that were ever published. The shared word is written from it and never read, because the peer can write
+    /// it.
     tail: u64,
-    /// The consumer's cursor as it was last seen: `tail - head <= capacity`.
+    /// The consumer's cursor when it was last read, with `tail - head <= capacity`.
     head: u64,
 }
 
 impl<M: Place> Producer<M> {
-    /// Becomes the producer of an empty ring; memory that is all zero is one.
+    /// Becomes the producer of an empty ring. Zeroed memory is such a ring.
     ///
     /// # Errors
     ///
-    /// The memory is unfit, is marked as something else, or had a producer that wrote.
+    /// The memory is unsuitable, is marked as something else, or had a producer that has written.
     pub(crate) fn attach(memory: M) -> Result<Self, Broken> {
         let capacity = memory.capacity()?;
         memory.header().mark(capacity)?;
@@ -34,12 +37,12 @@ impl<M: Place> Producer<M> {
         Ok(Self { memory, capacity, tail: 0, head: 0 })
     }
 
-    /// Copies as much of the parts, one after the other, as there is room for, and publishes it all at once. Returns the number of
-    /// bytes.
+    /// Copies as many bytes of the parts as there is room for, one part after the other, and publishes them all at once. Returns
+    /// the number of bytes.
     ///
     /// # Errors
     ///
-    /// The consumer's cursor makes no sense.
+    /// The consumer's cursor is invalid.
     #[inline(always)] // A caller's parts are few and known: inlined, the copy of a prefix is one store.
     pub(crate) fn write(&mut self, parts: &[&[u8]]) -> Result<usize, Broken> {
         let wanted = sum(parts);
@@ -63,15 +66,15 @@ impl<M: Place> Producer<M> {
         Ok(len)
     }
 
-    /// As [`write`](Self::write), the first `len` bytes of `padded`, in one copy of a size that is known. `false`: that is too much for
-    /// where the cursor is or for the room that was seen last, and nothing was written.
+    /// Like [`write`](Self::write), for the first `len` bytes of `padded`, with one copy of a constant size. Returns `false` if
+    /// that does not fit at the cursor or in the room that was last seen. Nothing was written then.
     #[inline]
     pub(crate) fn write_padded<const N: usize>(&mut self, padded: &[u8; N], len: usize) -> bool {
         let at = self.position();
         if self.room_seen() < N || self.capacity - at < N || len > N {
             return false;
         }
-        // What is behind the first `len` bytes lies in free room, and the next write goes over it.
+        // The bytes behind the first `len` are in free room and will be overwritten by the next write.
         self.memory.put(at, &[padded]);
         self.tail = self.tail.wrapping_add(len as u64);
         // SYNC(ring-published): as in `write`.
@@ -79,11 +82,11 @@ impl<M: Place> Producer<M> {
         true
     }
 
-    /// As [`write_padded`](Self::write_padded), eight bytes and a few more; `false`: they are not so few.
+    /// Like [`write_padded`](Self::write_padded), for eight bytes and a few more. Returns `false` if they are too many.
     #[inline]
     pub(crate) fn write_few(&mut self, head: [u8; 8], few: &[u8]) -> bool {
         let word = match (few.first_chunk::<4>(), few.last_chunk::<4>()) {
-            // The two share their middle.
+            // The two overlap in the middle.
             (Some(first), Some(last)) if few.len() <= 8 => {
                 let last = u64::from(u32::from_le_bytes(*last)) << (8 * (few.len() - 4));
                 u64::from(u32::from_le_bytes(*first)) | last
@@ -100,7 +103,7 @@ impl<M: Place> Producer<M> {
         self.write_padded(&padded.to_le_bytes(), head.len() + few.len())
     }
 
-    /// Copies the first `len` bytes of the parts to `at`, those that do not fit before the end to the start.
+    /// Copies the first `len` bytes of the parts to `at`. Those that do not fit before the end go to the start.
     #[cold]
     fn put_pieces(&self, mut at: usize, parts: &[&[u8]], mut len: usize) {
         for part in parts {
@@ -113,15 +116,15 @@ impl<M: Place> Producer<M> {
         }
     }
 
-    /// How many bytes can be written now.
+    /// Returns how many bytes can be written now.
     ///
     /// # Errors
     ///
-    /// The consumer's cursor makes no sense.
+    /// The consumer's cursor is invalid.
     pub(crate) fn room(&mut self) -> Result<usize, Broken> {
         // SYNC(ring-freed): pairs with the Release store of `head` in `Consumer::read`.
         let head = self.memory.header().head.load(Ordering::Acquire);
-        // It lies between where it was and `tail`: then less is in use than was, and no more than the capacity.
+        // It is between its last value and `tail`. Then fewer bytes are in use than before, and at most the capacity.
         if self.tail.wrapping_sub(head) > self.tail.wrapping_sub(self.head) {
             return Err(Broken::Cursor);
         }
@@ -129,11 +132,11 @@ impl<M: Place> Producer<M> {
         Ok(self.room_seen())
     }
 
-    /// Whether so many bytes can be written now.
+    /// Returns whether this many bytes can be written now.
     ///
     /// # Errors
     ///
-    /// The consumer's cursor makes no sense.
+    /// The consumer's cursor is invalid.
     #[inline]
     pub(crate) fn fits(&mut self, len_bytes: usize) -> Result<bool, Broken> {
         Ok(self.room_seen() >= len_bytes || self.room()? >= len_bytes)
@@ -149,21 +152,21 @@ impl<M: Place> Producer<M> {
         self.tail as usize & (self.capacity - 1)
     }
 
-    /// Says that no more will come. The caller rings then, as after a write.
+    /// Announces that nothing more will be written. The caller rings afterwards, as after a write.
     pub(crate) fn close(&self) {
         // SYNC(ring-closed): pairs with the Acquire load of `closed` in `Consumer::is_closed`.
         self.memory.header().closed.store(1, Ordering::Release);
     }
 
-    /// Takes down the announcement that the consumer sleeps, if there is one: `true` means that the caller is to wake it. To be
-    /// called after what the consumer may sleep for: a write, or the close.
+    /// Withdraws the announcement that the consumer sleeps, if there is one. Returns `true` if the caller has to wake the consumer.
+    /// Call it after a write or the close.
     #[inline]
     pub(crate) fn take_bell(&self) -> bool {
         take(&self.memory.header().consumer_parked)
     }
 
-    /// The consumer has read all that it can see, and has announced that it sleeps. What it did before that can be seen here. (What it
-    /// can see is less than was written if it has written over this end's cursor.)
+    /// Returns whether the consumer has read everything that it can see and has announced that it sleeps. What it did before is
+    /// visible here. (If it has overwritten this end's cursor, it can see less than was written.)
     pub(crate) fn is_peer_at_rest(&self) -> bool {
         let header = self.memory.header();
         let sleeps = header.consumer_parked.load(Ordering::Relaxed) != 0;
@@ -172,8 +175,8 @@ impl<M: Place> Producer<M> {
         sleeps && header.head.load(Ordering::Relaxed) == header.tail.load(Ordering::Relaxed)
     }
 
-    /// Announces that this end sleeps until there is room. `false`: there is some already, or nonsense that the next call will
-    /// report, and the announcement is taken back.
+    /// Announces that this end sleeps until there is room. Returns `false`, and withdraws the announcement, if there is room or the
+    /// next call will report an invalid cursor.
     pub(crate) fn park(&mut self) -> bool {
         announce(self.bell());
         let sleeps = self.room() == Ok(0);
@@ -183,17 +186,17 @@ impl<M: Place> Producer<M> {
         sleeps
     }
 
-    /// Takes the announcement back.
+    /// Withdraws the announcement of this end.
     pub(crate) fn unpark(&self) {
         withdraw(self.bell());
     }
 
-    /// The word by which the consumer is woken, after [`take_bell`](Self::take_bell).
+    /// Returns the word on which the consumer is woken, after [`take_bell`](Self::take_bell).
     pub(crate) fn peer_bell(&self) -> &AtomicU32 {
         &self.memory.header().consumer_parked
     }
 
-    /// The word that a parked producer waits on: 1 until it is to wake.
+    /// Returns the word on which a parked producer waits. It is 1 until the producer has to wake.
     pub(crate) fn bell(&self) -> &AtomicU32 {
         &self.memory.header().producer_parked
     }

@@ -1,6 +1,6 @@
-//! A play: any sequence of what two ends can do, and of what a hostile peer can write between, with all that must hold.
+//! Plays any sequence of actions of two ends and of writes of a hostile peer, and checks everything that must hold.
 //!
-//! Property tests and the fuzz target `hostile_ring` make up the sequences.
+//! Property tests and the fuzz target `hostile_ring` generate the sequences.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 pub(super) enum Step {
     /// Writes parts of these lengths.
     Write([u8; 3]),
-    /// Reads so much at the most.
+    /// Reads at most this many bytes.
     Read(u16),
     Room,
     Len,
@@ -21,7 +21,7 @@ pub(super) enum Step {
     Ring(End),
     Park(End),
     Unpark(End),
-    /// Another end takes the place of this one.
+    /// Another end replaces this one.
     Attach(End),
     /// The peer writes a shared word.
     Store(Word, u64),
@@ -52,7 +52,7 @@ pub(super) enum Word {
 ///
 /// # Panics
 ///
-/// Something does not hold that must.
+/// Panics if a check fails.
 pub(super) fn play(log: u32, steps: impl IntoIterator<Item = Step>) {
     let capacity = 1 << log;
     let memory = Heap::new(HEADER_BYTES + capacity);
@@ -75,14 +75,14 @@ struct Play {
     memory: Heap,
     producer: Producer<Heap>,
     consumer: Consumer<Heap>,
-    /// What the ring must be, until the peer has written anything.
+    /// What the ring must contain, until the peer has written something.
     honest: Option<Honest>,
-    /// The byte that is written next.
+    /// The next byte to write.
     next: u8,
     out: Vec<u8>,
 }
 
-/// What is in an honest ring.
+/// The contents of an honest ring.
 #[derive(Default)]
 struct Honest {
     bytes: VecDeque<u8>,
@@ -210,7 +210,7 @@ impl Play {
         }
     }
 
-    /// What an end says of a length: never more than the capacity, and what is expected of an honest ring. The length.
+    /// Checks a length that an end reports: it is at most the capacity, and as expected for an honest ring. Returns the length.
     fn check(&self, said: Result<usize, Broken>, expected: impl Fn(&Honest, usize) -> usize) -> usize {
         if let Some(honest) = &self.honest {
             assert_eq!(said, Ok(expected(honest, self.capacity)));
@@ -241,11 +241,11 @@ impl Play {
     }
 }
 
-/// Plays what some bytes say: the first gives the ring's size, each step is a byte and its arguments.
+/// Plays a script of bytes. The first one gives the size of the ring, and each step is a byte and its arguments.
 ///
 /// # Panics
 ///
-/// Something does not hold that must.
+/// Panics if a check fails.
 pub(crate) fn play_script(script: &[u8]) {
     let mut script = Script(script.iter());
     let log = script.byte() % 9;
@@ -255,7 +255,7 @@ pub(crate) fn play_script(script: &[u8]) {
 struct Script<'a>(std::slice::Iter<'a, u8>);
 
 impl Script<'_> {
-    /// The next byte, 0 behind the end.
+    /// Returns the next byte, or 0 after the end.
     fn byte(&mut self) -> u8 {
         self.0.next().copied().unwrap_or(0)
     }

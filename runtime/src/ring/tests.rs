@@ -1,4 +1,4 @@
-//! What honest ends give each other, over memory of this process.
+//! Tests of two honest ends in the memory of this process, and of an end with a hostile peer.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
@@ -227,7 +227,7 @@ fn memory_that_is_marked_otherwise_is_refused() {
 #[test]
 fn a_peer_that_moves_the_cursors_while_an_end_works_gains_nothing() {
     let memory = Heap::new(HEADER_BYTES + 64);
-    // One end at a time: the peer that writes the data is another process.
+    // One end works at a time. A peer that writes the data is another process.
     let mut producer = Producer::attach(memory.clone()).unwrap();
     let mut consumer = Consumer::attach(memory.clone()).unwrap();
     let done = Arc::new(AtomicBool::new(false));
@@ -273,7 +273,7 @@ fn end() -> impl Strategy<Value = End> {
     prop_oneof![Just(End::Producer), Just(End::Consumer)]
 }
 
-/// What two honest ends do.
+/// Actions of two honest ends.
 fn honest() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => any::<[u8; 3]>().prop_map(Step::Write),
@@ -290,7 +290,7 @@ fn honest() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a hostile peer does.
+/// Actions of a hostile peer.
 fn hostile() -> impl Strategy<Value = Step> {
     let word = prop_oneof![
         Just(Word::Mark),

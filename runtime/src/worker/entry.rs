@@ -5,7 +5,6 @@
 //! describes what is different before `main`.
 //!
 //! Also defines [`become_template`], which a copy of the host calls.
-//! or ends with `START_FAILED`; it never goes on to the caller's `main`. `docs/before-main.md` tells what is different there.
 #![expect(unsafe_code, reason = "a function pointer in .init_array; a copy of the host")]
 
 use std::{

@@ -1,6 +1,6 @@
 //! Shakes hands with the host: reads the hello, applies its settings, and answers that the worker is ready.
 //!
-//! `serve` calls it once, before the first task. No user code may run before it.
+//! `serve` calls it once, before the first task. No task may run before it.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

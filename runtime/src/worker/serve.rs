@@ -189,7 +189,7 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
         output::end_task(task.seq);
     }
     RUNNING.store(0, Ordering::Relaxed);
-    // Before the reply is out: whoever has it may close the connection, and no task runs then.
+    // Before the reply is published: a host that has it may close the connection, and no task runs then.
     // SYNC(task-ended): pairs with the load in `is_busy`.
     ENDED_SEQ.store(task.seq, Ordering::Release);
 }

@@ -118,7 +118,7 @@ impl Aside {
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         socket.send(&[], Body::Borrowed(frame))?;
-        // Whoever sees the number, and tells the host of it, knows that the frame is on its way.
+        // A thread that sees the number, and reports it to the host, knows that the frame is on its way.
         // SYNC(aside-sent): pairs with the Acquire load of `sent` in `WorkerSender::send`.
         self.sent.fetch_add(1, Ordering::AcqRel);
         Ok(())
