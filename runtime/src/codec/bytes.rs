@@ -1,11 +1,10 @@
 //! Buffers for encoded arguments and results: short ones are stored in place, others on the heap.
 
-use super::input::{Input, Whole};
 use crate::sys::{buffer_cache, memory::advise_huge};
 
 /// Encoded bytes that are usually short: those of one task's arguments, or of its result.
 #[derive(Clone, Debug)]
-pub(crate) struct ShortBytes(Short);
+pub(crate) struct ShortBytes(pub(super) Short);
 
 #[derive(Clone, Debug)]
 pub(super) enum Short {
@@ -66,14 +65,6 @@ impl ShortBytes {
         match &next.0 {
             Short::Bare(bytes) => encode_bytes(bytes, self),
             _ => self.extend_from_slice(next),
-        }
-    }
-
-    /// Returns the bytes for decoding.
-    pub(crate) fn as_input(&self) -> Input<'_> {
-        match &self.0 {
-            Short::Bare(bytes) => Input { rest: &[], whole: Some(Whole::Lent(bytes)) },
-            _ => Input::new(self),
         }
     }
 

@@ -2,7 +2,11 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
-use super::{Received, bytes::LARGE_BYTES, explain, varint};
+use super::{
+    Received,
+    bytes::{LARGE_BYTES, Short, ShortBytes},
+    explain, varint,
+};
 use crate::{error::Fault, sample, sys::memory::advise_huge};
 
 /// The remaining encoded arguments of a task. Part of the expansion's interface.
@@ -143,6 +147,16 @@ impl<'a> Input<'a> {
             left => Err(Fault::codec(format!(
                 "{left} bytes of the arguments were left unread: an argument's Serialize and Deserialize do not agree"
             ))),
+        }
+    }
+}
+
+impl ShortBytes {
+    /// Returns the bytes for decoding.
+    pub(crate) fn as_input(&self) -> Input<'_> {
+        match &self.0 {
+            Short::Bare(bytes) => Input { rest: &[], whole: Some(Whole::Lent(bytes)) },
+            _ => Input::new(self),
         }
     }
 }

@@ -6,22 +6,18 @@
 use std::{
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
-    poll::{ROUND, Until, earlier},
-    state::{BACKGROUND_BELL, Driver, WARM},
+    poll::{ROUND, Until},
+    state::{BACKGROUND_BELL, Driver, WARM, earlier},
 };
 use crate::{
     error::{Error, Result},
     escape::Escaped,
     sys::{buffer_cache, limits::explained, quiesce::OwnThread},
 };
-
-/// The time between two checks of a thread that waits in a pool whose descriptors were closed: another thread may have completed
-/// what it waits for.
-pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 /// The background thread's leadership. Dropping it arms the background poller and gives up leadership, also when a user's logger
 /// panics.

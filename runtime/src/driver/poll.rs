@@ -10,10 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    background::PAUSE,
-    state::{BELL, Desk, Driver, LOOK_EVERY, WORKERS},
-};
+use super::state::{BELL, Desk, Driver, LOOK_EVERY, PAUSE, POLL_EVERY, WORKERS, earlier};
 use crate::{
     scheduler::state::Scheduler,
     sys::poll::{Event, Poller},
@@ -25,10 +22,6 @@ const SPIN: Duration = Duration::from_micros(50);
 /// The number of looks at the rings between two releases of the lock while spinning.
 const LOOKS: u32 = 8;
 
-/// The longest time between two calls of the poller while the rings always contain something, so that deaths and workers that
-/// send little do not wait for workers that never pause.
-pub(super) const POLL_EVERY: Duration = Duration::from_millis(1);
-
 /// The longest sleep of the background thread while its pool is in use.
 pub(super) const ROUND: Duration = Duration::from_millis(900);
 
@@ -36,13 +29,6 @@ pub(super) const ROUND: Duration = Duration::from_millis(900);
 pub(super) enum Until {
     Now,
     Then(Option<Instant>),
-}
-
-pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
 }
 
 impl Driver {

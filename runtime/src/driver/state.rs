@@ -18,10 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    injector::Tray,
-    poll::{POLL_EVERY, earlier},
-};
+use super::injector::Tray;
 use crate::{
     error::{Error, Result},
     escape::Lines,
@@ -275,5 +272,20 @@ impl After {
 impl std::fmt::Debug for Driver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+/// The time between two checks of a thread that waits in a pool whose descriptors were closed: another thread may have completed
+/// what it waits for.
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest time between two calls of the poller while the rings always contain something, so that deaths and workers that
+/// send little do not wait for workers that never pause.
+pub(super) const POLL_EVERY: Duration = Duration::from_millis(1);
+
+pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }

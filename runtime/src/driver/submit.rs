@@ -7,8 +7,8 @@ use std::{sync::atomic::Ordering, time::Instant};
 use super::{
     injector::Then,
     leader::Seat,
-    poll::{POLL_EVERY, Until},
-    state::Driver,
+    poll::Until,
+    state::{Driver, POLL_EVERY},
 };
 use crate::scheduler::{batch::Single, state::Scheduler};
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{LaunchError, Variable, local::COLLECTED, missing::why_not_executed};
+use super::{LaunchError, Variable, exit::COLLECTED, missing::why_not_executed};
 use crate::{
     marker::{DEPTH, MARKER, MOST_DEPTH, Marker, SOCKET_FD},
     sys::{

@@ -22,7 +22,8 @@ use super::{
     Launch, LaunchError, LaunchRequest, Launcher, Outputs, Variable,
     connection::random_token,
     executable::{execute_self, next_depth},
-    local::exit,
+    exit::exit,
+    forked::REPORT_TIMEOUT,
     missing::{check_executable, check_holding},
     template::{State, Stock, Template},
 };
@@ -30,11 +31,12 @@ use crate::{
     marker::{Marker, Role, SOCKET_FD},
     protocol::{Preamble, Prepared, Setup},
     sys::{
-        fd::{Failed, file_of, set_nonblocking, stream_pair},
+        exit::flush_streams,
+        fd::{file_of, set_nonblocking, stream_pair},
         limits::{explained, is_shortage},
         pass::send_with_fd,
         poll::{Poller, Timer, is_readable, wait_readable},
-        process::{Fork, flush_streams, fork},
+        process::{Fork, fork},
         quiesce::{Quiet, quiet},
     },
 };
@@ -45,19 +47,10 @@ pub(super) type BecomeTemplate = unsafe fn(OwnedFd, u32, &[Variable]) -> !;
 
 /// A thread stays in the list of threads for a moment after it was joined.
 const THREADS_LINGER: Duration = Duration::from_secs(1);
-/// A template that waits for requests forks immediately. Only a stopped machine makes it slower.
-pub(super) const FORK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The delay between taking a worker and ordering the next one. The worker that was taken has its first task by then.
 const REFILL_AFTER: Duration = Duration::from_micros(100);
-/// How long to wait for a template to report that a worker has ended. It reports it immediately.
-pub(super) const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
-/// How long to wait for a killed process to end.
-pub(super) const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// The number of consecutive templates that may end before they fork a worker.
 const MOST_BARREN: u32 = 5;
-/// The maximum length of what a template says while it prepares.
-pub(super) const MOST_WORDS_BYTES: usize = 1 << 20;
-
 /// The keys of the launcher's own poller: the template's connection, its process, and the timer.
 const CONTROL: u64 = 0;
 const PROCESS: u64 = 1;
@@ -272,13 +265,6 @@ fn refused_fork(error: io::Error) -> io::Error {
         return explained(error);
     }
     io::Error::new(error.kind(), format!("fork (the system call clone): {error}"))
-}
-
-/// Names the system call that failed in the template. Holding processes was checked before, so `pidfd_open` fails only if there are
-/// no descriptors left.
-pub(super) fn refused_template(errno: i32) -> io::Error {
-    let call = if matches!(errno, nix::libc::EMFILE | nix::libc::ENFILE) { "pidfd_open" } else { "clone" };
-    Failed::from_raw(call, errno).into()
 }
 
 /// Describes why no worker came from the template: it could not be asked, or it could not fork.

@@ -3,13 +3,12 @@
 //! The worker is not a child of the host. The host signals it by its pidfd and learns from the template how it ended. See
 //! `README.md`.
 
-use std::os::fd::{AsFd, OwnedFd};
-
-use super::{
-    WorkerProcess,
-    fork_server::{END_TIMEOUT, REPORT_TIMEOUT},
-    local::UNTOLD,
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
 };
+
+use super::{WorkerProcess, exit::UNTOLD};
 use crate::{
     error::Exit,
     protocol::{REPORT_BYTES, Report},
@@ -80,3 +79,9 @@ impl Drop for ForkedProcess {
         }
     }
 }
+
+/// How long to wait for a template to report that a worker has ended. It reports it immediately.
+pub(super) const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How long to wait for a killed process to end.
+pub(super) const END_TIMEOUT: Duration = Duration::from_secs(60);

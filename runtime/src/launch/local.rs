@@ -9,15 +9,13 @@ use super::{
     Launch, LaunchError, LaunchRequest, Launcher, WorkerProcess,
     connection::{Connection, random_token},
     executable::{execute_self, next_depth},
+    exit::exit,
     missing::check_executable,
 };
 use crate::{
     error::Exit,
     marker::{Marker, Role, SOCKET_FD},
-    sys::{
-        held::Held,
-        process::{Child, Ended},
-    },
+    sys::{held::Held, process::Child},
 };
 
 /// Starts workers by executing this executable again.
@@ -54,23 +52,6 @@ impl Launcher for LocalLauncher {
         Ok(Launch::Ready(connection.launched(Box::new(LocalProcess(child)))))
     }
 }
-
-/// Converts the end of a process to an [`Exit`], or to the reason why it is not known.
-pub(super) fn exit(ended: Ended) -> Result<Exit, &'static str> {
-    match ended {
-        Ended::Code(code) => Ok(Exit::from_code(code)),
-        Ended::Signal(signal) => Ok(Exit::from_signal(signal)),
-        Ended::Unknown => Err(COLLECTED),
-        Ended::Untold => Err(UNTOLD),
-    }
-}
-
-/// The reason if other code has collected the exit status of a child.
-pub(super) const COLLECTED: &str = "other code in this process collected its exit status (SIGCHLD is ignored, or something calls `waitpid(-1)`)";
-
-/// The reason if the kernel refuses to report the exit status.
-pub(super) const UNTOLD: &str =
-    "the system does not say how it ended (waitid failed): does a sandbox (seccomp) refuse that?";
 
 struct LocalProcess(Child);
 

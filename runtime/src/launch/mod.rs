@@ -5,6 +5,7 @@
 
 mod connection;
 mod executable;
+mod exit;
 mod fork_server;
 mod forked;
 mod local;

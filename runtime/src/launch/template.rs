@@ -5,18 +5,18 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    time::Duration,
 };
 
 use super::{
     Launched, Outputs,
     connection::{Connection, random_token},
-    fork_server::{FORK_TIMEOUT, MOST_WORDS_BYTES, refused_template},
     forked::ForkedProcess,
 };
 use crate::{
     protocol::{FORK_REQUEST, Prepared, REPORT_BYTES, Report},
     sys::{
-        fd::{read_append, stream_pair},
+        fd::{Failed, read_append, stream_pair},
         held::Held,
         pass::{recv_with_fds, send_with_fds},
         poll::{is_readable, wait_readable},
@@ -168,4 +168,17 @@ impl Template {
     pub(super) fn has_ended(&self) -> bool {
         self.has_exited() || is_readable(self.control.as_fd())
     }
+}
+
+/// A template that waits for requests forks immediately. Only a stopped machine makes it slower.
+pub(super) const FORK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The maximum length of what a template says while it prepares.
+pub(super) const MOST_WORDS_BYTES: usize = 1 << 20;
+
+/// Names the system call that failed in the template. Holding processes was checked before, so `pidfd_open` fails only if there are
+/// no descriptors left.
+pub(super) fn refused_template(errno: i32) -> io::Error {
+    let call = if matches!(errno, nix::libc::EMFILE | nix::libc::ENFILE) { "pidfd_open" } else { "clone" };
+    Failed::from_raw(call, errno).into()
 }

@@ -4,10 +4,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{
-    table::{Bytes, Short},
-    tally::ENOUGH_TASKS,
-};
+use super::table::{Bytes, Short};
 use crate::error::TaskErrorKind;
 
 /// Statistics of a pool. Created by [`Pool::stats`](crate::Pool::stats). Displayed, they form a table.
@@ -504,6 +501,9 @@ impl Stats {
         Self::new(vec![worker], Endings::default(), Vec::new())
     }
 }
+
+/// Fewer tasks say nothing about their kind.
+pub(super) const ENOUGH_TASKS: u64 = 1000;
 
 #[cfg(test)]
 mod tests {

@@ -11,9 +11,6 @@ use crate::id::WorkerId;
 /// How many of the slowest tasks are kept.
 const MOST_SLOW: usize = 10;
 
-/// Fewer tasks say nothing about their kind.
-pub(super) const ENOUGH_TASKS: u64 = 1000;
-
 /// The counts of one worker's place.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {

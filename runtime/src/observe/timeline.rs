@@ -25,7 +25,7 @@ use crate::{
     escape::{Lines, is_control},
     id::WorkerId,
     setting::brief,
-    sys::{env::setting, fd::say, generation::generation, process::monotonic_nanos, signal::grow_file},
+    sys::{env::setting, exit::say, generation::generation, process::monotonic_nanos, signal::grow_file},
 };
 
 /// The variable.

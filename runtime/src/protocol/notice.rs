@@ -3,13 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "tracing")]
-use super::reply::TRACE;
+use super::encoding::TRACE;
 #[cfg(feature = "tracing")]
 use super::trace::Said;
 use super::{
-    encoding::tagged,
+    encoding::{LOG, NOTE, PANIC, PROGRESS, READY, REFUSED, tagged},
     handshake::{Ready, Refused},
-    reply::{LOG, NOTE, PANIC, PROGRESS, READY, REFUSED},
 };
 use crate::{codec, panic::RemotePanic};
 

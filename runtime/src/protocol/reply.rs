@@ -4,8 +4,10 @@
 //! therefore laid out by hand, with little-endian numbers. The rare replies are made in `notice.rs` in postcard's encoding. The
 //! host trusts nothing that is read here: invalid bytes are [`Malformed`].
 
+#[cfg(feature = "tracing")]
+use super::encoding::TRACE;
 use super::{
-    encoding::{Malformed, decode, tagged},
+    encoding::{DONE, FAULT, LOG, Malformed, NOTE, PANIC, PROGRESS, READY, REFUSED, decode, tagged},
     handshake::{Hello, Ready, Refused},
     notice::{Note, Record},
     request::HELLO,
@@ -17,17 +19,6 @@ use crate::{
     panic::RemotePanic,
     sys::buffer_cache,
 };
-
-pub(super) const READY: u8 = 129;
-pub(super) const REFUSED: u8 = 130;
-const DONE: u8 = 131;
-const FAULT: u8 = 132;
-pub(super) const PANIC: u8 = 133;
-pub(super) const LOG: u8 = 134;
-pub(super) const PROGRESS: u8 = 135;
-pub(super) const NOTE: u8 = 136;
-#[cfg(feature = "tracing")]
-pub(super) const TRACE: u8 = 137;
 
 /// tag, sequence number, nanoseconds
 pub(crate) const DONE_HEAD_BYTES: usize = 1 + 4 + 8;

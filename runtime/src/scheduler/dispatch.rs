@@ -7,10 +7,8 @@ use std::time::Instant;
 
 use super::{
     batch::Parcel,
-    policy::{
-        BATCH_BYTES, CROWD, LOOK_AT_FEEDS_AFTER, MOST_SHARE_AFTER, SHARE_AFTER, WORTH_MOVING, has_room,
-        is_laden,
-    },
+    decide::{has_room, is_laden},
+    policy::{BATCH_BYTES, CROWD, LOOK_AT_FEEDS_AFTER, MOST_SHARE_AFTER, SHARE_AFTER, WORTH_MOVING},
     queue::Lane,
     state::Scheduler,
 };

@@ -8,6 +8,7 @@
 pub(crate) mod batch;
 mod cancel;
 pub(crate) mod config;
+mod decide;
 mod dispatch;
 pub(crate) mod effects;
 mod enqueue;

@@ -2,28 +2,17 @@
 //!
 //! These functions only look at the scheduler. They never change a queue or a worker.
 
-use std::time::{Duration, Instant};
-
-use super::{
-    batch::{LaneId, Parcel},
-    queue::Lane,
-    queues::Book,
-    state::Scheduler,
-};
-use crate::{
-    id::WorkerId,
-    supervisor::{ledger::Load, state::Supervisor},
-};
+use std::time::Duration;
 
 /// A worker is sent more tasks before it is idle if its tasks will take less than this.
-const PREFETCH: Duration = Duration::from_micros(400);
+pub(super) const PREFETCH: Duration = Duration::from_micros(400);
 
 /// If a worker has reported nothing for this time while others are idle, the tasks that it has not begun are taken back.
 pub(crate) const SHARE_AFTER: Duration = Duration::from_millis(1);
 
 /// A worker that has only short tasks and has reported nothing for this time is running a long one. If it had only lost its core
 /// to another process, it would have a core again by now.
-const STALLS_AFTER: Duration = Duration::from_millis(4);
+pub(super) const STALLS_AFTER: Duration = Duration::from_millis(4);
 
 /// The upper limit of [`SHARE_AFTER`] after it was doubled several times.
 pub(super) const MOST_SHARE_AFTER: Duration = Duration::from_millis(100);
@@ -32,7 +21,7 @@ pub(super) const MOST_SHARE_AFTER: Duration = Duration::from_millis(100);
 pub(super) const WORTH_MOVING: Duration = Duration::from_micros(100);
 
 /// The host spins for a reply that is expected within this time, if a core is free for it.
-const NEAR: Duration = Duration::from_micros(50);
+pub(super) const NEAR: Duration = Duration::from_micros(50);
 
 /// The time after which a feed is checked again, because its caller may not have seen yet that its next task is wanted.
 pub(super) const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
@@ -42,183 +31,7 @@ pub(super) const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
 pub(super) const CROWD: usize = 2;
 
 /// The time between two such checks. The kernel's figure for a running process may be a timer tick old.
-const LOOK_AT_CORES_EVERY: Duration = Duration::from_millis(50);
-
-/// Returns whether other workers could run tasks that this worker has not begun.
-///
-/// Pinned tasks, which no other worker may run, are sent to idle workers only, so they are the oldest. A call that uses as many
-/// workers as it may cannot use another.
-pub(super) fn is_laden(worker: &Supervisor<Parcel>, book: &Book) -> bool {
-    let may_move = |parcel: &Parcel| book.lanes.get(&parcel.lane).is_some_and(Lane::has_use_for_another);
-    worker.in_flight_len() > 1
-        && worker.newest().is_some_and(|parcel| parcel.lane != LaneId::Pinned)
-        // The very first task may have begun.
-        && worker.in_flight().enumerate().any(|(n, parcel)| (n > 0 || parcel.len() > 1) && may_move(parcel))
-}
-
-pub(super) fn has_room(worker: &Supervisor<Parcel>, lane: &Lane) -> bool {
-    let is_idle = worker.is_idle();
-    let is_full = worker.newest().is_some_and(|parcel| parcel.records.len_bytes() > BATCH_BYTES);
-    if is_full || (!is_idle && (lane.first_len_bytes() > BATCH_BYTES || !worker.has_board())) {
-        return false;
-    }
-    let n = worker.in_flight_len();
-    match lane.chunk {
-        Some(chunk) => n < chunk,
-        None => n < MOST_IN_BATCH && lane.estimate(n).is_some_and(|time| time < PREFETCH),
-    }
-}
-
-impl Scheduler {
-    /// Returns whether a worker could take a task immediately or soon, and no task waits for it.
-    pub(crate) fn is_hungry(&self) -> bool {
-        let is_short = |worker: &Supervisor<Parcel>| {
-            worker.is_live()
-                && worker.newest().is_none_or(|newest| {
-                    let lane = self.book.lanes.get(&newest.lane);
-                    let left = lane.and_then(|lane| lane.estimate(worker.in_flight_len()));
-                    left.is_some_and(|left| left < NEAR)
-                })
-        };
-        let is_idle = || self.workers.has_time(self.target) || self.workers.up().any(is_short);
-        self.closing
-            || self.workers.next_vacant(0, self.target).is_some()
-            || (self.book.queued == 0 && is_idle())
-    }
-
-    /// Returns when the scheduler must be called even if no worker reports anything.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        if !self.unread.is_empty() {
-            return Some(Instant::now());
-        }
-        let workers = self.workers.up().filter_map(Supervisor::deadline);
-        let stops = self.workers.up().filter_map(Supervisor::stop_due);
-        let limits = self.workers.up().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
-        let back_off = self.restarts.not_before().filter(|_| self.wants_workers());
-        let feeds = self.book.look_at_feeds;
-        // A closing pool does not look for idle workers.
-        let idle = self.leaving.look_at().filter(|_| !self.closing);
-        workers
-            .chain(stops)
-            .chain(limits)
-            .chain(back_off)
-            .chain(feeds)
-            .chain(idle)
-            .chain(self.sharing_deadline())
-            .chain(self.stall_deadline())
-            .min()
-    }
-
-    pub(super) fn wants_workers(&self) -> bool {
-        (self.book.queued > 0 || !self.book.pinned.is_empty())
-            && (self.workers.next_vacant(0, self.target).is_some() || self.wanted_beyond().next().is_some())
-    }
-
-    /// Returns the vacant places beyond the current size of the pool for which pinned tasks wait.
-    pub(super) fn wanted_beyond(&self) -> impl Iterator<Item = usize> {
-        let beyond = self.book.pinned.range(WorkerId(self.target as u32)..).map(|(id, _)| id.0 as usize);
-        beyond.filter(|&place| self.workers[place].is_vacant())
-    }
-
-    /// Returns the time limit of this worker's oldest task.
-    pub(crate) fn limit_of(&self, worker: &Supervisor<Parcel>) -> Option<Duration> {
-        if !self.has_limits {
-            return None;
-        }
-        match worker.in_flight().next()?.lane {
-            // An initializer has no time limit.
-            LaneId::Pinned if self.book.initializing.contains(&worker.id()) => None,
-            LaneId::Pinned => self.config.task_timeout,
-            lane => self.book.lanes.get(&lane)?.timeout,
-        }
-    }
-
-    /// Returns when tasks will be taken back from the worker that has been silent for longest.
-    fn sharing_deadline(&self) -> Option<Instant> {
-        if self.book.queued > 0 || self.closing || !self.workers.has_time(self.target) {
-            return None;
-        }
-        let laden = self.workers.up().filter(|worker| is_laden(worker, &self.book));
-        laden.filter_map(|worker| self.book.progress.get(&worker.id())).min().map(|&at| at + self.share_after)
-    }
-
-    /// Returns when the next worker with short tasks will have been silent for so long that it no longer counts as brisk.
-    fn stall_deadline(&self) -> Option<Instant> {
-        let may_be_saturated = self.target > self.cpus && !self.closing && self.workers.has_time(self.target);
-        let now = may_be_saturated.then(Instant::now).filter(|&now| self.brisk(now) >= self.cpus)?;
-        self.workers.up().filter_map(|worker| self.stalls_at(worker)).filter(|&at| at > now).min()
-    }
-
-    /// Returns when a worker that has only short tasks should have reported something.
-    pub(super) fn stalls_at(&self, worker: &Supervisor<Parcel>) -> Option<Instant> {
-        let lane = self.book.lanes.get(&worker.newest()?.lane)?;
-        if !lane.is_short() || lane.estimate(worker.in_flight_len())? >= SHARE_AFTER {
-            return None;
-        }
-        let &since = self.book.progress.get(&worker.id())?;
-        // A worker that has begun nothing is waiting for a core, and another worker would wait, too.
-        Some(since + if worker.has_begun() { STALLS_AFTER } else { MOST_SHARE_AFTER })
-    }
-
-    /// Returns the number of *brisk* workers, which run short tasks without stalling. 0 if there are no more workers than cores.
-    pub(super) fn brisk(&self, now: Instant) -> usize {
-        if self.target <= self.cpus {
-            return 0;
-        }
-        self.workers.up().filter(|worker| self.stalls_at(worker).is_some_and(|at| at > now)).count()
-    }
-
-    /// Returns whether the tasks of this queue are kept from idle workers, because enough brisk workers run such tasks.
-    ///
-    /// A worker that is woken takes a core from one of those, and by the time it runs they would have finished a few tasks.
-    pub(super) fn holds_back(&self, lane: &Lane, brisk: usize) -> bool {
-        brisk >= self.cpus && lane.is_short() && {
-            let brisk = u32::try_from(brisk).unwrap_or(u32::MAX);
-            let is_little =
-                lane.estimate(lane.queued()).is_none_or(|time| time < BATCH.saturating_mul(brisk));
-            is_little || self.is_crowd(brisk as usize) && !self.cores_are_idle
-        }
-    }
-
-    /// Returns whether `brisk` workers keep all cores busy, unless their tasks sleep.
-    fn is_crowd(&self, brisk: usize) -> bool {
-        brisk >= self.cpus.saturating_mul(CROWD)
-    }
-
-    /// Checks whether the workers' tasks sleep, by the workers' CPU time since the last check.
-    pub(super) fn look_at_cores(&mut self, brisk: usize, now: Instant) {
-        let since = self.cores_seen.map(|(at, _)| now.saturating_duration_since(at));
-        if since.is_some_and(|since| since < LOOK_AT_CORES_EVERY)
-            || (since.is_none() && !self.is_crowd(brisk))
-        {
-            return;
-        }
-        let used = self.workers.cpu_time();
-        let seen = self.cores_seen.replace((now, used));
-        self.cores_are_idle = seen.zip(since).is_some_and(|((_, before), since)| {
-            let cores = used.saturating_sub(before).as_secs_f64() / since.as_secs_f64();
-            cores < self.cpus as f64 / 2.0
-        });
-    }
-
-    /// Returns whether a worker may spin while it waits for tasks, and the host while it waits for replies: each busy worker has
-    /// a core, and one core is left.
-    pub(super) fn may_spin(&self) -> bool {
-        let busy = self.workers.up().filter(|worker| worker.in_flight_len() > 0).count();
-        busy < self.cpus
-    }
-
-    /// Returns whether a reply is likely so soon that sleeping is not worthwhile, and a core is free to spin on.
-    pub(crate) fn reply_is_near(&self) -> bool {
-        let is_near = |worker: &Supervisor<Parcel>| {
-            worker.in_flight().next().is_some_and(|parcel| {
-                let lane = self.book.lanes.get(&parcel.lane);
-                lane.and_then(|lane| lane.estimate(1)).is_none_or(|time| time < NEAR)
-            })
-        };
-        self.may_spin() && self.workers.up().any(|worker| is_near(worker) || worker.is_streaming())
-    }
-}
+pub(super) const LOOK_AT_CORES_EVERY: Duration = Duration::from_millis(50);
 
 /// The time that a batch should take a worker: long compared with a system call, and short compared with a person's patience.
 pub(crate) const BATCH: Duration = Duration::from_micros(200);

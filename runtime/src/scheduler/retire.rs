@@ -4,7 +4,7 @@
 //! A retiring worker gets no more tasks, runs the finalizer if there is one, and is drained. The tasks that it has not begun go
 //! back to their queues. Nothing here kills a process.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
 use super::{
     batch::{LaneId, Parcel, Recipient},
@@ -21,47 +21,6 @@ use crate::{
     sys::poll::Poller,
     task::Call,
 };
-
-/// The retiring workers, and the results of those that have left.
-#[derive(Default)]
-pub(crate) struct Leaving {
-    /// The workers that get no more tasks and leave when they are idle.
-    who: BTreeSet<WorkerId>,
-    /// Those of them that were sent the finalizer.
-    finalizing: BTreeSet<WorkerId>,
-    /// The outcomes of finalizers, in the order in which the workers left.
-    exits: Vec<Result<OwnedResult, TaskError>>,
-    /// All workers leave, because the pool is being joined.
-    all: bool,
-    /// When to check next for workers that have been idle for too long.
-    look_at: Option<Instant>,
-    /// It was logged that a worker has grown too large.
-    said_grown: bool,
-}
-
-impl Leaving {
-    /// Returns whether this worker gets no more tasks.
-    #[inline]
-    pub(crate) fn contains(&self, id: WorkerId) -> bool {
-        !self.who.is_empty() && self.who.contains(&id)
-    }
-
-    /// Returns whether this worker was sent the finalizer.
-    #[inline]
-    pub(crate) fn is_finalizing(&self, id: WorkerId) -> bool {
-        !self.finalizing.is_empty() && self.finalizing.contains(&id)
-    }
-
-    /// Adds the outcome of a finalizer.
-    pub(crate) fn add_exit(&mut self, exit: Result<OwnedResult, TaskError>) {
-        self.exits.push(exit);
-    }
-
-    /// Returns when to check next for workers that have been idle for too long.
-    pub(crate) fn look_at(&self) -> Option<Instant> {
-        self.look_at
-    }
-}
 
 impl Scheduler {
     /// Returns how many more tasks may be sent to this worker.

@@ -18,11 +18,12 @@ use super::{
     policy::SHARE_AFTER,
     queues::Book,
     restarts::{Restarts, Streak},
-    retire::Leaving,
     workers::Crew,
 };
 use crate::{
+    codec::OwnedResult,
     context::seed_of_singles,
+    error::{Result, TaskError},
     id::WorkerId,
     launch::Launcher,
     observe::{
@@ -214,5 +215,46 @@ impl Scheduler {
     /// Has workers wake the poller for their replies from now on. Returns `false` if a reply has already arrived.
     pub(crate) fn park(&mut self) -> bool {
         self.workers.park()
+    }
+}
+
+/// The retiring workers, and the results of those that have left.
+#[derive(Default)]
+pub(crate) struct Leaving {
+    /// The workers that get no more tasks and leave when they are idle.
+    pub(super) who: BTreeSet<WorkerId>,
+    /// Those of them that were sent the finalizer.
+    pub(super) finalizing: BTreeSet<WorkerId>,
+    /// The outcomes of finalizers, in the order in which the workers left.
+    pub(super) exits: Vec<Result<OwnedResult, TaskError>>,
+    /// All workers leave, because the pool is being joined.
+    pub(super) all: bool,
+    /// When to check next for workers that have been idle for too long.
+    pub(super) look_at: Option<Instant>,
+    /// It was logged that a worker has grown too large.
+    pub(super) said_grown: bool,
+}
+
+impl Leaving {
+    /// Returns whether this worker gets no more tasks.
+    #[inline]
+    pub(crate) fn contains(&self, id: WorkerId) -> bool {
+        !self.who.is_empty() && self.who.contains(&id)
+    }
+
+    /// Returns whether this worker was sent the finalizer.
+    #[inline]
+    pub(crate) fn is_finalizing(&self, id: WorkerId) -> bool {
+        !self.finalizing.is_empty() && self.finalizing.contains(&id)
+    }
+
+    /// Adds the outcome of a finalizer.
+    pub(crate) fn add_exit(&mut self, exit: Result<OwnedResult, TaskError>) {
+        self.exits.push(exit);
+    }
+
+    /// Returns when to check next for workers that have been idle for too long.
+    pub(crate) fn look_at(&self) -> Option<Instant> {
+        self.look_at
     }
 }

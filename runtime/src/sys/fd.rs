@@ -309,10 +309,3 @@ pub(crate) unsafe fn close_all_but(kept: &[BorrowedFd<'_>]) {
 pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
     nix::sys::stat::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
-
-/// Writes to stderr without std's locks, for code that may run while they are held.
-pub(crate) fn say(words: &str) {
-    // SAFETY: descriptor 2 is borrowed for one write; if it is closed the write fails and nothing else happens.
-    let stderr = unsafe { BorrowedFd::borrow_raw(2) };
-    let _ = nix::unistd::write(stderr, words.as_bytes());
-}

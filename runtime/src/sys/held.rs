@@ -15,10 +15,7 @@ use std::{
 
 use nix::libc;
 
-use super::{
-    fd::{say, shutdown_both},
-    generation::generation,
-};
+use super::{exit::say, fd::shutdown_both, generation::generation};
 
 /// A process held by a descriptor. A signal that is sent through it cannot reach another process, even if the number was reused.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 pub(crate) mod buffer_cache;
 pub(crate) mod cpu;
 pub(crate) mod env;
+pub(crate) mod exit;
 pub(crate) mod fd;
 pub(crate) mod futex;
 pub(crate) mod generation;

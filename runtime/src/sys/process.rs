@@ -322,42 +322,6 @@ impl Drop for Child {
     }
 }
 
-/// Flushes the output buffers of this process. A copy of the process would write the same output again.
-pub(crate) fn flush_streams() {
-    let _ = io::Write::flush(&mut io::stdout());
-    // SAFETY: a null stream means all of C's own.
-    unsafe { libc::fflush(std::ptr::null_mut()) };
-}
-
-/// Flushes the stdout buffers of std and C.
-pub(crate) fn flush_stdout() {
-    unsafe extern "C" {
-        static stdout: *mut libc::FILE;
-    }
-    let _ = io::Write::flush(&mut io::stdout());
-    // SAFETY: C's own stream is set before anything of ours runs, and nobody sets it again.
-    let stream = unsafe { stdout };
-    // SAFETY: it is C's own stream, which is open for as long as the process is; one that is closed all the same is no file any more,
-    // which programs that close it know.
-    unsafe { libc::fflush(stream) };
-}
-
-/// Ends this process immediately, without running anything.
-pub(crate) fn end_now(code: i32) -> ! {
-    // SAFETY: _exit does not return and runs nothing of ours.
-    unsafe { libc::_exit(code) }
-}
-
-/// Ends this process and its process group, if the group is its own, immediately and without running anything.
-pub(crate) fn end_group(code: i32) -> ! {
-    // SAFETY: getpgrp cannot fail and takes nothing.
-    if unsafe { libc::getpgrp() } == std::process::id().cast_signed() {
-        // SAFETY: kill takes two numbers. 0 is our own group, which holds only us and what we started.
-        unsafe { libc::kill(0, libc::SIGKILL) };
-    }
-    end_now(code)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{

@@ -20,7 +20,7 @@ use nix::{
     sys::signal::{SigSet, SigmaskHow, Signal},
 };
 
-use super::process::end_group;
+use super::exit::end_group;
 
 /// Ignores SIGPIPE, as the start of std does, and SIGTTOU. A worker is in the background of its terminal, where printing would stop
 /// it under `stty tostop`.
@@ -429,7 +429,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
             let on_overflow: fn() = unsafe { std::mem::transmute(on_overflow) };
             on_overflow();
         }
-        crate::sys::fd::say(
+        crate::sys::exit::say(
             "\nthread 'main' has overflowed its stack\nfatal runtime error: stack overflow, aborting\n",
         );
         // SAFETY: abort may be called in a signal handler.

@@ -19,11 +19,11 @@ use crate::{
     protocol::{PREAMBLE_BYTES, Preamble, Refused, Sink, encode_reply},
     sys::{
         env::{set_env, take_env},
-        fd::{adopt_socket, say},
+        exit::{end_now, say},
+        fd::adopt_socket,
         limits::{explained, is_shortage},
         pass::recv_with_fds,
         poll::wait_readable,
-        process::end_now,
         signal::ignore_pipe_and_terminal,
     },
     transport::{Board, Segment, shm::worker::send_alone},

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::sys::{generation::generation, process::end_now};
+use crate::sys::{exit::end_now, generation::generation};
 
 /// The exit code of a copy that returned from the user's code.
 const COPY_ENDED: i32 = 90;

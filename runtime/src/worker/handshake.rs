@@ -13,7 +13,7 @@ use crate::{
     protocol::{Hello, Ready, Refused, ToWorker, VERSION, encode_reply},
     registry,
     setting::waits_for_debugger,
-    sys::{env::is_traced, fd::say},
+    sys::{env::is_traced, exit::say},
     transport::{FrameReceiver, Received},
 };
 

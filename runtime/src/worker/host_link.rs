@@ -14,13 +14,14 @@ use std::{
 
 use super::{copy, preload};
 use crate::{
-    context::{BOARD, RUNNING_SEQ},
-    marker::HOST_GONE,
+    context::{BOARD, INDEX, RUNNING_SEQ},
+    id::WorkerId,
+    marker::{HOST_GONE, PROTOCOL_BROKEN},
     panic::RemotePanic,
-    protocol::encode_panic,
+    protocol::{Refused, encode_panic, encode_reply},
     sys::{
+        exit::{end_group, end_now, flush_streams},
         poll::is_ended,
-        process::{end_group, flush_streams},
         signal::{watch_allocations, watch_stack},
     },
     transport::{Aside, Body, Cause, FrameSender, Waiting},
@@ -147,4 +148,21 @@ pub(super) fn watch_overflow() {
     }
     // Without it, an overflow is a plain SIGSEGV. Only the message is worse.
     let _ = watch_stack(note);
+}
+
+/// Ends this process, which cannot continue with its connection, and tells the host why. The message bypasses the rings, which may
+/// be broken.
+pub(super) fn break_off(why: &str) -> ! {
+    if let Some(aside) = ASIDE.get()
+        && !copy::is_copy()
+    {
+        let _ = aside.send(&encode_reply(&Refused::from(why)));
+    }
+    end_now(PROTOCOL_BROKEN)
+}
+
+/// Returns the exit code of a worker that was told to leave. It does not depend on how a pool's tasks ended.
+pub(super) fn farewell() -> i32 {
+    let is_alone = INDEX.get() == Some(&WorkerId::ALONE.0);
+    if is_alone && HAS_FAILED.load(Ordering::Relaxed) { FAILED } else { 0 }
 }

@@ -18,9 +18,10 @@ use crate::{
     marker::HOST_GONE,
     protocol::Refused,
     sys::{
+        exit::end_group,
         fd::{out_of_the_way, shutdown_both},
         poll::{wait_for_end, wait_for_hangup},
-        process::{end_group, hold_parent},
+        process::hold_parent,
     },
     transport::Cause,
 };

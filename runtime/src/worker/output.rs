@@ -12,8 +12,8 @@ use std::{
 use crate::{
     protocol::{Sink, encode_mark},
     sys::{
+        exit::flush_stdout,
         fd::{open_null, out_of_the_way, redirect_stderr, redirect_stdout, write_waiting},
-        process::flush_stdout,
     },
 };
 

@@ -25,8 +25,9 @@ use crate::{
     protocol::{Folder, Preload, Prepared, Setup, VERSION},
     registry::{self, Entry},
     sys::{
+        exit::flush_streams,
         fd::write_whole,
-        process::{enter, flush_streams},
+        process::enter,
         procfs::thread_count,
         signal::{end_on_hangup, forget_failed_allocations, forget_hangup},
     },

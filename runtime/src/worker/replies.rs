@@ -4,7 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{host_link::send, output, serve::break_off};
+use super::{
+    host_link::{break_off, send},
+    output,
+};
 use crate::{
     id::FunctionId,
     protocol::{Note, ReplyFrame, ReplyWire, RunTasks, encode_reply},

@@ -10,24 +10,23 @@ use super::{
     copy,
     handshake::shake_hands,
     host_link::{
-        ASIDE, ENDED_SEQ, FAILED, HAS_FAILED, SENDER, STOPPING, WAITING, leave, note_cause, send,
-        tell_of_panic, watch_memory, watch_overflow,
+        ASIDE, ENDED_SEQ, HAS_FAILED, SENDER, STOPPING, WAITING, break_off, farewell, leave, note_cause,
+        send, tell_of_panic, watch_memory, watch_overflow,
     },
     log, output, progress,
     replies::Replies,
 };
 use crate::{
     codec::Input,
-    context::{BOARD, CALLS, INDEX, RUNNING, RUNNING_SEQ, SEED},
+    context::{BOARD, CALLS, RUNNING, RUNNING_SEQ, SEED},
     dispatch,
     error::Fault,
-    id::WorkerId,
     marker::{HANDSHAKE_FAILED, PROTOCOL_BROKEN},
-    protocol::{Orders, Refused, RunHead, RunTask, ToWorker, encode_reply},
+    protocol::{Orders, RunHead, RunTask, ToWorker, encode_reply},
     registry, sample,
     sys::{
         buffer_cache,
-        process::{end_group, end_now},
+        exit::{end_group, end_now},
         signal::forget_failed_allocations,
     },
     transport::{Cause, Received, WorkerEnd},
@@ -91,23 +90,6 @@ pub(super) fn serve(connection: Connection) {
 
 /// The reason if a frame from the host is not a request.
 const NO_MESSAGE: &str = "it was sent what is no message of ours";
-
-/// Ends this process, which cannot continue with its connection, and tells the host why. The message bypasses the rings, which may
-/// be broken.
-pub(super) fn break_off(why: &str) -> ! {
-    if let Some(aside) = ASIDE.get()
-        && !copy::is_copy()
-    {
-        let _ = aside.send(&encode_reply(&Refused::from(why)));
-    }
-    end_now(PROTOCOL_BROKEN)
-}
-
-/// Returns the exit code of a worker that was told to leave. It does not depend on how a pool's tasks ended.
-fn farewell() -> i32 {
-    let is_alone = INDEX.get() == Some(&WorkerId::ALONE.0);
-    if is_alone && HAS_FAILED.load(Ordering::Relaxed) { FAILED } else { 0 }
-}
 
 /// Runs the tasks of one request. Returns `None` if it is not a request.
 fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> {

@@ -23,10 +23,11 @@ use crate::{
     marker::HOST_GONE,
     protocol::{FORK_REQUEST, Prepared, Refused, Report, Setup},
     sys::{
+        exit::end_group,
         fd::{errno_of, read_file, write_whole},
         pass::{recv_with_fds, send_with_fd},
         poll::wait_any,
-        process::{Child, Ended, Fork, end_group, fork, hold_parent},
+        process::{Child, Ended, Fork, fork, hold_parent},
     },
 };
 

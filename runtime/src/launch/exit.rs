@@ -1,0 +1,20 @@
+//! How the process of a worker ended.
+
+use crate::{error::Exit, sys::process::Ended};
+
+/// Converts the end of a process to an [`Exit`], or to the reason why it is not known.
+pub(super) fn exit(ended: Ended) -> Result<Exit, &'static str> {
+    match ended {
+        Ended::Code(code) => Ok(Exit::from_code(code)),
+        Ended::Signal(signal) => Ok(Exit::from_signal(signal)),
+        Ended::Unknown => Err(COLLECTED),
+        Ended::Untold => Err(UNTOLD),
+    }
+}
+
+/// The reason if other code has collected the exit status of a child.
+pub(super) const COLLECTED: &str = "other code in this process collected its exit status (SIGCHLD is ignored, or something calls `waitpid(-1)`)";
+
+/// The reason if the kernel refuses to report the exit status.
+pub(super) const UNTOLD: &str =
+    "the system does not say how it ended (waitid failed): does a sandbox (seccomp) refuse that?";

@@ -1,0 +1,49 @@
+//! Ends this process, with or without its group, and writes last words to stderr.
+#![expect(unsafe_code, reason = "`_exit`, `kill` and `fflush`; a borrowed number of stderr")]
+
+use std::{io, os::fd::BorrowedFd};
+
+use nix::libc;
+
+/// Flushes the output buffers of this process. A copy of the process would write the same output again.
+pub(crate) fn flush_streams() {
+    let _ = io::Write::flush(&mut io::stdout());
+    // SAFETY: a null stream means all of C's own.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
+}
+
+/// Flushes the stdout buffers of std and C.
+pub(crate) fn flush_stdout() {
+    unsafe extern "C" {
+        static stdout: *mut libc::FILE;
+    }
+    let _ = io::Write::flush(&mut io::stdout());
+    // SAFETY: C's own stream is set before anything of ours runs, and nobody sets it again.
+    let stream = unsafe { stdout };
+    // SAFETY: it is C's own stream, which is open for as long as the process is; one that is closed all the same is no file any more,
+    // which programs that close it know.
+    unsafe { libc::fflush(stream) };
+}
+
+/// Ends this process immediately, without running anything.
+pub(crate) fn end_now(code: i32) -> ! {
+    // SAFETY: _exit does not return and runs nothing of ours.
+    unsafe { libc::_exit(code) }
+}
+
+/// Ends this process and its process group, if the group is its own, immediately and without running anything.
+pub(crate) fn end_group(code: i32) -> ! {
+    // SAFETY: getpgrp cannot fail and takes nothing.
+    if unsafe { libc::getpgrp() } == std::process::id().cast_signed() {
+        // SAFETY: kill takes two numbers. 0 is our own group, which holds only us and what we started.
+        unsafe { libc::kill(0, libc::SIGKILL) };
+    }
+    end_now(code)
+}
+
+/// Writes to stderr without std's locks, for code that may run while they are held.
+pub(crate) fn say(words: &str) {
+    // SAFETY: descriptor 2 is borrowed for one write; if it is closed the write fails and nothing else happens.
+    let stderr = unsafe { BorrowedFd::borrow_raw(2) };
+    let _ = nix::unistd::write(stderr, words.as_bytes());
+}
