@@ -110,13 +110,18 @@ fn code(text: &str) -> String {
 
 /// The modules at the crate's root that this code names, be it in a `use`, nested braces included, or in a path.
 fn imported(code: &str) -> Vec<String> {
+    named_after("crate::", code)
+}
+
+/// The first names of the paths that begin with this prefix.
+fn named_after(prefix: &str, code: &str) -> Vec<String> {
     let mut rooms = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
+    for (at, _) in code.match_indices(prefix) {
         let before = code[..at].chars().next_back();
         if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
             continue;
         }
-        let rest = code[at + "crate::".len()..].trim_start();
+        let rest = code[at + prefix.len()..].trim_start();
         match rest.strip_prefix('{') {
             Some(group) => rooms.extend(heads(group)),
             None => rooms.extend(name(rest)),
@@ -198,6 +203,80 @@ fn no_import_crosses_a_floor_upwards_or_goes_from_host_to_worker_or_back() {
     faults.sort();
     faults.dedup();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// For each file of a folder, the files of that folder which it imports. `mod.rs` declares and re-exports the others, and is left out.
+fn neighbours(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut all = Vec::new();
+    files(folder, &mut all);
+    all.retain(|path| {
+        path.parent() == Some(folder) && !path.ends_with("mod.rs") && !path.ends_with("lib.rs")
+    });
+    let stem = |path: &Path| path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+    let names: BTreeSet<String> = all.iter().map(|path| stem(path)).collect();
+    let inside =
+        folder.strip_prefix(sources()).expect("a folder of the runtime").to_string_lossy().replace('/', "::");
+    let absolute = if inside.is_empty() { "crate::".to_owned() } else { format!("crate::{inside}::") };
+    let imports = |path: &PathBuf| {
+        let code = code(&fs::read_to_string(path).expect("a readable file"));
+        let mut found: BTreeSet<String> = named_after("super::", &code).into_iter().collect();
+        found.extend(named_after(&absolute, &code));
+        found.retain(|name| names.contains(name) && *name != stem(path));
+        (stem(path), found)
+    };
+    all.iter().map(imports).collect()
+}
+
+/// A way from a file back to itself, if there is one.
+fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn walk<'a>(
+        graph: &'a BTreeMap<String, BTreeSet<String>>,
+        at: &'a str,
+        way: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) -> bool {
+        if way.contains(&at) {
+            way.push(at);
+            return true;
+        }
+        way.push(at);
+        for next in graph.get(at).into_iter().flatten() {
+            if !done.contains(next.as_str()) && walk(graph, next, way, done) {
+                return true;
+            }
+        }
+        way.pop();
+        done.insert(at);
+        false
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|start| {
+        let mut way = Vec::new();
+        walk(graph, start, &mut way, &mut done).then(|| way.iter().map(|name| (*name).to_owned()).collect())
+    })
+}
+
+#[test]
+fn the_files_of_a_module_import_each_other_in_one_direction() {
+    let mut all = Vec::new();
+    files(&sources(), &mut all);
+    let folders: BTreeSet<&Path> = all.iter().filter_map(|path| path.parent()).collect();
+    assert!(folders.len() > 10, "only {} folders found", folders.len());
+    for folder in folders.into_iter().filter(|folder| *folder != sources()) {
+        let graph = neighbours(folder);
+        assert_eq!(cycle(&graph), None, "in {}", folder.display());
+    }
+}
+
+#[test]
+fn a_cycle_of_imports_is_seen() {
+    let graph = |edges: &[(&str, &[&str])]| {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        edges.iter().map(|(from, to)| ((*from).to_owned(), set(to))).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(cycle(&graph(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])), None);
+    let way = cycle(&graph(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])])).unwrap();
+    assert_eq!(way, ["a", "b", "c", "b"]);
 }
 
 #[test]
