@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     codec::{self, OwnedResult, ShortBytes, bytes, output},
     dispatch,
-    error::{Fault, Place, Result, TaskError, TaskErrorKind},
+    error::{Fault, Result, TaskError, TaskErrorKind, TaskLocation},
     id::FunctionId,
     registry::{self, Entry},
     task::Call as Request,
@@ -110,7 +110,7 @@ impl<T: DeserializeOwned + 'static> Task<T> {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn call(self) -> Result<T, TaskError> {
-        let place = Place { attempts: 1, ..Place::default() };
+        let place = TaskLocation { attempts: 1, ..TaskLocation::default() };
         let function = self.call.entry.name;
         self.call
             .run()
@@ -241,7 +241,7 @@ pub(crate) fn not_in_table(request: &Request, index: Option<usize>) -> TaskError
         "` kept by the linker's options?"
     );
     let kind = TaskErrorKind::Lost { message: message.to_owned() };
-    TaskError::new(request.entry.name, kind, Place { index, ..Place::default() })
+    TaskError::new(request.entry.name, kind, TaskLocation { index, ..TaskLocation::default() })
 }
 
 /// Returns a task's function and arguments, if it can be sent to another process.
@@ -252,7 +252,7 @@ pub(crate) fn travels(
     let Some(function) = registry::id_of(call.entry) else { return Err(not_in_table(&call, index)) };
     let args = call.args.map_err(|words| {
         let kind = TaskErrorKind::Codec { message: words.into() };
-        TaskError::new(call.entry.name, kind, Place { index, ..Place::default() })
+        TaskError::new(call.entry.name, kind, TaskLocation { index, ..TaskLocation::default() })
     })?;
     Ok((function, args))
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::{order::InOrder, state::Call};
 use crate::{
-    error::{Error, Place, Result, TaskError},
+    error::{Error, Result, TaskError, TaskLocation},
     handle::{decode, decode_many, inherited},
     observe::report::Report,
     scheduler::inbox::Arrival,
@@ -130,7 +130,7 @@ impl<T> Gathering<T> {
             match arrival {
                 Arrival::Many(arrived) => decode_many(function, first, arrived, keep),
                 Arrival::One(outcome) => {
-                    let place = Place { index: Some(first), attempts: 1, worker: None };
+                    let place = TaskLocation { index: Some(first), attempts: 1, worker: None };
                     let _ = keep(first, outcome.and_then(|result| decode(function, result, place)));
                 }
             }

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     codec::OwnedResult,
     context::{seed_of_call, seed_of_singles},
-    error::{Place, TaskError, TaskErrorKind},
+    error::{TaskError, TaskErrorKind, TaskLocation},
     id::TaskId,
     observe::stats::{Ending, Endings, Stats},
     protocol::Outcome,
@@ -25,7 +25,7 @@ use crate::{
 /// The state of a pool without processes: the functions that run once, before the first task and after the last, and the
 /// statistics.
 #[derive(Debug, Default)]
-pub(crate) struct Here {
+pub(crate) struct InProcess {
     pub(crate) first: Vec<(Request, Outcome)>,
     pub(crate) finalizer: Option<Finalizer>,
     pub(crate) initialized: OnceLock<Result<(), TaskErrorKind>>,
@@ -39,7 +39,7 @@ pub(crate) struct Here {
     pub(crate) busy: AtomicU64,
 }
 
-impl Here {
+impl InProcess {
     /// Runs a task that was submitted individually. Returns its number and its outcome.
     pub(crate) fn run_single(&self, request: &Request) -> (TaskId, Result<OwnedResult, TaskError>) {
         let number = self.tasks.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +66,7 @@ impl Here {
         index: Option<usize>,
         seed: u64,
     ) -> Result<OwnedResult, TaskError> {
-        let place = Place { index, attempts: 1, worker: None };
+        let place = TaskLocation { index, attempts: 1, worker: None };
         let initialized = self.initialized.get_or_init(|| {
             self.first.iter().try_for_each(|(first, outcome)| {
                 let mut result = first.run()?;
@@ -87,7 +87,7 @@ impl Here {
     pub(crate) fn finalize(&self) -> Option<Result<OwnedResult, TaskError>> {
         let Request { entry, .. } = self.finalizer.as_ref()?.call;
         self.initialized.get()?.as_ref().ok()?;
-        let place = Place { attempts: 1, ..Place::default() };
+        let place = TaskLocation { attempts: 1, ..TaskLocation::default() };
         let outcome = self.finalizer.as_ref()?.call.run();
         Some(outcome.map_err(|fault| TaskError::new(entry.name, fault.into(), place)))
     }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::collect::{Gathering, Opened};
 use crate::{
-    error::{Error, Place, Result, TaskError, TaskErrorKind},
+    error::{Error, Result, TaskError, TaskErrorKind, TaskLocation},
     task::Task,
 };
 
@@ -81,7 +81,7 @@ where
         // The function's error type is made from a task's error, so a call that cannot begin is reported as a lost task.
         let failed = error.map(|error| {
             let kind = TaskErrorKind::Lost { message: error.to_string() };
-            E::from(TaskError::new("parallel!", kind, Place::default()))
+            E::from(TaskError::new("parallel!", kind, TaskLocation::default()))
         });
         Self { gathering, failed }
     }

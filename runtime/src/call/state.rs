@@ -9,19 +9,19 @@ use std::{
     time::Duration,
 };
 
-use super::in_process::Here;
+use super::in_process::InProcess;
 #[cfg(feature = "tracing")]
 use crate::caller::Caller;
 use crate::{
     context::seed_of_call,
     driver::state::Driver,
-    error::{POOL_ENDED, Place, TaskError, TaskErrorKind},
-    handle::{Exchange, Waiter, Wakes, inherited, inherited_kind},
+    error::{POOL_ENDED, TaskError, TaskErrorKind, TaskLocation},
+    handle::{Drive, Waiter, Wakes, inherited, inherited_kind},
     id::FunctionId,
-    protocol::{Records, Results},
+    protocol::{EncodedTasks, Results},
     registry::{self, Entry},
     scheduler::{
-        batch::{LaneId, Parcel, Recipient},
+        batch::{Batch, QueueId, Recipient},
         config::Config,
         feed::{Feeder, MOST_FED_BYTES},
         inbox::{Arrival, Arrivals, Inbox, Item},
@@ -71,7 +71,7 @@ pub(crate) struct Call {
     /// The results that were received and cannot be yielded yet because an earlier one is missing.
     held: usize,
     window: usize,
-    batch: usize,
+    batch_size: usize,
     /// The number of tasks that were pushed and are not queued yet.
     fed: usize,
     /// The tasks that have ended since the last report, if progress is displayed.
@@ -87,13 +87,13 @@ pub(crate) struct Call {
 
 enum CallBackend {
     InProcess {
-        here: Arc<Here>,
+        here: Arc<InProcess>,
         seed: u64,
     },
     Pool {
         /// Once the pool has ended, every task that it received has its outcome.
         driver: Weak<Driver>,
-        lane: LaneId,
+        queue: QueueId,
         /// The tasks that were pushed and are not queued yet.
         feeder: Feeder,
         retries: u32,
@@ -104,7 +104,7 @@ enum CallBackend {
 
 impl Call {
     /// Opens a call whose tasks run on the calling thread.
-    pub(crate) fn in_process(here: &Arc<Here>, options: CallOptions) -> Self {
+    pub(crate) fn in_process(here: &Arc<InProcess>, options: CallOptions) -> Self {
         let seed = seed_of_call(options.seed, here.seed, &here.calls);
         Self::open(options, |_| CallBackend::InProcess { here: here.clone(), seed })
     }
@@ -123,8 +123,8 @@ impl Call {
             let workers = options.most_workers.unwrap_or(usize::MAX);
             let seed = seed_of_call(options.seed, config.seed, calls);
             let timeout = options.timeout;
-            let lane = driver.look(|scheduler| scheduler.open_call(chunk, workers, timeout, seed, feed));
-            CallBackend::Pool { driver: Arc::downgrade(driver), lane, feeder, retries }
+            let queue = driver.look(|scheduler| scheduler.open_call(chunk, workers, timeout, seed, feed));
+            CallBackend::Pool { driver: Arc::downgrade(driver), queue, feeder, retries }
         })
     }
 
@@ -148,7 +148,7 @@ impl Call {
             received: 0,
             held: 0,
             window: 1,
-            batch: 1,
+            batch_size: 1,
             fed: 0,
             ended: Vec::new(),
             quota: 0,
@@ -227,7 +227,7 @@ impl Call {
             self.pushed += 1;
             self.fed += 1;
             self.bytes_out += args.len();
-            if feeder.is_wanted() || self.fed >= self.batch {
+            if feeder.is_wanted() || self.fed >= self.batch_size {
                 self.flush();
             }
             return self.measure_room();
@@ -239,7 +239,7 @@ impl Call {
     fn measure_room(&mut self) {
         // One less than there is room for, because the slow path must see the last one.
         let in_window = self.window.saturating_sub(self.outstanding() + self.held);
-        let in_batch = self.batch.saturating_sub(self.fed);
+        let in_batch = self.batch_size.saturating_sub(self.fed);
         self.quota =
             if self.bytes_out < WINDOW_BYTES { in_window.min(in_batch).saturating_sub(1) } else { 0 };
     }
@@ -270,39 +270,39 @@ impl Call {
             Ok(args) => args,
             Err(words) => {
                 let kind = TaskErrorKind::Codec { message: words.into() };
-                let place = Place { index: Some(index), ..Place::default() };
+                let place = TaskLocation { index: Some(index), ..TaskLocation::default() };
                 return self.give_up(TaskError::new(request.entry.name, kind, place));
             }
         };
         if args.len() <= MOST_FED_BYTES {
             return self.push(Request { args: Ok(args), ..request });
         }
-        let CallBackend::Pool { driver, lane, retries, .. } = &self.backend else { return };
+        let CallBackend::Pool { driver, queue, retries, .. } = &self.backend else { return };
         let Some(driver) = Driver::own(driver) else {
             return self.give_up(pool_ended(request.entry.name, index));
         };
         self.pushed += 1;
         self.bytes_out += args.len();
-        let lane = *lane;
-        let parcel = Parcel {
-            lane,
+        let queue = *queue;
+        let batch = Batch {
+            queue,
             first: 0,
-            records: Records::of(function, args),
+            records: EncodedTasks::of(function, args),
             to: Recipient::Call(self.inbox.clone()),
             attempts: 0,
             retries: *retries,
         };
-        driver.with(|scheduler, _, _| scheduler.enqueue_apart(lane, parcel));
+        driver.with(|scheduler, _, _| scheduler.enqueue_apart(queue, batch));
         self.measure();
     }
 
     /// Fails the next task, which was not queued.
     fn give_up(&mut self, error: TaskError) {
-        if let CallBackend::Pool { driver, lane, .. } = &self.backend
+        if let CallBackend::Pool { driver, queue, .. } = &self.backend
             && let Some(driver) = Driver::own(driver)
         {
-            let lane = *lane;
-            driver.look(|scheduler| scheduler.skip(lane, error.kind()));
+            let queue = *queue;
+            driver.look(|scheduler| scheduler.skip(queue, error.kind()));
         }
         self.inbox.give_one(self.pushed, Err(error), &mut Wakes::default());
         self.pushed += 1;
@@ -310,18 +310,18 @@ impl Call {
 
     /// Queues the tasks that were pushed.
     pub(crate) fn flush(&mut self) {
-        let CallBackend::Pool { driver, lane, feeder, .. } = &self.backend else { return };
+        let CallBackend::Pool { driver, queue, feeder, .. } = &self.backend else { return };
         if self.fed == 0 {
             return;
         }
         self.fed = 0;
         if let Some(driver) = driver.upgrade() {
-            let (lane, added) = (*lane, feeder.added());
-            let (batch, most) = driver.with_arrivals(|scheduler| {
-                scheduler.pull(lane, added);
-                scheduler.batch_of(lane)
+            let (queue, added) = (*queue, feeder.added());
+            let (batch_size, most) = driver.with_arrivals(|scheduler| {
+                scheduler.pull(queue, added);
+                scheduler.batch_of(queue)
             });
-            return self.resize(batch, most);
+            return self.resize(batch_size, most);
         }
         let function = self.last.map_or("", |(entry, _)| entry.name);
         for index in feeder.next() as usize..self.pushed {
@@ -332,27 +332,27 @@ impl Call {
 
     /// Sets the number of tasks in a batch.
     pub(crate) fn set_chunk_size(&mut self, tasks: usize) {
-        if let CallBackend::Pool { driver, lane, .. } = &self.backend
+        if let CallBackend::Pool { driver, queue, .. } = &self.backend
             && let Some(driver) = Driver::own(driver)
         {
-            driver.look(|scheduler| scheduler.set_chunk_size(*lane, tasks));
+            driver.look(|scheduler| scheduler.set_chunk_size(*queue, tasks));
         }
         self.measure();
     }
 
     /// Sizes the window and the batch by the current measurements.
     fn measure(&mut self) {
-        if let CallBackend::Pool { driver, lane, .. } = &self.backend
+        if let CallBackend::Pool { driver, queue, .. } = &self.backend
             && let Some(driver) = Driver::own(driver)
         {
-            let (batch, most) = driver.look(|scheduler| scheduler.batch_of(*lane));
-            self.resize(batch, most);
+            let (batch_size, most) = driver.look(|scheduler| scheduler.batch_of(*queue));
+            self.resize(batch_size, most);
         }
     }
 
-    fn resize(&mut self, batch: usize, workers: usize) {
-        self.batch = batch;
-        self.window = (batch * workers).saturating_mul(WINDOW_BATCHES);
+    fn resize(&mut self, batch_size: usize, workers: usize) {
+        self.batch_size = batch_size;
+        self.window = (batch_size * workers).saturating_mul(WINDOW_BATCHES);
         self.quota = 0;
     }
 
@@ -461,11 +461,11 @@ impl Call {
     /// Cancels the call: fails queued tasks and stops running ones, which are killed if they do not end soon. Waits for that if
     /// `wait`.
     pub(crate) fn cancel(&mut self, wait: bool) {
-        let CallBackend::Pool { driver, lane, feeder, .. } = &self.backend else { return };
+        let CallBackend::Pool { driver, queue, feeder, .. } = &self.backend else { return };
         self.fed = 0;
         let Some(driver) = Driver::own(driver) else { return };
-        let (lane, added) = (*lane, feeder.added());
-        driver.with(|scheduler, poller, now| scheduler.cancel_call(lane, added, poller, now));
+        let (queue, added) = (*queue, feeder.added());
+        driver.with(|scheduler, poller, now| scheduler.cancel_call(queue, added, poller, now));
         while wait && self.received < self.pushed {
             self.wait();
             self.receive(|_, _| {});
@@ -493,14 +493,14 @@ impl Drop for Call {
         self.inbox.set_caller(Caller::default());
         let waiter = self.inbox.lock().waiting.take();
         drop(waiter);
-        if let CallBackend::Pool { driver, lane, .. } = &self.backend
+        if let CallBackend::Pool { driver, queue, .. } = &self.backend
             && let Some(driver) = Driver::own(driver)
         {
-            let lane = *lane;
+            let queue = *queue;
             if self.pushed > self.received {
                 self.cancel(false);
             } else {
-                driver.look(|scheduler| scheduler.close_call(lane));
+                driver.look(|scheduler| scheduler.close_call(queue));
             }
         }
     }
@@ -511,5 +511,5 @@ fn pool_ended(function: &'static str, index: usize) -> TaskError {
 }
 
 pub(super) fn ended(function: &'static str, kind: TaskErrorKind, index: usize) -> TaskError {
-    TaskError::new(function, kind, Place { index: Some(index), ..Place::default() })
+    TaskError::new(function, kind, TaskLocation { index: Some(index), ..TaskLocation::default() })
 }

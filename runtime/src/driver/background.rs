@@ -26,11 +26,11 @@ struct Background<'a>(&'a Driver);
 impl Drop for Background<'_> {
     fn drop(&mut self) {
         let driver = self.0;
-        let mut desk = driver.lock();
+        let mut state = driver.lock();
         // It may not be armed yet if a user's logger has panicked.
-        driver.set_armed(&mut desk, true);
-        desk.listens = true;
-        driver.leave_seat(&mut desk);
+        driver.set_armed(&mut state, true);
+        state.listens = true;
+        driver.leave_lead(&mut state);
     }
 }
 
@@ -77,51 +77,51 @@ impl Driver {
         while !self.is_over() {
             let timeout = {
                 let spare_due = buffer_cache::expire().map(|left| Instant::now() + left);
-                let mut desk = self.lock();
+                let mut state = self.lock();
                 if self.is_closed() {
                     return;
                 }
-                desk.seen = Instant::now();
-                let due = if !desk.taken {
+                state.seen = Instant::now();
+                let due = if !state.taken {
                     // While the pool is in use the thread wakes now and then, so that it need not be woken for each deadline.
-                    let in_use = desk.leavings != used;
-                    used = desk.leavings;
-                    earlier(desk.background_due(), in_use.then(|| Instant::now() + ROUND))
-                } else if desk.leavings != leavings {
+                    let in_use = state.leavings != used;
+                    used = state.leavings;
+                    earlier(state.background_due(), in_use.then(|| Instant::now() + ROUND))
+                } else if state.leavings != leavings {
                     // Leadership changes often. Waking up by itself spares the leaders from ringing the bell.
                     Some(Instant::now() + WARM)
                 } else {
                     None
                 };
-                leavings = desk.leavings;
+                leavings = state.leavings;
                 let due = earlier(due, spare_due);
-                desk.background_alarm = due;
+                state.background_alarm = due;
                 due.map(|alarm| alarm.saturating_duration_since(Instant::now()))
             };
             let waited = thread.rest(|| self.background.wait(&mut events, timeout));
             if self.is_over() {
                 return;
             }
-            let mut desk = self.lock();
+            let mut state = self.lock();
             if waited.is_err() {
-                self.break_down(&mut desk);
-                return self.follow_up(desk, Instant::now());
+                self.break_down(&mut state);
+                return self.follow_up(state, Instant::now());
             }
             for event in &events {
                 match event.key {
                     BACKGROUND_BELL => {}
                     // The poller reports once and is then disarmed.
-                    _ => desk.armed = false,
+                    _ => state.armed = false,
                 }
             }
-            if desk.taken || desk.warm.is_some_and(|warm| warm > Instant::now()) {
+            if state.taken || state.warm.is_some_and(|warm| warm > Instant::now()) {
                 continue;
             }
-            desk.warm = None;
-            desk.listens = false;
-            desk.taken = true;
-            desk.owner = Some(std::thread::current().id());
-            drop(desk);
+            state.warm = None;
+            state.listens = false;
+            state.taken = true;
+            state.owner = Some(std::thread::current().id());
+            drop(state);
             let seat = Background(self);
             while !self.arm(&mut self.turn(self.lock(), &mut events, Until::Now)) {}
             drop(seat);

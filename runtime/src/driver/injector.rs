@@ -17,7 +17,7 @@ const ROW: u32 = if cfg!(loom) { 1 } else { 32 };
 const TOGETHER: usize = if cfg!(loom) { 2 } else { 16 };
 
 #[derive(Debug)]
-pub(crate) struct Tray<T> {
+pub(crate) struct Injector<T> {
     tasks: Mutex<Vec<T>>,
     /// 1 if there are tasks here.
     is_laden: AtomicU32,
@@ -39,7 +39,7 @@ pub(crate) enum Then {
     FeedAndRead,
 }
 
-impl<T> Tray<T> {
+impl<T> Injector<T> {
     /// Creates an empty injector. A worker could run a task.
     pub(crate) fn new() -> Self {
         Self {
@@ -106,12 +106,12 @@ mod tests {
 
     #[test]
     fn a_row_is_taken_several_at_a_time_and_one_that_rests_at_once() {
-        let tray = Tray::new();
+        let injector = Injector::new();
         let told: Vec<Then> = (0..60)
             .map(|n| {
-                let then = tray.put(n);
+                let then = injector.put(n);
                 if then != Then::Nothing {
-                    tray.take(&mut Vec::new());
+                    injector.take(&mut Vec::new());
                 }
                 then
             })
@@ -120,14 +120,14 @@ mod tests {
         assert_eq!(told[4..32], [Then::FeedAndRead; 28]);
         let fed: Vec<usize> = (32..60).filter(|&n| told[n] != Then::Nothing).collect();
         assert_eq!(fed, [47], "sixteen together");
-        assert!(!tray.rest());
-        assert_eq!(tray.put(60), Then::Feed);
+        assert!(!injector.rest());
+        assert_eq!(injector.put(60), Then::Feed);
         let mut taken = Vec::new();
-        tray.take(&mut taken);
+        injector.take(&mut taken);
         assert_eq!(taken, (48..61).collect::<Vec<_>>());
-        assert!(tray.rest() && tray.is_well_fed(true) && tray.is_well_fed(false));
-        assert_eq!(tray.put(61), Then::Nothing, "nobody is hungry");
-        assert!(!tray.is_well_fed(true));
+        assert!(injector.rest() && injector.is_well_fed(true) && injector.is_well_fed(false));
+        assert_eq!(injector.put(61), Then::Nothing, "nobody is hungry");
+        assert!(!injector.is_well_fed(true));
     }
 }
 
@@ -136,9 +136,9 @@ mod models {
     use super::*;
 
     /// One round of the leader before it sleeps. Returns `false` if there is more to do.
-    fn round(tray: &Tray<u32>) -> bool {
-        tray.take(&mut Vec::new());
-        tray.is_well_fed(true) && tray.rest()
+    fn round(injector: &Injector<u32>) -> bool {
+        injector.take(&mut Vec::new());
+        injector.is_well_fed(true) && injector.rest()
     }
 
     /// A task that is passed on gets a reply, and a reply wakes the leader for one more round, so no task stays behind.
@@ -148,14 +148,14 @@ mod models {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(2);
         model.check(|| {
-            let tray = loom::sync::Arc::new(Tray::new());
+            let injector = loom::sync::Arc::new(Injector::new());
             let replies = loom::sync::Arc::new(AtomicU32::new(0));
             let driver = {
-                let (tray, replies) = (tray.clone(), replies.clone());
+                let (injector, replies) = (injector.clone(), replies.clone());
                 loom::thread::spawn(move || {
                     for _ in 0..2 {
                         let seen = replies.load(Ordering::Acquire);
-                        if round(&tray) && replies.load(Ordering::Acquire) == seen {
+                        if round(&injector) && replies.load(Ordering::Acquire) == seen {
                             return Some(seen);
                         }
                     }
@@ -163,15 +163,15 @@ mod models {
                 })
             };
             for task in 0..2 {
-                if tray.put(task) != Then::Nothing {
-                    tray.take(&mut Vec::new());
+                if injector.put(task) != Then::Nothing {
+                    injector.take(&mut Vec::new());
                     replies.fetch_add(1, Ordering::AcqRel);
                 }
             }
             // If the leader never slept, or a reply wakes it, it sees what is there.
             let sleeps = driver.join().unwrap().is_some_and(|seen| seen == replies.load(Ordering::Acquire));
             if sleeps {
-                assert!(tray.tasks.lock().unwrap().is_empty(), "a task is left lying");
+                assert!(injector.tasks.lock().unwrap().is_empty(), "a task is left lying");
             }
         });
     }

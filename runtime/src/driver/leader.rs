@@ -7,44 +7,44 @@ use std::time::Instant;
 
 use super::{
     poll::Until,
-    state::{Desk, Driver, WARM},
+    state::{Driver, State, WARM},
 };
-use crate::{handle::Exchange, id::TaskId, scheduler::state::Scheduler, sys::buffer_cache};
+use crate::{handle::Drive, id::TaskId, scheduler::state::Scheduler, sys::buffer_cache};
 
 /// Leadership of the current thread. Dropping it gives leadership up, also when a user's logger panics.
-pub(super) struct Seat<'a>(pub(crate) &'a Driver);
+pub(super) struct Leadership<'a>(pub(crate) &'a Driver);
 
-impl Drop for Seat<'_> {
+impl Drop for Leadership<'_> {
     fn drop(&mut self) {
         let driver = self.0;
-        driver.leave_seat(&mut driver.lock());
+        driver.leave_lead(&mut driver.lock());
     }
 }
 
-impl Exchange for Driver {
+impl Drive for Driver {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
         self.hurry();
         let mut events = Vec::new();
         loop {
             let is_ready = ready();
-            let mut desk = self.lock();
+            let mut state = self.lock();
             if is_ready || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                if !desk.taken {
+                if !state.taken {
                     // Leadership may have been offered to this thread, which does not need it any more.
-                    self.offer_seat(&mut desk);
+                    self.offer_lead(&mut state);
                 }
                 return is_ready;
             }
             let me = std::thread::current();
-            if desk.taken && desk.owner == Some(me.id()) {
+            if state.taken && state.owner == Some(me.id()) {
                 // A user's logger or waker, called by this thread while it leads, waits for a task. It continues to lead from
                 // here.
-                drop(self.turn(desk, &mut events, Until::Then(deadline)));
+                drop(self.turn(state, &mut events, Until::Then(deadline)));
                 continue;
             }
-            if desk.taken {
-                desk.parked.push(me.clone());
-                drop(desk);
+            if state.taken {
+                state.parked.push(me.clone());
+                drop(state);
                 match deadline {
                     Some(deadline) => {
                         std::thread::park_timeout(deadline.saturating_duration_since(Instant::now()))
@@ -54,16 +54,16 @@ impl Exchange for Driver {
                 self.lock().parked.retain(|thread| thread.id() != me.id());
                 continue;
             }
-            let rested = self.take_seat(&mut desk);
-            let seat = Seat(self);
+            let rested = self.take_lead(&mut state);
+            let seat = Leadership(self);
             if rested {
                 // A worker that was woken needs a while to reply. Handling a reply once now, with nothing to handle, halves the
                 // time that it will take then.
-                let polled = desk.polled;
-                desk.scheduler.look(&self.workers, polled);
-                desk = self.react(desk, &mut events);
+                let polled = state.polled;
+                state.scheduler.look(&self.workers, polled);
+                state = self.react(state, &mut events);
             }
-            drop(desk);
+            drop(state);
             // What arrived while another thread led has been handled and will not be reported again, so check before sleeping.
             while !ready() && deadline.is_none_or(|deadline| deadline > Instant::now()) {
                 drop(self.turn(self.lock(), &mut events, Until::Then(deadline)));
@@ -74,23 +74,23 @@ impl Exchange for Driver {
 
     fn glance(&self) {
         self.hurry();
-        let mut desk = self.lock();
-        if desk.taken {
+        let mut state = self.lock();
+        if state.taken {
             return;
         }
-        self.take_seat(&mut desk);
-        let seat = Seat(self);
-        drop(self.turn(desk, &mut Vec::new(), Until::Now));
+        self.take_lead(&mut state);
+        let seat = Leadership(self);
+        drop(self.turn(state, &mut Vec::new(), Until::Now));
         drop(seat);
     }
 
     fn watch(&self) {
         self.hurry();
-        let mut desk = self.lock();
-        if !desk.taken && !desk.listens && desk.parked.is_empty() {
+        let mut state = self.lock();
+        if !state.taken && !state.listens && state.parked.is_empty() {
             // Leadership is kept warm for a caller's return, and a future does not return.
-            desk.warm = None;
-            if !self.arm(&mut desk) {
+            state.warm = None;
+            if !self.arm(&mut state) {
                 self.ring_background();
             }
         }
@@ -110,12 +110,12 @@ impl Driver {
         self.wait(
             &mut || {
                 // No caller of `ready` holds the lock.
-                let mut desk = self.lock();
-                self.take_in(&mut desk);
-                let ready = !still(&desk.scheduler);
+                let mut state = self.lock();
+                self.take_in(&mut state);
+                let ready = !still(&state.scheduler);
                 let me = std::thread::current();
-                if !ready && desk.watching.iter().all(|thread| thread.id() != me.id()) {
-                    desk.watching.push(me);
+                if !ready && state.watching.iter().all(|thread| thread.id() != me.id()) {
+                    state.watching.push(me);
                 }
                 ready
             },
@@ -125,53 +125,53 @@ impl Driver {
 
     /// Passes on tasks that wait in the injector for more to follow.
     fn hurry(&self) {
-        if !self.tray.rest() {
+        if !self.injector.rest() {
             self.with(|_, _, _| {});
         }
     }
 
     /// Takes leadership, which must be vacant. Returns whether the pool was at rest.
-    pub(super) fn take_seat(&self, desk: &mut Desk) -> bool {
-        desk.taken = true;
-        desk.owner = Some(std::thread::current().id());
-        desk.warm = None;
-        let rested = desk.listens;
+    pub(super) fn take_lead(&self, state: &mut State) -> bool {
+        state.taken = true;
+        state.owner = Some(std::thread::current().id());
+        state.warm = None;
+        let rested = state.listens;
         if rested {
             // The background poller may stay armed. While the leader looks at the rings, workers do not wake it.
-            desk.listens = false;
-            desk.scheduler.unpark();
+            state.listens = false;
+            state.scheduler.unpark();
             // What has happened until now was or will be reported to the background poller.
-            desk.seen = Instant::now();
-            desk.polled = desk.seen;
+            state.seen = Instant::now();
+            state.polled = state.seen;
         }
         rested
     }
 
     /// Gives up leadership: to a parked thread, or else it is kept warm for the next caller.
-    pub(super) fn leave_seat(&self, desk: &mut Desk) {
-        desk.taken = false;
-        desk.owner = None;
-        desk.leavings += 1;
-        self.offer_seat(desk);
+    pub(super) fn leave_lead(&self, state: &mut State) {
+        state.taken = false;
+        state.owner = None;
+        state.leavings += 1;
+        self.offer_lead(state);
         if buffer_cache::is_held()
-            && desk.background_alarm.is_none_or(|alarm| alarm > Instant::now() + 2 * buffer_cache::REST)
+            && state.background_alarm.is_none_or(|alarm| alarm > Instant::now() + 2 * buffer_cache::REST)
         {
             self.ring_background();
         }
     }
 
     /// Makes sure that another thread takes over vacant leadership: a parked thread, or later the background thread.
-    fn offer_seat(&self, desk: &mut Desk) {
-        if let Some(thread) = desk.parked.pop() {
+    fn offer_lead(&self, state: &mut State) {
+        if let Some(thread) = state.parked.pop() {
             thread.unpark();
-        } else if !desk.listens {
-            let now = desk.seen;
-            let hot = desk.left.replace(now).is_some_and(|left| now - left < WARM);
+        } else if !state.listens {
+            let now = state.seen;
+            let hot = state.left.replace(now).is_some_and(|left| now - left < WARM);
             // If the last leader left long ago, the next caller may not come soon.
-            if hot || !self.arm(desk) {
-                desk.warm = Some(now + WARM);
+            if hot || !self.arm(state) {
+                state.warm = Some(now + WARM);
             }
-            self.check_alarm(desk);
+            self.check_alarm(state);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::state::{BELL, Desk, Driver, LOOK_EVERY, PAUSE, POLL_EVERY, WORKERS, earlier};
+use super::state::{BELL, Driver, LOOK_EVERY, PAUSE, POLL_EVERY, State, WORKERS, earlier};
 use crate::{
     scheduler::state::Scheduler,
     sys::poll::{Event, Poller},
@@ -32,9 +32,9 @@ pub(super) enum Until {
 }
 
 impl Driver {
-    pub(super) fn set_armed(&self, desk: &mut Desk, armed: bool) {
-        if desk.armed != armed && !self.is_closed() {
-            desk.armed = armed;
+    pub(super) fn set_armed(&self, state: &mut State, armed: bool) {
+        if state.armed != armed && !self.is_closed() {
+            state.armed = armed;
             if armed {
                 self.background.arm(self.workers.as_fd(), WORKERS);
             } else {
@@ -45,60 +45,60 @@ impl Driver {
 
     /// Changes the scheduler and handles the consequences.
     pub(crate) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, &Poller, Instant) -> R) -> R {
-        let mut desk = self.lock();
-        self.take_in(&mut desk);
+        let mut state = self.lock();
+        self.take_in(&mut state);
         let now = Instant::now();
-        desk.seen = now;
-        self.examine_if_due(&mut desk, now);
-        let result = change(&mut desk.scheduler, &self.workers, now);
-        self.follow_up(desk, now);
+        state.seen = now;
+        self.examine_if_due(&mut state, now);
+        let result = change(&mut state.scheduler, &self.workers, now);
+        self.follow_up(state, now);
         result
     }
 
     /// Moves the tasks of the injector to the scheduler.
-    pub(super) fn take_in(&self, desk: &mut Desk) {
-        if !self.tray.is_empty() {
-            let mut taken_in = std::mem::take(&mut desk.taken_in);
-            self.tray.take(&mut taken_in);
-            taken_in.drain(..).for_each(|task| desk.scheduler.enqueue_single(task));
-            desk.taken_in = taken_in;
+    pub(super) fn take_in(&self, state: &mut State) {
+        if !self.injector.is_empty() {
+            let mut taken_in = std::mem::take(&mut state.taken_in);
+            self.injector.take(&mut taken_in);
+            taken_in.drain(..).for_each(|task| state.scheduler.enqueue_single(task));
+            state.taken_in = taken_in;
         }
     }
 
     /// Sends tasks to the workers that can take them.
-    fn feed(&self, desk: &mut Desk, now: Instant) {
+    fn feed(&self, state: &mut State, now: Instant) {
         loop {
-            self.take_in(desk);
-            desk.scheduler.dispatch(&self.workers, now);
-            if self.tray.is_well_fed(desk.scheduler.is_hungry()) {
+            self.take_in(state);
+            state.scheduler.dispatch(&self.workers, now);
+            if self.injector.is_well_fed(state.scheduler.is_hungry()) {
                 return;
             }
         }
     }
 
     /// Handles the consequences of a change: sends tasks, wakes sleepers whose alarm is too late, and performs the effects.
-    pub(super) fn follow_up(&self, mut desk: MutexGuard<'_, Desk>, now: Instant) {
-        self.feed(&mut desk, now);
-        self.check_alarm(&desk);
-        let called = self.call_watchers(&mut desk);
-        let after = desk.scheduler.after();
-        if desk.taken && (called || !after.wakes.is_empty()) {
+    pub(super) fn follow_up(&self, mut state: MutexGuard<'_, State>, now: Instant) {
+        self.feed(&mut state, now);
+        self.check_alarm(&state);
+        let called = self.call_watchers(&mut state);
+        let effects = state.scheduler.effects();
+        if state.taken && (called || !effects.wakes.is_empty()) {
             // The thread to be woken may be the leader, which sleeps in the poller.
             self.ring();
         }
-        drop(desk);
-        after.run();
+        drop(state);
+        effects.run();
     }
 
     /// Wakes the leader or the background thread if something is due before its alarm.
-    pub(super) fn check_alarm(&self, desk: &Desk) {
+    pub(super) fn check_alarm(&self, state: &State) {
         let is_earlier =
             |due: Option<Instant>, alarm| due.is_some_and(|due| earlier(alarm, Some(due)) != alarm);
-        if desk.taken {
-            if is_earlier(desk.scheduler.deadline(), desk.alarm) {
+        if state.taken {
+            if is_earlier(state.scheduler.deadline(), state.alarm) {
                 self.ring();
             }
-        } else if is_earlier(desk.background_due(), desk.background_alarm) {
+        } else if is_earlier(state.background_due(), state.background_alarm) {
             self.ring_background();
         }
     }
@@ -108,77 +108,77 @@ impl Driver {
     /// The caller must be the leader.
     pub(super) fn turn<'a>(
         &'a self,
-        mut desk: MutexGuard<'a, Desk>,
+        mut state: MutexGuard<'a, State>,
         events: &mut Vec<Event>,
         until: Until,
-    ) -> MutexGuard<'a, Desk> {
+    ) -> MutexGuard<'a, State> {
         events.clear();
         if self.is_closed() {
             // All tasks have failed, and only another thread can complete what is still waited for.
-            desk = self.react(desk, events);
+            state = self.react(state, events);
             if let Until::Then(_) = until {
-                drop(desk);
+                drop(state);
                 std::thread::park_timeout(PAUSE);
-                desk = self.lock();
+                state = self.lock();
             }
-            return desk;
+            return state;
         }
         if let Until::Then(deadline) = until {
-            desk = self.spin(desk, deadline);
+            state = self.spin(state, deadline);
         }
-        let has_arrivals = desk.scheduler.has_arrivals();
-        desk.seen = Instant::now();
-        if !has_arrivals || desk.seen.saturating_duration_since(desk.polled) >= POLL_EVERY {
-            desk.polled = desk.seen;
+        let has_arrivals = state.scheduler.has_arrivals();
+        state.seen = Instant::now();
+        if !has_arrivals || state.seen.saturating_duration_since(state.polled) >= POLL_EVERY {
+            state.polled = state.seen;
             let timeout = match until {
                 _ if has_arrivals => Some(Duration::ZERO),
                 Until::Now => Some(Duration::ZERO),
-                Until::Then(_) if !self.tray.rest() || !desk.scheduler.park() => Some(Duration::ZERO),
+                Until::Then(_) if !self.injector.rest() || !state.scheduler.park() => Some(Duration::ZERO),
                 Until::Then(deadline) => {
                     // Otherwise an event would wake both the leader and the background thread.
-                    self.set_armed(&mut desk, false);
-                    desk.alarm = earlier(deadline, desk.scheduler.deadline());
-                    desk.alarm = earlier(desk.alarm, Some(desk.seen + LOOK_EVERY));
-                    desk.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
+                    self.set_armed(&mut state, false);
+                    state.alarm = earlier(deadline, state.scheduler.deadline());
+                    state.alarm = earlier(state.alarm, Some(state.seen + LOOK_EVERY));
+                    state.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
                 }
             };
-            drop(desk);
+            drop(state);
             let waited = self.workers.wait(events, timeout);
             events.retain(|event| event.key != BELL);
-            desk = self.lock();
-            desk.seen = Instant::now();
-            desk.examined = desk.seen;
+            state = self.lock();
+            state.seen = Instant::now();
+            state.examined = state.seen;
             if waited.is_err() {
-                self.break_down(&mut desk);
+                self.break_down(&mut state);
             }
         }
-        self.react(desk, events)
+        self.react(state, events)
     }
 
     /// Reacts to the events of the poller and to what is in the rings. The caller must be the leader.
     pub(super) fn react<'a>(
         &'a self,
-        mut desk: MutexGuard<'a, Desk>,
+        mut state: MutexGuard<'a, State>,
         events: &mut Vec<Event>,
-    ) -> MutexGuard<'a, Desk> {
+    ) -> MutexGuard<'a, State> {
         loop {
-            let now = desk.seen;
-            desk.scheduler.handle(events, &self.workers, now);
-            desk.scheduler.tend(&self.workers, now);
-            self.feed(&mut desk, now);
-            self.call_watchers(&mut desk);
-            let after = desk.scheduler.after();
-            if after.is_empty() {
-                return desk;
+            let now = state.seen;
+            state.scheduler.handle(events, &self.workers, now);
+            state.scheduler.tend(&self.workers, now);
+            self.feed(&mut state, now);
+            self.call_watchers(&mut state);
+            let effects = state.scheduler.effects();
+            if effects.is_empty() {
+                return state;
             }
-            let records = !after.words.is_empty();
-            drop(desk);
-            after.run();
-            desk = self.lock();
-            desk.seen = Instant::now();
+            let records = !effects.words.is_empty();
+            drop(state);
+            effects.run();
+            state = self.lock();
+            state.seen = Instant::now();
             // A worker that sends records without end must not keep this thread from its other work.
-            if !records || desk.seen.saturating_duration_since(desk.polled) >= POLL_EVERY {
-                return desk;
+            if !records || state.seen.saturating_duration_since(state.polled) >= POLL_EVERY {
+                return state;
             }
             // The record was delivered, so what the worker sent after it can be read now.
             events.clear();
@@ -186,42 +186,46 @@ impl Driver {
     }
 
     /// Spins while a reply is likely to be near and a core is free.
-    fn spin<'a>(&'a self, mut desk: MutexGuard<'a, Desk>, deadline: Option<Instant>) -> MutexGuard<'a, Desk> {
-        if desk.scheduler.has_arrivals() || !desk.scheduler.reply_is_near() {
-            return desk;
+    fn spin<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
+        if state.scheduler.has_arrivals() || !state.scheduler.reply_is_near() {
+            return state;
         }
         let mut end = None;
         loop {
             for _ in 0..LOOKS {
                 spin_loop();
-                if desk.scheduler.has_arrivals() {
-                    return desk;
+                if state.scheduler.has_arrivals() {
+                    return state;
                 }
             }
             // Other threads need the lock, too.
-            drop(desk);
+            drop(state);
             spin_loop();
-            desk = self.lock();
-            if !desk.watching.is_empty() {
-                return desk;
+            state = self.lock();
+            if !state.watching.is_empty() {
+                return state;
             }
             let now = Instant::now();
-            if end.is_none() || desk.scheduler.flush(&self.workers) {
+            if end.is_none() || state.scheduler.flush(&self.workers) {
                 // This is the first round, or a worker has taken another piece of a large value.
                 end = earlier(Some(now + SPIN), deadline);
             }
             if end.is_some_and(|end| end <= now) {
-                return desk;
+                return state;
             }
         }
     }
 
     /// Arms the background poller. Returns `false` if something has already arrived.
-    pub(super) fn arm(&self, desk: &mut Desk) -> bool {
-        let at_rest = self.tray.rest() && desk.scheduler.park();
+    pub(super) fn arm(&self, state: &mut State) -> bool {
+        let at_rest = self.injector.rest() && state.scheduler.park();
         if at_rest {
-            self.set_armed(desk, true);
-            desk.listens = true;
+            self.set_armed(state, true);
+            state.listens = true;
             self.rests.store(true, Ordering::Relaxed);
         }
         at_rest

@@ -18,11 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::injector::Tray;
+use super::injector::Injector;
 use crate::{
     error::{Error, Result},
     escape::Lines,
-    scheduler::{batch::Single, effects::After, events::LAUNCHER, state::Scheduler},
+    scheduler::{batch::Single, effects::Effects, events::LAUNCHER, state::Scheduler},
     sys::{
         buffer_cache,
         generation::generation,
@@ -45,11 +45,11 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) const WARM: Duration = Duration::from_millis(1);
 
 pub(crate) struct Driver {
-    desk: Mutex<Desk>,
+    state: Mutex<State>,
     /// The counter that numbers single tasks.
     pub(super) next_id: Arc<AtomicU64>,
     /// Single tasks that were submitted and not passed to the scheduler yet.
-    pub(super) tray: Tray<Single>,
+    pub(super) injector: Injector<Single>,
     /// Polls the workers, the launcher and the leader's bell.
     pub(super) workers: Poller,
     /// Wakes the leader.
@@ -73,7 +73,7 @@ pub(crate) struct Driver {
 }
 
 /// What the lock protects: the scheduler, and who leads.
-pub(crate) struct Desk {
+pub(crate) struct State {
     pub(crate) scheduler: Scheduler,
     /// Memory for tasks on their way from the injector.
     pub(super) taken_in: Vec<Single>,
@@ -107,7 +107,7 @@ pub(crate) struct Desk {
     pub(super) seen: Instant,
 }
 
-impl Desk {
+impl State {
     /// Returns when the background thread must take vacant leadership. While leadership is warm, nothing is more urgent than
     /// that.
     pub(super) fn background_due(&self) -> Option<Instant> {
@@ -131,7 +131,7 @@ impl Driver {
         let failed = |error| Error::system("a pool's poller cannot be made", explained(error));
         let mut driver = Self {
             next_id: scheduler.numbers(),
-            desk: Mutex::new(Desk {
+            state: Mutex::new(State {
                 scheduler,
                 taken_in: Vec::new(),
                 taken: false,
@@ -149,7 +149,7 @@ impl Driver {
                 polled: Instant::now(),
                 seen: Instant::now(),
             }),
-            tray: Tray::new(),
+            injector: Injector::new(),
             workers: Poller::new().map_err(failed)?,
             background: Poller::new().map_err(failed)?,
             bell: Bell::new().map_err(failed)?,
@@ -200,26 +200,26 @@ impl Driver {
     }
 
     /// Does the same as [`examine`](Self::examine) if the last check was a while ago.
-    pub(super) fn examine_if_due(&self, desk: &mut Desk, now: Instant) {
-        if now.saturating_duration_since(desk.examined) >= POLL_EVERY {
-            self.examine_at(desk, now);
+    pub(super) fn examine_if_due(&self, state: &mut State, now: Instant) {
+        if now.saturating_duration_since(state.examined) >= POLL_EVERY {
+            self.examine_at(state, now);
         }
     }
 
-    fn examine_at(&self, desk: &mut Desk, now: Instant) {
-        desk.examined = now;
+    fn examine_at(&self, state: &mut State, now: Instant) {
+        state.examined = now;
         let is_whole = || self.workers.is_whole() && self.background.is_whole();
         if !self.is_closed() && !is_whole() {
-            self.break_down(desk);
+            self.break_down(state);
         }
     }
 
     /// Fails all tasks, because other code has closed the pool's descriptors.
-    pub(super) fn break_down(&self, desk: &mut Desk) {
+    pub(super) fn break_down(&self, state: &mut State) {
         if !self.is_closed.swap(true, Ordering::Relaxed) {
             // Dropping the driver would close descriptors that may be other files by now.
             std::mem::forget(self.me.upgrade());
-            desk.scheduler.break_down();
+            state.scheduler.break_down();
         }
     }
 
@@ -231,15 +231,15 @@ impl Driver {
     }
 
     /// Wakes the threads that wait for the pool to be at rest, if it is. Returns whether there were any.
-    pub(super) fn call_watchers(&self, desk: &mut Desk) -> bool {
-        if self.is_left.load(Ordering::Relaxed) && desk.scheduler.is_empty_of_workers() {
+    pub(super) fn call_watchers(&self, state: &mut State) -> bool {
+        if self.is_left.load(Ordering::Relaxed) && state.scheduler.is_empty_of_workers() {
             self.ring_background();
         }
-        desk.call_watchers()
+        state.call_watchers()
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks at the scheduler, or changes what has no consequences.
@@ -248,7 +248,7 @@ impl Driver {
     }
 }
 
-impl After {
+impl Effects {
     /// Performs the effects: prints, and calls the user's logger and wakers. A panic in one of them was reported by the panic
     /// hook and does not keep the others from being called.
     pub(super) fn run(mut self) {

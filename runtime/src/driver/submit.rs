@@ -6,7 +6,7 @@ use std::{sync::atomic::Ordering, time::Instant};
 
 use super::{
     injector::Then,
-    leader::Seat,
+    leader::Leadership,
     poll::Until,
     state::{Driver, POLL_EVERY},
 };
@@ -16,21 +16,25 @@ impl Driver {
     /// Changes the scheduler like [`with`](Self::with), for a caller that will submit more. If no other thread leads, it also
     /// handles what workers have reported, so that no thread must be woken for that.
     pub(crate) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
-        let mut desk = self.lock();
+        let mut state = self.lock();
         let now = Instant::now();
-        self.examine_if_due(&mut desk, now);
-        let result = change(&mut desk.scheduler);
-        if desk.taken {
-            self.follow_up(desk, now);
+        self.examine_if_due(&mut state, now);
+        let result = change(&mut state.scheduler);
+        if state.taken {
+            self.follow_up(state, now);
             return result;
         }
-        self.take_seat(&mut desk);
-        let seat = Seat(self);
+        self.take_lead(&mut state);
+        let seat = Leadership(self);
         let mut events = Vec::new();
         // A caller that never pauses must not delay the handling of deaths and deadlines.
-        desk.seen = now;
-        let is_late = desk.seen.saturating_duration_since(desk.polled) >= POLL_EVERY;
-        drop(if is_late { self.turn(desk, &mut events, Until::Now) } else { self.react(desk, &mut events) });
+        state.seen = now;
+        let is_late = state.seen.saturating_duration_since(state.polled) >= POLL_EVERY;
+        drop(if is_late {
+            self.turn(state, &mut events, Until::Now)
+        } else {
+            self.react(state, &mut events)
+        });
         drop(seat);
         result
     }
@@ -48,7 +52,7 @@ impl Driver {
     pub(crate) fn submit(&self, mut task: Single) -> u64 {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         task.number = number;
-        match self.tray.put(task) {
+        match self.injector.put(task) {
             Then::Nothing => {}
             Then::Feed => self.with(|_, _, _| {}),
             Then::FeedAndRead => self.with_arrivals(|_| {}),

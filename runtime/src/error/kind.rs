@@ -9,7 +9,7 @@ use crate::{escape::Lines, id::WorkerId, panic::RemotePanic};
 
 /// The position of a task, and what is known about its worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct TaskLocation {
     /// The index of the task in its call.
     pub(crate) index: Option<usize>,
     /// How many times the task was started.

@@ -15,7 +15,7 @@ pub use kind::Fault;
 pub use remote::RemoteError;
 pub use task::TaskError;
 
-pub(crate) use kind::{FaultKind, Place, TaskErrorKind};
+pub(crate) use kind::{FaultKind, TaskErrorKind, TaskLocation};
 
 use crate::escape::Lines;
 use remote::RemoteSource;
@@ -163,8 +163,8 @@ mod tests {
     use crate::{error::remote::MOST_SOURCES, id::WorkerId, panic::RemotePanic};
     use std::sync::Arc;
 
-    fn place(index: Option<usize>) -> Place {
-        Place { index, attempts: 1, worker: Some((WorkerId(2), 4242)) }
+    fn place(index: Option<usize>) -> TaskLocation {
+        TaskLocation { index, attempts: 1, worker: Some((WorkerId(2), 4242)) }
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
             "a task of `a::f` crashed: worker 2 (pid 4242) disappeared: other code collected it"
         );
         assert!(error.is_crash() && error.exit().is_none());
-        let error = TaskError::new("a::f", kind(), Place { attempts: 3, ..place(None) })
+        let error = TaskError::new("a::f", kind(), TaskLocation { attempts: 3, ..place(None) })
             .in_pool(Some(&Arc::from("scoring")));
         assert_eq!(
             error.to_string(),
@@ -207,7 +207,7 @@ mod tests {
         let crash = TaskErrorKind::Crash { exit: Ok(Exit::from_code(3)), cause: None };
         let why = format!("{}; given up", crash.of("the initializer `a::load`"));
         let kind = TaskErrorKind::NotStarted { why, cause: Some(Box::new(crash)) };
-        let error = TaskError::new("a::f", kind, Place::default());
+        let error = TaskError::new("a::f", kind, TaskLocation::default());
         assert_eq!(
             error.to_string(),
             "a task of `a::f` was lost: no worker could be started: the initializer `a::load` crashed: the process left with exit \
@@ -216,7 +216,7 @@ mod tests {
         assert!(error.is_crash() && error.is_lost());
         assert_eq!(error.exit().and_then(|exit| exit.code()), Some(3));
         let kind = TaskErrorKind::NotStarted { why: "there is no memory".to_owned(), cause: None };
-        let error = TaskError::new("a::f", kind, Place::default());
+        let error = TaskError::new("a::f", kind, TaskLocation::default());
         assert!(error.is_lost() && !error.is_crash());
     }
 
@@ -225,7 +225,7 @@ mod tests {
         let panic = RemotePanic::from_payload(&"no model");
         let cause = TaskErrorKind::Panic { panic, exit: None };
         let kind = TaskErrorKind::NotStarted { why: "given up".to_owned(), cause: Some(Box::new(cause)) };
-        let error = TaskError::new("a::f", kind, Place::default());
+        let error = TaskError::new("a::f", kind, TaskLocation::default());
         assert!(error.is_panic() && error.is_lost());
         let payload = std::panic::catch_unwind(|| error.resume_panic()).unwrap_err();
         assert_eq!(payload.downcast_ref::<String>().map(String::as_str), Some("no model"));

@@ -13,7 +13,7 @@ use crate::escape::Lines;
 /// `.map_err(RemoteError::msg)?`.
 ///
 /// `RemoteError` does not implement [`std::error::Error`], because `?` could not convert boxed errors otherwise. `?` converts a
-/// `RemoteError` to `Box<dyn Error>` and to [`Error`].
+/// `RemoteError` to `Box<dyn Error>` and to [`Error`](crate::Error).
 ///
 /// # Examples
 ///

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{
     exit::Exit,
-    kind::{Place, TaskErrorKind},
+    kind::{TaskErrorKind, TaskLocation},
 };
 use crate::{captured::Captured, escape::Escaped, id::WorkerId, panic::RemotePanic, terminal::aside};
 
@@ -38,7 +38,7 @@ pub struct TaskError(Box<Inner>);
 struct Inner {
     kind: TaskErrorKind,
     function: &'static str,
-    place: Place,
+    place: TaskLocation,
     /// The name of the pool, if it has one, or of the process for one function.
     pool: Option<Arc<str>>,
     /// The output of the task, if the pool keeps it.
@@ -46,7 +46,7 @@ struct Inner {
 }
 
 impl TaskError {
-    pub(crate) fn new(function: &'static str, kind: TaskErrorKind, place: Place) -> Self {
+    pub(crate) fn new(function: &'static str, kind: TaskErrorKind, place: TaskLocation) -> Self {
         Self(Box::new(Inner { kind, function, place, pool: None, output: None }))
     }
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     codec::{Encoded, output},
-    error::{Place, TaskError, TaskErrorKind},
+    error::{TaskError, TaskErrorKind, TaskLocation},
 };
 
 /// Decodes the result of a task. If that fails, it is the error of the task.
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) fn decode<T: DeserializeOwned + 'static>(
     function: &'static str,
     result: Encoded<'_>,
-    place: Place,
+    place: TaskLocation,
 ) -> Result<T, TaskError> {
     let decoded = catch_unwind(AssertUnwindSafe(|| output::decode_result(result)));
     decoded
@@ -50,7 +50,7 @@ pub(crate) fn decode_many<'a, T: DeserializeOwned + 'static>(
         }));
         let Err(words) = ended.unwrap_or_else(|_| Err(DESERIALIZE_PANICKED.to_owned())) else { return };
         let index = next - 1;
-        let place = Place { index: Some(index), attempts: 1, worker: None };
+        let place = TaskLocation { index: Some(index), attempts: 1, worker: None };
         if keep(index, Err(not_decoded(function, &words, place))).is_break() {
             return;
         }
@@ -59,6 +59,6 @@ pub(crate) fn decode_many<'a, T: DeserializeOwned + 'static>(
 
 const DESERIALIZE_PANICKED: &str = "its Deserialize panicked";
 
-fn not_decoded(function: &'static str, words: &str, place: Place) -> TaskError {
+fn not_decoded(function: &'static str, words: &str, place: TaskLocation) -> TaskError {
     TaskError::new(function, TaskErrorKind::Codec { message: format!("the result: {words}") }, place)
 }

@@ -20,11 +20,11 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use completer::{Completer, Outcome};
 pub(crate) use decode::{decode, decode_many};
-pub(crate) use wait::{Exchange, Waiter, Wakes};
+pub(crate) use wait::{Drive, Waiter, Wakes};
 
 use crate::{
     captured::Captured,
-    error::{Place, TaskError, TaskErrorKind},
+    error::{TaskError, TaskErrorKind, TaskLocation},
     id::TaskId,
     sys::generation::generation,
 };
@@ -54,7 +54,7 @@ use completer::Slot;
 pub struct Handle<T> {
     shared: Arc<Completer>,
     /// The pool. If it has ended, every task has its outcome.
-    exchange: Option<Weak<dyn Exchange>>,
+    exchange: Option<Weak<dyn Drive>>,
     function: &'static str,
     task: TaskId,
     /// It was polled as a future and may have left a waker.
@@ -68,7 +68,7 @@ pub struct Handle<T> {
 impl<T: DeserializeOwned + 'static> Handle<T> {
     pub(crate) fn new(
         shared: Arc<Completer>,
-        exchange: Option<Weak<dyn Exchange>>,
+        exchange: Option<Weak<dyn Drive>>,
         function: &'static str,
         task: TaskId,
     ) -> Self {
@@ -293,7 +293,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     }
 
     /// Returns what produces the result in this process, unless it has ended.
-    fn exchange(&self) -> Option<Arc<dyn Exchange>> {
+    fn exchange(&self) -> Option<Arc<dyn Drive>> {
         self.exchange.as_ref().filter(|_| self.is_own()).and_then(Weak::upgrade)
     }
 
@@ -321,14 +321,14 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
             None => Err(inherited(self.function)),
         };
         // There is a result, so the task was started.
-        let place = Place { attempts: 1, ..Place::default() };
+        let place = TaskLocation { attempts: 1, ..TaskLocation::default() };
         Some(outcome.and_then(|mut result| decode(self.function, result.as_encoded(), place)))
     }
 }
 
 /// Returns the error of a task that was submitted before this process was forked from the one that submitted it.
 pub(crate) fn inherited(function: &'static str) -> TaskError {
-    TaskError::new(function, inherited_kind(), Place::default())
+    TaskError::new(function, inherited_kind(), TaskLocation::default())
 }
 
 pub(crate) fn inherited_kind() -> TaskErrorKind {

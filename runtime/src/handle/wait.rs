@@ -1,7 +1,7 @@
-//! Defines what a waiting thread does: [`Exchange`] drives the source of results meanwhile, and [`Wakes`] collects the waiters to
+//! Defines what a waiting thread does: [`Drive`] drives the source of results meanwhile, and [`Wakes`] collects the waiters to
 //! wake.
 //!
-//! A pool's driver and the watch of processes implement [`Exchange`].
+//! A pool's driver and the watch of processes implement [`Drive`].
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -59,7 +59,7 @@ pub(crate) enum Waiter {
 }
 
 /// Produces results while threads wait for them.
-pub(crate) trait Exchange: Send + Sync {
+pub(crate) trait Drive: Send + Sync {
     /// Works on the exchange, or waits for the thread that does, until `ready` or the deadline. Returns whether it is ready.
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool;
 

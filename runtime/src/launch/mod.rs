@@ -23,7 +23,7 @@ pub use start_method::StartMethod;
 
 pub(crate) use fork_server::ForkLauncher;
 pub(crate) use local::LocalLauncher;
-pub(crate) use options::{Settled, Surroundings, Variable};
+pub(crate) use options::{ResolvedOptions, Surroundings, Variable};
 pub(crate) use output::{Outputs, Streams};
 
 use crate::{

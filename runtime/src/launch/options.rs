@@ -1,7 +1,7 @@
 //! The settings of workers: variables, folder, niceness, CPUs, name, memory, and where their output goes.
 //!
 //! The builders collect the settings in [`Surroundings`], and [`Surroundings::settle`] checks them once. Each worker gets its
-//! variables when its program is executed, its pipes with the preamble, and the rest in the hello, as its [`Station`].
+//! variables when its program is executed, its pipes with the preamble, and the rest in the hello, as its [`WorkerSetup`].
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     escape::is_control,
     marker::{DEPTH, MARKER},
-    protocol::{Folder, Station},
+    protocol::{Folder, WorkerSetup},
     setting::{brief, refused},
     sys::{
         cpu::{cpus, given_cpus, own_cpus},
@@ -74,7 +74,7 @@ pub(crate) struct Surroundings {
 
 /// The settings after they were checked.
 #[derive(Clone, Debug)]
-pub(crate) struct Settled {
+pub(crate) struct ResolvedOptions {
     /// The whole environment, with each name once: this process's own at the time of the check, and what was added.
     pub(crate) env: Vec<Variable>,
     /// The working folder: the one that was set, or the one that this process had at the time of the check.
@@ -93,7 +93,7 @@ impl Surroundings {
     /// # Errors
     ///
     /// A setting cannot be applied.
-    pub(crate) fn settle(self, name: Option<&str>, workers: usize) -> Result<Settled> {
+    pub(crate) fn settle(self, name: Option<&str>, workers: usize) -> Result<ResolvedOptions> {
         if let Some(name) = name {
             check_name(name)?;
         }
@@ -117,7 +117,7 @@ impl Surroundings {
         } else {
             Vec::new()
         };
-        Ok(Settled {
+        Ok(ResolvedOptions {
             env: whole(self.environment(workers)?),
             folder: folder(self.current_dir),
             outputs: self.outputs,
@@ -254,21 +254,21 @@ fn check_variable(name: &OsStr, value: Option<&OsStr>) -> Result<()> {
     Ok(())
 }
 
-impl Settled {
+impl ResolvedOptions {
     /// Returns the settings that the worker at this place applies to itself.
-    pub(crate) fn station(&self, worker: u32) -> Station {
+    pub(crate) fn station(&self, worker: u32) -> WorkerSetup {
         self.station_in_turn(worker, &format!("-{worker}"))
     }
 
     /// Returns the settings that a process for one function applies to itself. `before` processes were started before it.
-    pub(crate) fn station_alone(&self, before: u32) -> Station {
+    pub(crate) fn station_alone(&self, before: u32) -> WorkerSetup {
         self.station_in_turn(before, "")
     }
 
-    fn station_in_turn(&self, turn: u32, place: &str) -> Station {
+    fn station_in_turn(&self, turn: u32, place: &str) -> WorkerSetup {
         let cpu = self.cpus.get(turn as usize % self.cpus.len().max(1)).copied();
         let title = self.name.as_deref().map(|name| title(name, place));
-        Station { folder: self.folder.clone(), nice: self.nice, cpu, title, memory: self.memory }
+        WorkerSetup { folder: self.folder.clone(), nice: self.nice, cpu, title, memory: self.memory }
     }
 }
 
@@ -285,7 +285,7 @@ fn title(name: &str, place: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn value<'a>(settled: &'a Settled, name: &str) -> Option<&'a Variable> {
+    fn value<'a>(settled: &'a ResolvedOptions, name: &str) -> Option<&'a Variable> {
         settled.env.iter().find(|(other, _)| other == name)
     }
 

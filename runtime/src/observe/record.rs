@@ -5,7 +5,7 @@
 use crate::{caller::Caller, id::WorkerId, protocol::Record};
 
 /// A record, span or event of a worker, with its origin.
-pub(crate) struct Words {
+pub(crate) struct ForwardedRecord {
     pub(crate) record: Record,
     pub(crate) worker: WorkerId,
     pub(crate) pid: u32,
@@ -13,7 +13,7 @@ pub(crate) struct Words {
     pub(crate) caller: Caller,
 }
 
-impl Words {
+impl ForwardedRecord {
     pub(crate) fn emit(&self) {
         match &self.record {
             Record::Log(record) => {

@@ -26,7 +26,7 @@ use crate::{
     caller::{Caller, Entered},
     escape::{Escaped, Lines},
     id::WorkerId,
-    protocol::{FieldValue, Parent, Place, Said, TraceRecord},
+    protocol::{FieldValue, Parent, Said, SourceLocation, TraceRecord},
 };
 
 /// The maximum number of places that are distinguished. Spans and events from others belong to no place.
@@ -259,8 +259,9 @@ impl Callsite for Site {
 
 impl Site {
     /// Returns the site of a place.
-    fn of(place: &Place, kind: Kind) -> &'static Self {
-        static SITES: LazyLock<Mutex<HashMap<(Place, bool), &'static Site>>> = LazyLock::new(Mutex::default);
+    fn of(place: &SourceLocation, kind: Kind) -> &'static Self {
+        static SITES: LazyLock<Mutex<HashMap<(SourceLocation, bool), &'static Site>>> =
+            LazyLock::new(Mutex::default);
         let is_span = kind == Kind::SPAN;
         let key = (place.clone(), is_span);
         let lock = || SITES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -289,7 +290,7 @@ impl Site {
         static SITES: [OnceLock<&'static Site>; 10] = [const { OnceLock::new() }; 10];
         let level = level.clamp(1, 5);
         SITES[usize::from(level - 1) + if is_span { 5 } else { 0 }].get_or_init(|| {
-            let place = Place {
+            let place = SourceLocation {
                 name: "of no place".to_owned(),
                 target: "procession".to_owned(),
                 level,
@@ -302,7 +303,7 @@ impl Site {
         })
     }
 
-    fn new(place: &Place, kind: Kind) -> &'static Self {
+    fn new(place: &SourceLocation, kind: Kind) -> &'static Self {
         let is_event = kind == Kind::EVENT;
         let leak = |words: &str| -> &'static str { Box::leak(words.to_owned().into_boxed_str()) };
         let mut names: Vec<&'static str> = place.fields.iter().map(|name| leak(name)).collect();
@@ -349,9 +350,9 @@ impl Site {
 }
 
 /// A string that is written without quotation marks.
-struct Words<'a>(&'a str);
+struct ForwardedRecord<'a>(&'a str);
 
-impl fmt::Debug for Words<'_> {
+impl fmt::Debug for ForwardedRecord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Lines(self.0))
     }
@@ -371,9 +372,9 @@ fn with_values<R>(
     let words: Vec<_> = values
         .iter()
         .map(|(index, value)| match value {
-            FieldValue::Words(words) => Some(field::debug(Words(words))),
+            FieldValue::ForwardedRecord(words) => Some(field::debug(ForwardedRecord(words))),
             // Subscribers print a message as it is, and other strings with quotation marks.
-            FieldValue::Str(words) if is_message(*index) => Some(field::debug(Words(words))),
+            FieldValue::Str(words) if is_message(*index) => Some(field::debug(ForwardedRecord(words))),
             _ => None,
         })
         .collect();
@@ -390,7 +391,7 @@ fn with_values<R>(
             (None, FieldValue::I128(value)) => value,
             (None, FieldValue::U128(value)) => value,
             (None, FieldValue::Bool(value)) => value,
-            (None, FieldValue::Str(value) | FieldValue::Words(value)) => value,
+            (None, FieldValue::Str(value) | FieldValue::ForwardedRecord(value)) => value,
         };
         *place = (field, Some(value));
     }

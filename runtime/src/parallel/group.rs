@@ -8,7 +8,7 @@ use super::Settings;
 use crate::{
     call::{collect::tell, state::Call},
     codec::{Encoded, OwnedResult},
-    error::{Error, Place, Result, TaskError},
+    error::{Error, Result, TaskError, TaskLocation},
     handle::decode,
     observe::report::Report,
     pool::Pool,
@@ -142,7 +142,7 @@ impl<T: DeserializeOwned + 'static> Member<T> {
     pub fn outcome(self) -> Result<T, TaskError> {
         let outcome = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut result = outcome.expect("a group whose wait was well has every member's outcome")?;
-        let place = Place { index: Some(self.index), attempts: 1, worker: None };
+        let place = TaskLocation { index: Some(self.index), attempts: 1, worker: None };
         decode(self.function, result.as_encoded(), place)
     }
 }

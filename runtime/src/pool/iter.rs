@@ -19,7 +19,7 @@ use super::Pool;
 use crate::{
     call::state::{Call, CallOptions},
     codec::Encoded,
-    error::{Error, Place, TaskError, TaskErrorKind},
+    error::{Error, TaskError, TaskErrorKind, TaskLocation},
     handle::{decode, decode_many},
     scheduler::inbox::Arrival,
     setting::no_chunk,
@@ -143,7 +143,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
         let task = self.input.next();
         self.ended = true;
         let index = self.call.pushed();
-        let place = Place { index: Some(index), ..Place::default() };
+        let place = TaskLocation { index: Some(index), ..TaskLocation::default() };
         Some((index, TaskError::new(task?.function(), kind, place)))
     }
 
@@ -196,7 +196,7 @@ fn decode_at<T: DeserializeOwned + 'static>(
     index: usize,
     outcome: Result<Encoded<'_>, TaskError>,
 ) -> Result<T, TaskError> {
-    let place = Place { index: Some(index), attempts: 1, worker: None };
+    let place = TaskLocation { index: Some(index), attempts: 1, worker: None };
     decode(function, outcome?, place)
 }
 

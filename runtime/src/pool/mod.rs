@@ -31,24 +31,24 @@ pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
 use crate::{
     call::{
         collect::Opened,
-        in_process::Here,
+        in_process::InProcess,
         sinks::Gather,
         state::{Call, CallOptions},
     },
     codec::{OwnedResult, ShortBytes},
     context::seed_of_call,
     driver::state::Driver,
-    error::{Error, Place, Result, TaskError, TaskErrorKind},
-    handle::{Completer, Exchange, Handle, Wakes, decode},
+    error::{Error, Result, TaskError, TaskErrorKind, TaskLocation},
+    handle::{Completer, Drive, Handle, Wakes, decode},
     id::TaskId,
     observe::{
         report::{Report, verbose_by_env},
         stats::{Endings, Stats},
     },
-    protocol::{Outcome, Preload, Records},
+    protocol::{EncodedTasks, Outcome, Preload},
     registry,
     scheduler::{
-        batch::{LaneId, Parcel, Recipient, Single},
+        batch::{Batch, QueueId, Recipient, Single},
         config::Config,
         state::Scheduler,
     },
@@ -84,7 +84,7 @@ use global::in_process_by_env;
 ///
 /// A process that was forked from this one, such as a daemon, can continue to use the pool. It has workers of its own with the
 /// same settings, which start when it first uses the pool. A template's [`preload`](Builder::preload) runs again. Under
-/// [`StartMethod::Fork`] the forked process must have a single thread at that time, or every call fails with an error that says
+/// [`StartMethod::Fork`](crate::StartMethod::Fork) the forked process must have a single thread at that time, or every call fails with an error that says
 /// so. Handles and iterators that were created before the fork belong to the original process. In the forked process they return
 /// errors. The workers of the original process end when it ends, even if a forked process lives on.
 ///
@@ -106,7 +106,7 @@ pub struct Pool {
 
 enum Backend {
     /// Tasks run on the calling thread.
-    InProcess(Arc<Here>),
+    InProcess(Arc<InProcess>),
     Processes(Processes),
 }
 
@@ -127,7 +127,7 @@ pub(crate) struct Engine {
 
 /// Where the tasks of a pool run.
 pub(crate) enum Site<'a> {
-    Here(&'a Arc<Here>),
+    InProcess(&'a Arc<InProcess>),
     Workers(&'a Processes, &'a Engine),
 }
 
@@ -181,7 +181,7 @@ impl Engine {
     }
 
     /// Returns the reference that handles hold. It keeps nothing open once the pool has ended.
-    fn exchange(&self) -> Weak<dyn Exchange> {
+    fn exchange(&self) -> Weak<dyn Drive> {
         Arc::<Driver>::downgrade(&self.driver)
     }
 }
@@ -269,7 +269,7 @@ impl Pool {
             let preload = config.preload.map(|(call, _)| (call, Outcome::Value));
             let first = preload.into_iter().chain(config.initializer).collect();
             let (finalizer, seed) = (config.lives.finalizer, config.seed);
-            let here = Here { first, finalizer, seed, ..Here::default() };
+            let here = InProcess { first, finalizer, seed, ..InProcess::default() };
             return Ok(Self { backend: Backend::InProcess(Arc::new(here)) });
         }
         Ok(Self { backend: Backend::Processes(Processes::new(config)?) })
@@ -279,7 +279,7 @@ impl Pool {
     pub(crate) fn open(&self, options: CallOptions) -> Call {
         match self.site() {
             Err(error) => Call::failed(TaskErrorKind::lost(&error), options),
-            Ok(Site::Here(here)) => Call::in_process(here, options),
+            Ok(Site::InProcess(here)) => Call::in_process(here, options),
             Ok(Site::Workers(processes, engine)) => {
                 Call::on_workers(&engine.driver, &processes.config, &processes.calls, options)
             }
@@ -306,13 +306,13 @@ impl Pool {
     /// Returns where tasks run. A forked worker has copies of the pools of the process that it was forked from. Tasks of such a
     /// pool run in the worker, as those of a `parallel!` do. Any other fork of a process starts workers of its own.
     pub(crate) fn site(&self) -> Result<Site<'_>> {
-        static HERE: PerProcess<Arc<Here>> = PerProcess::new();
+        static HERE: PerProcess<Arc<InProcess>> = PerProcess::new();
         match &self.backend {
-            Backend::InProcess(here) => Ok(Site::Here(here)),
+            Backend::InProcess(here) => Ok(Site::InProcess(here)),
             Backend::Processes(processes)
                 if processes.engine.get().is_none() && crate::context::is_worker() =>
             {
-                Ok(Site::Here(HERE.get_or_init(Arc::default)))
+                Ok(Site::InProcess(HERE.get_or_init(Arc::default)))
             }
             Backend::Processes(processes) => Ok(Site::Workers(processes, processes.engine()?)),
         }
@@ -336,7 +336,7 @@ impl Pool {
     #[must_use]
     pub fn jobs(&self) -> usize {
         match (self.site(), &self.backend) {
-            (Ok(Site::Here(_)), _) | (Err(_), Backend::InProcess(_)) => 1,
+            (Ok(Site::InProcess(_)), _) | (Err(_), Backend::InProcess(_)) => 1,
             (Ok(Site::Workers(_, engine)), _) => engine.driver.look(|scheduler| scheduler.jobs()),
             (Err(_), Backend::Processes(processes)) => processes.config.jobs,
         }
@@ -512,13 +512,13 @@ impl Pool {
         let name = task.function();
         let (processes, engine) = match site {
             Ok(Site::Workers(processes, engine)) => (processes, engine),
-            Ok(Site::Here(here)) => {
+            Ok(Site::InProcess(here)) => {
                 let (id, outcome) = here.run_single(&task.call);
                 completer.complete(outcome, &mut Wakes::default());
                 return Handle::new(completer, None, name, id);
             }
             Err(error) => {
-                let error = TaskError::new(name, TaskErrorKind::lost(&error), Place::default());
+                let error = TaskError::new(name, TaskErrorKind::lost(&error), TaskLocation::default());
                 completer.complete(Err(error), &mut Wakes::default());
                 return Handle::new(completer, None, name, TaskId(0));
             }
@@ -532,7 +532,7 @@ impl Pool {
             }
         };
         let id = engine.driver.submit(Single {
-            lane: LaneId::Thread(thread_number()),
+            queue: QueueId::Thread(thread_number()),
             number: 0,
             function,
             args,
@@ -569,8 +569,8 @@ impl Pool {
         let name = task.function();
         let (processes, engine) = match self.site()? {
             Site::Workers(processes, engine) => (processes, engine),
-            Site::Here(here) => {
-                let place = Place { index: Some(0), attempts: 1, worker: None };
+            Site::InProcess(here) => {
+                let place = TaskLocation { index: Some(0), attempts: 1, worker: None };
                 return Ok(vec![decode(name, here.run_broadcast(&task.call)?.as_encoded(), place)?]);
             }
         };
@@ -582,15 +582,15 @@ impl Pool {
             ids.zip(0..)
                 .map(|(worker, index)| {
                     let completer = Arc::new(Completer::new());
-                    let parcel = Parcel {
-                        lane: LaneId::Pinned,
+                    let batch = Batch {
+                        queue: QueueId::Pinned,
                         first: index,
-                        records: Records::of(function, args.clone()),
+                        records: EncodedTasks::of(function, args.clone()),
                         to: Recipient::Member { handle: completer.clone(), seed },
                         attempts: 0,
                         retries: processes.config.retries,
                     };
-                    scheduler.pin(worker, parcel);
+                    scheduler.pin(worker, batch);
                     Handle::new(completer, Some(engine.exchange()), name, TaskId(index))
                 })
                 .collect()
@@ -626,7 +626,7 @@ impl Pool {
     #[must_use]
     pub fn stats(&self) -> Stats {
         match self.site() {
-            Ok(Site::Here(here)) => here.stats(),
+            Ok(Site::InProcess(here)) => here.stats(),
             Ok(Site::Workers(_, engine)) => engine.driver.look(|scheduler| scheduler.stats(Instant::now())),
             // Nothing has run in this process.
             Err(_) => Stats::new(Vec::new(), Endings::default(), Vec::new()),
@@ -697,7 +697,7 @@ impl Pool {
     /// ```
     pub fn join_with_exit_results<T: DeserializeOwned + 'static>(self) -> Result<Vec<T>> {
         let finalizer = match self.site()? {
-            Site::Here(here) => here.finalizer.as_ref(),
+            Site::InProcess(here) => here.finalizer.as_ref(),
             Site::Workers(processes, _) => processes.config.lives.finalizer.as_ref(),
         };
         let Some(finalizer) = finalizer else {
@@ -707,7 +707,7 @@ impl Pool {
         };
         finalizer.check::<T>()?;
         let function = finalizer.call.entry.name;
-        let place = Place { attempts: 1, ..Place::default() };
+        let place = TaskLocation { attempts: 1, ..TaskLocation::default() };
         let exits = self.end_in_order()?.into_iter();
         let results = exits.map(|exit| decode(function, exit?.as_encoded(), place));
         Ok(results.collect::<Result<_, TaskError>>()?)
@@ -716,7 +716,7 @@ impl Pool {
     /// Waits until all submitted tasks have ended and, if there is a finalizer, until each worker has run it and left.
     fn end_in_order(&self) -> Result<Vec<Result<OwnedResult, TaskError>>> {
         let (processes, driver) = match self.site()? {
-            Site::Here(here) => return Ok(here.finalize().into_iter().collect()),
+            Site::InProcess(here) => return Ok(here.finalize().into_iter().collect()),
             Site::Workers(processes, engine) => (processes, &engine.driver),
         };
         driver.wait_while(|scheduler| scheduler.unfinished() > 0);

@@ -12,11 +12,11 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use super::{Backend, Process, child::Child, in_process::Here, slot::Order};
+use super::{Backend, Process, child::Child, in_process::InProcess, slot::Order};
 use crate::{
     context::seed_of_singles,
     error::{Error, Result},
-    handle::{Completer, Exchange, Handle},
+    handle::{Completer, Drive, Handle},
     id::TaskId,
     launch::{Output, StartMethod, Surroundings},
     pool::{START_TIMEOUT, check_start_timeout, global::in_process_by_env, method_from_env},
@@ -371,11 +371,12 @@ impl ProcessBuilder {
         let seed = seed_of_singles(None);
         let completer = Arc::new(Completer::new());
         let (backend, id, exchange) = if in_process_by_env()? {
-            let here = Here::spawn(&name, task.call, seed::of(seed, number), completer.clone()).map_err(
-                |error| Error::system(format!("process `{name}`: a thread cannot be started"), error),
-            )?;
-            let exchange: Arc<dyn Exchange> = here.clone();
-            (Backend::Here(here), std::process::id(), Arc::downgrade(&exchange))
+            let here = InProcess::spawn(&name, task.call, seed::of(seed, number), completer.clone())
+                .map_err(|error| {
+                    Error::system(format!("process `{name}`: a thread cannot be started"), error)
+                })?;
+            let exchange: Arc<dyn Drive> = here.clone();
+            (Backend::InProcess(here), std::process::id(), Arc::downgrade(&exchange))
         } else {
             let (called, args) = travels(task.call, None)?;
             let child = Child::launch(Order {

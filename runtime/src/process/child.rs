@@ -13,15 +13,15 @@ use std::{
 };
 
 use super::{
-    slot::{End, Order, Place, Sole},
+    slot::{End, Order, ProcessSlot, Sole},
     watcher::{MOST_NUMBER, User, Watch, launcher_of},
 };
 use crate::{
     error::{Error, Exit, Result},
-    handle::Exchange,
+    handle::Drive,
     id::WorkerId,
     launch::StartMethod,
-    protocol::Records,
+    protocol::EncodedTasks,
     registry,
     supervisor::state::Supervisor,
     sys::{
@@ -67,13 +67,13 @@ impl Child {
         let end = End::default();
         let function = registry::find(order.function).map_or("", |entry| entry.name);
         let deadline = supervisor.deadline();
-        let place = Place {
+        let place = ProcessSlot {
             supervisor,
             sole: Some(Sole {
                 number: order.number,
                 seed: order.seed,
                 function,
-                records: Records::of(order.function, order.args),
+                records: EncodedTasks::of(order.function, order.args),
             }),
             name: order.name,
             function,
@@ -104,7 +104,7 @@ impl Child {
     }
 
     /// Returns what the handle uses to wait. It keeps nothing open.
-    pub(super) fn exchange(&self) -> Weak<dyn Exchange> {
+    pub(super) fn exchange(&self) -> Weak<dyn Drive> {
         Arc::<Watch>::downgrade(self.user.watch())
     }
 

@@ -12,8 +12,8 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Exit, Place, Result, TaskError},
-    handle::{Completer, Exchange, Wakes},
+    error::{Error, Exit, Result, TaskError, TaskLocation},
+    handle::{Completer, Drive, Wakes},
     id::TaskId,
     seed,
     sys::poll::Bell,
@@ -25,13 +25,13 @@ const FAILED: i32 = 101;
 
 /// A function that runs on a thread of this process.
 #[derive(Debug)]
-pub(super) struct Here {
+pub(super) struct InProcess {
     exit: OnceLock<Exit>,
     /// Rung when the function has ended, and never silenced.
     end: Bell,
 }
 
-impl Here {
+impl InProcess {
     /// Runs the call on a thread with this name.
     pub(super) fn spawn(
         name: &str,
@@ -46,7 +46,7 @@ impl Here {
     }
 
     fn run(&self, call: &Call, seed: u64, completer: &Completer) {
-        let place = Place { attempts: 1, ..Place::default() };
+        let place = TaskLocation { attempts: 1, ..TaskLocation::default() };
         let outcome = seed::with(seed, || call.run())
             .map_err(|fault| TaskError::new(call.entry.name, fault.into(), place));
         let code = if outcome.is_ok() { 0 } else { FAILED };
@@ -76,7 +76,7 @@ impl Here {
     }
 }
 
-impl Exchange for Here {
+impl Drive for InProcess {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
         // The waiting thread is unparked at the end.
         while !ready() {
@@ -96,7 +96,7 @@ impl Exchange for Here {
     fn cancel(&self, _task: TaskId, _function: &'static str) {}
 }
 
-impl AsFd for Here {
+impl AsFd for InProcess {
     /// Becomes readable when the function has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.end.as_fd()

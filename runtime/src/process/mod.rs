@@ -24,10 +24,10 @@ use serde::de::DeserializeOwned;
 pub use builder::ProcessBuilder;
 
 use child::Child;
-use in_process::Here;
+use in_process::InProcess;
 
 use crate::{
-    error::{Error, Exit, Place, Result, TaskError, TaskErrorKind},
+    error::{Error, Exit, Result, TaskError, TaskErrorKind, TaskLocation},
     handle::Handle,
     task::IntoTask,
 };
@@ -79,7 +79,7 @@ pub struct Process<T> {
 enum Backend {
     Child(Child),
     /// With `PROCESSION_IN_PROCESS=1`.
-    Here(Arc<Here>),
+    InProcess(Arc<InProcess>),
 }
 
 impl<T: DeserializeOwned + 'static> Process<T> {
@@ -239,7 +239,7 @@ impl<T> Process<T> {
     pub fn is_alive(&self) -> bool {
         match &self.backend {
             Backend::Child(child) => child.ended().is_none(),
-            Backend::Here(here) => here.ended().is_none(),
+            Backend::InProcess(here) => here.ended().is_none(),
         }
     }
 
@@ -268,7 +268,7 @@ impl<T> Process<T> {
     pub fn exit_status(&self) -> Option<Exit> {
         match &self.backend {
             Backend::Child(child) => child.ended().flatten(),
-            Backend::Here(here) => here.ended(),
+            Backend::InProcess(here) => here.ended(),
         }
     }
 
@@ -303,7 +303,7 @@ impl<T> Process<T> {
             Backend::Child(child) => child.terminate().map_err(|error| {
                 Error::system(format!("process `{}` cannot be signalled", self.name), error)
             }),
-            Backend::Here(here) => here.unstoppable(&self.name),
+            Backend::InProcess(here) => here.unstoppable(&self.name),
         }
     }
 
@@ -338,7 +338,7 @@ impl<T> Process<T> {
                 child.kill();
                 Ok(())
             }
-            Backend::Here(here) => here.unstoppable(&self.name),
+            Backend::InProcess(here) => here.unstoppable(&self.name),
         }
     }
 
@@ -374,7 +374,7 @@ impl<T> Process<T> {
 
     fn lost(&self, words: &str) -> TaskError {
         let kind = TaskErrorKind::Lost { message: words.to_owned() };
-        TaskError::new(self.function, kind, Place::default()).in_pool(Some(&self.name))
+        TaskError::new(self.function, kind, TaskLocation::default()).in_pool(Some(&self.name))
     }
 }
 
@@ -419,7 +419,7 @@ impl<T> AsFd for Process<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.backend {
             Backend::Child(child) => child.as_fd(),
-            Backend::Here(here) => here.as_fd(),
+            Backend::InProcess(here) => here.as_fd(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One process under watch: reads what it says, runs its task when it is ready, and turns its end into an outcome.
 //!
-//! Only the watching thread locks a [`Place`]. It holds the process's supervisor and never waits.
+//! Only the watching thread locks a [`ProcessSlot`]. It holds the process's supervisor and never waits.
 
 use std::{
     ops::ControlFlow,
@@ -13,16 +13,16 @@ use crate::{
     caller::Caller,
     captured::Captured,
     codec::{Encoded, ShortBytes},
-    error::{Exit, Place as Spot, TaskError, TaskErrorKind},
+    error::{Exit, TaskError, TaskErrorKind, TaskLocation},
     handle::{Completer, Outcome, Wakes},
     id::{FunctionId, WorkerId},
-    launch::{Launcher, Settled, StartMethod},
-    observe::{levels::levels, record::Words},
-    protocol::{Levels, Orders, Record, Records},
+    launch::{Launcher, ResolvedOptions, StartMethod},
+    observe::{levels::levels, record::ForwardedRecord},
+    protocol::{EncodedTasks, Levels, Record, RunFlags},
     supervisor::{
-        event::{Obituary, Phase, Step},
+        event::{ExitReport, Phase, WorkerEvent},
         exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
-        ledger::Load,
+        ledger::InFlightTasks,
         state::Supervisor,
     },
     sys::poll::{CLOSED, Poller},
@@ -38,7 +38,7 @@ pub(crate) struct Order {
     pub(super) number: u64,
     /// The seed of the task.
     pub(super) seed: u64,
-    pub(super) surroundings: Settled,
+    pub(super) surroundings: ResolvedOptions,
     pub(super) method: StartMethod,
     pub(super) start_timeout: Duration,
     pub(super) completer: Arc<Completer>,
@@ -48,7 +48,7 @@ pub(crate) struct Order {
 pub(super) type End = Arc<OnceLock<Option<Exit>>>;
 
 /// A process that has not been reaped.
-pub(super) struct Place {
+pub(super) struct ProcessSlot {
     pub(super) supervisor: Supervisor<Sole>,
     /// Its task, until it is ready.
     pub(super) sole: Option<Sole>,
@@ -72,10 +72,10 @@ pub(super) struct Sole {
     pub(super) number: u64,
     pub(super) seed: u64,
     pub(super) function: &'static str,
-    pub(super) records: Records,
+    pub(super) records: EncodedTasks,
 }
 
-impl Load for Sole {
+impl InFlightTasks for Sole {
     fn len(&self) -> u32 {
         self.records.len()
     }
@@ -84,7 +84,7 @@ impl Load for Sole {
         self.number
     }
 
-    fn records(&mut self) -> &mut Records {
+    fn records(&mut self) -> &mut EncodedTasks {
         &mut self.records
     }
 
@@ -113,43 +113,43 @@ pub(super) struct About {
 }
 
 impl About {
-    pub(super) fn says(&self, record: Record) -> Words {
-        Words { record, worker: WorkerId::ALONE, pid: self.pid, caller: self.caller.clone() }
+    pub(super) fn says(&self, record: Record) -> ForwardedRecord {
+        ForwardedRecord { record, worker: WorkerId::ALONE, pid: self.pid, caller: self.caller.clone() }
     }
 }
 
 /// Passes on what processes have said, to the logger and the subscriber.
-pub(super) fn say(words: &[Words]) {
+pub(super) fn say(words: &[ForwardedRecord]) {
     for words in words {
         let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
     }
 }
 
-impl Place {
+impl ProcessSlot {
     pub(super) fn about(&self) -> About {
         About { pid: self.supervisor.pid().unwrap_or_default(), caller: self.completer.caller() }
     }
 
     /// Reads up to the next record, or all that has arrived. Returns whether there may be more, for another round.
-    pub(super) fn read(&mut self, now: Instant, poller: &Poller) -> (Vec<Words>, bool) {
+    pub(super) fn read(&mut self, now: Instant, poller: &Poller) -> (Vec<ForwardedRecord>, bool) {
         let about = self.about();
         let pid = about.pid;
         let (mut words, mut has_started, mut outcome) = (Vec::new(), false, None);
         let wrote = &mut self.wrote;
         let paused = self.supervisor.read(true, now, poller, |step| {
             match step {
-                Step::Started => has_started = true,
-                Step::Done { mut results, .. } => {
+                WorkerEvent::Started => has_started = true,
+                WorkerEvent::Done { mut results, .. } => {
                     outcome = results.next().map(|result| Ok(Encoded::Short(result).into_owned()));
                 }
-                Step::DoneOne { result, .. } => outcome = Some(Ok(result.into_owned())),
-                Step::Failed { fault, .. } => outcome = Some(Err(fault.into())),
+                WorkerEvent::DoneOne { result, .. } => outcome = Some(Ok(result.into_owned())),
+                WorkerEvent::Failed { fault, .. } => outcome = Some(Err(fault.into())),
                 // It was not requested.
-                Step::Progress { .. } | Step::Noted(_) => {}
-                Step::Wrote(output) => *wrote = Some(output),
+                WorkerEvent::Progress { .. } | WorkerEvent::Noted(_) => {}
+                WorkerEvent::Wrote(output) => *wrote = Some(output),
                 // A process is not stopped in this way. Its owner sends signals.
-                Step::Stopped { kind, .. } => outcome = Some(Err(kind)),
-                Step::Said(record, _) => {
+                WorkerEvent::Stopped { kind, .. } => outcome = Some(Err(kind)),
+                WorkerEvent::Said(record, _) => {
                     words.push(about.says(record));
                     return ControlFlow::Break(());
                 }
@@ -164,7 +164,7 @@ impl Place {
             let seed = sole.seed;
             // Timelines do not show processes.
             let levels = Levels { is_timed: false, ..levels() };
-            self.supervisor.run(sole, Orders { levels, seed, ..Orders::default() });
+            self.supervisor.run(sole, RunFlags { levels, seed, ..RunFlags::default() });
             self.supervisor.ring(now, poller);
         }
         if let Some(outcome) = outcome {
@@ -183,13 +183,13 @@ impl Place {
     }
 
     /// Handles the end of the process.
-    pub(super) fn finish(&mut self, obituary: Obituary<Sole>) -> Wakes {
-        let exit = obituary.exit.ok();
+    pub(super) fn finish(&mut self, exit_report: ExitReport<Sole>) -> Wakes {
+        let exit = exit_report.exit.ok();
         let outcome = match self.outcome.take() {
             Some(outcome) => outcome,
             None => {
-                self.wrote = obituary.output.clone();
-                Err(self.failure(obituary))
+                self.wrote = exit_report.output.clone();
+                Err(self.failure(exit_report))
             }
         };
         // Set first, because a thread that has the outcome may ask how the process ended.
@@ -212,8 +212,8 @@ impl Place {
     }
 
     /// Returns the error of a process that ended without a result.
-    fn failure(&mut self, obituary: Obituary<Sole>) -> TaskError {
-        let Obituary { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = obituary;
+    fn failure(&mut self, exit_report: ExitReport<Sole>) -> TaskError {
+        let ExitReport { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = exit_report;
         let has_begun = running.is_some() || !unknown.is_empty();
         let is_signal = exit.is_ok_and(|exit| exit.signal().is_some());
         let kind = match reason {
@@ -236,7 +236,7 @@ impl Place {
     }
 
     fn error(&self, kind: TaskErrorKind, attempts: u32, pid: u32) -> TaskError {
-        let place = Spot { index: None, attempts, worker: Some((WorkerId::ALONE, pid)) };
+        let place = TaskLocation { index: None, attempts, worker: Some((WorkerId::ALONE, pid)) };
         TaskError::new(self.function, kind, place).in_pool(Some(&self.name)).with_output(self.wrote.clone())
     }
 }

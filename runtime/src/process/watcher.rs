@@ -15,12 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::slot::{End, Order, Place, Sole, say};
+use super::slot::{End, Order, ProcessSlot, Sole, say};
 use crate::{
     error::{Error, Result},
-    handle::{Exchange, Wakes},
+    handle::{Drive, Wakes},
     id::{TaskId, WorkerId},
-    launch::{LaunchError, LaunchRequest, Launcher, Outputs, Settled, StartMethod, Variable},
+    launch::{LaunchError, LaunchRequest, Launcher, Outputs, ResolvedOptions, StartMethod, Variable},
     observe::levels::levels,
     protocol::{Hello, VERSION},
     registry,
@@ -85,7 +85,7 @@ pub(super) struct Watch {
 /// The state under the lock. No thread waits or reads while it holds the lock.
 pub(super) struct Desk {
     /// The processes. Only the watching thread locks one.
-    pub(super) places: BTreeMap<u32, Arc<Mutex<Place>>>,
+    pub(super) places: BTreeMap<u32, Arc<Mutex<ProcessSlot>>>,
     /// The launchers that are polled: those that were not ready to launch, and the template that processes share.
     launchers: BTreeMap<u64, Arc<dyn Launcher>>,
     next_launcher: u64,
@@ -114,7 +114,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Returns the launcher for this process. Under Fork it copies this process as it is now.
 pub(super) fn launcher_of(order: &Order) -> Result<Arc<dyn Launcher>> {
-    let Settled { env, outputs, .. } = order.surroundings.clone();
+    let ResolvedOptions { env, outputs, .. } = order.surroundings.clone();
     let launcher = start::launcher(order.method, None, env, outputs, order.start_timeout);
     Ok(Arc::from(launcher.map_err(Error::config)?))
 }
@@ -271,7 +271,7 @@ impl Watch {
             return launcher_of(order);
         }
         let mut desk = self.lock();
-        let Settled { env, outputs, .. } = order.surroundings.clone();
+        let ResolvedOptions { env, outputs, .. } = order.surroundings.clone();
         let start_timeout = order.start_timeout;
         match &desk.server {
             Some(server)
@@ -439,7 +439,8 @@ impl Watch {
         let places: Vec<_> =
             self.lock().places.iter().map(|(number, place)| (*number, place.clone())).collect();
         for (number, place) in places {
-            let is_due = |place: &Mutex<Place>| lock(place).supervisor.deadline().is_some_and(|at| at <= now);
+            let is_due =
+                |place: &Mutex<ProcessSlot>| lock(place).supervisor.deadline().is_some_and(|at| at <= now);
             if is_due(&place) {
                 // A process that is late may have shaken hands in time if this process was stopped since.
                 self.see(number, false);
@@ -503,9 +504,9 @@ impl Watch {
             if !is_at_rest {
                 continue;
             }
-            let obituary = if has_ended { place.supervisor.reap(now, &self.poller) } else { None };
-            if let Some(obituary) = obituary {
-                let mut wakes = place.finish(obituary);
+            let exit_report = if has_ended { place.supervisor.reap(now, &self.poller) } else { None };
+            if let Some(exit_report) = exit_report {
+                let mut wakes = place.finish(exit_report);
                 drop(place);
                 self.lock().places.remove(&number);
                 self.changed.notify_all();
@@ -517,7 +518,7 @@ impl Watch {
     }
 }
 
-impl Exchange for Watch {
+impl Drive for Watch {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
         self.wait_until(&mut |_| ready(), deadline)
     }

@@ -16,7 +16,7 @@ pub(crate) const RECORD_HEAD_BYTES: usize = 4 + 4;
 
 /// Tasks, oldest first, as bytes that are sent to a worker unchanged.
 #[derive(Clone, Debug)]
-pub(crate) struct Records(Kind);
+pub(crate) struct EncodedTasks(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -75,14 +75,14 @@ pub(crate) fn split_record(bytes: &[u8]) -> Option<(FunctionId, &[u8], &[u8])> {
     Some((FunctionId(head as u32), args, rest))
 }
 
-/// What is sent of [`Records`].
+/// What is sent of [`EncodedTasks`].
 #[derive(Debug)]
 pub(crate) enum Wire<'a> {
     Small(&'a [u8]),
     Large(FunctionId, &'a Arc<LargeArgs>),
 }
 
-impl Records {
+impl EncodedTasks {
     /// Creates records from bytes that [`put_record`] made.
     pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
         let left = count(&bytes);
@@ -279,13 +279,13 @@ fn skip(mut bytes: &[u8], n: u32) -> &[u8] {
 mod tests {
     use super::*;
 
-    fn some(n: u8) -> Records {
+    fn some(n: u8) -> EncodedTasks {
         let mut bytes = Vec::new();
         (0..n).for_each(|i| put_record(FunctionId(u32::from(i)), &vec![i; usize::from(i)], &mut bytes));
-        Records::from_bytes(bytes)
+        EncodedTasks::from_bytes(bytes)
     }
 
-    fn numbers(mut records: Records) -> Vec<u32> {
+    fn numbers(mut records: EncodedTasks) -> Vec<u32> {
         let mut numbers = Vec::new();
         while let Some((function, args)) = records.first() {
             assert_eq!(args, vec![function.0 as u8; function.0 as usize]);
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn large_arguments_are_one_task() {
-        let mut records = Records::large(FunctionId(7), vec![1; 9]);
+        let mut records = EncodedTasks::large(FunctionId(7), vec![1; 9]);
         assert_eq!((records.len(), records.len_bytes()), (1, 9));
         assert_eq!(records.take_first(0).len(), 0);
         let mut taken = records.take_first(1);
@@ -326,7 +326,7 @@ mod tests {
     fn every_truncation_ends_without_a_panic() {
         let Wire::Small(bytes) = some(5).wire().into_owned_small() else { panic!("small") };
         for len in 0..bytes.len() {
-            assert!(Records::from_bytes(bytes[..len].to_vec()).len() < 5);
+            assert!(EncodedTasks::from_bytes(bytes[..len].to_vec()).len() < 5);
         }
     }
 

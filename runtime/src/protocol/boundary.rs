@@ -10,7 +10,7 @@ const HEAD_BYTES: usize = 4 + 8;
 const MAGIC: &[u8; 4] = b"\0prc";
 
 /// Returns the mark at the end of task `seq`.
-pub(crate) fn encode_mark(token: u64, seq: u32) -> [u8; MARK_BYTES] {
+pub(crate) fn encode_boundary(token: u64, seq: u32) -> [u8; MARK_BYTES] {
     let mut mark = [0; MARK_BYTES];
     mark[..HEAD_BYTES].copy_from_slice(&head(token));
     mark[HEAD_BYTES..].copy_from_slice(&seq.to_le_bytes());
@@ -26,7 +26,7 @@ fn head(token: u64) -> [u8; HEAD_BYTES] {
 
 /// The first mark in some bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Mark<'a> {
+pub(crate) enum Boundary<'a> {
     /// The end of task `seq`, with what was written before it and after it.
     Whole {
         before: &'a [u8],
@@ -42,7 +42,7 @@ pub(crate) enum Mark<'a> {
 }
 
 /// Looks for a mark with this token.
-pub(crate) fn find_mark(bytes: &[u8], token: u64) -> Mark<'_> {
+pub(crate) fn find_boundary(bytes: &[u8], token: u64) -> Boundary<'_> {
     let head = head(token);
     let mut from = 0;
     while let Some(at) = bytes[from..].iter().position(|&byte| byte == MAGIC[0]) {
@@ -50,13 +50,13 @@ pub(crate) fn find_mark(bytes: &[u8], token: u64) -> Mark<'_> {
         let n = rest.len().min(HEAD_BYTES);
         if rest[..n] == head[..n] {
             return match rest.split_at_checked(HEAD_BYTES).and_then(|(_, rest)| rest.split_first_chunk()) {
-                Some((seq, after)) => Mark::Whole { before, seq: u32::from_le_bytes(*seq), after },
-                None => Mark::Begun { before, rest },
+                Some((seq, after)) => Boundary::Whole { before, seq: u32::from_le_bytes(*seq), after },
+                None => Boundary::Begun { before, rest },
             };
         }
         from += at + 1;
     }
-    Mark::None
+    Boundary::None
 }
 
 #[cfg(test)]
@@ -65,16 +65,16 @@ mod tests {
 
     #[test]
     fn a_mark_is_found_wherever_it_stands_and_however_it_comes() {
-        let mark = encode_mark(7, 9);
+        let mark = encode_boundary(7, 9);
         for text in [&b""[..], b"words\n", b"\0", b"\0prc", b"\0prc\x07\0\0\0\0\0"] {
             let bytes = [text, &mark, b"more"].concat();
-            let whole = Mark::Whole { before: text, seq: 9, after: b"more" };
-            assert_eq!(find_mark(&bytes, 7), whole);
+            let whole = Boundary::Whole { before: text, seq: 9, after: b"more" };
+            assert_eq!(find_boundary(&bytes, 7), whole);
             for n in 0..MARK_BYTES {
                 let part = &bytes[..text.len() + n];
-                match find_mark(part, 7) {
-                    Mark::Begun { before, rest } => assert_eq!([before, rest].concat(), part),
-                    Mark::None => assert!(!part.contains(&0)),
+                match find_boundary(part, 7) {
+                    Boundary::Begun { before, rest } => assert_eq!([before, rest].concat(), part),
+                    Boundary::None => assert!(!part.contains(&0)),
                     found => panic!("{found:?} in {part:?}"),
                 }
             }
@@ -83,11 +83,11 @@ mod tests {
 
     #[test]
     fn what_looks_like_a_mark_and_has_another_token_is_text() {
-        let bytes = encode_mark(8, 9);
-        match find_mark(&bytes, 7) {
-            Mark::None => {}
+        let bytes = encode_boundary(8, 9);
+        match find_boundary(&bytes, 7) {
+            Boundary::None => {}
             // The number itself ends in zeros.
-            Mark::Begun { rest, .. } => assert_eq!(rest, [0]),
+            Boundary::Begun { rest, .. } => assert_eq!(rest, [0]),
             found => panic!("{found:?}"),
         }
     }

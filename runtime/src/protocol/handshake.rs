@@ -15,14 +15,14 @@ pub(crate) struct Hello {
     pub(crate) build_id: u64,
     /// The worker's place in its pool.
     pub(crate) worker: u32,
-    pub(crate) station: Station,
+    pub(crate) station: WorkerSetup,
     /// The most verbose level of records that the host wants, numbered like `log::LevelFilter`.
     pub(crate) log_level: u8,
 }
 
 /// The settings that a worker applies to itself before it is ready.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Station {
+pub(crate) struct WorkerSetup {
     /// The working folder. `None` keeps the one in which the worker starts.
     pub(crate) folder: Option<Folder>,
     /// Added to the worker's niceness.

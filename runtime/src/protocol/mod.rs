@@ -18,15 +18,15 @@ mod trace;
 
 #[cfg(test)]
 pub(crate) use batch::put_record;
-pub(crate) use batch::{RECORD_HEAD_BYTES, Records, Wire, record_head};
-pub(crate) use boundary::{Mark, encode_mark, find_mark};
+pub(crate) use batch::{EncodedTasks, RECORD_HEAD_BYTES, Wire, record_head};
+pub(crate) use boundary::{Boundary, encode_boundary, find_boundary};
 pub(crate) use encoding::Malformed;
-pub(crate) use handshake::{Folder, Hello, Ready, Refused, Station, VERSION};
+pub(crate) use handshake::{Folder, Hello, Ready, Refused, VERSION, WorkerSetup};
 pub(crate) use notice::{LogRecord, Note, Record, encode_panic, encode_progress, encode_reply};
 pub(crate) use preamble::{PREAMBLE_BYTES, Preamble, Sink};
 pub(crate) use reply::{Reply, ReplyFrame, ReplyWire};
-pub(crate) use request::{Levels, Orders, RunHead, RunTask, RunTasks, ToWorker};
+pub(crate) use request::{Levels, RunFlags, RunHead, RunTask, RunTasks, ToWorker};
 pub(crate) use results::Results;
 pub(crate) use template::{FORK_REQUEST, Outcome, Preload, Prepared, REPORT_BYTES, Report, Setup};
 #[cfg(feature = "tracing")]
-pub(crate) use trace::{FieldValue, Parent, Place, Said, TraceRecord};
+pub(crate) use trace::{FieldValue, Parent, Said, SourceLocation, TraceRecord};

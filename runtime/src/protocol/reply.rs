@@ -245,16 +245,16 @@ mod tests {
         frame::{Frames, Prefix},
         id::FunctionId,
         protocol::{
-            Records, Wire, put_record,
-            request::{Levels, Orders, RunHead, RunTask, ToWorker},
+            EncodedTasks, Wire, put_record,
+            request::{Levels, RunFlags, RunHead, RunTask, ToWorker},
             results::Results,
         },
     };
 
     const LEVELS: Levels = Levels { log: 3, trace: 4, is_timed: true };
-    const ORDERS: Orders =
-        Orders { levels: LEVELS, may_spin: true, wants_progress: false, seed: u64::MAX - 5 };
-    const HEAD: RunHead = RunHead { orders: ORDERS, first_seq: 41, count: 2, first_task: 7 };
+    const ORDERS: RunFlags =
+        RunFlags { levels: LEVELS, may_spin: true, wants_progress: false, seed: u64::MAX - 5 };
+    const HEAD: RunHead = RunHead { flags: ORDERS, first_seq: 41, count: 2, first_task: 7 };
 
     fn request() -> Vec<u8> {
         let mut frame = HEAD.to_bytes(None).as_slice().to_vec();
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_request_with_large_arguments_comes_back_in_one_piece_or_two() {
-        let mut records = Records::large(FunctionId(9), vec![5; 100]);
+        let mut records = EncodedTasks::large(FunctionId(9), vec![5; 100]);
         let Wire::Large(function, args) = records.wire() else { panic!("large") };
         let head = RunHead { count: 1, ..HEAD }.to_bytes(Some((function, false)));
         let args = (**args).as_ref();

@@ -40,7 +40,7 @@ pub(crate) struct Levels {
 
 /// What applies to all tasks of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Orders {
+pub(crate) struct RunFlags {
     pub(crate) levels: Levels,
     /// More tasks will come soon, and a core is free for waiting.
     pub(crate) may_spin: bool,
@@ -53,7 +53,7 @@ pub(crate) struct Orders {
 /// The head of a request to run tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunHead {
-    pub(crate) orders: Orders,
+    pub(crate) flags: RunFlags,
     /// The sequence number of the first task. They are consecutive.
     pub(crate) first_seq: u32,
     pub(crate) count: u32,
@@ -73,7 +73,7 @@ impl RunHead {
     pub(crate) fn to_bytes(self, large: Option<(FunctionId, bool)>) -> RunHeadBytes {
         let mut bytes = [0; RUN_LARGE_HEAD_BYTES];
         bytes[0] = if large.is_some() { RUN_LARGE } else { RUN };
-        let Orders { levels, may_spin, wants_progress, .. } = self.orders;
+        let RunFlags { levels, may_spin, wants_progress, .. } = self.flags;
         bytes[1] = levels.log | (levels.trace << 4);
         bytes[2] = if may_spin { MAY_SPIN } else { 0 };
         bytes[2] |= if wants_progress { WANTS_PROGRESS } else { 0 };
@@ -81,7 +81,7 @@ impl RunHead {
         bytes[4..8].copy_from_slice(&self.first_seq.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.first_task.to_le_bytes());
-        bytes[20..28].copy_from_slice(&self.orders.seed.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.flags.seed.to_le_bytes());
         match large {
             None => RunHeadBytes { bytes, len: RUN_HEAD_BYTES },
             Some((function, is_bare)) => {
@@ -139,14 +139,14 @@ impl<'a> ToWorker<'a> {
                 let (count, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (task, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (seed, rest) = rest.split_first_chunk().ok_or(Malformed)?;
-                let orders = Orders {
+                let flags = RunFlags {
                     levels: Levels { log: levels & 15, trace: levels >> 4, is_timed: flags & IS_TIMED != 0 },
                     may_spin: flags & MAY_SPIN != 0,
                     wants_progress: flags & WANTS_PROGRESS != 0,
                     seed: u64::from_le_bytes(*seed),
                 };
                 let head = RunHead {
-                    orders,
+                    flags,
                     first_seq: u32::from_le_bytes(*seq),
                     count: u32::from_le_bytes(*count),
                     first_task: u64::from_le_bytes(*task),

@@ -15,7 +15,7 @@ pub(crate) enum TraceRecord {
     NewSpan {
         span: u64,
         parent: Parent,
-        place: Place,
+        place: SourceLocation,
         values: Vec<(u32, FieldValue)>,
     },
     /// Values of a span that were not known when it was created.
@@ -32,7 +32,7 @@ pub(crate) enum TraceRecord {
     },
     Event {
         parent: Parent,
-        place: Place,
+        place: SourceLocation,
         values: Vec<(u32, FieldValue)>,
     },
 }
@@ -50,7 +50,7 @@ pub(crate) enum Parent {
 
 /// The place in the program that creates a span or an event, and the fields that it may have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct SourceLocation {
     pub(crate) name: String,
     pub(crate) target: String,
     /// 1 is an error, 5 is a trace.
@@ -72,5 +72,5 @@ pub(crate) enum FieldValue {
     Bool(bool),
     Str(String),
     /// As written by its `Debug` or `Display`.
-    Words(String),
+    ForwardedRecord(String),
 }

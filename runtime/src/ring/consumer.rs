@@ -5,7 +5,7 @@
 use super::{
     Broken,
     header::{announce, take, withdraw},
-    memory::Place,
+    memory::RingMemory,
 };
 use crate::sync::{AtomicU32, Ordering};
 
@@ -21,7 +21,7 @@ pub(crate) struct Consumer<M> {
     tail: u64,
 }
 
-impl<M: Place> Consumer<M> {
+impl<M: RingMemory> Consumer<M> {
     /// Becomes the consumer of a ring from which nothing was read. Zeroed memory is such a ring.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ pub(crate) struct Alarm<M> {
     of_producer: bool,
 }
 
-impl<M: Place> Alarm<M> {
+impl<M: RingMemory> Alarm<M> {
     /// Creates the alarm of the consumer of the ring in this memory.
     pub(crate) fn of_consumer(memory: M) -> Self {
         Self { memory, of_producer: false }

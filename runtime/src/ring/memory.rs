@@ -26,7 +26,7 @@ pub(crate) unsafe trait Memory: Send {
 }
 
 /// A header and data: lent memory, or that of a model.
-pub(crate) trait Place {
+pub(crate) trait RingMemory {
     /// Returns the size of the data, which is a power of two.
     fn capacity(&self) -> Result<usize, Broken>;
 
@@ -48,7 +48,7 @@ pub(crate) trait Place {
     fn append(&self, at: usize, len: usize, out: &mut Vec<u8>);
 }
 
-impl<M: Memory> Place for M {
+impl<M: Memory> RingMemory for M {
     fn capacity(&self) -> Result<usize, Broken> {
         let capacity =
             self.len_bytes().checked_sub(HEADER_BYTES).filter(|capacity| capacity.is_power_of_two());

@@ -13,7 +13,7 @@ use loom::{
     thread,
 };
 
-use super::{Broken, Consumer, Producer, header::Header, memory::Place};
+use super::{Broken, Consumer, Producer, header::Header, memory::RingMemory};
 use crate::sync::{AtomicU32, Ordering};
 
 /// A header and a few bytes that both ends hold. The threads of a model take turns on one thread, so a plain reference count
@@ -26,7 +26,7 @@ fn ring(capacity: usize) -> (Producer<Watched>, Consumer<Watched>) {
     (Producer::attach(place.clone()).unwrap(), Consumer::attach(place).unwrap())
 }
 
-impl Place for Watched {
+impl RingMemory for Watched {
     fn capacity(&self) -> Result<usize, Broken> {
         Ok(self.0.1.len())
     }

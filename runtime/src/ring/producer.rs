@@ -5,7 +5,7 @@
 use super::{
     Broken,
     header::{announce, take, withdraw},
-    memory::{Place, sum},
+    memory::{RingMemory, sum},
 };
 use crate::sync::{AtomicU32, Ordering, fence};
 
@@ -22,7 +22,7 @@ pub(crate) struct Producer<M> {
     head: u64,
 }
 
-impl<M: Place> Producer<M> {
+impl<M: RingMemory> Producer<M> {
     /// Becomes the producer of an empty ring. Zeroed memory is such a ring.
     ///
     /// # Errors

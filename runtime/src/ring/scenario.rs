@@ -4,12 +4,12 @@
 
 use std::collections::VecDeque;
 
-use super::{Broken, Consumer, HEADER_BYTES, Producer, heap::Heap, memory::Place};
+use super::{Broken, Consumer, HEADER_BYTES, Producer, heap::Heap, memory::RingMemory};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// One step.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(super) enum WorkerEvent {
     /// Writes parts of these lengths.
     Write([u8; 3]),
     /// Reads at most this many bytes.
@@ -53,7 +53,7 @@ pub(super) enum Word {
 /// # Panics
 ///
 /// Panics if a check fails.
-pub(super) fn play(log: u32, steps: impl IntoIterator<Item = Step>) {
+pub(super) fn play(log: u32, steps: impl IntoIterator<Item = WorkerEvent>) {
     let capacity = 1 << log;
     let memory = Heap::new(HEADER_BYTES + capacity);
     let mut play = Play {
@@ -94,38 +94,38 @@ struct Honest {
 }
 
 impl Play {
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: WorkerEvent) {
         match step {
-            Step::Write(lens) => self.write(lens),
-            Step::Read(most) => self.read(most.into()),
-            Step::Room => {
+            WorkerEvent::Write(lens) => self.write(lens),
+            WorkerEvent::Read(most) => self.read(most.into()),
+            WorkerEvent::Room => {
                 let room = self.producer.room();
                 self.check(room, |honest, capacity| capacity - honest.bytes.len());
             }
-            Step::Len => {
+            WorkerEvent::Len => {
                 let len = self.consumer.len_bytes();
                 self.check(len, |honest, _| honest.bytes.len());
             }
-            Step::Close => {
+            WorkerEvent::Close => {
                 self.producer.close();
                 assert!(self.consumer.is_closed());
                 self.honest.iter_mut().for_each(|honest| honest.closed = true);
             }
-            Step::Ring(End::Producer) => {
+            WorkerEvent::Ring(End::Producer) => {
                 let rings = self.producer.take_bell();
                 if let Some(honest) = &mut self.honest {
                     assert_eq!(rings, std::mem::take(&mut honest.consumer_parked));
                 }
                 assert!(!self.producer.take_bell());
             }
-            Step::Ring(End::Consumer) => {
+            WorkerEvent::Ring(End::Consumer) => {
                 let rings = self.consumer.take_bell();
                 if let Some(honest) = &mut self.honest {
                     assert_eq!(rings, std::mem::take(&mut honest.producer_parked));
                 }
                 assert!(!self.consumer.take_bell());
             }
-            Step::Park(End::Producer) => {
+            WorkerEvent::Park(End::Producer) => {
                 let sleeps = self.producer.park();
                 assert_eq!(self.producer.bell().load(Ordering::Relaxed), u32::from(sleeps));
                 if let Some(honest) = &mut self.honest {
@@ -133,7 +133,7 @@ impl Play {
                     honest.producer_parked = sleeps;
                 }
             }
-            Step::Park(End::Consumer) => {
+            WorkerEvent::Park(End::Consumer) => {
                 let sleeps = self.consumer.park();
                 assert_eq!(self.consumer.bell().load(Ordering::Relaxed), u32::from(sleeps));
                 if let Some(honest) = &mut self.honest {
@@ -141,15 +141,15 @@ impl Play {
                     honest.consumer_parked = sleeps;
                 }
             }
-            Step::Unpark(End::Producer) => {
+            WorkerEvent::Unpark(End::Producer) => {
                 self.producer.unpark();
                 self.honest.iter_mut().for_each(|honest| honest.producer_parked = false);
             }
-            Step::Unpark(End::Consumer) => {
+            WorkerEvent::Unpark(End::Consumer) => {
                 self.consumer.unpark();
                 self.honest.iter_mut().for_each(|honest| honest.consumer_parked = false);
             }
-            Step::Attach(End::Producer) => {
+            WorkerEvent::Attach(End::Producer) => {
                 let attached = Producer::attach(self.memory.clone());
                 if let Some(honest) = &self.honest {
                     assert_eq!(attached.as_ref().err(), honest.written.then_some(&Broken::Used));
@@ -158,7 +158,7 @@ impl Play {
                     self.producer = producer;
                 }
             }
-            Step::Attach(End::Consumer) => {
+            WorkerEvent::Attach(End::Consumer) => {
                 let attached = Consumer::attach(self.memory.clone());
                 if let Some(honest) = &self.honest {
                     assert_eq!(attached.as_ref().err(), honest.read.then_some(&Broken::Used));
@@ -167,9 +167,9 @@ impl Play {
                     self.consumer = consumer;
                 }
             }
-            Step::Store(word, value) => self.change(word, |_| value),
-            Step::Nudge(word, by) => self.change(word, |value| value.wrapping_add_signed(by.into())),
-            Step::Scribble(at, byte) => {
+            WorkerEvent::Store(word, value) => self.change(word, |_| value),
+            WorkerEvent::Nudge(word, by) => self.change(word, |value| value.wrapping_add_signed(by.into())),
+            WorkerEvent::Scribble(at, byte) => {
                 self.honest = None;
                 self.memory.put(usize::from(at) & (self.capacity - 1), &[&[byte]]);
             }
@@ -277,25 +277,25 @@ impl Script<'_> {
 }
 
 impl Iterator for Script<'_> {
-    type Item = Step;
+    type Item = WorkerEvent;
 
-    fn next(&mut self) -> Option<Step> {
+    fn next(&mut self) -> Option<WorkerEvent> {
         Some(match self.0.next()? % 16 {
-            0 => Step::Write(self.bytes()),
-            1 => Step::Write([self.byte(), 0, 0]),
-            2 => Step::Read(u16::from_le_bytes(self.bytes())),
-            3 => Step::Room,
-            4 => Step::Len,
-            5 => Step::Close,
-            6 => Step::Ring(End::Producer),
-            7 => Step::Ring(End::Consumer),
-            8 => Step::Park(End::Producer),
-            9 => Step::Park(End::Consumer),
-            10 => Step::Unpark(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
-            11 => Step::Attach(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
-            12 => Step::Store(self.word(), u64::from_le_bytes(self.bytes())),
-            13 | 14 => Step::Nudge(self.word(), self.byte() as i8),
-            _ => Step::Scribble(u16::from_le_bytes(self.bytes()), self.byte()),
+            0 => WorkerEvent::Write(self.bytes()),
+            1 => WorkerEvent::Write([self.byte(), 0, 0]),
+            2 => WorkerEvent::Read(u16::from_le_bytes(self.bytes())),
+            3 => WorkerEvent::Room,
+            4 => WorkerEvent::Len,
+            5 => WorkerEvent::Close,
+            6 => WorkerEvent::Ring(End::Producer),
+            7 => WorkerEvent::Ring(End::Consumer),
+            8 => WorkerEvent::Park(End::Producer),
+            9 => WorkerEvent::Park(End::Consumer),
+            10 => WorkerEvent::Unpark(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
+            11 => WorkerEvent::Attach(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
+            12 => WorkerEvent::Store(self.word(), u64::from_le_bytes(self.bytes())),
+            13 | 14 => WorkerEvent::Nudge(self.word(), self.byte() as i8),
+            _ => WorkerEvent::Scribble(u16::from_le_bytes(self.bytes()), self.byte()),
         })
     }
 }

@@ -5,25 +5,25 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{effects::After, inbox::Inbox};
+use super::{effects::Effects, inbox::Inbox};
 use crate::{
     caller::Caller,
     captured::Captured,
     codec::{Encoded, ShortBytes},
-    error::{Place, TaskError},
+    error::{TaskError, TaskLocation},
     handle::{Completer, Wakes},
     id::{FunctionId, WorkerId},
-    protocol::{Records, Results},
+    protocol::{EncodedTasks, Results},
     registry,
-    supervisor::ledger::Load,
+    supervisor::ledger::InFlightTasks,
 };
 
 /// The size up to which waiting tasks are joined into one batch.
-pub(super) const MOST_PARCEL_BYTES: usize = 48 << 10;
+pub(super) const MOST_BATCH_BYTES: usize = 48 << 10;
 
 /// Identifies a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum LaneId {
+pub(crate) enum QueueId {
     /// One call.
     Call(u64),
     /// The single tasks of one thread.
@@ -33,11 +33,11 @@ pub(crate) enum LaneId {
 }
 
 /// Consecutive tasks that wait or run together, and the recipient of their results.
-pub(crate) struct Parcel {
-    pub(crate) lane: LaneId,
+pub(crate) struct Batch {
+    pub(crate) queue: QueueId,
     /// The number of the first task: its index in its call, or its number in the pool.
     pub(crate) first: u64,
-    pub(crate) records: Records,
+    pub(crate) records: EncodedTasks,
     pub(crate) to: Recipient,
     pub(crate) attempts: u32,
     pub(crate) retries: u32,
@@ -45,7 +45,7 @@ pub(crate) struct Parcel {
 
 /// A task with a handle, before it is queued.
 pub(crate) struct Single {
-    pub(crate) lane: LaneId,
+    pub(crate) queue: QueueId,
     pub(crate) number: u64,
     pub(crate) function: FunctionId,
     pub(crate) args: ShortBytes,
@@ -53,12 +53,12 @@ pub(crate) struct Single {
     pub(crate) retries: u32,
 }
 
-impl From<Single> for Parcel {
+impl From<Single> for Batch {
     fn from(task: Single) -> Self {
         Self {
-            lane: task.lane,
+            queue: task.queue,
             first: task.number,
-            records: Records::of(task.function, task.args),
+            records: EncodedTasks::of(task.function, task.args),
             to: Recipient::Handles(VecDeque::from([task.to])),
             attempts: 0,
             retries: task.retries,
@@ -82,7 +82,7 @@ pub(crate) enum Recipient {
     Nobody,
 }
 
-impl Load for Parcel {
+impl InFlightTasks for Batch {
     #[inline]
     fn len(&self) -> u32 {
         self.records.len()
@@ -92,7 +92,7 @@ impl Load for Parcel {
         self.first
     }
 
-    fn records(&mut self) -> &mut Records {
+    fn records(&mut self) -> &mut EncodedTasks {
         &mut self.records
     }
 
@@ -123,7 +123,7 @@ impl Load for Parcel {
             Recipient::Nobody => Recipient::Nobody,
         };
         let first = Self {
-            lane: self.lane,
+            queue: self.queue,
             first: self.first,
             records: self.records.take_first(n),
             to,
@@ -147,22 +147,22 @@ impl Recipient {
     }
 }
 
-impl Parcel {
+impl Batch {
     /// Returns the place of the first task, for its error.
-    pub(crate) fn place(&self, worker: Option<(WorkerId, u32)>) -> Place {
+    pub(crate) fn place(&self, worker: Option<(WorkerId, u32)>) -> TaskLocation {
         let index = match self.to {
             Recipient::Call(_) | Recipient::Member { .. } => usize::try_from(self.first).ok(),
             Recipient::Handles(_) | Recipient::Nobody => None,
         };
-        Place { index, attempts: self.attempts, worker }
+        TaskLocation { index, attempts: self.attempts, worker }
     }
 
     /// Delivers the captured output of the first task, before its outcome.
-    pub(crate) fn tell(&self, output: Option<Arc<Captured>>, after: &mut After) {
+    pub(crate) fn tell(&self, output: Option<Arc<Captured>>, effects: &mut Effects) {
         match (output, &self.to) {
             (None, _) => {}
-            (Some(output), Recipient::Nobody) => after.shows.push(output),
-            (Some(output), to) => to.tell(self.first, output, &mut after.wakes),
+            (Some(output), Recipient::Nobody) => effects.shows.push(output),
+            (Some(output), to) => to.tell(self.first, output, &mut effects.wakes),
         }
     }
 
@@ -182,7 +182,7 @@ impl Parcel {
             && (self.attempts, self.retries) == (next.attempts, next.retries)
             && !self.records.is_large()
             && !next.records.is_large()
-            && self.records.len_bytes() + next.records.len_bytes() <= MOST_PARCEL_BYTES;
+            && self.records.len_bytes() + next.records.len_bytes() <= MOST_BATCH_BYTES;
         match (&mut self.to, &mut next.to) {
             (Recipient::Call(_), Recipient::Call(_)) if fits => {}
             (Recipient::Handles(handles), Recipient::Handles(others)) if fits => handles.append(others),

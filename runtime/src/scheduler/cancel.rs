@@ -5,12 +5,12 @@
 use std::{ops::Range, time::Instant};
 
 use super::{
-    batch::{LaneId, Parcel, Recipient},
+    batch::{Batch, QueueId, Recipient},
     state::Scheduler,
 };
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
-    supervisor::ledger::Load,
+    supervisor::ledger::InFlightTasks,
     sys::poll::Poller,
 };
 
@@ -19,35 +19,35 @@ const STOPPED: &str = "it was taken back while it ran";
 
 impl Scheduler {
     /// Cancels a call that has added `added` tasks to its feed: fails what is queued and stops what runs.
-    pub(crate) fn cancel_call(&mut self, id: LaneId, added: u64, poller: &Poller, now: Instant) {
+    pub(crate) fn cancel_call(&mut self, id: QueueId, added: u64, poller: &Poller, now: Instant) {
         let why = "its call has ended";
         self.pull(id, added);
-        if let Some(lane) = self.book.lanes.get_mut(&id) {
-            lane.open = false;
+        if let Some(queue) = self.queues.by_id.get_mut(&id) {
+            queue.open = false;
         }
-        for parcel in self.book.take_all(id) {
-            self.book.fail(parcel, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
+        for batch in self.queues.take_all(id) {
+            self.queues.fail(batch, &TaskErrorKind::Cancelled { why }, None, &mut self.effects);
         }
-        let which = |parcel: &Parcel| (parcel.lane == id).then_some(0..parcel.len());
+        let which = |batch: &Batch| (batch.queue == id).then_some(0..batch.len());
         let mut next = 0;
         while let Some(place) = self.workers.next_up(next) {
             next = place + 1;
             self.cancel_at(place, which, why, now);
         }
-        self.book.tidy(id);
+        self.queues.tidy(id);
         self.dispatch(poller, now);
     }
 
     /// Cancels one task, wherever it is.
     pub(crate) fn cancel_task(&mut self, id: u64, function: &'static str, poller: &Poller, now: Instant) {
         let why = "it was taken back before it began";
-        let place_in = |parcel: &Parcel| {
-            let at = id.checked_sub(parcel.first).and_then(|at| u32::try_from(at).ok())?;
-            let is_handle = matches!(parcel.to, Recipient::Handles(_));
-            (is_handle && at < parcel.len()).then_some(at..at + 1)
+        let place_in = |batch: &Batch| {
+            let at = id.checked_sub(batch.first).and_then(|at| u32::try_from(at).ok())?;
+            let is_handle = matches!(batch.to, Recipient::Handles(_));
+            (is_handle && at < batch.len()).then_some(at..at + 1)
         };
         let kind = TaskErrorKind::Cancelled { why };
-        if !self.book.take_back(id, function, kind, &mut self.after) {
+        if !self.queues.take_back(id, function, kind, &mut self.effects) {
             let mut next = 0;
             while let Some(place) = self.workers.next_up(next) {
                 next = place + 1;
@@ -61,33 +61,32 @@ impl Scheduler {
     fn cancel_at(
         &mut self,
         place: usize,
-        which: impl Fn(&Parcel) -> Option<Range<u32>>,
+        which: impl Fn(&Batch) -> Option<Range<u32>>,
         why: &'static str,
         now: Instant,
     ) {
-        if !self.workers[place].in_flight().any(|parcel| which(parcel).is_some()) {
+        if !self.workers[place].in_flight().any(|batch| which(batch).is_some()) {
             return;
         }
         let worker = &mut self.workers[place];
         let id = worker.id();
         let mut kept = Vec::new();
-        for mut parcel in worker.take_back() {
-            let Some(range) = which(&parcel) else {
-                kept.push(parcel);
+        for mut batch in worker.take_back() {
+            let Some(range) = which(&batch) else {
+                kept.push(batch);
                 continue;
             };
-            let before = parcel.take_first(range.start);
-            let mut gone = parcel.take_first(range.end - range.start);
-            kept.extend([before, parcel].into_iter().filter(|part| part.len() > 0));
+            let before = batch.take_first(range.start);
+            let mut gone = batch.take_first(range.end - range.start);
+            kept.extend([before, batch].into_iter().filter(|part| part.len() > 0));
             gone.attempts -= 1;
-            self.book.leave(&gone, id);
-            self.book.fail(gone, &TaskErrorKind::Cancelled { why }, None, &mut self.after);
+            self.queues.leave(&gone, id);
+            self.queues.fail(gone, &TaskErrorKind::Cancelled { why }, None, &mut self.effects);
         }
-        self.book.take_home(kept, id);
+        self.queues.take_home(kept, id);
         // Everything that is left has begun, and all but the newest has ended.
-        let newest_goes = worker
-            .newest()
-            .is_some_and(|parcel| which(parcel).is_some_and(|range| range.end == parcel.len()));
+        let newest_goes =
+            worker.newest().is_some_and(|batch| which(batch).is_some_and(|range| range.end == batch.len()));
         if newest_goes {
             worker.stop(TaskErrorKind::Cancelled { why: STOPPED }, now);
         }
@@ -97,7 +96,7 @@ impl Scheduler {
     pub(crate) fn close(&mut self, now: Instant) {
         self.closing = true;
         // Feeds are not checked any more, because a closing pool dispatches nothing.
-        self.book.look_at_feeds = None;
+        self.queues.look_at_feeds = None;
         self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
         let mut next = 0;
         while let Some(place) = self.workers.next_manned(next) {

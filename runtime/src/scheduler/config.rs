@@ -8,7 +8,7 @@ use std::{
 use super::restarts::Intensity;
 use crate::{
     error::{Error, Result},
-    launch::{Settled, StartMethod},
+    launch::{ResolvedOptions, StartMethod},
     protocol::Outcome,
     setting::refused,
     task::Call,
@@ -20,7 +20,7 @@ pub(crate) struct Config {
     pub(crate) jobs: usize,
     pub(crate) chunk_size: Option<usize>,
     pub(crate) name: Option<String>,
-    pub(crate) surroundings: Settled,
+    pub(crate) surroundings: ResolvedOptions,
     pub(crate) initializer: Option<(Call, Outcome)>,
     pub(crate) lives: Lives,
     pub(crate) start_method: StartMethod,

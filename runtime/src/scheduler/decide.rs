@@ -3,60 +3,60 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    batch::{LaneId, Parcel},
+    batch::{Batch, QueueId},
     policy::{
         BATCH, BATCH_BYTES, CROWD, LOOK_AT_CORES_EVERY, MOST_IN_BATCH, MOST_SHARE_AFTER, NEAR, PREFETCH,
         SHARE_AFTER, STALLS_AFTER,
     },
-    queue::Lane,
-    queues::Book,
+    queue::Queue,
+    queues::Queues,
     state::Scheduler,
 };
 use crate::{
     id::WorkerId,
-    supervisor::{ledger::Load, state::Supervisor},
+    supervisor::{ledger::InFlightTasks, state::Supervisor},
 };
 
 /// Returns whether other workers could run tasks that this worker has not begun.
 ///
 /// Pinned tasks, which no other worker may run, are sent to idle workers only, so they are the oldest. A call that uses as many
 /// workers as it may cannot use another.
-pub(super) fn is_laden(worker: &Supervisor<Parcel>, book: &Book) -> bool {
-    let may_move = |parcel: &Parcel| book.lanes.get(&parcel.lane).is_some_and(Lane::has_use_for_another);
+pub(super) fn is_laden(worker: &Supervisor<Batch>, queues: &Queues) -> bool {
+    let may_move = |batch: &Batch| queues.by_id.get(&batch.queue).is_some_and(Queue::has_use_for_another);
     worker.in_flight_len() > 1
-        && worker.newest().is_some_and(|parcel| parcel.lane != LaneId::Pinned)
+        && worker.newest().is_some_and(|batch| batch.queue != QueueId::Pinned)
         // The very first task may have begun.
-        && worker.in_flight().enumerate().any(|(n, parcel)| (n > 0 || parcel.len() > 1) && may_move(parcel))
+        && worker.in_flight().enumerate().any(|(n, batch)| (n > 0 || batch.len() > 1) && may_move(batch))
 }
 
-pub(super) fn has_room(worker: &Supervisor<Parcel>, lane: &Lane) -> bool {
+pub(super) fn has_room(worker: &Supervisor<Batch>, queue: &Queue) -> bool {
     let is_idle = worker.is_idle();
-    let is_full = worker.newest().is_some_and(|parcel| parcel.records.len_bytes() > BATCH_BYTES);
-    if is_full || (!is_idle && (lane.first_len_bytes() > BATCH_BYTES || !worker.has_board())) {
+    let is_full = worker.newest().is_some_and(|batch| batch.records.len_bytes() > BATCH_BYTES);
+    if is_full || (!is_idle && (queue.first_len_bytes() > BATCH_BYTES || !worker.has_board())) {
         return false;
     }
     let n = worker.in_flight_len();
-    match lane.chunk {
+    match queue.chunk {
         Some(chunk) => n < chunk,
-        None => n < MOST_IN_BATCH && lane.estimate(n).is_some_and(|time| time < PREFETCH),
+        None => n < MOST_IN_BATCH && queue.estimate(n).is_some_and(|time| time < PREFETCH),
     }
 }
 
 impl Scheduler {
     /// Returns whether a worker could take a task immediately or soon, and no task waits for it.
     pub(crate) fn is_hungry(&self) -> bool {
-        let is_short = |worker: &Supervisor<Parcel>| {
+        let is_short = |worker: &Supervisor<Batch>| {
             worker.is_live()
                 && worker.newest().is_none_or(|newest| {
-                    let lane = self.book.lanes.get(&newest.lane);
-                    let left = lane.and_then(|lane| lane.estimate(worker.in_flight_len()));
+                    let queue = self.queues.by_id.get(&newest.queue);
+                    let left = queue.and_then(|queue| queue.estimate(worker.in_flight_len()));
                     left.is_some_and(|left| left < NEAR)
                 })
         };
         let is_idle = || self.workers.has_time(self.target) || self.workers.up().any(is_short);
         self.closing
             || self.workers.next_vacant(0, self.target).is_some()
-            || (self.book.queued == 0 && is_idle())
+            || (self.queues.queued == 0 && is_idle())
     }
 
     /// Returns when the scheduler must be called even if no worker reports anything.
@@ -68,7 +68,7 @@ impl Scheduler {
         let stops = self.workers.up().filter_map(Supervisor::stop_due);
         let limits = self.workers.up().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
         let back_off = self.restarts.not_before().filter(|_| self.wants_workers());
-        let feeds = self.book.look_at_feeds;
+        let feeds = self.queues.look_at_feeds;
         // A closing pool does not look for idle workers.
         let idle = self.leaving.look_at().filter(|_| !self.closing);
         workers
@@ -83,36 +83,39 @@ impl Scheduler {
     }
 
     pub(super) fn wants_workers(&self) -> bool {
-        (self.book.queued > 0 || !self.book.pinned.is_empty())
+        (self.queues.queued > 0 || !self.queues.pinned.is_empty())
             && (self.workers.next_vacant(0, self.target).is_some() || self.wanted_beyond().next().is_some())
     }
 
     /// Returns the vacant places beyond the current size of the pool for which pinned tasks wait.
     pub(super) fn wanted_beyond(&self) -> impl Iterator<Item = usize> {
-        let beyond = self.book.pinned.range(WorkerId(self.target as u32)..).map(|(id, _)| id.0 as usize);
+        let beyond = self.queues.pinned.range(WorkerId(self.target as u32)..).map(|(id, _)| id.0 as usize);
         beyond.filter(|&place| self.workers[place].is_vacant())
     }
 
     /// Returns the time limit of this worker's oldest task.
-    pub(crate) fn limit_of(&self, worker: &Supervisor<Parcel>) -> Option<Duration> {
+    pub(crate) fn limit_of(&self, worker: &Supervisor<Batch>) -> Option<Duration> {
         if !self.has_limits {
             return None;
         }
-        match worker.in_flight().next()?.lane {
+        match worker.in_flight().next()?.queue {
             // An initializer has no time limit.
-            LaneId::Pinned if self.book.initializing.contains(&worker.id()) => None,
-            LaneId::Pinned => self.config.task_timeout,
-            lane => self.book.lanes.get(&lane)?.timeout,
+            QueueId::Pinned if self.queues.initializing.contains(&worker.id()) => None,
+            QueueId::Pinned => self.config.task_timeout,
+            queue => self.queues.by_id.get(&queue)?.timeout,
         }
     }
 
     /// Returns when tasks will be taken back from the worker that has been silent for longest.
     fn sharing_deadline(&self) -> Option<Instant> {
-        if self.book.queued > 0 || self.closing || !self.workers.has_time(self.target) {
+        if self.queues.queued > 0 || self.closing || !self.workers.has_time(self.target) {
             return None;
         }
-        let laden = self.workers.up().filter(|worker| is_laden(worker, &self.book));
-        laden.filter_map(|worker| self.book.progress.get(&worker.id())).min().map(|&at| at + self.share_after)
+        let laden = self.workers.up().filter(|worker| is_laden(worker, &self.queues));
+        laden
+            .filter_map(|worker| self.queues.progress.get(&worker.id()))
+            .min()
+            .map(|&at| at + self.share_after)
     }
 
     /// Returns when the next worker with short tasks will have been silent for so long that it no longer counts as brisk.
@@ -123,12 +126,12 @@ impl Scheduler {
     }
 
     /// Returns when a worker that has only short tasks should have reported something.
-    pub(super) fn stalls_at(&self, worker: &Supervisor<Parcel>) -> Option<Instant> {
-        let lane = self.book.lanes.get(&worker.newest()?.lane)?;
-        if !lane.is_short() || lane.estimate(worker.in_flight_len())? >= SHARE_AFTER {
+    pub(super) fn stalls_at(&self, worker: &Supervisor<Batch>) -> Option<Instant> {
+        let queue = self.queues.by_id.get(&worker.newest()?.queue)?;
+        if !queue.is_short() || queue.estimate(worker.in_flight_len())? >= SHARE_AFTER {
             return None;
         }
-        let &since = self.book.progress.get(&worker.id())?;
+        let &since = self.queues.progress.get(&worker.id())?;
         // A worker that has begun nothing is waiting for a core, and another worker would wait, too.
         Some(since + if worker.has_begun() { STALLS_AFTER } else { MOST_SHARE_AFTER })
     }
@@ -144,11 +147,11 @@ impl Scheduler {
     /// Returns whether the tasks of this queue are kept from idle workers, because enough brisk workers run such tasks.
     ///
     /// A worker that is woken takes a core from one of those, and by the time it runs they would have finished a few tasks.
-    pub(super) fn holds_back(&self, lane: &Lane, brisk: usize) -> bool {
-        brisk >= self.cpus && lane.is_short() && {
+    pub(super) fn holds_back(&self, queue: &Queue, brisk: usize) -> bool {
+        brisk >= self.cpus && queue.is_short() && {
             let brisk = u32::try_from(brisk).unwrap_or(u32::MAX);
             let is_little =
-                lane.estimate(lane.queued()).is_none_or(|time| time < BATCH.saturating_mul(brisk));
+                queue.estimate(queue.queued()).is_none_or(|time| time < BATCH.saturating_mul(brisk));
             is_little || self.is_crowd(brisk as usize) && !self.cores_are_idle
         }
     }
@@ -183,10 +186,10 @@ impl Scheduler {
 
     /// Returns whether a reply is likely so soon that sleeping is not worthwhile, and a core is free to spin on.
     pub(crate) fn reply_is_near(&self) -> bool {
-        let is_near = |worker: &Supervisor<Parcel>| {
-            worker.in_flight().next().is_some_and(|parcel| {
-                let lane = self.book.lanes.get(&parcel.lane);
-                lane.and_then(|lane| lane.estimate(1)).is_none_or(|time| time < NEAR)
+        let is_near = |worker: &Supervisor<Batch>| {
+            worker.in_flight().next().is_some_and(|batch| {
+                let queue = self.queues.by_id.get(&batch.queue);
+                queue.and_then(|queue| queue.estimate(1)).is_none_or(|time| time < NEAR)
             })
         };
         self.may_spin() && self.workers.up().any(|worker| is_near(worker) || worker.is_streaming())

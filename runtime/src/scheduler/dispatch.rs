@@ -6,16 +6,16 @@
 use std::time::Instant;
 
 use super::{
-    batch::Parcel,
+    batch::Batch,
     decide::{has_room, is_laden},
     policy::{BATCH_BYTES, CROWD, LOOK_AT_FEEDS_AFTER, MOST_SHARE_AFTER, SHARE_AFTER, WORTH_MOVING},
-    queue::Lane,
+    queue::Queue,
     state::Scheduler,
 };
 use crate::{
     observe::levels::levels,
-    protocol::Orders,
-    supervisor::{ledger::Load, state::Supervisor},
+    protocol::RunFlags,
+    supervisor::{ledger::InFlightTasks, state::Supervisor},
     sys::poll::Poller,
 };
 
@@ -24,34 +24,34 @@ impl Scheduler {
     fn pull_for_the_idle(&mut self, now: Instant) -> bool {
         // A time that is over must be cleared, or the driver would wake up without end. If a worker becomes idle later, this
         // function is called again.
-        if self.book.look_at_feeds.is_some_and(|at| at <= now) {
-            self.book.look_at_feeds = None;
+        if self.queues.look_at_feeds.is_some_and(|at| at <= now) {
+            self.queues.look_at_feeds = None;
         }
-        if self.book.fed.is_empty() || !self.workers.has_time(self.target) {
+        if self.queues.fed.is_empty() || !self.workers.has_time(self.target) {
             return false;
         }
         let brisk = self.brisk(now);
-        let before = self.book.queued;
-        for at in (0..self.book.fed.len()).rev() {
-            let id = self.book.fed[at];
-            match self.book.lanes.get_mut(&id) {
-                Some(lane) if lane.queued() == 0 && !(brisk >= self.cpus && lane.is_short()) => {
-                    let (taken, told) = lane.pull(id);
+        let before = self.queues.queued;
+        for at in (0..self.queues.fed.len()).rev() {
+            let id = self.queues.fed[at];
+            match self.queues.by_id.get_mut(&id) {
+                Some(queue) if queue.queued() == 0 && !(brisk >= self.cpus && queue.is_short()) => {
+                    let (taken, told) = queue.pull(id);
                     if told {
                         // The caller may have added a task just now without seeing the request.
-                        self.book.look_at_feeds = Some(now + LOOK_AT_FEEDS_AFTER);
+                        self.queues.look_at_feeds = Some(now + LOOK_AT_FEEDS_AFTER);
                     }
-                    if let Some(parcel) = taken {
-                        self.enqueue(parcel);
+                    if let Some(batch) = taken {
+                        self.enqueue(batch);
                     }
                 }
                 Some(_) => {}
                 None => {
-                    self.book.fed.swap_remove(at);
+                    self.queues.fed.swap_remove(at);
                 }
             }
         }
-        self.book.queued > before
+        self.queues.queued > before
     }
 
     /// Sends waiting tasks to the workers that can take them, and starts workers for the rest.
@@ -61,7 +61,7 @@ impl Scheduler {
         }
         let mut next = self.target;
         while let Some(place) = self.workers.next_manned(next) {
-            if !self.book.pinned.contains_key(&self.workers[place].id()) {
+            if !self.queues.pinned.contains_key(&self.workers[place].id()) {
                 self.retire(place, poller, now);
             }
             next = place + 1;
@@ -81,78 +81,80 @@ impl Scheduler {
     }
 
     fn send_pinned(&mut self, poller: &Poller, now: Instant) {
-        if self.book.pinned.is_empty() {
+        if self.queues.pinned.is_empty() {
             return;
         }
-        let orders = Orders { levels: levels(), ..Orders::default() };
+        let flags = RunFlags { levels: levels(), ..RunFlags::default() };
         let mut next = 0;
         while let Some(place) = self.workers.next_manned(next) {
             next = place + 1;
             let worker = &self.workers[place];
             let id = worker.id();
             if worker.is_idle()
-                && !self.book.initializing.contains(&id)
+                && !self.queues.initializing.contains(&id)
                 && !self.leaving.contains(id)
-                && let Some(queue) = self.book.pinned.get_mut(&id)
+                && let Some(queue) = self.queues.pinned.get_mut(&id)
             {
                 let worker = &mut self.workers[place];
                 // As in `fill`: what cannot be taken back is sent one task at a time.
                 let most = if worker.has_board() { usize::MAX } else { 1 };
                 let most = most.min(self.config.lives.quota(worker.given()));
-                for mut parcel in queue.drain(..queue.len().min(most)) {
-                    parcel.attempts += 1;
-                    let seed = parcel.to.seed().unwrap_or(self.seed);
-                    worker.run(parcel, Orders { seed, ..orders });
+                for mut batch in queue.drain(..queue.len().min(most)) {
+                    batch.attempts += 1;
+                    let seed = batch.to.seed().unwrap_or(self.seed);
+                    worker.run(batch, RunFlags { seed, ..flags });
                 }
                 worker.ring(now, poller);
                 if queue.is_empty() {
-                    self.book.pinned.remove(&id);
+                    self.queues.pinned.remove(&id);
                 }
-                self.book.tally(id).occupied(now);
+                self.queues.tally(id).occupied(now);
             }
         }
     }
 
     /// If nothing is queued and a worker is idle, takes back the tasks that another worker has not begun.
     fn share(&mut self, now: Instant) {
-        if self.book.queued > 0 || !self.workers.has_time(self.target) {
+        if self.queues.queued > 0 || !self.workers.has_time(self.target) {
             return;
         }
         let brisk = self.brisk(now);
-        let book = &self.book;
-        let is_silent = |id| book.progress.get(&id).is_none_or(|&at: &Instant| at + self.share_after <= now);
-        let laden = self.workers.up().filter(|worker| is_laden(worker, book)).filter(|worker| {
+        let queues = &self.queues;
+        let is_silent =
+            |id| queues.progress.get(&id).is_none_or(|&at: &Instant| at + self.share_after <= now);
+        let laden = self.workers.up().filter(|worker| is_laden(worker, queues)).filter(|worker| {
             if brisk >= self.cpus && self.stalls_at(worker).is_some_and(|at| at > now) {
                 return false;
             }
             let waiting = worker.in_flight_len() - 1;
-            let lane = worker.newest().and_then(|newest| book.lanes.get(&newest.lane));
-            let long = lane.and_then(|lane| lane.estimate(waiting)).is_none_or(|time| time >= WORTH_MOVING);
+            let queue = worker.newest().and_then(|newest| queues.by_id.get(&newest.queue));
+            let long =
+                queue.and_then(|queue| queue.estimate(waiting)).is_none_or(|time| time >= WORTH_MOVING);
             // A worker that has begun nothing may not have been woken yet. Its tasks would be moved back and forth.
             (long && worker.has_begun()) || is_silent(worker.id())
         });
         let Some(id) = laden.max_by_key(|worker| worker.in_flight_len()).map(Supervisor::id) else { return };
         if is_silent(id) {
-            self.book.overdue.insert(id);
+            self.queues.overdue.insert(id);
             let worker = &self.workers[id.0 as usize];
             if let (true, Some(oldest), Some(&since)) =
-                (worker.has_begun(), worker.in_flight().next(), self.book.progress.get(&id))
-                && let Some(lane) = self.book.lanes.get_mut(&oldest.lane)
+                (worker.has_begun(), worker.in_flight().next(), self.queues.progress.get(&id))
+                && let Some(queue) = self.queues.by_id.get_mut(&oldest.queue)
             {
-                lane.takes_at_least(now.saturating_duration_since(since).min(SHARE_AFTER));
+                queue.takes_at_least(now.saturating_duration_since(since).min(SHARE_AFTER));
             }
         }
-        let parcels = self.workers[id.0 as usize].take_back();
-        self.book.take_home(parcels, id);
+        let batches = self.workers[id.0 as usize].take_back();
+        self.queues.take_home(batches, id);
         // Tasks that were not given back have begun, so asking again is useless before the worker has reported something. Nor is
         // it useful to move tasks faster than workers can be woken.
-        self.book.progress.insert(id, now);
+        self.queues.progress.insert(id, now);
         self.share_after = (self.share_after * 2).min(MOST_SHARE_AFTER);
     }
 
     /// Wakes the worker that will get the next task, if all workers are idle.
     pub(crate) fn rouse(&mut self) {
-        if self.book.unfinished > 0 {
+        if self.queues.unfinished > 0 {
             return;
         }
         let mut next = 0;
@@ -165,8 +167,8 @@ impl Scheduler {
     }
 
     /// Sends a batch to each worker that `wants` one, from the queue whose turn it is.
-    fn fill(&mut self, poller: &Poller, now: Instant, wants: impl Fn(&Supervisor<Parcel>, &Lane) -> bool) {
-        if self.book.queued == 0 {
+    fn fill(&mut self, poller: &Poller, now: Instant, wants: impl Fn(&Supervisor<Batch>, &Queue) -> bool) {
+        if self.queues.queued == 0 {
             self.cores_seen = None;
             self.cores_are_idle = false;
             return;
@@ -177,7 +179,7 @@ impl Scheduler {
         // Whether idle workers are considered: if one of them found nothing to run, the others will not either.
         let mut is_for_the_idle = true;
         let mut next = 0;
-        while self.book.queued > 0 {
+        while self.queues.queued > 0 {
             let place =
                 if is_for_the_idle { self.workers.next_manned(next) } else { self.workers.next_up(next) };
             let Some(place) = place.filter(|&place| place < self.target) else { return };
@@ -187,67 +189,67 @@ impl Scheduler {
             // Nothing is sent behind a task that is being stopped, because its process may be killed at any moment.
             if !worker.is_live()
                 || worker.is_stopping()
-                || self.book.initializing.contains(&id)
+                || self.queues.initializing.contains(&id)
                 || self.leaving.contains(id)
             {
                 continue;
             }
             let is_idle = worker.is_idle();
-            if if is_idle { !is_for_the_idle } else { self.book.overdue.contains(&id) } {
+            if if is_idle { !is_for_the_idle } else { self.queues.overdue.contains(&id) } {
                 continue;
             }
-            let turn = self.book.turns.iter().position(|lane| {
-                let lane = &self.book.lanes[lane];
-                lane.may_use(id) && wants(worker, lane) && !(is_idle && self.holds_back(lane, brisk))
+            let turn = self.queues.turns.iter().position(|queue| {
+                let queue = &self.queues.by_id[queue];
+                queue.may_use(id) && wants(worker, queue) && !(is_idle && self.holds_back(queue, brisk))
             });
             let quota = self.quota(worker);
             if quota == 0 {
                 continue;
             }
-            let Some(lane_id) = turn.and_then(|turn| self.book.turns.remove(turn)) else {
+            let Some(queue_id) = turn.and_then(|turn| self.queues.turns.remove(turn)) else {
                 is_for_the_idle &= !is_idle;
                 continue;
             };
             let may_spin = self.may_spin();
             let worker = &mut self.workers[place];
             let mut occupied = None;
-            let lane = self.book.lanes.get_mut(&lane_id).expect("a lane with a turn is there");
+            let queue = self.queues.by_id.get_mut(&queue_id).expect("a queue with a turn is there");
             // Towards the end of a queue batches become smaller, so that all workers finish together. A queue that its caller
             // still fills has no end yet.
-            let workers = if lane.is_short() { live.min(self.cpus.saturating_mul(CROWD)) } else { live };
-            let parts = match (lane.chunk, lane.open) {
+            let workers = if queue.is_short() { live.min(self.cpus.saturating_mul(CROWD)) } else { live };
+            let parts = match (queue.chunk, queue.open) {
                 (Some(_), _) => 1,
                 (None, true) => workers,
                 (None, false) => workers * 2,
             };
             // Waking a worker takes longer than a few short tasks.
-            let share = lane.queued().div_ceil(parts).max(lane.worth_waking());
+            let share = queue.queued().div_ceil(parts).max(queue.worth_waking());
             // Tasks that cannot be taken back would be lost with their worker.
-            let most = if worker.has_board() { lane.batch().min(share).max(1) } else { 1 };
+            let most = if worker.has_board() { queue.batch_size().min(share).max(1) } else { 1 };
             let most = most.min(quota);
             if worker.is_idle() {
-                self.book.progress.insert(id, now);
-                brisk += usize::from(self.target > self.cpus && lane.is_short());
+                self.queues.progress.insert(id, now);
+                brisk += usize::from(self.target > self.cpus && queue.is_short());
                 occupied = Some(id);
             }
-            let seed = lane.seed.unwrap_or(self.seed);
+            let seed = queue.seed.unwrap_or(self.seed);
             let (mut tasks, mut bytes) = (0, 0);
-            while tasks < most && (tasks == 0 || bytes + lane.first_len_bytes() <= BATCH_BYTES) {
-                let Some(mut parcel) = lane.take_first(most - tasks) else { break };
-                tasks += parcel.len() as usize;
-                bytes += parcel.records.len_bytes();
-                parcel.attempts += 1;
-                let wants_progress = parcel.to.wants_progress();
-                worker.run(parcel, Orders { levels: levels(), may_spin, wants_progress, seed });
+            while tasks < most && (tasks == 0 || bytes + queue.first_len_bytes() <= BATCH_BYTES) {
+                let Some(mut batch) = queue.take_first(most - tasks) else { break };
+                tasks += batch.len() as usize;
+                bytes += batch.records.len_bytes();
+                batch.attempts += 1;
+                let wants_progress = batch.to.wants_progress();
+                worker.run(batch, RunFlags { levels: levels(), may_spin, wants_progress, seed });
             }
             worker.ring(now, poller);
-            *lane.at.entry(id).or_insert(0) += tasks;
-            if lane.queued() > 0 {
-                self.book.turns.push_back(lane_id);
+            *queue.at.entry(id).or_insert(0) += tasks;
+            if queue.queued() > 0 {
+                self.queues.turns.push_back(queue_id);
             }
-            self.book.queued -= tasks;
+            self.queues.queued -= tasks;
             if let Some(id) = occupied {
-                self.book.tally(id).occupied(now);
+                self.queues.tally(id).occupied(now);
             }
         }
     }

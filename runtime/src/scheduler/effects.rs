@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use crate::{captured::Captured, handle::Wakes, observe::record::Words};
+use crate::{captured::Captured, handle::Wakes, observe::record::ForwardedRecord};
 
 /// The effects that the driver performs after it has released the lock.
 #[derive(Default)]
-pub(crate) struct After {
+pub(crate) struct Effects {
     /// Captured output that belongs to no outcome, to be printed.
     pub(crate) shows: Vec<Arc<Captured>>,
-    pub(crate) words: Vec<Words>,
+    pub(crate) words: Vec<ForwardedRecord>,
     /// The processes that have ended, after their last records.
     #[cfg(feature = "tracing")]
     pub(crate) ended: Vec<u32>,
@@ -20,7 +20,7 @@ pub(crate) struct After {
     pub(crate) wakes: Wakes,
 }
 
-impl After {
+impl Effects {
     pub(crate) fn is_empty(&self) -> bool {
         #[cfg(feature = "tracing")]
         if !self.ended.is_empty() {

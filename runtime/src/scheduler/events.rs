@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::{batch::Parcel, state::Scheduler};
+use super::{batch::Batch, state::Scheduler};
 use crate::{
     error::TaskErrorKind,
     supervisor::state::{OUTPUT, PROCESS, Supervisor},
@@ -32,7 +32,7 @@ impl Scheduler {
             self.launcher.tend();
         }
         for event in events {
-            let (place, kind) = Supervisor::<Parcel>::place_and_kind(event.key);
+            let (place, kind) = Supervisor::<Batch>::place_and_kind(event.key);
             if self.workers.get(place).is_none_or(|worker| !worker.owns(event.key)) {
                 continue;
             }
@@ -63,7 +63,7 @@ impl Scheduler {
                 self.reap(place, poller, now);
                 continue;
             }
-            let is_due = |worker: &Supervisor<Parcel>| worker.stop_due().is_some_and(|at| at <= now);
+            let is_due = |worker: &Supervisor<Batch>| worker.stop_due().is_some_and(|at| at <= now);
             // The task may have ended since.
             if is_due(&self.workers[place])
                 && self.read_before_deadline(place, poller, now)
@@ -98,7 +98,7 @@ impl Scheduler {
         if self.read_before_deadline(place, poller, now) && is_over(self) {
             let worker = &mut self.workers[place];
             let id = worker.id();
-            self.book.take_home(worker.take_back(), id);
+            self.queues.take_home(worker.take_back(), id);
             if self.read_before_deadline(place, poller, now) && is_over(self) {
                 self.workers[place].stop(TaskErrorKind::Timeout { limit }, now);
             }

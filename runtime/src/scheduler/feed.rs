@@ -9,13 +9,13 @@ use std::sync::{
 };
 
 use super::{
-    batch::{LaneId, Parcel, Recipient},
+    batch::{Batch, QueueId, Recipient},
     inbox::Inbox,
 };
 use crate::{
     codec::HERE_BYTES,
     id::FunctionId,
-    protocol::{RECORD_HEAD_BYTES, Records},
+    protocol::{EncodedTasks, RECORD_HEAD_BYTES},
     ring::{self, Consumer, Heap, Producer},
 };
 
@@ -106,21 +106,21 @@ impl Feeder {
 impl Feed {
     /// Takes what is there. `added` is the total number of tasks, if it is known and the caller is not adding more at the same
     /// time.
-    pub(super) fn take(&mut self, lane: LaneId, added: Option<u64>) -> Option<Parcel> {
+    pub(super) fn take(&mut self, queue: QueueId, added: Option<u64>) -> Option<Batch> {
         let mut bytes = Vec::new();
         let n = self.records.read(&mut bytes, FEED_BYTES).unwrap_or(0);
         if n == 0 {
             return None;
         }
         let records = match added {
-            Some(added) => Records::from_counted(bytes, (added - self.taken) as u32),
-            None => Records::from_bytes(bytes),
+            Some(added) => EncodedTasks::from_counted(bytes, (added - self.taken) as u32),
+            None => EncodedTasks::from_bytes(bytes),
         };
         self.taken += u64::from(records.len());
         // SYNC(feed-next): pairs with the Acquire load in `Feeder::next`.
         let first = self.shared.next.fetch_add(u64::from(records.len()), Ordering::AcqRel);
         let to = Recipient::Call(self.to.clone());
-        Some(Parcel { lane, first, records, to, attempts: 0, retries: self.retries })
+        Some(Batch { queue, first, records, to, attempts: 0, retries: self.retries })
     }
 
     /// Reserves and returns the number of a task that the caller queues without the feed.

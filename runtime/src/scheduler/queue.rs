@@ -1,7 +1,7 @@
 //! Defines the queue of one caller: the tasks of one call, or the single tasks of one thread.
 //!
 //! A queue keeps waiting tasks in order, knows how many of its tasks are at which worker, and measures how long its tasks take.
-//! The scheduler uses it through [`Book`](super::queues::Book). A queue never looks at workers and never completes a task.
+//! The scheduler uses it through [`Queues`](super::queues::Book). A queue never looks at workers and never completes a task.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -10,21 +10,21 @@ use std::{
 };
 
 use super::{
-    batch::{LaneId, MOST_PARCEL_BYTES, Parcel, Recipient, Single},
+    batch::{Batch, MOST_BATCH_BYTES, QueueId, Recipient, Single},
     feed::Feed,
     policy::{BATCH, MOST_IN_BATCH, MOST_JUMP, SHORT, WAKING},
 };
-use crate::{handle::Completer, id::WorkerId, supervisor::ledger::Load};
+use crate::{handle::Completer, id::WorkerId, supervisor::ledger::InFlightTasks};
 
 /// The cancelled tasks that may remain among the waiting ones before their memory is released, unless twice the number of waiting
 /// tasks is more.
 const MOST_GONE: usize = 1 << 10;
 /// The queue of one caller.
-pub(crate) struct Lane {
+pub(crate) struct Queue {
     /// The tasks of a call that its caller has pushed and that are not queued yet.
     pub(crate) feed: Option<Feed>,
     /// The waiting batches, ordered by the number of their first task. No batch is empty.
-    queue: VecDeque<Parcel>,
+    queue: VecDeque<Batch>,
     /// The numbers of waiting tasks that were cancelled and have their outcome. They are skipped.
     gone: BTreeSet<u64>,
     /// The number of waiting tasks.
@@ -47,7 +47,7 @@ pub(crate) struct Lane {
     pub(crate) open: bool,
 }
 
-impl Lane {
+impl Queue {
     /// Creates a queue for the single tasks of a thread.
     pub(crate) fn of_thread(timeout: Option<Duration>) -> Self {
         Self::new(None, usize::MAX, timeout, None)
@@ -81,7 +81,7 @@ impl Lane {
     }
 
     /// Takes everything from the feed. Only the caller itself may call this, with the number of tasks that it has added in total.
-    pub(crate) fn pull_all(&mut self, id: LaneId, added: u64) -> Option<Parcel> {
+    pub(crate) fn pull_all(&mut self, id: QueueId, added: u64) -> Option<Batch> {
         let feed = self.feed.as_mut()?;
         let taken = feed.take(id, Some(added));
         if feed.shared.wanted.load(Ordering::Relaxed) {
@@ -94,7 +94,7 @@ impl Lane {
     ///
     /// The second value is `true` if the caller was asked just now. It may have added a task without seeing the request, so the
     /// feed must be checked again.
-    pub(crate) fn pull(&mut self, id: LaneId) -> (Option<Parcel>, bool) {
+    pub(crate) fn pull(&mut self, id: QueueId) -> (Option<Batch>, bool) {
         let Some(feed) = &mut self.feed else { return (None, false) };
         let taken = feed.take(id, None);
         let want = taken.is_none();
@@ -110,16 +110,16 @@ impl Lane {
         self.queued
     }
 
-    pub(crate) fn push_back(&mut self, parcel: Parcel) {
-        self.queued += parcel.len() as usize;
+    pub(crate) fn push_back(&mut self, batch: Batch) {
+        self.queued += batch.len() as usize;
         let rest = match self.queue.back_mut() {
             // Ending threads share a queue, so their tasks may arrive out of order.
-            Some(last) if last.first > parcel.first => {
-                let at = self.queue.partition_point(|other| other.first < parcel.first);
-                return self.queue.insert(at, parcel);
+            Some(last) if last.first > batch.first => {
+                let at = self.queue.partition_point(|other| other.first < batch.first);
+                return self.queue.insert(at, batch);
             }
-            Some(last) => last.absorb(parcel),
-            None => Some(parcel),
+            Some(last) => last.absorb(batch),
+            None => Some(batch),
         };
         self.queue.extend(rest);
     }
@@ -130,7 +130,7 @@ impl Lane {
         let Recipient::Handles(handles) = &mut last.to else { return Some(task) };
         let fits = last.first + u64::from(last.records.len()) == task.number
             && (last.attempts, last.retries) == (0, task.retries)
-            && last.records.append_one(task.function, &task.args, MOST_PARCEL_BYTES);
+            && last.records.append_one(task.function, &task.args, MOST_BATCH_BYTES);
         if !fits {
             return Some(task);
         }
@@ -140,15 +140,15 @@ impl Lane {
     }
 
     /// Inserts a batch that was sent and has come back. It goes before batches that were never sent.
-    pub(crate) fn push_front(&mut self, parcel: Parcel) {
-        self.queued += parcel.len() as usize;
+    pub(crate) fn push_front(&mut self, batch: Batch) {
+        self.queued += batch.len() as usize;
         // A batch that came back from another worker may be older.
-        let at = self.queue.partition_point(|other| other.first < parcel.first);
-        self.queue.insert(at, parcel);
+        let at = self.queue.partition_point(|other| other.first < batch.first);
+        self.queue.insert(at, batch);
     }
 
     /// Removes and returns the first waiting tasks: at most `most`, and all of one batch.
-    pub(crate) fn take_first(&mut self, most: usize) -> Option<Parcel> {
+    pub(crate) fn take_first(&mut self, most: usize) -> Option<Batch> {
         self.step_over_gone();
         let first = self.queue.front_mut()?;
         let n = u32::try_from(most).unwrap_or(u32::MAX);
@@ -182,7 +182,7 @@ impl Lane {
     }
 
     /// Removes and returns all waiting tasks.
-    pub(crate) fn take_all(&mut self) -> VecDeque<Parcel> {
+    pub(crate) fn take_all(&mut self) -> VecDeque<Batch> {
         let mut all = VecDeque::new();
         if self.gone.is_empty() {
             std::mem::swap(&mut self.queue, &mut all);
@@ -197,10 +197,10 @@ impl Lane {
     ///
     /// The arguments stay in their batch and are skipped later, because removing them would move all others.
     pub(crate) fn remove(&mut self, number: u64) -> Option<(Arc<Completer>, u32)> {
-        let behind = self.queue.partition_point(|parcel| parcel.first <= number);
-        let parcel = self.queue.get(behind.checked_sub(1)?)?;
-        let Recipient::Handles(handles) = &parcel.to else { return None };
-        let this = (handles.get(usize::try_from(number - parcel.first).ok()?)?.clone(), parcel.attempts);
+        let behind = self.queue.partition_point(|batch| batch.first <= number);
+        let batch = self.queue.get(behind.checked_sub(1)?)?;
+        let Recipient::Handles(handles) = &batch.to else { return None };
+        let this = (handles.get(usize::try_from(number - batch.first).ok()?)?.clone(), batch.attempts);
         if !self.gone.insert(number) {
             return None;
         }
@@ -209,18 +209,18 @@ impl Lane {
             self.clear();
         } else if self.gone.len() > MOST_GONE.max(2 * self.queued) {
             // Most of the queue is cancelled tasks, so their memory is released now.
-            self.take_all().into_iter().for_each(|parcel| self.push_back(parcel));
+            self.take_all().into_iter().for_each(|batch| self.push_back(batch));
         }
         Some(this)
     }
 
     /// Returns the size of the first waiting batch in bytes.
     pub(crate) fn first_len_bytes(&self) -> usize {
-        self.queue.front().map_or(0, |parcel| parcel.records.len_bytes())
+        self.queue.front().map_or(0, |batch| batch.records.len_bytes())
     }
 
     /// Returns how many tasks of this queue make a batch.
-    pub(crate) fn batch(&self) -> usize {
+    pub(crate) fn batch_size(&self) -> usize {
         match (self.chunk, self.pace) {
             (Some(chunk), _) => chunk,
             (None, None) => 1,

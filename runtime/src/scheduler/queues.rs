@@ -1,7 +1,7 @@
 //! Owns all queues, their turns, the tasks that are bound to one worker, and the path by which a task gets its outcome.
 //!
 //! The scheduler keeps this apart from its workers, so that it can be changed while one of the workers is being read. It never
-//! decides which worker runs a task. It leaves what must happen outside the lock in [`After`].
+//! decides which worker runs a task. It leaves what must happen outside the lock in [`Effects`].
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -10,15 +10,15 @@ use std::{
 };
 
 use super::{
-    batch::{LaneId, Parcel, Recipient, Single, name_of},
+    batch::{Batch, QueueId, Recipient, Single, name_of},
     config::Finalizer,
-    effects::After,
-    queue::Lane,
+    effects::Effects,
+    queue::Queue,
 };
 use crate::{
     captured::Captured,
     codec::Encoded,
-    error::{Fault, Place, TaskError, TaskErrorKind},
+    error::{Fault, TaskError, TaskErrorKind, TaskLocation},
     id::{FunctionId, WorkerId},
     observe::{
         stats::{Ending, Endings},
@@ -26,21 +26,21 @@ use crate::{
         timeline::Timeline,
     },
     protocol::Results,
-    supervisor::ledger::Load,
+    supervisor::ledger::InFlightTasks,
 };
 
 /// All state of the scheduler except the workers, so that it can be changed while a worker is being read.
-pub(crate) struct Book {
-    pub(crate) lanes: BTreeMap<LaneId, Lane>,
+pub(crate) struct Queues {
+    pub(crate) by_id: BTreeMap<QueueId, Queue>,
     /// The queues with waiting tasks, in the order of their turns.
-    pub(crate) turns: VecDeque<LaneId>,
+    pub(crate) turns: VecDeque<QueueId>,
     /// The queues of calls, whose feeds may contain tasks.
-    pub(crate) fed: Vec<LaneId>,
+    pub(crate) fed: Vec<QueueId>,
     pub(crate) queued: usize,
     /// The number of tasks without an outcome.
     pub(crate) unfinished: usize,
     /// The tasks that only one worker may run, by worker.
-    pub(crate) pinned: BTreeMap<WorkerId, VecDeque<Parcel>>,
+    pub(crate) pinned: BTreeMap<WorkerId, VecDeque<Batch>>,
     /// When the feeds must be checked again.
     pub(crate) look_at_feeds: Option<Instant>,
     /// When each worker last reported something, or received work while it was idle.
@@ -75,29 +75,29 @@ pub(crate) struct GivenUp {
 
 impl GivenUp {
     /// Returns whether workers must be started again for a task that is submitted to this queue.
-    pub(crate) fn is_over(&self, lane: LaneId, now: Instant) -> bool {
-        let is_later = |next: u64| !matches!(lane, LaneId::Call(number) if number < next);
+    pub(crate) fn is_over(&self, queue: QueueId, now: Instant) -> bool {
+        let is_later = |next: u64| !matches!(queue, QueueId::Call(number) if number < next);
         self.until.is_some_and(|until| now >= until) || self.next_call.is_some_and(is_later)
     }
 }
 
-impl Book {
+impl Queues {
     /// Returns whether the pool is given up and no start may be tried yet.
     pub(crate) fn is_given_up(&self, now: Instant) -> bool {
         self.given_up.as_ref().is_some_and(|given_up| given_up.until.is_none_or(|until| now < until))
     }
 
-    fn lane(&mut self, id: LaneId) -> &mut Lane {
+    fn queue(&mut self, id: QueueId) -> &mut Queue {
         let timeout = self.task_timeout;
-        self.lanes.entry(id).or_insert_with(|| Lane::of_thread(timeout))
+        self.by_id.entry(id).or_insert_with(|| Queue::of_thread(timeout))
     }
 
-    pub(crate) fn push_back(&mut self, parcel: Parcel) {
-        let id = parcel.lane;
-        self.queued += parcel.len() as usize;
-        let lane = self.lane(id);
-        let first = lane.queued() == 0;
-        lane.push_back(parcel);
+    pub(crate) fn push_back(&mut self, batch: Batch) {
+        let id = batch.queue;
+        self.queued += batch.len() as usize;
+        let queue = self.queue(id);
+        let first = queue.queued() == 0;
+        queue.push_back(batch);
         if first {
             self.turns.push_back(id);
         }
@@ -105,19 +105,19 @@ impl Book {
 
     /// Appends a task to the last waiting batch of its queue. Returns the task if it does not fit into that batch.
     pub(crate) fn append(&mut self, task: Single) -> Option<Single> {
-        let Some(lane) = self.lanes.get_mut(&task.lane) else { return Some(task) };
-        let rest = lane.append(task);
+        let Some(queue) = self.by_id.get_mut(&task.queue) else { return Some(task) };
+        let rest = queue.append(task);
         self.queued += usize::from(rest.is_none());
         rest
     }
 
     /// Puts back a batch that was sent and has not begun, before batches that were never sent.
-    pub(crate) fn push_front(&mut self, parcel: Parcel) {
-        let id = parcel.lane;
-        self.queued += parcel.len() as usize;
-        let lane = self.lane(id);
-        let first = lane.queued() == 0;
-        lane.push_front(parcel);
+    pub(crate) fn push_front(&mut self, batch: Batch) {
+        let id = batch.queue;
+        self.queued += batch.len() as usize;
+        let queue = self.queue(id);
+        let first = queue.queued() == 0;
+        queue.push_front(batch);
         if first {
             self.turns.push_front(id);
         }
@@ -125,20 +125,20 @@ impl Book {
 
     /// Puts back batches that were sent to `worker` and have not begun. They wait in their order, before batches that were never
     /// sent, and the attempt does not count.
-    pub(crate) fn take_home(&mut self, parcels: Vec<Parcel>, worker: WorkerId) {
-        for mut parcel in parcels.into_iter().rev() {
-            parcel.attempts -= 1;
-            self.leave(&parcel, worker);
-            self.put_first(parcel, worker);
+    pub(crate) fn take_home(&mut self, batches: Vec<Batch>, worker: WorkerId) {
+        for mut batch in batches.into_iter().rev() {
+            batch.attempts -= 1;
+            self.leave(&batch, worker);
+            self.put_first(batch, worker);
         }
     }
 
     /// Queues a batch to be sent again, before batches that were never sent. A pinned batch waits for the same worker.
-    pub(crate) fn put_first(&mut self, parcel: Parcel, worker: WorkerId) {
-        if parcel.lane == LaneId::Pinned {
-            self.pinned.entry(worker).or_default().push_front(parcel);
+    pub(crate) fn put_first(&mut self, batch: Batch, worker: WorkerId) {
+        if batch.queue == QueueId::Pinned {
+            self.pinned.entry(worker).or_default().push_front(batch);
         } else {
-            self.push_front(parcel);
+            self.push_front(batch);
         }
     }
 
@@ -149,17 +149,18 @@ impl Book {
         number: u64,
         function: &'static str,
         kind: TaskErrorKind,
-        after: &mut After,
+        effects: &mut Effects,
     ) -> bool {
-        let found = self.lanes.iter_mut().find_map(|(id, lane)| lane.remove(number).map(|this| (*id, this)));
+        let found =
+            self.by_id.iter_mut().find_map(|(id, queue)| queue.remove(number).map(|this| (*id, this)));
         let Some((id, (handle, attempts))) = found else { return false };
         self.queued -= 1;
         self.unfinished -= 1;
-        let place = Place { attempts, ..Place::default() };
+        let place = TaskLocation { attempts, ..TaskLocation::default() };
         self.unserved.add(Ending::of(&kind), 1);
         let error = TaskError::new(function, kind, place).in_pool(self.name.as_ref());
-        handle.complete(Err(error), &mut after.wakes);
-        if self.lanes.get(&id).is_none_or(|lane| lane.queued() == 0) {
+        handle.complete(Err(error), &mut effects.wakes);
+        if self.by_id.get(&id).is_none_or(|queue| queue.queued() == 0) {
             self.turns.retain(|turn| *turn != id);
         }
         self.tidy(id);
@@ -167,22 +168,22 @@ impl Book {
     }
 
     /// Removes and returns all waiting batches of a queue.
-    pub(crate) fn take_all(&mut self, id: LaneId) -> VecDeque<Parcel> {
-        let parcels = self.lanes.get_mut(&id).map(Lane::take_all).unwrap_or_default();
-        self.queued -= parcels.iter().map(|parcel| parcel.len() as usize).sum::<usize>();
+    pub(crate) fn take_all(&mut self, id: QueueId) -> VecDeque<Batch> {
+        let batches = self.by_id.get_mut(&id).map(Queue::take_all).unwrap_or_default();
+        self.queued -= batches.iter().map(|batch| batch.len() as usize).sum::<usize>();
         self.turns.retain(|turn| *turn != id);
-        parcels
+        batches
     }
 
     /// Notes that these tasks are no longer at `worker`.
-    pub(crate) fn leave(&mut self, parcel: &Parcel, worker: WorkerId) {
-        if let Some(lane) = self.lanes.get_mut(&parcel.lane) {
-            lane.leave(worker, parcel.len());
+    pub(crate) fn leave(&mut self, batch: &Batch, worker: WorkerId) {
+        if let Some(queue) = self.by_id.get_mut(&batch.queue) {
+            queue.leave(worker, batch.len());
         }
     }
 
     /// Notes that `n` tasks at `worker` have ended.
-    fn ended(&mut self, id: LaneId, ending: Ending, n: u32, nanos: u64, worker: WorkerId) {
+    fn ended(&mut self, id: QueueId, ending: Ending, n: u32, nanos: u64, worker: WorkerId) {
         self.unfinished -= n as usize;
         self.tally(worker).done(ending, n, nanos);
         if self.unfinished == 0
@@ -190,10 +191,10 @@ impl Book {
         {
             timeline.flush();
         }
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        lane.measure(n, nanos);
-        lane.leave(worker, n);
-        if lane.is_left() {
+        let Some(queue) = self.by_id.get_mut(&id) else { return };
+        queue.measure(n, nanos);
+        queue.leave(worker, n);
+        if queue.is_left() {
             self.tidy(id);
         }
     }
@@ -201,34 +202,34 @@ impl Book {
     /// Delivers the results of the first tasks of a batch.
     pub(crate) fn done(
         &mut self,
-        parcel: &mut Parcel,
+        batch: &mut Batch,
         results: Results<'_>,
         worker: WorkerId,
-        after: &mut After,
+        effects: &mut Effects,
     ) {
         if self.slowest.has_room_for(results.most_nanos()) || self.timeline.is_some() {
-            self.look_at_each(parcel, results, worker);
+            self.look_at_each(batch, results, worker);
         }
-        self.tally(worker).is_of_call = matches!(parcel.to, Recipient::Call(_));
-        parcel.to.give(parcel.first, results, &mut after.wakes);
-        self.ended(parcel.lane, Ending::Finished, results.len(), results.nanos(), worker);
+        self.tally(worker).is_of_call = matches!(batch.to, Recipient::Call(_));
+        batch.to.give(batch.first, results, &mut effects.wakes);
+        self.ended(batch.queue, Ending::Finished, results.len(), results.nanos(), worker);
     }
 
     /// Delivers the outcome of the first task of a batch.
     pub(crate) fn done_one(
         &mut self,
-        parcel: &mut Parcel,
+        batch: &mut Batch,
         nanos: u64,
         outcome: Result<Encoded<'_>, TaskError>,
         worker: WorkerId,
-        after: &mut After,
+        effects: &mut Effects,
     ) {
         if self.slowest.has_room_for(nanos) || self.timeline.is_some() {
-            self.look_at_one(parcel, 0, parcel.function(), nanos, outcome.is_err(), worker);
+            self.look_at_one(batch, 0, batch.function(), nanos, outcome.is_err(), worker);
         }
         let ended = outcome.as_ref().map_or_else(|error| Ending::of(error.kind()), |_| Ending::Finished);
-        parcel.to.give_one(parcel.first, outcome, &mut after.wakes);
-        self.ended(parcel.lane, ended, 1, nanos, worker);
+        batch.to.give_one(batch.first, outcome, &mut effects.wakes);
+        self.ended(batch.queue, ended, 1, nanos, worker);
     }
 
     /// Returns the statistics of a worker's place.
@@ -253,8 +254,8 @@ impl Book {
 
     /// Looks at each of these results: some took long, or there is a timeline.
     #[cold]
-    fn look_at_each(&mut self, parcel: &Parcel, results: Results<'_>, worker: WorkerId) {
-        let mut functions = parcel.functions();
+    fn look_at_each(&mut self, batch: &Batch, results: Results<'_>, worker: WorkerId) {
+        let mut functions = batch.functions();
         let mut untimed = 0;
         for (at, nanos) in (0..).zip(results.each_nanos()) {
             untimed += 1;
@@ -262,7 +263,7 @@ impl Book {
                 // Short tasks are timed together, so each is given an equal share.
                 let share = nanos / untimed;
                 for (back, function) in (0..untimed).rev().zip(&mut functions) {
-                    self.look_at_one(parcel, at - back, function, share, false, worker);
+                    self.look_at_one(batch, at - back, function, share, false, worker);
                 }
                 untimed = 0;
             }
@@ -272,16 +273,16 @@ impl Book {
     /// Records how long the task at this place in the batch took.
     fn look_at_one(
         &mut self,
-        parcel: &Parcel,
+        batch: &Batch,
         at: u64,
         function: &'static str,
         nanos: u64,
         failed: bool,
         worker: WorkerId,
     ) {
-        let number = parcel.first + at;
+        let number = batch.first + at;
         if self.slowest.has_room_for(nanos) && nanos > 0 {
-            let index = match parcel.to {
+            let index = match batch.to {
                 Recipient::Call(_) => usize::try_from(number).ok(),
                 _ => None,
             };
@@ -295,58 +296,58 @@ impl Book {
     /// Like [`done_one`](Self::done_one), for a task that ran and failed.
     pub(crate) fn failed(
         &mut self,
-        parcel: &mut Parcel,
+        batch: &mut Batch,
         nanos: u64,
         fault: Fault,
         by: (WorkerId, u32),
         output: Option<Arc<Captured>>,
-        after: &mut After,
+        effects: &mut Effects,
     ) {
-        let error = self.error(parcel, fault.into(), Some(by)).with_output(output);
-        self.done_one(parcel, nanos, Err(error), by.0, after);
+        let error = self.error(batch, fault.into(), Some(by)).with_output(output);
+        self.done_one(batch, nanos, Err(error), by.0, effects);
     }
 
     /// Like [`done_one`](Self::done_one), for a task that was told to end and returned.
     pub(crate) fn stopped(
         &mut self,
-        parcel: &mut Parcel,
+        batch: &mut Batch,
         nanos: u64,
         kind: TaskErrorKind,
         by: (WorkerId, u32),
         output: Option<Arc<Captured>>,
-        after: &mut After,
+        effects: &mut Effects,
     ) {
-        let error = self.error(parcel, kind, Some(by)).with_output(output);
-        self.done_one(parcel, nanos, Err(error), by.0, after);
+        let error = self.error(batch, kind, Some(by)).with_output(output);
+        self.done_one(batch, nanos, Err(error), by.0, effects);
     }
 
     /// Fails tasks that are at no worker any more. `worker` is the worker that had them, its process, and what the first of them
     /// wrote.
     pub(crate) fn fail(
         &mut self,
-        mut parcel: Parcel,
+        mut batch: Batch,
         kind: &TaskErrorKind,
         worker: Option<(WorkerId, u32, Option<&Arc<Captured>>)>,
-        after: &mut After,
+        effects: &mut Effects,
     ) {
         let by = worker.map(|(id, pid, _)| (id, pid));
         let endings = match by {
             Some((id, _)) => self.tally(id).endings(),
             None => &mut self.unserved,
         };
-        endings.add(Ending::of(kind), u64::from(parcel.len()));
+        endings.add(Ending::of(kind), u64::from(batch.len()));
         let output = worker.and_then(|(.., output)| output);
-        while parcel.len() > 0 {
-            let error = self.error(&parcel, kind.clone(), by).with_output(output.cloned());
-            parcel.to.give_one(parcel.first, Err(error), &mut after.wakes);
-            parcel.done(1);
+        while batch.len() > 0 {
+            let error = self.error(&batch, kind.clone(), by).with_output(output.cloned());
+            batch.to.give_one(batch.first, Err(error), &mut effects.wakes);
+            batch.done(1);
             self.unfinished -= 1;
         }
-        self.tidy(parcel.lane);
+        self.tidy(batch.queue);
     }
 
-    fn error(&self, parcel: &Parcel, kind: TaskErrorKind, worker: Option<(WorkerId, u32)>) -> TaskError {
-        TaskError::new(parcel.function(), kind, parcel.place(worker)).in_pool(self.name.as_ref())
+    fn error(&self, batch: &Batch, kind: TaskErrorKind, worker: Option<(WorkerId, u32)>) -> TaskError {
+        TaskError::new(batch.function(), kind, batch.place(worker)).in_pool(self.name.as_ref())
     }
 
     /// Returns the error of a finalizer that gave no result.
@@ -357,16 +358,16 @@ impl Book {
         worker: (WorkerId, u32),
     ) -> TaskError {
         let function = finalizer.map_or("", |finalizer| finalizer.call.entry.name);
-        let place = Place { index: None, attempts: 1, worker: Some(worker) };
+        let place = TaskLocation { index: None, attempts: 1, worker: Some(worker) };
         TaskError::new(function, kind, place).in_pool(self.name.as_ref())
     }
 
     /// Removes a queue that is empty and to which its caller adds nothing more.
-    pub(crate) fn tidy(&mut self, id: LaneId) {
-        if self.lanes.get(&id).is_some_and(Lane::is_left) {
+    pub(crate) fn tidy(&mut self, id: QueueId) {
+        if self.by_id.get(&id).is_some_and(Queue::is_left) {
             // A thread's queue remembers how long its tasks take.
-            if !matches!(id, LaneId::Thread(_)) || self.lanes.len() > MOST_RESTING_LANES {
-                self.lanes.remove(&id);
+            if !matches!(id, QueueId::Thread(_)) || self.by_id.len() > MOST_RESTING_LANES {
+                self.by_id.remove(&id);
             }
         }
     }

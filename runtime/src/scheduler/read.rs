@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    batch::Parcel,
+    batch::Batch,
     policy::SHARE_AFTER,
     reap::{failure, the_initializer},
     state::Scheduler,
@@ -14,9 +14,9 @@ use crate::{
     codec::Encoded,
     error::TaskErrorKind,
     id::{FunctionId, WorkerId},
-    observe::record::Words,
+    observe::record::ForwardedRecord,
     protocol::{Note, Record},
-    supervisor::event::Step,
+    supervisor::event::WorkerEvent,
     sys::poll::Poller,
 };
 
@@ -29,10 +29,10 @@ enum Role {
 }
 
 /// Returns a record with the caller of the running task, if the record belongs to a task.
-fn said(record: Record, worker: WorkerId, pid: u32, running: Option<&Parcel>) -> Words {
+fn said(record: Record, worker: WorkerId, pid: u32, running: Option<&Batch>) -> ForwardedRecord {
     let running = running.filter(|_| record.task().is_some());
     let caller = running.map(|running| running.to.caller()).unwrap_or_default();
-    Words { record, worker, pid, caller }
+    ForwardedRecord { record, worker, pid, caller }
 }
 
 impl Scheduler {
@@ -41,17 +41,17 @@ impl Scheduler {
     pub(super) fn read_output(&mut self, place: usize, last: bool, poller: &Poller) -> bool {
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
-        let words = &mut self.after.words;
-        let is_said = |words: &[Words]| words.iter().any(|words| words.worker == id);
+        let words = &mut self.effects.words;
+        let is_said = |words: &[ForwardedRecord]| words.iter().any(|words| words.worker == id);
         if !is_said(words) {
-            let on = |record, load: Option<&Parcel>| words.push(said(record, id, pid, load));
+            let on = |record, load: Option<&Batch>| words.push(said(record, id, pid, load));
             if last { worker.read_last_output(poller, on) } else { worker.read_output(poller, on) }
         }
-        is_said(&self.after.words)
+        is_said(&self.effects.words)
     }
 
     fn role(&self, id: WorkerId) -> Role {
-        if self.book.initializing.contains(&id) {
+        if self.queues.initializing.contains(&id) {
             Role::Initializing
         } else if self.leaving.is_finalizing(id) {
             Role::Finalizing
@@ -70,10 +70,10 @@ impl Scheduler {
         let was_useful = worker.was_useful();
         let role = self.role(id);
         let worker = &mut self.workers[place];
-        let (book, leaving, after) = (&mut self.book, &mut self.leaving, &mut self.after);
+        let (queues, leaving, effects) = (&mut self.queues, &mut self.leaving, &mut self.effects);
         let initializer = self.config.initializer.as_ref();
         let finalizer = self.config.lives.finalizer.as_ref();
-        if after.words.iter().any(|words| words.worker == id) {
+        if effects.words.iter().any(|words| words.worker == id) {
             self.unread.insert(place);
             return false;
         }
@@ -85,14 +85,14 @@ impl Scheduler {
         let mut output = None;
         let paused = worker.read(readable, now, poller, |step| {
             match step {
-                Step::Started => started = true,
-                Step::Done { load, results } => {
+                WorkerEvent::Started => started = true,
+                WorkerEvent::Done { load, results } => {
                     useful = true;
                     match role {
-                        Role::Serving => book.done(load, results, id, after),
+                        Role::Serving => queues.done(load, results, id, effects),
                         Role::Initializing => {
-                            book.initializing.remove(&id);
-                            book.tally(id).initialized(now);
+                            queues.initializing.remove(&id);
+                            queues.tally(id).initialized(now);
                             let mut results = results;
                             failed_to_initialize = results
                                 .next()
@@ -103,67 +103,67 @@ impl Scheduler {
                         }),
                     }
                 }
-                Step::DoneOne { load, nanos, result } => {
+                WorkerEvent::DoneOne { load, nanos, result } => {
                     useful = true;
-                    load.tell(output.take(), after);
+                    load.tell(output.take(), effects);
                     match role {
-                        Role::Serving => book.done_one(load, nanos, Ok(result), id, after),
+                        Role::Serving => queues.done_one(load, nanos, Ok(result), id, effects),
                         Role::Initializing => {
-                            book.initializing.remove(&id);
-                            book.tally(id).initialized(now);
+                            queues.initializing.remove(&id);
+                            queues.tally(id).initialized(now);
                             failed_to_initialize = failure(initializer, &result);
                         }
                         Role::Finalizing => leaving.add_exit(Ok(result.into_owned())),
                     }
                 }
-                Step::Failed { load, nanos, fault } => {
+                WorkerEvent::Failed { load, nanos, fault } => {
                     useful = true;
                     let output = output.take();
-                    load.tell(output.clone(), after);
+                    load.tell(output.clone(), effects);
                     match role {
-                        Role::Serving => book.failed(load, nanos, fault, (id, pid), output, after),
+                        Role::Serving => queues.failed(load, nanos, fault, (id, pid), output, effects),
                         Role::Initializing => {
-                            book.initializing.remove(&id);
+                            queues.initializing.remove(&id);
                             let kind = TaskErrorKind::from(fault);
                             failed_to_initialize = Some((kind.of(&the_initializer(initializer)), Some(kind)));
                         }
                         Role::Finalizing => {
-                            leaving.add_exit(Err(book.exit_error(finalizer, fault.into(), (id, pid))));
+                            leaving.add_exit(Err(queues.exit_error(finalizer, fault.into(), (id, pid))));
                         }
                     }
                 }
-                Step::Stopped { load, nanos, kind } => {
+                WorkerEvent::Stopped { load, nanos, kind } => {
                     useful = true;
                     stopped = true;
                     let output = output.take();
-                    load.tell(output.clone(), after);
+                    load.tell(output.clone(), effects);
                     match role {
-                        Role::Serving => book.stopped(load, nanos, kind, (id, pid), output, after),
+                        Role::Serving => queues.stopped(load, nanos, kind, (id, pid), output, effects),
                         Role::Initializing => {
-                            book.initializing.remove(&id);
+                            queues.initializing.remove(&id);
                         }
                         Role::Finalizing => {
-                            leaving.add_exit(Err(book.exit_error(finalizer, kind, (id, pid))));
+                            leaving.add_exit(Err(queues.exit_error(finalizer, kind, (id, pid))));
                         }
                     }
                 }
-                Step::Progress { load, fraction } => {
-                    load.to.give_progress(load.first, fraction, &mut after.wakes)
+                WorkerEvent::Progress { load, fraction } => {
+                    load.to.give_progress(load.first, fraction, &mut effects.wakes)
                 }
-                Step::Wrote(wrote) => output = Some(wrote),
-                Step::Noted(Note::Sample { tasks, encoding, peak_rss_bytes }) => {
-                    book.tally(id).sampled(tasks, Duration::from_nanos(encoding), peak_rss_bytes);
+                WorkerEvent::Wrote(wrote) => output = Some(wrote),
+                WorkerEvent::Noted(Note::Sample { tasks, encoding, peak_rss_bytes }) => {
+                    queues.tally(id).sampled(tasks, Duration::from_nanos(encoding), peak_rss_bytes);
                 }
-                Step::Noted(Note::Late { nanos, tasks, task, function }) => {
-                    book.late(id, FunctionId(function), task, tasks, nanos);
+                WorkerEvent::Noted(Note::Late { nanos, tasks, task, function }) => {
+                    queues.late(id, FunctionId(function), task, tasks, nanos);
                 }
-                Step::Noted(Note::Begun { nanos }) => {
-                    if let Some(timeline) = &mut book.timeline {
+                WorkerEvent::Noted(Note::Begun { nanos }) => {
+                    if let Some(timeline) = &mut queues.timeline {
                         timeline.begun(id, nanos);
                     }
                 }
-                Step::Said(record, load) => {
-                    after.words.push(said(record, id, pid, load));
+                WorkerEvent::Said(record, load) => {
+                    effects.words.push(said(record, id, pid, load));
                     to_the_end = false;
                     return std::ops::ControlFlow::Break(());
                 }
@@ -179,17 +179,17 @@ impl Scheduler {
             self.unread.insert(place);
         }
         if started {
-            self.book.tally(id).started(now, self.config.initializer.is_some());
+            self.queues.tally(id).started(now, self.config.initializer.is_some());
         }
         if useful && self.workers[place].is_idle() {
-            self.book.tally(id).released(now);
+            self.queues.tally(id).released(now);
         }
         if useful {
-            self.book.tally(id).heard(now);
+            self.queues.tally(id).heard(now);
         }
         if useful || started {
-            self.book.progress.insert(id, now);
-            self.book.overdue.remove(&id);
+            self.queues.progress.insert(id, now);
+            self.queues.overdue.remove(&id);
         }
         if useful || started {
             self.look_for_the_idle(now);
@@ -199,7 +199,7 @@ impl Scheduler {
             && self.workers[place].is_live()
             && let Some((call, _)) = self.config.initializer.clone()
         {
-            self.book.initializing.insert(id);
+            self.queues.initializing.insert(id);
             self.run_own(place, call, poller, now);
         }
         if useful && role == Role::Serving {
@@ -211,7 +211,7 @@ impl Scheduler {
         }
         if (useful && !was_useful) || (started && self.config.initializer.is_none()) {
             // The pool may have been given up while this worker started.
-            self.book.given_up = None;
+            self.queues.given_up = None;
         }
         if useful {
             self.restarts.forgive();

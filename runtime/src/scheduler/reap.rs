@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::{
-    batch::Parcel,
+    batch::Batch,
     queues::GivenUp,
     restarts::{Others, Streak, Verdict},
     state::Scheduler,
@@ -19,9 +19,9 @@ use crate::{
     panic::RemotePanic,
     protocol::Outcome,
     supervisor::{
-        event::{Obituary, Phase},
+        event::{ExitReport, Phase},
         exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
-        ledger::Load,
+        ledger::InFlightTasks,
         state::Supervisor,
     },
     sys::poll::{CLOSED, Poller},
@@ -47,15 +47,15 @@ impl Scheduler {
     pub(super) fn reap(&mut self, place: usize, poller: &Poller, now: Instant) {
         let worker = &mut self.workers[place];
         let id = worker.id();
-        let obituary = worker.reap(now, poller);
-        let Some(obituary) = obituary else { return };
-        let had_begun = obituary.running.is_some() || !obituary.unknown.is_empty();
-        self.book.tally(id).ended(now, had_begun);
-        self.book.progress.remove(&id);
-        self.book.overdue.remove(&id);
-        let initializing = self.book.initializing.remove(&id);
+        let exit_report = worker.reap(now, poller);
+        let Some(exit_report) = exit_report else { return };
+        let had_begun = exit_report.running.is_some() || !exit_report.unknown.is_empty();
+        self.queues.tally(id).ended(now, had_begun);
+        self.queues.progress.remove(&id);
+        self.queues.overdue.remove(&id);
+        let initializing = self.queues.initializing.remove(&id);
         let finalizing = self.forget_leaving(id);
-        let Obituary {
+        let ExitReport {
             pid,
             launched_at,
             was,
@@ -71,10 +71,10 @@ impl Scheduler {
             waiting,
             unknown,
             was_useful,
-        } = obituary;
+        } = exit_report;
         #[cfg(feature = "tracing")]
-        self.after.ended.push(pid);
-        if let Some(timeline) = &self.book.timeline {
+        self.effects.ended.push(pid);
+        if let Some(timeline) = &self.queues.timeline {
             let how = exit.map_or_else(|_| "unknown".to_owned(), |exit| exit.to_string());
             let name = if was == Phase::Draining || exit.is_ok_and(|exit| exit.code() == Some(0)) {
                 "end"
@@ -86,7 +86,7 @@ impl Scheduler {
         // Which task ended a worker is known only if the worker could note what it began.
         let was_idle = running.is_none() && unknown.is_empty();
         if let Some(output) = output.as_ref().filter(|_| was_idle || initializing || finalizing) {
-            self.after.shows.push(output.clone());
+            self.effects.shows.push(output.clone());
         }
         if initializing {
             if !killed {
@@ -101,7 +101,7 @@ impl Scheduler {
             // An idle worker had finished its finalizer.
             if !was_idle || !waiting.is_empty() {
                 let kind = stopped.unwrap_or_else(|| crash(exit, cause, panic, reason));
-                let error = self.book.exit_error(self.config.lives.finalizer.as_ref(), kind, (id, pid));
+                let error = self.queues.exit_error(self.config.lives.finalizer.as_ref(), kind, (id, pid));
                 self.leaving.add_exit(Err(error));
             }
             return;
@@ -117,9 +117,9 @@ impl Scheduler {
                 waiting.insert(0, next);
             }
         }
-        self.book.take_home(waiting, id);
+        self.queues.take_home(waiting, id);
         if let Some(mut task) = running {
-            self.book.leave(&task, id);
+            self.queues.leave(&task, id);
             let kind = if let Some(kind) = &stopped {
                 kind.clone()
             } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
@@ -130,29 +130,29 @@ impl Scheduler {
             let died = matches!(kind, TaskErrorKind::Crash { .. } | TaskErrorKind::OutOfMemory { .. });
             let again = task.retries > 0 && died && !self.closing;
             if again {
-                self.after.shows.extend(output.clone());
+                self.effects.shows.extend(output.clone());
                 task.retries -= 1;
-                if let Some(timeline) = &self.book.timeline {
+                if let Some(timeline) = &self.queues.timeline {
                     let (function, number) = (task.function(), task.first.to_string());
                     timeline.instant(id, "retry", &[("function", function), ("index", &number)]);
                 }
-                self.book.put_first(task, id);
+                self.queues.put_first(task, id);
             } else {
-                task.tell(output.clone(), &mut self.after);
+                task.tell(output.clone(), &mut self.effects);
                 let by = (id, pid, output.as_ref());
-                self.book.fail(task, &kind, Some(by), &mut self.after);
+                self.queues.fail(task, &kind, Some(by), &mut self.effects);
             }
         }
         if self.closing {
             // The tasks that the worker had not begun are queued again, and a closing pool runs no more tasks.
             self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
-        } else if let Some(given_up) = &self.book.given_up {
+        } else if let Some(given_up) = &self.queues.given_up {
             // The pool was given up while this worker was ending.
             let kind = given_up.kind.clone();
             self.fail_queued(&kind);
         }
-        for parcel in unknown {
-            self.book.leave(&parcel, id);
+        for batch in unknown {
+            self.queues.leave(&batch, id);
             let how = match (exit, &reason) {
                 (Ok(exit), Some(reason)) => format!(" ({exit}): {reason}"),
                 (Ok(exit), None) => format!(" ({exit})"),
@@ -162,8 +162,8 @@ impl Scheduler {
             let kind = stopped.clone().unwrap_or_else(|| TaskErrorKind::Lost {
                 message: format!("its worker has ended{how}, and nobody knows whether it ran"),
             });
-            parcel.tell(output.clone(), &mut self.after);
-            self.book.fail(parcel, &kind, Some((id, pid, output.as_ref())), &mut self.after);
+            batch.tell(output.clone(), &mut self.effects);
+            self.queues.fail(batch, &kind, Some((id, pid, output.as_ref())), &mut self.effects);
         }
         let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
         if died_at_start && !killed && !self.closing {
@@ -236,17 +236,17 @@ impl Scheduler {
     }
 
     fn has_pinned_for_vacant(&self) -> bool {
-        self.book.pinned.keys().any(|id| self.workers[id.0 as usize].is_vacant())
+        self.queues.pinned.keys().any(|id| self.workers[id.0 as usize].is_vacant())
     }
 
     /// Fails the pinned tasks of vacant places.
     fn fail_pinned(&mut self, kind: &TaskErrorKind) {
         let vacant = |id: &&WorkerId| self.workers[id.0 as usize].is_vacant();
-        let ids: Vec<WorkerId> = self.book.pinned.keys().filter(vacant).copied().collect();
-        for parcel in
-            ids.into_iter().filter_map(|id| self.book.pinned.remove(&id)).flatten().collect::<Vec<_>>()
+        let ids: Vec<WorkerId> = self.queues.pinned.keys().filter(vacant).copied().collect();
+        for batch in
+            ids.into_iter().filter_map(|id| self.queues.pinned.remove(&id)).flatten().collect::<Vec<_>>()
         {
-            self.book.fail(parcel, kind, None, &mut self.after);
+            self.queues.fail(batch, kind, None, &mut self.effects);
         }
     }
 
@@ -263,7 +263,7 @@ impl Scheduler {
     /// Handles a failed start that was begun at `begun`: pauses before the next start, or gives up.
     fn start_failed(&mut self, begun: Instant, now: Instant, why: String, cause: Option<TaskErrorKind>) {
         let others = self.others(now);
-        let verdict = if self.book.is_given_up(now) {
+        let verdict = if self.queues.is_given_up(now) {
             Verdict::Retry
         } else {
             self.restarts.failed(begun, others, now)
@@ -286,14 +286,14 @@ impl Scheduler {
 
     fn give_up(&mut self, kind: TaskErrorKind, next_call: Option<u64>, now: Instant) {
         self.fail_queued(&kind);
-        self.book.given_up = Some(GivenUp { kind, until: Some(self.restarts.over_at(now)), next_call });
+        self.queues.given_up = Some(GivenUp { kind, until: Some(self.restarts.over_at(now)), next_call });
     }
 
     /// Returns whether a worker could run tasks.
     fn some_serve(&self) -> bool {
-        let initializing = &self.book.initializing;
+        let initializing = &self.queues.initializing;
         let is_initializing =
-            |worker: &&Supervisor<Parcel>| worker.is_live() && initializing.contains(&worker.id());
+            |worker: &&Supervisor<Batch>| worker.is_live() && initializing.contains(&worker.id());
         self.workers.live() > self.workers.up().filter(is_initializing).count()
     }
 
@@ -302,7 +302,7 @@ impl Scheduler {
         if self.some_serve() {
             return Others::Serve;
         }
-        let initializing = &self.book.initializing;
+        let initializing = &self.queues.initializing;
         let begun = self
             .workers
             .up()
@@ -320,19 +320,19 @@ impl Scheduler {
     /// connections have ended.
     pub(crate) fn break_down(&mut self) {
         let kind = TaskErrorKind::Lost { message: CLOSED.to_owned() };
-        self.book.given_up = Some(GivenUp { kind: kind.clone(), until: None, next_call: None });
+        self.queues.given_up = Some(GivenUp { kind: kind.clone(), until: None, next_call: None });
         self.unread.clear();
         let mut next = 0;
         while let Some(place) = self.workers.next_manned(next) {
             next = place + 1;
             let id = self.workers[place].id();
-            let Some((pid, parcels)) = self.workers[place].abandon() else { continue };
-            let was_own = self.book.initializing.remove(&id) | self.forget_leaving(id);
-            self.book.progress.remove(&id);
-            self.book.overdue.remove(&id);
-            for parcel in parcels.filter(|_| !was_own) {
-                self.book.leave(&parcel, id);
-                self.book.fail(parcel, &kind, Some((id, pid, None)), &mut self.after);
+            let Some((pid, batches)) = self.workers[place].abandon() else { continue };
+            let was_own = self.queues.initializing.remove(&id) | self.forget_leaving(id);
+            self.queues.progress.remove(&id);
+            self.queues.overdue.remove(&id);
+            for batch in batches.filter(|_| !was_own) {
+                self.queues.leave(&batch, id);
+                self.queues.fail(batch, &kind, Some((id, pid, None)), &mut self.effects);
             }
         }
         self.fail_queued(&kind);
@@ -340,15 +340,15 @@ impl Scheduler {
 
     /// Fails everything that waits.
     pub(crate) fn fail_queued(&mut self, kind: &TaskErrorKind) {
-        let book = &mut self.book;
-        for id in Vec::from(book.turns.clone()) {
-            for parcel in book.take_all(id) {
-                book.fail(parcel, kind, None, &mut self.after);
+        let queues = &mut self.queues;
+        for id in Vec::from(queues.turns.clone()) {
+            for batch in queues.take_all(id) {
+                queues.fail(batch, kind, None, &mut self.effects);
             }
-            book.tidy(id);
+            queues.tidy(id);
         }
-        for parcel in std::mem::take(&mut book.pinned).into_values().flatten() {
-            book.fail(parcel, kind, None, &mut self.after);
+        for batch in std::mem::take(&mut queues.pinned).into_values().flatten() {
+            queues.fail(batch, kind, None, &mut self.effects);
         }
     }
 }

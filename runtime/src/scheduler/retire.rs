@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use super::{
-    batch::{LaneId, Parcel, Recipient},
+    batch::{Batch, QueueId, Recipient},
     state::Scheduler,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     error::{Result, TaskError},
     id::WorkerId,
     observe::levels::levels,
-    protocol::{Orders, Records},
+    protocol::{EncodedTasks, RunFlags},
     registry,
     supervisor::state::Supervisor,
     sys::poll::Poller,
@@ -25,24 +25,24 @@ use crate::{
 impl Scheduler {
     /// Returns how many more tasks may be sent to this worker.
     #[inline]
-    pub(crate) fn quota(&self, worker: &Supervisor<Parcel>) -> usize {
+    pub(crate) fn quota(&self, worker: &Supervisor<Batch>) -> usize {
         self.config.lives.quota(worker.given())
     }
 
     /// Has this worker run a function for the pool. It belongs to no caller and is not counted as a task.
     pub(crate) fn run_own(&mut self, place: usize, call: Call, poller: &Poller, now: Instant) {
         let (Some(function), Ok(args)) = (registry::id_of(call.entry), call.args) else { return };
-        let parcel = Parcel {
-            lane: LaneId::Pinned,
+        let batch = Batch {
+            queue: QueueId::Pinned,
             // It has no number of its own, and uses up none of the callers' numbers.
             first: u64::MAX,
-            records: Records::of(function, args),
+            records: EncodedTasks::of(function, args),
             to: Recipient::Nobody,
             attempts: 1,
             retries: 0,
         };
         let worker = &mut self.workers[place];
-        worker.run(parcel, Orders { levels: levels(), seed: self.seed, ..Orders::default() });
+        worker.run(batch, RunFlags { levels: levels(), seed: self.seed, ..RunFlags::default() });
         worker.do_not_count(1);
         worker.ring(now, poller);
     }
@@ -126,9 +126,9 @@ impl Scheduler {
         }
         let Some(bytes) = worker.weigh(now).filter(|&bytes| bytes > most) else { return };
         self.leaving.who.insert(id);
-        self.book.take_home(worker.take_back(), id);
+        self.queues.take_home(worker.take_back(), id);
         if !std::mem::replace(&mut self.leaving.said_grown, true) {
-            self.after.notes.push(format!(
+            self.effects.notes.push(format!(
                 "worker {id} (pid {pid}) has grown to {} MiB, past the {} MiB of max_worker_rss, and is replaced; of others that grow \
                  nothing more is said",
                 bytes >> 20,

@@ -16,16 +16,16 @@ use crate::{
 impl Scheduler {
     /// Starts workers for queued tasks that no idle worker could take.
     pub(super) fn launch(&mut self, poller: &Poller, now: Instant) {
-        if !self.wants_workers() || self.book.given_up.is_some() || !self.restarts.may_start(now) {
+        if !self.wants_workers() || self.queues.given_up.is_some() || !self.restarts.may_start(now) {
             return;
         }
         let brisk = self.brisk(now);
-        let most = self.book.turns.iter().map(|id| {
-            let lane = &self.book.lanes[id];
-            if self.holds_back(lane, brisk) {
+        let most = self.queues.turns.iter().map(|id| {
+            let queue = &self.queues.by_id[id];
+            if self.holds_back(queue, brisk) {
                 return 0;
             }
-            lane.queued().min(lane.most_workers.saturating_sub(lane.at.len()))
+            queue.queued().min(queue.most_workers.saturating_sub(queue.at.len()))
         });
         let starting = self.workers.up().filter(|worker| worker.is_starting()).count();
         let mut wanted = most.sum::<usize>().saturating_sub(starting);
@@ -34,11 +34,11 @@ impl Scheduler {
         let mut next = 0;
         loop {
             // Pinned tasks may wait for a worker at any place.
-            let vacant = (wanted > 0 || !self.book.pinned.is_empty()).then_some(next);
+            let vacant = (wanted > 0 || !self.queues.pinned.is_empty()).then_some(next);
             let vacant = vacant.and_then(|next| self.workers.next_vacant(next, self.target));
             next = vacant.map_or(self.target, |place| place + 1);
             let Some(place) = vacant.or_else(|| beyond.next()) else { return };
-            let pinned = self.book.pinned.contains_key(&self.workers[place].id());
+            let pinned = self.queues.pinned.contains_key(&self.workers[place].id());
             if wanted == 0 && !pinned {
                 continue;
             }
@@ -71,15 +71,15 @@ impl Scheduler {
         let why_slow = worker.why_slow();
         // The worker takes a while to start, so there is time for this.
         self.oom_kills = self.oom_kills.or_else(oom_kills);
-        self.book.tally(worker.id()).launched(now);
-        if let Some(timeline) = &self.book.timeline {
+        self.queues.tally(worker.id()).launched(now);
+        if let Some(timeline) = &self.queues.timeline {
             timeline.started(worker.id(), worker.pid().unwrap_or_default());
         }
         if let Some(why) = why_slow
             && !std::mem::replace(&mut self.said_why_slow, true)
         {
             let note = format!("workers are talked to over sockets, not shared memory: {why}");
-            self.after.notes.push(note);
+            self.effects.notes.push(note);
         }
         Ok(true)
     }

@@ -1,7 +1,7 @@
 //! Assigns queued tasks to workers: the state of the scheduler and the functions that look at it.
 //!
 //! A pure state machine. The driver locks it, feeds it the events of the poller, and performs the effects that it returns in
-//! [`After`]. It knows no threads, and never waits or calls code of users.
+//! [`Effects`]. It knows no threads, and never waits or calls code of users.
 //!
 //! Tasks wait in *queues*: one for each call, and one for each thread that submits single tasks. Queues take turns. The decisions
 //! are in `dispatch` and `policy`, and README.md beside this file explains them.
@@ -14,11 +14,11 @@ use std::{
 
 use super::{
     config::Config,
-    effects::After,
+    effects::Effects,
     policy::SHARE_AFTER,
-    queues::Book,
+    queues::Queues,
     restarts::{Restarts, Streak},
-    workers::Crew,
+    workers::WorkerSet,
 };
 use crate::{
     codec::OwnedResult,
@@ -39,10 +39,10 @@ use crate::{
 pub(crate) struct Scheduler {
     pub(crate) config: Arc<Config>,
     pub(crate) launcher: Box<dyn Launcher>,
-    pub(crate) workers: Crew,
+    pub(crate) workers: WorkerSet,
     /// The number of workers that the pool should have. Workers beyond it leave when they are idle.
     pub(crate) target: usize,
-    pub(crate) book: Book,
+    pub(crate) queues: Queues,
     /// The number of the next single task.
     next_id: Arc<AtomicU64>,
     pub(crate) next_call: u64,
@@ -71,16 +71,16 @@ pub(crate) struct Scheduler {
     /// The kernel's count of out-of-memory kills at the last look. The first look is when a worker is started.
     pub(crate) oom_kills: Option<u64>,
     pub(crate) leaving: Leaving,
-    pub(crate) after: After,
+    pub(crate) effects: Effects,
 }
 
 impl Scheduler {
     pub(crate) fn new(config: Arc<Config>, launcher: Box<dyn Launcher>) -> Self {
         let mut scheduler = Self {
-            workers: Crew::default(),
+            workers: WorkerSet::default(),
             target: 0,
-            book: Book {
-                lanes: BTreeMap::new(),
+            queues: Queues {
+                by_id: BTreeMap::new(),
                 turns: VecDeque::new(),
                 fed: Vec::new(),
                 queued: 0,
@@ -113,7 +113,7 @@ impl Scheduler {
             has_limits: config.task_timeout.is_some(),
             oom_kills: None,
             leaving: Leaving::default(),
-            after: After::default(),
+            effects: Effects::default(),
             launcher,
             config,
         };
@@ -127,15 +127,15 @@ impl Scheduler {
 
     /// Returns the statistics of the workers.
     pub(crate) fn stats(&mut self, now: Instant) -> Stats {
-        let (workers, book) = (&self.workers, &mut self.book);
+        let (workers, queues) = (&self.workers, &mut self.queues);
         let of_each = (0..workers.len()).map(|place| &workers[place]).map(|worker| {
             let (id, pid) = (worker.id(), worker.pid());
-            let tally = book.tally(id);
+            let tally = queues.tally(id);
             tally.has_had(worker.ask(peak_rss_bytes).unwrap_or(0));
             tally.stats(id, pid, worker.traffic(), now)
         });
         let of_each = of_each.collect();
-        Stats::new(of_each, book.unserved, book.slowest.all())
+        Stats::new(of_each, queues.unserved, queues.slowest.all())
     }
 
     /// Sets the number of workers. Workers beyond it leave when they are idle.
@@ -149,18 +149,18 @@ impl Scheduler {
         for place in jobs..self.workers.len() {
             let worker = &mut self.workers[place];
             let id = worker.id();
-            if !self.book.initializing.contains(&id) && !self.leaving.is_finalizing(id) {
-                self.book.take_home(worker.take_back(), id);
+            if !self.queues.initializing.contains(&id) && !self.leaving.is_finalizing(id) {
+                self.queues.take_home(worker.take_back(), id);
             }
         }
     }
 
-    pub(crate) fn after(&mut self) -> After {
-        std::mem::take(&mut self.after)
+    pub(crate) fn effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
     }
 
     pub(crate) fn unfinished(&self) -> usize {
-        self.book.unfinished
+        self.queues.unfinished
     }
 
     pub(crate) fn is_empty_of_workers(&self) -> bool {

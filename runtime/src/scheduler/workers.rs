@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::batch::Parcel;
+use super::batch::Batch;
 use crate::{supervisor::state::Supervisor, sys::procfs::cpu_time};
 
 /// The number of idle workers that may stay up. Looking at a few takes less time than parking and unparking them.
@@ -18,29 +18,29 @@ const MOST_UP: usize = 4;
 /// reports what it sends. Accessing a worker through `&mut` makes it up. It is put to rest again before the driver sleeps, in
 /// [`park`](Self::park), or when many workers are up.
 #[derive(Default)]
-pub(crate) struct Crew {
-    all: Vec<Supervisor<Parcel>>,
+pub(crate) struct WorkerSet {
+    all: Vec<Supervisor<Batch>>,
     up: Places,
     at_rest: Places,
     /// The leader looks at the rings, so a worker that becomes up need not wake the poller.
     looking: bool,
 }
 
-impl Crew {
+impl WorkerSet {
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
-    pub(crate) fn push(&mut self, worker: Supervisor<Parcel>) {
+    pub(crate) fn push(&mut self, worker: Supervisor<Batch>) {
         self.all.push(worker);
     }
 
-    pub(crate) fn get(&self, place: usize) -> Option<&Supervisor<Parcel>> {
+    pub(crate) fn get(&self, place: usize) -> Option<&Supervisor<Batch>> {
         self.all.get(place)
     }
 
     /// Returns the workers that are up. Some of them may be idle or vacant.
-    pub(crate) fn up(&self) -> impl Iterator<Item = &Supervisor<Parcel>> {
+    pub(crate) fn up(&self) -> impl Iterator<Item = &Supervisor<Batch>> {
         let mut next = 0;
         std::iter::from_fn(move || {
             let place = self.next_up(next)?;
@@ -147,19 +147,19 @@ impl Crew {
     }
 }
 
-fn has_nothing_to_do(worker: &Supervisor<Parcel>) -> bool {
+fn has_nothing_to_do(worker: &Supervisor<Batch>) -> bool {
     worker.is_vacant() || (worker.is_idle() && worker.deadline().is_none())
 }
 
-impl Index<usize> for Crew {
-    type Output = Supervisor<Parcel>;
+impl Index<usize> for WorkerSet {
+    type Output = Supervisor<Batch>;
 
     fn index(&self, place: usize) -> &Self::Output {
         &self.all[place]
     }
 }
 
-impl IndexMut<usize> for Crew {
+impl IndexMut<usize> for WorkerSet {
     fn index_mut(&mut self, place: usize) -> &mut Self::Output {
         let worker = &mut self.all[place];
         if self.up.insert(place) && self.at_rest.remove(place) && self.looking {

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     captured::{Captured, Text},
     launch::output::{StreamEnd, StreamName, Streams},
-    protocol::{Mark, find_mark},
+    protocol::{Boundary, find_boundary},
     sys::fd::{pending_bytes, read_some},
     transport::shm::claim::has_begun,
 };
@@ -176,18 +176,18 @@ impl Stream {
     fn split(&mut self, bytes: &[u8], token: u64, next_seq: u32, say: &mut impl FnMut(Line)) {
         let mut rest = bytes;
         loop {
-            match find_mark(rest, token) {
-                Mark::Whole { before, seq, after } => {
+            match find_boundary(rest, token) {
+                Boundary::Whole { before, seq, after } => {
                     self.take(before, say);
                     self.mark(seq, next_seq, say);
                     rest = after;
                 }
-                Mark::Begun { before, rest } => {
+                Boundary::Begun { before, rest } => {
                     self.take(before, say);
                     self.begun.extend_from_slice(rest);
                     return;
                 }
-                Mark::None => return self.take(rest, say),
+                Boundary::None => return self.take(rest, say),
             }
         }
     }
@@ -269,7 +269,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        protocol::encode_mark,
+        protocol::encode_boundary,
         sys::fd::{pipe, set_nonblocking},
     };
 
@@ -282,7 +282,7 @@ mod tests {
         let mut worker = File::from(worker);
         for (seq, words) in (1..).zip(written) {
             worker.write_all(words.as_bytes()).unwrap();
-            worker.write_all(&encode_mark(TOKEN, seq)).unwrap();
+            worker.write_all(&encode_boundary(TOKEN, seq)).unwrap();
         }
         let end = StreamEnd { name: StreamName::Stdout, pipe, by_line: false };
         let mut transcript = Transcript::new(Streams { token: TOKEN, ends: vec![end] });

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    event::{Obituary, Phase},
-    ledger::{InFlight, Load},
+    event::{ExitReport, Phase},
+    ledger::{InFlight, InFlightTasks},
     state::{State, Supervisor},
 };
 use crate::sys::poll::Poller;
@@ -18,7 +18,7 @@ use crate::sys::poll::Poller;
 /// The time that a worker has to end by itself after its connection has ended.
 pub(super) const END_GRACE: Duration = Duration::from_secs(2);
 
-impl<T: Load> Supervisor<T> {
+impl<T: InFlightTasks> Supervisor<T> {
     /// Asks an idle worker to leave: Idle → Draining.
     pub(crate) fn drain(&mut self, now: Instant) {
         debug_assert!(self.is_idle(), "only an idle worker is drained");
@@ -66,7 +66,7 @@ impl<T: Load> Supervisor<T> {
     /// Reaps the process if it has ended. The place is vacant then, and the exit report is returned.
     ///
     /// Everything that the worker sent before its end must have been read.
-    pub(crate) fn reap(&mut self, now: Instant, poller: &Poller) -> Option<Obituary<T>> {
+    pub(crate) fn reap(&mut self, now: Instant, poller: &Poller) -> Option<ExitReport<T>> {
         let link = self.link_mut()?;
         let exit = match link.launched.process.try_reap() {
             Some(exit) => exit,
@@ -85,7 +85,7 @@ impl<T: Load> Supervisor<T> {
         poller.remove(link.launched.receiver.poll_fd());
         poller.remove(link.launched.process.held().as_fd());
         let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
-        let mut obituary = Obituary {
+        let mut exit_report = ExitReport {
             pid: link.launched.process.pid(),
             launched_at: link.launched_at,
             was,
@@ -103,22 +103,22 @@ impl<T: Load> Supervisor<T> {
             was_useful: link.ledger.results > 0,
         };
         if let Some(board) = &link.launched.board {
-            obituary.cause = board.cause();
+            exit_report.cause = board.cause();
             let begun = board.claim().begun();
             // A worker publishes a result before it begins the next task, so at most one task has begun without a result. Any
             // other value was not written by a worker of ours and means nothing.
             if oldest == Some(begun) || begun == link.ledger.ended_seq {
-                obituary.waiting = in_flight.split_begun(begun);
-                obituary.running = in_flight.loads.pop_front().map(|(_, load)| load);
+                exit_report.waiting = in_flight.split_begun(begun);
+                exit_report.running = in_flight.loads.pop_front().map(|(_, load)| load);
             }
         }
-        obituary.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
+        exit_report.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
         if let Some(mut transcript) = link.transcript {
-            let had_work = obituary.running.is_some() || !obituary.unknown.is_empty();
+            let had_work = exit_report.running.is_some() || !exit_report.unknown.is_empty();
             let seq = oldest.filter(|_| had_work).unwrap_or(link.ledger.next_seq);
-            obituary.output = transcript.take(seq);
+            exit_report.output = transcript.take(seq);
         }
-        Some(obituary)
+        Some(exit_report)
     }
 
     /// Notes that the connection has ended and the process is about to: any live state → Lost.

@@ -21,7 +21,7 @@ pub(crate) enum Phase {
 
 /// An event of a worker.
 #[must_use]
-pub(crate) enum Step<'a, T> {
+pub(crate) enum WorkerEvent<'a, T> {
     /// The worker has completed its handshake and is idle.
     Started,
     /// The first tasks of the load have these results.
@@ -44,7 +44,7 @@ pub(crate) enum Step<'a, T> {
 
 /// The exit report of a worker: what is known about it after its process was reaped.
 #[must_use]
-pub(crate) struct Obituary<T> {
+pub(crate) struct ExitReport<T> {
     pub(crate) pid: u32,
     pub(crate) launched_at: Instant,
     pub(crate) was: Phase,

@@ -5,12 +5,12 @@
 use std::{io, time::Instant};
 
 use super::{
-    ledger::Load,
+    ledger::InFlightTasks,
     state::{State, Supervisor},
 };
 use crate::sys::poll::Poller;
 
-impl<T: Load> Supervisor<T> {
+impl<T: InFlightTasks> Supervisor<T> {
     /// Wakes the worker for what it was sent.
     pub(crate) fn ring(&mut self, now: Instant, poller: &Poller) {
         let key = self.key();

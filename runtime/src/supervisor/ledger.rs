@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::event::Step;
+use super::event::WorkerEvent;
 use crate::{
     error::TaskErrorKind,
     frame::Frames,
     panic::RemotePanic,
-    protocol::{Malformed, Records, Reply, Results},
+    protocol::{EncodedTasks, Malformed, Reply, Results},
     transport::{Board, shm::claim::has_begun},
 };
 
@@ -37,13 +37,13 @@ pub(super) const LOOK_AFTER: Duration = Duration::from_millis(1);
 const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// Consecutive tasks, as a supervisor needs them.
-pub(crate) trait Load: Sized {
+pub(crate) trait InFlightTasks: Sized {
     /// Returns how many tasks are left.
     fn len(&self) -> u32;
     /// Returns the number of the first task that is left. The numbers of the others follow it.
     fn first_task(&self) -> u64;
     /// Returns the encoded tasks.
-    fn records(&mut self) -> &mut Records;
+    fn records(&mut self) -> &mut EncodedTasks;
     /// Removes the first `n` tasks, which have their outcome.
     fn done(&mut self, n: u32);
     /// Splits off the first `n` tasks.
@@ -112,7 +112,7 @@ impl<T> InFlight<T> {
     }
 }
 
-impl<T: Load> InFlight<T> {
+impl<T: InFlightTasks> InFlight<T> {
     pub(super) fn oldest(&self) -> Option<&T> {
         self.loads.front().map(|(_, load)| load)
     }
@@ -167,12 +167,12 @@ impl<T: Load> InFlight<T> {
 impl Ledger {
     /// Passes the results at the start of `frames` to `on`, if they belong to the oldest tasks. Returns the frames after them.
     #[inline]
-    pub(super) fn settle_all<'f, T: Load>(
+    pub(super) fn settle_all<'f, T: InFlightTasks>(
         &mut self,
         in_flight: &mut InFlight<T>,
         frames: Frames<'f>,
         now: Instant,
-        on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
     ) -> Option<Frames<'f>> {
         let (seq, load) = in_flight.loads.front_mut()?;
         let seq = *seq;
@@ -185,19 +185,19 @@ impl Ledger {
         }
         self.ended_seq = seq.wrapping_add(n).wrapping_sub(1);
         // Reading never pauses after results, so the answer of `on` is ignored.
-        let _ = on(Step::Done { load, results });
+        let _ = on(WorkerEvent::Done { load, results });
         in_flight.done(n);
         self.settled(n, in_flight.tasks, now);
         Some(after)
     }
 
     /// Settles one reply. Replies arrive in the order of the requests, so it must be about the oldest task.
-    pub(super) fn settle<T: Load>(
+    pub(super) fn settle<T: InFlightTasks>(
         &mut self,
         in_flight: &mut InFlight<T>,
         reply: Reply<'_>,
         now: Instant,
-        on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Malformed> {
         let (oldest, load) = in_flight.loads.front_mut().ok_or(Malformed)?;
         let oldest = *oldest;
@@ -211,10 +211,14 @@ impl Ledger {
                 if seq == oldest
                     && let Some(Stop { kind, .. }) = stopped =>
             {
-                on(Step::Stopped { load, nanos, kind: kind.clone() })
+                on(WorkerEvent::Stopped { load, nanos, kind: kind.clone() })
             }
-            Reply::Done { seq, nanos, result } if seq == oldest => on(Step::DoneOne { load, nanos, result }),
-            Reply::Fault { seq, nanos, fault } if seq == oldest => on(Step::Failed { load, nanos, fault }),
+            Reply::Done { seq, nanos, result } if seq == oldest => {
+                on(WorkerEvent::DoneOne { load, nanos, result })
+            }
+            Reply::Fault { seq, nanos, fault } if seq == oldest => {
+                on(WorkerEvent::Failed { load, nanos, fault })
+            }
             _ => return Err(Malformed),
         };
         self.ended_seq = oldest;
@@ -225,7 +229,7 @@ impl Ledger {
 
     /// Returns whether a well-behaved worker may have begun this task last: it is the last one with an outcome, or it is in
     /// flight. (Tasks that were taken back are between the two.)
-    pub(super) fn is_plausible<T: Load>(&self, begun: u32, in_flight: &InFlight<T>) -> bool {
+    pub(super) fn is_plausible<T: InFlightTasks>(&self, begun: u32, in_flight: &InFlight<T>) -> bool {
         let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
         let is_in_flight =
             oldest.is_some_and(|seq| has_begun(seq, begun)) && !has_begun(self.next_seq, begun);

@@ -4,7 +4,7 @@
 
 use super::{
     capture::{Line, Transcript},
-    ledger::{InFlight, Load},
+    ledger::{InFlight, InFlightTasks},
     state::{State, Supervisor},
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Returns the record that a line becomes, if records of its level are wanted.
-pub(super) fn record_of<T: Load>(
+pub(super) fn record_of<T: InFlightTasks>(
     line: Line,
     in_flight: Option<&InFlight<T>>,
     board: Option<&Board>,
@@ -48,7 +48,7 @@ fn module_of(function: &str) -> &str {
     path.rsplit_once("::").map_or(path, |(module, _)| module)
 }
 
-impl<T: Load> Supervisor<T> {
+impl<T: InFlightTasks> Supervisor<T> {
     /// Reads what the worker has written until now.
     pub(crate) fn read_output(&mut self, poller: &Poller, on: impl FnMut(Record, Option<&T>)) {
         self.with_transcript(on, |transcript, next_seq, say| {

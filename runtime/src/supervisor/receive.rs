@@ -7,8 +7,8 @@ use std::{io, ops::ControlFlow, time::Instant};
 
 use super::{
     capture::Transcript,
-    event::Step,
-    ledger::{InFlight, Ledger, Load},
+    event::WorkerEvent,
+    ledger::{InFlight, InFlightTasks, Ledger},
     output::record_of,
     state::{Link, State, Supervisor},
     stop::MOST_PUT_OFF,
@@ -23,14 +23,14 @@ use crate::{
 
 /// Reads all output of task `seq`, whose reply has arrived: it was written before the reply. Returns whether a line was
 /// delivered, which must reach the user's logger before the reply is settled.
-fn read_up_to<T: Load>(
+fn read_up_to<T: InFlightTasks>(
     seq: u32,
     transcript: &mut Transcript,
     ledger: &Ledger,
     in_flight: &InFlight<T>,
     board: Option<&Board>,
     poller: &Poller,
-    on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+    on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
 ) -> bool {
     let mut said = false;
     if !transcript.has_all_of(seq) {
@@ -41,7 +41,7 @@ fn read_up_to<T: Load>(
                 if let Some(record) = record_of(line, Some(in_flight), board) {
                     said = true;
                     // The other lines have been read already, so the answer of `on` is ignored.
-                    let _ = on(Step::Said(Record::Log(record), in_flight.oldest()));
+                    let _ = on(WorkerEvent::Said(Record::Log(record), in_flight.oldest()));
                 }
             },
         );
@@ -53,10 +53,10 @@ fn read_up_to<T: Load>(
 fn tell_output<T>(
     transcript: Option<&mut Transcript>,
     reply: &Reply<'_>,
-    on: &mut impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+    on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
 ) {
     if let Some(output) = transcript.zip(reply.ends()).and_then(|(transcript, seq)| transcript.take(seq)) {
-        let _ = on(Step::Wrote(output));
+        let _ = on(WorkerEvent::Wrote(output));
     }
 }
 
@@ -76,7 +76,7 @@ impl End {
     }
 }
 
-impl<T: Load> Supervisor<T> {
+impl<T: InFlightTasks> Supervisor<T> {
     /// Reads what the worker has sent and passes it to `on`, until there is no more or `on` breaks. `readable` means that the
     /// poller reported the connection. Returns whether it stopped early so that other workers get their turn.
     pub(crate) fn read(
@@ -84,7 +84,7 @@ impl<T: Load> Supervisor<T> {
         readable: bool,
         now: Instant,
         poller: &Poller,
-        on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+        on: impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
     ) -> bool {
         let paused = self.hear(readable, now, poller, on);
         if paused && let Some(link) = self.link_mut() {
@@ -101,7 +101,7 @@ impl<T: Load> Supervisor<T> {
         readable: bool,
         now: Instant,
         poller: &Poller,
-        mut on: impl FnMut(Step<'_, T>) -> ControlFlow<()>,
+        mut on: impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
     ) -> bool {
         // Determined before its messages are read to the end.
         let is_at_rest = self.is_look_due(now) && self.is_at_rest();
@@ -134,7 +134,7 @@ impl<T: Load> Supervisor<T> {
                     }
                     let said = match Reply::decode_large(&head, body) {
                         Ok(Reply::Said(record)) => {
-                            Ok(on(Step::Said(record, in_flight.and_then(|tasks| tasks.oldest()))))
+                            Ok(on(WorkerEvent::Said(record, in_flight.and_then(|tasks| tasks.oldest()))))
                         }
                         Ok(reply) => match in_flight {
                             Some(in_flight) => {
@@ -202,15 +202,15 @@ impl<T: Load> Supervisor<T> {
                 }
                 rest = after;
                 match (reply, in_flight.as_deref_mut()) {
-                    (Reply::Note(note), _) => flow = on(Step::Noted(note)),
+                    (Reply::Note(note), _) => flow = on(WorkerEvent::Noted(note)),
                     (Reply::Said(record), in_flight) => {
-                        flow = on(Step::Said(record, in_flight.and_then(|tasks| tasks.oldest())));
+                        flow = on(WorkerEvent::Said(record, in_flight.and_then(|tasks| tasks.oldest())));
                     }
                     (Reply::Progress { seq, fraction }, in_flight) => {
                         // A thread that an earlier task left behind may report progress of that task, which is ignored.
                         let oldest = in_flight.and_then(|in_flight| in_flight.loads.front_mut());
                         if let Some((_, load)) = oldest.filter(|(oldest, _)| *oldest == seq) {
-                            flow = on(Step::Progress { load, fraction });
+                            flow = on(WorkerEvent::Progress { load, fraction });
                         }
                     }
                     (Reply::Refused(Refused { reason, is_short }), _) if is_starting => {
@@ -246,7 +246,7 @@ impl<T: Load> Supervisor<T> {
                         link.ledger.count_anew(now);
                         self.state = State::Live { link, in_flight: InFlight::new() };
                     }
-                    flow = on(Step::Started);
+                    flow = on(WorkerEvent::Started);
                 }
                 Some(end) => break end,
                 None => {}

@@ -25,12 +25,12 @@ use std::{
 use super::{
     capture::Transcript,
     event::Phase,
-    ledger::{InFlight, LOOK_AFTER, Ledger, Load},
+    ledger::{InFlight, InFlightTasks, LOOK_AFTER, Ledger},
 };
 use crate::{
     id::WorkerId,
     launch::{Launch, LaunchError, LaunchRequest, Launched, Launcher},
-    protocol::{Hello, Orders, RunHead, Wire},
+    protocol::{Hello, RunFlags, RunHead, Wire},
     sys::{held::Held, poll::Poller, procfs::resident_bytes},
     transport::{Body, Room, SharedBytes, shm::claim::has_begun},
 };
@@ -87,7 +87,7 @@ pub(super) struct Link {
     pub(super) given_up: bool,
 }
 
-impl<T: Load> Supervisor<T> {
+impl<T: InFlightTasks> Supervisor<T> {
     pub(crate) fn new(id: WorkerId) -> Self {
         Self { id, generation: 0, state: State::Vacant, traffic: (0, 0) }
     }
@@ -252,12 +252,12 @@ impl<T: Load> Supervisor<T> {
     }
 
     /// Sends tasks: Idle or Busy → Busy. If the worker has gone, the tasks are settled when it is reaped.
-    pub(crate) fn run(&mut self, mut load: T, orders: Orders) {
+    pub(crate) fn run(&mut self, mut load: T, flags: RunFlags) {
         let State::Live { link, in_flight } = &mut self.state else {
             unreachable!("only a live worker is given tasks")
         };
         let (first_seq, count, first_task) = (link.ledger.next_seq, load.len(), load.first_task());
-        let head = RunHead { orders, first_seq, count, first_task };
+        let head = RunHead { flags, first_seq, count, first_task };
         let sender = &mut link.launched.sender;
         let sent = match load.records().wire() {
             Wire::Small(records) => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     end::END_GRACE,
-    ledger::{Load, Stage, Stop},
+    ledger::{InFlightTasks, Stage, Stop},
     state::{State, Supervisor},
 };
 use crate::error::TaskErrorKind;
@@ -22,7 +22,7 @@ const TERM_GRACE: Duration = Duration::from_millis(250);
 /// this.
 pub(super) const MOST_PUT_OFF: u32 = 1000;
 
-impl<T: Load> Supervisor<T> {
+impl<T: InFlightTasks> Supervisor<T> {
     /// Stops the newest task in flight, which has begun: it is told to end, then its process is terminated, then killed, each
     /// after a while. The task fails with `kind` even if it returns. The tasks that have not begun must have been taken back.
     pub(crate) fn stop(&mut self, kind: TaskErrorKind, now: Instant) {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    protocol::{Sink, encode_mark},
+    protocol::{Sink, encode_boundary},
     sys::{
         exit::flush_stdout,
         fd::{open_null, out_of_the_way, redirect_stderr, redirect_stdout, write_waiting},
@@ -61,7 +61,7 @@ pub(super) fn is_marked() -> bool {
 pub(super) fn end_task(seq: u32) {
     let Some(Marked { token, pipes }) = MARKED.get() else { return };
     flush_stdout();
-    let mark = encode_mark(*token, seq);
+    let mark = encode_boundary(*token, seq);
     for pipe in pipes {
         // An error means that the host has gone.
         let _ = write_waiting(pipe.as_fd(), &mark);

@@ -22,7 +22,7 @@ use crate::{
     dispatch,
     error::Fault,
     marker::{HANDSHAKE_FAILED, PROTOCOL_BROKEN},
-    protocol::{Orders, RunHead, RunTask, ToWorker, encode_reply},
+    protocol::{RunFlags, RunHead, RunTask, ToWorker, encode_reply},
     registry, sample,
     sys::{
         buffer_cache,
@@ -103,10 +103,10 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
         whole = Some(std::mem::take(&mut body));
         is_bare = tasks.is_bare();
     }
-    let Ok(ToWorker::Run(RunHead { orders, .. }, mut tasks)) = ToWorker::decode(head, &body) else {
+    let Ok(ToWorker::Run(RunHead { flags, .. }, mut tasks)) = ToWorker::decode(head, &body) else {
         return None;
     };
-    let Orders { levels, may_spin, wants_progress, seed } = orders;
+    let RunFlags { levels, may_spin, wants_progress, seed } = flags;
     log::set_level(levels.log);
     #[cfg(feature = "tracing")]
     crate::worker::tracing::set_level(levels.trace);

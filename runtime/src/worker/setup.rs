@@ -1,12 +1,12 @@
 //! Applies the settings of a worker before it is ready: its folder, niceness, CPU, name and memory limit.
 //!
-//! `handshake` calls it once, with the [`Station`] of the hello.
+//! `handshake` calls it once, with the [`WorkerSetup`] of the hello.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 use super::{connect::refused, process_name::name_as_program};
 use crate::{
-    protocol::{Folder, Refused, Station},
+    protocol::{Folder, Refused, WorkerSetup},
     sys::{
         cpu::{add_niceness, pin_to, set_title},
         memory::limit_memory,
@@ -19,8 +19,8 @@ use crate::{
 /// # Errors
 ///
 /// A setting cannot be applied. The error is a message for the user.
-pub(super) fn take_up(station: Station) -> Result<(), Refused> {
-    let Station { folder, nice, cpu, title, memory } = station;
+pub(super) fn take_up(station: WorkerSetup) -> Result<(), Refused> {
+    let WorkerSetup { folder, nice, cpu, title, memory } = station;
     if let Some(Folder { path, id }) = folder {
         let path = Path::new(OsStr::from_bytes(&path));
         enter(path, id)

@@ -23,7 +23,7 @@ use tracing_core::{
 use super::host_link;
 use crate::{
     context::RUNNING,
-    protocol::{FieldValue, Parent, Place, Said, TraceRecord, encode_reply},
+    protocol::{FieldValue, Parent, Said, SourceLocation, TraceRecord, encode_reply},
 };
 
 /// The most verbose level that the host wants. 0 is none, 5 is all.
@@ -91,8 +91,8 @@ fn parent(is_root: bool, explicit: Option<&Id>) -> Parent {
     }
 }
 
-fn place(metadata: &Metadata<'_>) -> Place {
-    Place {
+fn place(metadata: &Metadata<'_>) -> SourceLocation {
+    SourceLocation {
         name: metadata.name().to_owned(),
         target: metadata.target().to_owned(),
         level: LevelFilter::from_level(*metadata.level()).number(),
@@ -255,10 +255,10 @@ impl Visit for Values {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.put(field, FieldValue::Words(value.to_string()));
+        self.put(field, FieldValue::ForwardedRecord(value.to_string()));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, FieldValue::Words(format!("{value:?}")));
+        self.put(field, FieldValue::ForwardedRecord(format!("{value:?}")));
     }
 }
