@@ -23,6 +23,7 @@ use nix::{
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
     sys::{
         signal::{SigSet, Signal},
+        socket::{getsockopt, sockopt::PeerCredentials},
         stat::Mode,
         wait::{Id, WaitPidFlag, waitid},
     },
@@ -96,12 +97,22 @@ fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Returns a descriptor of this process's parent, which reports its end. Returns `None` if the kernel does not support it or the
-/// parent has ended.
-pub(crate) fn hold_parent() -> Option<OwnedFd> {
+/// The process that started this one has ended.
+#[derive(Debug)]
+pub(crate) struct HostHasEnded;
+
+/// Returns a descriptor of this process's host, which reports its end: of the parent, which made this connection. Returns `None` if
+/// the kernel does not support it.
+///
+/// # Errors
+///
+/// The host has ended. This process has another parent now.
+pub(crate) fn hold_host(connection: BorrowedFd<'_>) -> Result<Option<OwnedFd>, HostHasEnded> {
     let parent = nix::unistd::getppid();
-    // If the parent had ended before, the number belonged to another process.
-    open_pidfd(parent).ok().filter(|_| nix::unistd::getppid() == parent)
+    let held = open_pidfd(parent).ok();
+    let host = getsockopt(&connection, PeerCredentials).map_or(parent, |made| Pid::from_raw(made.pid()));
+    // Read again after the descriptor was opened: as long as the host is the parent, its number is its own.
+    if nix::unistd::getppid() == host { Ok(held) } else { Err(HostHasEnded) }
 }
 
 /// Checks that processes can be held by descriptors.

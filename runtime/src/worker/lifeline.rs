@@ -21,7 +21,7 @@ use crate::{
         exit::end_group,
         fd::{out_of_the_way, shutdown_both},
         poll::{wait_for_end, wait_for_hangup},
-        process::hold_parent,
+        process::hold_host,
     },
     transport::Cause,
 };
@@ -53,7 +53,12 @@ pub(super) fn serve_and_watch(connection: Connection) -> Result<std::convert::In
         .stack_size(stack)
         .spawn(move || serve::serve(connection))
         .map_err(|error| refused("no thread to serve on in a worker", error))?;
-    watch(socket.as_fd(), is_shared, hold_parent())
+    // A copy of a host that has ended already may hold the other end of the connection.
+    let host = hold_host(socket.as_fd()).unwrap_or_else(|_ended| {
+        shutdown_both(socket.as_fd());
+        None
+    });
+    watch(socket.as_fd(), is_shared, host)
 }
 
 /// Like [`serve_and_watch`], with the threads exchanged: serves on this thread, which has the stack it needs and whose

@@ -27,7 +27,7 @@ use crate::{
         fd::{errno_of, read_file, write_whole},
         pass::{recv_with_fds, send_with_fd},
         poll::wait_any,
-        process::{Child, Ended, Fork, fork, hold_parent},
+        process::{Child, Ended, Fork, fork, hold_host},
     },
 };
 
@@ -40,7 +40,7 @@ struct Forked {
 /// Runs the preload, reports that the template is ready, and forks workers until the host closes the connection.
 pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, Refused> {
     let (preamble, fds) = recv_preamble(control.as_fd(), token)?;
-    let host = hold_parent();
+    let Ok(host) = hold_host(control.as_fd()) else { end_group(HOST_GONE) };
     IS_TEMPLATE.store(true, Ordering::Relaxed);
     let _ = nix::sys::prctl::set_name(c"fork-template");
     // Set up before forking, so that overflows of the preload are detected, and workers need not determine where the stack ends.
