@@ -117,6 +117,7 @@ pub(crate) fn play() {
         ["bomb"] => bomb(),
         ["closed"] => closed(),
         ["copied", load] => copied(load),
+        ["copied at", micros] => copied_at(micros.parse().unwrap()),
         ["daemon"] => daemon(),
         ["overflow"] => {
             println!("{}", Pool::new(1).unwrap().submit(delayed!(overflow())).join().unwrap_err())
@@ -202,6 +203,20 @@ fn copied(load: &str) {
     }
     std::io::stdin().read_line(&mut String::new()).unwrap();
     process::exit(i32::from(pool.jobs() != 2 || !process.is_alive()));
+}
+
+/// Ends, and leaves a copy of itself, while its workers start.
+fn copied_at(micros: u64) {
+    let pool = Pool::new(3).unwrap();
+    let _handles = [1, 2, 3].map(|n| pool.submit(delayed!(square(n))));
+    std::thread::sleep(Duration::from_micros(micros));
+    // SAFETY: the copy asks for nothing that another thread may have had locked.
+    if unsafe { unistd::fork() }.unwrap().is_child() {
+        loop {
+            std::thread::park();
+        }
+    }
+    process::exit(0);
 }
 
 fn squares() -> String {

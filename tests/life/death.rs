@@ -18,7 +18,7 @@ use nix::{
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::Pid,
+    unistd::{Pid, getpgid, getpgrp},
 };
 
 /// What a test says of the time that an end takes, with room for a loaded machine: the promise is two seconds.
@@ -424,6 +424,29 @@ fn workers_end_with_their_program_though_a_copy_of_it_lives() {
                 kill(Pid::from_raw(left[0].cast_signed()), Signal::SIGKILL).unwrap();
                 assert_eq!(running.end(PATIENCE).stderr, "", "{method} {transport} {load}");
             }
+        }
+    }
+}
+
+#[test]
+fn workers_that_start_as_their_program_ends_end_too_though_a_copy_of_it_lives() {
+    for method in ["spawn", "forkserver"] {
+        for micros in ["0", "300", "1000", "2000", "4000", "8000"] {
+            let mut command = probe(PROBE, &["copied at", micros]);
+            let running = Running::start(command.env("PROCESSION_START_METHOD", method));
+            running.parent_ends(PATIENCE);
+            // The copy stays in the process group of the program. Workers and templates have groups of their own.
+            let is_copy = |pid: &u32| getpgid(Some(Pid::from_raw(pid.cast_signed()))) == Ok(getpgrp());
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let others: Vec<u32> = running.processes().into_iter().filter(|pid| !is_copy(pid)).collect();
+                let Some(other) = others.first() else { break };
+                if let Some(held) = hold(*other) {
+                    await_readable(&held, deadline, &format!("{other} of {others:?}: {method} {micros}"));
+                }
+            }
+            let left = running.processes();
+            assert_eq!(left.len(), 1, "the copy alone: {method} {micros}");
         }
     }
 }
