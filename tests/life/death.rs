@@ -394,6 +394,24 @@ fn ctrl_c_in_a_terminal_ends_a_template_and_its_workers_without_reports_of_crash
     }
 }
 
+/// Waits until of all that came of a program only a copy of it lives, and returns the copy.
+///
+/// The copy stays in the process group of the program. Workers and templates have groups of their own.
+fn await_copy_alone(running: &Running, what: &str) -> Pid {
+    let deadline = Instant::now() + PATIENCE;
+    let is_copy = |pid: &u32| getpgid(Some(Pid::from_raw(pid.cast_signed()))) == Ok(getpgrp());
+    loop {
+        let (copies, others): (Vec<u32>, Vec<u32>) = running.processes().into_iter().partition(is_copy);
+        let Some(other) = others.first() else {
+            assert_eq!(copies.len(), 1, "the copy alone: {what}");
+            return Pid::from_raw(copies[0].cast_signed());
+        };
+        if let Some(held) = hold(*other) {
+            await_readable(&held, deadline, &format!("{other} of {others:?}: {what}"));
+        }
+    }
+}
+
 #[test]
 fn workers_end_with_their_program_though_a_copy_of_it_lives() {
     for method in ["spawn", "forkserver", "fork"] {
@@ -404,9 +422,7 @@ fn workers_end_with_their_program_though_a_copy_of_it_lives() {
                 let mut running = Running::start(&mut command);
                 let children: &[&str] = if load == "left" { &["child up", "child up"] } else { &[] };
                 running.expect(&[&["up", "up", "up", "ready"], children].concat());
-                let others = running.processes().into_iter().filter(|&pid| pid != running.child.id());
-                let others: Vec<_> = others.filter_map(|pid| Some((pid, hold(pid)?))).collect();
-                assert!(others.len() >= 3, "{method} {transport} {load}");
+                assert!(running.processes().len() > 3, "{method} {transport} {load}");
                 running.go_on();
                 running.expect(&["copied"]);
                 if end == "killed" {
@@ -414,14 +430,9 @@ fn workers_end_with_their_program_though_a_copy_of_it_lives() {
                 } else {
                     running.go_on();
                 }
-                let deadline = Instant::now() + PATIENCE;
-                for (pid, held) in others {
-                    await_readable(&held, deadline, &format!("{pid}: {method} {transport} {load}"));
-                }
                 running.parent_ends(PATIENCE);
-                let left = running.processes();
-                assert_eq!(left.len(), 1, "the copy alone: {method} {transport} {load}");
-                kill(Pid::from_raw(left[0].cast_signed()), Signal::SIGKILL).unwrap();
+                let copy = await_copy_alone(&running, &format!("{method} {transport} {load}"));
+                kill(copy, Signal::SIGKILL).unwrap();
                 assert_eq!(running.end(PATIENCE).stderr, "", "{method} {transport} {load}");
             }
         }
@@ -435,18 +446,7 @@ fn workers_that_start_as_their_program_ends_end_too_though_a_copy_of_it_lives() 
             let mut command = probe(PROBE, &["copied at", micros]);
             let running = Running::start(command.env("PROCESSION_START_METHOD", method));
             running.parent_ends(PATIENCE);
-            // The copy stays in the process group of the program. Workers and templates have groups of their own.
-            let is_copy = |pid: &u32| getpgid(Some(Pid::from_raw(pid.cast_signed()))) == Ok(getpgrp());
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                let others: Vec<u32> = running.processes().into_iter().filter(|pid| !is_copy(pid)).collect();
-                let Some(other) = others.first() else { break };
-                if let Some(held) = hold(*other) {
-                    await_readable(&held, deadline, &format!("{other} of {others:?}: {method} {micros}"));
-                }
-            }
-            let left = running.processes();
-            assert_eq!(left.len(), 1, "the copy alone: {method} {micros}");
+            await_copy_alone(&running, &format!("{method} {micros}"));
         }
     }
 }

@@ -73,7 +73,7 @@ impl Driver {
         let mut events = Vec::new();
         let mut leavings = 0;
         let mut used = 0;
-        // Checked after every turn, because the turn may have silenced the bell that was rung to stop the thread.
+        // Checked after every turn, because the turn may have taken the ring of the bell that was to stop the thread.
         while !self.is_over() {
             let timeout = {
                 let spare_due = buffer_cache::expire().map(|left| Instant::now() + left);

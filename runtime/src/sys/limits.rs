@@ -43,7 +43,8 @@ fn starts_apart() -> bool {
 /// Names the limits behind a shortage, with their values.
 pub(crate) fn limit_behind(error: &io::Error) -> String {
     let limits = match errno_of(error).map(Errno::from_raw) {
-        Some(Errno::EAGAIN) => of_processes(),
+        // A thread whose stack finds no memory is refused by this number, too.
+        Some(Errno::EAGAIN) => [of_processes(), of_memory()].concat(),
         Some(Errno::ENOMEM) => of_memory(),
         Some(Errno::EMFILE) => {
             vec![rlimit("RLIMIT_NOFILE (`ulimit -n`)", Resource::RLIMIT_NOFILE, count("/proc/self/fd"))]
@@ -55,7 +56,7 @@ pub(crate) fn limit_behind(error: &io::Error) -> String {
 }
 
 /// A limit, and how much of it is used, if that is known.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Limit {
     name: String,
     most: u64,
