@@ -126,7 +126,7 @@ mod tests {
         injector.take(&mut taken);
         assert_eq!(taken, (48..61).collect::<Vec<_>>());
         assert!(injector.rest() && injector.is_well_fed(true) && injector.is_well_fed(false));
-        assert_eq!(injector.put(61), Then::Nothing, "nobody is hungry");
+        assert_eq!(injector.put(61), Then::Nothing, "no worker is hungry");
         assert!(!injector.is_well_fed(true));
     }
 }

@@ -400,7 +400,7 @@ impl TaskError {
     /// Always panics. If the error is not a panic, the message is the displayed error.
     #[expect(
         clippy::print_stderr,
-        reason = "the panic hook does not run again, and a panic that says nothing helps nobody"
+        reason = "the panic hook does not run again, and a panic without a message is of no use"
     )]
     pub fn resume_panic(self) -> ! {
         let words = self.to_string();

@@ -26,7 +26,7 @@ use crate::{
     caller::{Caller, Entered},
     escape::{Escaped, Lines},
     id::WorkerId,
-    protocol::{FieldValue, Parent, Said, SourceLocation, TraceRecord},
+    protocol::{FieldValue, Parent, Said, SourceLocation, TraceRecord, level_number},
 };
 
 /// The maximum number of places that are distinguished. Spans and events from others belong to no place.
@@ -83,14 +83,7 @@ pub(crate) fn forget(pid: u32) {
 
 /// Returns the most verbose level that a subscriber of this process wants. 0 is none, 5 is all.
 pub(crate) fn level() -> u8 {
-    match LevelFilter::current() {
-        LevelFilter::OFF => 0,
-        LevelFilter::ERROR => 1,
-        LevelFilter::WARN => 2,
-        LevelFilter::INFO => 3,
-        LevelFilter::DEBUG => 4,
-        _ => 5,
-    }
+    level_number(LevelFilter::current())
 }
 
 /// Passes a span or an event to the subscriber, as if it had been made here, under the span in which the task was submitted.

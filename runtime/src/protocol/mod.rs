@@ -29,4 +29,4 @@ pub(crate) use request::{Levels, RunFlags, RunHead, RunTask, RunTasks, ToWorker}
 pub(crate) use results::Results;
 pub(crate) use template::{FORK_REQUEST, Outcome, Preload, Prepared, REPORT_BYTES, Report, Setup};
 #[cfg(feature = "tracing")]
-pub(crate) use trace::{FieldValue, Parent, Said, SourceLocation, TraceRecord};
+pub(crate) use trace::{FieldValue, Parent, Said, SourceLocation, TraceRecord, level_number};

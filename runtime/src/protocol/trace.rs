@@ -1,6 +1,19 @@
 //! The messages for spans and events of `tracing`. Used by the forwarders in `worker` and `observe`.
 
 use serde::{Deserialize, Serialize};
+use tracing_core::LevelFilter;
+
+/// Returns the number by which a level travels. 0 is none, 5 is all.
+pub(crate) fn level_number(level: LevelFilter) -> u8 {
+    match level {
+        LevelFilter::OFF => 0,
+        LevelFilter::ERROR => 1,
+        LevelFilter::WARN => 2,
+        LevelFilter::INFO => 3,
+        LevelFilter::DEBUG => 4,
+        _ => 5,
+    }
+}
 
 /// A span or event, and the task that made it, if one did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

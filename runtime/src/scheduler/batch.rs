@@ -78,8 +78,8 @@ pub(crate) enum Recipient {
         /// The seed of the broadcast.
         seed: u64,
     },
-    /// None: the scheduler itself looks at the results of initializers and finalizers.
-    Nobody,
+    /// No handle: the scheduler itself looks at the results of initializers and finalizers.
+    Unclaimed,
 }
 
 impl InFlightTasks for Batch {
@@ -120,7 +120,7 @@ impl InFlightTasks for Batch {
                 })
             }
             Recipient::Member { handle, seed } => Recipient::Member { handle: handle.clone(), seed: *seed },
-            Recipient::Nobody => Recipient::Nobody,
+            Recipient::Unclaimed => Recipient::Unclaimed,
         };
         let first = Self {
             queue: self.queue,
@@ -142,7 +142,7 @@ impl Recipient {
             Self::Call(inbox) => inbox.caller(),
             Self::Handles(handles) => handles.front().map(|handle| handle.caller()).unwrap_or_default(),
             Self::Member { handle, .. } => handle.caller(),
-            Self::Nobody => Caller::default(),
+            Self::Unclaimed => Caller::default(),
         }
     }
 }
@@ -152,7 +152,7 @@ impl Batch {
     pub(crate) fn place(&self, worker: Option<(WorkerId, u32)>) -> TaskLocation {
         let index = match self.to {
             Recipient::Call(_) | Recipient::Member { .. } => usize::try_from(self.first).ok(),
-            Recipient::Handles(_) | Recipient::Nobody => None,
+            Recipient::Handles(_) | Recipient::Unclaimed => None,
         };
         TaskLocation { index, attempts: self.attempts, worker }
     }
@@ -161,7 +161,7 @@ impl Batch {
     pub(crate) fn tell(&self, output: Option<Arc<Captured>>, effects: &mut Effects) {
         match (output, &self.to) {
             (None, _) => {}
-            (Some(output), Recipient::Nobody) => effects.shows.push(output),
+            (Some(output), Recipient::Unclaimed) => effects.shows.push(output),
             (Some(output), to) => to.tell(self.first, output, &mut effects.wakes),
         }
     }
@@ -208,7 +208,7 @@ impl Recipient {
                 }
             }
             Self::Member { handle, .. } => handle.tell(output),
-            Self::Nobody => {}
+            Self::Unclaimed => {}
         }
     }
 
@@ -226,7 +226,7 @@ impl Recipient {
                     handle.complete(Ok(Encoded::Short(result).into_owned()), wakes);
                 }
             }
-            Self::Nobody => {}
+            Self::Unclaimed => {}
         }
     }
 
@@ -234,7 +234,7 @@ impl Recipient {
     pub(crate) fn seed(&self) -> Option<u64> {
         match self {
             Self::Member { seed, .. } => Some(*seed),
-            Self::Call(_) | Self::Handles(_) | Self::Nobody => None,
+            Self::Call(_) | Self::Handles(_) | Self::Unclaimed => None,
         }
     }
 
@@ -265,7 +265,7 @@ impl Recipient {
                 }
             }
             Self::Member { handle, .. } => handle.complete(outcome.map(Encoded::into_owned), wakes),
-            Self::Nobody => {}
+            Self::Unclaimed => {}
         }
     }
 }

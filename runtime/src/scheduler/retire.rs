@@ -37,7 +37,7 @@ impl Scheduler {
             // It has no number of its own, and uses up none of the callers' numbers.
             first: u64::MAX,
             records: EncodedTasks::of(function, args),
-            to: Recipient::Nobody,
+            to: Recipient::Unclaimed,
             attempts: 1,
             retries: 0,
         };

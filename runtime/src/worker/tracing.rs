@@ -23,7 +23,7 @@ use tracing_core::{
 use super::host_link;
 use crate::{
     context::RUNNING,
-    protocol::{FieldValue, Parent, Said, SourceLocation, TraceRecord, encode_reply},
+    protocol::{FieldValue, Parent, Said, SourceLocation, TraceRecord, encode_reply, level_number},
 };
 
 /// The most verbose level that the host wants. 0 is none, 5 is all.
@@ -95,7 +95,7 @@ fn place(metadata: &Metadata<'_>) -> SourceLocation {
     SourceLocation {
         name: metadata.name().to_owned(),
         target: metadata.target().to_owned(),
-        level: LevelFilter::from_level(*metadata.level()).number(),
+        level: level_number(LevelFilter::from_level(*metadata.level())),
         module: metadata.module_path().map(str::to_owned),
         file: metadata.file().map(str::to_owned),
         line: metadata.line(),
@@ -106,23 +106,6 @@ fn place(metadata: &Metadata<'_>) -> SourceLocation {
 fn send(record: TraceRecord) {
     let task = RUNNING.load(Ordering::Relaxed).checked_sub(1);
     host_link::send(&encode_reply(&Said { task, record }));
-}
-
-trait Number {
-    fn number(&self) -> u8;
-}
-
-impl Number for LevelFilter {
-    fn number(&self) -> u8 {
-        match *self {
-            LevelFilter::OFF => 0,
-            LevelFilter::ERROR => 1,
-            LevelFilter::WARN => 2,
-            LevelFilter::INFO => 3,
-            LevelFilter::DEBUG => 4,
-            _ => 5,
-        }
-    }
 }
 
 impl Subscriber for Forwarder {
