@@ -7,7 +7,7 @@ use syn::{
     visit::{self, Visit},
 };
 
-use super::{expand::ident_of, parse::Written};
+use super::{generics::ident_of, parse::Written};
 use crate::diag::Diagnostics;
 
 pub(super) fn check(written: &Written, diag: &mut Diagnostics) {

@@ -5,8 +5,9 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{FnArg, ReturnType, Type};
 
 use super::{
-    expand::{cfg, companion, ident_of, name},
-    model::Worker,
+    expand::companion,
+    generics::ident_of,
+    model::{Worker, cfg, name},
 };
 use crate::path::respan;
 

@@ -1,8 +1,11 @@
 //! `#[worker]`: tokens, what was written, what it means, refusals, code.
 
+mod argument;
+mod calls;
 mod check;
 mod expand;
 mod fallback;
+mod generics;
 mod model;
 mod parse;
 

@@ -1,0 +1,239 @@
+//! The calls of a worker function, by position and by name.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::GenericParam;
+
+use super::{
+    argument::{Param, elided, put},
+    generics::ident_of,
+    model::{Worker, name},
+};
+use crate::path::{at, plain, respan};
+
+fn default_name(i: usize) -> Ident {
+    format_ident!("__procession_default{}", i, span = Span::mixed_site())
+}
+
+/// The parts in which calls of plain and of generic functions differ.
+pub(super) struct Code<'a> {
+    pub(super) worker: &'a Worker,
+    /// `&'static Entry`.
+    pub(super) entry: TokenStream,
+    /// The type and const parameters, declared.
+    pub(super) generics: Vec<TokenStream>,
+    /// Their names.
+    pub(super) arguments: TokenStream,
+    /// What is asked of them.
+    pub(super) bounds: TokenStream,
+}
+
+impl Code<'_> {
+    /// `__callN`, for each number of arguments that a call may give, and what calls by name need.
+    pub(super) fn expand(&self) -> TokenStream {
+        let worker = self.worker;
+        let private = worker.krate.private();
+        let f = name(worker);
+        let calls: Vec<Vec<bool>> = worker.positional();
+        let by_position = calls.iter().map(|given| self.call(given));
+        let mistakes = self.mistakes(&calls);
+        let numbers = calls.iter().map(|given| count(given));
+        let by_name = (worker.required() < worker.params.len()).then(|| self.by_name(&calls));
+        let defaults = worker.params.iter().enumerate().filter_map(|(i, param)| self.default(i, param));
+        quote_spanned! {Span::mixed_site()=>
+            #(#defaults)*
+            impl #f { #(#by_position)* #mistakes }
+            #(impl #private::Takes<#numbers> for #f {})*
+            #by_name
+        }
+    }
+
+    /// The head of a function that takes these parameters, to its opening brace.
+    fn head(&self, name: &Ident, given: &[bool], result: &TokenStream) -> TokenStream {
+        let vis = respan(&self.worker.item.vis);
+        let (lifetimes, generics, bounds) = (self.worker.lifetimes(), &self.generics, &self.bounds);
+        let comma = (!lifetimes.is_empty()).then(|| quote!(,));
+        let params = self.given(given).map(|(_, param)| {
+            let (binding, ty) = (&param.binding, param.signature_type());
+            quote!(#binding: #ty)
+        });
+        quote_spanned! {Span::mixed_site()=>
+            #vis fn #name<#lifetimes #comma #(#generics),*>(#(#params),*) -> #result where #bounds
+        }
+    }
+
+    fn given<'g>(&'g self, given: &'g [bool]) -> impl Iterator<Item = (usize, &'g Param)> {
+        self.worker.params.iter().enumerate().filter(|(i, _)| given[*i])
+    }
+
+    /// The function that encodes a parameter's default, which stands in the expansion once.
+    fn default(&self, i: usize, param: &Param) -> Option<TokenStream> {
+        let expr = &param.default.as_ref()?.expr;
+        let private = self.worker.krate.private();
+        let (name, binding, ty) = (default_name(i), &param.binding, respan(elided(&param.ty)));
+        let (generics, bounds) = (&self.generics, &self.bounds);
+        let put = put(self.worker, param, &quote_spanned!(Span::mixed_site()=> __args));
+        Some(quote_spanned! {param.span()=>
+            fn #name<#(#generics),*>(__args: &mut #private::Args) where #bounds {
+                let #binding: #ty = #expr;
+                #put
+            }
+        })
+    }
+
+    /// Encodes the default of the parameter at this place.
+    fn put_default(&self, i: usize, args: &TokenStream) -> TokenStream {
+        let (default, arguments) = (default_name(i), &self.arguments);
+        quote_spanned!(Span::mixed_site()=> #default::<#arguments>(#args);)
+    }
+
+    fn call(&self, given: &[bool]) -> TokenStream {
+        let private = self.worker.krate.private();
+        let result = &self.worker.result;
+        let name = format_ident!("__call{}", count(given), span = Span::mixed_site());
+        let head = self.head(&name, given, &quote!(#private::Task<#result>));
+        let entry = &self.entry;
+        let args = quote_spanned!(Span::mixed_site()=> &mut __args);
+        let puts = self.worker.params.iter().enumerate().map(|(i, param)| match given[i] {
+            true => put(self.worker, param, &args),
+            false => self.put_default(i, &args),
+        });
+        let mutable = (!self.worker.params.is_empty()).then(|| quote!(mut));
+        quote_spanned! {Span::mixed_site()=>
+            #[inline]
+            #head {
+                let #mutable __args = #private::Args::new();
+                #(#puts)*
+                #private::Args::task::<#result>(__args, #entry)
+            }
+        }
+    }
+
+    /// The type of what gathers arguments by name. It is named in the error for a name that no parameter has.
+    fn builder(&self) -> Ident {
+        let function = plain(&self.worker.item.sig.ident);
+        format_ident!("defaults_of_{}", function, span = Span::mixed_site())
+    }
+
+    /// `__callN` and `__withN` for numbers of arguments that are likely mistakes: fewer than it takes, and one too many. They take as many as
+    /// they should be given, so that every call of them is the compiler's own error, which names what is missing or one too many.
+    fn mistakes(&self, calls: &[Vec<bool>]) -> TokenStream {
+        let private = self.worker.krate.private();
+        let result = &self.worker.result;
+        let (least, most) = (&calls[0], &calls[calls.len() - 1]);
+        let by_name = self.worker.required() < self.worker.params.len();
+        let too_few = (0..count(least)).map(|n| (n, least));
+        let others = (count(least)..=count(most) + 1).map(|n| (n, most));
+        let by_position =
+            too_few.clone().chain(others).filter(|(n, _)| calls.iter().all(|given| count(given) != *n));
+        let by_position =
+            by_position.map(|(n, given)| (format_ident!("__call{}", n, span = Span::mixed_site()), given));
+        let named = too_few.filter(|_| by_name);
+        let named = named.map(|(n, given)| (format_ident!("__with{}", n, span = Span::mixed_site()), given));
+        let task = quote!(#private::Task<#result>);
+        let (builder, n, idents) = (self.builder(), count(least), &self.arguments);
+        let comma = (!self.generics.is_empty()).then(|| quote!(,));
+        let builder = quote!(#builder<#n #comma #idents>);
+        let by_position = by_position.map(|(name, given)| (name, given, &task));
+        let all = by_position.chain(named.map(|(name, given)| (name, given, &builder)));
+        let all = all.map(|(name, given, result)| {
+            let head = self.head(&name, given, result);
+            quote_spanned!(Span::mixed_site()=> #head { ::core::unreachable!() })
+        });
+        quote!(#(#all)*)
+    }
+
+    /// A builder with a method for each parameter that has a default and was not given by position.
+    fn by_name(&self, calls: &[Vec<bool>]) -> TokenStream {
+        let worker = self.worker;
+        let private = worker.krate.private();
+        let f = name(worker);
+        let (generics, bounds, result, entry) = (&self.generics, &self.bounds, &worker.result, &self.entry);
+        let idents = &self.arguments;
+        let comma = (!generics.is_empty()).then(|| quote!(,));
+        let builder = self.builder();
+        let slots = worker.params.len();
+        let types = worker.listed().filter(|param| matches!(param, GenericParam::Type(_))).map(|param| {
+            let ident = respan(ident_of(param));
+            quote!(#ident)
+        });
+        let slot = quote_spanned!(Span::mixed_site()=> __slot);
+        let starts = calls.iter().filter(|given| given.contains(&false)).map(|given| {
+            let n = count(given);
+            let with = format_ident!("__with{}", n, span = Span::mixed_site());
+            let head = self.head(&with, given, &quote!(#builder<#n #comma #idents>));
+            let puts = self.given(given).map(|(i, param)| {
+                let put = put(self.worker, param, &slot);
+                quote_spanned! {Span::mixed_site()=>
+                    let __slot = __slots[#i].insert(#private::Args::new());
+                    #put
+                }
+            });
+            let setters =
+                worker.params.iter().enumerate().filter(|(i, _)| !given[*i]).filter_map(|(i, param)| {
+                    let setter = &param.default.as_ref()?.name;
+                    let mut setter = setter.clone();
+                    setter.set_span(at(setter.span()));
+                    let (lifetimes, binding, ty) =
+                        (worker.lifetimes(), &param.binding, param.signature_type());
+                    let vis = respan(&worker.item.vis);
+                    let put = put(self.worker, param, &slot);
+                    Some(quote_spanned! {Span::mixed_site()=>
+                        #[must_use]
+                        #vis fn #setter<#lifetimes>(mut self, #binding: #ty) -> Self {
+                            let __slot = self.slots[#i].insert(#private::Args::new());
+                            #put
+                            self
+                        }
+                    })
+                });
+            quote_spanned! {Span::mixed_site()=>
+                impl #f {
+                    #head {
+                        let mut __slots = [const { ::core::option::Option::None }; #slots];
+                        #(#puts)*
+                        #builder { slots: __slots, types: ::core::marker::PhantomData }
+                    }
+                }
+                impl<#(#generics),*> #builder<#n #comma #idents> where #bounds {
+                    #(#setters)*
+                }
+                impl #private::TakesByName<#n> for #f {}
+            }
+        });
+        let fills = worker.params.iter().enumerate().map(|(i, param)| {
+            let missing = match param.default {
+                Some(_) => self.put_default(i, &quote_spanned!(Span::mixed_site()=> &mut __args)),
+                None => quote!(),
+            };
+            quote_spanned! {Span::mixed_site()=>
+                match __slots[#i].take() {
+                    ::core::option::Option::Some(__slot) => #private::Args::append(&mut __args, __slot),
+                    ::core::option::Option::None => { #missing }
+                }
+            }
+        });
+        let vis = respan(&worker.item.vis);
+        quote_spanned! {Span::mixed_site()=>
+            #vis struct #builder<const __GIVEN: ::core::primitive::usize #comma #(#generics),*> {
+                slots: [::core::option::Option<#private::Args>; #slots],
+                types: ::core::marker::PhantomData<fn() -> (#(#types,)*)>,
+            }
+            impl<const __GIVEN: ::core::primitive::usize #comma #(#generics),*> #builder<__GIVEN #comma #idents>
+            where #bounds
+            {
+                #vis fn __task(self) -> #private::Task<#result> {
+                    let Self { slots: mut __slots, .. } = self;
+                    let mut __args = #private::Args::new();
+                    #(#fills)*
+                    #private::Args::task::<#result>(__args, #entry)
+                }
+            }
+            #(#starts)*
+        }
+    }
+}
+
+fn count(given: &[bool]) -> usize {
+    given.iter().filter(|given| **given).count()
+}

@@ -1,0 +1,135 @@
+//! The generic parameters of a worker function.
+
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{
+    GenericParam, Lifetime, Type,
+    visit_mut::{self, VisitMut},
+};
+
+use super::{argument::Travels, model::Worker};
+use crate::path::respan;
+
+/// The function's parameters as one type: `T`, or `(T, constant::usize<N>)`.
+pub(super) fn list(worker: &Worker) -> TokenStream {
+    let private = worker.krate.private();
+    let types: Vec<TokenStream> = worker
+        .listed()
+        .map(|param| {
+            let ident = respan(ident_of(param));
+            match param {
+                GenericParam::Const(param) => {
+                    let ty = respan(&param.ty);
+                    quote_spanned!(Span::mixed_site()=> #private::constant::#ty<#ident>)
+                }
+                _ => ident,
+            }
+        })
+        .collect();
+    match &types[..] {
+        [one] => one.clone(),
+        _ => quote!((#(#types),*)),
+    }
+}
+
+/// That what the parameters encode can be encoded, for those whose types name a parameter of the function.
+pub(super) fn encoded_bounds(worker: &Worker) -> Vec<TokenStream> {
+    let private = worker.krate.private();
+    let idents: Vec<&Ident> = worker.listed().map(ident_of).collect();
+    let mut bounds = Vec::new();
+    for param in &worker.params {
+        let ty = match &param.travels {
+            Travels::Value => param.ty.to_token_stream(),
+            Travels::Lent(ty) => ty.to_token_stream(),
+            Travels::Slice(elem) => elem.to_token_stream(),
+            _ => continue,
+        };
+        if !names_one_of(&ty, &idents) {
+            continue;
+        }
+        let (lifetimes, ty) = for_all(syn::parse_quote!(#ty));
+        let ty = respan(ty);
+        bounds.push(quote_spanned!(param.span()=> for<#(#lifetimes),*> #ty: #private::Serialize));
+    }
+    bounds
+}
+
+/// The parameter's declaration where no lifetime is declared, and none has a default.
+pub(super) fn bare(param: &GenericParam) -> TokenStream {
+    let mut param = param.clone();
+    match &mut param {
+        GenericParam::Type(param) => {
+            param.default = None;
+            param.bounds = param.bounds.iter().filter(|bound| !names_a_lifetime(bound)).cloned().collect();
+        }
+        GenericParam::Const(param) => param.default = None,
+        GenericParam::Lifetime(_) => {}
+    }
+    param.into_token_stream()
+}
+
+/// The predicates of the function's `where` that name no lifetime of its own.
+pub(super) fn type_bounds(worker: &Worker) -> TokenStream {
+    let predicates = worker.item.sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
+    let predicates = predicates.filter(|predicate| !names_a_lifetime(predicate)).map(respan);
+    quote!(#(#predicates,)*)
+}
+
+fn names_a_lifetime(tokens: &impl ToTokens) -> bool {
+    let mut tokens = tokens.to_token_stream().into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        let is_tick = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '\'');
+        if is_tick && matches!(tokens.peek(), Some(TokenTree::Ident(ident)) if ident != "static") {
+            return true;
+        }
+    }
+    false
+}
+
+pub(super) fn names_one_of(tokens: &TokenStream, names: &[&Ident]) -> bool {
+    tokens.clone().into_iter().any(|token| match token {
+        TokenTree::Group(group) => names_one_of(&group.stream(), names),
+        TokenTree::Ident(ident) => names.contains(&&ident),
+        _ => false,
+    })
+}
+
+/// The type with every lifetime but `'static` made a parameter: what `for<…>` declares, and the type.
+fn for_all(mut ty: Type) -> (Vec<Lifetime>, Type) {
+    struct Name(Vec<Lifetime>);
+    impl Name {
+        fn next(&mut self) -> Lifetime {
+            let name = format!("'procession{}", self.0.len());
+            self.0.push(Lifetime::new(&name, Span::mixed_site()));
+            self.0.last().expect("just pushed").clone()
+        }
+    }
+    impl VisitMut for Name {
+        fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
+            if lifetime.ident != "static" {
+                *lifetime = self.next();
+            }
+        }
+
+        fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
+            if reference.lifetime.is_none() {
+                reference.lifetime = Some(self.next());
+            } else {
+                visit_mut::visit_type_reference_mut(self, reference);
+                return;
+            }
+            self.visit_type_mut(&mut reference.elem);
+        }
+    }
+    let mut name = Name(Vec::new());
+    name.visit_type_mut(&mut ty);
+    (name.0, ty)
+}
+
+pub(super) fn ident_of(param: &GenericParam) -> &Ident {
+    match param {
+        GenericParam::Type(param) => &param.ident,
+        GenericParam::Const(param) => &param.ident,
+        GenericParam::Lifetime(param) => &param.lifetime.ident,
+    }
+}
