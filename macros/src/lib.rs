@@ -6,6 +6,7 @@ mod diag;
 mod main_attribute;
 mod parallel;
 mod path;
+mod tokens;
 mod versioned;
 mod worker;
 

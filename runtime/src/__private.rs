@@ -1,7 +1,5 @@
 //! What expansions may name. Not public: anything here may change in any release.
 
-pub use std::path::Path;
-
 pub use linkme;
 pub use serde::Serialize;
 

@@ -246,21 +246,29 @@ fn parse_calls(input: ParseStream<'_>) -> syn::Result<Calls> {
         return Err(syn::Error::new(Span::call_site(), message));
     }
     let first: Expr = input.parse()?;
-    if input.peek(Token![for]) {
-        let (call, question) = match peel(&first) {
-            Expr::Try(call) => (&*call.expr, Some(call.question_token)),
-            call => (call, None),
-        };
-        let call = Box::new(Call::new(call, "parallel!", EXAMPLE)?);
-        let mut clauses = Vec::new();
-        while input.peek(Token![for]) {
-            clauses.push(input.parse()?);
-        }
-        if !input.is_empty() {
-            return Err(input.error("expected the end, `if condition`, or another `for pattern in iterator`"));
-        }
-        return Ok(Calls::Comprehension { call, question, clauses });
+    match input.peek(Token![for]) {
+        true => parse_comprehension(&first, input),
+        false => parse_members(first, input),
     }
+}
+
+fn parse_comprehension(first: &Expr, input: ParseStream<'_>) -> syn::Result<Calls> {
+    let (call, question) = match peel(first) {
+        Expr::Try(call) => (&*call.expr, Some(call.question_token)),
+        call => (call, None),
+    };
+    let call = Box::new(Call::new(call, "parallel!", EXAMPLE)?);
+    let mut clauses = Vec::new();
+    while input.peek(Token![for]) {
+        clauses.push(input.parse()?);
+    }
+    if !input.is_empty() {
+        return Err(input.error("expected the end, `if condition`, or another `for pattern in iterator`"));
+    }
+    Ok(Calls::Comprehension { call, question, clauses })
+}
+
+fn parse_members(first: Expr, input: ParseStream<'_>) -> syn::Result<Calls> {
     let mut diag = Diagnostics::new();
     let mut calls = Vec::new();
     let mut next = first;

@@ -3,18 +3,15 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, Expr, FnArg, Lifetime, Pat, PathArguments, Type, parse_quote,
+    Attribute, Expr, FnArg, Lifetime, Pat, PathArguments, Type, TypeReference, parse_quote,
     spanned::Spanned,
     visit_mut::{self, VisitMut},
 };
 
-use super::{
-    generics::{ident_of, names_one_of},
-    model::Worker,
-};
 use crate::{
     diag::Diagnostics,
     path::{self, at, respan},
+    tokens::{names_one_of, spaceless},
 };
 
 /// One parameter.
@@ -25,7 +22,7 @@ pub(super) struct Param {
     /// What expansions call it.
     pub(super) binding: Ident,
     pub(super) ty: Type,
-    pub(super) travels: Travels,
+    kind: Kind,
     pub(super) default: Option<Default>,
 }
 
@@ -37,26 +34,31 @@ pub(super) struct Default {
     pub(super) name: Ident,
 }
 
-/// How an argument goes over: what is encoded, what is decoded, what the function gets.
+/// The kind of a parameter: what is encoded, what is decoded, and what the function gets.
+///
+/// A new kind is a variant with an arm in each of [`of`](Self::of), [`put`](Self::put), [`take`](Self::take) and
+/// [`lend`](Self::lend).
 #[derive(Debug)]
-pub(super) enum Travels {
-    /// A value, borrowed strings included: encoded and decoded as what it is.
-    Value,
-    /// `Vec<u8>`: in one copy.
+enum Kind {
+    /// A value that is encoded and decoded as its own type.
+    Value(Type),
+    /// `&str`, lent from the message.
+    Str(TypeReference),
+    /// `Vec<u8>`, copied once.
     ByteVec,
-    /// `PathBuf`: any bytes.
+    /// `PathBuf`, which may contain any bytes.
     PathBuf,
-    /// `&[u8]`: lent from the message.
+    /// `&[u8]`, lent from the message.
     Bytes,
-    /// `&Path`: lent from the message.
+    /// `&Path`, lent from the message.
     Path,
     /// `&Vec<u8>`.
     LentByteVec,
     /// `&PathBuf`.
     LentPathBuf,
-    /// `&[T]`: decoded as a vector, and lent.
+    /// `&[T]`, decoded as a vector and lent.
     Slice(Type),
-    /// `&T`: decoded and lent.
+    /// `&T`, decoded and lent.
     Lent(Type),
 }
 
@@ -81,7 +83,7 @@ impl Param {
             None => format_ident!("argument{}", i, span = path::at(arg.pat.span())),
         };
         let ty = (*arg.ty).clone();
-        Some(Self { name, binding, travels: Travels::of(&ty), ty, default })
+        Some(Self { name, binding, kind: Kind::of(&ty), ty, default })
     }
 
     /// The place of its type, for errors.
@@ -92,6 +94,44 @@ impl Param {
     /// Its type, as the macro's own tokens.
     pub(super) fn signature_type(&self) -> TokenStream {
         path::respan(&self.ty)
+    }
+
+    /// The same with every lifetime left to inference.
+    pub(super) fn elided_type(&self) -> TokenStream {
+        respan(elided(&self.ty))
+    }
+
+    /// The type whose own encoding is used for the argument or for its elements.
+    pub(super) fn encoded_type(&self) -> Option<&Type> {
+        match &self.kind {
+            Kind::Value(ty) | Kind::Lent(ty) | Kind::Slice(ty) => Some(ty),
+            _ => None,
+        }
+    }
+
+    /// `args.put("n", &n);`. The `generics` are the type and const parameters of the function.
+    pub(super) fn put(&self, private: &TokenStream, generics: &[&Ident], args: &TokenStream) -> TokenStream {
+        // A type that contains a parameter of the function can be sent if the type that an instance gives can: the instance asks.
+        let checked = self.encoded_type().filter(|ty| !names_one_of(&ty.to_token_stream(), generics));
+        let check = checked.map(|ty| check(private, ty));
+        let (name, span) = (&self.name, self.span());
+        let (put, value) = self.kind.put(&self.binding);
+        quote_spanned!(span=> #check #private::Args::#put(#args, #name, #value);)
+    }
+
+    /// `let __argument0 = …`, from the encoded arguments.
+    pub(super) fn take(&self, private: &TokenStream, i: usize) -> TokenStream {
+        let (binding, name, span) = (argument(i), &self.name, self.span());
+        let input = Ident::new("__input", Span::mixed_site());
+        let check = self.encoded_type().map(|ty| check(private, ty));
+        let take = self.kind.take();
+        let value = quote_spanned!(span=> #private::Input::#take(&mut #input, #name)?);
+        quote_spanned!(span=> #check let #binding = #value;)
+    }
+
+    /// What the function gets: `__argument0`, or a reference to it.
+    pub(super) fn lend(&self, i: usize) -> TokenStream {
+        self.kind.lend(&argument(i))
     }
 }
 
@@ -125,23 +165,72 @@ fn take_default(
     default
 }
 
-impl Travels {
+impl Kind {
+    /// Recognises the kind by the type.
     fn of(ty: &Type) -> Self {
         let Type::Reference(reference) = peel(ty) else {
             return match () {
                 () if is_byte_vec(ty) => Self::ByteVec,
                 () if is_plain(ty, "PathBuf") => Self::PathBuf,
-                () => Self::Value,
+                () => Self::Value(ty.clone()),
             };
         };
         match peel(&reference.elem) {
             Type::Slice(slice) if is_plain(&slice.elem, "u8") => Self::Bytes,
             Type::Slice(slice) => Self::Slice((*slice.elem).clone()),
-            elem if is_plain(elem, "str") => Self::Value,
+            elem if is_plain(elem, "str") => Self::Str(reference.clone()),
             elem if is_plain(elem, "Path") => Self::Path,
             elem if is_plain(elem, "PathBuf") => Self::LentPathBuf,
             elem if is_byte_vec(elem) => Self::LentByteVec,
             elem => Self::Lent(elem.clone()),
+        }
+    }
+
+    /// The method of `Args` that encodes the argument, and what it is given.
+    fn put(&self, value: &Ident) -> (TokenStream, TokenStream) {
+        let put = |ty: TokenStream| quote!(put::<#ty>);
+        match self {
+            Self::Value(ty) => (put(respan(ty)), quote!(&#value)),
+            Self::Str(reference) => (put(respan(&reference.elem)), quote!(#value)),
+            Self::Lent(ty) => (put(respan(ty)), quote!(#value)),
+            Self::Slice(elem) => {
+                let elem = respan(elem);
+                (quote!(put_slice::<#elem>), quote!(#value))
+            }
+            Self::Bytes | Self::LentByteVec => (quote!(put_bytes), quote!(#value)),
+            Self::ByteVec => (quote!(put_byte_vec), quote!(#value)),
+            Self::Path | Self::LentPathBuf => (quote!(put_path), quote!(#value)),
+            Self::PathBuf => (quote!(put_path), quote!(&#value)),
+        }
+    }
+
+    /// The method of `Input` that decodes the argument.
+    fn take(&self) -> TokenStream {
+        let take = |ty: &Type| {
+            let ty = respan(elided(ty));
+            quote!(take::<#ty>)
+        };
+        match self {
+            Self::Value(ty) | Self::Lent(ty) => take(ty),
+            Self::Str(reference) => take(&Type::Reference(reference.clone())),
+            Self::Slice(elem) => {
+                let elem = respan(elided(elem));
+                quote!(take_slice::<#elem>)
+            }
+            Self::Bytes => quote!(take_bytes),
+            Self::ByteVec | Self::LentByteVec => quote!(take_byte_vec),
+            Self::Path => quote!(take_path),
+            Self::PathBuf | Self::LentPathBuf => quote!(take_path_buf),
+        }
+    }
+
+    /// The decoded argument, as the function gets it.
+    fn lend(&self, argument: &Ident) -> TokenStream {
+        match self {
+            Self::Value(_) | Self::Str(_) | Self::ByteVec | Self::PathBuf | Self::Bytes | Self::Path => {
+                quote!(#argument)
+            }
+            Self::LentByteVec | Self::LentPathBuf | Self::Slice(_) | Self::Lent(_) => quote!(&#argument),
         }
     }
 }
@@ -175,7 +264,7 @@ fn is_byte_vec(ty: &Type) -> bool {
 }
 
 /// Every lifetime left to inference: the worker lends for as long as its call takes.
-pub(super) fn elided(ty: &Type) -> Type {
+fn elided(ty: &Type) -> Type {
     struct Elide;
     impl VisitMut for Elide {
         fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
@@ -191,97 +280,16 @@ pub(super) fn elided(ty: &Type) -> Type {
     parse_quote!(#ty)
 }
 
-/// Tokens as a person writes them, near enough for a message.
-pub(super) fn spaceless(tokens: &impl ToTokens) -> String {
-    let words = tokens.to_token_stream().to_string();
-    words.replace(" ,", ",").replace("< ", "<").replace(" <", "<").replace(" >", ">").replace(" :: ", "::")
-}
-
 /// What an argument is called where the function is: no name that the function itself could have.
-pub(super) fn argument(i: usize) -> Ident {
+fn argument(i: usize) -> Ident {
     format_ident!("__argument{}", i, span = Span::mixed_site())
-}
-
-/// `let __argument0 = …`, from the encoded arguments.
-pub(super) fn take(private: &TokenStream, i: usize, param: &Param) -> TokenStream {
-    let (binding, name, span) = (argument(i), &param.name, param.span());
-    let input = Ident::new("__input", Span::mixed_site());
-    let take = |ty: &Type| {
-        let ty = respan(elided(ty));
-        quote_spanned!(span=> #private::Input::take::<#ty>(&mut #input, #name)?)
-    };
-    let check = checked(param).map(|ty| check(private, &ty));
-    let value = match &param.travels {
-        Travels::Value => take(&param.ty),
-        Travels::Lent(ty) => take(ty),
-        Travels::Slice(elem) => {
-            let elem = respan(elided(elem));
-            quote_spanned!(span=> #private::Input::take_slice::<#elem>(&mut #input, #name)?)
-        }
-        Travels::Bytes => quote_spanned!(span=> #private::Input::take_bytes(&mut #input, #name)?),
-        Travels::ByteVec | Travels::LentByteVec => {
-            quote_spanned!(span=> #private::Input::take_byte_vec(&mut #input, #name)?)
-        }
-        Travels::Path => quote_spanned!(span=> #private::Input::take_path(&mut #input, #name)?),
-        Travels::PathBuf | Travels::LentPathBuf => {
-            quote_spanned!(span=> #private::Path::to_path_buf(#private::Input::take_path(&mut #input, #name)?))
-        }
-    };
-    quote_spanned!(span=> #check let #binding = #value;)
-}
-
-/// The type whose values, one or many, an argument is.
-fn checked(param: &Param) -> Option<Type> {
-    match &param.travels {
-        Travels::Value if borrowed(&param.ty).is_none() => Some(elided(&param.ty)),
-        Travels::Lent(ty) | Travels::Slice(ty) => Some(elided(ty)),
-        _ => None,
-    }
 }
 
 /// Asks that a type crosses. It is asked in the same words wherever an argument is encoded and decoded: the compiler shows errors that are
 /// the same once, and none of those that follow from them.
 fn check(private: &TokenStream, ty: &Type) -> TokenStream {
-    let (span, ty) = (at(ty.span()), respan(ty));
+    let (span, ty) = (at(ty.span()), respan(elided(ty)));
     quote_spanned!(span=> let _ = #private::argument::<#ty>;)
-}
-
-/// `args.put("n", &n);`
-pub(super) fn put(worker: &Worker, param: &Param, args: &TokenStream) -> TokenStream {
-    let private = &worker.krate.private();
-    let idents: Vec<&Ident> = worker.listed().map(ident_of).collect();
-    // What names a parameter of the function crosses if what an instance gives does: the instance asks.
-    let checked = checked(param).filter(|ty| !names_one_of(&ty.to_token_stream(), &idents));
-    let check = checked.map(|ty| check(private, &ty));
-    let (name, value, span) = (&param.name, &param.binding, param.span());
-    let (put, value) = match &param.travels {
-        Travels::Value => match borrowed(&param.ty) {
-            Some(elem) => (typed_put(&respan(elem)), quote!(#value)),
-            None => (typed_put(&param.signature_type()), quote!(&#value)),
-        },
-        Travels::Lent(ty) => (typed_put(&respan(ty)), quote!(#value)),
-        Travels::Slice(elem) => {
-            let elem = respan(elem);
-            (quote!(put_slice::<#elem>), quote!(#value))
-        }
-        Travels::Bytes | Travels::LentByteVec => (quote!(put_bytes), quote!(#value)),
-        Travels::ByteVec => (quote!(put_byte_vec), quote!(#value)),
-        Travels::Path | Travels::LentPathBuf => (quote!(put_path), quote!(#value)),
-        Travels::PathBuf => (quote!(put_path), quote!(&#value)),
-    };
-    quote_spanned!(span=> #check #private::Args::#put(#args, #name, #value);)
-}
-
-fn typed_put(ty: &TokenStream) -> TokenStream {
-    quote!(put::<#ty>)
-}
-
-/// `str` of `&str`.
-fn borrowed(ty: &Type) -> Option<&Type> {
-    match peel(ty) {
-        Type::Reference(reference) => Some(&reference.elem),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -289,14 +297,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_type_travels_its_own_way() {
+    fn each_type_has_its_kind() {
         let check = |ty: Type, wanted: &str| {
-            let travels = format!("{:?}", Travels::of(&ty));
-            assert!(travels.starts_with(wanted), "{} travels as {travels}", quote!(#ty));
+            let kind = format!("{:?}", Kind::of(&ty));
+            let name = kind.split(['(', ' ']).next();
+            assert_eq!(name, Some(wanted), "{}", quote!(#ty));
         };
         check(parse_quote!(u32), "Value");
-        check(parse_quote!(&str), "Value");
-        check(parse_quote!(&'a (str)), "Value");
+        check(parse_quote!(&str), "Str");
+        check(parse_quote!(&'a (str)), "Str");
         check(parse_quote!(Option<&[u8]>), "Value");
         check(parse_quote!(Vec<u8>), "ByteVec");
         check(parse_quote!(std::vec::Vec<u8>), "ByteVec");

@@ -5,15 +5,10 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::GenericParam;
 
 use super::{
-    argument::{Param, elided, put},
-    generics::ident_of,
-    model::{Worker, name},
+    argument::Param,
+    model::{Worker, ident_of},
 };
 use crate::path::{at, plain, respan};
-
-fn default_name(i: usize) -> Ident {
-    format_ident!("__procession_default{}", i, span = Span::mixed_site())
-}
 
 /// The parts in which calls of plain and of generic functions differ.
 pub(super) struct Code<'a> {
@@ -33,7 +28,7 @@ impl Code<'_> {
     pub(super) fn expand(&self) -> TokenStream {
         let worker = self.worker;
         let private = worker.krate.private();
-        let f = name(worker);
+        let f = worker.name();
         let calls: Vec<Vec<bool>> = worker.positional();
         let by_position = calls.iter().map(|given| self.call(given));
         let mistakes = self.mistakes(&calls);
@@ -66,13 +61,18 @@ impl Code<'_> {
         self.worker.params.iter().enumerate().filter(|(i, _)| given[*i])
     }
 
+    /// The statement that encodes an argument.
+    fn put(&self, param: &Param, args: &TokenStream) -> TokenStream {
+        param.put(&self.worker.krate.private(), &self.worker.listed_idents(), args)
+    }
+
     /// The function that encodes a parameter's default, which stands in the expansion once.
     fn default(&self, i: usize, param: &Param) -> Option<TokenStream> {
         let expr = &param.default.as_ref()?.expr;
         let private = self.worker.krate.private();
-        let (name, binding, ty) = (default_name(i), &param.binding, respan(elided(&param.ty)));
+        let (name, binding, ty) = (default_name(i), &param.binding, param.elided_type());
         let (generics, bounds) = (&self.generics, &self.bounds);
-        let put = put(self.worker, param, &quote_spanned!(Span::mixed_site()=> __args));
+        let put = self.put(param, &quote_spanned!(Span::mixed_site()=> __args));
         Some(quote_spanned! {param.span()=>
             fn #name<#(#generics),*>(__args: &mut #private::Args) where #bounds {
                 let #binding: #ty = #expr;
@@ -95,7 +95,7 @@ impl Code<'_> {
         let entry = &self.entry;
         let args = quote_spanned!(Span::mixed_site()=> &mut __args);
         let puts = self.worker.params.iter().enumerate().map(|(i, param)| match given[i] {
-            true => put(self.worker, param, &args),
+            true => self.put(param, &args),
             false => self.put_default(i, &args),
         });
         let mutable = (!self.worker.params.is_empty()).then(|| quote!(mut));
@@ -147,72 +147,13 @@ impl Code<'_> {
     fn by_name(&self, calls: &[Vec<bool>]) -> TokenStream {
         let worker = self.worker;
         let private = worker.krate.private();
-        let f = name(worker);
         let (generics, bounds, result, entry) = (&self.generics, &self.bounds, &worker.result, &self.entry);
-        let idents = &self.arguments;
+        let (builder, idents, slots) = (self.builder(), &self.arguments, worker.params.len());
         let comma = (!generics.is_empty()).then(|| quote!(,));
-        let builder = self.builder();
-        let slots = worker.params.len();
-        let types = worker.listed().filter(|param| matches!(param, GenericParam::Type(_))).map(|param| {
-            let ident = respan(ident_of(param));
-            quote!(#ident)
-        });
-        let slot = quote_spanned!(Span::mixed_site()=> __slot);
-        let starts = calls.iter().filter(|given| given.contains(&false)).map(|given| {
-            let n = count(given);
-            let with = format_ident!("__with{}", n, span = Span::mixed_site());
-            let head = self.head(&with, given, &quote!(#builder<#n #comma #idents>));
-            let puts = self.given(given).map(|(i, param)| {
-                let put = put(self.worker, param, &slot);
-                quote_spanned! {Span::mixed_site()=>
-                    let __slot = __slots[#i].insert(#private::Args::new());
-                    #put
-                }
-            });
-            let setters =
-                worker.params.iter().enumerate().filter(|(i, _)| !given[*i]).filter_map(|(i, param)| {
-                    let setter = &param.default.as_ref()?.name;
-                    let mut setter = setter.clone();
-                    setter.set_span(at(setter.span()));
-                    let (lifetimes, binding, ty) =
-                        (worker.lifetimes(), &param.binding, param.signature_type());
-                    let vis = respan(&worker.item.vis);
-                    let put = put(self.worker, param, &slot);
-                    Some(quote_spanned! {Span::mixed_site()=>
-                        #[must_use]
-                        #vis fn #setter<#lifetimes>(mut self, #binding: #ty) -> Self {
-                            let __slot = self.slots[#i].insert(#private::Args::new());
-                            #put
-                            self
-                        }
-                    })
-                });
-            quote_spanned! {Span::mixed_site()=>
-                impl #f {
-                    #head {
-                        let mut __slots = [const { ::core::option::Option::None }; #slots];
-                        #(#puts)*
-                        #builder { slots: __slots, types: ::core::marker::PhantomData }
-                    }
-                }
-                impl<#(#generics),*> #builder<#n #comma #idents> where #bounds {
-                    #(#setters)*
-                }
-                impl #private::TakesByName<#n> for #f {}
-            }
-        });
-        let fills = worker.params.iter().enumerate().map(|(i, param)| {
-            let missing = match param.default {
-                Some(_) => self.put_default(i, &quote_spanned!(Span::mixed_site()=> &mut __args)),
-                None => quote!(),
-            };
-            quote_spanned! {Span::mixed_site()=>
-                match __slots[#i].take() {
-                    ::core::option::Option::Some(__slot) => #private::Args::append(&mut __args, __slot),
-                    ::core::option::Option::None => { #missing }
-                }
-            }
-        });
+        let types = worker.listed().filter(|param| matches!(param, GenericParam::Type(_)));
+        let types = types.map(|param| respan(ident_of(param)));
+        let starts = calls.iter().filter(|given| given.contains(&false)).map(|given| self.start(given));
+        let fills = worker.params.iter().enumerate().map(|(i, param)| self.fill(i, param));
         let vis = respan(&worker.item.vis);
         quote_spanned! {Span::mixed_site()=>
             #vis struct #builder<const __GIVEN: ::core::primitive::usize #comma #(#generics),*> {
@@ -232,8 +173,78 @@ impl Code<'_> {
             #(#starts)*
         }
     }
+
+    /// `__withN`, which begins a call by name with the arguments that are given by position, and the methods for the others.
+    fn start(&self, given: &[bool]) -> TokenStream {
+        let private = self.worker.krate.private();
+        let (f, builder, slots) = (self.worker.name(), self.builder(), self.worker.params.len());
+        let (generics, bounds, idents) = (&self.generics, &self.bounds, &self.arguments);
+        let comma = (!generics.is_empty()).then(|| quote!(,));
+        let n = count(given);
+        let with = format_ident!("__with{}", n, span = Span::mixed_site());
+        let head = self.head(&with, given, &quote!(#builder<#n #comma #idents>));
+        let puts = self.given(given).map(|(i, param)| {
+            let put = self.put(param, &quote_spanned!(Span::mixed_site()=> __slot));
+            quote_spanned! {Span::mixed_site()=>
+                let __slot = __slots[#i].insert(#private::Args::new());
+                #put
+            }
+        });
+        let params = self.worker.params.iter().enumerate();
+        let setters = params.filter(|(i, _)| !given[*i]).filter_map(|(i, param)| self.setter(i, param));
+        quote_spanned! {Span::mixed_site()=>
+            impl #f {
+                #head {
+                    let mut __slots = [const { ::core::option::Option::None }; #slots];
+                    #(#puts)*
+                    #builder { slots: __slots, types: ::core::marker::PhantomData }
+                }
+            }
+            impl<#(#generics),*> #builder<#n #comma #idents> where #bounds {
+                #(#setters)*
+            }
+            impl #private::TakesByName<#n> for #f {}
+        }
+    }
+
+    /// The method that gives an argument by name.
+    fn setter(&self, i: usize, param: &Param) -> Option<TokenStream> {
+        let private = self.worker.krate.private();
+        let mut setter = param.default.as_ref()?.name.clone();
+        setter.set_span(at(setter.span()));
+        let (lifetimes, binding, ty) = (self.worker.lifetimes(), &param.binding, param.signature_type());
+        let vis = respan(&self.worker.item.vis);
+        let put = self.put(param, &quote_spanned!(Span::mixed_site()=> __slot));
+        Some(quote_spanned! {Span::mixed_site()=>
+            #[must_use]
+            #vis fn #setter<#lifetimes>(mut self, #binding: #ty) -> Self {
+                let __slot = self.slots[#i].insert(#private::Args::new());
+                #put
+                self
+            }
+        })
+    }
+
+    /// Appends an argument that was given by name or by position, or its default.
+    fn fill(&self, i: usize, param: &Param) -> TokenStream {
+        let private = self.worker.krate.private();
+        let missing = match param.default {
+            Some(_) => self.put_default(i, &quote_spanned!(Span::mixed_site()=> &mut __args)),
+            None => quote!(),
+        };
+        quote_spanned! {Span::mixed_site()=>
+            match __slots[#i].take() {
+                ::core::option::Option::Some(__slot) => #private::Args::append(&mut __args, __slot),
+                ::core::option::Option::None => { #missing }
+            }
+        }
+    }
 }
 
 fn count(given: &[bool]) -> usize {
     given.iter().filter(|given| **given).count()
+}
+
+fn default_name(i: usize) -> Ident {
+    format_ident!("__procession_default{}", i, span = Span::mixed_site())
 }

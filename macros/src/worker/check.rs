@@ -2,12 +2,12 @@
 
 use quote::{ToTokens, quote};
 use syn::{
-    FnArg, GenericArgument, GenericParam, Lifetime, PathArguments, ReturnType, Safety, Type, TypePath,
-    TypeReference,
+    AngleBracketedGenericArguments, FnArg, GenericArgument, GenericParam, Lifetime, PathArguments,
+    ReturnType, Safety, Type, TypePath, TypeReference,
     visit::{self, Visit},
 };
 
-use super::{generics::ident_of, parse::Written};
+use super::{model::ident_of, parse::Written};
 use crate::diag::Diagnostics;
 
 pub(super) fn check(written: &Written, diag: &mut Diagnostics) {
@@ -107,8 +107,16 @@ fn check_generics(written: &Written, diag: &mut Diagnostics) {
     if instances.list.is_empty() {
         diag.refuse(&instances.keyword, "the list is empty: write `instances(<u32>, <String>)`");
     }
+    check_instances(&instances.list, &listed, diag);
+}
+
+fn check_instances(
+    instances: &[AngleBracketedGenericArguments],
+    listed: &[&GenericParam],
+    diag: &mut Diagnostics,
+) {
     let mut seen: Vec<String> = Vec::new();
-    for instance in &instances.list {
+    for instance in instances {
         let (given, wanted) = (instance.args.len(), listed.len());
         if given != wanted {
             let names: Vec<String> = listed.iter().map(|param| ident_of(param).to_string()).collect();

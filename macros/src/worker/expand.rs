@@ -1,21 +1,20 @@
 //! The code of a worker function: the function as it is, the hidden struct of its name, its entry and its calls.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::GenericParam;
 
 use super::{
-    argument::{Travels, argument, take},
     calls::Code,
-    generics::{bare, encoded_bounds, ident_of, list, type_bounds},
-    model::{Instance, Worker, cfg, name},
+    generics::{bare, encoded_bounds, list, type_bounds},
+    model::{Instance, Worker, ident_of},
 };
 use crate::path::{plain, respan};
 
 pub(super) fn expand(worker: &Worker) -> TokenStream {
     let function = &worker.item;
     let companion = companion(worker);
-    let cfg = cfg(worker);
+    let cfg = worker.cfg();
     let lints = worker.item.attrs.iter().filter(|attr| attr.path().is_ident("allow"));
     let code = match &worker.instances {
         None => single(worker),
@@ -39,8 +38,8 @@ pub(super) fn expand(worker: &Worker) -> TokenStream {
 /// The hidden struct: what a path to the function means where a type stands.
 pub(super) fn companion(worker: &Worker) -> TokenStream {
     let vis = respan(&worker.item.vis);
-    let name = name(worker);
-    let cfg = cfg(worker);
+    let name = worker.name();
+    let cfg = worker.cfg();
     quote_spanned! {Span::mixed_site()=>
         #cfg
         #[doc(hidden)]
@@ -66,10 +65,10 @@ fn single(worker: &Worker) -> TokenStream {
 /// A generic function: an entry for each instance, which calls find by a trait that the listed instances implement.
 fn generic(worker: &Worker, instances: &[Instance]) -> TokenStream {
     let private = worker.krate.private();
-    let f = name(worker);
+    let f = worker.name();
     let instances = instances.iter().map(|instance| implementation(worker, instance));
     let list = list(worker);
-    let idents = worker.listed().map(|param| respan(ident_of(param)));
+    let idents = worker.listed_idents().into_iter().map(respan);
     let (bounds, encoded) = (type_bounds(worker), encoded_bounds(worker));
     let code = Code {
         worker,
@@ -85,7 +84,7 @@ fn generic(worker: &Worker, instances: &[Instance]) -> TokenStream {
 /// The entry of one instance, in a block in which the function's parameters are names of what they stand for.
 fn implementation(worker: &Worker, instance: &Instance) -> TokenStream {
     let private = worker.krate.private();
-    let f = name(worker);
+    let f = worker.name();
     let list = list(worker);
     let alias = |i: usize| format_ident!("__PROCESSION{}", i, span = Span::mixed_site());
     // The user's words are read outside of the block in which the parameters' names have that meaning.
@@ -109,7 +108,7 @@ fn implementation(worker: &Worker, instance: &Instance) -> TokenStream {
             _ => quote_spanned!(Span::mixed_site()=> type #name = #alias;),
         }
     });
-    let idents = worker.listed().map(|param| respan(ident_of(param)));
+    let idents = worker.listed_idents().into_iter().map(respan);
     let words = format!("{}::{}", plain(&worker.item.sig.ident), instance.name);
     let entry = entry(worker, &words, &quote!(::<#(#idents),*>));
     quote_spanned! {Span::mixed_site()=>
@@ -131,46 +130,11 @@ fn implementation(worker: &Worker, instance: &Instance) -> TokenStream {
 /// The static entry of the function, and what it runs. `instance` is the turbofish of the function.
 fn entry(worker: &Worker, words: &str, instance: &TokenStream) -> TokenStream {
     let private = worker.krate.private();
-    let f = name(worker);
     // `file!` and `line!` answer for the outermost place: these tokens are the user's own.
     let here = worker.item.sig.ident.span();
     let file = quote_spanned!(here=> ::core::file!());
     let line = quote_spanned!(here=> ::core::line!());
-    let takes = worker.params.iter().enumerate().map(|(i, param)| take(&private, i, param));
-    let arguments = worker.params.iter().enumerate().map(|(i, param)| {
-        let binding = argument(i);
-        match param.travels {
-            Travels::Value | Travels::ByteVec | Travels::PathBuf | Travels::Bytes | Travels::Path => {
-                quote!(#binding)
-            }
-            Travels::LentByteVec | Travels::LentPathBuf | Travels::Slice(_) | Travels::Lent(_) => {
-                quote!(&#binding)
-            }
-        }
-    });
-    let input = Ident::new("__input", Span::mixed_site());
-    let input = if worker.params.is_empty() { quote!(#input) } else { quote!(mut #input) };
-    let result = &worker.result;
-    let is_async = worker.item.sig.asyncness.is_some();
-    let call = quote_spanned!(Span::mixed_site()=> #f #instance(#(#arguments),*));
-    let value = if is_async { quote_spanned!(Span::mixed_site()=> #private::block_on(#call)) } else { call };
-    let run = quote_spanned! {Span::mixed_site()=>
-        #(#takes)*
-        #private::Input::finish(__input)?;
-        #private::put_result::<#result>(&mut __output, #value)
-    };
-    let (input, output) = (input, quote_spanned!(Span::mixed_site()=> mut __output));
-    let (input, output, run) = if is_async {
-        let plain = quote_spanned!(Span::mixed_site()=> __input);
-        let run = quote_spanned! {Span::mixed_site()=>
-            #private::run_async(__input, __output, |#input, #output| { #run })
-        };
-        (plain, quote_spanned!(Span::mixed_site()=> __output), run)
-    } else {
-        (input, output, run)
-    };
-    let deprecated = worker.item.attrs.iter().any(|attr| attr.path().is_ident("deprecated"));
-    let deprecated = deprecated.then(|| quote_spanned!(Span::mixed_site()=> #[allow(deprecated)]));
+    let run = run(worker, instance);
     quote_spanned! {Span::mixed_site()=>
         #[#private::linkme::distributed_slice(#private::WORKERS)]
         #[linkme(crate = #private::linkme)]
@@ -181,6 +145,41 @@ fn entry(worker: &Worker, words: &str, instance: &TokenStream) -> TokenStream {
             run: __procession_run,
         };
 
+        #run
+    }
+}
+
+/// The function that decodes the arguments, calls the worker function and encodes its result.
+fn run(worker: &Worker, instance: &TokenStream) -> TokenStream {
+    let private = worker.krate.private();
+    let f = worker.name();
+    let takes = worker.params.iter().enumerate().map(|(i, param)| param.take(&private, i));
+    let arguments = worker.params.iter().enumerate().map(|(i, param)| param.lend(i));
+    let result = &worker.result;
+    let is_async = worker.item.sig.asyncness.is_some();
+    let call = quote_spanned!(Span::mixed_site()=> #f #instance(#(#arguments),*));
+    let value = if is_async { quote_spanned!(Span::mixed_site()=> #private::block_on(#call)) } else { call };
+    let run = quote_spanned! {Span::mixed_site()=>
+        #(#takes)*
+        #private::Input::finish(__input)?;
+        #private::put_result::<#result>(&mut __output, #value)
+    };
+    let mutable = (!worker.params.is_empty()).then(|| quote!(mut));
+    let input = quote_spanned!(Span::mixed_site()=> #mutable __input);
+    let output = quote_spanned!(Span::mixed_site()=> mut __output);
+    let (input, output, run) = if is_async {
+        let run = quote_spanned! {Span::mixed_site()=>
+            #private::run_async(__input, __output, |#input, #output| { #run })
+        };
+        let (plain_input, plain_output) =
+            (quote_spanned!(Span::mixed_site()=> __input), quote_spanned!(Span::mixed_site()=> __output));
+        (plain_input, plain_output, run)
+    } else {
+        (input, output, run)
+    };
+    let deprecated = worker.item.attrs.iter().any(|attr| attr.path().is_ident("deprecated"));
+    let deprecated = deprecated.then(|| quote_spanned!(Span::mixed_site()=> #[allow(deprecated)]));
+    quote_spanned! {Span::mixed_site()=>
         #deprecated
         fn __procession_run(
             #input: #private::Input<'_>,

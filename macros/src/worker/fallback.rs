@@ -4,12 +4,8 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{FnArg, ReturnType, Type};
 
-use super::{
-    expand::companion,
-    generics::ident_of,
-    model::{Worker, cfg, name},
-};
-use crate::path::respan;
+use super::{expand::companion, model::Worker};
+use crate::{path::respan, tokens::mentions};
 
 /// As many arguments as [`WrongArity`](procession::__private::WrongArity) knows.
 const MOST_ARGUMENTS: usize = 12;
@@ -23,8 +19,8 @@ pub(super) fn expand(worker: &Worker, error: &syn::Error) -> TokenStream {
         return quote!(#errors #function);
     }
     let companion = companion(worker);
-    let cfg = cfg(worker);
-    let name = name(worker);
+    let cfg = worker.cfg();
+    let name = worker.name();
     let private = worker.krate.private();
     let vis = respan(&function.vis);
     let known = known_result(worker);
@@ -69,16 +65,10 @@ fn known_result(worker: &Worker) -> Option<TokenStream> {
 
 /// Whether the type names nothing that only the function's own signature has; `allowed` lets some signs pass.
 fn stands_alone(worker: &Worker, ty: &Type, allowed: &[&str]) -> bool {
-    let generics: Vec<String> = worker.listed().map(|param| ident_of(param).to_string()).collect();
-    !mentions(&ty.to_token_stream(), &|word| {
-        let strange = matches!(word, "&" | "'" | "impl" | "!" | "_") && !allowed.contains(&word);
-        strange || generics.iter().any(|generic| generic == word)
-    })
-}
-
-fn mentions(tokens: &TokenStream, wanted: &dyn Fn(&str) -> bool) -> bool {
-    tokens.clone().into_iter().any(|token| match token {
-        proc_macro2::TokenTree::Group(group) => mentions(&group.stream(), wanted),
-        token => wanted(&token.to_string()),
+    let generics = worker.listed_idents();
+    !mentions(&ty.to_token_stream(), &|token| {
+        let word = token.to_string();
+        let strange = matches!(&*word, "&" | "'" | "impl" | "!" | "_") && !allowed.contains(&&*word);
+        strange || generics.iter().any(|generic| **generic == word)
     })
 }

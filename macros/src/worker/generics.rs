@@ -1,14 +1,17 @@
 //! The generic parameters of a worker function.
 
-use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{
     GenericParam, Lifetime, Type,
     visit_mut::{self, VisitMut},
 };
 
-use super::{argument::Travels, model::Worker};
-use crate::path::respan;
+use super::model::{Worker, ident_of};
+use crate::{
+    path::respan,
+    tokens::{names_a_lifetime, names_one_of},
+};
 
 /// The function's parameters as one type: `T`, or `(T, constant::usize<N>)`.
 pub(super) fn list(worker: &Worker) -> TokenStream {
@@ -35,19 +38,14 @@ pub(super) fn list(worker: &Worker) -> TokenStream {
 /// That what the parameters encode can be encoded, for those whose types name a parameter of the function.
 pub(super) fn encoded_bounds(worker: &Worker) -> Vec<TokenStream> {
     let private = worker.krate.private();
-    let idents: Vec<&Ident> = worker.listed().map(ident_of).collect();
+    let idents = worker.listed_idents();
     let mut bounds = Vec::new();
     for param in &worker.params {
-        let ty = match &param.travels {
-            Travels::Value => param.ty.to_token_stream(),
-            Travels::Lent(ty) => ty.to_token_stream(),
-            Travels::Slice(elem) => elem.to_token_stream(),
-            _ => continue,
-        };
-        if !names_one_of(&ty, &idents) {
+        let Some(ty) = param.encoded_type() else { continue };
+        if !names_one_of(&ty.to_token_stream(), &idents) {
             continue;
         }
-        let (lifetimes, ty) = for_all(syn::parse_quote!(#ty));
+        let (lifetimes, ty) = for_all(ty.clone());
         let ty = respan(ty);
         bounds.push(quote_spanned!(param.span()=> for<#(#lifetimes),*> #ty: #private::Serialize));
     }
@@ -73,25 +71,6 @@ pub(super) fn type_bounds(worker: &Worker) -> TokenStream {
     let predicates = worker.item.sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let predicates = predicates.filter(|predicate| !names_a_lifetime(predicate)).map(respan);
     quote!(#(#predicates,)*)
-}
-
-fn names_a_lifetime(tokens: &impl ToTokens) -> bool {
-    let mut tokens = tokens.to_token_stream().into_iter().peekable();
-    while let Some(token) = tokens.next() {
-        let is_tick = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '\'');
-        if is_tick && matches!(tokens.peek(), Some(TokenTree::Ident(ident)) if ident != "static") {
-            return true;
-        }
-    }
-    false
-}
-
-pub(super) fn names_one_of(tokens: &TokenStream, names: &[&Ident]) -> bool {
-    tokens.clone().into_iter().any(|token| match token {
-        TokenTree::Group(group) => names_one_of(&group.stream(), names),
-        TokenTree::Ident(ident) => names.contains(&&ident),
-        _ => false,
-    })
 }
 
 /// The type with every lifetime but `'static` made a parameter: what `for<…>` declares, and the type.
@@ -124,12 +103,4 @@ fn for_all(mut ty: Type) -> (Vec<Lifetime>, Type) {
     let mut name = Name(Vec::new());
     name.visit_type_mut(&mut ty);
     (name.0, ty)
-}
-
-pub(super) fn ident_of(param: &GenericParam) -> &Ident {
-    match param {
-        GenericParam::Type(param) => &param.ident,
-        GenericParam::Const(param) => &param.ident,
-        GenericParam::Lifetime(param) => &param.lifetime.ident,
-    }
 }

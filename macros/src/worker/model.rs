@@ -1,16 +1,14 @@
-//! What was written to what it means: how each argument travels, what may be left out, which instances there are.
+//! What was written to what it means: the parameters, which arguments may be left out, which instances there are.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{GenericParam, ItemFn, ReturnType};
 
-use super::{
-    argument::{Param, spaceless},
-    parse::Written,
-};
+use super::{argument::Param, parse::Written};
 use crate::{
     diag::Diagnostics,
     path::{self, Crate, at},
+    tokens::spaceless,
 };
 
 /// A worker function.
@@ -77,6 +75,19 @@ impl Worker {
         calls
     }
 
+    /// The function's name, as the macro's own token.
+    pub(super) fn name(&self) -> Ident {
+        let mut name = self.item.sig.ident.clone();
+        name.set_span(at(name.span()));
+        name
+    }
+
+    /// The `#[cfg]`s of the function, which count for everything beside it.
+    pub(super) fn cfg(&self) -> TokenStream {
+        let attrs = self.item.attrs.iter().filter(|attr| attr.path().is_ident("cfg"));
+        quote!(#(#attrs)*)
+    }
+
     /// The lifetimes of the function, with their bounds.
     pub(super) fn lifetimes(&self) -> TokenStream {
         let lifetimes = self.item.sig.generics.lifetimes();
@@ -87,19 +98,19 @@ impl Worker {
     pub(super) fn listed(&self) -> impl Iterator<Item = &GenericParam> {
         self.item.sig.generics.params.iter().filter(|param| !matches!(param, GenericParam::Lifetime(_)))
     }
+
+    /// The names of those.
+    pub(super) fn listed_idents(&self) -> Vec<&Ident> {
+        self.listed().map(ident_of).collect()
+    }
 }
 
-/// The function's name, as the macro's own token.
-pub(super) fn name(worker: &Worker) -> Ident {
-    let mut name = worker.item.sig.ident.clone();
-    name.set_span(at(name.span()));
-    name
-}
-
-/// The `#[cfg]`s of the function, which count for all that stands beside it.
-pub(super) fn cfg(worker: &Worker) -> TokenStream {
-    let attrs = worker.item.attrs.iter().filter(|attr| attr.path().is_ident("cfg"));
-    quote!(#(#attrs)*)
+pub(super) fn ident_of(param: &GenericParam) -> &Ident {
+    match param {
+        GenericParam::Type(param) => &param.ident,
+        GenericParam::Const(param) => &param.ident,
+        GenericParam::Lifetime(param) => &param.lifetime.ident,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! Defines [`Input`], from which the expansion of `#[worker]` decodes arguments.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Received,
@@ -132,6 +136,15 @@ impl<'a> Input<'a> {
     /// The argument cannot be decoded.
     pub fn take_path(&mut self, name: &str) -> Result<&'a Path, Fault> {
         self.take_bytes(name).map(|bytes| Path::new(OsStr::from_bytes(bytes)))
+    }
+
+    /// Does the same as [`take_path`](Self::take_path), with a copy.
+    ///
+    /// # Errors
+    ///
+    /// The argument cannot be decoded.
+    pub fn take_path_buf(&mut self, name: &str) -> Result<PathBuf, Fault> {
+        self.take_path(name).map(Path::to_path_buf)
     }
 
     /// Ends the decoding of a function's arguments.
