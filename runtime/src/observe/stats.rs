@@ -418,73 +418,81 @@ impl SlowTask {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEADS: [&str; 14] = [
-            "worker",
-            "pid",
-            "tasks",
-            "failed",
-            "working",
-            "encoding",
-            "transport",
-            "waiting",
-            "start-up",
-            "init",
-            "restarts",
-            "sent",
-            "received",
-            "peak RSS",
-        ];
-        let row = |name: String, pid: String, worker: &WorkerStats| -> [String; 14] {
-            [
-                name,
-                pid,
-                worker.tasks().to_string(),
-                (worker.tasks() - worker.finished()).to_string(),
-                Short(worker.working()).to_string(),
-                Short(worker.encoding).to_string(),
-                Short(worker.transport).to_string(),
-                Short(worker.waiting).to_string(),
-                Short(worker.startup).to_string(),
-                Short(worker.initializing).to_string(),
-                worker.restarts.to_string(),
-                Bytes(worker.bytes_sent).to_string(),
-                Bytes(worker.bytes_received).to_string(),
-                Bytes(worker.peak_rss_bytes).to_string(),
-            ]
-        };
+        self.fmt_table(f)?;
+        if !self.slowest.is_empty() {
+            writeln!(f, "the slowest tasks:")?;
+        }
+        for task in &self.slowest {
+            let index = task.task_index.map_or_else(|| "a task".to_owned(), |index| format!("task {index}"));
+            let (took, function, worker) = (Short(task.took), &task.function, task.worker);
+            writeln!(f, "{took:>10}  {index} of `{function}` on worker {worker}")?;
+        }
+        match self.hint() {
+            Some(hint) => writeln!(f, "hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The heads of the columns of the table.
+const HEADS: [&str; 14] = [
+    "worker",
+    "pid",
+    "tasks",
+    "failed",
+    "working",
+    "encoding",
+    "transport",
+    "waiting",
+    "start-up",
+    "init",
+    "restarts",
+    "sent",
+    "received",
+    "peak RSS",
+];
+
+impl WorkerStats {
+    /// Returns the cells of the worker's row.
+    fn row(&self, name: String, pid: String) -> [String; HEADS.len()] {
+        [
+            name,
+            pid,
+            self.tasks().to_string(),
+            (self.tasks() - self.finished()).to_string(),
+            Short(self.working()).to_string(),
+            Short(self.encoding).to_string(),
+            Short(self.transport).to_string(),
+            Short(self.waiting).to_string(),
+            Short(self.startup).to_string(),
+            Short(self.initializing).to_string(),
+            self.restarts.to_string(),
+            Bytes(self.bytes_sent).to_string(),
+            Bytes(self.bytes_received).to_string(),
+            Bytes(self.peak_rss_bytes).to_string(),
+        ]
+    }
+}
+
+impl Stats {
+    fn fmt_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows = vec![HEADS.map(str::to_owned)];
         // Workers that never started are left out.
         for worker in
             self.workers.iter().filter(|worker| worker.startup > Duration::ZERO || worker.tasks() > 0)
         {
             let pid = worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-            rows.push(row(worker.index.to_string(), pid, worker));
+            rows.push(worker.row(worker.index.to_string(), pid));
         }
-        rows.push(row("all".to_owned(), String::new(), &self.total));
-        let widths: [usize; 14] =
+        rows.push(self.total.row("all".to_owned(), String::new()));
+        let widths: [usize; HEADS.len()] =
             std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
         for row in &rows {
             let cells: Vec<String> =
                 row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
             writeln!(f, "{}", cells.join("  "))?;
         }
-        if !self.slowest.is_empty() {
-            writeln!(f, "the slowest tasks:")?;
-        }
-        for task in &self.slowest {
-            let index = task.task_index.map_or_else(|| "a task".to_owned(), |index| format!("task {index}"));
-            writeln!(
-                f,
-                "{:>10}  {index} of `{}` on worker {}",
-                Short(task.took),
-                task.function,
-                task.worker
-            )?;
-        }
-        match self.hint() {
-            Some(hint) => writeln!(f, "hint: {hint}"),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

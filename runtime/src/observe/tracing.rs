@@ -93,34 +93,7 @@ pub(crate) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
             if spans().get(&pid).is_some_and(|spans| spans.len() >= MOST_SPANS) {
                 return;
             }
-            let site = Site::of(place, Kind::SPAN);
-            let parent = Under::new(*parent, pid, caller);
-            let depth = parent.span.as_ref().map_or(0, |span| span.depth + 1);
-            let new = parent.within(|| {
-                let enabled = depth < MOST_DEPTH && site.is_enabled(&parent.dispatch);
-                let id = enabled.then(|| {
-                    with_values(site, values, &[], |values| {
-                        let metadata = site.metadata();
-                        parent.dispatch.new_span(&match parent.id() {
-                            Some(id) => Attributes::child_of(id.clone(), metadata, values),
-                            None => Attributes::new_root(metadata, values),
-                        })
-                    })
-                });
-                // A span that is too deep takes the place of its parent, so that a chain of spans cannot grow without end.
-                let above = parent.span.as_ref().and_then(|span| match span.depth {
-                    ..MOST_DEPTH => Some(span.clone()),
-                    _ => span.parent.clone(),
-                });
-                HostSpan {
-                    dispatch: parent.dispatch.clone(),
-                    id,
-                    site,
-                    parent: above,
-                    depth: depth.min(MOST_DEPTH),
-                    caller: parent.caller.clone(),
-                }
-            });
+            let new = HostSpan::new(Site::of(place, Kind::SPAN), &Under::new(*parent, pid, caller), values);
             let before = spans().entry(pid).or_default().insert(*span, Arc::new(new));
             drop(before);
         }
@@ -147,25 +120,46 @@ pub(crate) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
             if site.is_never() {
                 return;
             }
-            let under = Under::new(*parent, pid, caller);
             let task = said.task;
             let own: [(&str, Option<&dyn Value>); 3] = [
                 ("worker", Some(&worker.0)),
                 ("pid", Some(&pid)),
                 ("task", task.as_ref().map(|task| task as &dyn Value)),
             ];
-            under.within(|| {
-                if site.is_enabled(&under.dispatch) {
-                    with_values(site, values, &own, |values| {
-                        under.dispatch.event(&Event::new_child_of(
-                            under.id().cloned(),
-                            site.metadata(),
-                            values,
-                        ));
-                    });
-                }
-            });
+            Under::new(*parent, pid, caller).event(site, values, &own);
         }
+    }
+}
+
+impl HostSpan {
+    /// Makes the span here, if the subscriber wants it.
+    fn new(site: &'static Site, parent: &Under, values: &[(u32, FieldValue)]) -> Self {
+        let depth = parent.span.as_ref().map_or(0, |span| span.depth + 1);
+        parent.within(|| {
+            let enabled = depth < MOST_DEPTH && site.is_enabled(&parent.dispatch);
+            let id = enabled.then(|| {
+                with_values(site, values, &[], |values| {
+                    let metadata = site.metadata();
+                    parent.dispatch.new_span(&match parent.id() {
+                        Some(id) => Attributes::child_of(id.clone(), metadata, values),
+                        None => Attributes::new_root(metadata, values),
+                    })
+                })
+            });
+            // A span that is too deep takes the place of its parent, so that a chain of spans cannot grow without end.
+            let above = parent.span.as_ref().and_then(|span| match span.depth {
+                ..MOST_DEPTH => Some(span.clone()),
+                _ => span.parent.clone(),
+            });
+            Self {
+                dispatch: parent.dispatch.clone(),
+                id,
+                site,
+                parent: above,
+                depth: depth.min(MOST_DEPTH),
+                caller: parent.caller.clone(),
+            }
+        })
     }
 }
 
@@ -204,6 +198,17 @@ impl Under {
             span = this.parent.as_deref();
         }
         self.caller.span()
+    }
+
+    /// Makes an event here, if the subscriber wants it.
+    fn event(&self, site: &'static Site, values: &[(u32, FieldValue)], own: &[(&str, Option<&dyn Value>)]) {
+        self.within(|| {
+            if site.is_enabled(&self.dispatch) {
+                with_values(site, values, own, |values| {
+                    self.dispatch.event(&Event::new_child_of(self.id().cloned(), site.metadata(), values));
+                });
+            }
+        });
     }
 
     /// Runs `run` inside all of the spans, so that a subscriber that asks for the current span sees them.
@@ -343,9 +348,9 @@ impl Site {
 }
 
 /// A string that is written without quotation marks.
-struct ForwardedRecord<'a>(&'a str);
+struct Verbatim<'a>(&'a str);
 
-impl fmt::Debug for ForwardedRecord<'_> {
+impl fmt::Debug for Verbatim<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Lines(self.0))
     }
@@ -365,9 +370,9 @@ fn with_values<R>(
     let words: Vec<_> = values
         .iter()
         .map(|(index, value)| match value {
-            FieldValue::ForwardedRecord(words) => Some(field::debug(ForwardedRecord(words))),
+            FieldValue::Text(words) => Some(field::debug(Verbatim(words))),
             // Subscribers print a message as it is, and other strings with quotation marks.
-            FieldValue::Str(words) if is_message(*index) => Some(field::debug(ForwardedRecord(words))),
+            FieldValue::Str(words) if is_message(*index) => Some(field::debug(Verbatim(words))),
             _ => None,
         })
         .collect();
@@ -384,7 +389,7 @@ fn with_values<R>(
             (None, FieldValue::I128(value)) => value,
             (None, FieldValue::U128(value)) => value,
             (None, FieldValue::Bool(value)) => value,
-            (None, FieldValue::Str(value) | FieldValue::ForwardedRecord(value)) => value,
+            (None, FieldValue::Str(value) | FieldValue::Text(value)) => value,
         };
         *place = (field, Some(value));
     }

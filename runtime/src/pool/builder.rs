@@ -854,7 +854,7 @@ fn outcome_of(type_name: &str) -> Outcome {
     if !type_name.starts_with("core::result::Result<") {
         Outcome::Value
     } else if type_name.ends_with("::RemoteError>") || type_name.ends_with("::String>") {
-        Outcome::ForwardedRecord
+        Outcome::Text
     } else {
         Outcome::Result
     }
@@ -870,8 +870,8 @@ mod tests {
         for (name, outcome) in [
             (type_name::<()>(), Outcome::Value),
             (type_name::<Option<Result<(), String>>>(), Outcome::Value),
-            (type_name::<Result<u32, RemoteError>>(), Outcome::ForwardedRecord),
-            (type_name::<Result<(), String>>(), Outcome::ForwardedRecord),
+            (type_name::<Result<u32, RemoteError>>(), Outcome::Text),
+            (type_name::<Result<(), String>>(), Outcome::Text),
             (type_name::<std::result::Result<(), u8>>(), Outcome::Result),
         ] {
             assert_eq!(outcome_of(name), outcome, "{name}");

@@ -50,7 +50,7 @@ pub(crate) enum Outcome {
     /// It is not a `Result`, and does not.
     Value,
     /// It is a `Result` whose error begins with its message.
-    ForwardedRecord,
+    Text,
     /// It is a `Result`.
     Result,
 }
@@ -75,7 +75,7 @@ impl Outcome {
         // The first byte of an encoded `Result`. 0 is `Ok`.
         match (self, result.split_first()) {
             (Self::Value, _) | (_, None | Some((0, _))) => Ok(()),
-            (Self::ForwardedRecord, Some((_, error))) => match postcard::take_from_bytes::<&str>(error) {
+            (Self::Text, Some((_, error))) => match postcard::take_from_bytes::<&str>(error) {
                 Ok((words, _)) => Err(format!("the {what} `{name}` returned an error: {words}")),
                 Err(_) => Err(format!("the {what} `{name}` returned an error")),
             },

@@ -85,5 +85,5 @@ pub(crate) enum FieldValue {
     Bool(bool),
     Str(String),
     /// As written by its `Debug` or `Display`.
-    ForwardedRecord(String),
+    Text(String),
 }

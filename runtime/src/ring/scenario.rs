@@ -9,7 +9,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// One step.
 #[derive(Clone, Debug)]
-pub(super) enum WorkerEvent {
+pub(super) enum Step {
     /// Writes parts of these lengths.
     Write([u8; 3]),
     /// Reads at most this many bytes.
@@ -31,10 +31,19 @@ pub(super) enum WorkerEvent {
     Scribble(u16, u8),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Producer,
     Consumer,
+}
+
+impl End {
+    fn other(self) -> Self {
+        match self {
+            Self::Producer => Self::Consumer,
+            Self::Consumer => Self::Producer,
+        }
+    }
 }
 
 /// A word of the header.
@@ -53,7 +62,7 @@ pub(super) enum Word {
 /// # Panics
 ///
 /// Panics if a check fails.
-pub(super) fn play(log: u32, steps: impl IntoIterator<Item = WorkerEvent>) {
+pub(super) fn play(log: u32, steps: impl IntoIterator<Item = Step>) {
     let capacity = 1 << log;
     let memory = Heap::new(HEADER_BYTES + capacity);
     let mut play = Play {
@@ -93,86 +102,97 @@ struct Honest {
     read: bool,
 }
 
+impl Honest {
+    fn parked(&mut self, end: End) -> &mut bool {
+        match end {
+            End::Producer => &mut self.producer_parked,
+            End::Consumer => &mut self.consumer_parked,
+        }
+    }
+}
+
 impl Play {
-    fn step(&mut self, step: WorkerEvent) {
+    fn step(&mut self, step: Step) {
         match step {
-            WorkerEvent::Write(lens) => self.write(lens),
-            WorkerEvent::Read(most) => self.read(most.into()),
-            WorkerEvent::Room => {
+            Step::Write(lens) => self.write(lens),
+            Step::Read(most) => self.read(most.into()),
+            Step::Room => {
                 let room = self.producer.room();
                 self.check(room, |honest, capacity| capacity - honest.bytes.len());
             }
-            WorkerEvent::Len => {
+            Step::Len => {
                 let len = self.consumer.len_bytes();
                 self.check(len, |honest, _| honest.bytes.len());
             }
-            WorkerEvent::Close => {
+            Step::Close => {
                 self.producer.close();
                 assert!(self.consumer.is_closed());
                 self.honest.iter_mut().for_each(|honest| honest.closed = true);
             }
-            WorkerEvent::Ring(End::Producer) => {
-                let rings = self.producer.take_bell();
-                if let Some(honest) = &mut self.honest {
-                    assert_eq!(rings, std::mem::take(&mut honest.consumer_parked));
-                }
-                assert!(!self.producer.take_bell());
-            }
-            WorkerEvent::Ring(End::Consumer) => {
-                let rings = self.consumer.take_bell();
-                if let Some(honest) = &mut self.honest {
-                    assert_eq!(rings, std::mem::take(&mut honest.producer_parked));
-                }
-                assert!(!self.consumer.take_bell());
-            }
-            WorkerEvent::Park(End::Producer) => {
-                let sleeps = self.producer.park();
-                assert_eq!(self.producer.bell().load(Ordering::Relaxed), u32::from(sleeps));
-                if let Some(honest) = &mut self.honest {
-                    assert_eq!(sleeps, honest.bytes.len() == self.capacity);
-                    honest.producer_parked = sleeps;
-                }
-            }
-            WorkerEvent::Park(End::Consumer) => {
-                let sleeps = self.consumer.park();
-                assert_eq!(self.consumer.bell().load(Ordering::Relaxed), u32::from(sleeps));
-                if let Some(honest) = &mut self.honest {
-                    assert_eq!(sleeps, honest.bytes.is_empty() && !honest.closed);
-                    honest.consumer_parked = sleeps;
-                }
-            }
-            WorkerEvent::Unpark(End::Producer) => {
-                self.producer.unpark();
-                self.honest.iter_mut().for_each(|honest| honest.producer_parked = false);
-            }
-            WorkerEvent::Unpark(End::Consumer) => {
-                self.consumer.unpark();
-                self.honest.iter_mut().for_each(|honest| honest.consumer_parked = false);
-            }
-            WorkerEvent::Attach(End::Producer) => {
-                let attached = Producer::attach(self.memory.clone());
-                if let Some(honest) = &self.honest {
-                    assert_eq!(attached.as_ref().err(), honest.written.then_some(&Broken::Used));
-                }
-                if let Ok(producer) = attached {
-                    self.producer = producer;
-                }
-            }
-            WorkerEvent::Attach(End::Consumer) => {
-                let attached = Consumer::attach(self.memory.clone());
-                if let Some(honest) = &self.honest {
-                    assert_eq!(attached.as_ref().err(), honest.read.then_some(&Broken::Used));
-                }
-                if let Ok(consumer) = attached {
-                    self.consumer = consumer;
-                }
-            }
-            WorkerEvent::Store(word, value) => self.change(word, |_| value),
-            WorkerEvent::Nudge(word, by) => self.change(word, |value| value.wrapping_add_signed(by.into())),
-            WorkerEvent::Scribble(at, byte) => {
+            Step::Ring(end) => self.ring(end),
+            Step::Park(end) => self.park(end),
+            Step::Unpark(end) => self.unpark(end),
+            Step::Attach(end) => self.attach(end),
+            Step::Store(word, value) => self.change(word, |_| value),
+            Step::Nudge(word, by) => self.change(word, |value| value.wrapping_add_signed(by.into())),
+            Step::Scribble(at, byte) => {
                 self.honest = None;
                 self.memory.put(usize::from(at) & (self.capacity - 1), &[&[byte]]);
             }
+        }
+    }
+
+    fn ring(&mut self, by: End) {
+        let rings = match by {
+            End::Producer => [self.producer.take_bell(), self.producer.take_bell()],
+            End::Consumer => [self.consumer.take_bell(), self.consumer.take_bell()],
+        };
+        if let Some(honest) = &mut self.honest {
+            assert_eq!(rings[0], std::mem::take(honest.parked(by.other())));
+        }
+        assert!(!rings[1]);
+    }
+
+    fn park(&mut self, end: End) {
+        let sleeps = match end {
+            End::Producer => self.producer.park(),
+            End::Consumer => self.consumer.park(),
+        };
+        let bell = match end {
+            End::Producer => self.producer.bell(),
+            End::Consumer => self.consumer.bell(),
+        };
+        assert_eq!(bell.load(Ordering::Relaxed), u32::from(sleeps));
+        if let Some(honest) = &mut self.honest {
+            let must_sleep = match end {
+                End::Producer => honest.bytes.len() == self.capacity,
+                End::Consumer => honest.bytes.is_empty() && !honest.closed,
+            };
+            assert_eq!(sleeps, must_sleep);
+            *honest.parked(end) = sleeps;
+        }
+    }
+
+    fn unpark(&mut self, end: End) {
+        match end {
+            End::Producer => self.producer.unpark(),
+            End::Consumer => self.consumer.unpark(),
+        }
+        self.honest.iter_mut().for_each(|honest| *honest.parked(end) = false);
+    }
+
+    fn attach(&mut self, end: End) {
+        let refused = match end {
+            End::Producer => {
+                Producer::attach(self.memory.clone()).map(|producer| self.producer = producer).err()
+            }
+            End::Consumer => {
+                Consumer::attach(self.memory.clone()).map(|consumer| self.consumer = consumer).err()
+            }
+        };
+        if let Some(honest) = &self.honest {
+            let used = if end == End::Producer { honest.written } else { honest.read };
+            assert_eq!(refused, used.then_some(Broken::Used));
         }
     }
 
@@ -277,25 +297,25 @@ impl Script<'_> {
 }
 
 impl Iterator for Script<'_> {
-    type Item = WorkerEvent;
+    type Item = Step;
 
-    fn next(&mut self) -> Option<WorkerEvent> {
+    fn next(&mut self) -> Option<Step> {
         Some(match self.0.next()? % 16 {
-            0 => WorkerEvent::Write(self.bytes()),
-            1 => WorkerEvent::Write([self.byte(), 0, 0]),
-            2 => WorkerEvent::Read(u16::from_le_bytes(self.bytes())),
-            3 => WorkerEvent::Room,
-            4 => WorkerEvent::Len,
-            5 => WorkerEvent::Close,
-            6 => WorkerEvent::Ring(End::Producer),
-            7 => WorkerEvent::Ring(End::Consumer),
-            8 => WorkerEvent::Park(End::Producer),
-            9 => WorkerEvent::Park(End::Consumer),
-            10 => WorkerEvent::Unpark(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
-            11 => WorkerEvent::Attach(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
-            12 => WorkerEvent::Store(self.word(), u64::from_le_bytes(self.bytes())),
-            13 | 14 => WorkerEvent::Nudge(self.word(), self.byte() as i8),
-            _ => WorkerEvent::Scribble(u16::from_le_bytes(self.bytes()), self.byte()),
+            0 => Step::Write(self.bytes()),
+            1 => Step::Write([self.byte(), 0, 0]),
+            2 => Step::Read(u16::from_le_bytes(self.bytes())),
+            3 => Step::Room,
+            4 => Step::Len,
+            5 => Step::Close,
+            6 => Step::Ring(End::Producer),
+            7 => Step::Ring(End::Consumer),
+            8 => Step::Park(End::Producer),
+            9 => Step::Park(End::Consumer),
+            10 => Step::Unpark(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
+            11 => Step::Attach(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
+            12 => Step::Store(self.word(), u64::from_le_bytes(self.bytes())),
+            13 | 14 => Step::Nudge(self.word(), self.byte() as i8),
+            _ => Step::Scribble(u16::from_le_bytes(self.bytes()), self.byte()),
         })
     }
 }

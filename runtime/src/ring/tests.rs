@@ -16,7 +16,7 @@ use super::{
     Broken, Consumer, HEADER_BYTES, Producer,
     heap::Heap,
     memory::RingMemory,
-    scenario::{End, Word, WorkerEvent, play, play_script},
+    scenario::{End, Step, Word, play, play_script},
 };
 use crate::sys::futex;
 
@@ -274,24 +274,24 @@ fn end() -> impl Strategy<Value = End> {
 }
 
 /// Actions of two honest ends.
-fn honest() -> impl Strategy<Value = WorkerEvent> {
+fn honest() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => any::<[u8; 3]>().prop_map(WorkerEvent::Write),
-        4 => (0_u8..10).prop_map(|len| WorkerEvent::Write([len, 0, 1])),
-        4 => (0_u16..600).prop_map(WorkerEvent::Read),
-        4 => (0_u16..10).prop_map(WorkerEvent::Read),
-        1 => Just(WorkerEvent::Room),
-        1 => Just(WorkerEvent::Len),
-        1 => Just(WorkerEvent::Close),
-        2 => end().prop_map(WorkerEvent::Ring),
-        2 => end().prop_map(WorkerEvent::Park),
-        1 => end().prop_map(WorkerEvent::Unpark),
-        1 => end().prop_map(WorkerEvent::Attach),
+        4 => any::<[u8; 3]>().prop_map(Step::Write),
+        4 => (0_u8..10).prop_map(|len| Step::Write([len, 0, 1])),
+        4 => (0_u16..600).prop_map(Step::Read),
+        4 => (0_u16..10).prop_map(Step::Read),
+        1 => Just(Step::Room),
+        1 => Just(Step::Len),
+        1 => Just(Step::Close),
+        2 => end().prop_map(Step::Ring),
+        2 => end().prop_map(Step::Park),
+        1 => end().prop_map(Step::Unpark),
+        1 => end().prop_map(Step::Attach),
     ]
 }
 
 /// Actions of a hostile peer.
-fn hostile() -> impl Strategy<Value = WorkerEvent> {
+fn hostile() -> impl Strategy<Value = Step> {
     let word = prop_oneof![
         Just(Word::Mark),
         Just(Word::ProducerParked),
@@ -301,9 +301,9 @@ fn hostile() -> impl Strategy<Value = WorkerEvent> {
         Just(Word::Head),
     ];
     prop_oneof![
-        (word.clone(), any::<u64>()).prop_map(|(word, value)| WorkerEvent::Store(word, value)),
-        (word, any::<i8>()).prop_map(|(word, by)| WorkerEvent::Nudge(word, by)),
-        (any::<u16>(), any::<u8>()).prop_map(|(at, byte)| WorkerEvent::Scribble(at, byte)),
+        (word.clone(), any::<u64>()).prop_map(|(word, value)| Step::Store(word, value)),
+        (word, any::<i8>()).prop_map(|(word, by)| Step::Nudge(word, by)),
+        (any::<u16>(), any::<u8>()).prop_map(|(at, byte)| Step::Scribble(at, byte)),
     ]
 }
 

@@ -238,10 +238,10 @@ impl Visit for Values {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.put(field, FieldValue::ForwardedRecord(value.to_string()));
+        self.put(field, FieldValue::Text(value.to_string()));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, FieldValue::ForwardedRecord(format!("{value:?}")));
+        self.put(field, FieldValue::Text(format!("{value:?}")));
     }
 }
