@@ -292,7 +292,7 @@ impl Call {
             attempts: 0,
             retries: *retries,
         };
-        driver.with(|scheduler, _, _| scheduler.enqueue_apart(queue, batch));
+        driver.with(|scheduler, now| scheduler.enqueue_apart(queue, batch, now));
         self.measure();
     }
 
@@ -317,8 +317,8 @@ impl Call {
         self.fed = 0;
         if let Some(driver) = driver.upgrade() {
             let (queue, added) = (*queue, feeder.added());
-            let (batch_size, most) = driver.with_arrivals(|scheduler| {
-                scheduler.pull(queue, added);
+            let (batch_size, most) = driver.with_arrivals(|scheduler, now| {
+                scheduler.pull(queue, added, now);
                 scheduler.batch_of(queue)
             });
             return self.resize(batch_size, most);
@@ -465,7 +465,7 @@ impl Call {
         self.fed = 0;
         let Some(driver) = Driver::own(driver) else { return };
         let (queue, added) = (*queue, feeder.added());
-        driver.with(|scheduler, poller, now| scheduler.cancel_call(queue, added, poller, now));
+        driver.with(|scheduler, now| scheduler.cancel_call(queue, added, now));
         while wait && self.received < self.pushed {
             self.wait();
             self.receive(|_, _| {});

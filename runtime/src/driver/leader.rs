@@ -60,7 +60,7 @@ impl Drive for Driver {
                 // A worker that was woken needs a while to reply. Handling a reply once now, with nothing to handle, halves the
                 // time that it will take then.
                 let polled = state.polled;
-                state.scheduler.look(&self.workers, polled);
+                state.scheduler.look(polled);
                 state = self.react(state, &mut events);
             }
             drop(state);
@@ -97,7 +97,7 @@ impl Drive for Driver {
     }
 
     fn cancel(&self, task: TaskId, function: &'static str) {
-        self.with(|scheduler, poller, now| scheduler.cancel_task(task.0, function, poller, now));
+        self.with(|scheduler, now| scheduler.cancel_task(task.0, function, now));
     }
 }
 
@@ -111,7 +111,7 @@ impl Driver {
             &mut || {
                 // No caller of `ready` holds the lock.
                 let mut state = self.lock();
-                self.take_in(&mut state);
+                self.take_in(&mut state, Instant::now());
                 let ready = !still(&state.scheduler);
                 let me = std::thread::current();
                 if !ready && state.watching.iter().all(|thread| thread.id() != me.id()) {
@@ -126,7 +126,7 @@ impl Driver {
     /// Passes on tasks that wait in the injector for more to follow.
     fn hurry(&self) {
         if !self.injector.rest() {
-            self.with(|_, _, _| {});
+            self.with(|_, _| {});
         }
     }
 
@@ -171,7 +171,7 @@ impl Driver {
             if hot || !self.arm(state) {
                 state.warm = Some(now + WARM);
             }
-            self.check_alarm(state);
+            self.check_alarm(state, now);
         }
     }
 }

@@ -10,11 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::state::{BELL, Driver, LOOK_EVERY, PAUSE, POLL_EVERY, State, WORKERS, earlier};
-use crate::{
-    scheduler::state::Scheduler,
-    sys::poll::{Event, Poller},
-};
+use super::state::{BELL, Driver, LAUNCHER, LOOK_EVERY, PAUSE, POLL_EVERY, State, WORKERS, earlier};
+use crate::{scheduler::state::Scheduler, sys::poll::Event};
 
 /// The time for which the leader spins for a reply that is near. Sleeping and being woken may cost as much.
 const SPIN: Duration = Duration::from_micros(50);
@@ -44,23 +41,23 @@ impl Driver {
     }
 
     /// Changes the scheduler and handles the consequences.
-    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, &Poller, Instant) -> R) -> R {
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, Instant) -> R) -> R {
         let mut state = self.lock();
-        self.take_in(&mut state);
         let now = Instant::now();
         state.seen = now;
+        self.take_in(&mut state, now);
         self.examine_if_due(&mut state, now);
-        let result = change(&mut state.scheduler, &self.workers, now);
+        let result = change(&mut state.scheduler, now);
         self.follow_up(state, now);
         result
     }
 
     /// Moves the tasks of the injector to the scheduler.
-    pub(super) fn take_in(&self, state: &mut State) {
+    pub(super) fn take_in(&self, state: &mut State, now: Instant) {
         if !self.injector.is_empty() {
             let mut taken_in = std::mem::take(&mut state.taken_in);
             self.injector.take(&mut taken_in);
-            taken_in.drain(..).for_each(|task| state.scheduler.enqueue_single(task));
+            taken_in.drain(..).for_each(|task| state.scheduler.enqueue_single(task, now));
             state.taken_in = taken_in;
         }
     }
@@ -68,8 +65,8 @@ impl Driver {
     /// Sends tasks to the workers that can take them.
     fn feed(&self, state: &mut State, now: Instant) {
         loop {
-            self.take_in(state);
-            state.scheduler.dispatch(&self.workers, now);
+            self.take_in(state, now);
+            state.scheduler.dispatch(now);
             if self.injector.is_well_fed(state.scheduler.is_hungry()) {
                 return;
             }
@@ -79,7 +76,7 @@ impl Driver {
     /// Handles the consequences of a change: sends tasks, wakes sleepers whose alarm is too late, and performs the effects.
     pub(super) fn follow_up(&self, mut state: MutexGuard<'_, State>, now: Instant) {
         self.feed(&mut state, now);
-        self.check_alarm(&state);
+        self.check_alarm(&state, now);
         let called = self.call_watchers(&mut state);
         let effects = state.scheduler.effects();
         if state.taken && (called || !effects.wakes.is_empty()) {
@@ -91,11 +88,11 @@ impl Driver {
     }
 
     /// Wakes the leader or the background thread if something is due before its alarm.
-    pub(super) fn check_alarm(&self, state: &State) {
+    pub(super) fn check_alarm(&self, state: &State, now: Instant) {
         let is_earlier =
             |due: Option<Instant>, alarm| due.is_some_and(|due| earlier(alarm, Some(due)) != alarm);
         if state.taken {
-            if is_earlier(state.scheduler.deadline(), state.alarm) {
+            if is_earlier(state.scheduler.deadline(now), state.alarm) {
                 self.ring();
             }
         } else if is_earlier(state.background_due(), state.background_alarm) {
@@ -137,14 +134,17 @@ impl Driver {
                 Until::Then(deadline) => {
                     // Otherwise an event would wake both the leader and the background thread.
                     self.set_armed(&mut state, false);
-                    state.alarm = earlier(deadline, state.scheduler.deadline());
+                    state.alarm = earlier(deadline, state.scheduler.deadline(state.seen));
                     state.alarm = earlier(state.alarm, Some(state.seen + LOOK_EVERY));
                     state.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
                 }
             };
             drop(state);
             let waited = self.workers.wait(events, timeout);
-            events.retain(|event| event.key != BELL);
+            if events.iter().any(|event| event.key == LAUNCHER) {
+                self.launcher.tend();
+            }
+            events.retain(|event| !matches!(event.key, BELL | LAUNCHER));
             state = self.lock();
             state.seen = Instant::now();
             state.examined = state.seen;
@@ -163,8 +163,8 @@ impl Driver {
     ) -> MutexGuard<'a, State> {
         loop {
             let now = state.seen;
-            state.scheduler.handle(events, &self.workers, now);
-            state.scheduler.tend(&self.workers, now);
+            state.scheduler.handle(events, now);
+            state.scheduler.tend(now);
             self.feed(&mut state, now);
             self.call_watchers(&mut state);
             let effects = state.scheduler.effects();
@@ -210,7 +210,7 @@ impl Driver {
                 return state;
             }
             let now = Instant::now();
-            if end.is_none() || state.scheduler.flush(&self.workers) {
+            if end.is_none() || state.scheduler.flush() {
                 // This is the first round, or a worker has taken another piece of a large value.
                 end = earlier(Some(now + SPIN), deadline);
             }

@@ -22,7 +22,9 @@ use super::injector::Injector;
 use crate::{
     error::{Error, Result},
     escape::Lines,
-    scheduler::{batch::Single, effects::Effects, events::LAUNCHER, state::Scheduler},
+    launch::{Launcher, PolledLauncher},
+    observe::timeline::Timeline,
+    scheduler::{batch::Single, config::Config, effects::Effects, state::Scheduler},
     sys::{
         buffer_cache,
         generation::generation,
@@ -34,6 +36,8 @@ use crate::{
 
 /// The key of the leader's bell in the workers' poller. No worker has this key.
 pub(super) const BELL: u64 = u64::MAX;
+/// The key of the launcher in the workers' poller. No worker has this key.
+pub(super) const LAUNCHER: u64 = u64::MAX - 1;
 /// The key of the workers' poller in the background poller.
 pub(super) const WORKERS: u64 = 0;
 
@@ -51,7 +55,9 @@ pub(crate) struct Driver {
     /// Single tasks that were submitted and not passed to the scheduler yet.
     pub(super) injector: Injector<Single>,
     /// Polls the workers, the launcher and the leader's bell.
-    pub(super) workers: Poller,
+    pub(super) workers: Arc<Poller>,
+    /// Starts workers.
+    pub(super) launcher: Arc<dyn Launcher>,
     /// Wakes the leader.
     pub(super) bell: Bell,
     /// Polls `workers` and its own bell, for the background thread.
@@ -112,7 +118,7 @@ impl State {
     /// that.
     pub(super) fn background_due(&self) -> Option<Instant> {
         let look = (self.scheduler.unfinished() > 0).then(|| self.seen + LOOK_EVERY);
-        self.warm.or_else(|| earlier(self.scheduler.deadline(), look))
+        self.warm.or_else(|| earlier(self.scheduler.deadline(self.seen), look))
     }
 
     /// Wakes the threads that wait for the pool to be at rest, if it is. Returns whether there were any.
@@ -127,8 +133,14 @@ impl State {
 }
 
 impl Driver {
-    pub(crate) fn new(scheduler: Scheduler) -> Result<Arc<Self>> {
+    /// Creates the driver of a pool with these settings, whose workers are started by `launcher`.
+    pub(crate) fn new(config: Arc<Config>, launcher: Arc<dyn Launcher>) -> Result<Arc<Self>> {
         let failed = |error| Error::system("a pool's poller cannot be made", explained(error));
+        let workers = Arc::new(Poller::new().map_err(failed)?);
+        let polled = PolledLauncher::new(launcher.clone(), workers.clone());
+        let timeline = Timeline::open(config.name.as_deref());
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let scheduler = Scheduler::new(config, Box::new(polled), timeline, cpus);
         let mut driver = Self {
             next_id: scheduler.numbers(),
             state: Mutex::new(State {
@@ -150,7 +162,8 @@ impl Driver {
                 seen: Instant::now(),
             }),
             injector: Injector::new(),
-            workers: Poller::new().map_err(failed)?,
+            workers,
+            launcher,
             background: Poller::new().map_err(failed)?,
             bell: Bell::new().map_err(failed)?,
             background_bell: Bell::new().map_err(failed)?,
@@ -163,7 +176,7 @@ impl Driver {
             _keeper: buffer_cache::Keeper::new(),
         };
         driver.bell.add_to(&driver.workers, BELL).map_err(failed)?;
-        if let Some(fd) = driver.lock().scheduler.launcher.poll_fd() {
+        if let Some(fd) = driver.launcher.poll_fd() {
             driver.workers.add(fd, LAUNCHER).map_err(failed)?;
         }
         driver.background.add_disarmed(driver.workers.as_fd(), WORKERS).map_err(failed)?;

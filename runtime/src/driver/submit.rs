@@ -15,11 +15,11 @@ use crate::scheduler::{batch::Single, state::Scheduler};
 impl Driver {
     /// Changes the scheduler like [`with`](Self::with), for a caller that will submit more. If no other thread leads, it also
     /// handles what workers have reported, so that no thread must be woken for that.
-    pub(crate) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler) -> R) -> R {
+    pub(crate) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler, Instant) -> R) -> R {
         let mut state = self.lock();
         let now = Instant::now();
         self.examine_if_due(&mut state, now);
-        let result = change(&mut state.scheduler);
+        let result = change(&mut state.scheduler, now);
         if state.taken {
             self.follow_up(state, now);
             return result;
@@ -54,8 +54,8 @@ impl Driver {
         task.number = number;
         match self.injector.put(task) {
             Then::Nothing => {}
-            Then::Feed => self.with(|_, _, _| {}),
-            Then::FeedAndRead => self.with_arrivals(|_| {}),
+            Then::Feed => self.with(|_, _| {}),
+            Then::FeedAndRead => self.with_arrivals(|_, _| {}),
         }
         number
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Launched, Outputs, WorkerProcess,
+    Launched, Outputs, Watched, WorkerProcess,
     output::{Pipes, Streams},
 };
 use crate::{
@@ -62,7 +62,8 @@ impl Connection {
         let HostEnd { sender, receiver, board, rings, why_not, .. } = self.end;
         let ends = self.pipes.ours;
         let streams = (!ends.is_empty()).then_some(Streams { token: self.token, ends });
-        Launched { sender, receiver, board, is_quiet: rings, why_slow: why_not, process, streams }
+        let watched = Watched::default();
+        Launched { sender, receiver, board, is_quiet: rings, why_slow: why_not, process, streams, watched }
     }
 }
 

@@ -34,8 +34,8 @@ impl WorkerProcess for ForkedProcess {
     }
 
     /// What the worker has started in its group ends with it. The template kills the group before it reaps the worker.
-    fn held(&self) -> &Held {
-        &self.held
+    fn held(&self) -> Option<&Held> {
+        Some(&self.held)
     }
 
     fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {

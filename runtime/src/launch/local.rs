@@ -60,8 +60,8 @@ impl WorkerProcess for LocalProcess {
         self.0.pid()
     }
 
-    fn held(&self) -> &Held {
-        self.0.held()
+    fn held(&self) -> Option<&Held> {
+        Some(self.0.held())
     }
 
     fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {

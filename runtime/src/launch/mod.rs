@@ -14,8 +14,9 @@ mod options;
 pub(crate) mod output;
 mod start_method;
 mod template;
+mod watched;
 
-use std::{fmt, io, os::fd::BorrowedFd};
+use std::{fmt, io, os::fd::BorrowedFd, time::Duration};
 
 pub use output::Output;
 pub(crate) use start_method::METHODS;
@@ -25,6 +26,7 @@ pub(crate) use fork_server::ForkLauncher;
 pub(crate) use local::LocalLauncher;
 pub(crate) use options::{ResolvedOptions, Surroundings, Variable};
 pub(crate) use output::{Outputs, Streams};
+pub(crate) use watched::{KIND_BITS, OUTPUT, PROCESS, PolledLauncher, Watched};
 
 use crate::{
     error::Exit,
@@ -33,6 +35,8 @@ use crate::{
         fd::Failed,
         held::Held,
         limits::{explained, is_shortage},
+        memory::oom_kills,
+        procfs::{cpu_time, peak_rss_bytes, resident_bytes},
     },
     transport::{Board, FrameReceiver, QueueingSender},
 };
@@ -53,6 +57,11 @@ pub(crate) trait Launcher: Send + Sync {
 
     /// Handles what made `poll_fd` readable. Afterwards it is no longer readable for the same reason.
     fn tend(&self) {}
+
+    /// Returns how many processes the kernel has killed for lack of memory where the workers run, if that is known.
+    fn oom_kills(&self) -> Option<u64> {
+        oom_kills()
+    }
 }
 
 /// The outcome of a request for a worker.
@@ -117,6 +126,8 @@ pub(crate) struct LaunchRequest<'a> {
     pub(crate) env: &'a [Variable],
     /// Where the worker's output goes.
     pub(crate) outputs: Outputs,
+    /// The key under which the owner's poller reports the worker.
+    pub(crate) key: u64,
 }
 
 /// A process that was started as a worker, and the connection to it.
@@ -132,20 +143,61 @@ pub(crate) struct Launched {
     pub(crate) process: Box<dyn WorkerProcess>,
     /// The host's ends of the worker's output pipes, if its output comes here.
     pub(crate) streams: Option<Streams>,
+    pub(crate) watched: Watched,
 }
 
 /// The process of a worker that has not been reaped.
 pub(crate) trait WorkerProcess: Send {
     fn pid(&self) -> u32;
 
-    /// Returns the pidfd that holds the process. It sends signals, and it is readable when the process has ended.
-    fn held(&self) -> &Held;
+    /// Returns the pidfd that holds the process. It is readable when the process has ended. A process on another machine has none.
+    fn held(&self) -> Option<&Held>;
+
+    /// Asks the process to end, with SIGTERM. If it has ended, that is reported.
+    fn terminate(&self) {
+        if let Some(held) = self.held() {
+            let _ = held.terminate();
+        }
+    }
+
+    /// Kills the process and its group.
+    fn kill(&self) {
+        if let Some(held) = self.held() {
+            held.kill();
+        }
+    }
+
+    /// Returns whether the system has refused to kill the process.
+    fn is_refused(&self) -> bool {
+        self.held().is_some_and(Held::is_refused)
+    }
+
+    /// Returns the resident memory of the process, if it can be read.
+    fn resident_bytes(&self) -> Option<u64> {
+        ask(self, resident_bytes)
+    }
+
+    /// Returns the most resident memory that the process has had, if it can be read.
+    fn peak_rss_bytes(&self) -> Option<u64> {
+        ask(self, peak_rss_bytes)
+    }
+
+    /// Returns the CPU time of the process, if it can be read.
+    fn cpu_time(&self) -> Option<Duration> {
+        ask(self, cpu_time)
+    }
 
     /// Reaps the process if it has ended. Returns how it ended, or why that is not known.
     fn try_reap(&mut self) -> Option<Result<Exit, &'static str>>;
 
     /// Gives up a process that cannot be ended, and prints a message about it.
     fn give_up(&mut self);
+}
+
+/// Returns what `read` finds out by the pid of a process, unless the pid may have belonged to another process by then.
+fn ask<R>(process: &(impl WorkerProcess + ?Sized), read: impl FnOnce(u32) -> Option<R>) -> Option<R> {
+    let held = process.held()?;
+    read(process.pid()).filter(|_| held.has_its_number())
 }
 
 #[cfg(test)]

@@ -73,7 +73,9 @@ impl Stock {
     pub(super) fn take(&mut self) -> io::Result<Launched> {
         let waiting = self.next.take().and_then(|mut order| order.receive().ok());
         // It may have been killed while it waited.
-        let launched = match waiting.filter(|launched| !is_readable(launched.process.held().as_fd())) {
+        let has_ended =
+            |launched: &Launched| launched.process.held().is_some_and(|held| is_readable(held.as_fd()));
+        let launched = match waiting.filter(|launched| !has_ended(launched)) {
             Some(launched) => launched,
             None => Order::new(&self.template, self.outputs)?.receive().inspect_err(|error| {
                 if error.kind() == io::ErrorKind::TimedOut {

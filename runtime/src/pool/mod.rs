@@ -175,7 +175,7 @@ impl Engine {
         let (env, outputs) = (config.surroundings.env.clone(), config.surroundings.outputs);
         let launcher = start::launcher(config.start_method, preload, env, outputs, config.start_timeout)
             .map_err(Error::config)?;
-        let driver = Driver::new(Scheduler::new(config.clone(), launcher))?;
+        let driver = Driver::new(config.clone(), launcher.into())?;
         let background = Some(driver.start_background(config.name.as_deref())?);
         Ok(Self { driver, background })
     }
@@ -190,7 +190,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let driver = &self.driver;
         driver.examine();
-        driver.with(|scheduler, _, now| scheduler.close(now));
+        driver.with(|scheduler, now| scheduler.close(now));
         let Some(thread) = self.background.take() else { return };
         if is_own_thread() {
             // A callback of the user dropped the pool. This thread may be the pool's own, or one that the pool's own thread waits
@@ -577,7 +577,7 @@ impl Pool {
         let (function, args) =
             travels(task.call, Some(0)).map_err(|error| error.in_pool(processes.name()))?;
         let seed = seed_of_call(None, processes.config.seed, &processes.calls);
-        let handles: Vec<Handle<T>> = engine.driver.with(|scheduler, _, _| {
+        let handles: Vec<Handle<T>> = engine.driver.with(|scheduler, now| {
             let ids = scheduler.worker_ids();
             ids.zip(0..)
                 .map(|(worker, index)| {
@@ -590,7 +590,7 @@ impl Pool {
                         attempts: 0,
                         retries: processes.config.retries,
                     };
-                    scheduler.pin(worker, batch);
+                    scheduler.pin(worker, batch, now);
                     Handle::new(completer, Some(engine.exchange()), name, TaskId(index))
                 })
                 .collect()
@@ -723,7 +723,7 @@ impl Pool {
         if processes.config.lives.finalizer.is_none() {
             return Ok(Vec::new());
         }
-        driver.with(|scheduler, _, _| scheduler.retire_all());
+        driver.with(|scheduler, _| scheduler.retire_all());
         driver.wait_while(|scheduler| !scheduler.is_empty_of_workers());
         Ok(driver.look(Scheduler::take_exits))
     }
@@ -783,7 +783,7 @@ impl Pool {
         if let Ok(Site::Workers(processes, engine)) = self.site() {
             let jobs = jobs.unwrap_or(processes.config.jobs);
             if jobs != self.jobs() {
-                engine.driver.with(|scheduler, _, _| scheduler.resize(jobs));
+                engine.driver.with(|scheduler, _| scheduler.resize(jobs));
             }
         }
     }

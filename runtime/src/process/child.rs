@@ -26,7 +26,6 @@ use crate::{
     supervisor::state::Supervisor,
     sys::{
         held::Held,
-        memory::oom_kills,
         poll::{CLOSED, wait_readable},
     },
 };
@@ -61,8 +60,9 @@ impl Child {
         };
         let mut supervisor = Supervisor::new(WorkerId(number));
         watch.launch(&mut supervisor, &launcher, &order).map_err(|error| failed(io::Error::other(error)))?;
-        let pid = supervisor.pid().expect("it was launched just now");
-        let held = supervisor.held().expect("it was launched just now").try_clone();
+        let process = supervisor.process().expect("it was launched just now");
+        let pid = process.pid();
+        let held = process.held().expect("it runs on this machine").try_clone();
         let held = Some(held.map_err(failed)?);
         let end = End::default();
         let function = registry::find(order.function).map_or("", |entry| entry.name);
@@ -82,8 +82,8 @@ impl Child {
             wrote: None,
             completer: order.completer,
             end: end.clone(),
-            oom_kills: oom_kills(),
-            _launcher: launcher,
+            oom_kills: launcher.oom_kills(),
+            launcher,
         };
         // A copied process is fast and may have shaken hands before the poller was set up.
         let has_spoken = place.supervisor.has_arrivals();

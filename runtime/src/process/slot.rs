@@ -25,7 +25,7 @@ use crate::{
         ledger::InFlightTasks,
         state::Supervisor,
     },
-    sys::poll::{CLOSED, Poller},
+    sys::poll::CLOSED,
     terminal::aside,
 };
 
@@ -63,8 +63,8 @@ pub(super) struct ProcessSlot {
     pub(super) end: End,
     /// How many processes the kernel had killed for lack of memory when this one was started.
     pub(super) oom_kills: Option<u64>,
-    /// Keeps its template alive until it has ended.
-    pub(super) _launcher: Arc<dyn Launcher>,
+    /// Started it, and keeps its template alive until it has ended.
+    pub(super) launcher: Arc<dyn Launcher>,
 }
 
 /// The task of a process.
@@ -131,12 +131,12 @@ impl ProcessSlot {
     }
 
     /// Reads up to the next record, or all that has arrived. Returns whether there may be more, for another round.
-    pub(super) fn read(&mut self, now: Instant, poller: &Poller) -> (Vec<ForwardedRecord>, bool) {
+    pub(super) fn read(&mut self, now: Instant) -> (Vec<ForwardedRecord>, bool) {
         let about = self.about();
         let pid = about.pid;
         let (mut words, mut has_started, mut outcome) = (Vec::new(), false, None);
         let wrote = &mut self.wrote;
-        let paused = self.supervisor.read(true, now, poller, |step| {
+        let paused = self.supervisor.read(true, now, |step| {
             match step {
                 WorkerEvent::Started => has_started = true,
                 WorkerEvent::Done { mut results, .. } => {
@@ -165,7 +165,7 @@ impl ProcessSlot {
             // Timelines do not show processes.
             let levels = Levels { is_timed: false, ..levels() };
             self.supervisor.run(sole, RunFlags { levels, seed, ..RunFlags::default() });
-            self.supervisor.ring(now, poller);
+            self.supervisor.ring(now);
         }
         if let Some(outcome) = outcome {
             self.outcome = Some(outcome.map_err(|kind| self.error(kind, 1, pid)));
@@ -211,6 +211,10 @@ impl ProcessSlot {
         self.completer.complete(outcome, wakes);
     }
 
+    fn is_killed_for_memory(&mut self, exit: Result<Exit, &'static str>) -> bool {
+        is_killed_for_memory(exit, &mut self.oom_kills, || self.launcher.oom_kills())
+    }
+
     /// Returns the error of a process that ended without a result.
     fn failure(&mut self, exit_report: ExitReport<Sole>) -> TaskError {
         let ExitReport { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = exit_report;
@@ -221,7 +225,7 @@ impl ProcessSlot {
             Some(reason) if killed => {
                 TaskErrorKind::Lost { message: format!("its process was killed: {reason}") }
             }
-            _ if !killed && is_killed_for_memory(exit, &mut self.oom_kills) => killed_for_memory(exit),
+            _ if !killed && self.is_killed_for_memory(exit) => killed_for_memory(exit),
             reason if !has_begun && !is_signal => {
                 could_not_start(&why_not_started("it", exit, cause, reason))
             }

@@ -20,13 +20,16 @@ use crate::{
     error::{Error, Result},
     handle::{Drive, Wakes},
     id::{TaskId, WorkerId},
-    launch::{LaunchError, LaunchRequest, Launcher, Outputs, ResolvedOptions, StartMethod, Variable},
+    launch::{
+        LaunchError, LaunchRequest, Launcher, OUTPUT, Outputs, PROCESS, PolledLauncher, ResolvedOptions,
+        StartMethod, Variable,
+    },
     observe::levels::levels,
     protocol::{Hello, VERSION},
     registry,
     scheduler::restarts::{Intensity, Others, Restarts, Verdict},
     start,
-    supervisor::state::{OUTPUT, PROCESS, Supervisor},
+    supervisor::state::Supervisor,
     sys::{
         generation::generation,
         limits::explained,
@@ -70,7 +73,7 @@ pub(super) struct Watch {
     desk: Mutex<Desk>,
     /// Notified when a process has ended or a launcher was tended.
     changed: Condvar,
-    poller: Poller,
+    poller: Arc<Poller>,
     /// Wakes the thread.
     bell: Bell,
     thread: OnceLock<ThreadId>,
@@ -199,7 +202,7 @@ impl Watch {
                 stopping: false,
             }),
             changed: Condvar::new(),
-            poller: Poller::new().map_err(failed)?,
+            poller: Arc::new(Poller::new().map_err(failed)?),
             bell: Bell::new().map_err(failed)?,
             thread: OnceLock::new(),
             generation: generation(),
@@ -314,7 +317,9 @@ impl Watch {
             station: order.surroundings.station_alone(supervisor.id().0),
             log_level: levels().log,
         };
-        let request = LaunchRequest { env: &order.surroundings.env, outputs: order.surroundings.outputs };
+        let ResolvedOptions { env, outputs, .. } = &order.surroundings;
+        let request = LaunchRequest { env, outputs: *outputs, key: 0 };
+        let polled = PolledLauncher::new(launcher.clone(), self.poller.clone());
         let mut restarts = Restarts::new(Intensity::default(), order.start_timeout);
         let mut attended = None;
         let outcome = loop {
@@ -324,7 +329,7 @@ impl Watch {
             }
             let now = Instant::now();
             let deadline = now.checked_add(order.start_timeout).unwrap_or(now + FAR);
-            match supervisor.launch(&**launcher, &request, &hello, &self.poller, now, deadline) {
+            match supervisor.launch(&polled, &request, &hello, now, deadline) {
                 Ok(true) => break Ok(()),
                 // The template from which it will be forked is being prepared.
                 Ok(false) => {}
@@ -479,7 +484,7 @@ impl Watch {
         let mut words = Vec::new();
         let mut place = lock(&place);
         let about = place.about();
-        place.supervisor.read_output(&self.poller, |record, _| words.push(about.says(record)));
+        place.supervisor.read_output(|record, _| words.push(about.says(record)));
         drop(place);
         say(&words);
     }
@@ -490,10 +495,10 @@ impl Watch {
         for _ in 0..MOST_AT_A_TIME {
             let (now, mut place) = (Instant::now(), lock(&place));
             let about = place.about();
-            let (mut words, paused) = place.read(now, &self.poller);
+            let (mut words, paused) = place.read(now);
             let is_at_rest = !words.is_empty() || (!paused && place.supervisor.park());
             if has_ended && is_at_rest && words.is_empty() {
-                place.supervisor.read_last_output(&self.poller, |record, _| words.push(about.says(record)));
+                place.supervisor.read_last_output(|record, _| words.push(about.says(record)));
             }
             if !words.is_empty() {
                 // They are delivered before anything that the process said later is handled.
@@ -504,7 +509,7 @@ impl Watch {
             if !is_at_rest {
                 continue;
             }
-            let exit_report = if has_ended { place.supervisor.reap(now, &self.poller) } else { None };
+            let exit_report = if has_ended { place.supervisor.reap(now) } else { None };
             if let Some(exit_report) = exit_report {
                 let mut wakes = place.finish(exit_report);
                 drop(place);

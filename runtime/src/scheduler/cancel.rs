@@ -11,7 +11,6 @@ use super::{
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
     supervisor::ledger::InFlightTasks,
-    sys::poll::Poller,
 };
 
 /// The error of a task that was cancelled while it ran.
@@ -19,9 +18,9 @@ const STOPPED: &str = "it was taken back while it ran";
 
 impl Scheduler {
     /// Cancels a call that has added `added` tasks to its feed: fails what is queued and stops what runs.
-    pub(crate) fn cancel_call(&mut self, id: QueueId, added: u64, poller: &Poller, now: Instant) {
+    pub(crate) fn cancel_call(&mut self, id: QueueId, added: u64, now: Instant) {
         let why = "its call has ended";
-        self.pull(id, added);
+        self.pull(id, added, now);
         if let Some(queue) = self.queues.by_id.get_mut(&id) {
             queue.open = false;
         }
@@ -35,11 +34,11 @@ impl Scheduler {
             self.cancel_at(place, which, why, now);
         }
         self.queues.tidy(id);
-        self.dispatch(poller, now);
+        self.dispatch(now);
     }
 
     /// Cancels one task, wherever it is.
-    pub(crate) fn cancel_task(&mut self, id: u64, function: &'static str, poller: &Poller, now: Instant) {
+    pub(crate) fn cancel_task(&mut self, id: u64, function: &'static str, now: Instant) {
         let why = "it was taken back before it began";
         let place_in = |batch: &Batch| {
             let at = id.checked_sub(batch.first).and_then(|at| u32::try_from(at).ok())?;
@@ -54,7 +53,7 @@ impl Scheduler {
                 self.cancel_at(place, place_in, why, now);
             }
         }
-        self.dispatch(poller, now);
+        self.dispatch(now);
     }
 
     /// Cancels tasks in flight at a worker: of each batch, the tasks that `which` returns. A task that has begun is stopped.

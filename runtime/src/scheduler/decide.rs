@@ -60,9 +60,9 @@ impl Scheduler {
     }
 
     /// Returns when the scheduler must be called even if no worker reports anything.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         if !self.unread.is_empty() {
-            return Some(Instant::now());
+            return Some(now);
         }
         let workers = self.workers.up().filter_map(Supervisor::deadline);
         let stops = self.workers.up().filter_map(Supervisor::stop_due);
@@ -78,7 +78,7 @@ impl Scheduler {
             .chain(feeds)
             .chain(idle)
             .chain(self.sharing_deadline())
-            .chain(self.stall_deadline())
+            .chain(self.stall_deadline(now))
             .min()
     }
 
@@ -119,9 +119,11 @@ impl Scheduler {
     }
 
     /// Returns when the next worker with short tasks will have been silent for so long that it no longer counts as brisk.
-    fn stall_deadline(&self) -> Option<Instant> {
+    fn stall_deadline(&self, now: Instant) -> Option<Instant> {
         let may_be_saturated = self.target > self.cpus && !self.closing && self.workers.has_time(self.target);
-        let now = may_be_saturated.then(Instant::now).filter(|&now| self.brisk(now) >= self.cpus)?;
+        if !may_be_saturated || self.brisk(now) < self.cpus {
+            return None;
+        }
         self.workers.up().filter_map(|worker| self.stalls_at(worker)).filter(|&at| at > now).min()
     }
 

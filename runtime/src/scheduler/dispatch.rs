@@ -16,7 +16,6 @@ use crate::{
     observe::levels::levels,
     protocol::RunFlags,
     supervisor::{ledger::InFlightTasks, state::Supervisor},
-    sys::poll::Poller,
 };
 
 impl Scheduler {
@@ -42,7 +41,7 @@ impl Scheduler {
                         self.queues.look_at_feeds = Some(now + LOOK_AT_FEEDS_AFTER);
                     }
                     if let Some(batch) = taken {
-                        self.enqueue(batch);
+                        self.enqueue(batch, now);
                     }
                 }
                 Some(_) => {}
@@ -55,32 +54,32 @@ impl Scheduler {
     }
 
     /// Sends waiting tasks to the workers that can take them, and starts workers for the rest.
-    pub(crate) fn dispatch(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn dispatch(&mut self, now: Instant) {
         if self.closing {
             return;
         }
         let mut next = self.target;
         while let Some(place) = self.workers.next_manned(next) {
             if !self.queues.pinned.contains_key(&self.workers[place].id()) {
-                self.retire(place, poller, now);
+                self.retire(place, now);
             }
             next = place + 1;
         }
-        self.see_off(poller, now);
+        self.see_off(now);
         self.share(now);
-        self.send_pinned(poller, now);
+        self.send_pinned(now);
         loop {
-            self.fill(poller, now, |worker, _| worker.is_idle());
-            self.launch(poller, now);
-            self.fill(poller, now, has_room);
+            self.fill(now, |worker, _| worker.is_idle());
+            self.launch(now);
+            self.fill(now, has_room);
             if !self.pull_for_the_idle(now) {
                 break;
             }
         }
-        self.see_off_the_idle(poller, now);
+        self.see_off_the_idle(now);
     }
 
-    fn send_pinned(&mut self, poller: &Poller, now: Instant) {
+    fn send_pinned(&mut self, now: Instant) {
         if self.queues.pinned.is_empty() {
             return;
         }
@@ -104,7 +103,7 @@ impl Scheduler {
                     let seed = batch.to.seed().unwrap_or(self.seed);
                     worker.run(batch, RunFlags { seed, ..flags });
                 }
-                worker.ring(now, poller);
+                worker.ring(now);
                 if queue.is_empty() {
                     self.queues.pinned.remove(&id);
                 }
@@ -167,7 +166,7 @@ impl Scheduler {
     }
 
     /// Sends a batch to each worker that `wants` one, from the queue whose turn it is.
-    fn fill(&mut self, poller: &Poller, now: Instant, wants: impl Fn(&Supervisor<Batch>, &Queue) -> bool) {
+    fn fill(&mut self, now: Instant, wants: impl Fn(&Supervisor<Batch>, &Queue) -> bool) {
         if self.queues.queued == 0 {
             self.cores_seen = None;
             self.cores_are_idle = false;
@@ -242,7 +241,7 @@ impl Scheduler {
                 let wants_progress = batch.to.wants_progress();
                 worker.run(batch, RunFlags { levels: levels(), may_spin, wants_progress, seed });
             }
-            worker.ring(now, poller);
+            worker.ring(now);
             *queue.at.entry(id).or_insert(0) += tasks;
             if queue.queued() > 0 {
                 self.queues.turns.push_back(queue_id);

@@ -47,19 +47,19 @@ impl Scheduler {
 
     /// Queues the tasks in the feed of a call. Only the call itself may call this, with the number of tasks that it has added in
     /// total.
-    pub(crate) fn pull(&mut self, id: QueueId, added: u64) {
+    pub(crate) fn pull(&mut self, id: QueueId, added: u64, now: Instant) {
         let taken = self.queues.by_id.get_mut(&id).and_then(|queue| queue.pull_all(id, added));
         if let Some(batch) = taken {
-            self.enqueue(batch);
+            self.enqueue(batch, now);
         }
     }
 
     /// Queues a task of a call without its feed. All earlier tasks of the call must have been queued.
-    pub(crate) fn enqueue_apart(&mut self, id: QueueId, mut batch: Batch) {
+    pub(crate) fn enqueue_apart(&mut self, id: QueueId, mut batch: Batch, now: Instant) {
         if let Some(feed) = self.queues.by_id.get_mut(&id).and_then(|queue| queue.feed.as_mut()) {
             batch.first = feed.skip();
         }
-        self.enqueue(batch);
+        self.enqueue(batch, now);
     }
 
     /// Counts a task that failed without having been queued.
@@ -91,38 +91,38 @@ impl Scheduler {
     }
 
     /// Queues tasks, or fails them immediately if they cannot run.
-    pub(crate) fn enqueue(&mut self, batch: Batch) {
+    pub(crate) fn enqueue(&mut self, batch: Batch, now: Instant) {
         self.queues.unfinished += batch.len() as usize;
-        match self.why_not(batch.queue) {
+        match self.why_not(batch.queue, now) {
             Some(kind) => self.queues.fail(batch, &kind, None, &mut self.effects),
             None => self.queues.push_back(batch),
         }
     }
 
     /// Queues one task, like [`enqueue`](Self::enqueue).
-    pub(crate) fn enqueue_single(&mut self, task: Single) {
+    pub(crate) fn enqueue_single(&mut self, task: Single, now: Instant) {
         let is_open = !self.closing && self.queues.given_up.is_none();
         match if is_open { self.queues.append(task) } else { Some(task) } {
-            Some(task) => self.enqueue(task.into()),
+            Some(task) => self.enqueue(task.into(), now),
             None => self.queues.unfinished += 1,
         }
     }
 
     /// Queues tasks that only `worker` may run, like [`enqueue`](Self::enqueue).
-    pub(crate) fn pin(&mut self, worker: WorkerId, batch: Batch) {
+    pub(crate) fn pin(&mut self, worker: WorkerId, batch: Batch, now: Instant) {
         self.queues.unfinished += batch.len() as usize;
-        match self.why_not(batch.queue) {
+        match self.why_not(batch.queue, now) {
             Some(kind) => self.queues.fail(batch, &kind, None, &mut self.effects),
             None => self.queues.pinned.entry(worker).or_default().push_back(batch),
         }
     }
 
     /// Returns why no task of this queue can run, if that is so.
-    fn why_not(&mut self, queue: QueueId) -> Option<TaskErrorKind> {
+    fn why_not(&mut self, queue: QueueId, now: Instant) -> Option<TaskErrorKind> {
         if self.closing {
             return Some(TaskErrorKind::Cancelled { why: POOL_ENDED });
         }
-        self.queues.given_up.take_if(|given_up| given_up.is_over(queue, Instant::now()));
+        self.queues.given_up.take_if(|given_up| given_up.is_over(queue, now));
         self.queues.given_up.as_ref().map(|given_up| given_up.kind.clone())
     }
 }

@@ -8,28 +8,23 @@ use std::time::Instant;
 use super::{batch::Batch, state::Scheduler};
 use crate::{
     error::TaskErrorKind,
-    supervisor::state::{OUTPUT, PROCESS, Supervisor},
-    sys::poll::{Event, Poller},
+    launch::{OUTPUT, PROCESS},
+    supervisor::state::Supervisor,
+    sys::poll::Event,
 };
-
-/// The key of the launcher in the workers' poller. No worker has this key.
-pub(crate) const LAUNCHER: u64 = u64::MAX - 1;
 
 impl Scheduler {
     /// Reacts to the events of the poller, and reads the workers whose rings contain something.
-    pub(crate) fn handle(&mut self, events: &[Event], poller: &Poller, now: Instant) {
+    pub(crate) fn handle(&mut self, events: &[Event], now: Instant) {
         for place in std::mem::take(&mut self.unread) {
-            self.read(place, true, poller, now);
+            self.read(place, true, now);
         }
         let mut next = 0;
         while let Some(place) = self.workers.next_up(next) {
             next = place + 1;
             if self.workers[place].has_arrivals() {
-                self.read(place, false, poller, now);
+                self.read(place, false, now);
             }
-        }
-        if events.iter().any(|event| event.key == LAUNCHER) {
-            self.launcher.tend();
         }
         for event in events {
             let (place, kind) = Supervisor::<Batch>::place_and_kind(event.key);
@@ -37,54 +32,54 @@ impl Scheduler {
                 continue;
             }
             if kind == OUTPUT {
-                self.read_output(place, false, poller);
-            } else if self.read(place, true, poller, now)
+                self.read_output(place, false);
+            } else if self.read(place, true, now)
                 && kind == PROCESS
                 // The end of the process is reported again.
-                && !self.read_output(place, true, poller)
+                && !self.read_output(place, true)
             {
-                self.reap(place, poller, now);
+                self.reap(place, now);
             }
         }
     }
 
     /// Does what is due at `now`. It reads from workers, so only the leader may call it.
-    pub(crate) fn tend(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn tend(&mut self, now: Instant) {
         let mut next = 0;
         while let Some(place) = self.workers.next_up(next) {
             next = place + 1;
             let worker = &self.workers[place];
             let late = worker.is_starting() && worker.deadline().is_some_and(|at| at <= now);
             // A worker that seems late may have finished its handshake in time while this process was stopped.
-            if !(late || worker.is_look_due(now)) || self.read_before_deadline(place, poller, now) {
+            if !(late || worker.is_look_due(now)) || self.read_before_deadline(place, now) {
                 self.workers[place].on_deadline(now);
             }
             if self.workers[place].is_given_up() {
-                self.reap(place, poller, now);
+                self.reap(place, now);
                 continue;
             }
             let is_due = |worker: &Supervisor<Batch>| worker.stop_due().is_some_and(|at| at <= now);
             // The task may have ended since.
             if is_due(&self.workers[place])
-                && self.read_before_deadline(place, poller, now)
+                && self.read_before_deadline(place, now)
                 && is_due(&self.workers[place])
             {
                 self.workers[place].stop_further(now);
             }
-            self.time_out(place, poller, now);
+            self.time_out(place, now);
         }
         self.workers.settle();
     }
 
     /// Reads what a worker has sent until now, because it may have met a deadline that has passed. Returns whether that is
     /// certain: it was read to the end, or it sends so much that no end can be expected.
-    fn read_before_deadline(&mut self, place: usize, poller: &Poller, now: Instant) -> bool {
-        let to_the_end = self.read(place, true, poller, now);
+    fn read_before_deadline(&mut self, place: usize, now: Instant) -> bool {
+        let to_the_end = self.read(place, true, now);
         self.workers[place].is_heard(to_the_end)
     }
 
     /// Stops the task of this worker that has exceeded its time limit.
-    fn time_out(&mut self, place: usize, poller: &Poller, now: Instant) {
+    fn time_out(&mut self, place: usize, now: Instant) {
         let worker = &self.workers[place];
         let Some(limit) = self.limit_of(worker) else { return };
         if worker.over_due(limit).is_none_or(|at| at > now) || !self.workers[place].is_over(limit, now) {
@@ -95,11 +90,11 @@ impl Scheduler {
                 && scheduler.workers[place].is_over(limit, now)
         };
         // The task may have ended since. Tasks that were sent behind it may begin and end until they are taken back.
-        if self.read_before_deadline(place, poller, now) && is_over(self) {
+        if self.read_before_deadline(place, now) && is_over(self) {
             let worker = &mut self.workers[place];
             let id = worker.id();
             self.queues.take_home(worker.take_back(), id);
-            if self.read_before_deadline(place, poller, now) && is_over(self) {
+            if self.read_before_deadline(place, now) && is_over(self) {
                 self.workers[place].stop(TaskErrorKind::Timeout { limit }, now);
             }
         }

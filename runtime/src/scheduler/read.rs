@@ -17,7 +17,6 @@ use crate::{
     observe::record::ForwardedRecord,
     protocol::{Note, Record},
     supervisor::event::WorkerEvent,
-    sys::poll::Poller,
 };
 
 /// What a worker is doing: running tasks of callers, the initializer or the finalizer.
@@ -38,14 +37,14 @@ fn said(record: Record, worker: WorkerId, pid: u32, running: Option<&Batch>) -> 
 impl Scheduler {
     /// Reads what a worker has written to its streams until now, or all of it if this is the `last` read. Returns whether some of
     /// it must be delivered before anything else is read.
-    pub(super) fn read_output(&mut self, place: usize, last: bool, poller: &Poller) -> bool {
+    pub(super) fn read_output(&mut self, place: usize, last: bool) -> bool {
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
         let words = &mut self.effects.words;
         let is_said = |words: &[ForwardedRecord]| words.iter().any(|words| words.worker == id);
         if !is_said(words) {
             let on = |record, load: Option<&Batch>| words.push(said(record, id, pid, load));
-            if last { worker.read_last_output(poller, on) } else { worker.read_output(poller, on) }
+            if last { worker.read_last_output(on) } else { worker.read_output(on) }
         }
         is_said(&self.effects.words)
     }
@@ -64,7 +63,7 @@ impl Scheduler {
     /// read. Returns whether it was read to the end.
     ///
     /// Only the leader may call this.
-    pub(crate) fn read(&mut self, place: usize, readable: bool, poller: &Poller, now: Instant) -> bool {
+    pub(crate) fn read(&mut self, place: usize, readable: bool, now: Instant) -> bool {
         let worker = &self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
         let was_useful = worker.was_useful();
@@ -83,7 +82,7 @@ impl Scheduler {
         let mut stopped = false;
         let mut failed_to_initialize = None;
         let mut output = None;
-        let paused = worker.read(readable, now, poller, |step| {
+        let paused = worker.read(readable, now, |step| {
             match step {
                 WorkerEvent::Started => started = true,
                 WorkerEvent::Done { load, results } => {
@@ -200,7 +199,7 @@ impl Scheduler {
             && let Some((call, _)) = self.config.initializer.clone()
         {
             self.queues.initializing.insert(id);
-            self.run_own(place, call, poller, now);
+            self.run_own(place, call, now);
         }
         if useful && role == Role::Serving {
             self.weigh(place, now);
@@ -223,7 +222,7 @@ impl Scheduler {
         }
         if let Some(kind) = failed_to_initialize {
             let begun = self.workers[place].launched_at().unwrap_or(now);
-            self.workers[place].dismiss(now, poller);
+            self.workers[place].dismiss(now);
             self.initializer_failed(begun, now, kind);
         }
         to_the_end

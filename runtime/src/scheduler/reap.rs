@@ -24,7 +24,7 @@ use crate::{
         ledger::InFlightTasks,
         state::Supervisor,
     },
-    sys::poll::{CLOSED, Poller},
+    sys::poll::CLOSED,
     task::Call,
     transport::Cause,
 };
@@ -44,10 +44,10 @@ pub(super) fn the_initializer(initializer: Option<&(Call, Outcome)>) -> String {
 
 impl Scheduler {
     /// Reaps a worker whose process has ended, and settles the tasks that it had.
-    pub(super) fn reap(&mut self, place: usize, poller: &Poller, now: Instant) {
+    pub(super) fn reap(&mut self, place: usize, now: Instant) {
         let worker = &mut self.workers[place];
         let id = worker.id();
-        let exit_report = worker.reap(now, poller);
+        let exit_report = worker.reap(now);
         let Some(exit_report) = exit_report else { return };
         let had_begun = exit_report.running.is_some() || !exit_report.unknown.is_empty();
         self.queues.tally(id).ended(now, had_begun);
@@ -90,7 +90,7 @@ impl Scheduler {
         }
         if initializing {
             if !killed {
-                let by_kernel = is_killed_for_memory(exit, &mut self.oom_kills);
+                let by_kernel = self.is_killed_for_memory(exit);
                 let kind = self.crash((exit, cause, reason), panic.take(), by_kernel);
                 let words = kind.of(&the_initializer(self.config.initializer.as_ref()));
                 self.initializer_failed(launched_at, now, (words, Some(kind)));
@@ -106,7 +106,7 @@ impl Scheduler {
             }
             return;
         }
-        let by_kernel = !killed && is_killed_for_memory(exit, &mut self.oom_kills);
+        let by_kernel = !killed && self.is_killed_for_memory(exit);
         let mut waiting = waiting;
         let mut running = running;
         if running.is_none() && cause == Some(Cause::OutOfMemory) && !waiting.is_empty() {
@@ -173,6 +173,10 @@ impl Scheduler {
             let why = why_not_started(&format!("worker {id} (pid {pid})"), exit, cause, reason);
             self.start_failed(launched_at, now, why, None);
         }
+    }
+
+    fn is_killed_for_memory(&mut self, exit: Result<Exit, &'static str>) -> bool {
+        is_killed_for_memory(exit, &mut self.oom_kills, || self.launcher.oom_kills())
     }
 
     /// Returns the cause of a worker's death, like [`crash`], with what the pool knows about its memory.

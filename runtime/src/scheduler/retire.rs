@@ -18,7 +18,6 @@ use crate::{
     protocol::{EncodedTasks, RunFlags},
     registry,
     supervisor::state::Supervisor,
-    sys::poll::Poller,
     task::Call,
 };
 
@@ -30,7 +29,7 @@ impl Scheduler {
     }
 
     /// Has this worker run a function for the pool. It belongs to no caller and is not counted as a task.
-    pub(crate) fn run_own(&mut self, place: usize, call: Call, poller: &Poller, now: Instant) {
+    pub(crate) fn run_own(&mut self, place: usize, call: Call, now: Instant) {
         let (Some(function), Ok(args)) = (registry::id_of(call.entry), call.args) else { return };
         let batch = Batch {
             queue: QueueId::Pinned,
@@ -44,29 +43,29 @@ impl Scheduler {
         let worker = &mut self.workers[place];
         worker.run(batch, RunFlags { levels: levels(), seed: self.seed, ..RunFlags::default() });
         worker.do_not_count(1);
-        worker.ring(now, poller);
+        worker.ring(now);
     }
 
     /// Retires idle workers that must leave. Called before tasks are sent.
-    pub(crate) fn see_off(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn see_off(&mut self, now: Instant) {
         if self.leaving.all || self.config.lives.max_tasks.is_some() {
             for place in 0..self.workers.len() {
                 let worker = &self.workers[place];
                 if worker.is_idle() && (self.leaving.all || self.quota(worker) == 0) {
-                    self.retire(place, poller, now);
+                    self.retire(place, now);
                 }
             }
         }
         if !self.leaving.who.is_empty() {
             for id in self.leaving.who.clone() {
-                self.retire(id.0 as usize, poller, now);
+                self.retire(id.0 as usize, now);
             }
         }
     }
 
     /// Retires workers that have been idle for too long. Called after tasks were sent, so that a worker that is still idle is not
     /// needed.
-    pub(crate) fn see_off_the_idle(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn see_off_the_idle(&mut self, now: Instant) {
         let Some(timeout) = self.config.lives.idle_timeout else { return };
         if self.leaving.look_at.is_none_or(|at| at > now) {
             return;
@@ -75,7 +74,7 @@ impl Scheduler {
         for place in 0..self.workers.len() {
             let Some(at) = self.workers[place].idle_since().map(|since| since + timeout) else { continue };
             if at <= now {
-                self.retire(place, poller, now);
+                self.retire(place, now);
             } else if self.leaving.look_at.is_none_or(|look_at| at < look_at) {
                 self.leaving.look_at = Some(at);
             }
@@ -91,7 +90,7 @@ impl Scheduler {
     }
 
     /// Retires an idle worker: sends it the finalizer if there is one that it has not run, or else drains it.
-    pub(crate) fn retire(&mut self, place: usize, poller: &Poller, now: Instant) {
+    pub(crate) fn retire(&mut self, place: usize, now: Instant) {
         let worker = &self.workers[place];
         let id = worker.id();
         if !worker.is_idle() {
@@ -101,7 +100,7 @@ impl Scheduler {
             && self.leaving.finalizing.insert(id)
         {
             self.leaving.who.insert(id);
-            return self.run_own(place, finalizer.call.clone(), poller, now);
+            return self.run_own(place, finalizer.call.clone(), now);
         }
         self.workers[place].drain(now);
     }

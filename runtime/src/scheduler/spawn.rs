@@ -6,16 +6,15 @@ use std::time::Instant;
 
 use super::state::Scheduler;
 use crate::{
-    launch::{LaunchError, LaunchRequest},
+    launch::{LaunchError, LaunchRequest, ResolvedOptions},
     observe::levels::levels,
     protocol::{Hello, VERSION},
     registry,
-    sys::{memory::oom_kills, poll::Poller},
 };
 
 impl Scheduler {
     /// Starts workers for queued tasks that no idle worker could take.
-    pub(super) fn launch(&mut self, poller: &Poller, now: Instant) {
+    pub(super) fn launch(&mut self, now: Instant) {
         if !self.wants_workers() || self.queues.given_up.is_some() || !self.restarts.may_start(now) {
             return;
         }
@@ -42,7 +41,7 @@ impl Scheduler {
             if wanted == 0 && !pinned {
                 continue;
             }
-            match self.launch_at(place, poller, now) {
+            match self.launch_at(place, now) {
                 Ok(true) => {}
                 // The launcher tells when it is ready.
                 Ok(false) => return,
@@ -53,7 +52,7 @@ impl Scheduler {
     }
 
     /// Starts a worker at a vacant place. Returns `false` if the launcher is not ready because its template is still loading.
-    fn launch_at(&mut self, place: usize, poller: &Poller, now: Instant) -> Result<bool, LaunchError> {
+    fn launch_at(&mut self, place: usize, now: Instant) -> Result<bool, LaunchError> {
         let worker = &mut self.workers[place];
         let hello = Hello {
             version: VERSION,
@@ -62,15 +61,15 @@ impl Scheduler {
             station: self.config.surroundings.station(worker.id().0),
             log_level: levels().log,
         };
-        let request =
-            LaunchRequest { env: &self.config.surroundings.env, outputs: self.config.surroundings.outputs };
+        let ResolvedOptions { env, outputs, .. } = &self.config.surroundings;
+        let request = LaunchRequest { env, outputs: *outputs, key: 0 };
         let deadline = now + self.config.start_timeout;
-        if !worker.launch(&*self.launcher, &request, &hello, poller, now, deadline)? {
+        if !worker.launch(&*self.launcher, &request, &hello, now, deadline)? {
             return Ok(false);
         }
         let why_slow = worker.why_slow();
         // The worker takes a while to start, so there is time for this.
-        self.oom_kills = self.oom_kills.or_else(oom_kills);
+        self.oom_kills = self.oom_kills.or_else(|| self.launcher.oom_kills());
         self.queues.tally(worker.id()).launched(now);
         if let Some(timeline) = &self.queues.timeline {
             timeline.started(worker.id(), worker.pid().unwrap_or_default());

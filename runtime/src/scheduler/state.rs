@@ -25,20 +25,19 @@ use crate::{
     context::seed_of_singles,
     error::{Result, TaskError},
     id::WorkerId,
-    launch::Launcher,
+    launch::{Launcher, WorkerProcess},
     observe::{
         stats::{Endings, Stats},
         tally::Slowest,
         timeline::Timeline,
     },
     supervisor::state::Supervisor,
-    sys::{poll::Poller, procfs::peak_rss_bytes},
 };
 
 /// The queues, the workers, and the state of the decisions about both.
 pub(crate) struct Scheduler {
     pub(crate) config: Arc<Config>,
-    pub(crate) launcher: Box<dyn Launcher>,
+    pub(super) launcher: Box<dyn Launcher>,
     pub(crate) workers: WorkerSet,
     /// The number of workers that the pool should have. Workers beyond it leave when they are idle.
     pub(crate) target: usize,
@@ -75,7 +74,13 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(config: Arc<Config>, launcher: Box<dyn Launcher>) -> Self {
+    /// Creates the scheduler of a pool without workers. `cpus` is the number of CPUs that they may use.
+    pub(crate) fn new(
+        config: Arc<Config>,
+        launcher: Box<dyn Launcher>,
+        timeline: Option<Timeline>,
+        cpus: usize,
+    ) -> Self {
         let mut scheduler = Self {
             workers: WorkerSet::default(),
             target: 0,
@@ -96,12 +101,12 @@ impl Scheduler {
                 tallies: Vec::new(),
                 unserved: Endings::default(),
                 slowest: Slowest::default(),
-                timeline: Timeline::open(config.name.as_deref()),
+                timeline,
             },
             next_id: Arc::default(),
             next_call: 0,
             seed: seed_of_singles(config.seed),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus,
             restarts: Restarts::new(config.max_restarts, config.start_timeout),
             pinned: None,
             share_after: SHARE_AFTER,
@@ -131,7 +136,7 @@ impl Scheduler {
         let of_each = (0..workers.len()).map(|place| &workers[place]).map(|worker| {
             let (id, pid) = (worker.id(), worker.pid());
             let tally = queues.tally(id);
-            tally.has_had(worker.ask(peak_rss_bytes).unwrap_or(0));
+            tally.has_had(worker.process().and_then(WorkerProcess::peak_rss_bytes).unwrap_or(0));
             tally.stats(id, pid, worker.traffic(), now)
         });
         let of_each = of_each.collect();
@@ -177,25 +182,25 @@ impl Scheduler {
     }
 
     /// Reads every busy worker although nothing may have arrived. This brings the code for reading into the processor's caches.
-    pub(crate) fn look(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn look(&mut self, now: Instant) {
         let mut next = 0;
         while let Some(place) = self.workers.next_up(next) {
             next = place + 1;
             if self.workers[place].in_flight_len() > 0 {
-                self.read(place, false, poller, now);
+                self.read(place, false, now);
             }
         }
     }
 
     /// Continues to send large frames where there is room. Returns whether there was room.
-    pub(crate) fn flush(&mut self, poller: &Poller) -> bool {
+    pub(crate) fn flush(&mut self) -> bool {
         let mut some = false;
         let mut next = 0;
         while let Some(place) = self.workers.next_up(next) {
             next = place + 1;
             let worker = &mut self.workers[place];
             if worker.has_room() {
-                worker.flush(poller);
+                worker.flush();
                 some = true;
             }
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::batch::Batch;
-use crate::{supervisor::state::Supervisor, sys::procfs::cpu_time};
+use crate::{launch::WorkerProcess, supervisor::state::Supervisor};
 
 /// The number of idle workers that may stay up. Looking at a few takes less time than parking and unparking them.
 const MOST_UP: usize = 4;
@@ -88,7 +88,7 @@ impl WorkerSet {
         let mut next = 0;
         while let Some(place) = self.next_manned(next) {
             next = place + 1;
-            sum += self.all[place].ask(cpu_time).unwrap_or_default();
+            sum += self.all[place].process().and_then(WorkerProcess::cpu_time).unwrap_or_default();
         }
         sum
     }

@@ -79,11 +79,6 @@ impl Transcript {
         Self { token, streams: streams.collect() }
     }
 
-    /// Returns the descriptors to poll for reading.
-    pub(crate) fn poll_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.streams.iter().filter(|stream| !stream.ended).map(|stream| stream.end.pipe.as_fd())
-    }
-
     /// Returns whether everything that task `seq` and earlier tasks wrote has been read.
     pub(crate) fn has_all_of(&self, seq: u32) -> bool {
         self.streams.iter().all(|stream| stream.ended || has_begun(seq, stream.marked))

@@ -3,17 +3,13 @@
 //! A process is signalled through its pidfd, and only until it was reaped. What becomes of its tasks is decided by the caller of
 //! [`Supervisor::reap`].
 
-use std::{
-    os::fd::AsFd,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     event::{ExitReport, Phase},
     ledger::{InFlight, InFlightTasks},
     state::{State, Supervisor},
 };
-use crate::sys::poll::Poller;
 
 /// The time that a worker has to end by itself after its connection has ended.
 pub(super) const END_GRACE: Duration = Duration::from_secs(2);
@@ -32,16 +28,16 @@ impl<T: InFlightTasks> Supervisor<T> {
     pub(crate) fn kill(&mut self) {
         if let Some(link) = self.link_mut() {
             link.killed = true;
-            link.launched.process.held().kill();
+            link.launched.process.kill();
         }
     }
 
     /// Kills a worker that cannot be used: any live state → Lost.
-    pub(crate) fn dismiss(&mut self, now: Instant, poller: &Poller) {
+    pub(crate) fn dismiss(&mut self, now: Instant) {
         self.kill();
         self.lose(now, None);
         if let Some(link) = self.link_mut() {
-            poller.remove(link.launched.receiver.poll_fd());
+            link.launched.stop_reading();
         }
     }
 
@@ -58,15 +54,15 @@ impl<T: InFlightTasks> Supervisor<T> {
         }
         if let Some(link) = self.link_mut() {
             // The system refused to signal it before, and it did not end when its connection ended.
-            link.given_up = link.launched.process.held().is_refused();
-            link.launched.process.held().kill();
+            link.given_up = link.launched.process.is_refused();
+            link.launched.process.kill();
         }
     }
 
     /// Reaps the process if it has ended. The place is vacant then, and the exit report is returned.
     ///
     /// Everything that the worker sent before its end must have been read.
-    pub(crate) fn reap(&mut self, now: Instant, poller: &Poller) -> Option<ExitReport<T>> {
+    pub(crate) fn reap(&mut self, now: Instant) -> Option<ExitReport<T>> {
         let link = self.link_mut()?;
         let exit = match link.launched.process.try_reap() {
             Some(exit) => exit,
@@ -82,8 +78,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         else {
             unreachable!("`lose` has just made it so")
         };
-        poller.remove(link.launched.receiver.poll_fd());
-        poller.remove(link.launched.process.held().as_fd());
+        link.launched.unwatch();
         let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
         let mut exit_report = ExitReport {
             pid: link.launched.process.pid(),

@@ -6,7 +6,6 @@ use crate::{
     error::{Exit, TaskErrorKind},
     marker::{PROTOCOL_BROKEN, meaning_at_start},
     panic::RemotePanic,
-    sys::memory::oom_kills,
     transport::Cause,
 };
 
@@ -31,12 +30,16 @@ pub(crate) fn why_not_started(
 }
 
 /// Returns whether the kernel may have killed a worker because there was no memory left: it was killed, not by its host, and the kernel has
-/// killed processes for that reason since they were counted last. They are counted anew.
-pub(crate) fn is_killed_for_memory(exit: Result<Exit, &'static str>, counted: &mut Option<u64>) -> bool {
+/// killed processes for that reason since they were counted last. They are counted anew, by `count`.
+pub(crate) fn is_killed_for_memory(
+    exit: Result<Exit, &'static str>,
+    counted: &mut Option<u64>,
+    count: impl FnOnce() -> Option<u64>,
+) -> bool {
     if exit.ok().and_then(|exit| exit.signal()) != Some(nix::libc::SIGKILL) {
         return false;
     }
-    let now = oom_kills();
+    let now = count();
     let before = std::mem::replace(counted, now);
     before.zip(now).is_some_and(|(before, now)| before < now)
 }

@@ -8,12 +8,10 @@ use super::{
     ledger::InFlightTasks,
     state::{State, Supervisor},
 };
-use crate::sys::poll::Poller;
 
 impl<T: InFlightTasks> Supervisor<T> {
     /// Wakes the worker for what it was sent.
-    pub(crate) fn ring(&mut self, now: Instant, poller: &Poller) {
-        let key = self.key();
+    pub(crate) fn ring(&mut self, now: Instant) {
         if let State::Live { link, in_flight } = &mut self.state {
             link.launched.sender.ring();
             if link.ledger.look_at.is_none() {
@@ -24,7 +22,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             if link.ledger.look_at.is_none_or(|at| at > now + link.ledger.look_after) {
                 link.ledger.look_later(in_flight.tasks, now);
             }
-            link.await_room(key, poller);
+            link.await_room();
         }
     }
 
@@ -36,17 +34,16 @@ impl<T: InFlightTasks> Supervisor<T> {
     }
 
     /// Sends more of what is queued, if there is room.
-    pub(crate) fn flush(&mut self, poller: &Poller) {
-        let key = self.key();
+    pub(crate) fn flush(&mut self) {
         if let State::Live { link, .. } = &mut self.state
             && link.launched.sender.queued_bytes() > 0
         {
             if let Err(error) = link.launched.sender.flush()
                 && error.kind() == io::ErrorKind::InvalidData
             {
-                link.launched.process.held().kill();
+                link.launched.process.kill();
             }
-            link.await_room(key, poller);
+            link.await_room();
         }
     }
 

@@ -8,9 +8,8 @@ use super::{
     state::{State, Supervisor},
 };
 use crate::{
-    launch::output::StreamName,
+    launch::{Launched, Watched, output::StreamName},
     protocol::{LogRecord, Record},
-    sys::poll::Poller,
     transport::Board,
 };
 
@@ -50,23 +49,23 @@ fn module_of(function: &str) -> &str {
 
 impl<T: InFlightTasks> Supervisor<T> {
     /// Reads what the worker has written until now.
-    pub(crate) fn read_output(&mut self, poller: &Poller, on: impl FnMut(Record, Option<&T>)) {
-        self.with_transcript(on, |transcript, next_seq, say| {
-            transcript.read(next_seq, |ended| poller.remove(ended), say);
+    pub(crate) fn read_output(&mut self, on: impl FnMut(Record, Option<&T>)) {
+        self.with_transcript(on, |transcript, next_seq, watched, say| {
+            transcript.read(next_seq, |ended| watched.remove(ended), say);
         });
     }
 
     /// Reads the rest of what the worker has written, after its process has ended.
-    pub(crate) fn read_last_output(&mut self, poller: &Poller, on: impl FnMut(Record, Option<&T>)) {
-        self.with_transcript(on, |transcript, next_seq, say| {
-            transcript.end(next_seq, |ended| poller.remove(ended), say);
+    pub(crate) fn read_last_output(&mut self, on: impl FnMut(Record, Option<&T>)) {
+        self.with_transcript(on, |transcript, next_seq, watched, say| {
+            transcript.end(next_seq, |ended| watched.remove(ended), say);
         });
     }
 
     fn with_transcript(
         &mut self,
         mut on: impl FnMut(Record, Option<&T>),
-        read: impl FnOnce(&mut Transcript, u32, &mut dyn FnMut(Line)),
+        read: impl FnOnce(&mut Transcript, u32, &Watched, &mut dyn FnMut(Line)),
     ) {
         let (link, in_flight) = match &mut self.state {
             State::Vacant => return,
@@ -75,10 +74,10 @@ impl<T: InFlightTasks> Supervisor<T> {
                 (link, Some(&*in_flight))
             }
         };
-        let board = link.launched.board.as_ref();
+        let Launched { board, watched, .. } = &link.launched;
         if let Some(transcript) = &mut link.transcript {
-            read(transcript, link.ledger.next_seq, &mut |line| {
-                if let Some(record) = record_of(line, in_flight, board) {
+            read(transcript, link.ledger.next_seq, watched, &mut |line| {
+                if let Some(record) = record_of(line, in_flight, board.as_ref()) {
                     on(Record::Log(record), in_flight.and_then(InFlight::oldest));
                 }
             });

@@ -14,10 +14,9 @@ use super::{
     stop::MOST_PUT_OFF,
 };
 use crate::{
-    launch::Launched,
+    launch::{Launched, Watched},
     protocol::{Malformed, Ready, Record, Refused, Reply, VERSION},
     registry,
-    sys::poll::Poller,
     transport::{Board, Received},
 };
 
@@ -29,14 +28,14 @@ fn read_up_to<T: InFlightTasks>(
     ledger: &Ledger,
     in_flight: &InFlight<T>,
     board: Option<&Board>,
-    poller: &Poller,
+    watched: &Watched,
     on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
 ) -> bool {
     let mut said = false;
     if !transcript.has_all_of(seq) {
         transcript.read(
             ledger.next_seq,
-            |ended| poller.remove(ended),
+            |ended| watched.remove(ended),
             |line| {
                 if let Some(record) = record_of(line, Some(in_flight), board) {
                     said = true;
@@ -83,16 +82,15 @@ impl<T: InFlightTasks> Supervisor<T> {
         &mut self,
         readable: bool,
         now: Instant,
-        poller: &Poller,
         on: impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
     ) -> bool {
-        let paused = self.hear(readable, now, poller, on);
+        let paused = self.hear(readable, now, on);
         if paused && let Some(link) = self.link_mut() {
             // This was more than its connection holds, so everything that it had sent before this call was read.
             link.put_off = MOST_PUT_OFF;
         }
         // The message may have been that there is room.
-        self.flush(poller);
+        self.flush();
         paused
     }
 
@@ -100,7 +98,6 @@ impl<T: InFlightTasks> Supervisor<T> {
         &mut self,
         readable: bool,
         now: Instant,
-        poller: &Poller,
         mut on: impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
     ) -> bool {
         // Determined before its messages are read to the end.
@@ -116,7 +113,7 @@ impl<T: InFlightTasks> Supervisor<T> {
                 State::Live { link, in_flight } => (link, Some(in_flight)),
             };
             let Link { launched, transcript, ledger, held, last_words, was_short, .. } = link;
-            let Launched { receiver, board, .. } = launched;
+            let Launched { receiver, board, watched, .. } = launched;
             let received = match held.take() {
                 Some((head, body)) => Ok(Received::Large { head, body }),
                 None => receiver.recv(),
@@ -127,7 +124,7 @@ impl<T: InFlightTasks> Supervisor<T> {
                     self.traffic.1 += (head.len() + body.len()) as u64;
                     if let (Some(transcript), Some(in_flight), Some(seq)) =
                         (&mut *transcript, in_flight.as_deref(), Reply::ends_large(&head))
-                        && read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), poller, &mut on)
+                        && read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), watched, &mut on)
                     {
                         *held = Some((head, body));
                         return false;
@@ -194,7 +191,7 @@ impl<T: InFlightTasks> Supervisor<T> {
                 if let (Some(transcript), Some(in_flight), Some(seq)) =
                     (&mut *transcript, in_flight.as_deref(), reply.ends())
                 {
-                    if read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), poller, &mut on) {
+                    if read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), watched, &mut on) {
                         flow = ControlFlow::Break(());
                         break;
                     }
@@ -265,7 +262,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         }
         // The end of the stream would be reported again and again. Only the end of the process is awaited now.
         if let Some(link) = self.link_mut() {
-            poller.remove(link.launched.receiver.poll_fd());
+            link.launched.stop_reading();
         }
         false
     }

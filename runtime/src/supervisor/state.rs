@@ -18,7 +18,6 @@
 
 use std::{
     io,
-    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
@@ -29,9 +28,8 @@ use super::{
 };
 use crate::{
     id::WorkerId,
-    launch::{Launch, LaunchError, LaunchRequest, Launched, Launcher},
+    launch::{KIND_BITS, Launch, LaunchError, LaunchRequest, Launched, Launcher, WorkerProcess},
     protocol::{Hello, RunFlags, RunHead, Wire},
-    sys::{held::Held, poll::Poller, procfs::resident_bytes},
     transport::{Body, Room, SharedBytes, shm::claim::has_begun},
 };
 
@@ -39,13 +37,8 @@ use crate::{
 /// time.
 const WEIGH_EVERY: Duration = Duration::from_micros(200);
 
-/// The last bits of a poller key, which say what of a worker the key is about.
-const KIND_BITS: u32 = 2;
+/// The bits of a poller's key that say what of a worker it is about.
 const KIND: u64 = (1 << KIND_BITS) - 1;
-/// The end of the worker's process.
-pub(crate) const PROCESS: u64 = 1;
-/// The worker's stdout or stderr.
-pub(crate) const OUTPUT: u64 = 2;
 
 /// A place for one worker, and the worker's process if it has one.
 pub(crate) struct Supervisor<T> {
@@ -78,8 +71,6 @@ pub(super) struct Link {
     pub(super) last_words: Option<String>,
     /// The worker could not start because the system lacks a resource.
     pub(super) was_short: bool,
-    /// Whether the connection is polled for room to write.
-    writing: bool,
     /// How often in a row an action was put off because the worker had not been read to the end.
     pub(super) put_off: u32,
     pub(super) killed: bool,
@@ -102,7 +93,7 @@ impl<T: InFlightTasks> Supervisor<T> {
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.link().map(|link| link.launched.process.pid())
+        self.process().map(WorkerProcess::pid)
     }
 
     /// Returns when its process was started.
@@ -115,15 +106,9 @@ impl<T: InFlightTasks> Supervisor<T> {
         self.link().is_some_and(|link| link.ledger.results > 0)
     }
 
-    /// Returns what `read` finds out by the process's pid, unless the pid may have belonged to another process by then.
-    pub(crate) fn ask<R>(&self, read: impl FnOnce(u32) -> Option<R>) -> Option<R> {
-        let process = &self.link()?.launched.process;
-        read(process.pid()).filter(|_| process.held().has_its_number())
-    }
-
-    /// Returns the pidfd and what else is held of its process.
-    pub(crate) fn held(&self) -> Option<&Held> {
-        self.link().map(|link| link.launched.process.held())
+    /// Returns its process, if it has one.
+    pub(crate) fn process(&self) -> Option<&dyn WorkerProcess> {
+        self.link().map(|link| &*link.launched.process)
     }
 
     /// Returns whether its process cannot be ended, so that it must be reaped as it is.
@@ -202,19 +187,14 @@ impl<T: InFlightTasks> Supervisor<T> {
         launcher: &dyn Launcher,
         request: &LaunchRequest<'_>,
         hello: &Hello,
-        poller: &Poller,
         now: Instant,
         deadline: Instant,
     ) -> Result<bool, LaunchError> {
         debug_assert!(self.is_vacant(), "only a vacant place is filled");
-        let Launch::Ready(mut launched) = launcher.launch(request)? else { return Ok(false) };
         self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
-        poller.add(launched.receiver.poll_fd(), self.key())?;
-        poller.add(launched.process.held().as_fd(), self.key() | PROCESS)?;
+        let request = LaunchRequest { key: self.key(), ..*request };
+        let Launch::Ready(mut launched) = launcher.launch(&request)? else { return Ok(false) };
         let transcript = launched.streams.take().map(Transcript::new);
-        for fd in transcript.iter().flat_map(Transcript::poll_fds) {
-            poller.add(fd, self.key() | OUTPUT)?;
-        }
         // If the worker has died already, its end is about to be reported.
         let _ = launched.sender.send(&[], Body::Borrowed(&hello.encode()));
         launched.sender.ring();
@@ -242,7 +222,6 @@ impl<T: InFlightTasks> Supervisor<T> {
             held: None,
             last_words: None,
             was_short: false,
-            writing: false,
             put_off: 0,
             killed: false,
             given_up: false,
@@ -276,7 +255,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             && error.kind() != io::ErrorKind::ConnectionReset
         {
             // Part of a frame may have been sent, and the worker could not understand what follows.
-            link.launched.process.held().kill();
+            link.launched.process.kill();
         }
         link.ledger.next_seq = first_seq.wrapping_add(count);
         link.ledger.given += u64::from(count);
@@ -338,7 +317,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             return None;
         }
         link.ledger.weighed = Some(now);
-        self.ask(resident_bytes)
+        link.launched.process.resident_bytes()
     }
 
     /// Returns when [`on_deadline`](Self::on_deadline) is due.
@@ -389,8 +368,8 @@ impl<T: InFlightTasks> Supervisor<T> {
 
 impl Link {
     /// Makes sure that `flush` is called when there is room for what is queued.
-    pub(super) fn await_room(&mut self, key: u64, poller: &Poller) {
-        let sender = &mut self.launched.sender;
+    pub(super) fn await_room(&mut self) {
+        let Launched { sender, receiver, watched, .. } = &mut self.launched;
         let writable = loop {
             if sender.queued_bytes() == 0 {
                 break false;
@@ -405,10 +384,7 @@ impl Link {
                 }
             }
         };
-        if writable != self.writing {
-            self.writing = writable;
-            let _ = poller.set_writable(self.launched.receiver.poll_fd(), key, writable);
-        }
+        watched.set_writable(receiver.poll_fd(), writable);
     }
 }
 

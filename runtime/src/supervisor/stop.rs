@@ -75,11 +75,10 @@ impl<T: InFlightTasks> Supervisor<T> {
         };
         let Some(stop) = &mut in_flight.stop else { return };
         link.killed = true;
-        let process = link.launched.process.held();
+        let process = &link.launched.process;
         (stop.stage, stop.due) = match stop.stage {
             Stage::Told => {
-                // If the process has ended, that will be reported.
-                let _ = process.terminate();
+                process.terminate();
                 (Stage::Terminated, now + TERM_GRACE)
             }
             Stage::Terminated | Stage::Killed => {

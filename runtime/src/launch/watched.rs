@@ -1,0 +1,109 @@
+//! Has a poller report what happens at a worker: at its connection, to its process, and in its output.
+//!
+//! The owner of the poller wraps its launcher in a [`PolledLauncher`]. What the worker is asked afterwards does not need the poller.
+
+use std::{
+    io,
+    ops::Deref,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+
+use super::{Launch, LaunchError, LaunchRequest, Launched, Launcher};
+use crate::sys::poll::Poller;
+
+/// The number of the last bits of a poller's key, which say what of a worker the key is about.
+pub(crate) const KIND_BITS: u32 = 2;
+/// The end of the worker's process. Without these bits the key is about its connection.
+pub(crate) const PROCESS: u64 = 1;
+/// The worker's stdout or stderr.
+pub(crate) const OUTPUT: u64 = 2;
+
+/// A launcher whose workers are reported by a poller.
+#[derive(Debug)]
+pub(crate) struct PolledLauncher<L> {
+    launcher: L,
+    poller: Arc<Poller>,
+}
+
+impl<L: Deref<Target = dyn Launcher>> PolledLauncher<L> {
+    pub(crate) fn new(launcher: L, poller: Arc<Poller>) -> Self {
+        Self { launcher, poller }
+    }
+}
+
+impl<L: Deref<Target = dyn Launcher> + Send + Sync> Launcher for PolledLauncher<L> {
+    fn launch(&self, request: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
+        let mut launch = self.launcher.launch(request)?;
+        if let Launch::Ready(launched) = &mut launch {
+            launched.watch(&self.poller, request.key)?;
+        }
+        Ok(launch)
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.launcher.poll_fd()
+    }
+
+    fn tend(&self) {
+        self.launcher.tend();
+    }
+
+    fn oom_kills(&self) -> Option<u64> {
+        self.launcher.oom_kills()
+    }
+}
+
+/// The poller that reports what happens at a worker, if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    by: Option<(Arc<Poller>, u64)>,
+    /// Whether the connection is polled for room to write.
+    writable: bool,
+}
+
+impl Watched {
+    /// Sets whether room to write is reported, in addition to arrivals.
+    pub(crate) fn set_writable(&mut self, connection: BorrowedFd<'_>, writable: bool) {
+        if writable != self.writable {
+            self.writable = writable;
+            if let Some((poller, key)) = &self.by {
+                let _ = poller.set_writable(connection, *key, writable);
+            }
+        }
+    }
+
+    /// Has nothing more reported about this descriptor.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        if let Some((poller, _)) = &self.by {
+            poller.remove(fd);
+        }
+    }
+}
+
+impl Launched {
+    fn watch(&mut self, poller: &Arc<Poller>, key: u64) -> io::Result<()> {
+        poller.add(self.receiver.poll_fd(), key)?;
+        if let Some(held) = self.process.held() {
+            poller.add(held.as_fd(), key | PROCESS)?;
+        }
+        for end in self.streams.iter().flat_map(|streams| &streams.ends) {
+            poller.add(end.pipe.as_fd(), key | OUTPUT)?;
+        }
+        self.watched.by = Some((poller.clone(), key));
+        Ok(())
+    }
+
+    /// Has no more arrivals reported.
+    pub(crate) fn stop_reading(&self) {
+        self.watched.remove(self.receiver.poll_fd());
+    }
+
+    /// Has nothing more reported about the connection and the process.
+    pub(crate) fn unwatch(&self) {
+        self.stop_reading();
+        if let Some(held) = self.process.held() {
+            self.watched.remove(held.as_fd());
+        }
+    }
+}
