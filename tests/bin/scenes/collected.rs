@@ -8,7 +8,7 @@ use std::{
     process::{self, Command, Stdio},
     sync::Mutex,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -17,17 +17,17 @@ use nix::{
         signal::{self, SigHandler, Signal},
         wait::{Id, WaitPidFlag, waitid},
     },
-    unistd::Pid,
+    unistd::{Pid, getppid},
 };
 use procession::{Pool, Process, StartMethod, delayed, worker};
 
 /// The process that has the number of the last worker.
 static OTHER: Mutex<Option<process::Child>> = Mutex::new(None);
 
-/// Says its number and ends.
+/// Says its number and its parent's, and ends.
 #[worker]
 fn say_and_end() {
-    log::info!("{}", process::id());
+    log::info!("{} {}", process::id(), getppid());
     process::abort();
 }
 
@@ -40,19 +40,39 @@ impl log::Log for Stall {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let number = record.args().to_string().parse().unwrap();
-        let pid = Pid::from_raw(number);
-        while signal::kill(pid, None) != Err(Errno::ESRCH) {
+        let said = record.args().to_string();
+        let (number, parent) = said.split_once(' ').unwrap();
+        let [number, parent] = [number, parent].map(|number| Pid::from_raw(number.parse().unwrap()));
+        while signal::kill(number, None) != Err(Errno::ESRCH) {
             thread::yield_now();
         }
-        *OTHER.lock().unwrap() = Some(namesake(number));
+        // A template forks its next worker ahead of time, which must not get the number.
+        let template = (parent != Pid::this()).then_some(parent);
+        if let Some(template) = template {
+            signal::kill(template, Signal::SIGSTOP).unwrap();
+            while !is_stopped(template) {
+                thread::yield_now();
+            }
+        }
+        *OTHER.lock().unwrap() = Some(namesake(number.as_raw()));
+        if let Some(template) = template {
+            signal::kill(template, Signal::SIGCONT).unwrap();
+        }
     }
 
     fn flush(&self) {}
 }
 
+fn is_stopped(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.starts_with('T')
+}
+
+/// A process that has this number, while nobody else makes one. The kernel gives a number back a moment after no signal finds the
+/// process that had it.
 fn namesake(number: i32) -> process::Child {
-    for _ in 0..1000 {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < deadline {
         fs::write("/proc/sys/kernel/ns_last_pid", (number - 1).to_string()).unwrap();
         let mut other = Command::new("cat");
         let mut other = other.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
