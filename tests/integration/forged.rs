@@ -263,8 +263,8 @@ fn flood(with: Flood) -> u64 {
         Flood::Records => record("and another").repeat(1000),
         Flood::Notes => note(0, &[1, 1, 1]).repeat(1000),
         Flood::Progress => progress(seq, 0.5).repeat(1000),
-        // A place without a file, and no backtrace.
-        Flood::Panics => frame(&[&[PANIC], &seq.to_le_bytes(), &words("again"), &[0, 0]]).repeat(1000),
+        // No file, line, column or backtrace.
+        Flood::Panics => frame(&[&[PANIC], &seq.to_le_bytes(), &words("again"), &[0; 4]]).repeat(1000),
         Flood::Spans => {
             for number in 0.. {
                 wire.send(&span(number));
@@ -477,7 +477,8 @@ fn check_flood(with: Flood) {
     let pool = Pool::builder().jobs(2).task_timeout(Duration::from_millis(300)).build().unwrap();
     let limited = pool.submit(delayed!(flood(with)));
     let error = settle(&with, limited).unwrap_err();
-    assert!(error.is_timeout() || error.is_lost(), "{with:?}: {error}");
+    let is_nonsense = matches!(with, Flood::Marks | Flood::Empty) && error.is_lost();
+    assert!(error.is_timeout() || is_nonsense, "{with:?}: {error}");
     let left = pool.submit(delayed!(flood(with)));
     until("the last flood is under way", || !left.is_finished());
     drop(pool);

@@ -75,7 +75,7 @@ impl Scheduler {
     /// certain: it was read to the end, or it sends so much that no end can be expected.
     fn read_before_deadline(&mut self, place: usize, now: Instant) -> bool {
         let to_the_end = self.read(place, true, now);
-        self.workers[place].is_heard(to_the_end)
+        self.workers[place].is_heard(to_the_end, now)
     }
 
     /// Stops the task of this worker that has exceeded its time limit.

@@ -11,7 +11,6 @@ use super::{
     ledger::{InFlight, InFlightTasks, Ledger},
     output::record_of,
     state::{Link, State, Supervisor},
-    stop::MOST_PUT_OFF,
 };
 use crate::{
     launch::{Launched, Watched},
@@ -19,6 +18,9 @@ use crate::{
     registry,
     transport::{Board, Received},
 };
+
+/// How many messages that are not results are read from a worker before others get their turn. Our workers send few.
+const MOST_MESSAGES: u32 = 250;
 
 /// Reads all output of task `seq`, whose reply has arrived: it was written before the reply. Returns whether a line was
 /// delivered, which must reach the user's logger before the reply is settled.
@@ -85,10 +87,6 @@ impl<T: InFlightTasks> Supervisor<T> {
         on: impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
     ) -> bool {
         let paused = self.hear(readable, now, on);
-        if paused && let Some(link) = self.link_mut() {
-            // This was more than its connection holds, so everything that it had sent before this call was read.
-            link.put_off = MOST_PUT_OFF;
-        }
         // The message may have been that there is room.
         self.flush();
         paused
@@ -105,6 +103,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         if let Some(link) = self.link_mut() {
             link.launched.receiver.begin(readable);
         }
+        let mut messages = 0;
         let end = loop {
             let is_starting = self.is_starting();
             let (link, mut in_flight) = match &mut self.state {
@@ -112,7 +111,7 @@ impl<T: InFlightTasks> Supervisor<T> {
                 State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
                 State::Live { link, in_flight } => (link, Some(in_flight)),
             };
-            let Link { launched, transcript, ledger, held, last_words, was_short, .. } = link;
+            let Link { launched, transcript, ledger, held, last_words, was_short, put_off_since, .. } = link;
             let Launched { receiver, board, watched, .. } = launched;
             let received = match held.take() {
                 Some((head, body)) => Ok(Received::Large { head, body }),
@@ -149,6 +148,7 @@ impl<T: InFlightTasks> Supervisor<T> {
                     }
                 }
                 Ok(Received::Nothing) => {
+                    *put_off_since = None;
                     if let Some(in_flight) = in_flight {
                         if is_at_rest && in_flight.tasks > 0 {
                             break End::Nonsense("it has left tasks without an answer".to_owned());
@@ -169,7 +169,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             let mut rest = frames;
             let mut flow = ControlFlow::Continue(());
             let mut end = None;
-            while flow.is_continue() && end.is_none() {
+            while flow.is_continue() && end.is_none() && messages < MOST_MESSAGES {
                 if transcript.is_none()
                     && let Some(in_flight) = in_flight.as_deref_mut()
                     && let Some(after) = ledger.settle_all(in_flight, rest, now, &mut on)
@@ -198,6 +198,7 @@ impl<T: InFlightTasks> Supervisor<T> {
                     tell_output(Some(transcript), &reply, &mut on);
                 }
                 rest = after;
+                messages += u32::from(reply.ends().is_none());
                 match (reply, in_flight.as_deref_mut()) {
                     (Reply::Note(note), _) => flow = on(WorkerEvent::Noted(note)),
                     (Reply::Said(record), in_flight) => {
@@ -251,6 +252,9 @@ impl<T: InFlightTasks> Supervisor<T> {
             if flow.is_break() {
                 return false;
             }
+            if messages == MOST_MESSAGES {
+                return true;
+            }
         };
         match end {
             End::Closed | End::Ready => self.lose(now, None),
@@ -265,5 +269,143 @@ impl<T: InFlightTasks> Supervisor<T> {
             link.launched.stop_reading();
         }
         false
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use std::{
+        os::fd::AsFd as _,
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{
+        error::Exit,
+        id::WorkerId,
+        launch::{Launch, LaunchError, LaunchRequest, Launcher, Outputs, WorkerProcess},
+        protocol::{EncodedTasks, Hello, Note, WorkerSetup, encode_reply},
+        sys::{fd::stream_pair, held::Held},
+        transport::{Body, FrameSender, Segment, offer, shm::worker::WorkerEnd},
+    };
+
+    /// The worker of these tests is this process, which is not held.
+    struct Nobody;
+
+    impl WorkerProcess for Nobody {
+        fn pid(&self) -> u32 {
+            std::process::id()
+        }
+
+        fn held(&self) -> Option<&Held> {
+            None
+        }
+
+        fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
+            None
+        }
+
+        fn give_up(&mut self) {}
+    }
+
+    /// Starts nothing, and keeps the worker's way to the host.
+    #[derive(Default)]
+    struct Here(Mutex<Option<Box<dyn FrameSender>>>);
+
+    impl Launcher for Here {
+        fn launch(&self, _: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
+            let (socket, theirs) = stream_pair().unwrap();
+            let end = offer(Arc::new(socket)).unwrap();
+            let memory = end.segment.as_ref().filter(|_| end.rings);
+            let memory = memory.map(|memory| Segment::attach(memory.as_fd(), true).unwrap());
+            let worker = WorkerEnd::new(Arc::new(theirs), memory.as_ref()).unwrap();
+            *self.0.lock().unwrap() = Some(worker.sender);
+            Ok(Launch::Ready(Launched {
+                sender: end.sender,
+                receiver: end.receiver,
+                board: end.board,
+                is_quiet: end.rings,
+                why_slow: end.why_not,
+                process: Box::new(Nobody),
+                streams: None,
+                watched: Watched::default(),
+            }))
+        }
+    }
+
+    struct NoTasks;
+
+    impl InFlightTasks for NoTasks {
+        fn len(&self) -> u32 {
+            0
+        }
+
+        fn first_task(&self) -> u64 {
+            0
+        }
+
+        fn records(&mut self) -> &mut EncodedTasks {
+            unreachable!("no tasks are sent")
+        }
+
+        fn done(&mut self, _: u32) {}
+
+        fn take_first(&mut self, _: u32) -> Self {
+            Self
+        }
+
+        fn function_after(&self, _: u32) -> &'static str {
+            ""
+        }
+    }
+
+    fn launched() -> (Supervisor<NoTasks>, Box<dyn FrameSender>) {
+        let (here, now) = (Here::default(), Instant::now());
+        let mut supervisor = Supervisor::new(WorkerId(0));
+        let request = LaunchRequest { env: &[], outputs: Outputs::default(), key: 0 };
+        let hello =
+            Hello { version: VERSION, build_id: 0, worker: 0, station: WorkerSetup::default(), log_level: 0 };
+        let deadline = now + Duration::from_secs(60);
+        assert!(supervisor.launch(&here, &request, &hello, now, deadline).unwrap());
+        let worker = here.0.lock().unwrap().take().unwrap();
+        (supervisor, worker)
+    }
+
+    #[test]
+    fn one_turn_reads_a_bounded_number_of_messages_and_the_next_goes_on_from_there() {
+        let (mut supervisor, mut worker) = launched();
+        let note = encode_reply(&Note::Begun { nanos: 1 });
+        for _ in 0..=2 * MOST_MESSAGES {
+            worker.send(&[], Body::Borrowed(&note)).unwrap();
+        }
+        let mut turns = Vec::new();
+        loop {
+            let mut read = 0;
+            let paused = supervisor.read(true, Instant::now(), |_| {
+                read += 1;
+                ControlFlow::Continue(())
+            });
+            turns.push(read);
+            if !paused {
+                break;
+            }
+        }
+        assert_eq!(turns, [MOST_MESSAGES, MOST_MESSAGES, 1]);
+    }
+
+    #[test]
+    fn a_stop_is_put_off_until_the_worker_is_read_to_the_end_but_not_for_long() {
+        let (mut supervisor, _worker) = launched();
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        assert!(supervisor.is_heard(true, start), "it was read to the end");
+        assert!(!supervisor.is_heard(false, start), "its result may be in the rest");
+        assert!(!supervisor.is_heard(false, after(100)), "and still");
+        assert!(supervisor.is_heard(false, after(1000)), "it never stops sending");
+        assert!(supervisor.is_heard(false, after(1001)), "nor does it later");
+        assert!(!supervisor.read(true, after(1002), |_| ControlFlow::Continue(())));
+        assert!(!supervisor.is_heard(false, after(1003)), "it was read to the end since");
     }
 }

@@ -71,8 +71,8 @@ pub(super) struct Link {
     pub(super) last_words: Option<String>,
     /// The worker could not start because the system lacks a resource.
     pub(super) was_short: bool,
-    /// How often in a row an action was put off because the worker had not been read to the end.
-    pub(super) put_off: u32,
+    /// Since when a stop is put off because the worker was not read to the end.
+    pub(super) put_off_since: Option<Instant>,
     pub(super) killed: bool,
     /// The system refuses to signal the process, and it has not ended by itself.
     pub(super) given_up: bool,
@@ -222,7 +222,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             held: None,
             last_words: None,
             was_short: false,
-            put_off: 0,
+            put_off_since: None,
             killed: false,
             given_up: false,
         };

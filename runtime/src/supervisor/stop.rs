@@ -18,9 +18,9 @@ const TELL_GRACE: Duration = Duration::from_millis(100);
 /// The time that a process has to end after SIGTERM. It is killed after that.
 const TERM_GRACE: Duration = Duration::from_millis(250);
 
-/// How often in a row a stop is put off because the worker has sent more than was read. The connection holds fewer records than
-/// this.
-pub(super) const MOST_PUT_OFF: u32 = 1000;
+/// The time for which a stop is put off because the worker has sent more than was read. What the connection holds is read in less,
+/// unless the user's logger is slow.
+const MOST_PUT_OFF: Duration = Duration::from_millis(500);
 
 impl<T: InFlightTasks> Supervisor<T> {
     /// Stops the newest task in flight, which has begun: it is told to end, then its process is terminated, then killed, each
@@ -57,10 +57,9 @@ impl<T: InFlightTasks> Supervisor<T> {
 
     /// Returns whether the worker's messages are known as far as can be waited for. `to_the_end` says whether it was read to the
     /// end just now.
-    pub(crate) fn is_heard(&mut self, to_the_end: bool) -> bool {
-        let Some(link) = self.link_mut() else { return true };
-        link.put_off = if to_the_end { 0 } else { link.put_off.saturating_add(1) };
-        to_the_end || link.put_off > MOST_PUT_OFF
+    pub(crate) fn is_heard(&mut self, to_the_end: bool, now: Instant) -> bool {
+        to_the_end
+            || self.link_mut().is_none_or(|link| now >= *link.put_off_since.get_or_insert(now) + MOST_PUT_OFF)
     }
 
     /// Returns when [`stop_further`](Self::stop_further) is due.

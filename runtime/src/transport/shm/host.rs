@@ -104,6 +104,9 @@ impl Source for HostSource {
     }
 }
 
+/// How many marks and empty frames are skipped in one round, so that a peer that sends nothing else does not keep others waiting.
+const MOST_SKIPPED: u32 = 1000;
+
 /// Receives from the ring, and from the socket what was sent aside.
 pub(super) struct HostReceiver {
     pub(super) ring: FramedReceiver<HostSource>,
@@ -114,6 +117,8 @@ pub(super) struct HostReceiver {
     pub(super) aside_seen: u64,
     /// How many must have arrived there before the ring is read further.
     pub(super) aside_due: u64,
+    /// How many marks and empty frames were skipped in this round.
+    pub(super) skipped: u32,
     /// The frames that were returned last came from the socket.
     pub(super) from_aside: bool,
     pub(super) closed: bool,
@@ -133,10 +138,16 @@ impl HostReceiver {
     /// Checks the socket. Returns `None` if there is no frame except for empty ones.
     fn poll_aside(&mut self) -> io::Result<Option<Turn>> {
         loop {
+            if self.skipped >= MOST_SKIPPED {
+                return Ok(Some(Turn::Paused));
+            }
             match self.aside.poll()? {
                 Found::Frames => match self.aside.frames().split_first() {
                     // The worker rang.
-                    Some(([], _)) => self.aside.consume(PREFIX_BYTES),
+                    Some(([], _)) => {
+                        self.aside.consume(PREFIX_BYTES);
+                        self.skipped += 1;
+                    }
                     Some((frame, _)) => return Ok(Some(Turn::Aside(PREFIX_BYTES + frame.len()))),
                     None => return Err(nonsense("a brief on the socket")),
                 },
@@ -161,6 +172,9 @@ impl HostReceiver {
 
     fn turn(&mut self) -> io::Result<Turn> {
         loop {
+            if self.skipped >= MOST_SKIPPED {
+                return Ok(Turn::Paused);
+            }
             if self.readable
                 && !self.closed
                 && let Some(turn) = self.poll_aside()?
@@ -173,6 +187,7 @@ impl HostReceiver {
             }
             match self.ring.poll()? {
                 Found::Mark(count) => {
+                    self.skipped += 1;
                     self.aside_due = count;
                     self.readable = self.aside_seen < count;
                     self.aside.expect_more();
@@ -193,6 +208,7 @@ fn nonsense(words: &'static str) -> io::Error {
 impl FrameReceiver for HostReceiver {
     fn begin(&mut self, readable: bool) {
         self.readable |= readable;
+        self.skipped = 0;
         self.ring.begin(readable);
         self.aside.begin(readable);
     }

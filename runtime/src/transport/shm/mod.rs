@@ -122,6 +122,7 @@ pub(super) fn offer_rings(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
             readable: false,
             aside_seen: 0,
             aside_due: 0,
+            skipped: 0,
             from_aside: false,
             closed: false,
         }),
