@@ -10,7 +10,7 @@ pub use procession_macros::{delayed, parallel};
 pub use procession_macros::beside;
 
 pub use crate::{
-    call::sinks::{Gather, GatherAll, GatherAllOk, GatherOk},
+    call::collect::{Collect, Outcomes, TryOutcomes, TryValues, Values},
     codec::{Input, Output},
     error::Fault,
     parallel::{Group, Member, Settings, millis, mins, secs},

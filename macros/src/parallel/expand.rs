@@ -1,6 +1,6 @@
-//! A plain nest of `for` loops that pushes tasks into a sink, or a group with a member for each call.
+//! A plain nest of `for` loops that pushes tasks to a `Collect`, or a group with a member for each call.
 //!
-//! The sink runs tasks while the loops go on. Loop variables are lent to the call: a task owns its encoded arguments.
+//! It runs tasks while the loops go on. Loop variables are lent to the call: a task owns its encoded arguments.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -77,15 +77,17 @@ fn comprehension(
     let collect = settings.collect.is_some();
     let reports = settings.values.iter().any(|Setting { name, .. }| name == "verbose" || name == "progress");
     // An error about the function's own error type belongs to the `?`.
-    let gather = match (question, collect) {
-        (None, false) => quote_spanned!(Span::mixed_site()=> #private::Gather),
-        (None, true) => quote_spanned!(Span::mixed_site()=> #private::GatherAll),
-        (Some(question), false) => quote_spanned!(at(question.span)=> #private::GatherOk),
-        (Some(question), true) => quote_spanned!(at(question.span)=> #private::GatherAllOk),
+    let (mode, span) = match (question, collect) {
+        (None, false) => ("Values", Span::mixed_site()),
+        (None, true) => ("Outcomes", Span::mixed_site()),
+        (Some(question), false) => ("TryValues", at(question.span)),
+        (Some(question), true) => ("TryOutcomes", at(question.span)),
     };
+    let mode = Ident::new(mode, span);
+    let collect = quote_spanned!(span=> #private::Collect::<_, #private::#mode>);
     let task = call.expand(krate);
     let push = quote_spanned! {Span::mixed_site()=>
-        match #gather::push(&mut sink, #task) {
+        match #collect::push(&mut results, #task) {
             ::core::ops::ControlFlow::Continue(()) => {}
             ::core::ops::ControlFlow::Break(()) => break 'procession,
         }
@@ -96,7 +98,7 @@ fn comprehension(
     let loops = clauses.iter().enumerate().rev().fold(push, |body, (depth, clause)| {
         let Clause { for_token, pat, in_token, iter, condition } = clause;
         let iter = match counted {
-            true => quote_spanned!(at(iter.span())=> #gather::count(&mut sink, #iter)),
+            true => quote_spanned!(at(iter.span())=> #collect::count(&mut results, #iter)),
             false => iter.to_token_stream(),
         };
         let body = match condition {
@@ -107,9 +109,9 @@ fn comprehension(
         quote!(#label #for_token #pat #in_token #iter { #body })
     });
     quote_spanned! {Span::mixed_site()=>
-        let mut sink = #gather::new(settings);
+        let mut results = #collect::new(settings);
         #loops
-        #gather::finish(sink)
+        #collect::finish(results)
     }
 }
 

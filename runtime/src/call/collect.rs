@@ -1,14 +1,15 @@
 //! Collects the results of one call: pushes tasks, waits while the window is full, decodes results, and reports progress.
 //!
-//! All sinks of `parallel!` share it. It never runs a task, and decodes results with no lock held.
+//! [`Pool::map`](crate::Pool::map) uses it, and `parallel!` expands to it. A [`Mode`] decides what becomes of each outcome. It never
+//! runs a task, and decodes results with no lock held.
 
-use std::ops::ControlFlow;
+use std::{fmt, marker::PhantomData, ops::ControlFlow};
 
 use serde::de::DeserializeOwned;
 
-use super::{order::InOrder, state::Call};
+use super::{order::ReorderBuffer, state::Call};
 use crate::{
-    error::{Error, Result, TaskError, TaskLocation},
+    error::{Error, TaskError, TaskErrorKind, TaskLocation},
     handle::{decode, decode_many, inherited},
     observe::report::Report,
     scheduler::inbox::Arrival,
@@ -18,33 +19,132 @@ use crate::{
 /// A call whose results will be collected, or the reason why it could not be opened. Part of the interface of macro expansions.
 #[derive(Debug)]
 pub struct Opened {
-    pub(crate) call: Result<(Call, Option<Box<Report>>)>,
+    pub(crate) call: Result<(Call, Option<Box<Report>>), Error>,
     /// Results are returned in the order of completion.
     pub(crate) unordered: bool,
 }
 
-/// One comprehension in progress: the part that all sinks have in common.
-pub(crate) struct Gathering<T> {
-    /// `None` if the call could not begin.
-    call: Option<Call>,
-    results: InOrder<T>,
+/// Decides what becomes of the outcomes of tasks that return `V`. Part of the interface of macro expansions.
+pub trait Mode<V> {
+    /// What is collected for each task.
+    type Item;
+    /// The error of the whole call.
+    type Error;
+
+    /// Returns the error of a call that could not begin.
+    fn not_opened(error: Error) -> Self::Error;
+
+    /// Returns what is collected for a task, or the error that ends the call. Counts the failures that do not end it.
+    ///
+    /// # Errors
+    ///
+    /// The outcome ends the call.
+    fn judge(outcome: Result<V, TaskError>, failed: &mut usize) -> Result<Self::Item, Self::Error>;
+}
+
+/// Collects results. The first failure ends the call. Part of the interface of macro expansions.
+#[derive(Debug)]
+pub struct Values;
+
+/// Collects like [`Values`], for functions that return a `Result` and are called with `?`: the first `Err` ends the call. Part of
+/// the interface of macro expansions.
+#[derive(Debug)]
+pub struct TryValues;
+
+/// Collects the outcome of every task, for `on_error = collect`. Part of the interface of macro expansions.
+#[derive(Debug)]
+pub struct Outcomes;
+
+/// Collects like [`Outcomes`], for functions that return a `Result` and are called with `?`: the failure of a task becomes an
+/// error of the function. Part of the interface of macro expansions.
+#[derive(Debug)]
+pub struct TryOutcomes;
+
+impl<T> Mode<T> for Values {
+    type Item = T;
+    type Error = Error;
+
+    fn not_opened(error: Error) -> Error {
+        error
+    }
+
+    #[inline]
+    fn judge(outcome: Result<T, TaskError>, _failed: &mut usize) -> Result<T, Error> {
+        Ok(outcome?)
+    }
+}
+
+impl<T, E: From<TaskError>> Mode<Result<T, E>> for TryValues {
+    type Item = T;
+    type Error = E;
+
+    /// Reports a lost task, because the function's error can be made from the error of a task only.
+    fn not_opened(error: Error) -> E {
+        E::from(TaskError::new("parallel!", TaskErrorKind::lost(&error), TaskLocation::default()))
+    }
+
+    #[inline]
+    fn judge(outcome: Result<Result<T, E>, TaskError>, _failed: &mut usize) -> Result<T, E> {
+        outcome?
+    }
+}
+
+impl<T> Mode<T> for Outcomes {
+    type Item = Result<T, TaskError>;
+    type Error = Error;
+
+    fn not_opened(error: Error) -> Error {
+        error
+    }
+
+    #[inline]
+    fn judge(outcome: Result<T, TaskError>, failed: &mut usize) -> Result<Self::Item, Error> {
+        *failed += usize::from(outcome.is_err());
+        Ok(outcome)
+    }
+}
+
+impl<T, E: From<TaskError>> Mode<Result<T, E>> for TryOutcomes {
+    type Item = Result<T, E>;
+    type Error = Error;
+
+    fn not_opened(error: Error) -> Error {
+        error
+    }
+
+    #[inline]
+    fn judge(outcome: Result<Result<T, E>, TaskError>, failed: &mut usize) -> Result<Self::Item, Error> {
+        let item = outcome.unwrap_or_else(|error| Err(error.into()));
+        *failed += usize::from(item.is_err());
+        Ok(item)
+    }
+}
+
+/// Collects the results of one call of tasks that return `V`. Part of the interface of macro expansions.
+pub struct Collect<V, M: Mode<V>> {
+    /// The call, or the error that it could not begin with or that ended it.
+    call: Result<Call, M::Error>,
+    results: ReorderBuffer<M::Item>,
     function: &'static str,
     /// The progress report, if there is one.
     report: Option<Box<Report>>,
+    result: PhantomData<fn() -> V>,
 }
 
-impl<T> Gathering<T> {
-    pub(super) fn new(opened: Opened) -> (Self, Option<Error>) {
-        let (call, report, error) = match opened.call {
-            Ok((call, report)) => (Some(call), report, None),
-            Err(error) => (None, None, Some(error)),
+impl<V: DeserializeOwned + 'static, M: Mode<V>> Collect<V, M> {
+    /// Prepares to collect the results of a call.
+    #[must_use]
+    pub fn new(opened: impl Into<Opened>) -> Self {
+        let Opened { call, unordered } = opened.into();
+        let (call, report) = match call {
+            Ok((call, report)) => (Ok(call), report),
+            Err(error) => (Err(M::not_opened(error)), None),
         };
-        let results = InOrder::new(opened.unordered);
-        (Self { call, results, function: "", report }, error)
+        Self { call, results: ReorderBuffer::new(unordered), function: "", report, result: PhantomData }
     }
 
-    /// Notes the length of the input, for a call with a single input.
-    pub(super) fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
+    /// Passes the input through, and notes its length as that of the call if it is known. For calls with a single input.
+    pub fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
         let input = input.into_iter();
         if let Some(report) = &mut self.report
             && let (least, Some(most)) = input.size_hint()
@@ -55,123 +155,129 @@ impl<T> Gathering<T> {
         input
     }
 
-    /// Pushes a simple task if the window is not full. Returns `false` if the task must be [pushed](Self::push) instead.
+    /// Pushes the next task. Returns `Break` once the call has failed and needs no more input.
     #[inline]
-    pub(super) fn push_simple<V>(&mut self, task: &Task<V>) -> bool {
-        self.call.as_mut().is_some_and(|call| call.push_simple(&task.call))
+    pub fn push(&mut self, task: Task<V>) -> ControlFlow<()> {
+        if let Ok(call) = &mut self.call
+            && call.push_simple(&task.call)
+        {
+            return ControlFlow::Continue(());
+        }
+        self.push_slowly(task)
     }
 
-    /// Queues a task. While the window is full, receives results and passes each to `judge`, which keeps the value or fails the
-    /// call.
-    pub(super) fn push<V, F>(
-        &mut self,
-        task: Task<V>,
-        judge: impl Fn(Result<V, TaskError>, &mut usize) -> Result<T, F>,
-    ) -> Result<(), F>
-    where
-        V: DeserializeOwned + 'static,
-    {
+    /// Pushes a task, and receives results while the window is full.
+    #[inline(never)]
+    fn push_slowly(&mut self, task: Task<V>) -> ControlFlow<()> {
         self.function = task.function();
-        self.disown(&judge)?;
-        let Some(call) = &mut self.call else { return Ok(()) };
-        call.push(task.call);
-        loop {
-            let Some(call) = &mut self.call else { return Ok(()) };
-            if call.has_room() {
-                return Ok(());
-            }
-            call.wait();
-            self.receive(&judge)?;
+        self.disown();
+        if let Ok(call) = &mut self.call {
+            call.push(task.call);
         }
+        while let Ok(call) = &mut self.call {
+            if call.has_room() {
+                return ControlFlow::Continue(());
+            }
+            self.receive();
+        }
+        ControlFlow::Break(())
     }
 
     /// If this process is a fork of the one that made the call, fails every task without a result.
-    fn disown<V, F>(
-        &mut self,
-        judge: &impl Fn(Result<V, TaskError>, &mut usize) -> Result<T, F>,
-    ) -> Result<(), F> {
-        let Some(call) = &mut self.call else { return Ok(()) };
-        if call.disown().is_none() {
-            return Ok(());
+    fn disown(&mut self) {
+        if let Ok(call) = &mut self.call
+            && call.disown().is_some()
+        {
+            let error = || M::judge(Err(inherited(self.function)), &mut 0);
+            if let Err(error) = self.results.fill(call.pushed(), error) {
+                self.call = Err(error);
+            }
         }
-        self.results.ahead.clear();
-        while self.results.first.len() < call.pushed() {
-            self.results.first.push(judge(Err(inherited(self.function)), &mut 0)?);
-        }
-        Ok(())
     }
 
-    fn receive<V, F>(
-        &mut self,
-        judge: &impl Fn(Result<V, TaskError>, &mut usize) -> Result<T, F>,
-    ) -> Result<(), F>
-    where
-        V: DeserializeOwned + 'static,
-    {
-        let Self { call: Some(call), results, function, report } = self else { return Ok(()) };
-        let (mut failure, mut failed) = (None, 0);
-        call.receive(|first, arrival| {
-            if failure.is_some() {
-                return;
-            }
-            let tasks = if let Arrival::Many(arrived) = &arrival { arrived.len() as usize } else { 1 };
-            let mut run = results.open(first, tasks);
-            // Called for one result after another.
-            let mut keep = |_, outcome| match judge(outcome, &mut failed) {
-                Ok(value) => {
-                    run.values.push(value);
-                    ControlFlow::Continue(())
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
-            };
-            match arrival {
-                Arrival::Many(arrived) => decode_many(function, first, arrived, keep),
-                Arrival::One(outcome) => {
-                    let place = TaskLocation { index: Some(first), attempts: 1, worker: None };
-                    let _ = keep(first, outcome.and_then(|result| decode(function, result, place)));
-                }
-            }
-            results.close(run);
-        });
+    /// Waits for results and keeps them. A failure ends the call.
+    fn receive(&mut self) {
+        let Self { call: Ok(call), results, function, report, .. } = self else { return };
+        call.wait();
+        let mut failed = 0;
+        let received = receive(call, function, results, |_, outcome| M::judge(outcome, &mut failed));
         if let Some(report) = report {
-            tell(report, call, failed + usize::from(failure.is_some()));
+            tell(report, call, failed + usize::from(received.is_err()));
         }
-        match failure {
-            None => Ok(()),
-            Some(error) => {
-                *report = None;
-                call.cancel(true);
-                Err(error)
-            }
+        if let Err(error) = received {
+            *report = None;
+            call.cancel(true);
+            self.call = Err(error);
         }
     }
 
-    pub(super) fn finish<V, F>(
-        mut self,
-        judge: impl Fn(Result<V, TaskError>, &mut usize) -> Result<T, F>,
-    ) -> Result<Vec<T>, F>
-    where
-        V: DeserializeOwned + 'static,
-    {
-        if let (Some(report), Some(call)) = (&mut self.report, &self.call) {
+    /// Waits for the remaining results and returns all of them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error that the call could not begin with or that ended it.
+    pub fn finish(mut self) -> Result<Vec<M::Item>, M::Error> {
+        if let (Some(report), Ok(call)) = (&mut self.report, &self.call) {
             report.expect(call.pushed());
         }
-        self.disown(&judge)?;
-        while let Some(call) = &mut self.call
-            && call.outstanding() > 0
-        {
-            call.wait();
-            self.receive(&judge)?;
+        self.disown();
+        while self.call.as_ref().is_ok_and(|call| call.outstanding() > 0) {
+            self.receive();
         }
-        debug_assert!(self.results.ahead.is_empty(), "every task of a call without failures has a result");
+        self.call?;
+        debug_assert_eq!(self.results.held(), 0, "every task of a call without failures has a result");
         if let Some(report) = self.report {
             report.finish();
         }
-        Ok(self.results.first)
+        Ok(self.results.take(Vec::new()))
     }
+}
+
+impl<V, M: Mode<V>> fmt::Debug for Collect<V, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collect").finish_non_exhaustive()
+    }
+}
+
+/// Decodes the results that have arrived. Passes each with its index to `judge`, and adds the items that it returns to `results`.
+///
+/// # Errors
+///
+/// Returns the first error of `judge`. Results after it are dropped.
+pub(crate) fn receive<V: DeserializeOwned + 'static, T, E>(
+    call: &mut Call,
+    function: &'static str,
+    results: &mut ReorderBuffer<T>,
+    mut judge: impl FnMut(usize, Result<V, TaskError>) -> Result<T, E>,
+) -> Result<(), E> {
+    let mut failure = None;
+    call.receive(|first, arrival| {
+        if failure.is_some() {
+            return;
+        }
+        let tasks = if let Arrival::Many(arrived) = &arrival { arrived.len() as usize } else { 1 };
+        let mut run = results.open(first, tasks);
+        // Called for one result after another.
+        let mut keep = |index, outcome| match judge(index, outcome) {
+            Ok(item) => {
+                run.values.push(item);
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }
+        };
+        match arrival {
+            Arrival::Many(arrived) => decode_many(function, first, arrived, keep),
+            Arrival::One(outcome) => {
+                let place = TaskLocation { index: Some(first), attempts: 1, worker: None };
+                let _ = keep(first, outcome.and_then(|result| decode(function, result, place)));
+            }
+        }
+        results.close(run);
+    });
+    failure.map_or(Ok(()), Err)
 }
 
 /// Updates a progress report with the news of a call.
@@ -179,4 +285,65 @@ pub(crate) fn tell(report: &mut Report, call: &mut Call, failed: usize) {
     let (progress, ended) = call.news();
     report.progress(progress);
     report.add(&ended, failed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::RemoteError;
+
+    fn lost() -> TaskError {
+        TaskError::new("f", TaskErrorKind::lost(&"it is gone"), TaskLocation::default())
+    }
+
+    /// Returns the item, or the message of the error that ends the call, and how many failures were counted.
+    fn judge<M: Mode<V>, V>(outcome: Result<V, TaskError>) -> (Result<M::Item, String>, usize)
+    where
+        M::Error: ToString,
+    {
+        let mut failed = 0;
+        let item = M::judge(outcome, &mut failed).map_err(|error| error.to_string());
+        (item, failed)
+    }
+
+    #[test]
+    fn the_first_failure_ends_a_call_unless_outcomes_are_collected() {
+        assert_eq!(judge::<Values, _>(Ok(1)), (Ok(1), 0));
+        assert!(judge::<Values, u32>(Err(lost())).0.is_err_and(|error| error.contains("it is gone")));
+        let (item, failed) = judge::<Outcomes, u32>(Err(lost()));
+        assert!(item.is_ok_and(|outcome| outcome.is_err()) && failed == 1);
+        let (item, failed) = judge::<Outcomes, _>(Ok(1));
+        assert!(item.is_ok_and(|outcome| outcome.is_ok()) && failed == 0);
+    }
+
+    #[test]
+    fn with_a_question_mark_errors_of_the_function_and_of_its_task_are_the_same() {
+        type Outcome = Result<u32, RemoteError>;
+        let refused = || -> Outcome { Err(RemoteError::msg("refused")) };
+        assert_eq!(judge::<TryValues, Outcome>(Ok(Ok(1))), (Ok(1), 0));
+        for (outcome, words) in [(Ok(refused()), "refused"), (Err(lost()), "it is gone")] {
+            assert!(judge::<TryValues, Outcome>(outcome).0.is_err_and(|error| error.contains(words)));
+        }
+        for (outcome, words) in [(Ok(refused()), "refused"), (Err(lost()), "it is gone")] {
+            let (item, failed) = judge::<TryOutcomes, Outcome>(outcome);
+            assert_eq!(failed, 1);
+            assert!(item.unwrap().is_err_and(|error| error.to_string().contains(words)));
+        }
+    }
+
+    #[test]
+    fn a_call_that_could_not_be_opened_returns_the_reason_in_every_mode() {
+        fn check<V: DeserializeOwned + 'static, M: Mode<V>>()
+        where
+            M::Error: ToString,
+        {
+            let call = Err(Error::config("jobs = 0"));
+            let collect = Collect::<V, M>::new(Opened { call, unordered: false });
+            assert!(collect.finish().is_err_and(|error| error.to_string().contains("jobs = 0")));
+        }
+        check::<u32, Values>();
+        check::<u32, Outcomes>();
+        check::<Result<u32, RemoteError>, TryValues>();
+        check::<Result<u32, RemoteError>, TryOutcomes>();
+    }
 }

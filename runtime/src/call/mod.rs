@@ -1,4 +1,4 @@
-//! Runs one call of a pool: its options, its window of tasks, its results, and the sinks of `parallel!`.
+//! Runs one call of a pool: its options, its window of tasks, and its results.
 //!
 //! `pool` and `parallel` open calls. A call belongs to one thread at a time. It passes tasks to the driver and takes results from
 //! its inbox. It never talks to a worker and never chooses one.
@@ -6,5 +6,4 @@
 pub(crate) mod collect;
 pub(crate) mod in_process;
 pub(crate) mod order;
-pub(crate) mod sinks;
 pub(crate) mod state;

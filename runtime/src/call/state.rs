@@ -1,6 +1,6 @@
 //! One call of many tasks, from the caller's side: a window of tasks in flight, and the results as they arrive.
 //!
-//! The iterators and sinks push tasks and receive results. Order, decoding and first failures are their business.
+//! The iterators and `collect.rs` push tasks and receive results. Order, decoding and first failures are their business.
 
 use std::{
     fmt,

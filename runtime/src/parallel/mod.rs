@@ -1,4 +1,5 @@
-//! Implements what `parallel!` expands to: sinks that accept tasks while the caller's own loops run, and collect their results.
+//! Implements what `parallel!` expands to, besides [`Collect`](crate::call::collect::Collect): the settings, and groups of different
+//! calls.
 //!
 //! Only expansions use it. It decides nothing about workers: `call` runs the tasks.
 

@@ -4,11 +4,12 @@
 //! They read the input within the window of their [`Call`], and decode and order the results. Input is never read while the
 //! window is full.
 
+use std::{collections::VecDeque, convert::Infallible, fmt, iter::Fuse, ops::ControlFlow, task::Poll};
 #[cfg(feature = "futures")]
-use std::pin::Pin;
-#[cfg(feature = "futures")]
-use std::task::{Context, Poll};
-use std::{collections::VecDeque, fmt, iter::Fuse, ops::ControlFlow};
+use std::{
+    pin::Pin,
+    task::{Context, Waker},
+};
 
 #[cfg(feature = "futures")]
 use futures_core::Stream;
@@ -17,11 +18,12 @@ use serde::de::DeserializeOwned;
 
 use super::Pool;
 use crate::{
-    call::state::{Call, CallOptions},
-    codec::Encoded,
+    call::{
+        collect::receive,
+        order::ReorderBuffer,
+        state::{Call, CallOptions},
+    },
     error::{Error, TaskError, TaskErrorKind, TaskLocation},
-    handle::{decode, decode_many},
-    scheduler::inbox::Arrival,
     setting::no_chunk,
     task::Task,
 };
@@ -44,10 +46,7 @@ use crate::{
 /// # Ok::<(), procession::Error>(())
 /// ```
 #[must_use = "an iterator does nothing until it is read"]
-pub struct IMap<T, I: Iterator> {
-    engine: Engine<I>,
-    results: InOrder<T>,
-}
+pub struct IMap<T, I: Iterator>(Engine<Result<T, TaskError>, I>);
 
 /// Iterates over the results of a call as they become ready, with their index in the input. Created by [`Pool::imap_unordered`].
 ///
@@ -67,66 +66,69 @@ pub struct IMap<T, I: Iterator> {
 /// # Ok::<(), procession::Error>(())
 /// ```
 #[must_use = "an iterator does nothing until it is read"]
-pub struct IMapUnordered<T, I: Iterator> {
-    engine: Engine<I>,
-    ready: VecDeque<(usize, Result<T, TaskError>)>,
-}
+pub struct IMapUnordered<T, I: Iterator>(Engine<(usize, Result<T, TaskError>), I>);
 
-/// Results that wait for an earlier one.
-struct InOrder<T> {
-    /// The results from the next one on. `None` is a result that has not arrived.
-    ready: VecDeque<Option<Result<T, TaskError>>>,
-    /// The number of results that have arrived.
-    held: usize,
-    given: usize,
-}
+/// Streams the results of a call in the order of the input. Created by [`Pool::stream`].
+#[cfg(feature = "futures")]
+#[must_use = "a stream does nothing until it is read"]
+pub struct ResultStream<T, I: Iterator>(Engine<Result<T, TaskError>, I>);
 
-impl<T> InOrder<T> {
-    fn new() -> Self {
-        Self { ready: VecDeque::new(), held: 0, given: 0 }
-    }
+/// Streams the results of a call as they become ready, with their index in the input. Created by [`Pool::stream_unordered`].
+#[cfg(feature = "futures")]
+#[must_use = "a stream does nothing until it is read"]
+pub struct ResultStreamUnordered<T, I: Iterator>(Engine<(usize, Result<T, TaskError>), I>);
 
-    /// Returns the next result, if it has arrived.
-    #[inline]
-    fn next(&mut self) -> Option<Result<T, TaskError>> {
-        let Some(Some(_)) = self.ready.front() else { return None };
-        self.held -= 1;
-        self.given += 1;
-        self.ready.pop_front().flatten()
-    }
-
-    #[inline]
-    fn put(&mut self, index: usize, result: Result<T, TaskError>) {
-        let at = index - self.given;
-        match self.ready.get_mut(at) {
-            Some(place) => *place = Some(result),
-            None => {
-                self.ready.resize_with(at, || None);
-                self.ready.push_back(Some(result));
-            }
-        }
-        self.held += 1;
-    }
-}
-
-/// The part that all iterators have in common: the input and the call.
-pub(crate) struct Engine<I: Iterator> {
+/// What all iterators and streams consist of: the input, the call, and the items that were received.
+struct Engine<X, I: Iterator> {
     call: Call,
     input: Fuse<I>,
     ended: bool,
     function: &'static str,
     /// Why a setting of the iterator was refused.
     refused: Option<Error>,
+    results: ReorderBuffer<X>,
+    /// The next items.
+    ready: VecDeque<X>,
 }
 
-impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
-    fn new(pool: &Pool, input: I) -> Self {
+/// An item: a result, with its index if results are yielded in the order of completion.
+trait Item<T> {
+    const UNORDERED: bool;
+
+    fn new(index: usize, result: Result<T, TaskError>) -> Self;
+}
+
+impl<T> Item<T> for Result<T, TaskError> {
+    const UNORDERED: bool = false;
+
+    #[inline]
+    fn new(_index: usize, result: Self) -> Self {
+        result
+    }
+}
+
+impl<T> Item<T> for (usize, Result<T, TaskError>) {
+    const UNORDERED: bool = true;
+
+    #[inline]
+    fn new(index: usize, result: Result<T, TaskError>) -> Self {
+        (index, result)
+    }
+}
+
+impl<X, I: Iterator> Engine<X, I> {
+    fn new<T>(pool: &Pool, input: I) -> Self
+    where
+        X: Item<T>,
+    {
         Self {
             call: pool.open(CallOptions::default()),
             input: input.fuse(),
             ended: false,
             function: "",
             refused: None,
+            results: ReorderBuffer::new(X::UNORDERED),
+            ready: VecDeque::new(),
         }
     }
 
@@ -137,27 +139,98 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
         }
     }
 
-    /// Ends the input if a setting was refused. Returns the error of the task that would be next.
-    fn refuse(&mut self) -> Option<(usize, TaskError)> {
-        let kind = TaskErrorKind::lost(&self.refused.take()?);
+    /// Returns the next item, or `None` after the last. [Waits](Call::wait) for results.
+    #[inline]
+    fn next<T: DeserializeOwned + 'static>(&mut self) -> Option<X>
+    where
+        X: Item<T>,
+        I: Iterator<Item = Task<T>>,
+    {
+        loop {
+            if let Poll::Ready(item) = self.poll() {
+                return item;
+            }
+            self.call.wait();
+            self.receive();
+        }
+    }
+
+    /// Returns the next item, or `None` after the last. Wakes the waker when there is one.
+    #[cfg(feature = "futures")]
+    fn poll_next<T: DeserializeOwned + 'static>(&mut self, waker: &Waker) -> Poll<Option<X>>
+    where
+        X: Item<T>,
+        I: Iterator<Item = Task<T>>,
+    {
+        loop {
+            if let Poll::Ready(item) = self.poll() {
+                return Poll::Ready(item);
+            }
+            if !self.call.poll_wait(waker) {
+                return Poll::Pending;
+            }
+            self.receive();
+        }
+    }
+
+    /// Returns the next item if it was received, or `None` after the last. Otherwise it has read as much input as the window
+    /// allows, and results must be received.
+    #[inline]
+    fn poll<T: DeserializeOwned + 'static>(&mut self) -> Poll<Option<X>>
+    where
+        X: Item<T>,
+        I: Iterator<Item = Task<T>>,
+    {
+        if let Some(error) = self.refused.take() {
+            return Poll::Ready(self.refuse(&error));
+        }
+        if let Some(item) = self.ready.pop_front() {
+            return Poll::Ready(Some(item));
+        }
+        // In a fork of the process that made the call, the call ends with one error.
+        if let Some(error) = self.call.disown() {
+            self.ended = true;
+            self.results = ReorderBuffer::new(X::UNORDERED);
+            return Poll::Ready(Some(X::new(self.call.pushed(), Err(error))));
+        }
+        self.fill();
+        let is_done = self.ended && self.call.outstanding() == 0;
+        if is_done { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    /// Receives the results that have arrived, when no item is left.
+    fn receive<T: DeserializeOwned + 'static>(&mut self)
+    where
+        X: Item<T>,
+    {
+        let Self { call, function, results, ready, .. } = self;
+        let Ok(()) =
+            receive(call, function, results, |index, result| Ok::<_, Infallible>(X::new(index, result)));
+        let empty = std::mem::take(ready).into();
+        *ready = results.take(empty).into();
+    }
+
+    /// Ends the input because a setting was refused. Returns the error of the task that would be next.
+    fn refuse<T>(&mut self, error: &Error) -> Option<X>
+    where
+        X: Item<T>,
+        I: Iterator<Item = Task<T>>,
+    {
+        let kind = TaskErrorKind::lost(error);
         let task = self.input.next();
         self.ended = true;
         let index = self.call.pushed();
         let place = TaskLocation { index: Some(index), ..TaskLocation::default() };
-        Some((index, TaskError::new(task?.function(), kind, place)))
-    }
-
-    /// In a fork of the process that made the call, ends the call. Returns the error once.
-    fn disown(&mut self) -> Option<TaskError> {
-        let error = self.call.disown()?;
-        self.ended = true;
-        Some(error)
+        Some(X::new(index, Err(TaskError::new(task?.function(), kind, place))))
     }
 
     /// Reads as much input as the window allows.
-    fn fill(&mut self, held: usize) {
-        let Self { call, input, ended, function, .. } = self;
-        call.set_held(held);
+    fn fill<T>(&mut self)
+    where
+        I: Iterator<Item = Task<T>>,
+    {
+        let Self { call, input, ended, function, results, .. } = self;
+        call.set_held(results.held());
         if !*ended && call.has_room() {
             // `try_for_each` instead of a `for` loop: iterators that push from within are faster.
             let left_off = input.try_for_each(|task| {
@@ -172,42 +245,35 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Engine<I> {
         }
         self.call.flush();
     }
-
-    fn is_done(&self) -> bool {
-        self.ended && self.call.outstanding() == 0
-    }
-
-    /// Passes on the results that have arrived.
-    fn receive(&mut self, mut put: impl FnMut(usize, Result<T, TaskError>)) {
-        let function = self.function;
-        self.call.receive(|first, arrival| match arrival {
-            Arrival::Many(results) => decode_many(function, first, results, |index, result| {
-                put(index, result);
-                ControlFlow::Continue(())
-            }),
-            Arrival::One(outcome) => put(first, decode_at(function, first, outcome)),
-        });
-    }
 }
 
-#[inline]
-fn decode_at<T: DeserializeOwned + 'static>(
-    function: &'static str,
-    index: usize,
-    outcome: Result<Encoded<'_>, TaskError>,
-) -> Result<T, TaskError> {
-    let place = TaskLocation { index: Some(index), attempts: 1, worker: None };
-    decode(function, outcome?, place)
+/// Defines what iterators and streams have in common. Each adds an example to the docs of its `chunk_size`.
+macro_rules! results {
+    ($(#[$example:meta])* $name:ident) => {
+        impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> $name<T, I> {
+            pub(super) fn new(pool: &Pool, input: I) -> Self {
+                Self(Engine::new(pool, input))
+            }
+
+            /// Sets how many tasks are sent to a worker together. By default, the number is found by measuring.
+            ///
+            /// With zero, the next item is an error, and no more input is read.
+            $(#[$example])*
+            pub fn chunk_size(mut self, tasks: usize) -> Self {
+                self.0.set_chunk_size(tasks);
+                self
+            }
+        }
+
+        impl<T, I: Iterator> fmt::Debug for $name<T, I> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    };
 }
 
-impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMap<T, I> {
-    pub(super) fn new(pool: &Pool, input: I) -> Self {
-        Self { engine: Engine::new(pool, input), results: InOrder::new() }
-    }
-
-    /// Sets how many tasks are sent to a worker together. By default, the number is found by measuring.
-    ///
-    /// With zero, the next item is an error, and no more input is read.
+results! {
     ///
     /// # Examples
     ///
@@ -224,46 +290,10 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMap<T, I> {
     /// assert_eq!(squares.count(), 100);
     /// # Ok::<(), procession::Error>(())
     /// ```
-    pub fn chunk_size(mut self, tasks: usize) -> Self {
-        self.engine.set_chunk_size(tasks);
-        self
-    }
+    IMap
 }
 
-impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IMap<T, I> {
-    type Item = Result<T, TaskError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Some((_, error)) = self.engine.refuse() {
-            return Some(Err(error));
-        }
-        loop {
-            if let Some(result) = self.results.next() {
-                return Some(result);
-            }
-            if let Some(error) = self.engine.disown() {
-                self.results = InOrder::new();
-                return Some(Err(error));
-            }
-            self.engine.fill(self.results.held);
-            if self.engine.is_done() {
-                return None;
-            }
-            self.engine.call.wait();
-            let Self { engine, results } = self;
-            engine.receive(|index, result| results.put(index, result));
-        }
-    }
-}
-
-impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMapUnordered<T, I> {
-    pub(super) fn new(pool: &Pool, input: I) -> Self {
-        Self { engine: Engine::new(pool, input), ready: VecDeque::new() }
-    }
-
-    /// Sets how many tasks are sent to a worker together. By default, the number is found by measuring.
-    ///
-    /// With zero, the next item is an error, and no more input is read.
+results! {
     ///
     /// # Examples
     ///
@@ -280,9 +310,19 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> IMapUnordered<T
     /// assert_eq!(squares.count(), 100);
     /// # Ok::<(), procession::Error>(())
     /// ```
-    pub fn chunk_size(mut self, tasks: usize) -> Self {
-        self.engine.set_chunk_size(tasks);
-        self
+    IMapUnordered
+}
+
+#[cfg(feature = "futures")]
+results!(ResultStream);
+#[cfg(feature = "futures")]
+results!(ResultStreamUnordered);
+
+impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IMap<T, I> {
+    type Item = Result<T, TaskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
     }
 }
 
@@ -290,82 +330,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Iterator for IM
     type Item = (usize, Result<T, TaskError>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some((index, error)) = self.engine.refuse() {
-            return Some((index, Err(error)));
-        }
-        loop {
-            if let Some(item) = self.ready.pop_front() {
-                return Some(item);
-            }
-            if let Some(error) = self.engine.disown() {
-                return Some((self.engine.call.pushed(), Err(error)));
-            }
-            self.engine.fill(0);
-            if self.engine.is_done() {
-                return None;
-            }
-            self.engine.call.wait();
-            let Self { engine, ready } = self;
-            engine.receive(|index, result| ready.push_back((index, result)));
-        }
-    }
-}
-
-impl<T, I: Iterator> fmt::Debug for IMap<T, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IMap").field("given", &self.results.given).finish_non_exhaustive()
-    }
-}
-
-impl<T, I: Iterator> fmt::Debug for IMapUnordered<T, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IMapUnordered").finish_non_exhaustive()
-    }
-}
-
-/// Streams the results of a call in the order of the input. Created by [`Pool::stream`].
-#[cfg(feature = "futures")]
-#[must_use = "a stream does nothing until it is read"]
-pub struct ResultStream<T, I: Iterator> {
-    engine: Engine<I>,
-    results: InOrder<T>,
-}
-
-/// Streams the results of a call as they become ready, with their index in the input. Created by [`Pool::stream_unordered`].
-#[cfg(feature = "futures")]
-#[must_use = "a stream does nothing until it is read"]
-pub struct ResultStreamUnordered<T, I: Iterator> {
-    engine: Engine<I>,
-    ready: VecDeque<(usize, Result<T, TaskError>)>,
-}
-
-#[cfg(feature = "futures")]
-impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStream<T, I> {
-    pub(super) fn new(pool: &Pool, input: I) -> Self {
-        Self { engine: Engine::new(pool, input), results: InOrder::new() }
-    }
-
-    /// Sets how many tasks are sent to a worker together. By default, the number is found by measuring.
-    ///
-    /// With zero, the next item is an error, and no more input is read.
-    pub fn chunk_size(mut self, tasks: usize) -> Self {
-        self.engine.set_chunk_size(tasks);
-        self
-    }
-}
-
-#[cfg(feature = "futures")]
-impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> ResultStreamUnordered<T, I> {
-    pub(super) fn new(pool: &Pool, input: I) -> Self {
-        Self { engine: Engine::new(pool, input), ready: VecDeque::new() }
-    }
-
-    /// Sets how many tasks are sent to a worker together. By default, the number is found by measuring.
-    ///
-    /// With zero, the next item is an error, and no more input is read.
-    pub fn chunk_size(mut self, tasks: usize) -> Self {
-        self.engine.set_chunk_size(tasks);
-        self
+        self.0.next()
     }
 }
 
@@ -380,27 +345,7 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Stream for Resu
     type Item = Result<T, TaskError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { engine, results } = self.get_mut();
-        if let Some((_, error)) = engine.refuse() {
-            return Poll::Ready(Some(Err(error)));
-        }
-        loop {
-            if let Some(result) = results.next() {
-                return Poll::Ready(Some(result));
-            }
-            if let Some(error) = engine.disown() {
-                *results = InOrder::new();
-                return Poll::Ready(Some(Err(error)));
-            }
-            engine.fill(results.held);
-            if engine.is_done() {
-                return Poll::Ready(None);
-            }
-            if !engine.call.poll_wait(context.waker()) {
-                return Poll::Pending;
-            }
-            engine.receive(|index, result| results.put(index, result));
-        }
+        self.get_mut().0.poll_next(context.waker())
     }
 }
 
@@ -409,39 +354,6 @@ impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> Stream for Resu
     type Item = (usize, Result<T, TaskError>);
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { engine, ready } = self.get_mut();
-        if let Some((index, error)) = engine.refuse() {
-            return Poll::Ready(Some((index, Err(error))));
-        }
-        loop {
-            if let Some(item) = ready.pop_front() {
-                return Poll::Ready(Some(item));
-            }
-            if let Some(error) = engine.disown() {
-                return Poll::Ready(Some((engine.call.pushed(), Err(error))));
-            }
-            engine.fill(0);
-            if engine.is_done() {
-                return Poll::Ready(None);
-            }
-            if !engine.call.poll_wait(context.waker()) {
-                return Poll::Pending;
-            }
-            engine.receive(|index, result| ready.push_back((index, result)));
-        }
-    }
-}
-
-#[cfg(feature = "futures")]
-impl<T, I: Iterator> fmt::Debug for ResultStream<T, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResultStream").field("given", &self.results.given).finish_non_exhaustive()
-    }
-}
-
-#[cfg(feature = "futures")]
-impl<T, I: Iterator> fmt::Debug for ResultStreamUnordered<T, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResultStreamUnordered").finish_non_exhaustive()
+        self.get_mut().0.poll_next(context.waker())
     }
 }

@@ -30,9 +30,8 @@ pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
 
 use crate::{
     call::{
-        collect::Opened,
+        collect::{Collect, Opened, Values},
         in_process::InProcess,
-        sinks::Gather,
         state::{Call, CallOptions},
     },
     codec::{OwnedResult, ShortBytes},
@@ -369,10 +368,10 @@ impl Pool {
     /// ```
     pub fn map<T: DeserializeOwned + 'static>(&self, tasks: impl Tasks<T>) -> Result<Vec<T>> {
         let call = verbose_by_env().map(|verbose| self.open_reported(CallOptions::default(), verbose, None));
-        let mut gather = Gather::new(Opened { call, unordered: false });
+        let mut collect = Collect::<T, Values>::new(Opened { call, unordered: false });
         // `try_for_each` instead of a `for` loop: iterators that push from within are faster.
-        let _ = gather.count(tasks).try_for_each(|task| gather.push(task));
-        gather.finish()
+        let _ = collect.count(tasks).try_for_each(|task| collect.push(task));
+        collect.finish()
     }
 
     /// Returns an iterator that runs the tasks and yields their results in the order of the input.
