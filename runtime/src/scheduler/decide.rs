@@ -29,17 +29,21 @@ pub(super) fn is_laden(worker: &Supervisor<Batch>, queues: &Queues) -> bool {
         && worker.in_flight().enumerate().any(|(n, batch)| (n > 0 || batch.len() > 1) && may_move(batch))
 }
 
-pub(super) fn has_room(worker: &Supervisor<Batch>, queue: &Queue) -> bool {
-    let is_idle = worker.is_idle();
-    let is_full = worker.newest().is_some_and(|batch| batch.records.len_bytes() > BATCH_BYTES);
-    if is_full || (!is_idle && (queue.first_len_bytes() > BATCH_BYTES || !worker.has_board())) {
+/// Returns whether this worker may be sent the next tasks of a queue although it has others: they will not take long.
+pub(super) fn has_room(worker: &Supervisor<Batch>, id: QueueId, queues: &Queues) -> bool {
+    let Some(newest) = worker.newest() else { return true };
+    let queue = &queues.by_id[&id];
+    let is_full = newest.records.len_bytes() > BATCH_BYTES;
+    if is_full || queue.first_len_bytes() > BATCH_BYTES || !worker.has_board() {
         return false;
     }
     let n = worker.in_flight_len();
-    match queue.chunk {
-        Some(chunk) => n < chunk,
-        None => n < MOST_IN_BATCH && queue.estimate(n).is_some_and(|time| time < PREFETCH),
+    if let (Some(chunk), true) = (queue.chunk, newest.queue == id) {
+        return n < chunk;
     }
+    // The tasks that it has may be of several queues. The newest are the most.
+    let ahead = queues.by_id.get(&newest.queue).and_then(|queue| queue.estimate(n));
+    n < MOST_IN_BATCH && ahead.is_some_and(|time| time < PREFETCH)
 }
 
 impl Scheduler {
@@ -77,7 +81,7 @@ impl Scheduler {
             .chain(back_off)
             .chain(feeds)
             .chain(idle)
-            .chain(self.sharing_deadline())
+            .chain(self.sharing_deadline(now))
             .chain(self.stall_deadline(now))
             .min()
     }
@@ -107,15 +111,22 @@ impl Scheduler {
     }
 
     /// Returns when tasks will be taken back from the worker that has been silent for longest.
-    fn sharing_deadline(&self) -> Option<Instant> {
+    fn sharing_deadline(&self, now: Instant) -> Option<Instant> {
         if self.queues.queued > 0 || self.closing || !self.workers.has_time(self.target) {
             return None;
         }
+        let brisk = self.brisk(now);
         let laden = self.workers.up().filter(|worker| is_laden(worker, &self.queues));
-        laden
-            .filter_map(|worker| self.queues.progress.get(&worker.id()))
-            .min()
-            .map(|&at| at + self.share_after)
+        let silent = laden.filter_map(|worker| {
+            let silent_at = *self.queues.progress.get(&worker.id())? + self.share_after;
+            Some(self.kept_until(worker, brisk).map_or(silent_at, |at| at.max(silent_at)))
+        });
+        silent.min()
+    }
+
+    /// Returns until when this worker keeps tasks that it has not begun, because it is one of enough brisk workers.
+    pub(super) fn kept_until(&self, worker: &Supervisor<Batch>, brisk: usize) -> Option<Instant> {
+        if brisk >= self.cpus { self.stalls_at(worker) } else { None }
     }
 
     /// Returns when the next worker with short tasks will have been silent for so long that it no longer counts as brisk.

@@ -6,10 +6,10 @@
 use std::time::Instant;
 
 use super::{
-    batch::Batch,
+    batch::{Batch, QueueId},
     decide::{has_room, is_laden},
     policy::{BATCH_BYTES, CROWD, LOOK_AT_FEEDS_AFTER, MOST_SHARE_AFTER, SHARE_AFTER, WORTH_MOVING},
-    queue::Queue,
+    queues::Queues,
     state::Scheduler,
 };
 use crate::{
@@ -69,7 +69,7 @@ impl Scheduler {
         self.share(now);
         self.send_pinned(now);
         loop {
-            self.fill(now, |worker, _| worker.is_idle());
+            self.fill(now, |worker, _, _| worker.is_idle());
             self.launch(now);
             self.fill(now, has_room);
             if !self.pull_for_the_idle(now) {
@@ -122,7 +122,7 @@ impl Scheduler {
         let is_silent =
             |id| queues.progress.get(&id).is_none_or(|&at: &Instant| at + self.share_after <= now);
         let laden = self.workers.up().filter(|worker| is_laden(worker, queues)).filter(|worker| {
-            if brisk >= self.cpus && self.stalls_at(worker).is_some_and(|at| at > now) {
+            if self.kept_until(worker, brisk).is_some_and(|at| at > now) {
                 return false;
             }
             let waiting = worker.in_flight_len() - 1;
@@ -166,7 +166,7 @@ impl Scheduler {
     }
 
     /// Sends a batch to each worker that `wants` one, from the queue whose turn it is.
-    fn fill(&mut self, now: Instant, wants: impl Fn(&Supervisor<Batch>, &Queue) -> bool) {
+    fn fill(&mut self, now: Instant, wants: impl Fn(&Supervisor<Batch>, QueueId, &Queues) -> bool) {
         if self.queues.queued == 0 {
             self.cores_seen = None;
             self.cores_are_idle = false;
@@ -199,8 +199,11 @@ impl Scheduler {
             }
             let turn = self.queues.turns.iter().position(|queue| {
                 let queue = &self.queues.by_id[queue];
-                queue.may_use(id) && wants(worker, queue) && !(is_idle && self.holds_back(queue, brisk))
+                queue.may_use(id) && !(is_idle && self.holds_back(queue, brisk))
             });
+            // A worker that has too much for the queue whose turn it is gets nothing of the queues after that. They would fill it
+            // up again and again, and the first would wait without end.
+            let turn = turn.filter(|&turn| wants(worker, self.queues.turns[turn], &self.queues));
             let quota = self.quota(worker);
             if quota == 0 {
                 continue;
