@@ -85,6 +85,12 @@ impl Completer {
         }
     }
 
+    /// Removes and returns the outcome, if there is one.
+    #[cfg(test)]
+    pub(crate) fn take_outcome(&self) -> Option<Outcome> {
+        self.lock().take_outcome()
+    }
+
     #[cfg(not(feature = "tracing"))]
     pub(crate) fn caller(&self) -> Caller {
         Caller::default()

@@ -6,6 +6,8 @@
 mod connection;
 mod executable;
 mod exit;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod fake;
 mod fork_server;
 mod forked;
 mod local;

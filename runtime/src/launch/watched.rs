@@ -64,12 +64,11 @@ pub(crate) struct Watched {
 
 impl Watched {
     /// Sets whether room to write is reported, in addition to arrivals.
-    pub(crate) fn set_writable(&mut self, connection: BorrowedFd<'_>, writable: bool) {
-        if writable != self.writable {
-            self.writable = writable;
-            if let Some((poller, key)) = &self.by {
-                let _ = poller.set_writable(connection, *key, writable);
-            }
+    pub(crate) fn set_writable(&mut self, connection: Option<BorrowedFd<'_>>, writable: bool) {
+        if std::mem::replace(&mut self.writable, writable) != writable
+            && let (Some((poller, key)), Some(connection)) = (&self.by, connection)
+        {
+            let _ = poller.set_writable(connection, *key, writable);
         }
     }
 
@@ -83,7 +82,9 @@ impl Watched {
 
 impl Launched {
     fn watch(&mut self, poller: &Arc<Poller>, key: u64) -> io::Result<()> {
-        poller.add(self.receiver.poll_fd(), key)?;
+        if let Some(connection) = self.receiver.poll_fd() {
+            poller.add(connection, key)?;
+        }
         if let Some(held) = self.process.held() {
             poller.add(held.as_fd(), key | PROCESS)?;
         }
@@ -96,7 +97,9 @@ impl Launched {
 
     /// Has no more arrivals reported.
     pub(crate) fn stop_reading(&self) {
-        self.watched.remove(self.receiver.poll_fd());
+        if let Some(connection) = self.receiver.poll_fd() {
+            self.watched.remove(connection);
+        }
     }
 
     /// Has nothing more reported about the connection and the process.

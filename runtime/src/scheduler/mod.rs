@@ -18,10 +18,16 @@ pub(crate) mod inbox;
 mod policy;
 pub(crate) mod queue;
 pub(crate) mod queues;
+#[cfg(all(test, not(loom)))]
+mod random;
 mod read;
 mod reap;
 pub(crate) mod restarts;
 pub(crate) mod retire;
+#[cfg(all(test, not(loom)))]
+mod sim;
 mod spawn;
 pub(crate) mod state;
+#[cfg(all(test, not(loom)))]
+mod tests;
 pub(crate) mod workers;

@@ -133,8 +133,8 @@ pub(crate) trait FrameReceiver: Send {
     /// The descriptor need not report arrivals any more, because the caller looks.
     fn unpark(&mut self);
 
-    /// Returns the descriptor to poll for reading.
-    fn poll_fd(&self) -> BorrowedFd<'_>;
+    /// Returns the descriptor to poll for reading, if there is one.
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
 }
 
 /// The result of [`FrameReceiver::recv`].

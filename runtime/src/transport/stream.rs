@@ -437,8 +437,8 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
         self.source.unpark();
     }
 
-    fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.source.poll_fd()
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.source.poll_fd())
     }
 }
 

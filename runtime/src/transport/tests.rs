@@ -65,7 +65,7 @@ fn next(receiver: &mut dyn FrameReceiver) -> Option<Vec<u8>> {
             return frame;
         }
         if receiver.park() {
-            let readable = wait_readable(receiver.poll_fd(), Duration::from_secs(20)).unwrap();
+            let readable = wait_readable(receiver.poll_fd().unwrap(), Duration::from_secs(20)).unwrap();
             assert!(readable, "nothing comes");
         }
     }
@@ -82,11 +82,11 @@ fn flush(sender: &mut dyn QueueingSender, receiver: &dyn FrameReceiver, poller: 
         match sender.await_room() {
             Room::Now => sender.flush().unwrap(),
             room => {
-                return poller.set_writable(receiver.poll_fd(), 0, room == Room::Writable).unwrap();
+                return poller.set_writable(receiver.poll_fd().unwrap(), 0, room == Room::Writable).unwrap();
             }
         }
     }
-    poller.set_writable(receiver.poll_fd(), 0, false).unwrap();
+    poller.set_writable(receiver.poll_fd().unwrap(), 0, false).unwrap();
 }
 
 fn frames_of_every_size_arrive_whole_and_in_order((host, worker): Ends) {
@@ -104,7 +104,7 @@ fn frames_of_every_size_arrive_whole_and_in_order((host, worker): Ends) {
     });
     // Everything is sent before anything is read. Both directions fill up, and neither end waits forever.
     let poller = Poller::new().unwrap();
-    poller.add(from_worker.poll_fd(), 0).unwrap();
+    poller.add(from_worker.poll_fd().unwrap(), 0).unwrap();
     for (salt, len) in SIZES.into_iter().enumerate() {
         let frame = Arc::new(pattern(len, salt));
         match salt % 2 {

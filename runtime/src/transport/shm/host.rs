@@ -252,7 +252,7 @@ impl FrameReceiver for HostReceiver {
         self.ring.unpark();
     }
 
-    fn poll_fd(&self) -> BorrowedFd<'_> {
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         self.ring.poll_fd()
     }
 }

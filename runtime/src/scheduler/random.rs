@@ -1,0 +1,336 @@
+//! Plays random events and checks the scheduler against a simple model: what was submitted, what has begun where, and what has
+//! its outcome.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{
+    config::{Config, Lives},
+    restarts::Intensity,
+    sim::{Called, MICRO, MILLI, SECOND, Sim, Submitted, config},
+};
+use crate::{
+    error::{Exit, TaskError},
+    launch::{
+        LaunchError,
+        fake::{FakeTask, FakeWorker, Outcome},
+    },
+};
+
+/// A task: the number of its call plus one, or 0 for single tasks, and its number.
+type Key = (u32, u64);
+
+#[derive(Debug, Default)]
+struct Expected {
+    retries: u32,
+    /// The workers that have begun it, in order.
+    begun: Vec<usize>,
+    /// It has returned a result, or failed by itself.
+    has_replied: bool,
+    /// Its outcome: whether it has a result, and the attempts of the error.
+    outcome: Option<Result<(), u32>>,
+}
+
+struct Model {
+    sim: Sim,
+    tasks: BTreeMap<Key, Expected>,
+    singles: Vec<Submitted>,
+    calls: Vec<Called>,
+    /// Calls that add nothing more.
+    closed: Vec<bool>,
+    has_board: bool,
+    /// The workers to which the host listens no more.
+    broken: BTreeSet<usize>,
+}
+
+fn key(task: &FakeTask) -> Key {
+    (task.function, task.number)
+}
+
+impl Model {
+    fn new(config: Config, cpus: usize, has_board: bool) -> Self {
+        let sim = Sim::on(cpus, config);
+        sim.launcher.lock().without_board = !has_board;
+        Self {
+            sim,
+            tasks: BTreeMap::new(),
+            singles: Vec::new(),
+            calls: Vec::new(),
+            closed: Vec::new(),
+            has_board,
+            broken: BTreeSet::new(),
+        }
+    }
+
+    /// Returns one of the workers that have not ended.
+    fn worker(&self, n: u8) -> Option<(usize, FakeWorker)> {
+        let workers = self.sim.workers().into_iter().enumerate();
+        let alive: Vec<_> = workers.filter(|(_, worker)| !worker.has_ended()).collect();
+        alive.get(usize::from(n) % alive.len().max(1)).cloned()
+    }
+
+    /// Has a worker that serves begin its next task.
+    fn begin(&mut self, n: usize, worker: &FakeWorker) {
+        if worker.hello().is_some() || worker.running().is_some() {
+            return;
+        }
+        let Some(task) = worker.begin() else { return };
+        let expected = self.tasks.get_mut(&key(&task)).expect("it runs what was submitted");
+        // A task that was cancelled or timed out in this instant may still begin, if it is told to end.
+        assert!(expected.outcome.is_none(), "{:?} begins after its outcome {expected:?}", key(&task));
+        if let Some(last) = expected.begun.last() {
+            assert!(!expected.has_replied, "{:?} runs again although it has ended", key(&task));
+            assert!(self.sim.workers()[*last].has_ended(), "{:?} runs twice at a time", key(&task));
+        }
+        expected.begun.push(n);
+        let times = expected.begun.len() as u32;
+        assert!(times <= expected.retries + 1, "{:?} runs {times} times: {expected:?}", key(&task));
+    }
+
+    /// Ends the running task of a worker.
+    fn reply(&mut self, n: usize, worker: &FakeWorker, succeeds: bool, took: Duration) {
+        let Some(task) = worker.running().filter(|_| !self.broken.contains(&n)) else { return };
+        self.tasks.get_mut(&key(&task)).expect("it runs what was submitted").has_replied = true;
+        if succeeds { worker.finish(took) } else { worker.fail() }
+    }
+
+    fn play(&mut self, (event, a, b): (u8, u8, u8)) {
+        let amount = usize::from(b);
+        match event {
+            0..=1 => {
+                let task = self.sim.submit_with(u64::from(a % 3), MILLI, u32::from(b % 3));
+                let expected = Expected { retries: u32::from(b % 3), ..Expected::default() };
+                self.tasks.insert((0, task.number), expected);
+                self.singles.push(task);
+            }
+            2 => {
+                let chunk = (a % 3 == 0).then_some(1 + usize::from(a) / 16);
+                let most = if a % 5 == 0 { 1 + usize::from(a) % 2 } else { usize::MAX };
+                let retries = u32::from(a % 2);
+                let call = self.sim.call_with((0..amount % 40).map(|_| MILLI), chunk, most, retries);
+                self.calls.push(call);
+                self.closed.push(false);
+                self.added(self.calls.len() - 1, 0, amount % 40, retries);
+            }
+            3 if !self.calls.is_empty() => {
+                let n = usize::from(a) % self.calls.len();
+                if !self.closed[n] {
+                    let before = self.tasks.keys().filter(|key| key.0 == n as u32 + 1).count();
+                    let retries = self.tasks.get(&(n as u32 + 1, 0)).map_or(0, |task| task.retries);
+                    if before > 0 {
+                        self.sim.add(&mut self.calls[n], (0..amount % 40).map(|_| MILLI));
+                        self.added(n, before, amount % 40, retries);
+                    }
+                }
+            }
+            4 if !self.calls.is_empty() => {
+                let n = usize::from(a) % self.calls.len();
+                self.closed[n] = true;
+                if b % 3 == 0 {
+                    self.sim.cancel_call(&self.calls[n]);
+                } else {
+                    self.sim.close_call(&self.calls[n]);
+                }
+            }
+            5 if !self.singles.is_empty() => {
+                let task = self.singles[usize::from(a) % self.singles.len()].clone();
+                self.sim.cancel(&task);
+            }
+            6..=8 => {
+                for (n, worker) in self.sim.workers().into_iter().enumerate() {
+                    if self.broken.contains(&n) {
+                        continue;
+                    }
+                    if worker.hello().is_some() && !worker.has_ended() {
+                        match (event, b) {
+                            (6, 0..30) => {
+                                self.broken.insert(n);
+                                worker.refuse("no", b < 15);
+                            }
+                            _ => worker.ready(),
+                        }
+                        break;
+                    }
+                }
+            }
+            9..=12 => {
+                if let Some((n, worker)) = self.worker(a) {
+                    self.begin(n, &worker);
+                }
+            }
+            13..=17 => {
+                if let Some((n, worker)) = self.worker(a) {
+                    for _ in 0..=amount % 20 {
+                        self.begin(n, &worker);
+                        self.reply(n, &worker, b % 16 != 15, MICRO * u32::from(b));
+                    }
+                }
+            }
+            18..=19 => {
+                let exit = if b % 2 == 0 { Exit::from_signal(9) } else { Exit::from_code(3) };
+                if let Some((n, worker)) = self.worker(a) {
+                    match b % 8 {
+                        0 => {
+                            self.broken.insert(n);
+                            worker.disconnect();
+                        }
+                        1 => worker.end_as(Err("its status was collected")),
+                        _ => worker.end(exit),
+                    }
+                }
+            }
+            20 => {
+                if let Some((n, worker)) = self.worker(a) {
+                    match b % 4 {
+                        0 => {
+                            self.broken.insert(n);
+                            worker.send(b"\xffgarbage");
+                        }
+                        1 if worker.running().is_some() => worker.log("says"),
+                        2 if worker.running().is_some() => worker.progress(0.5),
+                        _ => worker.grow_to(u64::from(b) << 20),
+                    }
+                }
+            }
+            21 => {
+                let shortage = std::io::Error::from_raw_os_error(nix::libc::EAGAIN);
+                self.sim.launcher.lock().outcomes.push_back(match b % 4 {
+                    0 => Outcome::NotYet,
+                    1 => Outcome::Fails(LaunchError::Refused("no".to_owned())),
+                    2 => Outcome::Fails(LaunchError::Failed("it failed".to_owned())),
+                    _ => Outcome::Fails(LaunchError::new("a worker cannot be made", &shortage)),
+                });
+            }
+            22 => self.sim.pass(MICRO * 10 * u32::from(b)),
+            23 => self.sim.pass(MILLI * u32::from(b)),
+            24 => self.sim.pass(SECOND * u32::from(b % 16)),
+            25 => self.sim.scheduler.resize(1 + amount % 5),
+            _ => self.sim.turn(),
+        }
+    }
+
+    /// Notes tasks that were added to a call.
+    fn added(&mut self, call: usize, before: usize, n: usize, retries: u32) {
+        for index in before..before + n {
+            let expected = Expected { retries, ..Expected::default() };
+            self.tasks.insert((call as u32 + 1, index as u64), expected);
+        }
+    }
+
+    /// Takes the outcomes that are there, and checks them.
+    fn check(&mut self) {
+        let mut arrived: Vec<(Key, Result<(), TaskError>)> = Vec::new();
+        for task in &self.singles {
+            arrived.extend(task.outcome().map(|outcome| ((0, task.number), outcome)));
+        }
+        for (n, call) in self.calls.iter_mut().enumerate() {
+            let before: Vec<usize> = self
+                .tasks
+                .iter()
+                .filter(|(key, task)| key.0 == n as u32 + 1 && task.outcome.is_some())
+                .map(|(key, _)| key.1 as usize)
+                .collect();
+            let new = call.outcomes().iter().filter(|(index, _)| !before.contains(index));
+            arrived.extend(new.map(|(index, outcome)| ((n as u32 + 1, *index as u64), outcome.clone())));
+        }
+        for (key, outcome) in arrived {
+            let expected = self.tasks.get_mut(&key).expect("outcomes are of tasks that were submitted");
+            assert!(expected.outcome.is_none(), "{key:?} has a second outcome");
+            let times = expected.begun.len() as u32;
+            match &outcome {
+                Ok(()) => assert!(expected.has_replied, "{key:?} has a result that no worker has sent"),
+                Err(error) if error.is_crash() || error.is_out_of_memory() => {
+                    assert_eq!(error.attempts(), times, "{key:?}: {error}");
+                    let is_used_up = times == expected.retries + 1 || self.sim.scheduler.closing;
+                    assert!(is_used_up, "{key:?} has retries left: {error}");
+                }
+                Err(error) if self.has_board && !error.is_lost() => {
+                    assert!(error.attempts() <= times.max(1), "{key:?} has begun {times} times: {error}");
+                }
+                Err(_) => {}
+            }
+            expected.outcome = Some(outcome.map_err(|error| error.attempts()));
+        }
+        let open = self.tasks.values().filter(|task| task.outcome.is_none()).count();
+        assert_eq!(self.sim.scheduler.unfinished(), open, "the scheduler counts its tasks");
+    }
+
+    /// Plays all workers well until nothing is left.
+    fn finish(&mut self) {
+        self.sim.launcher.lock().outcomes.clear();
+        for _ in 0..2_000 {
+            self.sim.turn();
+            self.check();
+            if self.sim.scheduler.unfinished() == 0 {
+                return;
+            }
+            let mut has_acted = false;
+            for (n, worker) in self.sim.workers().into_iter().enumerate() {
+                if worker.has_ended() {
+                    continue;
+                }
+                if worker.hello().is_some() {
+                    if self.broken.insert(n) {
+                        worker.ready();
+                        has_acted = true;
+                        self.broken.remove(&n);
+                    }
+                    continue;
+                }
+                self.begin(n, &worker);
+                has_acted |= worker.running().is_some() && !self.broken.contains(&n);
+                self.reply(n, &worker, true, MICRO);
+            }
+            if !has_acted {
+                let due = self.sim.scheduler.deadline(self.sim.now);
+                let due = due.expect("something is due while tasks are unfinished and no worker acts");
+                self.sim.now = self.sim.now.max(due);
+            }
+        }
+        panic!("{} tasks are left", self.sim.scheduler.unfinished());
+    }
+}
+
+fn settings() -> impl Strategy<Value = (Config, usize, bool)> {
+    let lives = (prop::option::of(1u64..20), any::<bool>(), prop::option::of(1u64..2_000));
+    (1usize..5, 1usize..5, prop::option::of(1u64..2_000), lives, 0u32..5, 0u8..5).prop_map(
+        |(jobs, cpus, timeout, (max_tasks, has_limit, idle), restarts, board)| {
+            let lives = Lives {
+                max_tasks,
+                max_rss: has_limit.then_some(128 << 20),
+                idle_timeout: idle.map(Duration::from_millis),
+                finalizer: None,
+            };
+            let max_restarts = Intensity { most: restarts, within: 30 * SECOND };
+            let task_timeout = timeout.map(Duration::from_millis);
+            (Config { jobs, lives, max_restarts, task_timeout, ..config() }, cpus, board > 0)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn each_task_ends_once_and_none_runs_again_without_a_retry(
+        (config, cpus, has_board) in settings(),
+        events in vec((0u8..30, any::<u8>(), any::<u8>()), 0..150),
+        is_closed_early in any::<bool>(),
+    ) {
+        let mut model = Model::new(config, cpus, has_board);
+        for event in events {
+            model.play(event);
+            model.check();
+        }
+        if !is_closed_early {
+            model.finish();
+        }
+        model.sim.end();
+        model.check();
+        prop_assert!(model.tasks.values().all(|task| task.outcome.is_some()));
+    }
+}
