@@ -37,6 +37,8 @@ pub(crate) const HOST_GONE: i32 = 87;
 pub(crate) const HANDSHAKE_FAILED: i32 = 88;
 /// The exit code of a worker that cannot read what its host sends. It has told its host the reason.
 pub(crate) const PROTOCOL_BROKEN: i32 = 89;
+/// The exit code of a worker or a template in which user code has closed descriptors that it needs.
+pub(crate) const DESCRIPTORS_CLOSED: i32 = 91;
 
 /// Returns what this exit code means for a process that had not become a worker yet, as words that follow its name.
 pub(crate) fn meaning_at_start(code: i32) -> Option<&'static str> {

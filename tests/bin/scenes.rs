@@ -3,6 +3,7 @@
 
 mod causes;
 mod closed;
+mod closing;
 mod collected;
 mod limited;
 mod unsignalled;
@@ -127,6 +128,7 @@ pub(crate) fn play() {
         ["flush"] => Pool::new(1).unwrap().submit(delayed!(say_without_end())).join().unwrap(),
         ["cause", holder, method, what, how] => causes::play(holder, method, what, how),
         ["closed", call, when, then] => closed::play(call, when, then),
+        ["closing", what, method, then] => closing::play(what, method, then),
         ["collected", how] => collected::play(how),
         ["limited", method] => limited::play(method),
         ["files"] => limited::play_with_few_files(),

@@ -1,9 +1,11 @@
-//! A host that closes every descriptor from 3 upwards, as daemons do: its pools and processes come to an error that says so, and whatever
-//! gets the numbers stays as it is.
+//! A process that closes every descriptor from 3 upwards, as daemons do.
+//!
+//! If it is a host, its pools and processes come to an error that says so. If it is a worker or a template, another one takes its place.
+//! Whatever gets the numbers stays as it is.
 
 use std::time::Duration;
 
-use crate::program::{PROBE, Running, probe};
+use crate::program::{PATIENCE, PROBE, Running, probe};
 
 /// What hangs takes longer.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -64,4 +66,120 @@ fn a_future_fails_when_descriptors_were_closed() {
 fn a_process_fails_when_its_descriptors_were_closed() {
     check("process", "before");
     check("process", "running");
+}
+
+/// Plays a scene of a worker or template that loses its descriptors, in every way in which it can be started and spoken to, and passes
+/// what it printed to `is_right`, with whether its answers need a descriptor.
+fn check_closing(what: &str, methods: &[&str], is_right: impl Fn(&[&str], bool) -> bool) {
+    let mut wrong = Vec::new();
+    for then in ["free", "reused"] {
+        for &method in methods {
+            for transport in ["memory", "socket"] {
+                let mut command = probe(PROBE, &["closing", what, method, then]);
+                command.env_remove("PROCESSION_START_METHOD").env("PROCESSION_TRANSPORT", transport);
+                let ended = Running::start(&mut command).end(PATIENCE);
+                let lines: Vec<&str> = ended.stdout.lines().collect();
+                if !ended.status.success() || !is_right(&lines, transport == "socket") {
+                    wrong.push(format!("{what} {then} {method} {transport}: {ended:?}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+const ALL: &[&str] = &["spawn", "forkserver", "fork"];
+
+/// Whether an error says why, and what to do.
+fn names_the_cause(error: &str) -> bool {
+    error.contains("descriptors that procession uses") && error.contains("`closefrom`")
+}
+
+/// Whether it is the result, where it can be delivered, or an error that says why not. Over memory the host may see the end of the
+/// connection before the result, if the worker did not wait for its host's end yet.
+fn is_told(outcome: &str, result: &str, needs_one: bool) -> bool {
+    (outcome == result && !needs_one) || (outcome.starts_with("Err") && names_the_cause(outcome))
+}
+
+#[test]
+fn a_task_that_closes_descriptors_has_its_result_or_an_error_that_says_so() {
+    for what in ["first", "no memory"] {
+        check_closing(
+            what,
+            ALL,
+            |lines, needs_one| matches!(lines, [one] if is_told(one, "Ok(17)", needs_one)),
+        );
+    }
+    // A worker that is at rest has everything in place.
+    check_closing("later", ALL, |lines, needs_one| match lines {
+        ["Ok(17)"] => !needs_one,
+        [error] => needs_one && error.contains("close_all") && names_the_cause(error),
+        _ => false,
+    });
+}
+
+#[test]
+fn a_worker_whose_descriptors_were_closed_takes_no_other_task_with_it() {
+    check_closing("among", ALL, |lines, needs_one| match lines {
+        [one] => one.strip_prefix("50 ").is_some_and(|one| is_told(one, "Ok(17)", needs_one)),
+        _ => false,
+    });
+}
+
+#[test]
+fn a_panic_after_descriptors_were_closed_is_reported_or_the_error_says_why_not() {
+    check_closing("panic", ALL, |lines, needs_one| match lines {
+        [error] => (!needs_one && error.contains("panicked")) || names_the_cause(error),
+        _ => false,
+    });
+}
+
+#[test]
+fn captured_output_of_a_task_that_closes_descriptors_goes_to_no_other_file() {
+    check_closing("print", ALL, |lines, needs_one| match lines {
+        [.., one] => is_told(one, "Ok(17)", needs_one),
+        _ => false,
+    });
+}
+
+#[test]
+fn a_signal_after_descriptors_were_closed_is_not_taken_for_the_end_of_the_host() {
+    check_closing("signal", ALL, |lines, needs_one| match lines {
+        [one] => is_told(one, "Ok(17)", needs_one),
+        _ => false,
+    });
+}
+
+#[test]
+fn an_initializer_that_closes_descriptors_is_named() {
+    check_closing("initializer", ALL, |lines, _| match lines {
+        [error] => error.contains("the initializer `") && names_the_cause(error),
+        _ => false,
+    });
+}
+
+#[test]
+fn a_finalizer_that_closes_descriptors_has_its_result_or_an_error_that_says_so() {
+    check_closing("finalizer", ALL, |lines, needs_one| match lines {
+        ["Ok([17])"] => !needs_one,
+        [error] => needs_one && names_the_cause(error),
+        _ => false,
+    });
+}
+
+#[test]
+fn a_preload_that_closes_descriptors_is_named() {
+    check_closing("preload", &["forkserver", "fork"], |lines, _| match lines {
+        [error] => error.contains("the preload `") && names_the_cause(error),
+        _ => false,
+    });
+}
+
+#[test]
+fn a_process_whose_function_closes_descriptors_has_its_result_or_an_error_that_says_so() {
+    check_closing(
+        "process",
+        ALL,
+        |lines, needs_one| matches!(lines, [one] if is_told(one, "Ok(17)", needs_one)),
+    );
 }

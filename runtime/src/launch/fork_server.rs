@@ -22,14 +22,17 @@ use super::{
     Launch, LaunchError, LaunchRequest, Launcher, Outputs, Variable,
     connection::random_token,
     executable::{execute_self, next_depth},
-    exit::exit,
+    exit::{CLOSED_WITHIN, exit},
     forked::REPORT_TIMEOUT,
     missing::{check_executable, check_holding},
     template::{State, Stock, Template},
 };
 use crate::{
-    marker::{Marker, Role, SOCKET_FD},
-    protocol::{Preamble, Prepared, Setup},
+    error::Exit,
+    id::FunctionId,
+    marker::{DESCRIPTORS_CLOSED, Marker, Role, SOCKET_FD},
+    protocol::{Preamble, Preload, Prepared, Setup},
+    registry,
     sys::{
         exit::flush_streams,
         fd::{file_of, set_nonblocking, stream_pair},
@@ -228,11 +231,18 @@ impl ForkLauncher {
         self.poller.remove(template.child.as_fd());
         let words = words.unwrap_or_else(|| {
             let _ = wait_readable(template.child.as_fd(), REPORT_TIMEOUT);
-            let how = template.child.try_reap().map_or_else(String::new, |ended| match exit(ended) {
-                Ok(exit) => format!(" with {exit}"),
-                Err(why) => format!("; its exit status is unknown: {why}"),
-            });
-            let at = self.setup.preload.as_ref().map_or("", |_| ", which runs the preload,");
+            let preload = self.setup.preload.as_ref();
+            let how = match (template.child.try_reap().map(exit), preload) {
+                // Without a preload nothing closes the connection of a process that goes on.
+                (None, None) => String::new(),
+                (None, Some(preload)) => return closed_by(preload, None),
+                (Some(Ok(exit)), Some(preload)) if exit.code() == Some(DESCRIPTORS_CLOSED) => {
+                    return closed_by(preload, Some(exit));
+                }
+                (Some(Ok(exit)), _) => format!(" with {exit}"),
+                (Some(Err(why)), _) => format!("; its exit status is unknown: {why}"),
+            };
+            let at = preload.map_or("", |_| ", which runs the preload,");
             format!("the template that workers are forked from{at} ended{how}")
         });
         *state = if self.is_copy {
@@ -241,6 +251,13 @@ impl ForkLauncher {
             State::Failed(words)
         };
     }
+}
+
+/// Describes a preload that has closed the descriptors of its template.
+fn closed_by(preload: &Preload, exit: Option<Exit>) -> String {
+    let name = registry::find(FunctionId(preload.function)).map_or("", |entry| entry.name);
+    let exit = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
+    format!("the preload `{name}` failed: {CLOSED_WITHIN}{exit}")
 }
 
 /// Waits until this thread is the only one that runs. Our own threads may sleep meanwhile.

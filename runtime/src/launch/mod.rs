@@ -24,6 +24,7 @@ pub use output::Output;
 pub(crate) use start_method::METHODS;
 pub use start_method::StartMethod;
 
+pub(crate) use exit::CLOSED_WITHIN;
 pub(crate) use fork_server::ForkLauncher;
 pub(crate) use local::LocalLauncher;
 pub(crate) use options::{ResolvedOptions, Surroundings, Variable};

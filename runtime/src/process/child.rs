@@ -24,10 +24,7 @@ use crate::{
     protocol::EncodedTasks,
     registry,
     supervisor::state::Supervisor,
-    sys::{
-        held::Held,
-        poll::{CLOSED, wait_readable},
-    },
+    sys::{held::Held, identified::CLOSED, poll::wait_readable},
 };
 
 /// A process that has an owner. It is killed and reaped when this is dropped, unless it was detached.

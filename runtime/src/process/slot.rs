@@ -25,7 +25,7 @@ use crate::{
         ledger::InFlightTasks,
         state::Supervisor,
     },
-    sys::poll::CLOSED,
+    sys::identified::CLOSED,
     terminal::aside,
 };
 

@@ -32,9 +32,10 @@ use crate::{
     supervisor::state::Supervisor,
     sys::{
         generation::generation,
+        identified::CLOSED,
         limits::explained,
         per_process::PerProcess,
-        poll::{Bell, CLOSED, Poller},
+        poll::{Bell, Poller},
         quiesce::{OwnThread, is_own_thread},
     },
 };

@@ -252,8 +252,13 @@ mod tests {
     };
 
     const LEVELS: Levels = Levels { log: 3, trace: 4, is_timed: true };
-    const ORDERS: RunFlags =
-        RunFlags { levels: LEVELS, may_spin: true, wants_progress: false, seed: u64::MAX - 5 };
+    const ORDERS: RunFlags = RunFlags {
+        levels: LEVELS,
+        may_spin: true,
+        wants_progress: false,
+        is_initializer: true,
+        seed: u64::MAX - 5,
+    };
     const HEAD: RunHead = RunHead { flags: ORDERS, first_seq: 41, count: 2, first_task: 7 };
 
     fn request() -> Vec<u8> {

@@ -21,6 +21,8 @@ const WANTS_PROGRESS: u8 = 2;
 
 const IS_TIMED: u8 = 4;
 
+const IS_INITIALIZER: u8 = 8;
+
 /// tag, levels, flags, bare; first sequence number, number of tasks; first task; seed
 pub(crate) const RUN_HEAD_BYTES: usize = 4 + 4 + 4 + 8 + 8;
 
@@ -46,6 +48,8 @@ pub(crate) struct RunFlags {
     pub(crate) may_spin: bool,
     /// The progress of tasks is shown.
     pub(crate) wants_progress: bool,
+    /// The task is the initializer of the worker.
+    pub(crate) is_initializer: bool,
     /// The seed of their call, from which the seeds of the tasks are derived.
     pub(crate) seed: u64,
 }
@@ -73,11 +77,12 @@ impl RunHead {
     pub(crate) fn to_bytes(self, large: Option<(FunctionId, bool)>) -> RunHeadBytes {
         let mut bytes = [0; RUN_LARGE_HEAD_BYTES];
         bytes[0] = if large.is_some() { RUN_LARGE } else { RUN };
-        let RunFlags { levels, may_spin, wants_progress, .. } = self.flags;
+        let RunFlags { levels, may_spin, wants_progress, is_initializer, .. } = self.flags;
         bytes[1] = levels.log | (levels.trace << 4);
         bytes[2] = if may_spin { MAY_SPIN } else { 0 };
         bytes[2] |= if wants_progress { WANTS_PROGRESS } else { 0 };
         bytes[2] |= if levels.is_timed { IS_TIMED } else { 0 };
+        bytes[2] |= if is_initializer { IS_INITIALIZER } else { 0 };
         bytes[4..8].copy_from_slice(&self.first_seq.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.first_task.to_le_bytes());
@@ -143,6 +148,7 @@ impl<'a> ToWorker<'a> {
                     levels: Levels { log: levels & 15, trace: levels >> 4, is_timed: flags & IS_TIMED != 0 },
                     may_spin: flags & MAY_SPIN != 0,
                     wants_progress: flags & WANTS_PROGRESS != 0,
+                    is_initializer: flags & IS_INITIALIZER != 0,
                     seed: u64::from_le_bytes(*seed),
                 };
                 let head = RunHead {

@@ -242,7 +242,9 @@ impl Scheduler {
                 bytes += batch.records.len_bytes();
                 batch.attempts += 1;
                 let wants_progress = batch.to.wants_progress();
-                worker.run(batch, RunFlags { levels: levels(), may_spin, wants_progress, seed });
+                let flags =
+                    RunFlags { levels: levels(), may_spin, wants_progress, seed, ..RunFlags::default() };
+                worker.run(batch, flags);
             }
             worker.ring(now);
             *queue.at.entry(id).or_insert(0) += tasks;

@@ -3,7 +3,7 @@
 //! A worker's tasks are settled only here, after its process was reaped, because only then can it not run anything more. How long
 //! to pause before the next start is decided by `restarts`.
 
-use std::time::Instant;
+use std::{mem, time::Instant};
 
 use super::{
     batch::Batch,
@@ -15,7 +15,7 @@ use crate::{
     codec::Encoded,
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::WorkerId,
-    launch::LaunchError,
+    launch::{CLOSED_WITHIN, LaunchError},
     panic::RemotePanic,
     protocol::Outcome,
     supervisor::{
@@ -24,7 +24,7 @@ use crate::{
         ledger::InFlightTasks,
         state::Supervisor,
     },
-    sys::poll::CLOSED,
+    sys::identified::CLOSED,
     task::Call,
     transport::Cause,
 };
@@ -85,6 +85,11 @@ impl Scheduler {
         }
         // Which task ended a worker is known only if the worker could note what it began.
         let was_idle = running.is_none() && unknown.is_empty();
+        if was_idle && cause == Some(Cause::DescriptorsClosed) && !mem::replace(&mut self.said_closed, true) {
+            self.effects.notes.push(format!(
+                "worker {id} (pid {pid}) is replaced: {CLOSED_WITHIN}; of others nothing more is said"
+            ));
+        }
         if let Some(output) = output.as_ref().filter(|_| was_idle || initializing || finalizing) {
             self.effects.shows.push(output.clone());
         }
@@ -154,6 +159,9 @@ impl Scheduler {
         for batch in unknown {
             self.queues.leave(&batch, id);
             let how = match (exit, &reason) {
+                (Ok(exit), _) if cause == Some(Cause::DescriptorsClosed) => {
+                    format!(" ({exit}): {CLOSED_WITHIN}")
+                }
                 (Ok(exit), Some(reason)) => format!(" ({exit}): {reason}"),
                 (Ok(exit), None) => format!(" ({exit})"),
                 (Err(why), _) => format!(" ({why})"),

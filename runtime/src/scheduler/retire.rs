@@ -41,7 +41,9 @@ impl Scheduler {
             retries: 0,
         };
         let worker = &mut self.workers[place];
-        worker.run(batch, RunFlags { levels: levels(), seed: self.seed, ..RunFlags::default() });
+        let is_initializer = self.queues.initializing.contains(&worker.id());
+        let flags = RunFlags { levels: levels(), seed: self.seed, is_initializer, ..RunFlags::default() };
+        worker.run(batch, flags);
         worker.do_not_count(1);
         worker.ring(now);
     }

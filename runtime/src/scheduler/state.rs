@@ -58,6 +58,8 @@ pub(crate) struct Scheduler {
     pub(crate) share_after: Duration,
     /// The reason why workers do not use shared memory was logged.
     pub(super) said_why_slow: bool,
+    /// It was logged that a task has closed descriptors of its worker.
+    pub(super) said_closed: bool,
     /// The CPU time of all workers at the last look, and the time of that look.
     pub(super) cores_seen: Option<(Instant, Duration)>,
     /// Between the last two looks, the workers left more than half of the cores' time unused.
@@ -111,6 +113,7 @@ impl Scheduler {
             pinned: None,
             share_after: SHARE_AFTER,
             said_why_slow: false,
+            said_closed: false,
             cores_seen: None,
             cores_are_idle: false,
             closing: false,

@@ -10,6 +10,7 @@ use super::{
     ledger::{InFlight, InFlightTasks},
     state::{State, Supervisor},
 };
+use crate::{marker::DESCRIPTORS_CLOSED, transport::Cause};
 
 /// The time that a worker has to end by itself after its connection has ended.
 pub(super) const END_GRACE: Duration = Duration::from_secs(2);
@@ -106,6 +107,9 @@ impl<T: InFlightTasks> Supervisor<T> {
                 exit_report.waiting = in_flight.split_begun(begun);
                 exit_report.running = in_flight.loads.pop_front().map(|(_, load)| load);
             }
+        }
+        if link.launched.board.is_none() && exit.is_ok_and(|exit| exit.code() == Some(DESCRIPTORS_CLOSED)) {
+            exit_report.cause = Some(Cause::DescriptorsClosed);
         }
         exit_report.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
         if let Some(mut transcript) = link.transcript {

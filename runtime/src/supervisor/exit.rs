@@ -4,6 +4,7 @@
 
 use crate::{
     error::{Exit, TaskErrorKind},
+    launch::CLOSED_WITHIN,
     marker::{PROTOCOL_BROKEN, meaning_at_start},
     panic::RemotePanic,
     transport::Cause,
@@ -21,6 +22,9 @@ pub(crate) fn why_not_started(
         (Ok(exit), Some(Cause::OutOfMemory)) => format!("{who} ran out of memory as it started ({exit})"),
         (Ok(exit), Some(Cause::StackOverflow)) => {
             format!("{who} overflowed its stack as it started ({exit})")
+        }
+        (Ok(exit), Some(Cause::DescriptorsClosed)) => {
+            format!("{who} ended as it started: {CLOSED_WITHIN} ({exit})")
         }
         (Ok(exit), Some(Cause::ConnectionEnded) | None) => match exit.code().and_then(meaning_at_start) {
             Some(words) => format!("{who} {words} ({exit})"),
@@ -75,6 +79,9 @@ pub(crate) fn crash(
         (_, _, Some(Cause::ConnectionEnded)) => {
             let cause = "the process's connection to this one ended while it ran";
             TaskErrorKind::Crash { exit, cause: Some(cause.into()) }
+        }
+        (_, _, Some(Cause::DescriptorsClosed)) => {
+            TaskErrorKind::Crash { exit, cause: Some(CLOSED_WITHIN.into()) }
         }
         (_, _, None) => {
             // The exit status says more than a connection that ended with the process.

@@ -10,6 +10,7 @@ pub(crate) mod fd;
 pub(crate) mod futex;
 pub(crate) mod generation;
 pub(crate) mod held;
+pub(crate) mod identified;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod pass;

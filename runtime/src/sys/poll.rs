@@ -20,33 +20,52 @@ use nix::{
     },
 };
 
-use super::fd::{failed, identity};
+use super::{
+    fd::{failed, identity},
+    identified::{Identified, closed},
+};
+
+/// What ended a wait for the end of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndOf {
+    /// The peer has closed its end of the connection.
+    Connection,
+    /// The process has ended.
+    Process,
+    /// Other code of this process has closed a descriptor. Nothing is known of the peer.
+    Descriptors,
+}
 
 pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     wait_readable(fd, Duration::ZERO).unwrap_or(true)
 }
 
 /// Waits until the peer of a socket has closed it or will send nothing more, or until a process has ended. Data that arrives does
-/// not end the wait. Returns whether the process has ended.
-pub(crate) fn wait_for_hangup(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> bool {
-    wait_for(PollFd::new(socket, PollFlags::from_bits_retain(libc::POLLRDHUP)), process)
+/// not end the wait.
+pub(crate) fn wait_for_hangup<F: AsFd>(socket: &Identified<F>, process: Option<&Identified<F>>) -> EndOf {
+    wait_for(socket, PollFlags::from_bits_retain(libc::POLLRDHUP), process)
 }
 
-/// Waits until the peer has closed both directions or a process has ended. Returns whether the process has ended.
-pub(crate) fn wait_for_end(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> bool {
+/// Waits until the peer has closed both directions or a process has ended.
+pub(crate) fn wait_for_end<F: AsFd>(socket: &Identified<F>, process: Option<&Identified<F>>) -> EndOf {
     // The end of both directions is always reported.
-    wait_for(PollFd::new(socket, PollFlags::empty()), process)
+    wait_for(socket, PollFlags::empty(), process)
 }
 
-fn wait_for(socket: PollFd<'_>, process: Option<BorrowedFd<'_>>) -> bool {
-    let mut fds = vec![socket];
-    fds.extend(process.map(|process| PollFd::new(process, PollFlags::POLLIN)));
-    loop {
+fn wait_for<F: AsFd>(socket: &Identified<F>, events: PollFlags, process: Option<&Identified<F>>) -> EndOf {
+    let is_whole = || socket.is_whole() && process.is_none_or(Identified::is_whole);
+    let mut fds = vec![PollFd::new(socket.as_fd(), events)];
+    fds.extend(process.map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)));
+    // A wait goes on with the files that it began with. One that was interrupted begins anew with what has the numbers by then.
+    while is_whole() {
         match nix::poll::poll(&mut fds, PollTimeout::NONE) {
             Err(nix::errno::Errno::EINTR) => {}
-            Ok(_) | Err(_) => return fds.get(1).and_then(PollFd::any).unwrap_or(false),
+            Ok(_) | Err(_) if !is_whole() => break,
+            Ok(_) | Err(_) if fds.get(1).and_then(PollFd::any).unwrap_or(false) => return EndOf::Process,
+            Ok(_) | Err(_) => return EndOf::Connection,
         }
     }
+    EndOf::Descriptors
 }
 
 /// Returns whether the peer has closed both directions.
@@ -307,12 +326,4 @@ impl AsFd for Poller {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
-}
-
-/// The message for everything that needs descriptors that other code has closed.
-pub(crate) const CLOSED: &str = "the descriptors by which its worker is watched were closed by other code in this process \
-     (`closefrom`, for example, or a `close` of a number that is not its own); pools and processes that are made afterwards work";
-
-pub(crate) fn closed() -> io::Error {
-    io::Error::other(CLOSED)
 }

@@ -12,42 +12,35 @@ use super::{
     Room,
     stream::{Read, Sink, Source},
 };
-use crate::sys::{fd, poll};
+use crate::sys::{fd, identified::Identified};
 
 /// Frames up to this size are copied together before they are sent. One short copy costs less than passing a list of parts to the
 /// kernel.
 const SMALL_BYTES: usize = 16 << 10;
 
-/// Sends into a socket, which may be blocking or not.
+/// Sends into a socket, which may be blocking or not. Nothing is sent if other code has closed it.
 pub(super) struct SocketSink {
-    socket: Arc<OwnedFd>,
-    /// The identity of the socket's file, for processes in which other code may close it and reuse its number.
-    identity: Option<(u64, u64)>,
+    socket: Identified<Arc<OwnedFd>>,
     scratch: Vec<u8>,
 }
 
 impl SocketSink {
     pub(super) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, identity: None, scratch: Vec::new() }
-    }
-
-    /// Creates a sink for a host, where other code may close the socket. Nothing is sent in that case.
-    pub(super) fn of_host(socket: Arc<OwnedFd>) -> Self {
-        Self { identity: fd::identity(socket.as_fd()), ..Self::new(socket) }
+        Self { socket: Identified::new(socket), scratch: Vec::new() }
     }
 }
 
 impl Sink for SocketSink {
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
-        check(self.socket.as_fd(), self.identity)?;
+        let socket = self.socket.check()?;
         loop {
             let sent = if parts.iter().map(|part| part.len()).sum::<usize>() <= SMALL_BYTES {
                 self.scratch.clear();
                 parts.iter().for_each(|part| self.scratch.extend_from_slice(part));
-                fd::write_one(self.socket.as_fd(), &self.scratch)
+                fd::write_one(socket, &self.scratch)
             } else {
                 let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-                fd::write_some(self.socket.as_fd(), &parts)
+                fd::write_some(socket, &parts)
             };
             match sent {
                 Ok(n) => return Ok(n),
@@ -74,8 +67,8 @@ impl Sink for SocketSink {
     }
 
     fn close(&mut self) {
-        if check(self.socket.as_fd(), self.identity).is_ok() {
-            fd::shutdown_write(self.socket.as_fd());
+        if let Ok(socket) = self.socket.check() {
+            fd::shutdown_write(socket);
         }
     }
 
@@ -84,34 +77,22 @@ impl Sink for SocketSink {
     }
 }
 
-/// Returns an error if the number no longer means the same file, as far as that is known.
-fn check(socket: BorrowedFd<'_>, identity: Option<(u64, u64)>) -> io::Result<()> {
-    if identity.is_none() || fd::identity(socket) == identity { Ok(()) } else { Err(poll::closed()) }
-}
-
-/// Receives from a socket.
+/// Receives from a socket. Nothing is read if other code has closed it.
 pub(super) struct SocketSource {
-    socket: Arc<OwnedFd>,
-    /// As for [`SocketSink`].
-    identity: Option<(u64, u64)>,
+    socket: Identified<Arc<OwnedFd>>,
 }
 
 impl SocketSource {
     pub(super) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, identity: None }
-    }
-
-    /// As for [`SocketSink::of_host`].
-    pub(super) fn of_host(socket: Arc<OwnedFd>) -> Self {
-        Self { identity: fd::identity(socket.as_fd()), ..Self::new(socket) }
+        Self { socket: Identified::new(socket) }
     }
 }
 
 impl Source for SocketSource {
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
-        check(self.socket.as_fd(), self.identity)?;
+        let socket = self.socket.check()?;
         loop {
-            match fd::read_append(self.socket.as_fd(), target, most) {
+            match fd::read_append(socket, target, most) {
                 Ok(0) => return Ok(Read::Closed),
                 Ok(n) => return Ok(Read::Bytes(n)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -16,7 +16,7 @@ use super::{copy, preload};
 use crate::{
     context::{BOARD, INDEX, RUNNING_SEQ},
     id::WorkerId,
-    marker::{HOST_GONE, PROTOCOL_BROKEN},
+    marker::{DESCRIPTORS_CLOSED, HOST_GONE, PROTOCOL_BROKEN},
     panic::RemotePanic,
     protocol::{Refused, encode_panic, encode_reply},
     sys::{
@@ -102,8 +102,45 @@ pub(super) fn send(frame: &[u8]) {
 #[expect(clippy::exit, reason = "a worker has no main to return from")]
 pub(super) fn leave(socket: &OwnedFd, code: i32) -> ! {
     // A host that is alive has closed only its sending side.
-    HOST_HAS_ENDED.store(is_ended(socket.as_fd()), Ordering::Relaxed);
+    HOST_HAS_ENDED.store(is_whole() && is_ended(socket.as_fd()), Ordering::Relaxed);
     std::process::exit(code)
+}
+
+/// Returns whether user code has not closed the connection.
+pub(super) fn is_whole() -> bool {
+    ASIDE.get().is_none_or(Aside::is_whole)
+}
+
+/// Notes that user code has closed a descriptor of this worker, which ends when it has sent the outcomes that it has.
+pub(super) fn note_cut() {
+    if let Some(aside) = ASIDE.get() {
+        aside.cut();
+    }
+}
+
+/// Ends this process if user code has closed the connection. The outcome of a task cannot be sent.
+pub(super) fn expect_whole() {
+    if !is_whole() {
+        end_without_descriptors(false);
+    }
+}
+
+/// Ends this process if a descriptor was found to be closed. All outcomes were sent, and the host reads them when it sees the end of
+/// this process.
+#[inline]
+pub(super) fn leave_if_cut() {
+    if ASIDE.get().is_some_and(Aside::is_cut) {
+        end_without_descriptors(true);
+    }
+}
+
+/// Ends this process immediately, because user code has closed descriptors that it needs. Another worker takes its place. Exit
+/// handlers do not run, because nothing would end them if they waited.
+pub(super) fn end_without_descriptors(has_answered: bool) -> ! {
+    note_cause(Cause::DescriptorsClosed);
+    flush_streams();
+    // The exit code of a process for one function tells how the function ended.
+    end_now(if has_answered && is_alone() { farewell() } else { DESCRIPTORS_CLOSED })
 }
 
 /// Ends what tasks have started, and this process, unless the host does it. The process is at its end. Destructors of shared
@@ -161,8 +198,11 @@ pub(super) fn break_off(why: &str) -> ! {
     end_now(PROTOCOL_BROKEN)
 }
 
+fn is_alone() -> bool {
+    INDEX.get() == Some(&WorkerId::ALONE.0)
+}
+
 /// Returns the exit code of a worker that was told to leave. It does not depend on how a pool's tasks ended.
 pub(super) fn farewell() -> i32 {
-    let is_alone = INDEX.get() == Some(&WorkerId::ALONE.0);
-    if is_alone && HAS_FAILED.load(Ordering::Relaxed) { FAILED } else { 0 }
+    if is_alone() && HAS_FAILED.load(Ordering::Relaxed) { FAILED } else { 0 }
 }

@@ -3,11 +3,15 @@
 //! `entry` and `template` start every worker here. The watching thread runs no user code, so a busy worker ends with its host, too.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
     time::Duration,
 };
 
-use nix::sys::resource::Resource;
+use nix::{
+    sys::resource::Resource,
+    unistd::{Pid, getppid},
+};
 
 use super::{
     connect::{Connection, or_fail, refused, take_up},
@@ -15,12 +19,13 @@ use super::{
 };
 use crate::{
     context,
-    marker::HOST_GONE,
+    marker::{DESCRIPTORS_CLOSED, HOST_GONE},
     protocol::Refused,
     sys::{
-        exit::end_group,
+        exit::{end_group, end_now},
         fd::{out_of_the_way, shutdown_both},
-        poll::{wait_for_end, wait_for_hangup},
+        identified::Identified,
+        poll::{EndOf, wait_for_end, wait_for_hangup},
         process::hold_host,
     },
     transport::Cause,
@@ -38,12 +43,43 @@ const WATCH_STACK_BYTES: usize = 64 << 10;
 /// Turns a copy of a template into a worker. Never returns.
 pub(super) fn become_forked_worker(socket: OwnedFd, host: Option<OwnedFd>) -> ! {
     copy::begin();
-    or_fail(|| watch_and_serve(take_up(out_of_the_way(socket), None)?, host))
+    or_fail(|| {
+        let connection = take_up(out_of_the_way(socket), None)?;
+        let lifeline = Lifeline::new(&connection, host);
+        watch_and_serve(connection, lifeline)
+    })
+}
+
+/// What tells a worker that its host has ended.
+struct Lifeline {
+    socket: Identified<Arc<OwnedFd>>,
+    /// The process of the host. A copy of the host, such as a daemon, may hold the other end of the connection.
+    host: Option<Identified<Arc<OwnedFd>>>,
+    /// The parent, which is the host or ends with it.
+    parent: Pid,
+    is_shared: bool,
+}
+
+impl Lifeline {
+    /// Made before user code runs, which may close descriptors.
+    fn new(connection: &Connection, host: Option<OwnedFd>) -> Self {
+        Self {
+            socket: Identified::new(connection.socket.clone()),
+            host: host.map(|host| Identified::new(Arc::new(host))),
+            parent: getppid(),
+            is_shared: connection.is_shared,
+        }
+    }
 }
 
 /// Serves on a thread named `main` and watches the connection on this one, so that a busy worker ends with its host, too.
 pub(super) fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, Refused> {
-    let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
+    let host = hold_host(connection.socket.as_fd()).unwrap_or_else(|_ended| {
+        // A copy of the host may hold the other end of the connection.
+        shutdown_both(connection.socket.as_fd());
+        None
+    });
+    let lifeline = Lifeline::new(&connection, host.map(out_of_the_way));
     let stack = nix::sys::resource::getrlimit(Resource::RLIMIT_STACK)
         .ok()
         .and_then(|(soft, _)| usize::try_from(soft).ok())
@@ -53,25 +89,16 @@ pub(super) fn serve_and_watch(connection: Connection) -> Result<std::convert::In
         .stack_size(stack)
         .spawn(move || serve::serve(connection))
         .map_err(|error| refused("no thread to serve on in a worker", error))?;
-    // A copy of a host that has ended already may hold the other end of the connection.
-    let host = hold_host(socket.as_fd()).unwrap_or_else(|_ended| {
-        shutdown_both(socket.as_fd());
-        None
-    });
-    watch(socket.as_fd(), is_shared, host)
+    watch(&lifeline)
 }
 
 /// Like [`serve_and_watch`], with the threads exchanged: serves on this thread, which has the stack it needs and whose
 /// thread-locals were filled by the preload.
-fn watch_and_serve(
-    connection: Connection,
-    host: Option<OwnedFd>,
-) -> Result<std::convert::Infallible, Refused> {
-    let (socket, is_shared) = (connection.socket.clone(), connection.is_shared);
+fn watch_and_serve(connection: Connection, lifeline: Lifeline) -> Result<std::convert::Infallible, Refused> {
     std::thread::Builder::new()
         .name("watch".to_owned())
         .stack_size(WATCH_STACK_BYTES)
-        .spawn(move || watch(socket.as_fd(), is_shared, host))
+        .spawn(move || watch(&lifeline))
         .map_err(|error| refused("no thread to watch the connection in a worker", error))?;
     serve::serve(connection);
     Err("it serves no more".into())
@@ -79,16 +106,18 @@ fn watch_and_serve(
 
 /// Ends the process when the host has gone. If no memory is shared, the host closes its sending side to ask the running task to
 /// end.
-fn watch(socket: BorrowedFd<'_>, is_shared: bool, host: Option<OwnedFd>) -> ! {
-    let host = host.as_ref().map(AsFd::as_fd);
-    let mut host_has_ended = wait_for_hangup(socket, host);
-    if !host_has_ended && !is_shared && host_link::is_busy() {
+fn watch(lifeline: &Lifeline) -> ! {
+    let Lifeline { socket, host, parent, is_shared } = lifeline;
+    let mut end = wait_for_hangup(socket, host.as_ref());
+    if end == EndOf::Connection && !is_shared && host_link::is_busy() {
         context::hear_the_last();
-        host_has_ended = wait_for_end(socket, host);
+        end = wait_for_end(socket, host.as_ref());
     }
-    if host_has_ended {
-        // A copy of the host, such as a daemon, may hold the other end of the connection.
-        shutdown_both(socket);
+    match end {
+        EndOf::Connection => {}
+        EndOf::Process => shutdown_both(socket.as_fd()),
+        // The end of the host would not be seen.
+        EndOf::Descriptors => host_link::note_cause(Cause::DescriptorsClosed),
     }
     // Checked before `stop`: a worker that becomes ready only now may miss the stop.
     let was_ready = host_link::is_ready();
@@ -100,6 +129,10 @@ fn watch(socket: BorrowedFd<'_>, is_shared: bool, host: Option<OwnedFd>) -> ! {
         // The serving thread sees the end of the connection, too, and leaves through `exit`. A worker that is still starting has
         // nothing to finish.
         std::thread::sleep(LEAVE_TIMEOUT);
+    }
+    if end == EndOf::Descriptors && getppid() == *parent {
+        // The host is there, and ends what tasks have started.
+        end_now(DESCRIPTORS_CLOSED);
     }
     end_group(HOST_GONE)
 }

@@ -9,11 +9,13 @@ use std::{
     sync::OnceLock,
 };
 
+use super::host_link::note_cut;
 use crate::{
     protocol::{Sink, encode_boundary},
     sys::{
         exit::flush_stdout,
         fd::{open_null, out_of_the_way, redirect_stderr, redirect_stdout, write_waiting},
+        identified::Identified,
     },
 };
 
@@ -23,7 +25,7 @@ static MARKED: OnceLock<Marked> = OnceLock::new();
 struct Marked {
     token: u64,
     /// The worker's ends, separate from descriptors 1 and 2, which a task may close or replace.
-    pipes: Vec<OwnedFd>,
+    pipes: Vec<Identified<OwnedFd>>,
 }
 
 /// Redirects stdout and stderr as the host has requested. `pipes` are the worker's ends of the streams that the host reads, in
@@ -42,7 +44,7 @@ pub(super) fn redirect(sinks: [Sink; 2], token: u64, pipes: Vec<OwnedFd>) -> io:
             Sink::Host => {
                 let pipe = given.next().ok_or(io::ErrorKind::UnexpectedEof)?;
                 redirect(pipe.as_fd())?;
-                kept.push(out_of_the_way(pipe));
+                kept.push(Identified::new(out_of_the_way(pipe)));
             }
         }
     }
@@ -63,7 +65,11 @@ pub(super) fn end_task(seq: u32) {
     flush_stdout();
     let mark = encode_boundary(*token, seq);
     for pipe in pipes {
-        // An error means that the host has gone.
-        let _ = write_waiting(pipe.as_fd(), &mark);
+        match pipe.check() {
+            // An error means that the host has gone.
+            Ok(pipe) => drop(write_waiting(pipe, &mark)),
+            // The output of later tasks could not be told from the output of this one.
+            Err(_) => note_cut(),
+        }
     }
 }

@@ -20,13 +20,14 @@ use crate::{
     dispatch,
     error::FaultKind,
     id::FunctionId,
-    marker::HOST_GONE,
+    marker::{DESCRIPTORS_CLOSED, HOST_GONE},
     panic::RemotePanic,
     protocol::{Folder, Preload, Prepared, Setup, VERSION},
     registry::{self, Entry},
     sys::{
-        exit::flush_streams,
-        fd::write_whole,
+        exit::{end_now, flush_streams},
+        fd::{out_of_the_way, write_whole},
+        identified::Identified,
         process::enter,
         procfs::thread_count,
         signal::{end_on_hangup, forget_failed_allocations, forget_hangup},
@@ -43,14 +44,19 @@ static PRELOADING: Mutex<Option<Preloading>> = Mutex::new(None);
 /// The preload that is running.
 struct Preloading {
     name: &'static str,
-    control: OwnedFd,
+    control: Identified<OwnedFd>,
     /// The messages for a stack overflow and for a failed allocation. They are encoded in advance because memory may not be
     /// available then.
     overflowed: Vec<u8>,
     was_refused_memory: Vec<u8>,
 }
 
-pub(super) fn prepare(setup: Result<Setup, String>, control: &OwnedFd) -> Result<(), String> {
+/// Runs the preload, if there is one. `control` and `host` are what the template needs afterwards.
+pub(super) fn prepare(
+    setup: Result<Setup, String>,
+    control: &OwnedFd,
+    host: Option<&OwnedFd>,
+) -> Result<(), String> {
     let Setup { version, build_id, preload } = setup?;
     let own = registry::build_id();
     if (version, build_id) != (VERSION, own) {
@@ -60,7 +66,7 @@ pub(super) fn prepare(setup: Result<Setup, String>, control: &OwnedFd) -> Result
     }
     let Some(preload) = preload else { return expect_one_thread("its start") };
     let entry = registry::find(FunctionId(preload.function)).ok_or("the preload is not in the table")?;
-    let outcome = run(entry, &preload, control);
+    let outcome = run(entry, &preload, control, host);
     // Output that is still in a buffer would be written by each worker.
     flush_streams();
     outcome?;
@@ -68,12 +74,17 @@ pub(super) fn prepare(setup: Result<Setup, String>, control: &OwnedFd) -> Result
 }
 
 /// Runs the preload in the folder of the workers.
-fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<(), String> {
+fn run(
+    entry: &'static Entry,
+    preload: &Preload,
+    control: &OwnedFd,
+    host: Option<&OwnedFd>,
+) -> Result<(), String> {
     let set_preloading = |now| *PRELOADING.lock().unwrap_or_else(PoisonError::into_inner) = now;
     let words = |what: &str| Prepared::Failed(format!("the preload `{}` {what}", entry.name)).to_bytes();
     set_preloading(control.try_clone().ok().map(|control| Preloading {
         name: entry.name,
-        control,
+        control: Identified::new(out_of_the_way(control)),
         overflowed: words("overflowed its stack"),
         was_refused_memory: words("ran out of memory"),
     }));
@@ -84,11 +95,21 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
         None => None,
     };
     let (mut result, mut large) = (Vec::new(), Vec::new());
+    let own: Vec<_> = [Some(control.as_fd()), host.map(AsFd::as_fd), back.as_ref().map(AsFd::as_fd)]
+        .into_iter()
+        .flatten()
+        .map(Identified::new)
+        .collect();
     end_on_hangup(control.as_fd(), HOST_GONE)
         .map_err(|error| format!("its connection cannot be watched: {error}"))?;
     let outcome = dispatch::run(entry, || Input::new(&preload.args), &mut result, &mut large);
     // The preload may have forked. A copy of the template prepares nothing and forks no workers.
     copy::leave_if_copy();
+    if !own.iter().all(Identified::is_whole) || !is_connection_whole() {
+        // Nothing may be used or closed, because it may be another file. The host knows the exit code.
+        flush_streams();
+        end_now(DESCRIPTORS_CLOSED);
+    }
     forget_hangup(control.as_fd());
     drop(large);
     // A worker must not inherit it.
@@ -107,12 +128,18 @@ fn run(entry: &'static Entry, preload: &Preload, control: &OwnedFd) -> Result<()
 }
 
 /// Enters a folder and returns the previous one.
-fn visit(folder: &Folder) -> Result<File, String> {
+fn visit(folder: &Folder) -> Result<OwnedFd, String> {
     let path = Path::new(OsStr::from_bytes(&folder.path));
     let cannot = |error| format!("it cannot work in {}: {error}", path.display());
     let back = File::open(".").map_err(cannot)?;
     enter(path, folder.id).map_err(cannot)?;
-    Ok(back)
+    Ok(out_of_the_way(back.into()))
+}
+
+/// Returns whether the preload has not closed the connection of [`PRELOADING`].
+fn is_connection_whole() -> bool {
+    let preloading = PRELOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    preloading.as_ref().is_none_or(|preloading| preloading.control.is_whole())
 }
 
 fn panicked(name: &str, panic: &RemotePanic) -> String {
@@ -124,7 +151,8 @@ fn tell_of_panic(panic: &RemotePanic) {
     if let Some(Preloading { name, control, .. }) =
         &*PRELOADING.lock().unwrap_or_else(PoisonError::into_inner)
     {
-        let _ = write_whole(control.as_fd(), &Prepared::Failed(panicked(name, panic)).to_bytes());
+        let words = Prepared::Failed(panicked(name, panic)).to_bytes();
+        let _ = control.check().and_then(|control| write_whole(control, &words));
     }
 }
 
@@ -136,9 +164,11 @@ pub(super) fn say_cause(cause: Cause) {
         let words = match cause {
             Cause::StackOverflow => &preloading.overflowed,
             Cause::OutOfMemory => &preloading.was_refused_memory,
-            Cause::ConnectionEnded => return,
+            Cause::ConnectionEnded | Cause::DescriptorsClosed => return,
         };
-        let _ = nix::unistd::write(&preloading.control, words);
+        if preloading.control.is_whole() {
+            let _ = nix::unistd::write(&preloading.control, words);
+        }
     }
 }
 

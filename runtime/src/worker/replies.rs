@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    host_link::{break_off, send},
+    host_link::{break_off, expect_whole, leave_if_cut, send},
     output,
 };
 use crate::{
@@ -35,6 +35,8 @@ pub(super) struct Replies {
     due: bool,
     /// Every task is timed individually.
     is_timed: bool,
+    /// The task is the initializer.
+    pub(super) is_initializer: bool,
     /// When some tasks were last measured.
     sampled: Option<Instant>,
     /// How many more tasks to measure now.
@@ -71,6 +73,7 @@ impl Replies {
             rung: now,
             due: false,
             is_timed: false,
+            is_initializer: false,
             sampled: None,
             sample: None,
             found: None,
@@ -78,10 +81,11 @@ impl Replies {
     }
 
     /// Begins a request. The time until now was spent waiting.
-    pub(super) fn begin(&mut self, is_timed: bool) {
+    pub(super) fn begin(&mut self, is_timed: bool, is_initializer: bool) {
         self.timed = Instant::now();
         self.rung = self.timed;
         self.is_timed = is_timed;
+        self.is_initializer = is_initializer;
         if is_timed {
             self.stride = 1;
             send(&encode_reply(&Note::Begun { nanos: monotonic_nanos() }));
@@ -128,6 +132,7 @@ impl Replies {
     pub(super) fn ring(&mut self, sender: &mut dyn FrameSender) {
         if std::mem::take(&mut self.due) {
             sender.ring();
+            leave_if_cut();
         }
     }
 
@@ -162,10 +167,11 @@ impl Replies {
             ReplyWire::Parts(head, [], body) => sender.send(&head, Body::Borrowed(body)),
             ReplyWire::Parts(head, more, body) => sender.send(&[&head, more].concat(), Body::Borrowed(body)),
         };
-        if let Err(error) = sent
-            && error.kind() == std::io::ErrorKind::InvalidData
-        {
-            break_off(&format!("it could not answer: {error}"));
+        if let Err(error) = sent {
+            if error.kind() == std::io::ErrorKind::InvalidData {
+                break_off(&format!("it could not answer: {error}"));
+            }
+            expect_whole();
         }
         self.due = true;
         if rings {

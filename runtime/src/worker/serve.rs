@@ -10,8 +10,9 @@ use super::{
     copy,
     handshake::shake_hands,
     host_link::{
-        ASIDE, ENDED_SEQ, HAS_FAILED, SENDER, STOPPING, WAITING, break_off, farewell, leave, note_cause,
-        send, tell_of_panic, watch_memory, watch_overflow,
+        ASIDE, ENDED_SEQ, HAS_FAILED, SENDER, STOPPING, WAITING, break_off, end_without_descriptors,
+        expect_whole, farewell, is_whole, leave, note_cause, send, tell_of_panic, watch_memory,
+        watch_overflow,
     },
     log, output, progress,
     replies::Replies,
@@ -75,6 +76,7 @@ pub(super) fn serve(connection: Connection) {
             }
             Ok(Received::Nothing | Received::Paused) => 0,
             Ok(Received::Closed) => leave(&socket, farewell()),
+            Err(_) if !is_whole() => end_without_descriptors(true),
             Err(_) if STOPPING.load(Ordering::SeqCst) => leave(&socket, 0),
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::OutOfMemory {
@@ -106,7 +108,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
     let Ok(ToWorker::Run(RunHead { flags, .. }, mut tasks)) = ToWorker::decode(head, &body) else {
         return None;
     };
-    let RunFlags { levels, may_spin, wants_progress, seed } = flags;
+    let RunFlags { levels, may_spin, wants_progress, is_initializer, seed } = flags;
     log::set_level(levels.log);
     #[cfg(feature = "tracing")]
     crate::worker::tracing::set_level(levels.trace);
@@ -115,7 +117,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
     WAITING.get()?.set_spin(may_spin);
     let board = BOARD.get()?;
     SENDER.with(|sender| {
-        replies.begin(levels.is_timed);
+        replies.begin(levels.is_timed, is_initializer);
         let mut last = None;
         while let Some(task) = tasks.next().ok()? {
             if board.claim().begin(task.seq) {
@@ -167,6 +169,10 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
     });
     // The task may have forked. In a copy, what follows would be written to the original's connection.
     copy::leave_if_copy();
+    if replies.is_initializer {
+        // Its worker would serve for a moment only, and so would the next.
+        expect_whole();
+    }
     if replies.marks {
         output::end_task(task.seq);
     }

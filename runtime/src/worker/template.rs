@@ -24,7 +24,7 @@ use crate::{
     protocol::{FORK_REQUEST, Prepared, Refused, Report, Setup},
     sys::{
         exit::end_group,
-        fd::{errno_of, read_file, write_whole},
+        fd::{errno_of, out_of_the_way, read_file, write_whole},
         pass::{recv_with_fds, send_with_fd},
         poll::wait_any,
         process::{Child, Ended, Fork, fork, hold_host},
@@ -41,6 +41,7 @@ struct Forked {
 pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, Refused> {
     let (preamble, fds) = recv_preamble(control.as_fd(), token)?;
     let Ok(host) = hold_host(control.as_fd()) else { end_group(HOST_GONE) };
+    let host = host.map(out_of_the_way);
     IS_TEMPLATE.store(true, Ordering::Relaxed);
     let _ = nix::sys::prctl::set_name(c"fork-template");
     // Set up before forking, so that overflows of the preload are detected, and workers need not determine where the stack ends.
@@ -55,7 +56,7 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
         .and_then(|setup| {
             read_file(setup).map_err(|error| format!("the template's setup cannot be read: {error}"))
         })
-        .and_then(|setup| prepare(Setup::from_bytes(&setup), &control));
+        .and_then(|setup| prepare(Setup::from_bytes(&setup), &control, host.as_ref()));
     let prepared = match prepared {
         Ok(()) => Prepared::Ready,
         Err(words) => Prepared::Failed(words),

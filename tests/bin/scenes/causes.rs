@@ -106,6 +106,8 @@ fn end_by(how: &str) {
     match how {
         "panic" => panic!("as it was told"),
         "exit" => process::exit(7),
+        // SAFETY: that what owns them loses them is what is to be tested.
+        "descriptors" => drop(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) }),
         "exit 89" => process::exit(89),
         "abort" => process::abort(),
         "overflow" => drop(black_box(deeper(0))),

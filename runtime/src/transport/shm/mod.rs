@@ -97,8 +97,8 @@ pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
 /// Makes the host's end over a socket, which does not block.
 pub(super) fn over_socket(socket: Arc<OwnedFd>) -> HostEnd {
     HostEnd {
-        sender: Box::new(FramedSender::new(SocketSink::of_host(socket.clone()), false)),
-        receiver: Box::new(FramedReceiver::new(SocketSource::of_host(socket), false)),
+        sender: Box::new(FramedSender::new(SocketSink::new(socket.clone()), false)),
+        receiver: Box::new(FramedReceiver::new(SocketSource::new(socket), false)),
         board: None,
         segment: None,
         rings: false,
@@ -113,12 +113,12 @@ pub(super) fn offer_rings(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
     let consumer = Consumer::attach(memory.to_host()).map_err(broken)?;
     Ok(HostEnd {
         sender: Box::new(FramedSender::new(
-            HostSink { producer, socket: SocketSink::of_host(socket.clone()) },
+            HostSink { producer, socket: SocketSink::new(socket.clone()) },
             false,
         )),
         receiver: Box::new(HostReceiver {
             ring: FramedReceiver::new(HostSource { consumer, socket: socket.clone() }, false),
-            aside: FramedReceiver::new(SocketSource::of_host(socket), false),
+            aside: FramedReceiver::new(SocketSource::new(socket), false),
             readable: false,
             aside_seen: 0,
             aside_due: 0,

@@ -49,12 +49,15 @@ pub(crate) enum Cause {
     OutOfMemory,
     /// Its connection to the host ended while a task ran.
     ConnectionEnded,
+    /// User code has closed descriptors that this process needs to serve.
+    DescriptorsClosed,
 }
 
 /// The causes as they are recorded.
 const STACK_OVERFLOW: u32 = 1;
 const OUT_OF_MEMORY: u32 = 2;
 const CONNECTION_ENDED: u32 = 3;
+const DESCRIPTORS_CLOSED: u32 = 4;
 
 /// One side's mapping of the shared memory.
 #[derive(Clone, Debug)]
@@ -169,6 +172,7 @@ impl Board {
             Cause::StackOverflow => STACK_OVERFLOW,
             Cause::OutOfMemory => OUT_OF_MEMORY,
             Cause::ConnectionEnded => CONNECTION_ENDED,
+            Cause::DescriptorsClosed => DESCRIPTORS_CLOSED,
         };
         // SYNC(cause): pairs with the Acquire load in `cause`. The process ends behind it; nothing else is ordered by it. The first counts.
         let _ = self.page().cause.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed);
@@ -181,6 +185,7 @@ impl Board {
             STACK_OVERFLOW => Some(Cause::StackOverflow),
             OUT_OF_MEMORY => Some(Cause::OutOfMemory),
             CONNECTION_ENDED => Some(Cause::ConnectionEnded),
+            DESCRIPTORS_CLOSED => Some(Cause::DescriptorsClosed),
             _ => None,
         }
     }

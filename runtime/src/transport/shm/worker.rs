@@ -18,7 +18,7 @@ use super::{ROOM_BYTES, SPIN, SPINS_A_LOOK, broken, segment::Part, wake};
 use crate::{
     frame::{PREFIX_BYTES, Prefix},
     ring::{Alarm, Consumer, Producer},
-    sys::{buffer_cache, futex},
+    sys::{buffer_cache, futex, identified::Identified},
     transport::{
         Body, FrameReceiver, FrameSender, Room, Segment,
         socket::{SocketSink, SocketSource},
@@ -39,7 +39,12 @@ impl WorkerEnd {
     /// Creates the end over the rings in this memory, or over the socket alone.
     pub(crate) fn new(socket: Arc<OwnedFd>, rings: Option<&Segment>) -> io::Result<Self> {
         let to_socket = FramedSender::new(SocketSink::new(socket.clone()), true);
-        let aside = Aside { socket: Arc::new(Mutex::new(to_socket)), sent: Arc::default() };
+        let aside = Aside {
+            own: Identified::new(socket.clone()),
+            socket: Arc::new(Mutex::new(to_socket)),
+            sent: Arc::default(),
+            is_cut: Arc::default(),
+        };
         let waiting =
             Arc::new(WaitingState { may_spin: AtomicBool::new(false), ended: AtomicBool::new(false) });
         let Some(segment) = rings else {
@@ -56,7 +61,6 @@ impl WorkerEnd {
         let sender = WorkerSender { ring: FramedSender::new(sink, true), aside: aside.clone(), marked: 0 };
         let source = WorkerSource {
             consumer,
-            socket,
             waiting: waiting.clone(),
             aside: aside.clone(),
             _keeper: buffer_cache::Keeper::new(),
@@ -108,9 +112,12 @@ impl Waiting {
 /// Sends frames of any thread of a worker, over the socket.
 #[derive(Clone)]
 pub(crate) struct Aside {
+    own: Identified<Arc<OwnedFd>>,
     socket: Arc<Mutex<FramedSender<SocketSink>>>,
     /// The number of frames that were sent.
     sent: Arc<AtomicU64>,
+    /// A descriptor that was needed has been closed by user code.
+    is_cut: Arc<AtomicBool>,
 }
 
 impl Aside {
@@ -122,6 +129,30 @@ impl Aside {
         // SYNC(aside-sent): pairs with the Acquire load of `sent` in `WorkerSender::send`.
         self.sent.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Wakes the host. If the host has gone, the watching thread ends this process.
+    fn ring(&self) {
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        if socket.send(&[], Body::Borrowed(&[])).is_err() && !self.own.is_whole() {
+            self.cut();
+        }
+    }
+
+    /// Notes that user code has closed a descriptor that this worker needs.
+    pub(crate) fn cut(&self) {
+        // It does not order anything.
+        self.is_cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether this was noted.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether user code has not closed the socket.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.own.is_whole()
     }
 }
 
@@ -184,14 +215,6 @@ struct WorkerSink {
     aside: Aside,
 }
 
-impl Aside {
-    /// Wakes the host. If the host has gone, the watching thread ends this process.
-    fn ring(&self) {
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = socket.send(&[], Body::Borrowed(&[]));
-    }
-}
-
 impl Sink for WorkerSink {
     #[inline]
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
@@ -205,6 +228,10 @@ impl Sink for WorkerSink {
 
     fn wait(&mut self) -> io::Result<()> {
         self.ring();
+        if self.aside.is_cut() {
+            // The host may not learn that there is something to read.
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let start = Instant::now();
         while start.elapsed() < SPIN {
             if self.producer.fits(ROOM_BYTES) != Ok(false) {
@@ -247,7 +274,6 @@ impl Sink for WorkerSink {
 
 struct WorkerSource {
     consumer: Consumer<Part>,
-    socket: Arc<OwnedFd>,
     waiting: Arc<WaitingState>,
     aside: Aside,
     /// The thread that waits here frees the buffer that is kept.
@@ -280,6 +306,8 @@ impl Source for WorkerSource {
                 }
             }
         }
+        // A worker that cannot wake its host, and cannot see its end, must not sleep.
+        self.aside.own.check()?;
         if self.consumer.park() {
             // SYNC(reading-ended): pairs with the store in `Waiting::end`.
             if self.waiting.ended.load(Ordering::SeqCst) {
@@ -305,6 +333,6 @@ impl Source for WorkerSource {
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.aside.own.as_fd()
     }
 }
