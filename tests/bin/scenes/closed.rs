@@ -207,6 +207,30 @@ pub(super) fn play(call: &str, when: &str, then: &str) {
     assert!(used < Duration::from_secs(1), "{used:?} of a CPU's time");
 }
 
+/// Closes one descriptor of a host that is at rest, and nothing else. Prints whether there is one with this number in the list.
+pub(super) fn play_one(index: usize) {
+    let pool = Pool::new(2).unwrap();
+    assert_eq!(pool.broadcast(delayed!(square(3))).unwrap(), [9, 9]);
+    let names = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
+    let numbers: Vec<RawFd> = names.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
+    // SAFETY: fcntl with F_GETFD reads nothing but the descriptor table. The list has the folder's own, which is closed by now.
+    let is_open = |number: &RawFd| *number > 2 && unsafe { libc::fcntl(*number, libc::F_GETFD) } >= 0;
+    let Some(number) = numbers.into_iter().filter(is_open).nth(index) else { return println!("no more") };
+    eprintln!("{:?}", fs::read_link(format!("/proc/self/fd/{number}")));
+    // SAFETY: that what owns it loses it is what is to be tested.
+    unsafe { libc::close(number) };
+    match pool.map((0..100).map(|n| delayed!(square(n)))) {
+        Ok(squares) => assert!(squares.into_iter().eq((0..100).map(|n| n * n))),
+        Err(error) => println!("{error}"),
+    }
+    let before = Instant::now();
+    drop(pool);
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    println!("ended");
+    let used = cpu_time();
+    assert!(used < Duration::from_secs(2), "{used:?} of a CPU's time");
+}
+
 fn run(pool: &Pool, call: &str, begun: &Path) -> String {
     let task = || delayed!(stay(begun.to_owned()));
     match call {
