@@ -98,17 +98,15 @@ fn run<F: FnOnce()>(body: F, leaves_nothing: bool, in_one_thread: bool) {
         match child.try_wait().expect("our own child") {
             Some(status) => break Some(status),
             None if Instant::now() < deadline => park_timeout(Duration::from_millis(2)),
-            None => {
-                let _ = child.kill();
-                let _ = child.wait();
-                break None;
-            }
+            None => break None,
         }
     };
+    let doing = if status.is_none() { doing(&folder) } else { String::new() };
+    let _ = (child.kill(), child.wait());
     let words = std::fs::read(&output).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let words = words.unwrap_or_default();
     match status {
-        None => panic!("`{name}` (pid {pid}) hangs:\n{words}"),
+        None => panic!("`{name}` (pid {pid}) hangs:\n{words}\n{doing}"),
         Some(status) if !status.success() => panic!("`{name}` fails ({}):\n{words}", say(status)),
         Some(_) => assert!(words.contains("1 passed"), "`{name}` did not run:\n{words}"),
     }
@@ -496,6 +494,35 @@ fn in_a_copy(body: impl FnOnce()) {
             );
         }
     }
+}
+
+/// What each thread of each process of a test does: its name, its state, where in the kernel it waits, and its system call.
+fn doing(folder: &Folder) -> String {
+    let mut lines = String::new();
+    for pid in processes_of(folder) {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+        for thread in threads.filter_map(Result::ok) {
+            let read = |file| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+            let [name, stat, place, call] = ["comm", "stat", "wchan", "syscall"].map(read);
+            let state = stat.rsplit_once(") ").and_then(|(_, stat)| stat.chars().next()).unwrap_or('?');
+            let id = thread.file_name();
+            let id = id.to_string_lossy();
+            lines += &format!("{pid}/{id} {}: {state} {place} {}\n", name.trim_end(), call.trim_end());
+        }
+    }
+    lines
+}
+
+#[test]
+fn a_test_that_hangs_says_what_its_processes_do() {
+    let folder = Folder::new();
+    let mut child =
+        Command::new("sleep").arg("60").env("PROCESSION_TESTS_FOLDER", folder.root()).spawn().unwrap();
+    let line = format!("{0}/{0} sleep: S ", child.id());
+    until("it sleeps", || doing(&folder).starts_with(&line));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(doing(&folder), "");
 }
 
 fn say(status: ExitStatus) -> String {
