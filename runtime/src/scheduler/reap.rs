@@ -174,7 +174,8 @@ impl Scheduler {
             self.queues.fail(batch, &kind, Some((id, pid, output.as_ref())), &mut self.effects);
         }
         let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
-        if died_at_start && !killed && !self.closing {
+        // A reason says that the worker was killed for what it sent.
+        if died_at_start && (!killed || reason.is_some()) && !self.closing {
             if was_short && let Some(reason) = &reason {
                 return self.is_short(launched_at, now, reason);
             }

@@ -179,6 +179,28 @@ fn a_pool_whose_starts_only_fail_pauses_longer_each_time_and_gives_up() {
 }
 
 #[test]
+fn a_worker_that_sends_nonsense_instead_of_its_handshake_is_a_failed_start() {
+    let mut sim = Sim::new(Config { jobs: 1, ..config() });
+    let task = sim.submit(MILLI);
+    let mut starts = 0;
+    while sim.scheduler.unfinished() > 0 {
+        sim.turn();
+        if let Some(worker) = sim.workers().get(starts) {
+            worker.send(b"\xffgarbage");
+            starts += 1;
+            assert!(starts < 100, "it is started without end");
+            sim.turn();
+        } else if let Some(due) = sim.scheduler.deadline(sim.now) {
+            sim.now = due;
+        }
+    }
+    assert_eq!(starts, 11);
+    let error = task.error();
+    assert!(error.to_string().contains("no message of ours; given up after 11 failed starts"), "{error}");
+    sim.end();
+}
+
+#[test]
 fn a_late_worker_is_killed_at_the_start_timeout_and_another_is_started() {
     let mut sim = Sim::new(config());
     let task = sim.submit(MILLI);
