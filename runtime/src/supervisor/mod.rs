@@ -14,3 +14,5 @@ mod output;
 mod receive;
 pub(crate) mod state;
 mod stop;
+#[cfg(all(test, not(loom)))]
+mod tests;
