@@ -163,8 +163,6 @@ pub(crate) trait Buffer {
     fn truncate(&mut self, len: usize);
     fn push(&mut self, byte: u8);
     fn extend_from_slice(&mut self, bytes: &[u8]);
-    /// Appends the first `len` bytes of a word, at most eight.
-    fn push_word(&mut self, word: u64, len: usize);
     /// Makes room for many bytes at once.
     fn reserve_large(&mut self, more: usize);
 }
@@ -194,13 +192,6 @@ impl Buffer for Vec<u8> {
             copy_few(place, bytes);
         }
         self.truncate(start + bytes.len());
-    }
-
-    #[inline(always)]
-    fn push_word(&mut self, word: u64, len: usize) {
-        let end = self.len() + len;
-        self.extend_from_slice(&word.to_le_bytes());
-        self.truncate(end);
     }
 
     fn reserve_large(&mut self, more: usize) {
@@ -249,18 +240,6 @@ impl Buffer for ShortBytes {
             return;
         }
         self.extend_slowly(more);
-    }
-
-    #[inline(always)]
-    fn push_word(&mut self, word: u64, word_len: usize) {
-        if let Short::Here { len, bytes } = &mut self.0
-            && let Some(place) = bytes.get_mut(usize::from(*len)..).and_then(|rest| rest.first_chunk_mut())
-        {
-            *place = word.to_le_bytes();
-            *len += word_len as u8;
-            return;
-        }
-        self.extend_slowly(&word.to_le_bytes()[..word_len]);
     }
 
     fn reserve_large(&mut self, more: usize) {

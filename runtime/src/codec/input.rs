@@ -9,7 +9,7 @@ use std::{
 use super::{
     Received,
     bytes::{LARGE_BYTES, Short, ShortBytes},
-    explain, varint,
+    explain, guard,
 };
 use crate::{error::Fault, sample, sys::memory::advise_huge};
 
@@ -66,7 +66,7 @@ impl<'a> Input<'a> {
     #[inline]
     pub fn take<T: Received<'a>>(&mut self, name: &str) -> Result<T, Fault> {
         let mut rest = self.rest();
-        let value = varint::take(&mut rest).map_err(|error| {
+        let value = guard::take(&mut rest).map_err(|error| {
             Fault::codec(format!("argument `{name}`: {}", explain::<T>("decoded", error)))
         })?;
         self.rest = rest;

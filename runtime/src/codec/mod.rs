@@ -6,10 +6,10 @@
 //! A byte vector and a sequence of bytes have the same encoding, so either side may use a shortcut independently of the other.
 
 pub(crate) mod bytes;
+mod guard;
 mod input;
 pub(crate) mod output;
 pub mod path;
-mod varint;
 
 use std::any::type_name;
 
@@ -26,7 +26,7 @@ pub(crate) use output::{Encoded, OwnedResult};
 #[inline(always)]
 pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -> Result<(), String> {
     let start = out.len();
-    varint::encode(value, out).map_err(|error| {
+    value.serialize(&mut postcard::Serializer { output: Appender(out) }).map_err(|error| {
         out.truncate(start);
         explain::<T>("encoded", error)
     })
@@ -42,7 +42,7 @@ fn decode_value<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String
 #[inline(always)]
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     let mut rest = bytes;
-    match varint::take(&mut rest) {
+    match guard::take(&mut rest) {
         Ok(value) if rest.is_empty() => Ok(value),
         Ok(_) => Err(left_unread::<T>(rest.len(), bytes.len())),
         Err(error) => Err(explain::<T>("decoded", error)),
@@ -91,12 +91,12 @@ impl<B: Buffer> Flavor for Appender<'_, B> {
 #[cold]
 fn explain<T: ?Sized>(done: &str, error: postcard::Error) -> String {
     use postcard::Error as E;
-    if error == varint::TOO_MANY_UNBACKED {
+    if error == guard::TOO_MANY_UNBACKED {
         return format!(
             "`{}` cannot be {done}: it says that it has over {} elements more than there are bytes; of elements that take no bytes, send \
              the number instead",
             type_name::<T>(),
-            varint::MOST_UNBACKED,
+            guard::MOST_UNBACKED,
         );
     }
     let why = match error {
