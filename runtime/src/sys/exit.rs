@@ -1,9 +1,13 @@
 //! Ends this process, with or without its group, and writes last words to stderr.
-#![expect(unsafe_code, reason = "`_exit`, `kill` and `fflush`; a borrowed number of stderr")]
+#![expect(unsafe_code, reason = "`_exit` and `fflush`; a borrowed number of stderr")]
 
 use std::{io, os::fd::BorrowedFd};
 
-use nix::libc;
+use nix::{
+    libc,
+    sys::signal::{Signal, kill},
+    unistd::{Pid, getpgrp, getpid},
+};
 
 /// Flushes the output buffers of this process. A copy of the process would write the same output again.
 pub(crate) fn flush_streams() {
@@ -33,10 +37,9 @@ pub(crate) fn end_now(code: i32) -> ! {
 
 /// Ends this process and its process group, if the group is its own, immediately and without running anything.
 pub(crate) fn end_group(code: i32) -> ! {
-    // SAFETY: getpgrp cannot fail and takes nothing.
-    if unsafe { libc::getpgrp() } == std::process::id().cast_signed() {
-        // SAFETY: kill takes two numbers. 0 is our own group, which holds only us and what we started.
-        unsafe { libc::kill(0, libc::SIGKILL) };
+    if getpgrp() == getpid() {
+        // 0 is our own group, which contains only this process and what it has started.
+        let _ = kill(Pid::from_raw(0), Signal::SIGKILL);
     }
     end_now(code)
 }

@@ -95,24 +95,16 @@ pub(crate) fn pending_bytes(fd: BorrowedFd<'_>) -> usize {
 /// Reads once, at most `most` bytes, and appends them. Returns their number, which is 0 at the end, or `None` if there is nothing
 /// to read yet. The vector must have room for them.
 pub(crate) fn read_some(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -> io::Result<Option<usize>> {
-    let spare = target.spare_capacity_mut();
-    let most = most.min(spare.len());
-    let n = loop {
-        // SAFETY: `spare` is writable for its length, and read writes at most `most` bytes, which is no more.
-        let n = unsafe { libc::read(fd.as_raw_fd(), spare.as_mut_ptr().cast(), most) };
-        let Ok(n) = usize::try_from(n) else {
-            match nix::errno::Errno::last() {
-                nix::errno::Errno::EINTR => continue,
-                nix::errno::Errno::EAGAIN => return Ok(None),
-                error => return Err(error.into()),
-            }
-        };
-        break n;
-    };
-    let len = target.len() + n;
-    // SAFETY: read has initialised the `n` bytes after the old length, and they lie within the capacity.
-    unsafe { target.set_len(len) };
-    Ok(Some(n))
+    loop {
+        match read_append(fd, target, most) {
+            Ok(n) => return Ok(Some(n)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => return Ok(None),
+                _ => return Err(error),
+            },
+        }
+    }
 }
 
 /// Writes all bytes to a pipe. Waits for room even if other code has made the pipe non-blocking.
@@ -268,17 +260,19 @@ pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
     }
 }
 
+/// Returns the numbers of the open descriptors except 0 to 2, as far as they can be listed.
+fn open_numbers() -> Vec<RawFd> {
+    let Ok(folder) = std::fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let numbers = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter(|&number| number > 2).collect()
+}
+
 /// Closes every inherited descriptor except 0 to 2. Other code in the parent had left them open for any child.
 ///
 /// Descriptors that this process has opened since its start are close-on-exec in well-written libraries. An inherited descriptor
 /// cannot be. Those with the flag stay open.
 pub(crate) fn close_inherited() {
-    let Ok(folder) = std::fs::read_dir("/proc/self/fd") else { return };
-    let numbers: Vec<RawFd> = folder
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&number| number > 2)
-        .collect();
-    for number in numbers {
+    for number in open_numbers() {
         // SAFETY: fcntl with F_GETFD reads nothing but the descriptor table, whatever the number.
         let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
         if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
@@ -294,12 +288,8 @@ pub(crate) fn close_inherited() {
 ///
 /// No object that owns one of the other descriptors is used again in this process.
 pub(crate) unsafe fn close_all_but(kept: &[BorrowedFd<'_>]) {
-    let Ok(folder) = std::fs::read_dir("/proc/self/fd") else { return };
-    let numbers: Vec<RawFd> = folder
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&number| number > 2 && !kept.iter().any(|fd| fd.as_raw_fd() == number))
-        .collect();
-    for number in numbers {
+    let is_kept = |number| kept.iter().any(|fd| fd.as_raw_fd() == number);
+    for number in open_numbers().into_iter().filter(|&number| !is_kept(number)) {
         // SAFETY: what owns the descriptor is not used again (the caller's promise); the folder's own is closed by now.
         unsafe { libc::close(number) };
     }
