@@ -23,8 +23,9 @@ use crate::{
     scheduler::{
         batch::{Batch, QueueId, Recipient},
         config::Config,
-        feed::{Feeder, MOST_FED_BYTES},
+        feed::Feeder,
         inbox::{Arrival, Arrivals, Inbox, Item},
+        policy::MOST_FED_BYTES,
     },
     seed::{self, Calls},
     sys::generation::generation,

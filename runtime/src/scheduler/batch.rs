@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{effects::Effects, inbox::Inbox};
+use super::{effects::Effects, inbox::Inbox, policy::MOST_BATCH_BYTES};
 use crate::{
     caller::Caller,
     captured::Captured,
@@ -17,9 +17,6 @@ use crate::{
     registry,
     supervisor::ledger::InFlightTasks,
 };
-
-/// The size up to which waiting tasks are joined into one batch.
-pub(super) const MOST_BATCH_BYTES: usize = 48 << 10;
 
 /// Identifies a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,6 +11,7 @@ use std::sync::{
 use super::{
     batch::{Batch, QueueId, Recipient},
     inbox::Inbox,
+    policy::FEED_BYTES,
 };
 use crate::{
     codec::HERE_BYTES,
@@ -18,9 +19,6 @@ use crate::{
     protocol::{EncodedTasks, RECORD_HEAD_BYTES},
     ring::{self, Consumer, Heap, Producer},
 };
-
-/// The capacity of a feed.
-const FEED_BYTES: usize = 32 << 10;
 
 /// The caller's end of a feed. The scheduler takes its tasks when the call's queue has run dry and a worker is idle, so that a
 /// producer that blocks holds nothing back.
@@ -49,9 +47,6 @@ pub(crate) struct Feed {
     to: Arc<Inbox>,
     retries: u32,
 }
-
-/// Tasks with larger arguments are queued one at a time.
-pub(crate) const MOST_FED_BYTES: usize = 2 << 10;
 
 impl Feeder {
     /// Creates the two ends of the feed of a call.

@@ -2,8 +2,7 @@
 //!
 //! The module owns the queues, the workers of a pool and the decisions about both. It is a state machine: the driver locks it,
 //! feeds it the events of the poller and the current time, and performs the effects that it leaves in [`effects`]. It must never
-//! block, wait for a thread, call code of users, or read the clock for a decision that a caller could give it the time for.
-//! README.md beside this file explains the design.
+//! block, wait for a thread, call code of users, read a clock, or make a system call by itself. README.md beside this file explains the design.
 
 pub(crate) mod batch;
 mod cancel;
@@ -15,7 +14,7 @@ mod enqueue;
 pub(crate) mod events;
 pub(crate) mod feed;
 pub(crate) mod inbox;
-mod policy;
+pub(crate) mod policy;
 pub(crate) mod queue;
 pub(crate) mod queues;
 #[cfg(all(test, not(loom)))]

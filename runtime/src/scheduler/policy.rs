@@ -1,53 +1,104 @@
-//! Decides when to prefetch, share, hold back and spin, and contains the constants of these decisions.
+//! The constants of the scheduler's decisions, each with its reason and the measurement that shows a wrong value.
 //!
-//! These functions only look at the scheduler. They never change a queue or a worker.
+//! The functions that use them are in `decide`, `dispatch`, `queue` and `restarts`. The measurements in quotes are those of
+//! `cargo bench -p procession-benches --bench limits`, and the records of both programs are in `benches/record`.
 
 use std::time::Duration;
 
-/// A worker is sent more tasks before it is idle if its tasks will take less than this.
+// How much is sent at a time.
+
+/// The time that a batch should take a worker: long compared with a system call and with [`WAKING`], and short compared with a
+/// person's patience. Shown by "map, no-op" if it is too short, and by "tasks of 20 us to 20 ms" if it is too long.
+pub(crate) const BATCH: Duration = Duration::from_micros(200);
+
+/// The maximum number of tasks in a batch. No-ops of 25 ns each reach [`BATCH`] with as many. Shown by "map, no-op".
+pub(crate) const MOST_IN_BATCH: usize = 8192;
+
+/// The size of the arguments at which a batch ends, because a batch that is taken back has been sent in vain. A task with larger
+/// arguments is sent alone to an idle worker, and nothing is sent behind it. Two batches fit into a ring (`transport/shm`).
+pub(crate) const BATCH_BYTES: usize = 96 << 10;
+
+/// The size up to which waiting tasks are joined into one batch. Two such batches are sent at a time.
+pub(super) const MOST_BATCH_BYTES: usize = 48 << 10;
+
+/// The factor by which one result can at most raise the estimate of a task's duration. A task that lost its core for a few
+/// milliseconds would otherwise make all tasks count as long. Shown by "map of no-ops on 4, 8, 32, 200 workers".
+pub(super) const MOST_JUMP: f64 = 8.0;
+
+/// A worker is sent more tasks before it is idle if its tasks will take less than this: two batches, so that the next one is there
+/// while the host reads the results of the first. Shown by "map, no-op".
 pub(super) const PREFETCH: Duration = Duration::from_micros(400);
 
-/// If a worker has reported nothing for this time while others are idle, the tasks that it has not begun are taken back.
-pub(crate) const SHARE_AFTER: Duration = Duration::from_millis(1);
+/// The approximate time that it takes to wake a sleeping process. A worker is not woken for less.
+pub(super) const WAKING: Duration = Duration::from_micros(20);
 
-/// A worker that has only short tasks and has reported nothing for this time is running a long one. If it had only lost its core
-/// to another process, it would have a core again by now.
-pub(super) const STALLS_AFTER: Duration = Duration::from_millis(4);
+// When tasks are moved to another worker.
+
+/// If a worker has reported nothing for this time while others are idle, the tasks that it has not begun are taken back. Several
+/// batches, so that a worker that has only lost its core keeps them. Shown by "tasks of 20 us to 20 ms".
+pub(crate) const SHARE_AFTER: Duration = Duration::from_millis(1);
 
 /// The upper limit of [`SHARE_AFTER`] after it was doubled several times.
 pub(super) const MOST_SHARE_AFTER: Duration = Duration::from_millis(100);
 
-/// Tasks that take less time than this are not worth moving to another worker.
+/// Tasks that take less time than this are not worth moving to another worker, which takes a few times [`WAKING`].
 pub(super) const WORTH_MOVING: Duration = Duration::from_micros(100);
 
-/// The host spins for a reply that is expected within this time, if a core is free for it.
-pub(super) const NEAR: Duration = Duration::from_micros(50);
+// When workers are kept from work, because there are more of them than cores.
 
-/// The time after which a feed is checked again, because its caller may not have seen yet that its next task is wanted.
-pub(super) const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
+/// Tasks that take less than this are short: little longer than waking a worker for them. Shown by "map of 10 us tasks".
+pub(super) const SHORT: Duration = Duration::from_micros(50);
+
+/// A worker that has only short tasks and has reported nothing for this time is running a long one. If it had only lost its core
+/// to another process, it would have a core again by now, as the kernel gives each a few milliseconds in turn.
+pub(super) const STALLS_AFTER: Duration = Duration::from_millis(4);
 
 /// The number of workers per core, running short tasks, that make a crowd. For a crowd the scheduler checks whether cores are
-/// idle.
+/// idle. Shown by "map of no-ops on 4, 8, 32, 200 workers".
 pub(super) const CROWD: usize = 2;
 
 /// The time between two such checks. The kernel's figure for a running process may be a timer tick old.
 pub(super) const LOOK_AT_CORES_EVERY: Duration = Duration::from_millis(50);
 
-/// The time that a batch should take a worker: long compared with a system call, and short compared with a person's patience.
-pub(crate) const BATCH: Duration = Duration::from_micros(200);
+/// The number of idle workers that a turn looks at. Looking at a few takes less time than parking and unparking them. Shown by
+/// "submit().join()" if it is too small, and by "map of no-ops on 4, 8, 32, 200 workers" if it is too large.
+pub(super) const MOST_UP: usize = 4;
 
-/// The approximate time that it takes to wake a sleeping process.
-pub(super) const WAKING: Duration = Duration::from_micros(20);
+// How the host waits.
 
-/// Tasks that take less than this are short.
-pub(super) const SHORT: Duration = Duration::from_micros(50);
+/// The host spins for a reply that is expected within this time, if a core is free for it. Sleeping and being woken takes as long.
+/// Shown by "submit().join()".
+pub(super) const NEAR: Duration = Duration::from_micros(50);
 
-/// The factor by which one result can at most raise the estimate of a task's duration.
-pub(super) const MOST_JUMP: f64 = 8.0;
+/// The time after which a feed is checked again, because its caller may not have seen yet that its next task is wanted.
+pub(super) const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
 
-/// The maximum number of tasks in a batch.
-pub(crate) const MOST_IN_BATCH: usize = 8192;
+// How much is kept.
 
-/// The size of the arguments at which a batch ends, because a batch that is taken back has been sent in vain. A task with larger
-/// arguments is sent alone to an idle worker, and nothing is sent behind it.
-pub(crate) const BATCH_BYTES: usize = 96 << 10;
+/// The capacity of a feed. A caller that produces no-ops fills it in the time of a few batches. Shown by "map, no-op".
+pub(super) const FEED_BYTES: usize = 32 << 10;
+
+/// Tasks with larger arguments are queued one at a time. A feed holds several of them.
+pub(crate) const MOST_FED_BYTES: usize = 2 << 10;
+
+/// The cancelled tasks that may remain among the waiting ones before their memory is released, unless twice the number of waiting
+/// tasks is more.
+pub(super) const MOST_GONE: usize = 1 << 10;
+
+/// The number of queues above which empty queues of threads, which remember how long their tasks take, are removed.
+pub(super) const MOST_RESTING_QUEUES: usize = 256;
+
+// When a failed start is tried again.
+
+/// The first pause before a start is tried again. It doubles with each start that fails. Executing this program takes a few
+/// milliseconds ("pool start to first result").
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest pause. A limit that is raised or a file that is there again is noticed within this time.
+pub(super) const MOST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The time by which a start may be late after its pause, because the process was busy.
+pub(super) const SLACK: Duration = Duration::from_secs(1);
+
+/// The longest time for which a pool is given up. It can be added to any time.
+pub(super) const MOST_WITHIN: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -1,7 +1,7 @@
 //! Defines the queue of one caller: the tasks of one call, or the single tasks of one thread.
 //!
 //! A queue keeps waiting tasks in order, knows how many of its tasks are at which worker, and measures how long its tasks take.
-//! The scheduler uses it through [`Queues`](super::queues::Book). A queue never looks at workers and never completes a task.
+//! The scheduler uses it through [`Queues`](super::queues::Queues). A queue never looks at workers and never completes a task.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -10,15 +10,12 @@ use std::{
 };
 
 use super::{
-    batch::{Batch, MOST_BATCH_BYTES, QueueId, Recipient, Single},
+    batch::{Batch, QueueId, Recipient, Single},
     feed::Feed,
-    policy::{BATCH, MOST_IN_BATCH, MOST_JUMP, SHORT, WAKING},
+    policy::{BATCH, MOST_BATCH_BYTES, MOST_GONE, MOST_IN_BATCH, MOST_JUMP, SHORT, WAKING},
 };
 use crate::{handle::Completer, id::WorkerId, supervisor::ledger::InFlightTasks};
 
-/// The cancelled tasks that may remain among the waiting ones before their memory is released, unless twice the number of waiting
-/// tasks is more.
-const MOST_GONE: usize = 1 << 10;
 /// The queue of one caller.
 pub(crate) struct Queue {
     /// The tasks of a call that its caller has pushed and that are not queued yet.

@@ -13,6 +13,7 @@ use super::{
     batch::{Batch, QueueId, Recipient, Single, name_of},
     config::Finalizer,
     effects::Effects,
+    policy::MOST_RESTING_QUEUES,
     queue::Queue,
 };
 use crate::{
@@ -366,12 +367,9 @@ impl Queues {
     pub(crate) fn tidy(&mut self, id: QueueId) {
         if self.by_id.get(&id).is_some_and(Queue::is_left) {
             // A thread's queue remembers how long its tasks take.
-            if !matches!(id, QueueId::Thread(_)) || self.by_id.len() > MOST_RESTING_LANES {
+            if !matches!(id, QueueId::Thread(_)) || self.by_id.len() > MOST_RESTING_QUEUES {
                 self.by_id.remove(&id);
             }
         }
     }
 }
-
-/// The number of queues above which empty queues of threads are removed.
-const MOST_RESTING_LANES: usize = 256;

@@ -8,14 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The first pause before a start is tried again. It doubles with each start that fails.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// The longest time for which a pool is given up.
-const MOST_WITHIN: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// The longest pause.
-const MOST_PAUSE: Duration = Duration::from_millis(500);
-/// The time by which a start may be late after its pause, because the process was busy.
-const SLACK: Duration = Duration::from_secs(1);
+use super::policy::{FIRST_PAUSE, MOST_PAUSE, MOST_WITHIN, SLACK};
 
 /// The limit of failed starts: after the first, `most` more may fail within this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,11 +6,8 @@ use std::{
     time::Duration,
 };
 
-use super::batch::Batch;
+use super::{batch::Batch, policy::MOST_UP};
 use crate::{launch::WorkerProcess, supervisor::state::Supervisor};
-
-/// The number of idle workers that may stay up. Looking at a few takes less time than parking and unparking them.
-const MOST_UP: usize = 4;
 
 /// The worker set of a pool.
 ///
