@@ -7,3 +7,5 @@ pub(crate) mod collect;
 pub(crate) mod in_process;
 pub(crate) mod order;
 pub(crate) mod state;
+#[cfg(all(test, not(loom)))]
+mod tests;

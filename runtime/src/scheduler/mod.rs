@@ -24,7 +24,7 @@ mod reap;
 pub(crate) mod restarts;
 pub(crate) mod retire;
 #[cfg(all(test, not(loom)))]
-mod sim;
+pub(crate) mod sim;
 mod spawn;
 pub(crate) mod state;
 #[cfg(all(test, not(loom)))]

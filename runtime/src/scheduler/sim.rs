@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    batch::{QueueId, Single},
+    batch::{Batch, QueueId, Recipient, Single},
     config::{Config, Lives},
     feed::Feeder,
     inbox::{Inbox, Item},
@@ -18,12 +18,13 @@ use crate::{
     codec::ShortBytes,
     error::TaskError,
     handle::Completer,
-    id::FunctionId,
+    id::{FunctionId, WorkerId},
     launch::{
         ResolvedOptions, StartMethod, Surroundings,
         fake::{FakeLauncher, FakeTask, FakeWorker},
     },
     observe::record::ForwardedRecord,
+    protocol::EncodedTasks,
     sys::poll::Event,
 };
 
@@ -113,7 +114,7 @@ impl Called {
 }
 
 /// The settings of a pool of two workers.
-pub(super) fn config() -> Config {
+pub(crate) fn config() -> Config {
     static SURROUNDINGS: OnceLock<ResolvedOptions> = OnceLock::new();
     let surroundings = SURROUNDINGS.get_or_init(|| {
         let mut resolved = Surroundings::default().settle(None, 2).expect("plain settings");
@@ -188,6 +189,21 @@ impl Sim {
         };
         self.scheduler.enqueue_single(task, self.now);
         Submitted { number, completer }
+    }
+
+    /// Submits a task that only this worker may run, as a member of a broadcast.
+    pub(super) fn pin(&mut self, worker: u32, takes: Duration) -> Submitted {
+        let completer = Arc::new(Completer::new());
+        let batch = Batch {
+            queue: QueueId::Pinned,
+            first: u64::from(worker),
+            records: EncodedTasks::of(FunctionId(0), ShortBytes::from_slice(&args(takes))),
+            to: Recipient::Member { handle: completer.clone(), seed: 0 },
+            attempts: 0,
+            retries: 0,
+        };
+        self.scheduler.pin(WorkerId(worker), batch, self.now);
+        Submitted { number: u64::from(worker), completer }
     }
 
     /// Opens a call and adds tasks that take these times. It may add more.

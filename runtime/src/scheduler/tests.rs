@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use super::{
-    config::{Config, Lives},
+    config::{Config, Finalizer, Lives},
     policy::SHARE_AFTER,
     restarts::Intensity,
     sim::{MICRO, MILLI, SECOND, START, Sim, config},
 };
 use crate::{
+    codec::ShortBytes,
     error::{Exit, TaskErrorKind},
     launch::{
         LaunchError,
-        fake::{Outcome, Told},
+        fake::{FakeTask, FakeWorker, Outcome, Told},
     },
+    protocol, registry,
+    task::Call,
+    transport::Cause,
 };
 
 const KILLED: i32 = 9;
@@ -750,5 +754,140 @@ fn restarts_have_no_limit_while_workers_serve() {
         sim.turn();
         assert!(task.error().is_crash());
     }
+    sim.end();
+}
+
+/// A call of the function that initializes and finalizes the workers of these tests.
+fn prepare() -> Call {
+    Call { entry: &registry::TESTED[1], args: Ok(ShortBytes::new()) }
+}
+
+/// A pool of one worker whose workers run `prepare` first and last.
+fn prepared() -> Config {
+    let lives = Lives { finalizer: Some(Finalizer::new::<()>(prepare())), ..Lives::default() };
+    Config { jobs: 1, initializer: Some((prepare(), protocol::Outcome::Value)), lives, ..config() }
+}
+
+fn is_prepare(task: &FakeTask) -> bool {
+    task.number == u64::MAX && task.function == 1
+}
+
+#[test]
+fn a_worker_runs_the_initializer_before_its_tasks_and_the_finalizer_after_them() {
+    let mut sim = Sim::new(prepared());
+    let tasks: Vec<_> = (0..3).map(|_| sim.submit(MILLI)).collect();
+    sim.run();
+    assert!(tasks.iter().all(super::sim::Submitted::is_done));
+    sim.scheduler.retire_all();
+    sim.run_for(SECOND);
+    let ran: Vec<u64> = sim.ran.iter().map(|ran| ran.task.number).collect();
+    assert_eq!(ran, [u64::MAX, 0, 1, 2, u64::MAX]);
+    assert!(is_prepare(&sim.ran[0].task));
+    assert!(is_prepare(&sim.ran[4].task));
+    assert_eq!(sim.scheduler.take_exits().iter().filter(|exit| exit.is_ok()).count(), 1);
+    let stats = sim.scheduler.stats(sim.now);
+    assert!(stats.to_string().contains('3'), "own functions are no tasks: {stats}");
+    sim.check_over();
+}
+
+#[test]
+fn a_pool_whose_initializer_only_fails_is_given_up_with_its_failure() {
+    type Failure = fn(&FakeWorker);
+    let failures: [(Failure, &str); 3] = [
+        (|worker| worker.fail(), "the initializer `test::prepare` failed to cross"),
+        (|worker| worker.end(Exit::from_signal(KILLED)), "`test::prepare` crashed: killed by SIGKILL"),
+        (|worker| worker.end(Exit::from_code(2)), "`test::prepare` crashed: the process left with"),
+    ];
+    for (fail, words) in failures {
+        let limit = Intensity { most: 2, within: 30 * SECOND };
+        let mut sim = Sim::new(Config { max_restarts: limit, ..prepared() });
+        let task = sim.submit(MILLI);
+        for n in 0..3 {
+            sim.pass(SECOND);
+            sim.start_all();
+            let worker = sim.worker(n);
+            assert!(is_prepare(&worker.begin().expect("the initializer")));
+            fail(&worker);
+            sim.turn();
+        }
+        let error = task.error();
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(error.to_string().contains("given up after 3 failed starts"), "{error}");
+        sim.end();
+    }
+}
+
+#[test]
+fn a_worker_that_dies_in_its_finalizer_leaves_the_error() {
+    let mut sim = Sim::new(prepared());
+    sim.submit(MILLI);
+    sim.run();
+    sim.scheduler.retire_all();
+    sim.turn();
+    assert!(is_prepare(&sim.worker(0).begin().expect("the finalizer")));
+    sim.worker(0).end(Exit::from_signal(KILLED));
+    sim.turn();
+    let exits = sim.scheduler.take_exits();
+    assert!(exits.len() == 1 && exits[0].as_ref().is_err_and(crate::TaskError::is_crash));
+    sim.check_over();
+
+    let mut sim = Sim::new(prepared());
+    sim.submit(MILLI);
+    sim.run();
+    sim.scheduler.retire_all();
+    sim.turn();
+    sim.worker(0).begin().expect("the finalizer");
+    sim.worker(0).fail();
+    sim.turn();
+    assert!(sim.scheduler.take_exits().pop().is_some_and(|exit| exit.is_err()));
+    sim.check_over();
+}
+
+#[test]
+fn a_pinned_task_runs_on_its_own_worker_and_waits_for_a_new_process_of_it() {
+    let mut sim = Sim::new(Config { jobs: 3, ..config() });
+    let members: Vec<_> = (0..3).map(|worker| sim.pin(worker, MILLI)).collect();
+    sim.start_all();
+    let workers = sim.workers();
+    assert_eq!(workers.len(), 3);
+    // One dies before it has begun, and one while it runs.
+    workers[0].end(Exit::from_signal(KILLED));
+    workers[1].begin().expect("its member");
+    workers[1].end(Exit::from_signal(KILLED));
+    sim.run();
+    assert!(members[0].is_done() && members[2].is_done());
+    let error = members[1].error();
+    assert_eq!((error.is_crash(), error.task_index()), (true, Some(1)));
+    assert_eq!(sim.ran.len(), 2);
+    sim.end();
+}
+
+#[test]
+fn a_pinned_task_does_not_wait_without_end_for_a_worker_that_does_not_start() {
+    let mut sim = Sim::new(config());
+    let busy = sim.submit(3600 * SECOND);
+    sim.start_all();
+    sim.worker(0).begin().expect("the long task");
+    let member = sim.pin(1, MILLI);
+    sim.launcher.lock().outcomes.extend(vec![Outcome::Fails(shortage()); 1000]);
+    sim.pass(30 * SECOND);
+    assert!(member.error().is_lost(), "though another worker serves");
+    sim.cancel(&busy);
+    sim.run();
+    assert!(busy.error().is_cancelled());
+    sim.end();
+}
+
+#[test]
+fn the_memory_limit_is_named_when_a_task_exceeds_it() {
+    let mut sim = Sim::new(config());
+    let tasks = [sim.submit(MILLI), sim.submit(MILLI)];
+    sim.start_all();
+    sim.worker(0).board().expect("a board").set_cause(Cause::OutOfMemory);
+    // It had not begun: it was reading the next task.
+    sim.worker(0).end(Exit::from_signal(6));
+    sim.run();
+    let failed = tasks.iter().filter(|task| task.outcome().expect("an outcome").is_err()).count();
+    assert_eq!(failed, 1, "the task that it was reading");
     sim.end();
 }
