@@ -93,7 +93,9 @@ fn programs() -> &'static Path {
 /// The workspace: a copy of procession and its macros, and the programs.
 fn lay(workspace: &Path) {
     for package in ["runtime", "macros"] {
-        copy(&Path::new(ROOT).join(package), &workspace.join(package));
+        let (from, to) = (Path::new(ROOT).join(package), workspace.join(package));
+        remove_gone(&from, &to);
+        copy(&from, &to);
     }
     let manifest = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
     let members = manifest.lines().find(|line| line.starts_with("members = ")).unwrap();
@@ -147,6 +149,19 @@ fn copy(from: &Path, to: &Path) {
             write(&to, renamed(&fs::read_to_string(entry.path()).unwrap()).as_bytes());
         } else {
             write(&to, &fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
+/// Removes from an earlier copy what is no longer in the sources. Another process may do the same.
+fn remove_gone(from: &Path, to: &Path) {
+    for entry in fs::read_dir(to).into_iter().flatten().map_while(Result::ok) {
+        let (from, to) = (from.join(entry.file_name()), entry.path());
+        match (from.exists(), to.is_dir()) {
+            (true, true) => remove_gone(&from, &to),
+            (true, false) => {}
+            (false, true) => drop(fs::remove_dir_all(&to)),
+            (false, false) => drop(fs::remove_file(&to)),
         }
     }
 }
