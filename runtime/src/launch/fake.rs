@@ -4,24 +4,31 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    fs::File,
+    io::{self, Write},
     os::fd::BorrowedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::{Launch, LaunchError, LaunchRequest, Launched, Launcher, PROCESS, Watched, WorkerProcess};
+use super::{
+    Launch, LaunchError, LaunchRequest, Launched, Launcher, PROCESS, Streams, Watched, WorkerProcess,
+    output::Pipes,
+};
 use crate::{
     error::{Exit, Fault},
     frame::{Frames, Prefix},
     protocol::{
-        Hello, LogRecord, Ready, Refused, ReplyFrame, ReplyWire, ToWorker, VERSION, encode_progress,
-        encode_reply,
+        Hello, LogRecord, Ready, Refused, ReplyFrame, ReplyWire, ToWorker, VERSION, encode_boundary,
+        encode_progress, encode_reply,
     },
     registry,
     sys::held::Held,
     transport::{Board, Body, FrameReceiver, FrameSender, QueueingSender, Received, Room, Segment},
 };
+
+/// The token in the boundaries of captured output.
+const TOKEN: u64 = 0xfeed;
 
 /// Starts fake workers.
 #[derive(Clone, Default)]
@@ -64,6 +71,7 @@ impl Launcher for FakeLauncher {
             Some(Outcome::Fails(error)) => return Err(error),
             None => {}
         }
+        let mut pipes = request.outputs.open()?;
         let board =
             (!launches.without_board).then(|| Segment::unshared().expect("memory for a board").board());
         let state = State {
@@ -73,6 +81,8 @@ impl Launcher for FakeLauncher {
             is_prompt: launches.is_prompt,
             ..State::default()
         };
+        let ends = std::mem::take(&mut pipes.ours);
+        let state = State { pipes, ..state };
         let worker = FakeWorker(Arc::new(Mutex::new(state)));
         launches.workers.push(worker.clone());
         Ok(Launch::Ready(Launched {
@@ -82,7 +92,7 @@ impl Launcher for FakeLauncher {
             is_quiet: true,
             why_slow: None,
             process: Box::new(worker),
-            streams: None,
+            streams: (!ends.is_empty()).then_some(Streams { token: TOKEN, ends }),
             watched: Watched::default(),
         }))
     }
@@ -135,6 +145,10 @@ pub(crate) struct State {
     is_unsignalled: bool,
     is_given_up: bool,
     resident_bytes: Option<u64>,
+    /// The ends of its captured output.
+    pipes: Pipes,
+    /// A large frame that it has sent.
+    large: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl FakeWorker {
@@ -200,6 +214,7 @@ impl FakeWorker {
     fn reply(&self, took: Duration, outcome: Result<Vec<u8>, Fault>) {
         let mut state = self.lock();
         let task = state.running.take().expect("a task is running");
+        state.write(&encode_boundary(TOKEN, task.seq));
         let mut reply = ReplyFrame::new();
         reply.make(task.seq, |result, _| {
             result.extend(outcome?);
@@ -219,6 +234,25 @@ impl FakeWorker {
     pub(crate) fn run_all(&self, each: Duration) -> usize {
         let begin = || self.running().or_else(|| self.begin());
         std::iter::from_fn(|| begin().map(|_| self.finish(each))).count()
+    }
+
+    /// Writes to its first captured stream.
+    pub(crate) fn write(&self, text: &str) {
+        self.lock().write(text.as_bytes());
+    }
+
+    /// Returns a large result of the running task.
+    pub(crate) fn finish_large(&self, result: Vec<u8>) {
+        let mut state = self.lock();
+        let seq = state.running.take().expect("a task is running").seq;
+        let mut reply = ReplyFrame::new();
+        reply.make(seq, |_, large| {
+            *large = result;
+            Ok(())
+        });
+        state.write(&encode_boundary(TOKEN, seq));
+        let ReplyWire::Parts(head, more, body) = reply.wire() else { panic!("it is no large result") };
+        state.large = Some(([&head[..], more].concat(), body.to_vec()));
     }
 
     /// Sends this frame.
@@ -357,6 +391,13 @@ impl State {
         self.waiting.iter().all(|task| floor(task.seq))
     }
 
+    fn write(&self, bytes: &[u8]) {
+        if let Some(pipe) = self.pipes.theirs().next() {
+            let pipe = pipe.try_clone_to_owned().expect("a descriptor");
+            File::from(pipe).write_all(bytes).expect("there is room in the pipe");
+        }
+    }
+
     fn frame(&mut self, frame: &[u8]) {
         self.sent.extend(Prefix::Frame { head_len: 0, len: frame.len() }.to_bytes());
         self.sent.extend(frame);
@@ -446,6 +487,11 @@ impl FrameReceiver for Receiver {
     fn recv(&mut self) -> io::Result<Received<'_>> {
         let mut state = self.worker.lock();
         self.bytes.append(&mut state.sent);
+        if self.bytes.is_empty()
+            && let Some((head, body)) = state.large.take()
+        {
+            return Ok(Received::Large { head, body });
+        }
         Ok(match (self.bytes.is_empty(), state.is_closed) {
             (false, _) => Received::Frames(Frames::new(&self.bytes)),
             (true, true) => Received::Closed,

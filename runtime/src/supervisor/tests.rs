@@ -16,10 +16,12 @@ use crate::{
     error::{Exit, TaskErrorKind},
     id::{FunctionId, WorkerId},
     launch::{
-        LaunchError, LaunchRequest, Outputs, WorkerProcess,
+        LaunchError, LaunchRequest, Output, Outputs, WorkerProcess,
         fake::{FakeLauncher, FakeWorker, Outcome, Told},
     },
-    protocol::{EncodedTasks, Hello, RunFlags, VERSION, WorkerSetup, put_record},
+    protocol::{
+        EncodedTasks, Hello, Note, Record, Refused, RunFlags, VERSION, WorkerSetup, encode_reply, put_record,
+    },
     registry,
 };
 
@@ -65,10 +67,19 @@ fn numbers<'a>(loads: impl IntoIterator<Item = &'a Load>) -> Vec<u64> {
     loads.into_iter().flat_map(|load| load.first..load.first + u64::from(load.len())).collect()
 }
 
+fn message(record: Record) -> String {
+    match record {
+        Record::Log(record) => record.message,
+        #[cfg(feature = "tracing")]
+        Record::Trace(_) => unreachable!("these workers log"),
+    }
+}
+
 /// A supervisor and its worker.
 struct Pair {
     supervisor: Supervisor<Load>,
     launcher: FakeLauncher,
+    outputs: Outputs,
     now: Instant,
     next: u64,
     /// What the worker has reported.
@@ -79,7 +90,14 @@ impl Pair {
     fn new() -> Self {
         let supervisor = Supervisor::new(WorkerId(0));
         let now = Instant::now();
-        Self { supervisor, launcher: FakeLauncher::default(), now, next: 0, seen: Vec::new() }
+        Self {
+            supervisor,
+            launcher: FakeLauncher::default(),
+            outputs: Outputs::default(),
+            now,
+            next: 0,
+            seen: Vec::new(),
+        }
     }
 
     fn launch(&mut self) -> Result<bool, LaunchError> {
@@ -90,7 +108,7 @@ impl Pair {
             station: WorkerSetup::default(),
             log_level: 0,
         };
-        let request = LaunchRequest { env: &[], outputs: Outputs::default(), key: 0 };
+        let request = LaunchRequest { env: &[], outputs: self.outputs, key: 0 };
         self.supervisor.launch(&self.launcher, &request, &hello, self.now, self.now + SECOND)
     }
 
@@ -121,7 +139,8 @@ impl Pair {
                 WorkerEvent::Stopped { load, .. } => seen.push(format!("stopped {}", load.first)),
                 WorkerEvent::Progress { load, .. } => seen.push(format!("progress {}", load.first)),
                 WorkerEvent::Said(..) => seen.push("said".to_owned()),
-                WorkerEvent::Wrote(_) | WorkerEvent::Noted(_) => {}
+                WorkerEvent::Wrote(output) => seen.push(format!("wrote {:?}", output.stdout())),
+                WorkerEvent::Noted(_) => seen.push("noted".to_owned()),
             }
             ControlFlow::Continue(())
         };
@@ -317,7 +336,7 @@ fn a_worker_of_another_build_is_not_accepted() {
     let mut pair = Pair::new();
     pair.launch().unwrap();
     let ready = crate::protocol::Ready { version: VERSION, build_id: 1, pid: 7 };
-    pair.worker().send(&crate::protocol::encode_reply(&ready));
+    pair.worker().send(&encode_reply(&ready));
     pair.read();
     pair.until_ended();
     let report = pair.reap();
@@ -361,6 +380,102 @@ fn tasks_that_were_taken_back_are_not_begun_and_the_others_are_answered_in_order
     pair.read();
     assert_eq!(pair.seen, ["started", "done 0", "done 1", "failed 5"]);
     assert!(pair.supervisor.is_idle());
+}
+
+#[test]
+fn what_a_task_writes_is_told_before_its_outcome() {
+    let mut pair = Pair::new();
+    pair.outputs = Outputs { stdout: Output::Capture, ..Outputs::default() };
+    pair.launch().expect("the launcher is ready");
+    pair.worker().ready();
+    pair.read();
+    pair.run(4);
+    let worker = pair.worker();
+    worker.begin();
+    worker.write("one");
+    worker.finish(MILLI);
+    worker.begin();
+    worker.finish(MILLI);
+    worker.begin();
+    worker.write("three");
+    worker.finish_large(vec![7; 100_000]);
+    pair.read();
+    let expected = ["started", "wrote \"one\"", "done 0", "done 1", "wrote \"three\"", "done 2"];
+    assert_eq!(pair.seen, expected);
+    worker.begin();
+    worker.write("last");
+    pair.supervisor.read_output(|_, _| panic!("nothing is forwarded line by line"));
+    worker.end(Exit::from_signal(11));
+    pair.read();
+    pair.supervisor.read_last_output(|_, _| panic!("nothing is forwarded line by line"));
+    let report = pair.reap();
+    assert_eq!(report.output.expect("what it wrote").stdout(), "last");
+    assert_eq!(numbers(&report.running), [3]);
+}
+
+#[test]
+fn lines_that_are_forwarded_come_before_the_outcome_of_their_task() {
+    log::set_max_level(log::LevelFilter::Info);
+    let mut pair = Pair::new();
+    pair.outputs = Outputs { stdout: Output::Log, ..Outputs::default() };
+    pair.launch().expect("the launcher is ready");
+    pair.worker().ready();
+    pair.read();
+    pair.run(3);
+    let worker = pair.worker();
+    worker.begin();
+    worker.write("one\ntwo\nth");
+    let mut lines = Vec::new();
+    let mut line = |record: Record, load: Option<&Load>| {
+        assert_eq!((record.task(), load.map(|load| load.first)), (Some(0), Some(0)));
+        lines.push(message(record));
+    };
+    pair.supervisor.read_output(&mut line);
+    assert_eq!(lines, ["one", "two"]);
+    worker.write("ree");
+    worker.finish(MILLI);
+    // The rest of the line is said, and the outcome is left for the next round.
+    pair.read();
+    assert_eq!(pair.seen, ["started", "said"]);
+    pair.read();
+    assert_eq!(pair.seen[2..], ["wrote \"one\\ntwo\\nthree\"", "done 0"]);
+    worker.begin();
+    worker.write("large");
+    worker.finish_large(vec![7; 100_000]);
+    pair.read();
+    pair.read();
+    assert_eq!(pair.seen[4..], ["said", "wrote \"large\"", "done 1"]);
+    worker.begin();
+    worker.write("end");
+    worker.end(Exit::from_code(3));
+    pair.read();
+    let mut last = Vec::new();
+    pair.supervisor.read_last_output(|record, _| last.push(message(record)));
+    assert_eq!(last, ["end"]);
+    assert_eq!(numbers(&pair.reap().running), [2]);
+}
+
+#[test]
+fn records_progress_and_notes_are_reported_as_they_come() {
+    let mut pair = Pair::new();
+    pair.launch().expect("the launcher is ready");
+    pair.worker().ready();
+    pair.read();
+    pair.run(1);
+    let worker = pair.worker();
+    worker.begin();
+    worker.log("half");
+    worker.progress(0.5);
+    worker.send(&encode_reply(&Note::Begun { nanos: 7 }));
+    pair.read();
+    worker.finish_large(vec![7; 100_000]);
+    pair.read();
+    assert_eq!(pair.seen, ["started", "said", "progress 0", "noted", "done 0"]);
+    assert!(!pair.supervisor.is_streaming() && !pair.supervisor.has_arrivals());
+    worker.send(&encode_reply(&Refused { reason: "the host is gone".to_owned(), is_short: false }));
+    worker.end(Exit::from_code(1));
+    pair.read();
+    assert_eq!(pair.reap().reason.as_deref(), Some("the host is gone"));
 }
 
 proptest! {
