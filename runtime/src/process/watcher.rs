@@ -358,13 +358,17 @@ impl Watch {
             self.wait_until(&mut |desk| desk.tended != tended, None);
         };
         if let Some(key) = attended {
-            // The launcher was for this process only, and its template makes no other ahead.
-            self.lock().launchers.remove(&key);
-            if let Some(fd) = launcher.poll_fd() {
-                self.poller.remove(fd);
-            }
+            self.forget(key, launcher);
         }
         outcome
+    }
+
+    /// Forgets a launcher that was for one process only. Its template makes no other ahead.
+    fn forget(&self, key: u64, launcher: &Arc<dyn Launcher>) {
+        self.lock().launchers.remove(&key);
+        if let Some(fd) = launcher.poll_fd() {
+            self.poller.remove(fd);
+        }
     }
 
     /// Waits until `is_so` returns `true`. Returns `false` if the deadline passed first.
