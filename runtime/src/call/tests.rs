@@ -11,8 +11,12 @@ use crate::{
     driver::state::Driver,
     error::TaskErrorKind,
     launch::fake::FakeLauncher,
+    protocol::Outcome,
     registry,
-    scheduler::{config::Config, sim},
+    scheduler::{
+        config::{Config, Finalizer},
+        sim,
+    },
     seed::Calls,
     task::{Args, Task},
 };
@@ -140,4 +144,66 @@ fn a_call_without_workers_runs_on_the_calling_thread() {
     assert!(here.run_single(&double(4).call).1.is_ok());
     assert!(here.run_broadcast(&double(4).call).is_ok());
     assert!(here.finalize().is_none());
+}
+
+#[test]
+fn large_arguments_and_functions_that_are_not_in_the_table_keep_their_places() {
+    static STRAY: registry::Entry =
+        registry::Entry { name: "stray", file: file!(), line: line!(), run: |_, _| Ok(()) };
+    let host = Host::new();
+    let mut all = Collect::<u64, Outcomes>::new(open(host.call(CallOptions::default()), false));
+    for n in 0..30u64 {
+        let mut args = Args::new();
+        args.put("n", &n);
+        let entry = if n % 10 == 7 { &STRAY } else { &registry::TESTED[0] };
+        if n % 10 == 3 {
+            args.put("more", &vec![7u64; 10_000]);
+        }
+        assert!(all.push(args.task(entry)).is_continue());
+    }
+    for (n, outcome) in (0..).zip(all.finish().expect("failures are kept")) {
+        match n % 10 {
+            3 => assert!(outcome.expect_err("it has too many arguments").is_codec(), "task {n}"),
+            7 => assert!(outcome.expect_err("no worker knows it").to_string().contains("stray"), "task {n}"),
+            _ => assert_eq!(outcome.ok(), Some(2 * n), "task {n}"),
+        }
+    }
+}
+
+#[test]
+fn a_pool_without_workers_is_prepared_once_and_tidied_up_once() {
+    let prepare = || Args::new().task::<()>(&registry::TESTED[1]).call;
+    let here = InProcess {
+        first: vec![(prepare(), Outcome::Value)],
+        finalizer: Some(Finalizer::new::<()>(prepare())),
+        ..InProcess::default()
+    };
+    assert!(here.finalize().is_none(), "nothing has run");
+    assert!(here.run_single(&double(4).call).1.is_ok());
+    assert!(here.finalize().expect("a task has run").is_ok());
+    assert!(here.stats().to_string().contains('1'));
+    let mut wrong =
+        InProcess { first: vec![(double(u64::MAX).call, Outcome::Value)], ..InProcess::default() };
+    assert!(wrong.run_single(&double(4).call).1.is_err(), "it could not be prepared");
+    wrong.finalizer = Some(Finalizer::new::<()>(prepare()));
+    assert!(wrong.finalize().is_none());
+}
+
+#[test]
+fn a_call_takes_its_batch_size_from_its_options_or_later() {
+    let host = Host::new();
+    let mut call = host.call(CallOptions { most_workers: Some(1), ..CallOptions::default() });
+    call.set_chunk_size(3);
+    for n in 0..10 {
+        call.push(double(n).call);
+    }
+    call.flush();
+    while call.outstanding() > 0 {
+        call.wait();
+        call.receive(|_, _| {});
+    }
+    assert_eq!(host.launcher.lock().workers.len(), 1, "it may use one worker");
+    call.push(double(1).call);
+    call.cancel(true);
+    assert_eq!(host.driver.look(|scheduler| scheduler.unfinished()), 0);
 }
