@@ -297,7 +297,7 @@ limited "ulimit -v 300000" --as=307200000
 limited "ulimit -d 60000" --data=61440000
 limited "ulimit -t 5" --cpu=5
 # What is said goes through a pipe: files may not be so large.
-line "ulimit -f 1" '*:crash=error: .* was lost .*|SIGABRT' 'notice=logged: workers are talked to over sockets, not shared memory: memory cannot be shared: .*ulimit -f' \
+line "ulimit -f 1" '*:crash=error: .* was lost .*|SIGABRT' 'notice=logged: workers are connected by sockets instead of shared memory: memory cannot be shared: .*ulimit -f' \
     -- bash -c '(ulimit -f 1; exec "$0") | cat; exit "${PIPESTATUS[0]}"' "$program"
 # A backtrace takes more memory than there is: a panic is told as one, or as want of memory.
 short='as it was told|error: .* ran out of memory.*'
@@ -376,9 +376,9 @@ for call in access brk epoll_pwait getcwd getdents64 getpgid getpriority getrand
     refused "$call"
 done
 # What shared memory takes.
-board='\*:crash=error: .* was lost .*nobody knows whether it ran'
+board='\*:crash=error: .* was lost .*it is unknown whether it ran'
 for call in memfd_create ftruncate; do
-    refused "$call" "${board#\\}" 'notice=logged: workers are talked to over sockets, not shared memory: memory cannot be shared: '
+    refused "$call" "${board#\\}" 'notice=logged: workers are connected by sockets instead of shared memory: memory cannot be shared: '
 done
 # Without these `abort` ends a process by an illegal access, so that is how a crash is told.
 for call in gettid tgkill; do
@@ -389,7 +389,7 @@ names_it() {
     local call
     for call in "$@"; do refused "$call" "*:pool=error: .*$call: .*" "process:square=error: .*$call: .*"; done
 }
-held='error: no worker can be held by a descriptor .*'
+held='error: no worker can be tracked by a pidfd .*'
 refused getpid "*:pool=$held" "process:square=$held"
 names_it epoll_create1 epoll_ctl epoll_wait eventfd2 pidfd_open pidfd_send_signal socketpair
 for call in sendmsg fcntl; do
@@ -427,10 +427,10 @@ tool() {
 }
 tool "strace" strace -- bash -c 'PROBE_OUT=$OUT exec strace -f -o /dev/null "$0"' "$program"
 tool "gdb" gdb -- bash -c 'PROBE_OUT=$OUT exec gdb -q -batch -ex run --args "$0"' "$program"
-valgrind='error: no worker can be held by a descriptor .*the valgrind under which this program runs does not know it.*'
+valgrind='error: no worker can be tracked by a pidfd .*the valgrind under which this program runs does not know it.*'
 tool "valgrind" valgrind "*:pool=$valgrind" "process:square=$valgrind" -- bash -c 'PROBE_OUT=$OUT exec valgrind -q "$0"' "$program"
 loader=$(readelf -l "$program" 2>/dev/null | sed -nE 's/.*interpreter: (.*)\]/\1/p')
-other='error: .* was started by way of .*, a loader or an emulator, and /proc/self/exe is that, not this program: .*'
+other='error: .* was started through .*, a loader or an emulator, and /proc/self/exe is that, not this program: .*'
 line "another loader" "spawn:pool=$other" "forkserver:pool=$other" "process:square=$other" -- "$loader" "$program"
 tool "an emulator" qemu-x86_64 "spawn:pool=$other" "forkserver:pool=$other" "process:square=$other" -- qemu-x86_64 "$program"
 

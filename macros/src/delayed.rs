@@ -62,16 +62,13 @@ impl Call {
         let call = match peel(expr) {
             Expr::Call(call) => call,
             Expr::MethodCall(_) => {
-                return refuse(expr, "; a method is called by a worker that takes the value");
+                return refuse(expr, "; for a method, write a worker that takes the value as an argument");
             }
-            Expr::Path(_) => return refuse(expr, "; give the arguments here as well"),
+            Expr::Path(_) => return refuse(expr, "; pass the arguments here, too"),
             Expr::Closure(_) => {
-                return refuse(
-                    expr,
-                    "; a closure cannot be found by another process: write a `#[worker]` function",
-                );
+                return refuse(expr, "; another process cannot find a closure: write a `#[worker]` function");
             }
-            Expr::Macro(_) => return refuse(expr, "; a macro's expansion cannot be looked into"),
+            Expr::Macro(_) => return refuse(expr, "; a macro call is not expanded here"),
             _ => return refuse(expr, ""),
         };
         let function = match peel(&call.func) {
@@ -104,7 +101,7 @@ impl Call {
                     ),
                 },
                 arg if by_name.is_empty() => by_position.push(arg.clone()),
-                arg => diag.refuse(arg, "arguments without a name come before those with one"),
+                arg => diag.refuse(arg, "positional arguments must come before named ones"),
             }
         }
         diag.finish()?;

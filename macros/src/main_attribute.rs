@@ -13,7 +13,8 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
     let main: ItemFn = match syn::parse2(item.clone()) {
         Ok(main) => main,
         Err(_) => {
-            let error = syn::Error::new(Span::call_site(), "`#[procession::main]` goes on `fn main`");
+            let error =
+                syn::Error::new(Span::call_site(), "`#[procession::main]` can only be used on `fn main`");
             let error = error.to_compile_error();
             return quote!(#error #item);
         }
@@ -41,7 +42,7 @@ fn parse_options(input: ParseStream<'_>) -> syn::Result<Option<Path>> {
         return Ok(None);
     }
     let wanted = |error: syn::Error| {
-        syn::Error::new(error.span(), "the one option of `#[procession::main]` is `crate = path`")
+        syn::Error::new(error.span(), "`#[procession::main]` has one option, `crate = path`")
     };
     input.parse::<Token![crate]>().map_err(wanted)?;
     input.parse::<Token![=]>().map_err(wanted)?;
@@ -58,7 +59,10 @@ fn check(main: &ItemFn, diag: &mut Diagnostics) {
     if sig.ident != "main" {
         diag.refuse(
             &sig.ident,
-            format_args!("`#[procession::main]` goes on `fn main`, not on `{}`", plain(&sig.ident)),
+            format_args!(
+                "`#[procession::main]` can only be used on `fn main`, not on `{}`",
+                plain(&sig.ident)
+            ),
         );
     }
     if !sig.inputs.is_empty() {

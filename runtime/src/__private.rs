@@ -21,7 +21,7 @@ pub use crate::{
 /// What can be an argument of a `#[worker]` function: both sides.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument of a worker",
-    label = "this type does not cross to another process",
+    label = "this type cannot be sent to another process",
     note = "derive `serde::Serialize` and `serde::Deserialize` for it, or pass what it is made of"
 )]
 pub trait Argument<'a>: crate::task::Sent + crate::codec::Received<'a> {}
@@ -35,9 +35,9 @@ pub const fn argument<'a, T: Argument<'a>>() {}
 /// What a `#[worker]` function may return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the result of a worker",
-    label = "this type does not cross to another process",
+    label = "this type cannot be sent to another process",
     note = "derive `serde::Serialize` and `serde::Deserialize` for it, and return owned data (`String`, not `&str`)",
-    note = "an error that is not your own crosses as `procession::RemoteError`, to which `?` converts"
+    note = "for the errors of other crates, return `procession::RemoteError`, to which `?` converts"
 )]
 pub trait Returned: serde::Serialize + serde::de::DeserializeOwned + 'static {}
 

@@ -57,7 +57,9 @@ pub fn run_async(
         let contained = move || dispatch::contain(|| run(input, output));
         match thread::Builder::new().name(name).spawn_scoped(scope, contained) {
             Ok(thread) => thread.join().expect("what it runs is contained"),
-            Err(error) => Err(Fault::codec(format!("no thread to run an `async` function on: {error}"))),
+            Err(error) => {
+                Err(Fault::codec(format!("cannot start a thread for an `async` function: {error}")))
+            }
         }
     })
 }
@@ -79,7 +81,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     match own.as_ref().map(|own| own.runtime.as_ref()) {
         Ok(Some(runtime)) => runtime.block_on(future),
         Ok(None) => unreachable!("a runtime is taken out as it is dropped"),
-        Err(error) => panic!("no runtime for an `async` function: {error}"),
+        Err(error) => panic!("cannot create a runtime for an `async` function: {error}"),
     }
 }
 

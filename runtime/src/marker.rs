@@ -43,10 +43,10 @@ pub(crate) const DESCRIPTORS_CLOSED: i32 = 91;
 /// Returns what this exit code means for a process that had not become a worker yet, as words that follow its name.
 pub(crate) fn meaning_at_start(code: i32) -> Option<&'static str> {
     match code {
-        START_FAILED => Some("could not become a worker and said why on stderr"),
-        HOST_GONE => Some("found its connection at an end as it started"),
+        START_FAILED => Some("could not become a worker and wrote the reason to stderr"),
+        HOST_GONE => Some("found its connection closed while starting"),
         HANDSHAKE_FAILED => Some("refused to serve"),
-        PROTOCOL_BROKEN => Some("could not read what this process had sent"),
+        PROTOCOL_BROKEN => Some("could not read what this process sent"),
         _ => None,
     }
 }

@@ -42,7 +42,7 @@ pub struct Task<T> {
 /// Types that can be converted into a [`Task`]. Accepted by pools and processes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a task",
-    label = "this is no `Task`, but what the function returns, or the function itself",
+    label = "this is not a `Task`, but the function or its result",
     note = "wrap the call: `delayed!(f(x))`"
 )]
 pub trait IntoTask<T> {
@@ -59,9 +59,10 @@ impl<T> IntoTask<T> for Task<T> {
 
 /// Iterators over [`Task`]s. Accepted by [`Pool::map`](crate::Pool::map) and similar methods.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no iterator of tasks",
-    label = "this gives no `Task`s",
-    note = "wrap the calls: `pool.map(xs.into_iter().map(|x| delayed!(f(x))))`, or write `parallel!(pool = &pool; f(x) for x in xs)`"
+    message = "`{Self}` is not an iterator of tasks",
+    label = "its items are not `Task`s",
+    note = "wrap the calls: `pool.map(xs.into_iter().map(|x| delayed!(f(x))))`, or write `parallel!(pool = &pool; \
+            f(x) for x in xs)`"
 )]
 pub trait Tasks<T>: IntoIterator<Item = Task<T>> {}
 

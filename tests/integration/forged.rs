@@ -394,7 +394,7 @@ fn a_forged_count_of_elements_that_take_no_bytes_is_an_error_at_once() {
         for many in [1 << 21, 1 << 40, 1 << 60, u64::MAX] {
             let error = settle(&many, pool.submit(delayed!(miscount(many)))).unwrap_err();
             let words = error.to_string();
-            assert!(error.is_codec() && words.contains("more than there are bytes"), "{many}: {words}");
+            assert!(error.is_codec() && words.contains("more than it has bytes"), "{many}: {words}");
             others_are_served(&many, &pool);
         }
         // A result that is what it says is believed.
@@ -406,7 +406,7 @@ fn a_forged_count_of_elements_that_take_no_bytes_is_an_error_at_once() {
         assert_eq!(outcome.map(|pairs| pairs.len()).ok(), Some(50_000));
         // One that is too large comes to an error of its own task.
         let error = settle(&"too many", pool.submit(delayed!(units((1 << 20) + 1)))).unwrap_err();
-        assert!(error.is_codec() && error.to_string().contains("send the number instead"), "{error}");
+        assert!(error.is_codec() && error.to_string().contains("send their number instead"), "{error}");
         others_are_served(&"too many", &pool);
     });
 }

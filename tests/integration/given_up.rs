@@ -109,7 +109,7 @@ fn a_lazy_call_goes_on_once_the_pool_that_was_given_up_is_tried_again() {
         let pool = builder.max_restarts(2, Duration::from_secs(1)).build().unwrap();
         let mut outcomes = pool.imap((0..).map(|n| delayed!(echo(n))));
         let error = outcomes.next().unwrap().unwrap_err();
-        assert!(error.to_string().contains("given up after 3 failed starts"), "{error}");
+        assert!(error.to_string().contains("gave up after 3 failed starts"), "{error}");
         until("a task has a result", || outcomes.next().unwrap().is_ok());
         assert_eq!(numbers(&file).len(), 4);
     });

@@ -208,7 +208,7 @@ fn check_failing_initializer(end: End) {
             words.contains("no worker could be started: the initializer `")
                 && words.contains("note_and_strike` ")
         );
-        assert!(words.contains("; given up after ") && words.contains(" failed starts in "), "{words}");
+        assert!(words.contains("; gave up after ") && words.contains(" failed starts in "), "{words}");
         assert_eq!(error.attempts(), 0, "no task was begun: {error}");
         assert_eq!(error.is_panic(), end == End::Panic, "{error}");
     }
@@ -274,7 +274,7 @@ fn a_pool_that_was_given_up_tries_again_once_its_failures_are_long_enough_ago() 
         let builder = Pool::builder().jobs(1).initializer(delayed!(strike_three_times(&file)));
         let pool = builder.max_restarts(2, within).build().unwrap();
         let error = pool.submit(delayed!(echo(3))).join().unwrap_err();
-        assert!(error.to_string().contains("given up after 3 failed starts"), "{error}");
+        assert!(error.to_string().contains("gave up after 3 failed starts"), "{error}");
         until("it is tried again", || pool.submit(delayed!(echo(4))).join().is_ok());
         assert_eq!(numbers(&file).len(), 4);
     });
@@ -334,7 +334,7 @@ fn a_pool_that_was_given_up_serves_as_soon_as_a_worker_does() {
         let pool = builder.max_restarts(0, Duration::from_secs(600)).build().unwrap();
         for echo in [1, 2].map(|n| pool.submit(delayed!(echo(n)))) {
             let error = echo.join().unwrap_err().to_string();
-            assert!(error.contains("given up after"), "{error}");
+            assert!(error.contains("gave up after"), "{error}");
         }
         append(&go, 1);
         until("a worker serves", || pool.submit(delayed!(echo(3))).join().is_ok());

@@ -160,7 +160,7 @@ fn a_result_is_given_once_and_asking_again_is_an_error() {
         assert_eq!(process.join().unwrap(), 1);
         let check = |error: TaskError| {
             assert!(error.is_lost(), "{error}");
-            assert!(error.to_string().contains("given before"), "{error}");
+            assert!(error.to_string().contains("already taken"), "{error}");
         };
         check(process.join().unwrap_err());
         check(process.join_timeout(Duration::ZERO).unwrap().unwrap_err());

@@ -50,10 +50,10 @@ fn build_refuses_each_impossible_setting_with_its_name_its_value_and_what_is_all
         (|b| b.nice(i32::MIN), &["nice(-2147483648)", "-20 to 19"]),
         (|b| b.name("a\0b"), &["name(\"a\\0b\")", "zero byte"]),
         (|b| b.name("x".repeat(KILOBYTES)), &["name(\"xxx", "100000 bytes", "at most 255"]),
-        (|b| b.current_dir(""), &["current_dir(\"\")", "a folder that exists"]),
+        (|b| b.current_dir(""), &["current_dir(\"\")", "an existing directory"]),
         (
             |b| b.current_dir("/no/such folder"),
-            &["current_dir(\"/no/such folder\")", "No such file", "a folder that exists"],
+            &["current_dir(\"/no/such folder\")", "No such file", "an existing directory"],
         ),
         (|b| b.current_dir("/proc/version"), &["current_dir(\"/proc/version\")", "Not a directory"]),
         (|b| b.current_dir("/\u{1b}[2J\n"), &["current_dir(\"/\\u{1b}[2J\\n\")"]),
@@ -85,7 +85,7 @@ fn spawn_refuses_as_build_does() {
         (|b| b.nice(-21), &["nice(-21)", "-20 to 19"]),
         (|b| b.name("a\0b"), &["name(\"a\\0b\")", "zero byte"]),
         (|b| b.name("x".repeat(KILOBYTES)), &["100000 bytes", "at most 255"]),
-        (|b| b.current_dir(""), &["current_dir(\"\")", "a folder that exists"]),
+        (|b| b.current_dir(""), &["current_dir(\"\")", "an existing directory"]),
         (|b| b.current_dir("/no/such/folder"), &["current_dir(\"/no/such/folder\")", "No such file"]),
         (|b| b.env("A=B", "1"), &["env(\"A=B\")"]),
     ];

@@ -234,7 +234,7 @@ fn nothing_but_a_timeline_of_ours_or_an_empty_file_is_replaced() {
         assert!(words.contains(why), "{words}");
         assert_eq!(std::fs::read_to_string(&treasure).unwrap(), "[\n{\"name\":\"mine\"}\n]\n");
     };
-    is_kept(&said(&treasure), "it is not a timeline of procession's");
+    is_kept(&said(&treasure), "it is not a timeline written by procession");
     let link = folder.join("link.json");
     for target in [&treasure, &folder.join("nothing"), &PathBuf::from("/dev/stderr")] {
         std::os::unix::fs::symlink(target, &link).unwrap();

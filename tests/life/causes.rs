@@ -61,21 +61,21 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
             "constructor",
             "exit",
             "lost, begun 0",
-            &["no worker could be started: worker 0", "ended with exit code 42 as it started"],
+            &["no worker could be started: worker 0", "ended with exit code 42 while starting"],
         ),
-        (Pool, SPAWN, "constructor", "abort", "lost, begun 0", &["ended with SIGABRT as it started"]),
-        (Pool, SPAWN, "constructor", "panic", "lost, begun 0", &["ended with SIGABRT as it started"]),
-        (Pool, SPAWN, "constructor", "hang", "lost, begun 0", &["did not shake hands in time"]),
+        (Pool, SPAWN, "constructor", "abort", "lost, begun 0", &["ended with SIGABRT while starting"]),
+        (Pool, SPAWN, "constructor", "panic", "lost, begun 0", &["ended with SIGABRT while starting"]),
+        (Pool, SPAWN, "constructor", "hang", "lost, begun 0", &["did not complete the handshake in time"]),
         (
             Process,
             SPAWN,
             "constructor",
             "exit",
             "lost, begun 0",
-            &["could not be started: it ended with exit code 42 as it started"],
+            &["could not be started: it ended with exit code 42 while starting"],
         ),
-        (Process, SPAWN, "constructor", "abort", "crash, begun 0", &["killed as it started (SIGABRT)"]),
-        (Process, SPAWN, "constructor", "hang", "lost, begun 0", &["did not shake hands in time"]),
+        (Process, SPAWN, "constructor", "abort", "crash, begun 0", &["killed while starting (SIGABRT)"]),
+        (Process, SPAWN, "constructor", "hang", "lost, begun 0", &["did not complete the handshake in time"]),
         (
             Pool,
             SERVER,
@@ -119,7 +119,7 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
             &[
                 "its connection failed",
                 "RLIMIT_NOFILE (`ulimit -n`) is 4",
-                "given up after ",
+                "gave up after ",
                 " attempts in 3",
             ],
         ),
@@ -129,7 +129,7 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
             "constructor",
             "space",
             "lost, begun 0",
-            &["the memory that it shares cannot be mapped", "RLIMIT_AS", "given up after ", " attempts in 3"],
+            &["the memory that it shares cannot be mapped", "RLIMIT_AS", "gave up after ", " attempts in 3"],
         ),
         // The exit status, which other code collects, is not what tells that the system is short of something.
         (
@@ -138,7 +138,7 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
             "uncollected constructor",
             "files",
             "lost, begun 0",
-            &["RLIMIT_NOFILE (`ulimit -n`) is 4", "given up after ", " attempts in 3"],
+            &["RLIMIT_NOFILE (`ulimit -n`) is 4", "gave up after ", " attempts in 3"],
         ),
         (Process, SPAWN, "constructor", "files", "lost, begun 0", &["RLIMIT_NOFILE (`ulimit -n`) is 4"]),
         (Pool, SERVER, "constructor", "files", "lost, begun 0", &["RLIMIT_NOFILE (`ulimit -n`) is 4"]),
@@ -257,7 +257,7 @@ fn for_every_way_in_which_a_start_can_end_the_error_says_why() {
             "host",
             "",
             "lost, begun 0",
-            &["could not be started: it could not read what it was sent"],
+            &["could not be started: it could not read its messages"],
         ),
         (Process, SPAWN, "kill", "", "crash, begun ", &["SIGKILL"]),
     ]);
@@ -275,7 +275,11 @@ fn for_every_way_in_which_a_task_can_end_the_error_says_why() {
             "task",
             "decode argument",
             "codec, begun 1",
-            &["`probe::scenes::causes::take_only` failed to cross", "`_only`", "its own Deserialize refused"],
+            &[
+                "`probe::scenes::causes::take_only` could not be transferred",
+                "`_only`",
+                "its Deserialize implementation failed",
+            ],
         ),
         (
             Either,
@@ -284,15 +288,15 @@ fn for_every_way_in_which_a_task_can_end_the_error_says_why() {
             "decode result",
             "codec, begun 1",
             &[
-                "`probe::scenes::causes::give_only` failed to cross",
+                "`probe::scenes::causes::give_only` could not be transferred",
                 "the result",
-                "its own Deserialize refused",
+                "its Deserialize implementation failed",
             ],
         ),
-        (Either, ALL, "task", "scribble", "lost, begun 1", &["what it sent cannot be read"]),
+        (Either, ALL, "task", "scribble", "lost, begun 1", &["its messages cannot be read"]),
         (Either, ALL, "task", "panic", "panic, begun 1", &["panicked", "as it was told"]),
         (Either, ALL, "task", "exit", "crash, begun 1", &["exit code 7"]),
-        (Either, ALL, "task", "exit 89", "crash, begun 1", &["the process left with exit code 89"]),
+        (Either, ALL, "task", "exit 89", "crash, begun 1", &["the process exited with exit code 89"]),
         (Either, ALL, "task", "abort", "crash, begun 1", &["killed by SIGABRT"]),
         (Either, ALL, "task", "SIGKILL", "crash, begun 1", &["killed by SIGKILL"]),
         (Either, ALL, "task", "SIGSEGV", "crash, begun 1", &["killed by SIGSEGV"]),
@@ -302,8 +306,8 @@ fn for_every_way_in_which_a_task_can_end_the_error_says_why() {
         (Either, ALL, "task", "real-time", "crash, begun 1", &["killed by signal 40"]),
         (Either, ALL, "task", "overflow", "crash, begun 1", &["stack overflow (SIGABRT)"]),
         (Either, ALL, "task", "memory", "memory, begun 1", &["ran out of memory", "(SIGABRT)"]),
-        (Either, ALL, "task", "connection", "crash, begun 1", &["connection to this one ended while it ran"]),
-        (Either, ALL, "task", "nonsense", "lost, begun 1", &["killed: what it sent cannot be read"]),
+        (Either, ALL, "task", "connection", "crash, begun 1", &["closed its connection while it ran"]),
+        (Either, ALL, "task", "nonsense", "lost, begun 1", &["killed: its messages cannot be read"]),
         (Pool, ALL, "timeout", "wait", "timeout, begun 1", &["timed out", "limit of 300ms"]),
         (Pool, ALL, "cancel", "", "cancelled, begun ", &["was cancelled"]),
         (Pool, ALL, "drop", "", "cancelled, begun ", &["its pool has ended"]),
@@ -397,7 +401,7 @@ fn a_task_that_the_kernel_kills_for_want_of_memory_ends_by_that_name() {
             command.args(["-c", &script, PROBE, "cause", holder, method, "task", "fill"]);
             command.env_remove("PROCESSION_START_METHOD");
             let ended = Running::start(&mut command).end(PATIENCE);
-            let words = "the kernel has killed its process, for want of memory (SIGKILL)";
+            let words = "the kernel killed its process because memory ran out (SIGKILL)";
             assert!(ended.stdout.starts_with("memory, begun 1"), "{method} {holder}: {ended:?}");
             assert!(ended.stdout.contains(words), "{method} {holder}: {ended:?}");
         }

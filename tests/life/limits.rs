@@ -64,7 +64,7 @@ fn check_user_limit(method: &str) {
         assert!(line.contains("RLIMIT_NPROC (`ulimit -u`) is 1"), "{line}");
     }
     for line in [first, second, process] {
-        assert!(line.contains("given up after "), "{line}");
+        assert!(line.contains("gave up after "), "{line}");
     }
     assert!(pool.contains("a pool's thread cannot be started"), "{pool}");
     assert_eq!(again, "a pool works again once the limit is lifted");

@@ -12,10 +12,12 @@ fn check(refused: &str, why: Option<&str>, blame: &str) {
         let ended = Running::start(&mut command).end(PATIENCE);
         let mut expected = String::new();
         if let Some(why) = why {
-            expected += &format!("logged: workers are talked to over sockets, not shared memory: {why}\n");
+            expected +=
+                &format!("logged: workers are connected by sockets instead of shared memory: {why}\n");
         }
         expected += &format!(
-            "the squares' sum is 2664667000\nfailed: 1\ntask 20: {blame}\n3145728\nforked: 328350\na task was told\ntimed out: true, 9\n"
+            "the squares' sum is 2664667000\nfailed: 1\ntask 20: {blame}\n3145728\nforked: 328350\na task was \
+             told\ntimed out: true, 9\n"
         );
         assert_eq!(ended.stdout, expected, "{method}: {}", ended.stderr);
         assert!(ended.status.success(), "{method}: {}", ended.stderr);
@@ -52,8 +54,9 @@ fn a_pool_works_over_sockets_where_files_may_not_be_as_large_as_its_memory() {
             command.args(["-c", &format!("ulimit -f {limit}; exec \"$0\" without nothing"), PROBE]);
             command.env("PROCESSION_START_METHOD", method).env_remove("PROCESSION_TRANSPORT");
             let ended = Running::start(&mut command).end(PATIENCE);
-            let why = "memory cannot be shared: the limit of files' sizes is too low (ulimit -f)";
-            let logged = format!("logged: workers are talked to over sockets, not shared memory: {why}\n");
+            let why = "memory cannot be shared: the file size limit is too low (ulimit -f)";
+            let logged =
+                format!("logged: workers are connected by sockets instead of shared memory: {why}\n");
             assert!(ended.stdout.starts_with(&logged), "{limit} {method}: {ended:?}");
             assert!(ended.stdout.contains(&format!("task 20: {blame}\n")), "{limit} {method}: {ended:?}");
             assert!(ended.stdout.ends_with("timed out: true, 9\n"), "{limit} {method}: {ended:?}");

@@ -258,7 +258,7 @@ fn a_stale_descriptor_a_wrong_token_and_another_build_end_the_process_and_never_
         check_refused(&mut with_descriptor(program, worker.into()), "its connection failed");
 
         for (bytes, words) in [
-            (preamble(b"prcs", VERSION, 0xbeef), "does not know its token"),
+            (preamble(b"prcs", VERSION, 0xbeef), "sent the wrong token"),
             (preamble(b"HTTP", VERSION, 0xdead), "another protocol"),
             (preamble(b"prcs", 999, 0xdead), "another protocol"),
         ] {
@@ -285,7 +285,7 @@ fn a_stale_descriptor_a_wrong_token_and_another_build_end_the_process_and_never_
 fn workers_that_die_or_hang_at_start_are_a_clear_error_after_a_bounded_number_of_attempts() {
     for program in [PROBE, PROBE_AT_MAIN] {
         for (how, words) in
-            [("exit", "exit code 42"), ("abort", "SIGABRT"), ("hang", "did not shake hands in time")]
+            [("exit", "exit code 42"), ("abort", "SIGABRT"), ("hang", "did not complete the handshake in time")]
         {
             let (starts, file) = (scratch("starts"), scratch("mains"));
             let mut command = probe(program, &["start", how]);
@@ -306,7 +306,7 @@ fn a_process_that_dies_or_hangs_at_its_start_is_a_clear_error_at_once() {
             ("exit", "could not be started: it ended with exit code 42"),
             ("abort", "::scenes::square` crashed in process `late`"),
             ("abort", "SIGABRT"),
-            ("hang", "could not be started: it did not shake hands in time"),
+            ("hang", "could not be started: it did not complete the handshake in time"),
         ] {
             let (starts, file) = (scratch("starts"), scratch("mains"));
             let mut command = probe(program, &["process", how]);

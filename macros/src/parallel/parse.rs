@@ -87,7 +87,7 @@ impl Parse for Parallel {
                 if let (Some(order), Calls::SideBySide(_)) = (&settings.unordered, &calls) {
                     diag.refuse(
                         order,
-                        "`order` is for a comprehension: the members of a tuple have their places, remove it",
+                        "`order` is for comprehensions only: the order of a tuple is fixed, so remove it",
                     );
                 }
                 diag.finish()?;
@@ -118,7 +118,10 @@ fn parse_settings(input: ParseStream<'_>, diag: &mut Diagnostics) -> syn::Result
         if given.contains(&name) {
             diag.refuse(&name, format_args!("`{name}` is set twice"));
         } else if !KNOWN.iter().any(|known| name == known) {
-            diag.refuse(&name, format_args!("`{name}` is no setting of `parallel!`: there are {}", known()));
+            diag.refuse(
+                &name,
+                format_args!("`{name}` is not a setting of `parallel!`; the settings are {}", known()),
+            );
         } else {
             settings.take(&name, value, diag);
         }
@@ -130,7 +133,7 @@ fn parse_settings(input: ParseStream<'_>, diag: &mut Diagnostics) -> syn::Result
         let comma = input.parse::<Token![,]>().map_err(|error| {
             syn::Error::new(
                 error.span(),
-                "settings are parted by commas and end with a semicolon: `jobs = 8; f(x) for …`",
+                "separate settings with commas and end them with a semicolon: `jobs = 8; f(x) for …`",
             )
         })?;
         if input.peek(Token![;]) {
@@ -205,7 +208,7 @@ fn whole_example(name: &Ident) -> &'static str {
     if name == "jobs" {
         "`jobs = 4` for four workers, `jobs = -1` for all the CPUs, `jobs = -2` for all but one"
     } else {
-        "fractions mean nothing here"
+        "a fraction is not allowed"
     }
 }
 
@@ -299,7 +302,7 @@ fn parse_members(first: Expr, input: ParseStream<'_>) -> syn::Result<Calls> {
             }
         };
         if let Ok(token) = input.parse::<Token![for]>() {
-            diag.refuse(token, "a comprehension stands by itself: put the calls into two `parallel!`");
+            diag.refuse(token, "a comprehension must stand alone: use two `parallel!`");
             break;
         }
     }
@@ -315,7 +318,7 @@ fn parse_member(expr: &Expr) -> syn::Result<Call> {
     if let Expr::Try(call) = peel(expr) {
         return Err(syn::Error::new_spanned(
             call.question_token,
-            "`?` after a call belongs to a comprehension: remove it, and use `?` on the members of the tuple",
+            "`?` after a call works in comprehensions only: remove it, and use `?` on the members of the tuple",
         ));
     }
     Call::new(expr, "parallel!", EXAMPLE)
@@ -332,7 +335,7 @@ impl Parse for Clause {
             None => None,
         };
         if input.peek(Token![if]) {
-            return Err(input.error("one `if` for each `for`: join the conditions with `&&`"));
+            return Err(input.error("only one `if` is allowed for each `for`: join the conditions with `&&`"));
         }
         Ok(Self { for_token, pat, in_token, iter, condition })
     }

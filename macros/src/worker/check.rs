@@ -17,12 +17,16 @@ pub(super) fn check(written: &Written, diag: &mut Diagnostics) {
         match arg {
             FnArg::Receiver(receiver) => diag.refuse(
                 receiver,
-                "a worker stands outside of any `impl`: take the value as an ordinary parameter, `this: &Type`",
+                "a worker must be a free function: take the value as an ordinary parameter, `this: &Type`",
             ),
             FnArg::Typed(arg) => {
                 for attr in &arg.attrs {
                     if attr.path().is_ident("cfg") || attr.path().is_ident("cfg_attr") {
-                        diag.refuse(attr, "a worker has one list of parameters: put `#[cfg]` on the function");
+                        diag.refuse(
+                            attr,
+                            "`#[cfg]` on a parameter of a worker is not supported: put it on the \
+                                           function",
+                        );
                     }
                 }
                 Types { place: Place::Parameter, diag, depth: 0 }.visit_type(&arg.ty);
@@ -32,7 +36,7 @@ pub(super) fn check(written: &Written, diag: &mut Diagnostics) {
     if let ReturnType::Type(_, ty) = &written.item.sig.output {
         match &**ty {
             Type::Never(never) => {
-                diag.refuse(never, "a worker sends its result back: return `()`, or leave this out")
+                diag.refuse(never, "a worker must return a result: return `()`, or remove this")
             }
             ty => Types { place: Place::Result, diag, depth: 0 }.visit_type(ty),
         }
@@ -44,18 +48,18 @@ fn check_qualifiers(written: &Written, diag: &mut Diagnostics) {
     if let Some(token) = &sig.constness {
         diag.refuse(
             token,
-            "a worker runs at run time: remove `const`, or write a plain `fn` that calls this one",
+            "a worker cannot be `const`: remove it, or write a plain `fn` that calls this one",
         );
     }
     check_async(written, cfg!(feature = "tokio"), diag);
     if let Safety::Unsafe(token) = &sig.safety {
         diag.refuse(
             token,
-            "a worker is called by safe code: write a safe `fn` that sees to what this one asks for, and calls it",
+            "a worker cannot be `unsafe`: write a safe `fn` that meets the requirements of this one and calls it",
         );
     }
     if let Some(abi) = &sig.abi {
-        diag.refuse(abi, "a worker is an ordinary Rust function: write a plain `fn` that calls this one");
+        diag.refuse(abi, "a worker cannot be `extern`: write a plain `fn` that calls this one");
     }
     if let Some(variadic) = &sig.variadic {
         diag.refuse(variadic, "a worker has a fixed number of parameters: take a `Vec` or a `&[T]`");
@@ -145,7 +149,8 @@ fn check_instances(
 }
 
 /// The answer to errors of which no other process can make the same again.
-const OPAQUE_ERROR: &str = "this error cannot be decoded: return `procession::RemoteError`, which keeps the message and the causes of any error, \
+const OPAQUE_ERROR: &str = "this error cannot be decoded: return `procession::RemoteError`, which keeps the message \
+                            and the causes of any error, \
                             so that `?` works";
 
 /// By their looks, the types that are such errors, or have one: module and name.
@@ -208,7 +213,7 @@ impl<'ast> Visit<'ast> for Types<'_> {
                 }
             }
             (Type::Path(path), Place::Result) if is_opaque_error(&path.path) => OPAQUE_ERROR,
-            (Type::Infer(_), _) => "a worker's types are written out",
+            (Type::Infer(_), _) => "the types of a worker must be written out",
             _ => {
                 self.depth += 1;
                 visit::visit_type(self, ty);
@@ -255,9 +260,7 @@ impl<'ast> Visit<'ast> for Types<'_> {
                 };
                 self.diag.refuse(
                     reference,
-                    format_args!(
-                        "a result leaves the process in which it was made: return {owned}, not a reference"
-                    ),
+                    format_args!("a result is sent to another process: return {owned}, not a reference"),
                 );
             }
         }
@@ -267,7 +270,7 @@ impl<'ast> Visit<'ast> for Types<'_> {
         if self.place == Place::Result && lifetime.ident != "static" {
             self.diag.refuse(
                 lifetime,
-                "a result leaves the process in which it was made: return an owned type, without a lifetime",
+                "a result is sent to another process: return an owned type, without a lifetime",
             );
         }
     }

@@ -56,8 +56,7 @@ fn parse_fn(item: TokenStream) -> syn::Result<ItemFn> {
     }
     let words = match syn::parse2::<syn::Item>(item.clone()) {
         Ok(other) => {
-            let message =
-                "`#[worker]` goes on a function: write `#[worker] fn name(argument: Type) -> Result`";
+            let message = "`#[worker]` can only be used on a function: write `#[worker] fn name(argument: Type) -> Result`";
             return Err(syn::Error::new_spanned(first_line(&other), message));
         }
         Err(error) => error,
@@ -65,7 +64,7 @@ fn parse_fn(item: TokenStream) -> syn::Result<ItemFn> {
     match syn::parse2::<syn::TraitItemFn>(item) {
         Ok(method) => Err(syn::Error::new_spanned(
             method.sig,
-            "`#[worker]` goes on a function with a body, outside of any trait",
+            "`#[worker]` can only be used on a function with a body, outside of any trait",
         )),
         Err(_) => Err(words),
     }
@@ -110,7 +109,7 @@ impl Parse for WorkerOption {
         if let Some(keyword) = input.parse::<Option<Token![crate]>>()? {
             let path = input.parse::<Token![=]>().and_then(|_| input.call(Path::parse_mod_style));
             let path =
-                path.map_err(|_| syn::Error::new_spanned(keyword, "a path is wanted: `crate = path`"))?;
+                path.map_err(|_| syn::Error::new_spanned(keyword, "expected a path: `crate = path`"))?;
             return Ok(Self::Crate(keyword, path));
         }
         let keyword = input.call(Ident::parse_any).map_err(|error| {
@@ -119,7 +118,7 @@ impl Parse for WorkerOption {
         })?;
         if keyword == "instances" {
             if !input.peek(syn::token::Paren) {
-                let message = "the instances stand in parentheses: `instances(<u32>, <String>)`";
+                let message = "instances go in parentheses: `instances(<u32>, <String>)`";
                 return Err(syn::Error::new_spanned(keyword, message));
             }
             let content;
@@ -137,7 +136,7 @@ impl Parse for WorkerOption {
 
 fn parse_instance(input: ParseStream<'_>) -> syn::Result<AngleBracketedGenericArguments> {
     if !input.peek(Token![<]) {
-        return Err(input.error("each instance stands in angle brackets: `instances(<u32>, <String>)`"));
+        return Err(input.error("each instance goes in angle brackets: `instances(<u32>, <String>)`"));
     }
     input.parse()
 }
@@ -154,7 +153,8 @@ impl Options {
             WorkerOption::Unknown(name) => diag.refuse(
                 &name,
                 format_args!(
-                    "`{name}` is no option of `#[worker]`: there are `instances(<u32>, <String>)` and `crate = path`"
+                    "`{name}` is not an option of `#[worker]`; the options are `instances(<u32>, <String>)` and \
+                     `crate = path`"
                 ),
             ),
         }

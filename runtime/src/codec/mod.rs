@@ -93,24 +93,25 @@ fn explain<T: ?Sized>(done: &str, error: postcard::Error) -> String {
     use postcard::Error as E;
     if error == guard::TOO_MANY_UNBACKED {
         return format!(
-            "`{}` cannot be {done}: it says that it has over {} elements more than there are bytes; of elements that take no bytes, send \
-             the number instead",
+            "`{}` cannot be {done}: it claims to have over {} elements more than it has bytes; for elements that \
+             take no bytes, send their number instead",
             type_name::<T>(),
             guard::MOST_UNBACKED,
         );
     }
     let why = match error {
         E::WontImplement => {
-            "it asks the encoding to describe itself (serde's `flatten`, untagged enums, `serde_json::Value`), \
-             which a compact encoding does not do; pass a plain struct, or the value as a string"
+            "it needs a self-describing encoding (serde's `flatten`, untagged enums, `serde_json::Value`), and this \
+             one is not; pass a plain struct, or the value as a string"
         }
         E::SerializeSeqLengthUnknown => "a sequence in it does not know its length; collect it into a Vec",
-        E::DeserializeUnexpectedEnd => "the bytes end too soon",
+        E::DeserializeUnexpectedEnd => "the data ends too early",
         E::SerdeSerCustom => {
-            "its own Serialize refused; if that was for a path which is not valid UTF-8, put the path into a field of a struct, \
+            "its Serialize implementation failed; if that was because of a path that is not valid UTF-8, put the \
+             path into a field of a struct, \
              with `#[serde(with = \"procession::path\")]`"
         }
-        E::SerdeDeCustom => "its own Deserialize refused",
+        E::SerdeDeCustom => "its Deserialize implementation failed",
         E::DeserializeBadUtf8 | E::DeserializeBadChar => "the bytes are not valid UTF-8",
         _ => "the bytes do not fit the type",
     };

@@ -135,7 +135,7 @@ impl State {
 impl Driver {
     /// Creates the driver of a pool with these settings, whose workers are started by `launcher`.
     pub(crate) fn new(config: Arc<Config>, launcher: Arc<dyn Launcher>) -> Result<Arc<Self>> {
-        let failed = |error| Error::system("a pool's poller cannot be made", explained(error));
+        let failed = |error| Error::system("a pool's poller cannot be created", explained(error));
         let workers = Arc::new(Poller::new().map_err(failed)?);
         let polled = PolledLauncher::new(launcher.clone(), workers.clone());
         let timeline = Timeline::open(config.name.as_deref());

@@ -99,7 +99,7 @@ impl TaskErrorKind {
             Self::Timeout { .. } => "timed out",
             Self::Cancelled { .. } => "was cancelled",
             Self::OutOfMemory { .. } => "ran out of memory",
-            Self::Codec { .. } => "failed to cross",
+            Self::Codec { .. } => "could not be transferred",
             Self::Lost { .. } | Self::NotStarted { .. } => "was lost",
         }
     }
@@ -119,7 +119,7 @@ impl fmt::Display for TaskErrorKind {
             Self::Crash { exit: Ok(exit), cause: None } if exit.signal().is_some() => {
                 write!(f, "killed by {exit}")
             }
-            Self::Crash { exit: Ok(exit), cause: None } => write!(f, "the process left with {exit}"),
+            Self::Crash { exit: Ok(exit), cause: None } => write!(f, "the process exited with {exit}"),
             Self::Crash { exit: Err(why), cause: None } => write!(f, "the process disappeared: {why}"),
             Self::Cancelled { why } => f.write_str(why),
             Self::Codec { message } | Self::Lost { message } => write!(f, "{}", Lines(message)),

@@ -181,7 +181,7 @@ mod tests {
         let error = TaskError::new("a::f", kind, place(None));
         assert_eq!(
             error.to_string(),
-            "a task of `a::f` crashed in worker 2 (pid 4242): the process left with exit code 3"
+            "a task of `a::f` crashed in worker 2 (pid 4242): the process exited with exit code 3"
         );
     }
 
@@ -198,7 +198,8 @@ mod tests {
             .in_pool(Some(&Arc::from("scoring")));
         assert_eq!(
             error.to_string(),
-            "a task of `a::f` crashed after 3 attempts: worker 2 of `scoring` (pid 4242) disappeared: other code collected it"
+            "a task of `a::f` crashed after 3 attempts: worker 2 of `scoring` (pid 4242) disappeared: other code \
+             collected it"
         );
     }
 
@@ -210,7 +211,8 @@ mod tests {
         let error = TaskError::new("a::f", kind, TaskLocation::default());
         assert_eq!(
             error.to_string(),
-            "a task of `a::f` was lost: no worker could be started: the initializer `a::load` crashed: the process left with exit \
+            "a task of `a::f` was lost: no worker could be started: the initializer `a::load` crashed: the process \
+             exited with exit \
              code 3; given up"
         );
         assert!(error.is_crash() && error.is_lost());

@@ -105,7 +105,7 @@ impl RemoteError {
 /// Types that `?` converts to a [`RemoteError`].
 #[diagnostic::on_unimplemented(
     message = "`?` cannot convert `{Self}` to `RemoteError` by itself",
-    label = "this is no error, or is not `Send` and `Sync`: write `.map_err(RemoteError::msg)?`, which takes any error"
+    label = "this is not an error, or it is not `Send` and `Sync`: write `.map_err(RemoteError::msg)?`, which takes any error"
 )]
 pub trait IntoRemoteError<'a>: Into<Box<dyn std::error::Error + Send + Sync + 'a>> {}
 

@@ -175,7 +175,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<T, TaskError>> {
-        assert!(!self.is_taken(), "a handle was asked for its result after it had given it");
+        assert!(!self.is_taken(), "the result of this handle was already taken");
         if timeout.is_zero() {
             if !self.is_finished() {
                 return None;
@@ -332,8 +332,8 @@ pub(crate) fn inherited(function: &'static str) -> TaskError {
 }
 
 pub(crate) fn inherited_kind() -> TaskErrorKind {
-    let message = "it was handed in by the process that this one was forked from, and its result goes to that process: hand it in again \
-                   here";
+    let message = "it was submitted by the process that this one was forked from, which receives its result: submit \
+                   it again here";
     TaskErrorKind::Lost { message: message.to_owned() }
 }
 
@@ -343,7 +343,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         if self.is_own() {
             match &*self.shared.lock() {
                 Slot::Done(_) => {}
-                Slot::Taken => panic!("a handle was polled after it had given its result"),
+                Slot::Taken => panic!("a handle was polled after it had returned its result"),
                 Slot::Awaited(Waiter::Waker(left)) if left.will_wake(waker) => return Some(Poll::Pending),
                 Slot::Waiting | Slot::Awaited(_) => return None,
             }

@@ -29,7 +29,8 @@ pub(super) fn next_depth() -> Result<u32, String> {
     let depth = std::env::var(DEPTH).ok().and_then(|depth| depth.parse().ok()).unwrap_or(0);
     if depth >= MOST_DEPTH {
         return Err(format!(
-            "this process is {depth} workers deep, and {MOST_DEPTH} is the limit: does the program start itself from its own \
+            "this process is {depth} levels of workers deep, and {MOST_DEPTH} is the limit: does the program start \
+             itself from its own \
              workers?"
         ));
     }
@@ -48,7 +49,7 @@ pub(super) fn execute_self(
     spawn(SELF_EXE, &args, &environment(env, marker), socket, SOCKET_FD).map_err(|error| {
         match LaunchError::new(doing, &error) {
             LaunchError::Refused(_) if errno_of(&error) == Some(nix::libc::ECHILD) => {
-                LaunchError::Failed(format!("a process ended as it started: {COLLECTED}"))
+                LaunchError::Failed(format!("a process ended while starting: {COLLECTED}"))
             }
             LaunchError::Refused(_) => LaunchError::Refused(why_not_executed(&error)),
             shortage => shortage,

@@ -13,7 +13,8 @@ pub(super) fn exit(ended: Ended) -> Result<Exit, &'static str> {
 }
 
 /// The reason if other code has collected the exit status of a child.
-pub(super) const COLLECTED: &str = "other code in this process collected its exit status (SIGCHLD is ignored, or something calls `waitpid(-1)`)";
+pub(super) const COLLECTED: &str = "other code in this process collected its exit status (SIGCHLD is ignored, or \
+                                    something calls `waitpid(-1)`)";
 
 /// The reason if user code has closed descriptors of a worker or of a template.
 pub(crate) const CLOSED_WITHIN: &str = "descriptors that procession uses were closed in its process (by `closefrom`, for example); a \
@@ -21,4 +22,4 @@ pub(crate) const CLOSED_WITHIN: &str = "descriptors that procession uses were cl
 
 /// The reason if the kernel refuses to report the exit status.
 pub(super) const UNTOLD: &str =
-    "the system does not say how it ended (waitid failed): does a sandbox (seccomp) refuse that?";
+    "its exit status cannot be read (waitid failed): does a sandbox (seccomp) forbid that?";

@@ -246,7 +246,7 @@ impl ForkLauncher {
             format!("the template that workers are forked from{at} ended{how}")
         });
         *state = if self.is_copy {
-            State::Gone(format!("{words}; under StartMethod::Fork it cannot be made again"))
+            State::Gone(format!("{words}; under StartMethod::Fork it cannot be replaced"))
         } else {
             State::Failed(words)
         };
@@ -268,7 +268,8 @@ fn closed_by(preload: &Preload, exit: Option<Exit>) -> String {
 fn alone() -> Result<Quiet, String> {
     quiet(THREADS_LINGER).map_err(|count| match count {
         Ok(n) => format!(
-            "StartMethod::Fork copies a process with one thread only, and this one has {n}: build the pool before any other thread \
+            "StartMethod::Fork copies a process with one thread only, and this one has {n}: build the pool before \
+             any other thread \
              starts, or use StartMethod::ForkServer"
         ),
         Err(error) => format!("the threads of this process cannot be counted (/proc/self/task): {error}"),

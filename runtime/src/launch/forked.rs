@@ -54,9 +54,7 @@ impl WorkerProcess for ForkedProcess {
             Some(Report::Signaled(signal)) => Ok(Exit::from_signal(signal)),
             Some(Report::Vanished) => Err("other code in its template collected its exit status"),
             Some(Report::Untold) => Err(UNTOLD),
-            _ => {
-                Err("the template that it was forked from ended before it, and would have told how it ended")
-            }
+            _ => Err("its exit status is unknown, because the template that it was forked from ended first"),
         })
     }
 

@@ -35,15 +35,18 @@ const IN_PROCESS: &str = "use Pool::in_process(), or set PROCESSION_IN_PROCESS=1
 /// It cannot. The error is a message for the user.
 pub(super) fn check_executable() -> Result<(), String> {
     if is_privileged() {
-        return Err("this program runs with more rights than its user (setuid or file capabilities), and starts no workers: \
-                    drop the rights and execute it again"
+        return Err("this program runs with more privileges than its user (setuid or file capabilities) and therefore \
+                    starts no workers: drop the privileges and execute it again"
             .to_owned());
     }
     let own_code = (check_executable as fn() -> Result<(), String> as *const ()).addr();
     if !is_in_main_program(own_code) {
-        return Err("procession runs in a shared library that another program has loaded, which cannot be executed again as a \
+        return Err(
+            "procession runs in a shared library that another program has loaded, which cannot be executed \
+                    again as a \
                     worker: use Pool::in_process(), or call from an executable of your own"
-            .to_owned());
+                .to_owned(),
+        );
     }
     check_holding()?;
     check_self_exe(own_code)
@@ -66,9 +69,9 @@ pub(super) fn check_holding() -> Result<(), String> {
             let why = if is_under_valgrind() {
                 "the valgrind under which this program runs does not know it"
             } else {
-                "it takes Linux 5.4 or later, and a sandbox (seccomp) that allows it"
+                "this needs Linux 5.4 or later, and a sandbox (seccomp) that allows it"
             };
-            Err(format!("no worker can be held by a descriptor ({call}: {error}): {why}; {IN_PROCESS}"))
+            Err(format!("no worker can be tracked by a pidfd ({call}: {error}): {why}; {IN_PROCESS}"))
         }
         _ => Ok(()),
     }
@@ -99,7 +102,8 @@ fn check_self_exe(own_code: usize) -> Result<(), String> {
     }
     let exe = fs::read_link(SELF_EXE).unwrap_or_default();
     Err(format!(
-        "{program} was started by way of {}, a loader or an emulator, and {SELF_EXE} is that, not this program: execute {program} itself; \
+        "{program} was started through {}, a loader or an emulator, so {SELF_EXE} is that and not this program: \
+         execute {program} itself; \
          {IN_PROCESS}",
         exe.display()
     ))
@@ -120,7 +124,7 @@ fn file_at(maps: &str, address: usize) -> Option<(u64, &str)> {
 fn check_stdin() -> Result<(), String> {
     match File::open("/dev/null") {
         Err(error) if !is_shortage(&error) => {
-            Err(format!("/dev/null, which workers have for stdin, cannot be opened: {error}"))
+            Err(format!("/dev/null, the stdin of workers, cannot be opened: {error}"))
         }
         _ => Ok(()),
     }
@@ -140,20 +144,21 @@ fn check_permission(error: &io::Error) -> Result<(), String> {
         Some(Errno::EACCES)
             if statvfs(SELF_EXE).is_ok_and(|system| system.flags().contains(FsFlags::ST_NOEXEC)) =>
         {
-            Err(format!("{shown} cannot be executed again: its file system is mounted noexec by now"))
+            Err(format!("{shown} cannot be executed again: its file system is now mounted noexec"))
         }
         Some(Errno::EACCES) => {
             Err(format!("{shown} may not be executed again ({error}): have its permissions changed?"))
         }
         Some(Errno::ENOENT) => Err(format!(
-            "{shown} cannot be executed again ({error}): the loader that it names (its ELF interpreter) is not there: has the root \
-             folder changed (chroot)?"
+            "{shown} cannot be executed again ({error}): the loader that it names (its ELF interpreter) does not \
+             exist: has the root directory changed (chroot)?"
         )),
         Some(Errno::E2BIG) => Err(format!(
-            "{shown} cannot be executed again ({error}): its arguments and the environment are larger than the system allows"
+            "{shown} cannot be executed again ({error}): its arguments and the environment are larger than the \
+             system allows"
         )),
         Some(Errno::ETXTBSY) => {
-            Err(format!("{shown} cannot be executed again ({error}): it is being written"))
+            Err(format!("{shown} cannot be executed again ({error}): it is open for writing"))
         }
         _ => Ok(()),
     }
@@ -184,7 +189,7 @@ mod tests {
         for (errno, meaning) in [
             (Errno::E2BIG, "the environment are larger"),
             (Errno::ENOENT, "ELF interpreter"),
-            (Errno::ETXTBSY, "being written"),
+            (Errno::ETXTBSY, "open for writing"),
             (Errno::EACCES, "may not be executed again"),
             (Errno::EIO, "/proc/self/exe cannot be executed: "),
         ] {

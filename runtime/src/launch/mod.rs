@@ -104,7 +104,7 @@ impl LaunchError {
 
 impl From<io::Error> for LaunchError {
     fn from(error: io::Error) -> Self {
-        Self::new("a worker's connection cannot be made", &error)
+        Self::new("a worker's connection cannot be created", &error)
     }
 }
 

@@ -102,7 +102,7 @@ impl Surroundings {
         }
         if let Some(nice) = self.nice.filter(|nice| !NICE.contains(nice)) {
             let allowed = format_args!("a number from {} to {}", NICE.start(), NICE.end());
-            return Err(refused(format_args!("nice({nice})"), "the kernel knows no such niceness", allowed));
+            return Err(refused(format_args!("nice({nice})"), "there is no such niceness", allowed));
         }
         if let Some(bytes) = self.memory.filter(|&bytes| bytes < LEAST_MEMORY_BYTES) {
             return Err(refused(
@@ -112,8 +112,9 @@ impl Surroundings {
             ));
         }
         let cpus = if self.pin_cpus {
-            own_cpus()
-                .map_err(|error| Error::system("the CPUs that this process may use cannot be told", error))?
+            own_cpus().map_err(|error| {
+                Error::system("the CPUs that this process may use cannot be determined", error)
+            })?
         } else {
             Vec::new()
         };
@@ -137,8 +138,8 @@ impl Surroundings {
         }
         if let Some(threads) = self.inner_threads.filter(|threads| !(1..=MOST_THREADS).contains(threads)) {
             let why = match threads {
-                0 => "libraries take that for as many threads as there are CPUs",
-                _ => "they are too many",
+                0 => "libraries read that as one thread for each CPU",
+                _ => "that is too many",
             };
             let allowed = format_args!("a number from 1 to {MOST_THREADS}");
             return Err(refused(format_args!("inner_threads({threads})"), why, allowed));
@@ -197,7 +198,7 @@ fn check_name(name: &str) -> Result<()> {
         return Err(refused(setting(), why, format_args!("a name of at most {MOST_NAME_BYTES}")));
     }
     if name.contains('\0') {
-        return Err(refused(format_args!("name({name:?})"), "it has a zero byte", "a name without"));
+        return Err(refused(format_args!("name({name:?})"), "it contains a zero byte", "a name without"));
     }
     Ok(())
 }
@@ -210,13 +211,13 @@ fn check_name(name: &str) -> Result<()> {
 fn check_folder(folder: &Path) -> Result<()> {
     let refused = |why: &dyn fmt::Display| {
         let setting = format!("current_dir({})", brief(format_args!("{folder:?}")));
-        Err(refused(setting, why, "a folder that exists"))
+        Err(refused(setting, why, "an existing directory"))
     };
     if folder.as_os_str().is_empty() {
         return refused(&"it is empty");
     }
     if folder.as_os_str().as_bytes().contains(&0) {
-        return refused(&"it has a zero byte");
+        return refused(&"it contains a zero byte");
     }
     match std::fs::metadata(folder) {
         Ok(found) if found.is_dir() => Ok(()),
@@ -235,15 +236,15 @@ fn check_variable(name: &OsStr, value: Option<&OsStr>) -> Result<()> {
     let setting = format!("{call}({})", brief(format_args!("{name:?}")));
     let bytes = name.as_bytes();
     if [MARKER, DEPTH, CPUS].iter().any(|own| name == *own) {
-        return Err(refused(setting, "this variable is procession's own", "another"));
+        return Err(refused(setting, "this variable is reserved for procession", "another"));
     }
     if bytes.is_empty() || bytes.contains(&b'=') || bytes.contains(&0) {
-        let allowed = "one that is not empty and has neither `=` nor a zero byte";
+        let allowed = "a name that is not empty and contains neither `=` nor a zero byte";
         return Err(refused(setting, "no variable has that name", allowed));
     }
     let Some(value) = value else { return Ok(()) };
     if value.as_bytes().contains(&0) {
-        return Err(refused(setting, "its value has a zero byte", "one without"));
+        return Err(refused(setting, "its value contains a zero byte", "one without"));
     }
     // Including `=` and the zero byte at the end.
     let most = MOST_VARIABLE_BYTES - 2;
@@ -350,8 +351,8 @@ mod tests {
             ("", Some("1"), "env(\"\")"),
             ("A=B", None, "env_remove(\"A=B\")"),
             ("A", Some("\0"), "zero byte"),
-            (MARKER, Some("1"), "procession's own"),
-            (DEPTH, None, "procession's own"),
+            (MARKER, Some("1"), "reserved for procession"),
+            (DEPTH, None, "reserved for procession"),
         ] {
             let env = vec![(name.into(), value.map(OsString::from))];
             let words_said = refused(Surroundings { env, ..Surroundings::default() });

@@ -75,7 +75,7 @@ impl FromStr for StartMethod {
             .find(|method| method.to_string() == name)
             .ok_or_else(|| {
                 let name = brief(name);
-                Error::config(format!("`{name}` is no start method; give {METHODS}"))
+                Error::config(format!("`{name}` is not a start method; give {METHODS}"))
             })
     }
 }

@@ -101,7 +101,9 @@ impl Order {
         send_with_fds(template.control.as_fd(), &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()]).map_err(
             |error| match error.kind() {
                 // This is not a shortage of processes.
-                io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it reads no requests"),
+                io::ErrorKind::WouldBlock => {
+                    io::Error::new(io::ErrorKind::TimedOut, "it does not read its requests")
+                }
                 _ => error,
             },
         )?;
@@ -147,13 +149,13 @@ impl Template {
             match read_append(self.control.as_fd(), said, 4096) {
                 Ok(0) => return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None),
                 Ok(_) if said.len() < MOST_WORDS_BYTES => {}
-                Ok(_) => return Err(Some("its template sent what is no message of ours".to_owned())),
+                Ok(_) => return Err(Some("its template sent an invalid message".to_owned())),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                     return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None);
                 }
-                Err(error) => return Err(Some(format!("its template cannot be heard: {error}"))),
+                Err(error) => return Err(Some(format!("its template's messages cannot be read: {error}"))),
             }
         }
         match Prepared::from_bytes(said).map_err(Some)? {

@@ -130,7 +130,7 @@ mod without {
             if super::is_seen() {
                 ONCE.call_once(|| {
                     let words =
-                        "procession: `progress` draws a bar with the feature `indicatif`, which is off\n";
+                        "procession: `progress` draws a bar only with the feature `indicatif`, which is not enabled\n";
                     let _ = std::io::stderr().lock().write_all(words.as_bytes());
                 });
             }

@@ -38,8 +38,8 @@ pub(crate) fn verbose_by_env() -> Result<u32> {
 
 /// Types that can be the value of `progress`. Part of the expansion's interface.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no label of a progress bar",
-    label = "it is no text, and neither `true` nor `false`",
+    message = "`{Self}` is not a label of a progress bar",
+    label = "this is neither text nor `true` or `false`",
     note = "write `progress = \"scoring\"`, or `progress = true` for a bar without a label"
 )]
 pub trait Label {

@@ -205,7 +205,7 @@ fn check(path: &Path) -> io::Result<Option<Metadata>> {
         return Ok(Some(found));
     }
     Err(io::Error::other(
-        "it is not a timeline of procession's, and is kept; name another file, or remove it",
+        "it is not a timeline written by procession, so it is not replaced; name another file, or remove it",
     ))
 }
 

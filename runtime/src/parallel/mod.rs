@@ -146,9 +146,10 @@ impl From<Settings<'_>> for Opened {
 
 /// Types that can be the value of `jobs`. Part of the expansion's interface.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no number of workers",
-    label = "it is no whole number, and no `Jobs`",
-    note = "write `jobs = 4` for four workers, `jobs = -1` for all the CPUs, `jobs = -2` for all but one, or give a `procession::Jobs`"
+    message = "`{Self}` is not a number of workers",
+    label = "this is neither a whole number nor a `Jobs`",
+    note = "write `jobs = 4` for four workers, `jobs = -1` for all the CPUs, `jobs = -2` for all but one, or give a \
+            `procession::Jobs`"
 )]
 pub trait Workers: Into<Jobs> {}
 

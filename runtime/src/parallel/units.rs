@@ -13,8 +13,8 @@ use crate::{
 
 /// Types that can be the value of `timeout`. Part of the expansion's interface.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no time for a task to run",
-    label = "it is no time with a unit",
+    message = "`{Self}` is not a time limit",
+    label = "this is not a time with a unit",
     note = "write `timeout = secs(3)`, `millis(200)` or `mins(2)`, or give a `std::time::Duration`"
 )]
 pub trait Timeout {
@@ -78,8 +78,8 @@ impl Span {
     pub(super) fn limit(&self) -> Result<Duration> {
         let why = match self.time {
             Some(time) if !time.is_zero() => return Ok(time.min(FOREVER)),
-            Some(_) => "no task would ever end in time",
-            None => "that is no time",
+            Some(_) => "every task would time out",
+            None => "that is not a time",
         };
         Err(refused(format_args!("timeout = {}", self.words), why, ABOVE_ZERO))
     }
@@ -117,8 +117,8 @@ impl Mul<u32> for Span {
 
 /// Numbers that can be an argument of `millis`, `secs` and `mins`. Part of the expansion's interface.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no number of milliseconds, seconds or minutes",
-    label = "it is no number",
+    message = "`{Self}` is not a number of milliseconds, seconds or minutes",
+    label = "this is not a number",
     note = "write `timeout = secs(3)`, `secs(0.5)`, `millis(200)` or `mins(2)`; a `std::time::Duration` needs no unit"
 )]
 pub trait Amount: fmt::Debug + Copy {

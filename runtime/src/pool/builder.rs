@@ -649,7 +649,7 @@ impl Builder {
     ///     .max_restarts(2, Duration::from_secs(30))
     ///     .build()?;
     /// let error = pool.submit(delayed!(score(1))).join().unwrap_err().to_string();
-    /// assert!(error.contains("load_model` crashed: the process left with exit code 7; given up after 3 failed starts"));
+    /// assert!(error.contains("load_model` crashed: the process exited with exit code 7; gave up after 3 failed starts"));
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn max_restarts(mut self, most: u32, within: Duration) -> Self {
@@ -782,7 +782,7 @@ impl Builder {
             let setting = format_args!("max_restarts({most}, {within:?})");
             return Err(refused(setting, "starts would have no time to fail in", ABOVE_ZERO));
         }
-        let limit = |time| setting::limit("task_timeout", time, "no task would ever end in time");
+        let limit = |time| setting::limit("task_timeout", time, "every task would time out");
         let task_timeout = self.task_timeout.map(limit).transpose()?;
         let start_timeout = check_start_timeout(self.start_timeout)?;
         wants_socket()?;
@@ -798,7 +798,7 @@ impl Builder {
         }
         if let (StartMethod::Spawn, Some(call)) = (start_method, preload) {
             return Err(Error::config(format!(
-                "preload `{}`: there is no process to load it in, for StartMethod::Spawn executes each worker anew: use \
+                "preload `{}`: StartMethod::Spawn executes each worker anew and has no process to load it in: use \
                  start_method(StartMethod::ForkServer), or an initializer, which runs in every worker",
                 call.entry.name
             )));
@@ -832,7 +832,7 @@ impl Builder {
 ///
 /// Returns an error if the timeout is zero.
 pub(crate) fn check_start_timeout(timeout: Duration) -> Result<Duration> {
-    let timeout = setting::limit("start_timeout", timeout, "no worker would ever start in time")?;
+    let timeout = setting::limit("start_timeout", timeout, "every start would time out")?;
     // A person who debugs needs any amount of time.
     Ok(if waits_for_debugger()? { FOREVER } else { timeout })
 }

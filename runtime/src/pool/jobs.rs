@@ -61,7 +61,7 @@ impl Jobs {
         match count {
             n if (1..=MOST_WORKERS).contains(&n) => Ok(n),
             n => {
-                let why = if n == 0 { "a pool needs a worker" } else { "they are too many" };
+                let why = if n == 0 { "a pool needs a worker" } else { "that is too many" };
                 Err(refused(format_args!("jobs = {n}"), why, ALLOWED))
             }
         }

@@ -153,8 +153,8 @@ impl Processes {
         let engine = self.engine.get_or_init(|| {
             Engine::new(&self.config).map_err(|error| {
                 format!(
-                    "this pool was built by the process that this one was forked from, and needs workers of its own here, which it \
-                     cannot have: {error}; build a pool in this process"
+                    "this pool was built by the process that this one was forked from, and cannot start workers of \
+                     its own here: {error}; build a pool in this process"
                 )
             })
         });
@@ -701,7 +701,7 @@ impl Pool {
         };
         let Some(finalizer) = finalizer else {
             return Err(Error::config(
-                "join_with_exit_results: the pool has no finalizer that would return something",
+                "join_with_exit_results: the pool has no finalizer that returns a value",
             ));
         };
         finalizer.check::<T>()?;

@@ -363,13 +363,13 @@ impl<T> Process<T> {
 
     fn not_own(&self) -> Error {
         Error::config(format!(
-            "process `{}` was started by the process that this one was forked from, and is that one's to end",
+            "process `{}` was started by the process that this one was forked from, and only that process can end it",
             self.name
         ))
     }
 
     fn lost_result(&self) -> TaskError {
-        self.lost("its result was given before, and is given once")
+        self.lost("its result was already taken")
     }
 
     fn lost(&self, words: &str) -> TaskError {

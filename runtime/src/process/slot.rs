@@ -231,7 +231,7 @@ impl ProcessSlot {
             }
             reason => match crash(exit, cause, panic, reason) {
                 TaskErrorKind::Crash { exit, cause: None } if !has_begun => {
-                    TaskErrorKind::Crash { exit, cause: Some("killed as it started".into()) }
+                    TaskErrorKind::Crash { exit, cause: Some("killed while starting".into()) }
                 }
                 kind => kind,
             },

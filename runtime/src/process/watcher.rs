@@ -342,7 +342,7 @@ impl Watch {
                         }
                         Verdict::GiveUp { starts, time } => {
                             break Err(LaunchError::Refused(format!(
-                                "{error}; given up after {starts} attempts in {time:.1?}"
+                                "{error}; gave up after {starts} attempts in {time:.1?}"
                             )));
                         }
                     }

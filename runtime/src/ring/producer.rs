@@ -82,7 +82,7 @@ impl<M: RingMemory> Producer<M> {
         true
     }
 
-    /// Like [`write_padded`](Self::write_padded), for eight bytes and a few more. Returns `false` if they are too many.
+    /// Like [`write_padded`](Self::write_padded), for eight bytes and a few more. Returns `false` if that is too many.
     #[inline]
     pub(crate) fn write_few(&mut self, head: [u8; 8], few: &[u8]) -> bool {
         let word = match (few.first_chunk::<4>(), few.last_chunk::<4>()) {

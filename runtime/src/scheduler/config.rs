@@ -67,7 +67,7 @@ impl Finalizer {
             return Ok(());
         }
         Err(Error::config(format!(
-            "the finalizer `{}` returns a `{name}`, and a `{}` was asked for",
+            "the finalizer `{}` returns a `{name}`, but a `{}` was requested",
             self.call.entry.name,
             type_name::<T>()
         )))

@@ -168,7 +168,7 @@ impl Scheduler {
             };
             // Without a board at most one task is in flight.
             let kind = stopped.clone().unwrap_or_else(|| TaskErrorKind::Lost {
-                message: format!("its worker has ended{how}, and nobody knows whether it ran"),
+                message: format!("its worker has ended{how}, and it is unknown whether it ran"),
             });
             batch.tell(output.clone(), &mut self.effects);
             self.queues.fail(batch, &kind, Some((id, pid, output.as_ref())), &mut self.effects);
@@ -228,7 +228,7 @@ impl Scheduler {
     fn is_short(&mut self, begun: Instant, now: Instant, of: &dyn std::fmt::Display) {
         let others = self.others(now);
         if let Verdict::GiveUp { starts, time } = self.restarts.short(begun, others, now) {
-            let why = format!("{of}; given up after {starts} attempts in {time:.1?}");
+            let why = format!("{of}; gave up after {starts} attempts in {time:.1?}");
             self.give_up_for_now(TaskErrorKind::NotStarted { why, cause: None }, now);
         } else if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
             self.fail_pinned(&TaskErrorKind::NotStarted { why: of.to_string(), cause: None });
@@ -287,7 +287,7 @@ impl Scheduler {
             }
             return;
         };
-        let why = format!("{why}; given up after {starts} failed starts in {time:.1?}");
+        let why = format!("{why}; gave up after {starts} failed starts in {time:.1?}");
         let kind = TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) };
         self.give_up(kind, None, now);
     }

@@ -130,8 +130,8 @@ impl Scheduler {
         self.queues.take_home(worker.take_back(), id);
         if !std::mem::replace(&mut self.leaving.said_grown, true) {
             self.effects.notes.push(format!(
-                "worker {id} (pid {pid}) has grown to {} MiB, past the {} MiB of max_worker_rss, and is replaced; of others that grow \
-                 nothing more is said",
+                "worker {id} (pid {pid}) has grown to {} MiB, past the {} MiB of max_worker_rss, and is replaced; \
+                 further replacements for this reason are not logged",
                 bytes >> 20,
                 most >> 20
             ));

@@ -77,7 +77,7 @@ impl Scheduler {
         if let Some(why) = why_slow
             && !std::mem::replace(&mut self.said_why_slow, true)
         {
-            let note = format!("workers are talked to over sockets, not shared memory: {why}");
+            let note = format!("workers are connected by sockets instead of shared memory: {why}");
             self.effects.notes.push(note);
         }
         Ok(true)

@@ -48,7 +48,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             return;
         }
         if self.is_starting() {
-            self.lose(now, Some("it did not shake hands in time".to_owned()));
+            self.lose(now, Some("it did not complete the handshake in time".to_owned()));
         }
         if let State::Draining { deadline, .. } | State::Lost { deadline, .. } = &mut self.state {
             *deadline = now + END_GRACE;
@@ -69,7 +69,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             Some(exit) => exit,
             None if link.given_up => {
                 link.launched.process.give_up();
-                Err("it could not be ended, for the system refuses to signal it")
+                Err("it could not be ended, because the system refuses to signal it")
             }
             None => return None,
         };

@@ -18,17 +18,17 @@ pub(crate) fn why_not_started(
     reason: Option<String>,
 ) -> String {
     reason.unwrap_or_else(|| match (exit, cause) {
-        (Err(why), _) => format!("{who} disappeared as it started: {why}"),
-        (Ok(exit), Some(Cause::OutOfMemory)) => format!("{who} ran out of memory as it started ({exit})"),
+        (Err(why), _) => format!("{who} disappeared while starting: {why}"),
+        (Ok(exit), Some(Cause::OutOfMemory)) => format!("{who} ran out of memory while starting ({exit})"),
         (Ok(exit), Some(Cause::StackOverflow)) => {
-            format!("{who} overflowed its stack as it started ({exit})")
+            format!("{who} overflowed its stack while starting ({exit})")
         }
         (Ok(exit), Some(Cause::DescriptorsClosed)) => {
             format!("{who} ended as it started: {CLOSED_WITHIN} ({exit})")
         }
         (Ok(exit), Some(Cause::ConnectionEnded) | None) => match exit.code().and_then(meaning_at_start) {
             Some(words) => format!("{who} {words} ({exit})"),
-            None => format!("{who} ended with {exit} as it started"),
+            None => format!("{who} ended with {exit} while starting"),
         },
     })
 }
@@ -50,7 +50,7 @@ pub(crate) fn is_killed_for_memory(
 
 /// Returns the error of a task whose worker the kernel killed because no memory was left.
 pub(crate) fn killed_for_memory(exit: Result<Exit, &'static str>) -> TaskErrorKind {
-    let why = "the kernel has killed its process, for want of memory";
+    let why = "the kernel killed its process because memory ran out";
     TaskErrorKind::OutOfMemory { exit: exit.ok(), why: why.into() }
 }
 
@@ -71,13 +71,13 @@ pub(crate) fn crash(
         (Some(panic), Err(_), None) => TaskErrorKind::Panic { panic, exit: None },
         (_, _, Some(Cause::OutOfMemory)) => TaskErrorKind::OutOfMemory {
             exit: exit.ok(),
-            why: "it asked for more memory than it may have".into(),
+            why: "it asked for more memory than its limit allows".into(),
         },
         (_, _, Some(Cause::StackOverflow)) => {
             TaskErrorKind::Crash { exit, cause: Some("stack overflow".into()) }
         }
         (_, _, Some(Cause::ConnectionEnded)) => {
-            let cause = "the process's connection to this one ended while it ran";
+            let cause = "the process closed its connection while it ran";
             TaskErrorKind::Crash { exit, cause: Some(cause.into()) }
         }
         (_, _, Some(Cause::DescriptorsClosed)) => {

@@ -73,7 +73,7 @@ enum End {
 
 impl End {
     fn no_message() -> Self {
-        Self::Nonsense("it sent what is no message of ours".to_owned())
+        Self::Nonsense("it sent an invalid message".to_owned())
     }
 }
 
@@ -151,7 +151,7 @@ impl<T: InFlightTasks> Supervisor<T> {
                     *put_off_since = None;
                     if let Some(in_flight) = in_flight {
                         if is_at_rest && in_flight.tasks > 0 {
-                            break End::Nonsense("it has left tasks without an answer".to_owned());
+                            break End::Nonsense("it left tasks without a reply".to_owned());
                         }
                         ledger.look_again(in_flight.tasks, now);
                     }
@@ -162,7 +162,7 @@ impl<T: InFlightTasks> Supervisor<T> {
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory) =>
                 {
-                    break End::Nonsense(format!("what it sent cannot be read: {error}"));
+                    break End::Nonsense(format!("its messages cannot be read: {error}"));
                 }
                 Err(error) => break End::Failed(error.to_string()),
             };

@@ -114,8 +114,8 @@ pub(crate) fn say_left(pid: u32) {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
         say(&format!(
-            "procession: process {pid} could not be ended and is left to itself: the system refuses to signal it (pidfd_send_signal), \
-             and it has not ended with its connection; of others nothing more is said\n"
+            "procession: process {pid} could not be ended and is left running: the system refuses to signal it \
+             (pidfd_send_signal), and it did not end when its connection closed; further cases are not reported\n"
         ));
     }
 }

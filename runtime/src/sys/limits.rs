@@ -31,8 +31,8 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
 }
 
 /// The cause of ENOMEM and EINVAL in such a namespace.
-const APART: &str = "what this process starts goes into another PID namespace, which has no room for threads of this process, nor for any \
-    process once its first has ended: was it started by `unshare --pid` without `--fork`?";
+const APART: &str = "new processes go into another PID namespace, which admits no threads of this process, and no \
+                     process once its first has ended: wwhile starting by `unshare --pid` without `--fork`?";
 
 /// Returns whether processes that this thread starts go into another PID namespace than its own.
 fn starts_apart() -> bool {
@@ -75,7 +75,7 @@ fn describe(limits: &[Limit]) -> String {
     let reached: Vec<&Limit> = limits.iter().filter(|limit| limit.is_reached()).collect();
     let (begin, named) = match &reached[..] {
         [] if limits.is_empty() => {
-            return "no limit of this process is known that stands behind it".to_owned();
+            return "no known limit of this process explains it".to_owned();
         }
         [] => ("the limits are: ", limits.iter().collect()),
         _ => ("", reached),
@@ -191,7 +191,7 @@ mod tests {
         let limits = [limit("A", 64, Some(64)), limit("B", 4000, Some(64)), limit("C", 9, None)];
         assert_eq!(describe(&limits), "A is 64 (64 in use)");
         assert_eq!(describe(&limits[1..]), "the limits are: B is 4000 (64 in use), C is 9");
-        assert_eq!(describe(&[]), "no limit of this process is known that stands behind it");
+        assert_eq!(describe(&[]), "no known limit of this process explains it");
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub(crate) fn grow_file<R>(grow: impl FnOnce() -> io::Result<R>) -> io::Result<R
             let (set, no_time) = (set.as_ref(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
             // SAFETY: the set and the time are whole and outlive the call; without a siginfo the kernel writes nothing.
             unsafe { libc::sigtimedwait(set, null_mut(), &raw const no_time) };
-            io::Error::new(error.kind(), "the limit of files' sizes is too low (ulimit -f)")
+            io::Error::new(error.kind(), "the file size limit is too low (ulimit -f)")
         }
         _ => error,
     });

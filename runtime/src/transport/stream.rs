@@ -304,7 +304,7 @@ impl<S: Source> FramedReceiver<S> {
         let rest = &self.buffer[self.start..];
         let Some((prefix, rest)) = rest.split_first_chunk::<PREFIX_BYTES>() else { return Ok(Next::Part) };
         match Prefix::from_bytes(*prefix) {
-            Err(_) => Err(broken("the connection carries what is no frame")),
+            Err(_) => Err(broken("the connection carried an invalid frame")),
             Ok(Prefix::Mark(count)) => Ok(Next::Mark(count)),
             Ok(Prefix::Frame { len, .. } | Prefix::Brief { len, .. }) if rest.len() >= len => Ok(Next::Whole),
             Ok(Prefix::Frame { head_len, len }) if len > LARGE_BYTES => Ok(Next::Large { head_len, len }),

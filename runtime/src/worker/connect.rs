@@ -54,7 +54,7 @@ pub(super) fn fail(refused: &Refused) -> ! {
     let is_told = TOLD.get().is_some_and(|socket| send_alone(socket.clone(), &message).is_ok());
     if !is_told {
         say(&format!(
-            "procession: this process was started as a worker and cannot be one: {}\n",
+            "procession: this process was started as a worker but cannot become one: {}\n",
             Lines(&refused.reason)
         ));
     }
@@ -80,7 +80,7 @@ pub(super) struct Connection {
 pub(super) fn connect() -> Result<(Marker, OwnedFd), Refused> {
     // SAFETY: before main, or at the top of it, this is the process's only thread; constructors of other crates that start threads
     // which change the environment would be at fault in any program.
-    let value = unsafe { take_env(MARKER_CSTR) }.ok_or("its marker is gone")?;
+    let value = unsafe { take_env(MARKER_CSTR) }.ok_or("its marker is missing")?;
     let marker = value.to_str().ok().and_then(Marker::parse).ok_or("its marker is damaged")?;
     let depth = marker.depth.to_string();
     // SAFETY: as for `take_env`.
@@ -103,7 +103,7 @@ pub(super) fn recv_preamble(
     let arrived = wait_readable(socket, PREAMBLE_TIMEOUT)
         .map_err(|error| refused("its connection cannot be waited for", error))?;
     if !arrived {
-        return Err("its connection is silent".into());
+        return Err("nothing arrived on its connection in time".into());
     }
     let fds = recv_with_fds::<MOST_FDS>(socket, &mut bytes)
         .map_err(|error| refused("its connection failed", error));
@@ -112,7 +112,7 @@ pub(super) fn recv_preamble(
         return Err("the other end speaks another protocol: is it another build?".into());
     };
     if token.is_some_and(|token| token != preamble.token) {
-        return Err("the other end does not know its token".into());
+        return Err("the other end sent the wrong token".into());
     }
     Ok((preamble, fds))
 }

@@ -26,11 +26,11 @@ pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refuse
         Ok(Received::Frames(frames)) => match frames.split_first() {
             Some((frame, rest)) => match ToWorker::decode(frame, &[]) {
                 Ok(ToWorker::Hello(hello)) => (hello, frames.as_bytes().len() - rest.as_bytes().len()),
-                _ => return Err("the host did not begin with a hello".into()),
+                _ => return Err("the host's first message was not a hello".into()),
             },
-            None => return Err("the host did not begin with a hello".into()),
+            None => return Err("the host's first message was not a hello".into()),
         },
-        _ => return Err("the host went away before its hello".into()),
+        _ => return Err("the host ended before its hello".into()),
     };
     receiver.consume(seen);
     let Hello { version, build_id, worker, station, log_level } = hello;

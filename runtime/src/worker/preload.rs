@@ -116,13 +116,16 @@ fn run(
     set_preloading(None);
     if let Some(back) = back {
         // A worker enters the folder by itself, from the folder in which it would have started.
-        nix::unistd::fchdir(back).map_err(|error| format!("it cannot go back to its folder: {error}"))?;
+        nix::unistd::fchdir(back)
+            .map_err(|error| format!("it cannot return to its working directory: {error}"))?;
     }
     match outcome {
         Ok(()) => preload.outcome.check("preload", entry.name, &Encoded::Short(&result)),
         Err(fault) => Err(match fault.into_kind() {
             FaultKind::Panic(panic) => panicked(entry.name, &panic),
-            FaultKind::Codec(words) => format!("the preload `{}` failed to cross: {words}", entry.name),
+            FaultKind::Codec(words) => {
+                format!("the preload `{}` could not be transferred: {words}", entry.name)
+            }
         }),
     }
 }
@@ -130,7 +133,7 @@ fn run(
 /// Enters a folder and returns the previous one.
 fn visit(folder: &Folder) -> Result<OwnedFd, String> {
     let path = Path::new(OsStr::from_bytes(&folder.path));
-    let cannot = |error| format!("it cannot work in {}: {error}", path.display());
+    let cannot = |error| format!("it cannot change to the directory {}: {error}", path.display());
     let back = File::open(".").map_err(cannot)?;
     enter(path, folder.id).map_err(cannot)?;
     Ok(out_of_the_way(back.into()))
@@ -180,8 +183,8 @@ fn expect_one_thread(after: &str) -> Result<(), String> {
             Ok(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
             Ok(n) => {
                 return Err(format!(
-                    "after {after}, {} more thread(s) run in the process that workers are forked from, and would be missing in each: \
-                     join them, and start what needs threads in an initializer",
+                    "after {after}, {} more thread(s) run in the process that workers are forked fromand would be \
+                     missing in every worker: join them, and start threads in an initializer instead",
                     n - 1
                 ));
             }

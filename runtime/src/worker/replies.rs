@@ -169,7 +169,7 @@ impl Replies {
         };
         if let Err(error) = sent {
             if error.kind() == std::io::ErrorKind::InvalidData {
-                break_off(&format!("it could not answer: {error}"));
+                break_off(&format!("it could not reply: {error}"));
             }
             expect_whole();
         }

@@ -83,7 +83,7 @@ pub(super) fn serve(connection: Connection) {
                     note_cause(Cause::OutOfMemory);
                     end_now(PROTOCOL_BROKEN);
                 }
-                break_off(&format!("it could not read what it was sent: {error}"))
+                break_off(&format!("it could not read its messages: {error}"))
             }
         };
         receiver.consume(seen);
@@ -91,7 +91,7 @@ pub(super) fn serve(connection: Connection) {
 }
 
 /// The reason if a frame from the host is not a request.
-const NO_MESSAGE: &str = "it was sent what is no message of ours";
+const NO_MESSAGE: &str = "it received an invalid message";
 
 /// Runs the tasks of one request. Returns `None` if it is not a request.
 fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> {

@@ -23,8 +23,9 @@ pub(super) fn take_up(station: WorkerSetup) -> Result<(), Refused> {
     let WorkerSetup { folder, nice, cpu, title, memory } = station;
     if let Some(Folder { path, id }) = folder {
         let path = Path::new(OsStr::from_bytes(&path));
-        enter(path, id)
-            .map_err(|error| refused(format_args!("it cannot work in {}", path.display()), error))?;
+        enter(path, id).map_err(|error| {
+            refused(format_args!("it cannot change to the directory {}", path.display()), error)
+        })?;
     }
     if let Some(nice) = nice.filter(|&nice| nice != 0) {
         add_niceness(nice)
