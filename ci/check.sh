@@ -44,7 +44,7 @@ documented_tests() {
 nextest() {
     if cargo nextest --version >/dev/null 2>&1; then
         # The promises that need worker processes are tried in many ways below: here it is that this runner, too, finds workers.
-        cargo nextest run --workspace -E 'not binary(integration) | test(/^(pool|crash|panic)::/)'
+        cargo nextest run --workspace -E 'not (binary(integration) | binary(life)) | test(/^(pool|crash|panic)::/)'
     else
         echo "cargo-nextest is not installed: the suite is not run under it here"
     fi
@@ -68,6 +68,31 @@ integration_in_process() {
     cargo test --quiet --workspace --test integration -- --exact --nocapture \
         alone::the_tests_that_do_not_run_in_process_say_why || return
     integration PROCESSION_IN_PROCESS=1
+}
+
+# Each feature by itself: an item that needs another one, or a link to it, is found here.
+docs_by_feature() {
+    local feature
+    for feature in indicatif futures tokio tracing; do
+        RUSTDOCFLAGS="-D warnings" cargo doc --quiet --package procession --no-deps --features "$feature" || return
+    done
+}
+
+# Licenses, duplicates and sources of all that is built; known vulnerabilities where their list can be fetched.
+deny() {
+    cargo deny --log-level error check licenses bans sources || return
+    cargo deny --log-level error --manifest-path benches/compare/Cargo.toml check licenses bans sources || return
+    if cargo deny fetch db >/dev/null 2>&1; then
+        cargo deny --log-level error check advisories
+    else
+        echo "the list of known vulnerabilities cannot be fetched from here: nothing has been looked up in it"
+    fi
+}
+
+# The code that reads what another process writes, with every access to memory checked.
+address_sanitizer() {
+    RUSTFLAGS=-Zsanitizer=address cargo +nightly test --quiet --package procession --lib --target "$(rustc -vV | sed -n 's/^host: //p')" \
+        --target-dir "$target/asan" -- ring:: codec:: transport:: protocol::
 }
 
 format() {
@@ -158,9 +183,12 @@ step "lints, without any" cargo clippy --package procession --package procession
 step "the oldest Rust" oldest_rust
 step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
 step "docs, with the default features" env RUSTDOCFLAGS="-D warnings" cargo doc --package procession --package procession-macros --no-deps
+step "docs, with each feature alone" docs_by_feature
 step "docs, as docs.rs builds them" env RUSTDOCFLAGS="--cfg docsrs -D warnings" cargo +nightly doc --package procession --no-deps --all-features --target-dir "$target/docsrs"
 step "dependencies, the lowest" ci/dependencies.sh lowest
 step "dependencies, the newest" ci/dependencies.sh newest
+step "licenses and sources of dependencies" deny
+step "packages, from their archives" ci/packages.sh
 step "tests, by the README's command" documented_tests
 step "tests, under nextest" nextest
 step "tests, over sockets" integration PROCESSION_TRANSPORT=socket
@@ -168,6 +196,7 @@ step "tests, by the fork server" integration PROCESSION_START_METHOD=forkserver
 step "tests, by fork" integration_by_fork
 step "tests, in process" integration_in_process
 step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --package procession --lib --target-dir "$target/loom" models
+step "address sanitizer: ring and codec" address_sanitizer
 step "fuzzing: a hostile ring, hostile frames" fuzz_both
 step "chaos: random signals to workers and templates" ci/chaos.sh 60
 step "every way in" ci/way-in.sh
