@@ -284,9 +284,11 @@ fn a_stale_descriptor_a_wrong_token_and_another_build_end_the_process_and_never_
 #[test]
 fn workers_that_die_or_hang_at_start_are_a_clear_error_after_a_bounded_number_of_attempts() {
     for program in [PROBE, PROBE_AT_MAIN] {
-        for (how, words) in
-            [("exit", "exit code 42"), ("abort", "SIGABRT"), ("hang", "did not complete the handshake in time")]
-        {
+        for (how, words) in [
+            ("exit", "exit code 42"),
+            ("abort", "SIGABRT"),
+            ("hang", "did not complete the handshake in time"),
+        ] {
             let (starts, file) = (scratch("starts"), scratch("mains"));
             let mut command = probe(program, &["start", how]);
             let said = run(command.env("PROBE_STARTS", &starts).env("PROBE_MAINS", &file)).stdout;

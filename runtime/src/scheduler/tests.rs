@@ -168,7 +168,7 @@ fn a_pool_whose_starts_only_fail_pauses_longer_each_time_and_gives_up() {
     assert_eq!(pauses.last(), Some(&(500 * MILLI)));
     let error = task.error();
     assert!(error.is_lost());
-    assert!(error.to_string().contains("given up after 11 failed starts"), "{error}");
+    assert!(error.to_string().contains("gave up after 11 failed starts"), "{error}");
     // What is submitted within the period fails, too, and starts nothing.
     let next = sim.submit(MILLI);
     sim.turn();
@@ -200,7 +200,7 @@ fn a_worker_that_sends_nonsense_instead_of_its_handshake_is_a_failed_start() {
     }
     assert_eq!(starts, 11);
     let error = task.error();
-    assert!(error.to_string().contains("no message of ours; given up after 11 failed starts"), "{error}");
+    assert!(error.to_string().contains("no message of ours; gave up after 11 failed starts"), "{error}");
     sim.end();
 }
 

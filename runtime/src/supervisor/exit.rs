@@ -24,7 +24,7 @@ pub(crate) fn why_not_started(
             format!("{who} overflowed its stack while starting ({exit})")
         }
         (Ok(exit), Some(Cause::DescriptorsClosed)) => {
-            format!("{who} ended as it started: {CLOSED_WITHIN} ({exit})")
+            format!("{who} ended while starting: {CLOSED_WITHIN} ({exit})")
         }
         (Ok(exit), Some(Cause::ConnectionEnded) | None) => match exit.code().and_then(meaning_at_start) {
             Some(words) => format!("{who} {words} ({exit})"),

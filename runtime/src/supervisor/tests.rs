@@ -327,7 +327,7 @@ fn a_start_ends_with_the_handshake_or_at_its_deadline() {
     let report = pair.reap();
     assert_eq!(
         (report.was, report.reason.as_deref()),
-        (Phase::Starting, Some("it did not shake hands in time"))
+        (Phase::Starting, Some("it did not complete the handshake in time"))
     );
 }
 
