@@ -200,7 +200,7 @@ fn a_worker_that_sends_nonsense_instead_of_its_handshake_is_a_failed_start() {
     }
     assert_eq!(starts, 11);
     let error = task.error();
-    assert!(error.to_string().contains("no message of ours; gave up after 11 failed starts"), "{error}");
+    assert!(error.to_string().contains("an invalid message; gave up after 11 failed starts"), "{error}");
     sim.end();
 }
 
@@ -632,7 +632,7 @@ fn a_worker_without_a_board_is_sent_one_task_at_a_time() {
     worker.end(Exit::from_signal(KILLED));
     sim.run();
     let lost = call.outcomes()[&0].as_ref().unwrap_err();
-    assert!(lost.is_lost() && lost.to_string().contains("nobody knows whether it ran"), "{lost}");
+    assert!(lost.is_lost() && lost.to_string().contains("it is unknown whether it ran"), "{lost}");
     assert_eq!(call.done(), 2, "only the task that it had is lost, and is not retried");
     sim.end();
 }

@@ -300,7 +300,7 @@ fn every_death_in_every_phase_is_reported_with_what_became_of_each_task() {
         assert_eq!(pair.seen.contains(&"done 0".to_owned()), when == Replied, "{case}");
         if let How::Garbage = how {
             let reason = report.reason.expect("the reason of the kill");
-            assert!(reason.contains("no message of ours"), "{case}: {reason}");
+            assert!(reason.contains("an invalid message"), "{case}: {reason}");
         }
     }
 }
