@@ -794,9 +794,9 @@ fn a_worker_runs_the_initializer_before_its_tasks_and_the_finalizer_after_them()
 fn a_pool_whose_initializer_only_fails_is_given_up_with_its_failure() {
     type Failure = fn(&FakeWorker);
     let failures: [(Failure, &str); 3] = [
-        (|worker| worker.fail(), "the initializer `test::prepare` failed to cross"),
+        (|worker| worker.fail(), "the initializer `test::prepare` could not be transferred"),
         (|worker| worker.end(Exit::from_signal(KILLED)), "`test::prepare` crashed: killed by SIGKILL"),
-        (|worker| worker.end(Exit::from_code(2)), "`test::prepare` crashed: the process left with"),
+        (|worker| worker.end(Exit::from_code(2)), "`test::prepare` crashed: the process exited with"),
     ];
     for (fail, words) in failures {
         let limit = Intensity { most: 2, within: 30 * SECOND };
@@ -812,7 +812,7 @@ fn a_pool_whose_initializer_only_fails_is_given_up_with_its_failure() {
         }
         let error = task.error();
         assert!(error.to_string().contains(words), "{error}");
-        assert!(error.to_string().contains("given up after 3 failed starts"), "{error}");
+        assert!(error.to_string().contains("gave up after 3 failed starts"), "{error}");
         sim.end();
     }
 }
