@@ -217,7 +217,7 @@ if [[ -z ${lacks-} ]]; then
     line "unprivileged user" -- "${nobody[@]}" "$public"
     line "no capabilities, no new privileges" -- "${nobody[@]}" --no-new-privs --bounding-set=-all --inh-caps=-all "$public"
     cp "$public" "$work/bin/setuid" && chmod u+s "$work/bin/setuid"
-    more_rights='error: .*more rights than its user .setuid or file capabilities.*'
+    more_rights='error: .*more privileges than its user .setuid or file capabilities.*'
     line "setuid" "spawn:pool=$more_rights" "forkserver:pool=$more_rights" "process:square=$more_rights" -- "${nobody[@]}" "$work/bin/setuid"
     if has setcap && cp "$public" "$work/bin/capable" && setcap cap_net_raw+ep "$work/bin/capable" 2>/dev/null; then
         line "file capabilities" "spawn:pool=$more_rights" "forkserver:pool=$more_rights" "process:square=$more_rights" -- "${nobody[@]}" "$work/bin/capable"
@@ -404,7 +404,7 @@ refused clone3 "EPERM,*:pool=error: a pool's thread cannot be started: .*" 'EPER
 group='error: .*process group.*'
 refused setpgid "spawn:squares=$group" "forkserver:squares=$group" "process:square=$group"
 # What a worker cannot do without, it says on its stderr.
-refused recvmsg '*:squares=error: .*86.*' 'process:square=error: .*86.*' 'notice=cannot be one: .*recvmsg: '
+refused recvmsg '*:squares=error: .*86.*' 'process:square=error: .*86.*' 'notice=cannot become one: .*recvmsg: '
 executed='error: .*/proc/self/exe cannot be executed: .*'
 refused dup2 "*:squares=$executed" 'fork:squares=error: .*its output cannot be redirected: dup2: .*' "process:square=$executed"
 unknown='error: .* disappeared.*waitid failed.*'

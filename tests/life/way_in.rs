@@ -194,7 +194,7 @@ fn check_refused(command: &mut Command, words: &str) {
     let file = scratch("mains");
     let ended = run(command.env("PROBE_MAINS", &file));
     assert_eq!(ended.status.code(), Some(START_FAILED), "{ended:?}");
-    assert!(ended.stderr.contains("cannot be one") && ended.stderr.contains(words), "{words}: {ended:?}");
+    assert!(ended.stderr.contains("cannot become one") && ended.stderr.contains(words), "{words}: {ended:?}");
     assert_eq!((mains(&file), &*ended.stdout), (0, ""), "main ran");
 }
 
@@ -348,6 +348,6 @@ fn a_program_with_more_rights_than_its_user_ignores_the_environment_and_starts_n
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(hello.quietly(), "hello from main\n");
         let said = build.quietly();
-        assert!(said.contains("more rights than its user"), "{said}");
+        assert!(said.contains("more privileges than its user"), "{said}");
     }
 }

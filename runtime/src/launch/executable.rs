@@ -29,7 +29,7 @@ pub(super) fn next_depth() -> Result<u32, String> {
     let depth = std::env::var(DEPTH).ok().and_then(|depth| depth.parse().ok()).unwrap_or(0);
     if depth >= MOST_DEPTH {
         return Err(format!(
-            "this process is {depth} levels of workers deep, and {MOST_DEPTH} is the limit: does the program start \
+            "this process is {depth} workers deep, and {MOST_DEPTH} is the limit: does the program start \
              itself from its own \
              workers?"
         ));
