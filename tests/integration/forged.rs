@@ -28,12 +28,14 @@ const TAIL: u64 = 128;
 const HEAD: u64 = 256;
 
 /// The tags of messages.
-const DONE: u8 = 131;
-const PANIC: u8 = 133;
-const LOG: u8 = 134;
-const PROGRESS: u8 = 135;
-const NOTE: u8 = 136;
-const TRACE: u8 = 137;
+const DONE: u8 = 129;
+const NOTICE: u8 = 131;
+/// Kinds of notices.
+const LOG: [u8; 2] = [2, 0];
+const TRACE: [u8; 2] = [2, 1];
+const PANIC: u8 = 3;
+const PROGRESS: u8 = 4;
+const NOTE: u8 = 5;
 
 /// This worker's own way to the host, past its sender: the ring, or the socket where there is none. The layout is that of
 /// `docs/protocol.md`. Once it is used, what the sender sends is nonsense.
@@ -141,27 +143,36 @@ fn words(words: &str) -> Vec<u8> {
 /// A note of this kind, with these numbers.
 fn note(kind: u8, numbers: &[u64]) -> Vec<u8> {
     let numbers = numbers.iter().flat_map(|n| varint(*n)).collect::<Vec<_>>();
-    frame(&[&[NOTE, kind], &numbers])
+    frame(&[&[NOTICE, NOTE, kind], &numbers])
 }
 
 fn progress(seq: u32, fraction: f64) -> Vec<u8> {
-    frame(&[&[PROGRESS], &seq.to_le_bytes(), &fraction.to_le_bytes()])
+    frame(&[&[NOTICE, PROGRESS], &varint(seq.into()), &fraction.to_le_bytes()])
 }
 
 fn record(message: &str) -> Vec<u8> {
     // level, target, message; no module, file, line or task; no fields
-    frame(&[&[LOG, 3], &words("flood"), &words(message), &[0, 0, 0, 0, 0]])
+    frame(&[&[NOTICE], &LOG, &[3], &words("flood"), &words(message), &[0, 0, 0, 0, 0]])
 }
 
 /// A span that stands in the last one.
 fn span(number: u64) -> Vec<u8> {
     // no task; a new span, its number, its parent; name, target, level; no module, file, line or fields; no values
     let parent = if number == 0 { vec![1] } else { [vec![2], varint(number - 1)].concat() };
-    frame(&[&[TRACE, 0, 0], &varint(number), &parent, &words("deep"), &words("deep"), &[3, 0, 0, 0, 0, 0]])
+    frame(&[
+        &[NOTICE],
+        &TRACE,
+        &[0, 0],
+        &varint(number),
+        &parent,
+        &words("deep"),
+        &words("deep"),
+        &[3, 0, 0, 0, 0, 0],
+    ])
 }
 
 fn close(number: u64) -> Vec<u8> {
-    frame(&[&[TRACE, 0, 3], &varint(number)])
+    frame(&[&[NOTICE], &TRACE, &[0, 3], &varint(number)])
 }
 
 /// What a worker sends.
@@ -193,7 +204,7 @@ fn tell(lie: Lie) -> u64 {
         }
         Lie::Elements(many) => {
             wire.send(&frame(&[&[DONE], &seq.to_le_bytes(), &[0; 8], &varint(many), &[1; 20]]));
-            wire.send(&frame(&[&[LOG, 3], &varint(many), b"words"]));
+            wire.send(&frame(&[&[NOTICE], &LOG, &[3], &varint(many), b"words"]));
         }
         Lie::Time(nanos) => {
             wire.send(&note(0, &[nanos; 3]));
@@ -264,7 +275,9 @@ fn flood(with: Flood) -> u64 {
         Flood::Notes => note(0, &[1, 1, 1]).repeat(1000),
         Flood::Progress => progress(seq, 0.5).repeat(1000),
         // No file, line, column or backtrace.
-        Flood::Panics => frame(&[&[PANIC], &seq.to_le_bytes(), &words("again"), &[0; 4]]).repeat(1000),
+        Flood::Panics => {
+            frame(&[&[NOTICE, PANIC], &varint(seq.into()), &words("again"), &[0; 4]]).repeat(1000)
+        }
         Flood::Spans => {
             for number in 0.. {
                 wire.send(&span(number));

@@ -16,7 +16,7 @@ use super::{
     output::{Pipes, Streams},
 };
 use crate::{
-    protocol::{Preamble, Refused, Reply},
+    protocol::{Notice, Preamble, Refused, Reply},
     sys::{fd::stream_pair, pass::send_with_all},
     transport::{HostEnd, Received, offer},
 };
@@ -53,7 +53,7 @@ impl Connection {
         receiver.begin(true);
         let Received::Frames(frames) = receiver.recv().ok()? else { return None };
         match Reply::decode(frames.split_first()?.0) {
-            Ok(Reply::Refused(refused)) => Some(refused),
+            Ok(Reply::Notice(Notice::Refused(refused))) => Some(refused),
             _ => None,
         }
     }

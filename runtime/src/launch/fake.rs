@@ -19,8 +19,7 @@ use crate::{
     error::{Exit, Fault},
     frame::{Frames, Prefix},
     protocol::{
-        Hello, LogRecord, Ready, Refused, ReplyFrame, ReplyWire, ToWorker, VERSION, encode_boundary,
-        encode_progress, encode_reply,
+        Hello, LogRecord, Notice, Ready, Refused, ReplyFrame, ReplyWire, ToWorker, VERSION, encode_boundary,
     },
     registry,
     sys::held::Held,
@@ -169,12 +168,12 @@ impl FakeWorker {
         let mut state = self.lock();
         state.hello = None;
         let pid = state.pid;
-        state.frame(&encode_reply(&Ready { version: VERSION, build_id: registry::build_id(), pid }));
+        state.frame(&Notice::Ready(Ready { version: VERSION, build_id: registry::build_id(), pid }).encode());
     }
 
     /// Does not become a worker, for this reason.
     pub(crate) fn refuse(&self, reason: &str, is_short: bool) {
-        self.lock().frame(&encode_reply(&Refused { reason: reason.to_owned(), is_short }));
+        self.lock().frame(&Notice::Refused(Refused { reason: reason.to_owned(), is_short }).encode());
     }
 
     /// Begins the next task that was not taken back. Returns it.
@@ -263,7 +262,7 @@ impl FakeWorker {
     /// Reports the progress of the running task.
     pub(crate) fn progress(&self, fraction: f64) {
         let seq = self.running().expect("a task is running").seq;
-        self.send(&encode_progress(seq, fraction));
+        self.send(&Notice::Progress { seq, fraction }.encode());
     }
 
     /// Sends a log record.
@@ -279,7 +278,7 @@ impl FakeWorker {
             task,
             fields: Vec::new(),
         };
-        self.send(&encode_reply(&record));
+        self.send(&Notice::Said(crate::protocol::Record::Log(record)).encode());
     }
 
     /// Closes its connection, and does not end yet.

@@ -1,4 +1,4 @@
-//! Encodes and decodes the rare messages with serde, behind one tag byte. Used by the other files of `protocol`.
+//! Encodes and decodes messages with serde, behind one tag byte. Used by the other files of `protocol`.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,21 +18,9 @@ pub(super) fn tagged<T: Serialize>(tag: u8, value: &T) -> Vec<u8> {
     bytes
 }
 
-pub(super) const READY: u8 = 129;
+pub(super) const DONE: u8 = 129;
 
-pub(super) const REFUSED: u8 = 130;
+pub(super) const FAULT: u8 = 130;
 
-pub(super) const DONE: u8 = 131;
-
-pub(super) const FAULT: u8 = 132;
-
-pub(super) const PANIC: u8 = 133;
-
-pub(super) const LOG: u8 = 134;
-
-pub(super) const PROGRESS: u8 = 135;
-
-pub(super) const NOTE: u8 = 136;
-
-#[cfg(feature = "tracing")]
-pub(super) const TRACE: u8 = 137;
+/// All rare messages.
+pub(super) const NOTICE: u8 = 131;

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of the protocol. It changes whenever a byte of the protocol does.
-pub(crate) const VERSION: u32 = 5;
+pub(crate) const VERSION: u32 = 6;
 
 /// The first message of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ pub(crate) use batch::{EncodedTasks, RECORD_HEAD_BYTES, Wire, record_head};
 pub(crate) use boundary::{Boundary, encode_boundary, find_boundary};
 pub(crate) use encoding::Malformed;
 pub(crate) use handshake::{Folder, Hello, Ready, Refused, VERSION, WorkerSetup};
-pub(crate) use notice::{LogRecord, Note, Record, encode_panic, encode_progress, encode_reply};
+pub(crate) use notice::{LogRecord, Note, Notice, Record};
 pub(crate) use preamble::{PREAMBLE_BYTES, Preamble, Sink};
 pub(crate) use reply::{Reply, ReplyFrame, ReplyWire};
 pub(crate) use request::{Levels, RunFlags, RunHead, RunTask, RunTasks, ToWorker};

@@ -1,16 +1,52 @@
-//! The rare messages from worker to host: records, notes, panics and progress. Also encodes the worker's part of the handshake.
+//! The rare messages from worker to host: its part of the handshake, records, notes, panics and progress.
+//!
+//! All of them are one enum, in postcard's encoding behind one tag. A new one is a variant here, and an arm where the host reads it.
 
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "tracing")]
-use super::encoding::TRACE;
-#[cfg(feature = "tracing")]
 use super::trace::Said;
 use super::{
-    encoding::{LOG, NOTE, PANIC, PROGRESS, READY, REFUSED, tagged},
+    encoding::{Malformed, NOTICE, decode, tagged},
     handshake::{Ready, Refused},
 };
-use crate::{codec, panic::RemotePanic};
+use crate::panic::RemotePanic;
+
+/// A rare message from a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Notice {
+    Ready(Ready),
+    Refused(Refused),
+    Said(Record),
+    /// The running task panics. If the process survives, a `Fault` follows.
+    Panic {
+        seq: u32,
+        panic: RemotePanic,
+    },
+    /// The progress of a task, as a fraction.
+    Progress {
+        seq: u32,
+        fraction: f64,
+    },
+    Note(Note),
+}
+
+impl Notice {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        tagged(NOTICE, self)
+    }
+
+    /// Decodes what is behind the tag.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        match decode(bytes)? {
+            Self::Progress { seq, fraction } if fraction.is_finite() => {
+                Ok(Self::Progress { seq, fraction: fraction.clamp(0.0, 1.0) })
+            }
+            Self::Progress { .. } => Err(Malformed),
+            notice => Ok(notice),
+        }
+    }
+}
 
 /// What a worker reports about time and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +61,7 @@ pub(crate) enum Note {
 }
 
 /// What functions say in addition to their results.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Record {
     Log(LogRecord),
     #[cfg(feature = "tracing")]
@@ -58,71 +94,69 @@ pub(crate) struct LogRecord {
     pub(crate) fields: Vec<(String, String)>,
 }
 
-/// The messages that are encoded with postcard.
-pub(crate) enum Plain<'a> {
-    Ready(&'a Ready),
-    Refused(&'a Refused),
-    Log(&'a LogRecord),
-    #[cfg(feature = "tracing")]
-    Trace(&'a Said),
-    Note(&'a Note),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Reply;
 
-/// Encodes a panic when it begins.
-pub(crate) fn encode_panic(seq: u32, panic: &RemotePanic) -> Vec<u8> {
-    let mut bytes = vec![PANIC];
-    bytes.extend_from_slice(&seq.to_le_bytes());
-    codec::encode(panic, &mut bytes).expect("our own messages are plain structs, which always encode");
-    bytes
-}
-
-/// Encodes the progress of a task.
-pub(crate) fn encode_progress(seq: u32, fraction: f64) -> [u8; 13] {
-    let mut bytes = [PROGRESS; 13];
-    bytes[1..5].copy_from_slice(&seq.to_le_bytes());
-    bytes[5..].copy_from_slice(&fraction.to_le_bytes());
-    bytes
-}
-
-/// Encodes one of the rare replies.
-pub(crate) fn encode_reply<'a>(reply: impl Into<Plain<'a>>) -> Vec<u8> {
-    match reply.into() {
-        Plain::Ready(ready) => tagged(READY, ready),
-        Plain::Refused(refused) => tagged(REFUSED, refused),
-        Plain::Log(record) => tagged(LOG, record),
-        Plain::Note(note) => tagged(NOTE, note),
-        #[cfg(feature = "tracing")]
-        Plain::Trace(said) => tagged(TRACE, said),
+    fn log_record() -> LogRecord {
+        LogRecord {
+            level: 3,
+            target: "t".to_owned(),
+            message: "m".repeat(100),
+            module: None,
+            file: Some("f".to_owned()),
+            line: Some(7),
+            task: Some(9),
+            fields: vec![("a".to_owned(), "b".to_owned())],
+        }
     }
-}
 
-impl<'a> From<&'a Ready> for Plain<'a> {
-    fn from(ready: &'a Ready) -> Self {
-        Self::Ready(ready)
+    fn all() -> Vec<Notice> {
+        vec![
+            Notice::Ready(Ready { version: 1, build_id: 2, pid: 3 }),
+            Notice::Refused("no memory".into()),
+            Notice::Said(Record::Log(log_record())),
+            Notice::Panic { seq: 4, panic: RemotePanic::from_payload(&"out of corn") },
+            Notice::Progress { seq: u32::MAX, fraction: 0.25 },
+            Notice::Note(Note::Late { nanos: 1, tasks: 2, task: 3, function: 4 }),
+        ]
     }
-}
 
-impl<'a> From<&'a Refused> for Plain<'a> {
-    fn from(refused: &'a Refused) -> Self {
-        Self::Refused(refused)
+    #[test]
+    fn every_notice_comes_back_as_it_was_made_in_one_piece_or_two() {
+        for notice in all() {
+            let bytes = notice.encode();
+            for decoded in [Reply::decode(&bytes), Reply::decode_large(&[], bytes.clone())] {
+                let Ok(Reply::Notice(decoded)) = decoded else { panic!("{notice:?}: {decoded:?}") };
+                assert_eq!(format!("{decoded:?}"), format!("{notice:?}"));
+            }
+        }
     }
-}
 
-impl<'a> From<&'a LogRecord> for Plain<'a> {
-    fn from(record: &'a LogRecord) -> Self {
-        Self::Log(record)
+    #[test]
+    fn every_truncation_and_every_extension_of_a_notice_is_malformed() {
+        for notice in all() {
+            let bytes = notice.encode();
+            for len in 0..bytes.len() {
+                assert!(Reply::decode(&bytes[..len]).is_err(), "{len} bytes of {notice:?}");
+            }
+            assert!(Reply::decode(&[&bytes[..], &[0]].concat()).is_err(), "{notice:?}");
+        }
     }
-}
 
-#[cfg(feature = "tracing")]
-impl<'a> From<&'a Said> for Plain<'a> {
-    fn from(said: &'a Said) -> Self {
-        Self::Trace(said)
-    }
-}
-
-impl<'a> From<&'a Note> for Plain<'a> {
-    fn from(note: &'a Note) -> Self {
-        Self::Note(note)
+    #[test]
+    fn progress_is_a_fraction_or_malformed() {
+        for (sent, received) in [(-1.0, Some(0.0)), (7.0, Some(1.0)), (f64::NAN, None), (f64::INFINITY, None)]
+        {
+            let bytes = Notice::Progress { seq: 1, fraction: sent }.encode();
+            match (Reply::decode(&bytes), received) {
+                (Ok(Reply::Notice(Notice::Progress { fraction, .. })), Some(received)) => {
+                    assert!((fraction - received).abs() < f64::EPSILON, "{sent}");
+                }
+                (Err(Malformed), None) => {}
+                (reply, _) => panic!("{sent}: {reply:?}"),
+            }
+        }
     }
 }

@@ -1,22 +1,19 @@
 //! The replies of a worker, one per frame, and their encoding. The first byte of a frame says which reply it is.
 //!
 //! The worker makes results with [`ReplyFrame`], and the host decodes every frame with [`Reply::decode`]. Results are frequent and
-//! therefore laid out by hand, with little-endian numbers. The rare replies are made in `notice.rs` in postcard's encoding. The
-//! host trusts nothing that is read here: invalid bytes are [`Malformed`].
+//! therefore laid out by hand, with little-endian numbers. All other replies are one [`Notice`]. The host trusts nothing that is
+//! read here: invalid bytes are [`Malformed`].
 
-#[cfg(feature = "tracing")]
-use super::encoding::TRACE;
 use super::{
-    encoding::{DONE, FAULT, LOG, Malformed, NOTE, PANIC, PROGRESS, READY, REFUSED, decode, tagged},
-    handshake::{Hello, Ready, Refused},
-    notice::{Note, Record},
+    encoding::{DONE, FAULT, Malformed, NOTICE, decode, tagged},
+    handshake::Hello,
+    notice::Notice,
     request::HELLO,
 };
 use crate::{
     codec::{self, Encoded, ShortBytes},
     error::Fault,
     frame::{BRIEF_HEAD_BITS, MOST_BRIEF_BYTES},
-    panic::RemotePanic,
     sys::buffer_cache,
 };
 
@@ -32,8 +29,6 @@ impl Hello {
 /// A message from a worker.
 #[derive(Debug)]
 pub(crate) enum Reply<'a> {
-    Ready(Ready),
-    Refused(Refused),
     /// The task returned a result.
     Done {
         seq: u32,
@@ -46,18 +41,7 @@ pub(crate) enum Reply<'a> {
         nanos: u64,
         fault: Fault,
     },
-    /// The running task panics. If the process survives, a `Fault` follows.
-    Panic {
-        seq: u32,
-        panic: RemotePanic,
-    },
-    Said(Record),
-    /// The progress of a task, as a fraction.
-    Progress {
-        seq: u32,
-        fraction: f64,
-    },
-    Note(Note),
+    Notice(Notice),
 }
 
 /// A reply to one task, which is reused for the next.
@@ -161,12 +145,7 @@ impl<'a> Reply<'a> {
     pub(crate) fn ends(&self) -> Option<u32> {
         match self {
             Self::Done { seq, .. } | Self::Fault { seq, .. } => Some(*seq),
-            Self::Ready(_)
-            | Self::Refused(_)
-            | Self::Panic { .. }
-            | Self::Said(_)
-            | Self::Progress { .. }
-            | Self::Note(_) => None,
+            Self::Notice(_) => None,
         }
     }
 
@@ -187,23 +166,7 @@ impl<'a> Reply<'a> {
                 let (seq, nanos, fault) = split_done(rest)?;
                 Ok(Self::Fault { seq, nanos, fault: decode(fault)? })
             }
-            READY => Ok(Self::Ready(decode(rest)?)),
-            REFUSED => Ok(Self::Refused(decode(rest)?)),
-            PANIC => {
-                let (seq, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
-                Ok(Self::Panic { seq: u32::from_le_bytes(*seq), panic: decode(rest)? })
-            }
-            NOTE => Ok(Self::Note(decode(rest)?)),
-            LOG => Ok(Self::Said(Record::Log(decode(rest)?))),
-            #[cfg(feature = "tracing")]
-            TRACE => Ok(Self::Said(Record::Trace(decode(rest)?))),
-            PROGRESS => {
-                let (seq, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
-                let fraction = f64::from_le_bytes(rest.try_into().map_err(|_| Malformed)?);
-                let fraction =
-                    if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { return Err(Malformed) };
-                Ok(Self::Progress { seq: u32::from_le_bytes(*seq), fraction })
-            }
+            NOTICE => Notice::decode(rest).map(Self::Notice),
             _ => Err(Malformed),
         }
     }
@@ -222,10 +185,8 @@ impl<'a> Reply<'a> {
             }
             Some(_) => Err(Malformed),
             None => match Reply::decode(&body)? {
-                Reply::Panic { seq, panic } => Ok(Reply::Panic { seq, panic }),
-                Reply::Said(record) => Ok(Reply::Said(record)),
-                Reply::Refused(refused) => Ok(Reply::Refused(refused)),
-                _ => Err(Malformed),
+                Reply::Notice(notice) => Ok(Reply::Notice(notice)),
+                Reply::Done { .. } | Reply::Fault { .. } => Err(Malformed),
             },
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     error::TaskErrorKind,
     frame::Frames,
     panic::RemotePanic,
-    protocol::{EncodedTasks, Malformed, Reply, Results},
+    protocol::{EncodedTasks, Malformed, Notice, Reply, Results},
     transport::{Board, shm::claim::has_begun},
 };
 
@@ -203,7 +203,7 @@ impl Ledger {
         let oldest = *oldest;
         let stopped = if in_flight.tasks == 1 { in_flight.stop.as_ref() } else { None };
         let flow = match reply {
-            Reply::Panic { seq, panic } => {
+            Reply::Notice(Notice::Panic { seq, panic }) => {
                 self.panic = Some((seq, panic));
                 return Ok(ControlFlow::Continue(()));
             }

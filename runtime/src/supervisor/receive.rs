@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     launch::{Launched, Watched},
-    protocol::{Malformed, Ready, Record, Refused, Reply, VERSION},
+    protocol::{Malformed, Notice, Ready, Record, Refused, Reply, VERSION},
     registry,
     transport::{Board, Received},
 };
@@ -129,7 +129,7 @@ impl<T: InFlightTasks> Supervisor<T> {
                         return false;
                     }
                     let said = match Reply::decode_large(&head, body) {
-                        Ok(Reply::Said(record)) => {
+                        Ok(Reply::Notice(Notice::Said(record))) => {
                             Ok(on(WorkerEvent::Said(record, in_flight.and_then(|tasks| tasks.oldest()))))
                         }
                         Ok(reply) => match in_flight {
@@ -200,27 +200,27 @@ impl<T: InFlightTasks> Supervisor<T> {
                 rest = after;
                 messages += u32::from(reply.ends().is_none());
                 match (reply, in_flight.as_deref_mut()) {
-                    (Reply::Note(note), _) => flow = on(WorkerEvent::Noted(note)),
-                    (Reply::Said(record), in_flight) => {
+                    (Reply::Notice(Notice::Note(note)), _) => flow = on(WorkerEvent::Noted(note)),
+                    (Reply::Notice(Notice::Said(record)), in_flight) => {
                         flow = on(WorkerEvent::Said(record, in_flight.and_then(|tasks| tasks.oldest())));
                     }
-                    (Reply::Progress { seq, fraction }, in_flight) => {
+                    (Reply::Notice(Notice::Progress { seq, fraction }), in_flight) => {
                         // A thread that an earlier task left behind may report progress of that task, which is ignored.
                         let oldest = in_flight.and_then(|in_flight| in_flight.loads.front_mut());
                         if let Some((_, load)) = oldest.filter(|(oldest, _)| *oldest == seq) {
                             flow = on(WorkerEvent::Progress { load, fraction });
                         }
                     }
-                    (Reply::Refused(Refused { reason, is_short }), _) if is_starting => {
+                    (Reply::Notice(Notice::Refused(Refused { reason, is_short })), _) if is_starting => {
                         *was_short = is_short;
                         end = Some(End::Refused(reason))
                     }
-                    (Reply::Refused(Refused { reason, .. }), _) => *last_words = Some(reason),
+                    (Reply::Notice(Notice::Refused(Refused { reason, .. })), _) => *last_words = Some(reason),
                     (reply, Some(in_flight)) => match ledger.settle(in_flight, reply, now, &mut on) {
                         Ok(next) => flow = next,
                         Err(Malformed) => end = Some(End::no_message()),
                     },
-                    (Reply::Ready(Ready { version, build_id, .. }), None) if is_starting => {
+                    (Reply::Notice(Notice::Ready(Ready { version, build_id, .. })), None) if is_starting => {
                         end = Some(if version == VERSION && build_id == registry::build_id() {
                             End::Ready
                         } else {
@@ -286,7 +286,7 @@ mod tests {
         error::Exit,
         id::WorkerId,
         launch::{Launch, LaunchError, LaunchRequest, Launcher, Outputs, WorkerProcess},
-        protocol::{EncodedTasks, Hello, Note, WorkerSetup, encode_reply},
+        protocol::{EncodedTasks, Hello, Note, WorkerSetup},
         sys::{fd::stream_pair, held::Held},
         transport::{Body, FrameSender, Segment, offer, shm::worker::WorkerEnd},
     };
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn one_turn_reads_a_bounded_number_of_messages_and_the_next_goes_on_from_there() {
         let (mut supervisor, mut worker) = launched();
-        let note = encode_reply(&Note::Begun { nanos: 1 });
+        let note = Notice::Note(Note::Begun { nanos: 1 }).encode();
         for _ in 0..=2 * MOST_MESSAGES {
             worker.send(&[], Body::Borrowed(&note)).unwrap();
         }

@@ -20,7 +20,7 @@ use crate::{
         fake::{FakeLauncher, FakeWorker, Outcome, Told},
     },
     protocol::{
-        EncodedTasks, Hello, Note, Record, Refused, RunFlags, VERSION, WorkerSetup, encode_reply, put_record,
+        EncodedTasks, Hello, Note, Notice, Record, Refused, RunFlags, VERSION, WorkerSetup, put_record,
     },
     registry,
 };
@@ -336,7 +336,7 @@ fn a_worker_of_another_build_is_not_accepted() {
     let mut pair = Pair::new();
     pair.launch().unwrap();
     let ready = crate::protocol::Ready { version: VERSION, build_id: 1, pid: 7 };
-    pair.worker().send(&encode_reply(&ready));
+    pair.worker().send(&Notice::Ready(ready).encode());
     pair.read();
     pair.until_ended();
     let report = pair.reap();
@@ -466,13 +466,14 @@ fn records_progress_and_notes_are_reported_as_they_come() {
     worker.begin();
     worker.log("half");
     worker.progress(0.5);
-    worker.send(&encode_reply(&Note::Begun { nanos: 7 }));
+    worker.send(&Notice::Note(Note::Begun { nanos: 7 }).encode());
     pair.read();
     worker.finish_large(vec![7; 100_000]);
     pair.read();
     assert_eq!(pair.seen, ["started", "said", "progress 0", "noted", "done 0"]);
     assert!(!pair.supervisor.is_streaming() && !pair.supervisor.has_arrivals());
-    worker.send(&encode_reply(&Refused { reason: "the host is gone".to_owned(), is_short: false }));
+    worker
+        .send(&Notice::Refused(Refused { reason: "the host is gone".to_owned(), is_short: false }).encode());
     worker.end(Exit::from_code(1));
     pair.read();
     assert_eq!(pair.reap().reason.as_deref(), Some("the host is gone"));

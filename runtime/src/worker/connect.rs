@@ -16,7 +16,7 @@ use crate::{
     escape::Lines,
     marker::{DEPTH, MARKER_CSTR, Marker, START_FAILED},
     panic::RemotePanic,
-    protocol::{PREAMBLE_BYTES, Preamble, Refused, Sink, encode_reply},
+    protocol::{Notice, PREAMBLE_BYTES, Preamble, Refused, Sink},
     sys::{
         env::{set_env, take_env},
         exit::{end_now, say},
@@ -50,7 +50,7 @@ static TOLD: OnceLock<Arc<OwnedFd>> = OnceLock::new();
 
 /// Ends this process, which cannot be a worker. Tells the reason to the host, or writes it to stderr if that is not possible.
 pub(super) fn fail(refused: &Refused) -> ! {
-    let message = encode_reply(refused);
+    let message = Notice::Refused(refused.clone()).encode();
     let is_told = TOLD.get().is_some_and(|socket| send_alone(socket.clone(), &message).is_ok());
     if !is_told {
         say(&format!(

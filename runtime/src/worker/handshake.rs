@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     context::INDEX,
-    protocol::{Hello, Ready, Refused, ToWorker, VERSION, encode_reply},
+    protocol::{Hello, Notice, Ready, Refused, ToWorker, VERSION},
     registry,
     setting::waits_for_debugger,
     sys::{env::is_traced, exit::say},
@@ -54,7 +54,7 @@ pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refuse
     }
     // SYNC(ready-or-end): pairs with the load in `is_ready`. `WAITING` is set by now: whoever finds it ready can wake it.
     IS_READY.store(true, Ordering::SeqCst);
-    send(&encode_reply(&Ready { version: VERSION, build_id: own, pid: std::process::id() }));
+    send(&Notice::Ready(Ready { version: VERSION, build_id: own, pid: std::process::id() }));
     Ok(())
 }
 

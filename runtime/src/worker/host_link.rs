@@ -18,7 +18,7 @@ use crate::{
     id::WorkerId,
     marker::{DESCRIPTORS_CLOSED, HOST_GONE, PROTOCOL_BROKEN},
     panic::RemotePanic,
-    protocol::{Refused, encode_panic, encode_reply},
+    protocol::Notice,
     sys::{
         exit::{end_group, end_now, flush_streams},
         poll::is_ended,
@@ -78,11 +78,12 @@ pub(super) fn is_busy() -> bool {
     BOARD.get().is_some_and(|board| board.claim().begun_now() != ENDED_SEQ.load(Ordering::SeqCst))
 }
 
-/// Sends a frame to the host and waits until it has been sent. Can be called on any thread. Does nothing in a copy of the worker.
-pub(super) fn send(frame: &[u8]) {
+/// Sends a notice to the host and waits until it has been sent. Can be called on any thread. Does nothing in a copy of the worker.
+pub(super) fn send(notice: &Notice) {
     if copy::is_copy() {
         return;
     }
+    let frame = &notice.encode();
     // An error means that the host has gone. The watching thread sees that, too, and ends the process.
     let sent = SENDER.try_with(|sender| {
         let Ok(mut sender) = sender.try_borrow_mut() else { return false };
@@ -154,7 +155,7 @@ pub(super) extern "C" fn end_what_is_left() {
 
 /// Tells the host about a panic that ends the process before its result could be sent.
 pub(super) fn tell_of_panic(panic: &RemotePanic) {
-    send(&encode_panic(RUNNING_SEQ.load(Ordering::Relaxed), panic));
+    send(&Notice::Panic { seq: RUNNING_SEQ.load(Ordering::Relaxed), panic: panic.clone() });
 }
 
 /// Notes on the board why this process is about to end, or sends the reason if it is a template. Does nothing in a copy of the
@@ -193,7 +194,7 @@ pub(super) fn break_off(why: &str) -> ! {
     if let Some(aside) = ASIDE.get()
         && !copy::is_copy()
     {
-        let _ = aside.send(&encode_reply(&Refused::from(why)));
+        let _ = aside.send(&Notice::Refused(why.into()).encode());
     }
     end_now(PROTOCOL_BROKEN)
 }

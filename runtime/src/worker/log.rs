@@ -10,7 +10,7 @@ use log::{
 use super::host_link;
 use crate::{
     context::RUNNING,
-    protocol::{LogRecord, encode_reply},
+    protocol::{self, LogRecord, Notice},
 };
 
 struct Forwarder;
@@ -52,7 +52,7 @@ impl log::Log for Forwarder {
             task: RUNNING.load(Ordering::Relaxed).checked_sub(1),
             fields: fields.0,
         };
-        host_link::send(&encode_reply(&record));
+        host_link::send(&Notice::Said(protocol::Record::Log(record)));
     }
 
     fn flush(&self) {}

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::host_link::send;
-use crate::{context::running_seq, protocol::encode_progress};
+use crate::{context::running_seq, protocol::Notice};
 
 /// The host shows progress.
 static WANTED: AtomicBool = AtomicBool::new(false);
@@ -66,5 +66,5 @@ fn report(fraction: f64) {
         }
         *last = Some((seq, now));
     }
-    send(&encode_progress(seq, fraction.clamp(0.0, 1.0)));
+    send(&Notice::Progress { seq, fraction: fraction.clamp(0.0, 1.0) });
 }

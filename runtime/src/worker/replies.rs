@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     id::FunctionId,
-    protocol::{Note, ReplyFrame, ReplyWire, RunTasks, encode_reply},
+    protocol::{Note, Notice, ReplyFrame, ReplyWire, RunTasks},
     sample,
     sys::{process::monotonic_nanos, procfs::peak_rss_bytes},
     transport::{Body, FrameSender},
@@ -88,7 +88,7 @@ impl Replies {
         self.is_initializer = is_initializer;
         if is_timed {
             self.stride = 1;
-            send(&encode_reply(&Note::Begun { nanos: monotonic_nanos() }));
+            send(&Notice::Note(Note::Begun { nanos: monotonic_nanos() }));
         }
         if self.sampled.is_none_or(|at| self.timed - at >= SAMPLE_EVERY) {
             self.sampled = Some(self.timed);
@@ -105,7 +105,7 @@ impl Replies {
             let took = self.timed.elapsed();
             let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
             self.stride = 1;
-            send(&encode_reply(&Note::Late { nanos, tasks, task, function: function.0 }));
+            send(&Notice::Note(Note::Late { nanos, tasks, task, function: function.0 }));
         }
     }
 
@@ -114,7 +114,7 @@ impl Replies {
         self.sample = None;
         if let Some((tasks, encoding)) = self.found.take() {
             let peak_rss_bytes = peak_rss_bytes(std::process::id()).unwrap_or(0);
-            send(&encode_reply(&Note::Sample { tasks, encoding, peak_rss_bytes }));
+            send(&Notice::Note(Note::Sample { tasks, encoding, peak_rss_bytes }));
         }
     }
 

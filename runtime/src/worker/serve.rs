@@ -23,7 +23,7 @@ use crate::{
     dispatch,
     error::Fault,
     marker::{HANDSHAKE_FAILED, PROTOCOL_BROKEN},
-    protocol::{RunFlags, RunHead, RunTask, ToWorker, encode_reply},
+    protocol::{Notice, RunFlags, RunHead, RunTask, ToWorker},
     registry, sample,
     sys::{
         buffer_cache,
@@ -47,7 +47,7 @@ pub(super) fn serve(connection: Connection) {
     watch_overflow();
     watch_memory();
     if let Err(refused) = shake_hands(&mut *receiver) {
-        send(&encode_reply(&refused));
+        send(&Notice::Refused(refused));
         std::process::exit(HANDSHAKE_FAILED);
     }
     dispatch::set_witness(tell_of_panic);

@@ -23,7 +23,7 @@ use tracing_core::{
 use super::host_link;
 use crate::{
     context::RUNNING,
-    protocol::{FieldValue, Parent, Said, SourceLocation, TraceRecord, encode_reply, level_number},
+    protocol::{self, FieldValue, Notice, Parent, Said, SourceLocation, TraceRecord, level_number},
 };
 
 /// The most verbose level that the host wants. 0 is none, 5 is all.
@@ -105,7 +105,7 @@ fn place(metadata: &Metadata<'_>) -> SourceLocation {
 
 fn send(record: TraceRecord) {
     let task = RUNNING.load(Ordering::Relaxed).checked_sub(1);
-    host_link::send(&encode_reply(&Said { task, record }));
+    host_link::send(&Notice::Said(protocol::Record::Trace(Said { task, record })));
 }
 
 impl Subscriber for Forwarder {
