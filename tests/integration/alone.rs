@@ -159,6 +159,14 @@ const NOT_UNDER_FORK: &[(&str, &str)] = &[
         "callbacks::",
         "the callbacks build pools on threads of ours, and only a process with one thread can be copied",
     ),
+    (
+        "forking_callback::a_pool_that_is_joined_or_dropped_ends_though_a_logger_forks",
+        "a copy of this process has its logger, which is set before, and gives its records to that",
+    ),
+    (
+        "forking_callback::a_process_is_its_parents_though_a_logger_or_a_waker_forks",
+        "a copy of this process has its logger, which is set before, and gives its records to that",
+    ),
 ];
 
 /// The tests, or modules of them, that need processes by what they are about, and why they cannot hold under `PROCESSION_IN_PROCESS=1`.
@@ -172,6 +180,7 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("fair::", "there is one to work"),
     ("hostile::", "what harms a worker would harm the test"),
     ("foreign_fork::", "there are no workers to harm"),
+    ("forking_callback::", "nobody calls back between two processes"),
     ("forking_task::", "a copy of the calling process is the caller's own"),
     ("idle::", "there is nobody to leave"),
     ("leaks::", "it counts what workers hold"),

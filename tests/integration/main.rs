@@ -20,6 +20,7 @@ mod event;
 mod fair;
 mod foreign_fork;
 mod forged;
+mod forking_callback;
 mod forking_task;
 mod given_up;
 mod hostile;

@@ -188,6 +188,8 @@ impl<V: DeserializeOwned + 'static, M: Mode<V>> Collect<V, M> {
         if let Ok(call) = &mut self.call
             && call.disown().is_some()
         {
+            // It is the original's report.
+            std::mem::forget(self.report.take());
             let error = || M::judge(Err(inherited(self.function)), &mut 0);
             if let Err(error) = self.results.fill(call.pushed(), error) {
                 self.call = Err(error);
@@ -197,10 +199,24 @@ impl<V: DeserializeOwned + 'static, M: Mode<V>> Collect<V, M> {
 
     /// Waits for results and keeps them. A failure ends the call.
     fn receive(&mut self) {
+        if let Ok(call) = &mut self.call {
+            call.wait();
+        }
+        // Code of users may have copied this process: while the call was waited for, or when its results were decoded.
+        self.disown();
+        self.take_arrivals();
+        self.disown();
+    }
+
+    /// Keeps the results that have arrived. A failure ends the call.
+    fn take_arrivals(&mut self) {
         let Self { call: Ok(call), results, function, report, .. } = self else { return };
-        call.wait();
         let mut failed = 0;
         let received = receive(call, function, results, |_, outcome| M::judge(outcome, &mut failed));
+        if !call.is_own() {
+            // It is the original's report.
+            std::mem::forget(report.take());
+        }
         if let Some(report) = report {
             tell(report, call, failed + usize::from(received.is_err()));
         }

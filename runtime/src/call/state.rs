@@ -124,8 +124,11 @@ impl Call {
             let workers = options.most_workers.unwrap_or(usize::MAX);
             let seed = seed_of_call(options.seed, config.seed, calls);
             let timeout = options.timeout;
-            let queue = driver.look(|scheduler| scheduler.open_call(chunk, workers, timeout, seed, feed));
-            CallBackend::Pool { driver: Arc::downgrade(driver), queue, feeder, retries }
+            match driver.look(|scheduler| scheduler.open_call(chunk, workers, timeout, seed, feed)) {
+                Some(queue) => CallBackend::Pool { driver: Arc::downgrade(driver), queue, feeder, retries },
+                // The subscriber that was asked for the caller has copied this process.
+                None => CallBackend::Ended(inherited_kind()),
+            }
         })
     }
 
@@ -160,17 +163,26 @@ impl Call {
         call
     }
 
+    /// Returns whether this process made the call, and is not a copy of the one that did.
+    ///
+    /// In a copy, the other methods do nothing until [`disown`](Self::disown) was called, which must therefore be called after all
+    /// code of users: after each piece of input, after each wait, and after results were decoded.
+    #[inline]
+    pub(crate) fn is_own(&self) -> bool {
+        self.generation == generation()
+    }
+
     /// In a fork of the process that made the call, ends the call. Returns the error once.
     pub(crate) fn disown(&mut self) -> Option<TaskError> {
-        if self.generation == generation() {
+        if self.is_own() {
             return None;
         }
         self.generation = generation();
         // Another thread may have held its lock when the process was forked.
-        self.inbox = Arc::default();
+        std::mem::forget(std::mem::take(&mut self.inbox));
         self.backend = CallBackend::Ended(inherited_kind());
         self.received = self.pushed;
-        (self.fed, self.quota) = (0, 0);
+        (self.fed, self.quota, self.held, self.bytes_out) = (0, 0, 0, 0);
         Some(inherited(self.last.map_or("", |(entry, _)| entry.name)))
     }
 
@@ -201,6 +213,7 @@ impl Call {
     #[inline(always)]
     pub(crate) fn push_simple(&mut self, request: &Request) -> bool {
         if self.quota > 0
+            && self.is_own()
             && let (CallBackend::Pool { feeder, .. }, Some((entry, function)), Ok(args)) =
                 (&mut self.backend, self.last, &request.args)
             && std::ptr::eq(entry, request.entry)
@@ -251,6 +264,10 @@ impl Call {
     fn push_slowly(&mut self, request: Request) {
         self.flush();
         let index = self.pushed;
+        if !self.is_own() {
+            self.pushed += 1;
+            return;
+        }
         match &self.backend {
             CallBackend::InProcess { here, seed } => {
                 self.pushed += 1;
@@ -312,17 +329,20 @@ impl Call {
     /// Queues the tasks that were pushed.
     pub(crate) fn flush(&mut self) {
         let CallBackend::Pool { driver, queue, feeder, .. } = &self.backend else { return };
-        if self.fed == 0 {
+        if self.fed == 0 || !self.is_own() {
             return;
         }
         self.fed = 0;
         if let Some(driver) = driver.upgrade() {
             let (queue, added) = (*queue, feeder.added());
-            let (batch_size, most) = driver.with_arrivals(|scheduler, now| {
+            let fed = driver.with_arrivals(|scheduler, now| {
                 scheduler.pull(queue, added, now);
                 scheduler.batch_of(queue)
             });
-            return self.resize(batch_size, most);
+            if let Some((batch_size, most)) = fed {
+                self.resize(batch_size, most);
+            }
+            return;
         }
         let function = self.last.map_or("", |(entry, _)| entry.name);
         for index in feeder.next() as usize..self.pushed {
@@ -345,8 +365,8 @@ impl Call {
     fn measure(&mut self) {
         if let CallBackend::Pool { driver, queue, .. } = &self.backend
             && let Some(driver) = Driver::own(driver)
+            && let Some((batch_size, most)) = driver.look(|scheduler| scheduler.batch_of(*queue))
         {
-            let (batch_size, most) = driver.look(|scheduler| scheduler.batch_of(*queue));
             self.resize(batch_size, most);
         }
     }
@@ -362,7 +382,7 @@ impl Call {
         self.flush();
         if let CallBackend::Pool { driver, .. } = &self.backend
             && self.pushed > self.received
-            && let Some(driver) = driver.upgrade()
+            && let Some(driver) = Driver::own(driver)
         {
             let inbox = &self.inbox;
             driver.wait(
@@ -381,17 +401,21 @@ impl Call {
         }
     }
 
-    /// Returns whether a result has arrived or none is outstanding. If not, the waker is woken when that changes.
+    /// Returns whether a result has arrived or none is outstanding. If not, the waker is woken when that changes. Returns `true` in a
+    /// copy of the process that made the call.
     #[cfg(feature = "futures")]
     pub(crate) fn poll_wait(&mut self, waker: &std::task::Waker) -> bool {
         self.flush();
         let CallBackend::Pool { driver, .. } = &self.backend else { return true };
-        let Some(driver) = driver.upgrade().filter(|_| self.pushed > self.received) else { return true };
+        let Some(driver) = Driver::own(driver).filter(|_| self.pushed > self.received) else { return true };
         if self.inbox.lock().items.is_empty() {
             driver.glance();
         }
         // Cloning runs an executor's code, so no lock may be held.
         let waker = waker.clone();
+        if !self.is_own() {
+            return true;
+        }
         let mut arrivals = self.inbox.lock();
         if !arrivals.items.is_empty() {
             drop(arrivals);
@@ -403,18 +427,24 @@ impl Call {
         // Dropping a waker runs an executor's code, so no lock may be held.
         drop(before);
         driver.watch();
-        false
+        !self.is_own()
     }
 
     /// Returns, for a call whose progress is displayed, the progress of running tasks and the tasks that have ended since the
     /// last call.
     pub(crate) fn news(&mut self) -> (Vec<(usize, f64)>, Vec<Range<usize>>) {
+        if !self.is_own() {
+            return (Vec::new(), Vec::new());
+        }
         let progress = std::mem::take(&mut self.inbox.lock().progress);
         (progress.into_iter().collect(), std::mem::take(&mut self.ended))
     }
 
     /// Passes the results that have arrived to `take`, in the order of arrival, each with the index of its first task.
     pub(crate) fn receive(&mut self, mut take: impl FnMut(usize, Arrival<'_>)) {
+        if !self.is_own() {
+            return;
+        }
         let mut arrivals = std::mem::take(&mut self.spare);
         {
             let mut inbox = self.inbox.lock();
@@ -467,7 +497,7 @@ impl Call {
         let Some(driver) = Driver::own(driver) else { return };
         let (queue, added) = (*queue, feeder.added());
         driver.with(|scheduler, now| scheduler.cancel_call(queue, added, now));
-        while wait && self.received < self.pushed {
+        while wait && self.received < self.pushed && self.is_own() {
             self.wait();
             self.receive(|_, _| {});
             // Progress that is not read would make `wait` return immediately.
@@ -487,11 +517,14 @@ impl fmt::Debug for Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.generation != generation() {
+        if !self.is_own() {
             return;
         }
         #[cfg(feature = "tracing")]
         self.inbox.set_caller(Caller::default());
+        if !self.is_own() {
+            return;
+        }
         let waiter = self.inbox.lock().waiting.take();
         drop(waiter);
         if let CallBackend::Pool { driver, queue, .. } = &self.backend

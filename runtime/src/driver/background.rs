@@ -26,7 +26,7 @@ struct Background<'a>(&'a Driver);
 impl Drop for Background<'_> {
     fn drop(&mut self) {
         let driver = self.0;
-        let mut state = driver.lock();
+        let Some(mut state) = driver.lock() else { return };
         // It may not be armed yet if a user's logger has panicked.
         driver.set_armed(&mut state, true);
         state.listens = true;
@@ -42,11 +42,11 @@ impl Driver {
             name.map_or_else(|| "procession".to_owned(), |name| format!("procession {}", Escaped(name)));
         std::thread::Builder::new()
             .name(name)
-            .spawn(move || driver.run_background())
+            .spawn(move || _ = driver.run_background())
             .map_err(|error| Error::system("a pool's thread cannot be started", explained(error)))
     }
 
-    /// Ends the background thread.
+    /// Ends the background thread. The caller must be in the process that made the driver.
     pub(crate) fn stop_background(&self, thread: JoinHandle<()>) {
         // SYNC(pool-stopping): pairs with the Acquire load in `is_over`.
         self.stopping.store(true, Ordering::Release);
@@ -68,7 +68,9 @@ impl Driver {
         self.ring_background();
     }
 
-    fn run_background(&self) {
+    /// Runs until the pool has ended. Returns `None` in a copy of this process that a logger or waker has made on this thread, where
+    /// it is the only thread. Its end is then the end of the copy.
+    fn run_background(&self) -> Option<()> {
         let mut thread = OwnThread::new();
         let mut events = Vec::new();
         let mut leavings = 0;
@@ -77,9 +79,9 @@ impl Driver {
         while !self.is_over() {
             let timeout = {
                 let spare_due = buffer_cache::expire().map(|left| Instant::now() + left);
-                let mut state = self.lock();
+                let mut state = self.lock()?;
                 if self.is_closed() {
-                    return;
+                    return Some(());
                 }
                 state.seen = Instant::now();
                 let due = if !state.taken {
@@ -100,12 +102,13 @@ impl Driver {
             };
             let waited = thread.rest(|| self.background.wait(&mut events, timeout));
             if self.is_over() {
-                return;
+                break;
             }
-            let mut state = self.lock();
+            let mut state = self.lock()?;
             if waited.is_err() {
                 self.break_down(&mut state);
-                return self.follow_up(state, Instant::now());
+                self.follow_up(state, Instant::now());
+                break;
             }
             for event in &events {
                 match event.key {
@@ -123,8 +126,9 @@ impl Driver {
             state.owner = Some(std::thread::current().id());
             drop(state);
             let seat = Background(self);
-            while !self.arm(&mut self.turn(self.lock(), &mut events, Until::Now)) {}
+            while !self.arm(&mut *self.turn(self.lock()?, &mut events, Until::Now)?) {}
             drop(seat);
         }
+        Some(())
     }
 }

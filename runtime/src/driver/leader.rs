@@ -17,64 +17,21 @@ pub(super) struct Leadership<'a>(pub(crate) &'a Driver);
 impl Drop for Leadership<'_> {
     fn drop(&mut self) {
         let driver = self.0;
-        driver.leave_lead(&mut driver.lock());
+        if let Some(mut state) = driver.lock() {
+            driver.leave_lead(&mut state);
+        }
     }
 }
 
 impl Drive for Driver {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
         self.hurry();
-        let mut events = Vec::new();
-        loop {
-            let is_ready = ready();
-            let mut state = self.lock();
-            if is_ready || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                if !state.taken {
-                    // Leadership may have been offered to this thread, which does not need it any more.
-                    self.offer_lead(&mut state);
-                }
-                return is_ready;
-            }
-            let me = std::thread::current();
-            if state.taken && state.owner == Some(me.id()) {
-                // A user's logger or waker, called by this thread while it leads, waits for a task. It continues to lead from
-                // here.
-                drop(self.turn(state, &mut events, Until::Then(deadline)));
-                continue;
-            }
-            if state.taken {
-                state.parked.push(me.clone());
-                drop(state);
-                match deadline {
-                    Some(deadline) => {
-                        std::thread::park_timeout(deadline.saturating_duration_since(Instant::now()))
-                    }
-                    None => std::thread::park(),
-                }
-                self.lock().parked.retain(|thread| thread.id() != me.id());
-                continue;
-            }
-            let rested = self.take_lead(&mut state);
-            let seat = Leadership(self);
-            if rested {
-                // A worker that was woken needs a while to reply. Handling a reply once now, with nothing to handle, halves the
-                // time that it will take then.
-                let polled = state.polled;
-                state.scheduler.look(polled);
-                state = self.react(state, &mut events);
-            }
-            drop(state);
-            // What arrived while another thread led has been handled and will not be reported again, so check before sleeping.
-            while !ready() && deadline.is_none_or(|deadline| deadline > Instant::now()) {
-                drop(self.turn(self.lock(), &mut events, Until::Then(deadline)));
-            }
-            drop(seat);
-        }
+        self.lead_or_follow(ready, deadline).unwrap_or(false)
     }
 
     fn glance(&self) {
         self.hurry();
-        let mut state = self.lock();
+        let Some(mut state) = self.lock() else { return };
         if state.taken {
             return;
         }
@@ -86,7 +43,7 @@ impl Drive for Driver {
 
     fn watch(&self) {
         self.hurry();
-        let mut state = self.lock();
+        let Some(mut state) = self.lock() else { return };
         if !state.taken && !state.listens && state.parked.is_empty() {
             // Leadership is kept warm for a caller's return, and a future does not return.
             state.warm = None;
@@ -102,15 +59,66 @@ impl Drive for Driver {
 }
 
 impl Driver {
+    /// Leads, or waits for the leader, until `ready` or the deadline. Returns `None` in a copy of the process that made the driver.
+    fn lead_or_follow(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> Option<bool> {
+        let mut events = Vec::new();
+        while self.is_own() {
+            let is_ready = ready();
+            let mut state = self.lock()?;
+            if is_ready || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                if !state.taken {
+                    // Leadership may have been offered to this thread, which does not need it any more.
+                    self.offer_lead(&mut state);
+                }
+                return Some(is_ready);
+            }
+            let me = std::thread::current();
+            if state.taken && state.owner == Some(me.id()) {
+                // A user's logger or waker, called by this thread while it leads, waits for a task. It continues to lead from
+                // here.
+                drop(self.turn(state, &mut events, Until::Then(deadline))?);
+                continue;
+            }
+            if state.taken {
+                state.parked.push(me.clone());
+                drop(state);
+                match deadline {
+                    Some(deadline) => {
+                        std::thread::park_timeout(deadline.saturating_duration_since(Instant::now()))
+                    }
+                    None => std::thread::park(),
+                }
+                self.lock()?.parked.retain(|thread| thread.id() != me.id());
+                continue;
+            }
+            let rested = self.take_lead(&mut state);
+            let seat = Leadership(self);
+            if rested {
+                // A worker that was woken needs a while to reply. Handling a reply once now, with nothing to handle, halves the
+                // time that it will take then.
+                let polled = state.polled;
+                state.scheduler.look(polled);
+                state = self.react(state, &mut events)?;
+            }
+            drop(state);
+            // What arrived while another thread led has been handled and will not be reported again, so check before sleeping.
+            while !ready() && deadline.is_none_or(|deadline| deadline > Instant::now()) {
+                drop(self.turn(self.lock()?, &mut events, Until::Then(deadline))?);
+            }
+            drop(seat);
+        }
+        None
+    }
+
     /// Leads, or waits for the leader, while `still` returns `true`.
     ///
     /// `still` may only ask whether tasks are unfinished or workers are left, because waiting threads are woken for these two
-    /// alone.
-    pub(crate) fn wait_while(&self, still: impl Fn(&Scheduler) -> bool) {
+    /// alone. Returns `false` if this process is a copy of the one that made the driver.
+    pub(crate) fn wait_while(&self, still: impl Fn(&Scheduler) -> bool) -> bool {
         self.wait(
             &mut || {
                 // No caller of `ready` holds the lock.
-                let mut state = self.lock();
+                let Some(mut state) = self.lock() else { return false };
                 self.take_in(&mut state, Instant::now());
                 let ready = !still(&state.scheduler);
                 let me = std::thread::current();
@@ -120,7 +128,7 @@ impl Driver {
                 ready
             },
             None,
-        );
+        )
     }
 
     /// Passes on tasks that wait in the injector for more to follow.

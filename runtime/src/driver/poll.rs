@@ -40,16 +40,17 @@ impl Driver {
         }
     }
 
-    /// Changes the scheduler and handles the consequences.
-    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, Instant) -> R) -> R {
-        let mut state = self.lock();
+    /// Changes the scheduler and handles the consequences. Does nothing and returns `None` in a copy of the process that made the
+    /// driver.
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, Instant) -> R) -> Option<R> {
+        let mut state = self.lock()?;
         let now = Instant::now();
         state.seen = now;
         self.take_in(&mut state, now);
         self.examine_if_due(&mut state, now);
         let result = change(&mut state.scheduler, now);
         self.follow_up(state, now);
-        result
+        Some(result)
     }
 
     /// Moves the tasks of the injector to the scheduler.
@@ -100,7 +101,8 @@ impl Driver {
         }
     }
 
-    /// Waits once for events, as long as `until` allows, and reacts to them.
+    /// Waits once for events, as long as `until` allows, and reacts to them. Returns `None` in a copy of this process that a logger or
+    /// waker has made.
     ///
     /// The caller must be the leader.
     pub(super) fn turn<'a>(
@@ -108,20 +110,20 @@ impl Driver {
         mut state: MutexGuard<'a, State>,
         events: &mut Vec<Event>,
         until: Until,
-    ) -> MutexGuard<'a, State> {
+    ) -> Option<MutexGuard<'a, State>> {
         events.clear();
         if self.is_closed() {
             // All tasks have failed, and only another thread can complete what is still waited for.
-            state = self.react(state, events);
+            state = self.react(state, events)?;
             if let Until::Then(_) = until {
                 drop(state);
                 std::thread::park_timeout(PAUSE);
-                state = self.lock();
+                return self.lock();
             }
-            return state;
+            return Some(state);
         }
         if let Until::Then(deadline) = until {
-            state = self.spin(state, deadline);
+            state = self.spin(state, deadline)?;
         }
         let has_arrivals = state.scheduler.has_arrivals();
         state.seen = Instant::now();
@@ -145,7 +147,7 @@ impl Driver {
                 self.launcher.tend();
             }
             events.retain(|event| !matches!(event.key, BELL | LAUNCHER));
-            state = self.lock();
+            state = self.lock()?;
             state.seen = Instant::now();
             state.examined = state.seen;
             if waited.is_err() {
@@ -155,12 +157,13 @@ impl Driver {
         self.react(state, events)
     }
 
-    /// Reacts to the events of the poller and to what is in the rings. The caller must be the leader.
+    /// Reacts to the events of the poller and to what is in the rings. The caller must be the leader. Returns `None` in a copy of
+    /// this process that a logger or waker has made.
     pub(super) fn react<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         events: &mut Vec<Event>,
-    ) -> MutexGuard<'a, State> {
+    ) -> Option<MutexGuard<'a, State>> {
         loop {
             let now = state.seen;
             state.scheduler.handle(events, now);
@@ -169,16 +172,16 @@ impl Driver {
             self.call_watchers(&mut state);
             let effects = state.scheduler.effects();
             if effects.is_empty() {
-                return state;
+                return Some(state);
             }
             let records = !effects.words.is_empty();
             drop(state);
             effects.run();
-            state = self.lock();
+            state = self.lock()?;
             state.seen = Instant::now();
             // A worker that sends records without end must not keep this thread from its other work.
             if !records || state.seen.saturating_duration_since(state.polled) >= POLL_EVERY {
-                return state;
+                return Some(state);
             }
             // The record was delivered, so what the worker sent after it can be read now.
             events.clear();
@@ -190,24 +193,24 @@ impl Driver {
         &'a self,
         mut state: MutexGuard<'a, State>,
         deadline: Option<Instant>,
-    ) -> MutexGuard<'a, State> {
+    ) -> Option<MutexGuard<'a, State>> {
         if state.scheduler.has_arrivals() || !state.scheduler.reply_is_near() {
-            return state;
+            return Some(state);
         }
         let mut end = None;
         loop {
             for _ in 0..LOOKS {
                 spin_loop();
                 if state.scheduler.has_arrivals() {
-                    return state;
+                    return Some(state);
                 }
             }
             // Other threads need the lock, too.
             drop(state);
             spin_loop();
-            state = self.lock();
+            state = self.lock()?;
             if !state.watching.is_empty() {
-                return state;
+                return Some(state);
             }
             let now = Instant::now();
             if end.is_none() || state.scheduler.flush() {
@@ -215,7 +218,7 @@ impl Driver {
                 end = earlier(Some(now + SPIN), deadline);
             }
             if end.is_some_and(|end| end <= now) {
-                return state;
+                return Some(state);
             }
         }
     }

@@ -194,7 +194,8 @@ impl Driver {
         driver.upgrade().filter(|driver| driver.is_own())
     }
 
-    fn is_own(&self) -> bool {
+    /// Returns whether this process made the driver, and is not a copy of the one that did.
+    pub(crate) fn is_own(&self) -> bool {
         self.generation == generation()
     }
 
@@ -209,7 +210,9 @@ impl Driver {
 
     /// Breaks the pool down if other code has closed its descriptors.
     pub(crate) fn examine(&self) {
-        self.examine_at(&mut self.lock(), Instant::now());
+        if let Some(mut state) = self.lock() {
+            self.examine_at(&mut state, Instant::now());
+        }
     }
 
     /// Does the same as [`examine`](Self::examine) if the last check was a while ago.
@@ -240,7 +243,8 @@ impl Driver {
     pub(super) fn is_over(&self) -> bool {
         // SYNC(pool-stopping): pairs with the Release store in `stop_background`.
         self.stopping.load(Ordering::Acquire)
-            || (self.is_left.load(Ordering::Relaxed) && self.lock().scheduler.is_empty_of_workers())
+            || (self.is_left.load(Ordering::Relaxed)
+                && self.lock().is_none_or(|state| state.scheduler.is_empty_of_workers()))
     }
 
     /// Wakes the threads that wait for the pool to be at rest, if it is. Returns whether there were any.
@@ -251,34 +255,59 @@ impl Driver {
         state.call_watchers()
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the state. Returns `None` in a copy of the process that made the driver.
+    ///
+    /// Code of users may fork and return in both processes. The lock is released while such code runs, and the pollers, the bells and
+    /// the workers are used under it alone. So the copy is turned away here, whatever it was in the middle of. It waits for no lock,
+    /// because a lock that another thread held stays locked in a copy.
+    pub(super) fn lock(&self) -> Option<MutexGuard<'_, State>> {
+        if self.is_own() {
+            return Some(self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        // The copy must not drop it either.
+        std::mem::forget(self.me.upgrade());
+        None
     }
 
-    /// Looks at the scheduler, or changes what has no consequences.
-    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Scheduler) -> R) -> R {
-        look(&mut self.lock().scheduler)
+    /// Looks at the scheduler, or changes what has no consequences. Does nothing and returns `None` in a copy of the process that
+    /// made the driver.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Scheduler) -> R) -> Option<R> {
+        Some(look(&mut self.lock()?.scheduler))
     }
 }
 
 impl Effects {
     /// Performs the effects: prints, and calls the user's logger and wakers. A panic in one of them was reported by the panic
-    /// hook and does not keep the others from being called.
+    /// hook and does not keep the others from being called. A copy of this process that one of them has made performs no others.
     pub(super) fn run(mut self) {
+        let original = generation();
+        if self.perform(|| (generation() == original).then_some(())).is_none() {
+            std::mem::forget(self);
+        }
+    }
+
+    /// Performs the effects while `own` returns `Some`.
+    fn perform(&mut self, own: impl Fn() -> Option<()>) -> Option<()> {
         for note in &self.notes {
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 aside(|| ::log::info!(target: "procession", "{}", Lines(note)));
             }));
+            own()?;
         }
         for output in &self.shows {
             let _ = catch_unwind(AssertUnwindSafe(|| output.show()));
         }
         for words in &self.words {
             let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
+            own()?;
         }
         #[cfg(feature = "tracing")]
-        self.ended.iter().for_each(|pid| crate::observe::tracing::forget(*pid));
-        self.wakes.wake_all();
+        for pid in &self.ended {
+            crate::observe::tracing::forget(*pid);
+            own()?;
+        }
+        std::mem::take(&mut self.wakes).wake_all();
+        own()
     }
 }
 

@@ -15,14 +15,14 @@ use crate::scheduler::{batch::Single, state::Scheduler};
 impl Driver {
     /// Changes the scheduler like [`with`](Self::with), for a caller that will submit more. If no other thread leads, it also
     /// handles what workers have reported, so that no thread must be woken for that.
-    pub(crate) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler, Instant) -> R) -> R {
-        let mut state = self.lock();
+    pub(crate) fn with_arrivals<R>(&self, change: impl FnOnce(&mut Scheduler, Instant) -> R) -> Option<R> {
+        let mut state = self.lock()?;
         let now = Instant::now();
         self.examine_if_due(&mut state, now);
         let result = change(&mut state.scheduler, now);
         if state.taken {
             self.follow_up(state, now);
-            return result;
+            return Some(result);
         }
         self.take_lead(&mut state);
         let seat = Leadership(self);
@@ -36,7 +36,7 @@ impl Driver {
             self.react(state, &mut events)
         });
         drop(seat);
-        result
+        Some(result)
     }
 
     /// Wakes a worker of a pool at rest, because a task is about to be submitted. Waking takes longer than everything else.
@@ -44,7 +44,7 @@ impl Driver {
     pub(crate) fn rouse(&self) {
         if self.rests.load(Ordering::Relaxed) {
             self.rests.store(false, Ordering::Relaxed);
-            self.lock().scheduler.rouse();
+            self.look(Scheduler::rouse);
         }
     }
 
@@ -54,8 +54,8 @@ impl Driver {
         task.number = number;
         match self.injector.put(task) {
             Then::Nothing => {}
-            Then::Feed => self.with(|_, _| {}),
-            Then::FeedAndRead => self.with_arrivals(|_, _| {}),
+            Then::Feed => drop(self.with(|_, _| {})),
+            Then::FeedAndRead => drop(self.with_arrivals(|_, _| {})),
         }
         number
     }

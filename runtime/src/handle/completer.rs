@@ -77,11 +77,18 @@ impl Completer {
     /// Creates the completer of a task that this thread submits now.
     #[inline]
     pub(crate) fn new() -> Self {
+        Self::of(Caller::current())
+    }
+
+    /// Creates the completer of a task of this caller.
+    #[inline]
+    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "it is empty"))]
+    pub(crate) fn of(caller: Caller) -> Self {
         Self {
             slot: Mutex::default(),
             output: OnceLock::new(),
             #[cfg(feature = "tracing")]
-            caller: Mutex::new(Caller::current()),
+            caller: Mutex::new(caller),
         }
     }
 

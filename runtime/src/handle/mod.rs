@@ -380,7 +380,8 @@ impl<T: DeserializeOwned + 'static> Future for Handle<T> {
         if let Some(exchange) = self.exchange() {
             exchange.watch();
         }
-        Poll::Pending
+        // An executor or a logger may have copied this process meanwhile.
+        if self.is_own() { Poll::Pending } else { self.finish().map_or(Poll::Pending, Poll::Ready) }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 #[cfg(feature = "tracing")]
 use crate::caller::Caller;
-use crate::id::TaskId;
+use crate::{id::TaskId, sys::generation::generation};
 
 /// The waiters to wake after the pool was unlocked.
 #[derive(Debug, Default)]
@@ -40,11 +40,17 @@ impl Wakes {
         self.threads.is_empty() && self.wakers.is_empty()
     }
 
-    pub(crate) fn wake_all(&mut self) {
-        self.threads.drain(..).for_each(|thread| thread.unpark());
-        for waker in self.wakers.drain(..) {
+    pub(crate) fn wake_all(self) {
+        let original = generation();
+        self.threads.into_iter().for_each(|thread| thread.unpark());
+        let mut wakers = self.wakers.into_iter();
+        while let Some(waker) = wakers.next() {
             // An executor that panics when it is woken must not prevent the wake-up of others.
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            if generation() != original {
+                // The waker has copied this process, and the others are the original's to wake.
+                return std::mem::forget(wakers);
+            }
         }
     }
 }
@@ -61,6 +67,7 @@ pub(crate) enum Waiter {
 /// Produces results while threads wait for them.
 pub(crate) trait Drive: Send + Sync {
     /// Works on the exchange, or waits for the thread that does, until `ready` or the deadline. Returns whether it is ready.
+    /// Returns `false` at once in a copy of the process that it belongs to.
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool;
 
     /// Does the work that is available now, unless another thread is doing it. Does not wait.

@@ -85,10 +85,15 @@ impl<'p> Group<'p> {
         if let Some(report) = &mut report {
             report.expect(call.pushed());
         }
-        if let Some(error) = call.disown() {
-            return Err(error.into());
-        }
-        while call.outstanding() > 0 {
+        loop {
+            // Code of users may have copied this process: before, and while the call was waited for.
+            if let Some(error) = call.disown() {
+                std::mem::forget(report);
+                return Err(error.into());
+            }
+            if call.outstanding() == 0 {
+                break;
+            }
             call.wait();
             let (mut failure, mut failed) = (None, 0);
             let mut keep = |index: usize, outcome: Result<Encoded<'_>, TaskError>| match outcome {
@@ -108,7 +113,9 @@ impl<'p> Group<'p> {
                 }
                 Arrival::One(outcome) => keep(first, outcome),
             });
-            if let Some(report) = &mut report {
+            if let Some(report) = &mut report
+                && call.is_own()
+            {
                 tell(report, &mut call, failed);
             }
             if let Some(error) = failure {

@@ -237,6 +237,10 @@ impl<X, I: Iterator> Engine<X, I> {
                 if call.push_simple(&task.call) {
                     return ControlFlow::Continue(());
                 }
+                // The input may have copied this process.
+                if !call.is_own() {
+                    return ControlFlow::Break(());
+                }
                 *function = task.function();
                 call.push(task.call);
                 if call.has_room() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

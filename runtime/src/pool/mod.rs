@@ -34,6 +34,7 @@ use crate::{
         in_process::InProcess,
         state::{Call, CallOptions},
     },
+    caller::Caller,
     codec::{OwnedResult, ShortBytes},
     context::seed_of_call,
     driver::state::Driver,
@@ -191,13 +192,20 @@ impl Drop for Engine {
         driver.examine();
         driver.with(|scheduler, now| scheduler.close(now));
         let Some(thread) = self.background.take() else { return };
+        // A callback of the user may copy this process and return in both. The copy has no such thread.
+        if !driver.is_own() {
+            return std::mem::forget(thread);
+        }
         if is_own_thread() {
             // A callback of the user dropped the pool. This thread may be the pool's own, or one that the pool's own thread waits
             // for, so the pool ends without being waited for.
             return driver.leave_to_background();
         }
-        driver.wait_while(|scheduler| !scheduler.is_empty_of_workers());
-        driver.stop_background(thread);
+        if driver.wait_while(|scheduler| !scheduler.is_empty_of_workers()) {
+            driver.stop_background(thread);
+        } else {
+            std::mem::forget(thread);
+        }
     }
 }
 
@@ -336,7 +344,9 @@ impl Pool {
     pub fn jobs(&self) -> usize {
         match (self.site(), &self.backend) {
             (Ok(Site::InProcess(_)), _) | (Err(_), Backend::InProcess(_)) => 1,
-            (Ok(Site::Workers(_, engine)), _) => engine.driver.look(|scheduler| scheduler.jobs()),
+            (Ok(Site::Workers(processes, engine)), _) => {
+                engine.driver.look(|scheduler| scheduler.jobs()).unwrap_or(processes.config.jobs)
+            }
             (Err(_), Backend::Processes(processes)) => processes.config.jobs,
         }
     }
@@ -503,13 +513,13 @@ impl Pool {
     /// ```
     pub fn submit<T: DeserializeOwned + 'static>(&self, task: impl IntoTask<T>) -> Handle<T> {
         let task = task.into_task();
-        let site = self.site();
-        if let Ok(Site::Workers(_, engine)) = site {
+        if let Ok(Site::Workers(_, engine)) = self.site() {
             engine.driver.rouse();
         }
         let completer = Arc::new(Completer::new());
         let name = task.function();
-        let (processes, engine) = match site {
+        // The subscriber that was asked for the caller may have copied this process, and the copy has workers of its own.
+        let (processes, engine) = match self.site() {
             Ok(Site::Workers(processes, engine)) => (processes, engine),
             Ok(Site::InProcess(here)) => {
                 let (id, outcome) = here.run_single(&task.call);
@@ -566,6 +576,8 @@ impl Pool {
     pub fn broadcast<T: DeserializeOwned + 'static>(&self, task: impl IntoTask<T>) -> Result<Vec<T>> {
         let task = task.into_task();
         let name = task.function();
+        // Code of a subscriber, which runs while no lock is held.
+        let caller = Caller::current();
         let (processes, engine) = match self.site()? {
             Site::Workers(processes, engine) => (processes, engine),
             Site::InProcess(here) => {
@@ -576,11 +588,11 @@ impl Pool {
         let (function, args) =
             travels(task.call, Some(0)).map_err(|error| error.in_pool(processes.name()))?;
         let seed = seed_of_call(None, processes.config.seed, &processes.calls);
-        let handles: Vec<Handle<T>> = engine.driver.with(|scheduler, now| {
+        let handles: Option<Vec<Handle<T>>> = engine.driver.with(|scheduler, now| {
             let ids = scheduler.worker_ids();
             ids.zip(0..)
                 .map(|(worker, index)| {
-                    let completer = Arc::new(Completer::new());
+                    let completer = Arc::new(Completer::of(caller.clone()));
                     let batch = Batch {
                         queue: QueueId::Pinned,
                         first: index,
@@ -594,7 +606,7 @@ impl Pool {
                 })
                 .collect()
         });
-        Ok(handles.into_iter().map(Handle::join).collect::<Result<_, TaskError>>()?)
+        Ok(handles.into_iter().flatten().map(Handle::join).collect::<Result<_, TaskError>>()?)
     }
 
     /// Returns statistics of the pool: tasks, times, bytes and memory of each worker, and the slowest tasks. Displayed, they form
@@ -625,11 +637,12 @@ impl Pool {
     #[must_use]
     pub fn stats(&self) -> Stats {
         match self.site() {
-            Ok(Site::InProcess(here)) => here.stats(),
+            Ok(Site::InProcess(here)) => Some(here.stats()),
             Ok(Site::Workers(_, engine)) => engine.driver.look(|scheduler| scheduler.stats(Instant::now())),
-            // Nothing has run in this process.
-            Err(_) => Stats::new(Vec::new(), Endings::default(), Vec::new()),
+            Err(_) => None,
         }
+        // Nothing has run in this process.
+        .unwrap_or_else(|| Stats::new(Vec::new(), Endings::default(), Vec::new()))
     }
 
     /// Waits until all submitted tasks have ended, then ends the pool. Each worker runs the [`finalizer`](Builder::finalizer), if
@@ -718,13 +731,21 @@ impl Pool {
             Site::InProcess(here) => return Ok(here.finalize().into_iter().collect()),
             Site::Workers(processes, engine) => (processes, &engine.driver),
         };
-        driver.wait_while(|scheduler| scheduler.unfinished() > 0);
+        // A callback of the user may copy this process and return in both.
+        let not_own = || {
+            Error::config(
+                "the pool was built by the process that this one was forked from, and is that one's to end",
+            )
+        };
+        if !driver.wait_while(|scheduler| scheduler.unfinished() > 0) {
+            return Err(not_own());
+        }
         if processes.config.lives.finalizer.is_none() {
             return Ok(Vec::new());
         }
         driver.with(|scheduler, _| scheduler.retire_all());
         driver.wait_while(|scheduler| !scheduler.is_empty_of_workers());
-        Ok(driver.look(Scheduler::take_exits))
+        driver.look(Scheduler::take_exits).ok_or_else(not_own)
     }
 
     /// Ends the pool immediately. Queued tasks are cancelled, running tasks are killed, and no finalizer runs. Dropping a pool

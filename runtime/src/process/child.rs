@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     slot::{End, Order, ProcessSlot, Sole},
-    watcher::{MOST_NUMBER, User, Watch, launcher_of},
+    watcher::{FORKED, MOST_NUMBER, User, Watch, launcher_of},
 };
 use crate::{
     error::{Error, Exit, Result},
@@ -84,7 +84,9 @@ impl Child {
         };
         // A copied process is fast and may have shaken hands before the poller was set up.
         let has_spoken = place.supervisor.has_arrivals();
-        let mut desk = watch.lock();
+        let Some(mut desk) = watch.lock() else {
+            return Err(Error::config(FORKED));
+        };
         desk.places.insert(number, Arc::new(Mutex::new(place)));
         if has_spoken {
             desk.unread.insert(number);

@@ -4,7 +4,6 @@
 
 use std::{
     ops::ControlFlow,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -26,7 +25,6 @@ use crate::{
         state::Supervisor,
     },
     sys::identified::CLOSED,
-    terminal::aside,
 };
 
 /// The settings of a process that is to be started.
@@ -115,13 +113,6 @@ pub(super) struct About {
 impl About {
     pub(super) fn says(&self, record: Record) -> ForwardedRecord {
         ForwardedRecord { record, worker: WorkerId::ALONE, pid: self.pid, caller: self.caller.clone() }
-    }
-}
-
-/// Passes on what processes have said, to the logger and the subscriber.
-pub(super) fn say(words: &[ForwardedRecord]) {
-    for words in words {
-        let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
     }
 }
 

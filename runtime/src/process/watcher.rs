@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::slot::{End, Order, ProcessSlot, Sole, say};
+use super::slot::{End, Order, ProcessSlot, Sole};
 use crate::{
     error::{Error, Result},
     handle::{Drive, Wakes},
@@ -24,7 +25,7 @@ use crate::{
         LaunchError, LaunchRequest, Launcher, OUTPUT, Outputs, PROCESS, PolledLauncher, ResolvedOptions,
         StartMethod, Variable,
     },
-    observe::levels::levels,
+    observe::{levels::levels, record::ForwardedRecord},
     protocol::{Hello, VERSION},
     registry,
     scheduler::restarts::{Intensity, Others, Restarts, Verdict},
@@ -38,6 +39,7 @@ use crate::{
         poll::{Bell, Poller},
         quiesce::{OwnThread, is_own_thread},
     },
+    terminal::aside,
 };
 
 /// The key of the bell.
@@ -50,6 +52,8 @@ pub(super) const MOST_NUMBER: u32 = 1 << 30;
 const MOST_AT_A_TIME: usize = 64;
 /// The longest time between two checks of the descriptors while a process runs. The kernel does not report a close.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Why no process is started.
+pub(super) const FORKED: &str = "this process was forked from the one that was about to start it";
 /// Practically forever.
 const FAR: Duration = Duration::from_secs(1 << 30);
 
@@ -126,7 +130,7 @@ pub(super) fn launcher_of(order: &Order) -> Result<Arc<dyn Launcher>> {
 impl Home {
     /// Ends the watch if there is nothing left to watch. Returns its thread.
     fn leave(&mut self, watch: &Arc<Watch>) -> Option<JoinHandle<()>> {
-        let mut desk = watch.lock();
+        let mut desk = watch.lock()?;
         if self.users > 0 || !desk.places.is_empty() {
             return None;
         }
@@ -218,15 +222,24 @@ impl Watch {
         let its_own = watch.clone();
         let thread = std::thread::Builder::new()
             .name("procession".to_owned())
-            .spawn(move || its_own.run())
+            .spawn(move || _ = its_own.run())
             .map_err(failed)?;
         let _ = watch.thread.set(thread.thread().id());
-        watch.lock().thread = Some(thread);
+        lock(&watch.desk).thread = Some(thread);
         Ok(watch)
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Desk> {
-        lock(&self.desk)
+    /// Locks the desk. Returns `None` in a copy of the process that this belongs to.
+    ///
+    /// Loggers and wakers may fork and return in both processes. The copy waits for no lock, because one that another thread held
+    /// stays locked in a copy, and touches neither the poller nor the processes.
+    pub(super) fn lock(&self) -> Option<MutexGuard<'_, Desk>> {
+        if self.is_of_this_process() {
+            return Some(lock(&self.desk));
+        }
+        // The copy must not drop it either.
+        std::mem::forget(self.me.upgrade());
+        None
     }
 
     /// Returns whether this is not a copy in a process that was forked since, where descriptor numbers mean something else.
@@ -252,7 +265,7 @@ impl Watch {
         }
         // Dropping it, or the launchers, would close numbers that may belong to others now.
         std::mem::forget(self.me.upgrade());
-        let mut desk = self.lock();
+        let Some(mut desk) = self.lock() else { return };
         desk.tended += 1;
         let places = std::mem::take(&mut desk.places);
         drop(desk);
@@ -274,7 +287,7 @@ impl Watch {
         if order.method == StartMethod::Spawn {
             return launcher_of(order);
         }
-        let mut desk = self.lock();
+        let mut desk = self.lock().ok_or_else(|| Error::config(FORKED))?;
         let ResolvedOptions { env, outputs, .. } = order.surroundings.clone();
         let start_timeout = order.start_timeout;
         match &desk.server {
@@ -311,6 +324,8 @@ impl Watch {
         launcher: &Arc<dyn Launcher>,
         order: &Order,
     ) -> Result<(), LaunchError> {
+        // A logger that this thread calls while it waits may copy this process.
+        let not_own = || LaunchError::Refused(FORKED.to_owned());
         let hello = Hello {
             version: VERSION,
             build_id: registry::build_id(),
@@ -324,7 +339,7 @@ impl Watch {
         let mut restarts = Restarts::new(Intensity::default(), order.start_timeout);
         let mut attended = None;
         let outcome = loop {
-            let tended = self.lock().tended;
+            let tended = self.lock().ok_or_else(not_own)?.tended;
             if !self.is_whole() {
                 return Err(LaunchError::Refused(CLOSED.to_owned()));
             }
@@ -349,7 +364,7 @@ impl Watch {
                 }
                 Err(error) => break Err(error),
             }
-            let mut desk = self.lock();
+            let mut desk = self.lock().ok_or_else(not_own)?;
             let is_attended = desk.launchers.values().any(|attended| Arc::ptr_eq(attended, launcher));
             if !is_attended {
                 attended = Some(self.attend(&mut desk, launcher)?);
@@ -358,22 +373,25 @@ impl Watch {
             self.wait_until(&mut |desk| desk.tended != tended, None);
         };
         if let Some(key) = attended {
-            self.forget(key, launcher);
+            self.forget(key, launcher).ok_or_else(not_own)?;
         }
         outcome
     }
 
-    /// Forgets a launcher that was for one process only. Its template makes no other ahead.
-    fn forget(&self, key: u64, launcher: &Arc<dyn Launcher>) {
-        self.lock().launchers.remove(&key);
+    /// Forgets a launcher that was for one process only. Its template makes no other ahead. Returns `None` in a copy of the process
+    /// that this belongs to.
+    fn forget(&self, key: u64, launcher: &Arc<dyn Launcher>) -> Option<()> {
+        self.lock()?.launchers.remove(&key);
         if let Some(fd) = launcher.poll_fd() {
             self.poller.remove(fd);
         }
+        Some(())
     }
 
-    /// Waits until `is_so` returns `true`. Returns `false` if the deadline passed first.
+    /// Waits until `is_so` returns `true`. Returns `false` if the deadline passed first, or at once in a copy of the process that this
+    /// belongs to.
     fn wait_until(&self, is_so: &mut dyn FnMut(&Desk) -> bool, deadline: Option<Instant>) -> bool {
-        let mut desk = self.lock();
+        let Some(mut desk) = self.lock() else { return false };
         while !is_so(&desk) {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -381,8 +399,13 @@ impl Watch {
             }
             if self.is_own_thread() {
                 drop(desk);
-                self.turn(None, deadline);
-                desk = self.lock();
+                if self.turn(None, deadline).is_none() {
+                    return false;
+                }
+                match self.lock() {
+                    Some(locked) => desk = locked,
+                    None => return false,
+                }
                 continue;
             }
             desk = match left {
@@ -397,106 +420,111 @@ impl Watch {
         self.wait_until(&mut |_| end.get().is_some(), None);
     }
 
-    fn run(self: &Arc<Self>) {
+    /// Runs until there is nothing left to watch. Returns `None` in a copy of this process that a logger or waker has made on this
+    /// thread, where it is the only thread. Its end is then the end of the copy.
+    fn run(self: &Arc<Self>) -> Option<()> {
         let mut thread = OwnThread::new();
         loop {
-            self.turn(Some(&mut thread), None);
+            self.turn(Some(&mut thread), None)?;
             if self.is_closed.load(Ordering::Relaxed) {
-                return;
+                return Some(());
             }
-            if self.lock().places.is_empty() {
+            if self.lock()?.places.is_empty() {
                 // The last process may have been detached. Then no owner ends the watch.
                 drop(lock(home()).leave(self));
             }
-            if self.lock().stopping {
-                return;
+            if self.lock()?.stopping {
+                return Some(());
             }
         }
     }
 
-    /// Waits for an event or the deadline, and handles what happened.
-    fn turn(&self, thread: Option<&mut OwnThread>, deadline: Option<Instant>) {
+    /// Waits for an event or the deadline, and handles what happened. Returns `None` in a copy of the process that this belongs to.
+    fn turn(&self, thread: Option<&mut OwnThread>, deadline: Option<Instant>) -> Option<()> {
         let mut events = Vec::new();
-        let mut wait = || {
-            let timeout = self.set_alarm(deadline);
-            self.poller.wait(&mut events, timeout)
-        };
+        let timeout = self.set_alarm(deadline)?;
+        let mut wait = || self.poller.wait(&mut events, timeout);
         let waited = match thread {
             Some(thread) => thread.rest(wait),
             None => wait(),
         };
         if waited.is_err() {
-            return self.break_down();
+            self.break_down();
+            return Some(());
         }
         for event in events {
             match event.key {
                 BELL => {}
-                key if key & LAUNCHER != 0 => self.tend(key),
+                key if key & LAUNCHER != 0 => self.tend(key)?,
                 key => {
                     let (number, kind) = Supervisor::<Sole>::place_and_kind(key);
                     let Ok(number) = u32::try_from(number) else { continue };
                     if kind == OUTPUT {
-                        self.hear(number);
+                        self.hear(number)?;
                     } else {
-                        self.see(number, kind == PROCESS);
+                        self.see(number, kind == PROCESS)?;
                     }
                 }
             }
         }
-        let unread = std::mem::take(&mut self.lock().unread);
-        unread.into_iter().for_each(|number| self.see(number, false));
+        let unread = std::mem::take(&mut self.lock()?.unread);
+        for number in unread {
+            self.see(number, false)?;
+        }
         let now = Instant::now();
         let places: Vec<_> =
-            self.lock().places.iter().map(|(number, place)| (*number, place.clone())).collect();
+            self.lock()?.places.iter().map(|(number, place)| (*number, place.clone())).collect();
         for (number, place) in places {
             let is_due =
                 |place: &Mutex<ProcessSlot>| lock(place).supervisor.deadline().is_some_and(|at| at <= now);
             if is_due(&place) {
                 // A process that is late may have shaken hands in time if this process was stopped since.
-                self.see(number, false);
+                self.see(number, false)?;
                 lock(&place).on_deadline(now);
                 if lock(&place).supervisor.is_given_up() {
-                    self.see(number, true);
+                    self.see(number, true)?;
                 }
             }
         }
+        Some(())
     }
 
-    /// Returns when the thread wakes by itself, and records it.
-    fn set_alarm(&self, deadline: Option<Instant>) -> Option<Duration> {
-        let mut desk = self.lock();
+    /// Returns when the thread wakes by itself, or `None` if never, and records it.
+    fn set_alarm(&self, deadline: Option<Instant>) -> Option<Option<Duration>> {
+        let mut desk = self.lock()?;
         let deadlines = desk.places.values().filter_map(|place| lock(place).supervisor.deadline());
         let now = (!desk.unread.is_empty()).then(Instant::now);
         let is_in_use = !desk.places.is_empty() || !desk.launchers.is_empty();
         let look = is_in_use.then(|| Instant::now() + LOOK_EVERY);
         let alarm = deadlines.chain(deadline).chain(now).chain(look).min();
         desk.alarm = alarm;
-        alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
+        Some(alarm.map(|alarm| alarm.saturating_duration_since(Instant::now())))
     }
 
-    fn tend(&self, key: u64) {
-        let launcher = self.lock().launchers.get(&key).cloned();
+    fn tend(&self, key: u64) -> Option<()> {
+        let launcher = self.lock()?.launchers.get(&key).cloned();
         if let Some(launcher) = launcher {
             launcher.tend();
         }
-        self.lock().tended += 1;
+        self.lock()?.tended += 1;
         self.changed.notify_all();
+        Some(())
     }
 
     /// Reads what a process has written.
-    fn hear(&self, number: u32) {
-        let Some(place) = self.lock().places.get(&number).cloned() else { return };
+    fn hear(&self, number: u32) -> Option<()> {
+        let Some(place) = self.lock()?.places.get(&number).cloned() else { return Some(()) };
         let mut words = Vec::new();
         let mut place = lock(&place);
         let about = place.about();
         place.supervisor.read_output(|record, _| words.push(about.says(record)));
         drop(place);
-        say(&words);
+        self.say(&words)
     }
 
     /// Reads what a process says, and reaps it if it has ended.
-    fn see(&self, number: u32, has_ended: bool) {
-        let Some(place) = self.lock().places.get(&number).cloned() else { return };
+    fn see(&self, number: u32, has_ended: bool) -> Option<()> {
+        let Some(place) = self.lock()?.places.get(&number).cloned() else { return Some(()) };
         for _ in 0..MOST_AT_A_TIME {
             let (now, mut place) = (Instant::now(), lock(&place));
             let about = place.about();
@@ -508,7 +536,7 @@ impl Watch {
             if !words.is_empty() {
                 // They are delivered before anything that the process said later is handled.
                 drop(place);
-                say(&words);
+                self.say(&words)?;
                 continue;
             }
             if !is_at_rest {
@@ -516,15 +544,26 @@ impl Watch {
             }
             let exit_report = if has_ended { place.supervisor.reap(now) } else { None };
             if let Some(exit_report) = exit_report {
-                let mut wakes = place.finish(exit_report);
+                let wakes = place.finish(exit_report);
                 drop(place);
-                self.lock().places.remove(&number);
+                self.lock()?.places.remove(&number);
                 self.changed.notify_all();
                 wakes.wake_all();
             }
-            return;
+            return Some(());
         }
-        self.lock().unread.insert(number);
+        self.lock()?.unread.insert(number);
+        Some(())
+    }
+
+    /// Passes on what processes have said, to the logger and the subscriber. Returns `None` in a copy of this process that one of them
+    /// has made, which passes on no more.
+    fn say(&self, words: &[ForwardedRecord]) -> Option<()> {
+        for words in words {
+            let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
+            self.is_of_this_process().then_some(())?;
+        }
+        Some(())
     }
 }
 

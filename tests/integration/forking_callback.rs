@@ -1,0 +1,655 @@
+//! Code of users that the library calls in the host and that forks: the copy returns into the library, touches nothing of its parent's,
+//! and its calls end with an error. The parent's results are right.
+#![expect(unsafe_code, reason = "forks, as code of others does, and a waker whose clones fork")]
+#![expect(clippy::print_stderr, reason = "a copy says what it found")]
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering},
+    },
+    task::{Context, RawWaker, RawWakerVTable, Wake, Waker},
+    time::{Duration, Instant},
+};
+
+use futures_core::Stream;
+use log::{LevelFilter, Log, Metadata, Record};
+use nix::{
+    libc,
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Pid, fork},
+};
+use procession::{Pool, Process, delayed, parallel, worker};
+use serde::{Deserialize, Deserializer, Serialize};
+use tracing::{Event, Subscriber, span};
+use tracing_subscriber::{
+    Layer,
+    layer::{Context as LayerContext, SubscriberExt as _},
+};
+
+use crate::{
+    alone::alone,
+    event::{block_on, take_time, until, until_exists, within},
+    leak::workers,
+    scratch::Folder,
+};
+
+/// The exit code of a copy that has found what it should.
+const FOUND: i32 = 7;
+/// The number of tasks of a call.
+const TASKS: u64 = 300;
+
+/// The code of users that forks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+enum Code {
+    Logger = 1,
+    Subscriber,
+    Input,
+    Deserialize,
+    Waker,
+    WakerClone,
+    WakerDrop,
+}
+
+/// The code that forks next, or 0.
+static ARMED: AtomicU32 = AtomicU32::new(0);
+/// How many calls of that code do not fork before the one that does.
+static BEFORE: AtomicU32 = AtomicU32::new(0);
+/// Only the thread that waits forks.
+static ONLY_CALLER: AtomicBool = AtomicBool::new(true);
+/// The copy, in its parent. -1 in the copy. 0 before.
+static COPY: AtomicI32 = AtomicI32::new(0);
+
+thread_local! {
+    /// This thread makes the call.
+    static IS_CALLER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has the code of users fork, once.
+fn arm(code: Code, before: u32, only_caller: bool) {
+    IS_CALLER.set(true);
+    COPY.store(0, Ordering::Relaxed);
+    BEFORE.store(before, Ordering::Relaxed);
+    ONLY_CALLER.store(only_caller, Ordering::Relaxed);
+    ARMED.store(code as u32, Ordering::Relaxed);
+}
+
+/// Called by all code of users. Takes no lock.
+fn user_code(code: Code) {
+    let is_armed = ARMED.load(Ordering::Relaxed) == code as u32
+        && (IS_CALLER.get() || !ONLY_CALLER.load(Ordering::Relaxed));
+    if !is_armed || BEFORE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+        return;
+    }
+    // Another thread may be in such code, too.
+    if ARMED.compare_exchange(code as u32, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        return;
+    }
+    // SAFETY: the copy has this thread alone. It asks for nothing that another thread may have locked but memory, whose locks the C
+    // library sees to, and for what is to be tested: that the library asks for nothing either.
+    match unsafe { fork() }.expect("a copy of this process") {
+        ForkResult::Child => COPY.store(-1, Ordering::Relaxed),
+        ForkResult::Parent { child } => COPY.store(child.as_raw(), Ordering::Relaxed),
+    }
+}
+
+/// Repeats the call until the code has forked, and returns the last outcome: the pool's own thread may have led instead of this one,
+/// or the workers did not know yet that somebody listens. The outcomes before are passed to `right`.
+fn call_until_forked<T>(mut call: impl FnMut() -> T, mut right: impl FnMut(T)) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let outcome = call();
+        if COPY.load(Ordering::Relaxed) != 0 || deadline < Instant::now() {
+            ARMED.store(0, Ordering::Relaxed);
+            return outcome;
+        }
+        right(outcome);
+    }
+}
+
+fn is_copy() -> bool {
+    COPY.load(Ordering::Relaxed) == -1
+}
+
+/// Ends the copy at once.
+fn leave(code: i32) -> ! {
+    // SAFETY: it takes a number and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Waits for the copy, which ends with this code.
+fn expect_copy_ends(what: &str, code: i32) {
+    let pid = COPY.swap(0, Ordering::Relaxed);
+    assert!(pid > 0, "{what}: there is a copy");
+    let copy = Pid::from_raw(pid);
+    let mut status = WaitStatus::StillAlive;
+    let ended = within(Duration::from_secs(20), || {
+        status = waitpid(copy, Some(WaitPidFlag::WNOHANG)).expect("it is this process's child");
+        status != WaitStatus::StillAlive
+    });
+    if !ended {
+        let _ = kill(copy, Signal::SIGKILL);
+        let _ = waitpid(copy, None);
+    }
+    assert_eq!(status, WaitStatus::Exited(copy, code), "{what}");
+}
+
+/// As [`expect_copy_ends`], for a copy of this thread or of the pool's own, which ends with it.
+fn expect_copy_ended(what: &str) {
+    let pid = COPY.swap(0, Ordering::Relaxed);
+    assert!(pid > 0, "{what}: there is a copy");
+    let pid = Pid::from_raw(pid);
+    let mut status = WaitStatus::StillAlive;
+    until("the copy ends", || {
+        status = waitpid(pid, Some(WaitPidFlag::WNOHANG)).expect("it is this process's child");
+        status != WaitStatus::StillAlive
+    });
+    assert!(matches!(status, WaitStatus::Exited(_, 0 | FOUND)), "{what}: {status:?}");
+}
+
+type Outcome = Result<Vec<u64>, String>;
+/// A call with its name.
+type NamedCall = (&'static str, fn(&Pool) -> Outcome);
+/// A call that makes a file.
+type FileCall = fn(&Pool, &Path) -> Outcome;
+
+/// In the copy: its call failed as it should, or `may_succeed`; the pool can be used and dropped. Then the copy ends.
+fn end_copy(what: &str, outcome: std::thread::Result<Outcome>, pool: Option<&Pool>, may_succeed: bool) -> ! {
+    let checked = catch_unwind(AssertUnwindSafe(|| {
+        match outcome.expect("no panic") {
+            Err(words) => assert!(words.contains("this one was forked from"), "{words}"),
+            Ok(values) => assert!(may_succeed, "the copy has {} results of its parent's", values.len()),
+        }
+        if let Some(pool) = pool {
+            assert_eq!(
+                pool.map((0..3).map(|n| delayed!(echo(n)))).unwrap(),
+                [0, 1, 2],
+                "it has its own workers"
+            );
+            // SAFETY: the copy ends before the original, of which this is read, would be dropped a second time.
+            drop(unsafe { std::ptr::read(pool) });
+        }
+    }));
+    if checked.is_err() {
+        eprintln!("this was the copy of: {what}");
+    }
+    leave(if checked.is_ok() { FOUND } else { 1 })
+}
+
+/// Makes a call while code of users forks and both processes return.
+fn check(
+    pool: &Pool,
+    what: &str,
+    (code, before): (Code, u32),
+    may_succeed: bool,
+    call: impl Fn(&Pool) -> Outcome,
+) {
+    let what = format!("{what}: {code:?} forks after {before} calls");
+    let pids = workers();
+    // The pool's own thread leads between two waits. A copy of that ends with it.
+    let leads_alone = !what.starts_with("submit") && !what.starts_with("stream");
+    arm(code, before, leads_alone);
+    let right = |outcome: std::thread::Result<Outcome>| {
+        let values = outcome.expect("no panic").unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(values.into_iter().eq(0..TASKS), "{what}: the parent has its results");
+    };
+    let outcome = call_until_forked(|| catch_unwind(AssertUnwindSafe(|| call(pool))), right);
+    if is_copy() {
+        end_copy(&what, outcome, Some(pool), may_succeed);
+    }
+    right(outcome);
+    if leads_alone {
+        expect_copy_ends(&what, FOUND);
+    } else {
+        expect_copy_ended(&what);
+    }
+    assert_eq!(workers(), pids, "{what}: the parent has its workers");
+}
+
+/// A number whose decoding runs code of users.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Value(u64);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        user_code(Code::Deserialize);
+        u64::deserialize(deserializer).map(Self)
+    }
+}
+
+#[worker]
+fn echo(n: u64) -> u64 {
+    n
+}
+
+/// Speaks to the host's logger and subscriber, and returns.
+#[worker]
+fn speak(n: u64) -> Value {
+    log::info!("{n}");
+    tracing::info_span!("span").in_scope(|| tracing::info!("{n}"));
+    Value(n)
+}
+
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, _: &Record<'_>) {
+        user_code(Code::Logger);
+    }
+
+    fn flush(&self) {}
+}
+
+fn set_logger() {
+    log::set_logger(&Logger).unwrap();
+    log::set_max_level(LevelFilter::Info);
+}
+
+struct Listening;
+
+impl<S: Subscriber> Layer<S> for Listening {
+    fn on_new_span(&self, _: &span::Attributes<'_>, _: &span::Id, _: LayerContext<'_, S>) {
+        user_code(Code::Subscriber);
+    }
+
+    fn on_event(&self, _: &Event<'_>, _: LayerContext<'_, S>) {
+        user_code(Code::Subscriber);
+    }
+
+    fn on_close(&self, _: span::Id, _: LayerContext<'_, S>) {
+        user_code(Code::Subscriber);
+    }
+}
+
+struct Waking;
+
+impl Wake for Waking {
+    fn wake(self: Arc<Self>) {
+        user_code(Code::Waker);
+    }
+}
+
+const FORKING: RawWakerVTable = RawWakerVTable::new(
+    |data| {
+        user_code(Code::WakerClone);
+        RawWaker::new(data, &FORKING)
+    },
+    |_| {},
+    |_| {},
+    |_| user_code(Code::WakerDrop),
+);
+
+fn forking_waker() -> Waker {
+    // SAFETY: the functions of the table take no notice of the data, and may be called from any thread.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &FORKING)) }
+}
+
+fn numbers() -> impl Iterator<Item = u64> {
+    (0..TASKS).inspect(|_| user_code(Code::Input))
+}
+
+fn sorted<E: ToString>(values: Result<Vec<Value>, E>) -> Outcome {
+    let mut values: Vec<u64> =
+        values.map_err(|error| error.to_string())?.into_iter().map(|value| value.0).collect();
+    values.sort_unstable();
+    Ok(values)
+}
+
+fn all_of<T>(stream: impl Stream<Item = T>) -> Vec<T> {
+    let mut stream = pin!(stream);
+    let mut items = Vec::new();
+    while let Some(item) = block_on(poll_fn(|context| stream.as_mut().poll_next(context))) {
+        items.push(item);
+    }
+    items
+}
+
+/// The calls of many tasks.
+const CALLS: &[NamedCall] = &[
+    ("map", |pool| sorted(pool.map(numbers().map(|n| delayed!(speak(n)))))),
+    ("imap", |pool| sorted(pool.imap(numbers().map(|n| delayed!(speak(n)))).collect::<Result<_, _>>())),
+    ("imap_unordered", |pool| {
+        let tasks = numbers().map(|n| delayed!(speak(n)));
+        sorted(pool.imap_unordered(tasks).map(|(_, result)| result).collect::<Result<_, _>>())
+    }),
+    ("parallel!", |pool| sorted(parallel!(pool = pool; speak(n) for n in numbers()))),
+    ("parallel! that collects", |pool| {
+        let outcomes = parallel!(pool = pool, on_error = collect; speak(n) for n in numbers()).unwrap();
+        assert_eq!(outcomes.len() as u64, TASKS, "each task has its item, in a copy, too");
+        sorted(outcomes.into_iter().collect::<Result<_, _>>())
+    }),
+    ("parallel! that reports", |pool| {
+        sorted(parallel!(pool = pool, verbose = 1, order = unordered; speak(n) for n in numbers()))
+    }),
+    ("submit and join", |pool| {
+        let handles: Vec<_> = numbers().map(|n| pool.submit(delayed!(speak(n)))).collect();
+        sorted(handles.into_iter().map(|handle| handle.join()).collect::<Result<_, _>>())
+    }),
+    ("submit and join with a timeout", |pool| {
+        let handles: Vec<_> = numbers().map(|n| pool.submit(delayed!(speak(n)))).collect();
+        let result = |mut handle: procession::Handle<Value>| loop {
+            if let Some(result) = handle.join_timeout(Duration::from_millis(1)) {
+                return result;
+            }
+        };
+        sorted(handles.into_iter().map(result).collect::<Result<_, _>>())
+    }),
+    ("stream", |pool| {
+        sorted(
+            all_of(pool.stream(numbers().map(|n| delayed!(speak(n))))).into_iter().collect::<Result<_, _>>(),
+        )
+    }),
+    ("stream_unordered", |pool| {
+        let items = all_of(pool.stream_unordered(numbers().map(|n| delayed!(speak(n)))));
+        sorted(items.into_iter().map(|(_, result)| result).collect::<Result<_, _>>())
+    }),
+];
+
+/// A pool with two workers that run, and a logger.
+fn pool_and_logger() -> Pool {
+    let pool = Pool::new(2).unwrap();
+    assert_eq!(pool.broadcast(delayed!(echo(1))).unwrap(), [1, 1]);
+    set_logger();
+    pool
+}
+
+fn check_calls(code: Code, before: &[u32]) {
+    let pool = pool_and_logger();
+    let subscriber = tracing_subscriber::registry().with(Listening);
+    let _default = tracing::subscriber::set_default(subscriber);
+    for (name, call) in CALLS {
+        for before in before {
+            // What is joined one by one has its result when it is decoded, and what a copy submits itself is its own.
+            let is_single = name.starts_with("submit");
+            let may_succeed = is_single && matches!(code, Code::Deserialize | Code::Input);
+            check(&pool, name, (code, *before), may_succeed, call);
+        }
+    }
+}
+
+#[test]
+fn a_logger_may_fork() {
+    alone(|| check_calls(Code::Logger, &[0, 7, 50]));
+}
+
+#[test]
+fn a_subscriber_may_fork() {
+    alone(|| check_calls(Code::Subscriber, &[0, 1, 2, 3, 20]));
+}
+
+#[test]
+fn an_input_may_fork() {
+    alone(|| check_calls(Code::Input, &[0, 1, 70, TASKS as u32 - 1]));
+}
+
+#[test]
+fn a_deserialize_may_fork() {
+    alone(|| check_calls(Code::Deserialize, &[0, 3]));
+}
+
+#[test]
+fn results_are_right_however_often_a_logger_forks() {
+    alone(|| {
+        let pool = pool_and_logger();
+        for round in 0..20 {
+            arm(Code::Logger, round, true);
+            let right = |values: procession::Result<Vec<Value>>| {
+                assert!(values.unwrap().into_iter().map(|value| value.0).eq(0..3000), "round {round}");
+            };
+            let result = call_until_forked(|| pool.map((0..3000).map(|n| delayed!(speak(n)))), right);
+            if is_copy() {
+                end_copy("map", Ok(sorted(result)), None, false);
+            }
+            right(result);
+            expect_copy_ends(&format!("round {round}"), FOUND);
+        }
+    });
+}
+
+/// Ends once the file is there.
+#[worker]
+fn wait_for(file: &Path) -> u64 {
+    until_exists(file);
+    0
+}
+
+/// Makes the file, and works on for a while.
+#[worker]
+fn let_go(file: &Path, n: u64) -> Value {
+    std::fs::write(file, "").unwrap();
+    take_time(Duration::from_millis(200));
+    Value(n)
+}
+
+#[test]
+fn a_waker_may_fork() {
+    alone(|| {
+        let pool = pool_and_logger();
+        let calls: [(&str, FileCall); 4] = [
+            ("map", |pool, file| sorted(pool.map((0..2).map(|n| delayed!(let_go(file, n)))))),
+            ("imap", |pool, file| {
+                sorted(pool.imap((0..2).map(|n| delayed!(let_go(file, n)))).collect::<Result<_, _>>())
+            }),
+            ("parallel! of a tuple", |pool, file| {
+                let values = parallel!(pool = pool; let_go(file, 0), let_go(file, 1));
+                sorted(values.map(|(a, b)| vec![a, b]))
+            }),
+            ("submit and join", |pool, file| {
+                let handles: Vec<_> = (0..2).map(|n| pool.submit(delayed!(let_go(file, n)))).collect();
+                sorted(handles.into_iter().map(|handle| handle.join()).collect::<Result<_, _>>())
+            }),
+        ];
+        for (name, call) in calls {
+            let folder = Folder::new();
+            let file = folder.path("go");
+            let mut awaited = pool.submit(delayed!(wait_for(&file)));
+            arm(Code::Waker, 0, true);
+            let waker = Waker::from(Arc::new(Waking));
+            assert!(Pin::new(&mut awaited).poll(&mut Context::from_waker(&waker)).is_pending());
+            let outcome = call(&pool, &file);
+            if is_copy() {
+                // What was awaited has ended, and so its result is in the copy, too.
+                let is_ended = awaited.is_finished();
+                std::mem::forget(folder);
+                end_copy(name, Ok(outcome), is_ended.then_some(&pool), false);
+            }
+            assert_eq!(outcome.unwrap(), [0, 1], "{name}");
+            expect_copy_ends(name, FOUND);
+            assert_eq!(awaited.join().unwrap(), 0, "{name}");
+        }
+    });
+}
+
+#[test]
+fn the_clone_and_the_drop_of_a_waker_may_fork() {
+    alone(|| {
+        let pool = pool_and_logger();
+        let folder = Folder::new();
+        let file = folder.path("go");
+        let other = Waker::from(Arc::new(Waking));
+        for code in [Code::WakerClone, Code::WakerDrop] {
+            let mut handle = pool.submit(delayed!(wait_for(&file)));
+            let mut stream = pool.stream((0..1).map(|_| delayed!(wait_for(&file))));
+            let waker = forking_waker();
+            for is_stream in [false, true] {
+                let mut poll = |waker: &Waker| {
+                    let context = &mut Context::from_waker(waker);
+                    if is_stream {
+                        let polled = Pin::new(&mut stream).poll_next(context);
+                        polled.map(|item| item.expect("an item").map_err(|error| error.to_string()))
+                    } else {
+                        Pin::new(&mut handle)
+                            .poll(context)
+                            .map(|result| result.map_err(|error| error.to_string()))
+                    }
+                };
+                if code == Code::WakerDrop {
+                    assert!(poll(&waker).is_pending());
+                }
+                arm(code, 0, true);
+                // Another waker takes the place of the first, which is dropped.
+                let polled = poll(if code == Code::WakerDrop { &other } else { &waker });
+                let what = format!("{code:?} forks, stream: {is_stream}");
+                if is_copy() {
+                    let outcome = match polled {
+                        std::task::Poll::Ready(result) => result.map(|value| vec![value]),
+                        std::task::Poll::Pending => Err("the copy waits for its parent".to_owned()),
+                    };
+                    end_copy(&what, Ok(outcome), Some(&pool), false);
+                }
+                assert!(polled.is_pending(), "{what}");
+                expect_copy_ends(&what, FOUND);
+            }
+            drop((handle, stream));
+        }
+    });
+}
+
+#[test]
+fn the_members_of_a_tuple_and_a_broadcast_are_errors_in_a_copy() {
+    alone(|| {
+        let pool = pool_and_logger();
+        let calls: [NamedCall; 2] = [
+            ("a tuple", |pool| {
+                let values = parallel!(pool = pool; speak(0), speak(1), speak(2));
+                sorted(values.map(|(a, b, c)| vec![a, b, c]))
+            }),
+            ("broadcast", |pool| sorted(pool.broadcast(delayed!(speak(1))))),
+        ];
+        for ((name, call), right) in calls.into_iter().zip([vec![0, 1, 2], vec![1, 1]]) {
+            for code in [Code::Logger, Code::Deserialize] {
+                arm(code, 0, true);
+                let right = |outcome: Outcome| assert_eq!(outcome.unwrap(), right, "{name}");
+                let outcome = call_until_forked(|| call(&pool), right);
+                if is_copy() {
+                    // All results are there before the first is decoded.
+                    end_copy(name, Ok(outcome), Some(&pool), code == Code::Deserialize);
+                }
+                right(outcome);
+                expect_copy_ends(name, FOUND);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_copy_of_the_pools_own_thread_ends_when_it_returns() {
+    alone(|| {
+        let pool = pool_and_logger();
+        let pids = workers();
+        for before in 0..3 {
+            arm(Code::Logger, before, false);
+            let handles: Vec<_> = (0..TASKS).map(|n| pool.submit(delayed!(speak(n)))).collect();
+            // Nobody waits, so the pool's own thread has the records of the first tasks, or this thread has, which submits many.
+            until("a logger has forked", || COPY.load(Ordering::Relaxed) != 0);
+            if is_copy() {
+                let first = sorted(handles.into_iter().map(|handle| handle.join()).collect::<Result<_, _>>());
+                end_copy("submit", Ok(first), None, false);
+            }
+            let results: Vec<_> = handles.into_iter().map(|handle| handle.join().unwrap().0).collect();
+            assert!(results.into_iter().eq(0..TASKS));
+            expect_copy_ended("submit");
+
+            arm(Code::Waker, 0, false);
+            let mut handle = pool.submit(delayed!(speak(9)));
+            let waker = Waker::from(Arc::new(Waking));
+            let polled = Pin::new(&mut handle).poll(&mut Context::from_waker(&waker));
+            if polled.is_pending() {
+                until("a waker has forked", || COPY.load(Ordering::Relaxed) != 0);
+                assert!(!is_copy(), "the pool's own thread wakes");
+                expect_copy_ends("await", 0);
+                assert_eq!(handle.join().unwrap().0, 9);
+            }
+            assert_eq!(block_on(pool.submit(delayed!(speak(10)))).unwrap().0, 10);
+        }
+        assert_eq!(workers(), pids);
+    });
+}
+
+#[test]
+fn a_process_is_its_parents_though_a_logger_or_a_waker_forks() {
+    alone(|| {
+        set_logger();
+        for code in [Code::Logger, Code::Waker, Code::Deserialize] {
+            arm(code, 0, false);
+            let mut process = Process::spawn(delayed!(speak(5))).unwrap();
+            if code == Code::Waker {
+                let waker = Waker::from(Arc::new(Waking));
+                assert!(Pin::new(&mut process).poll(&mut Context::from_waker(&waker)).is_pending());
+                until("a waker has forked", || COPY.load(Ordering::Relaxed) != 0);
+            }
+            let result = process.join();
+            if is_copy() {
+                // Its result was there before it was decoded. Dropping the process is harmless.
+                assert_eq!(code, Code::Deserialize);
+                drop(process);
+                end_copy(
+                    "join",
+                    Ok(result.map(|value| vec![value.0]).map_err(|error| error.to_string())),
+                    None,
+                    true,
+                );
+            }
+            assert_eq!(result.unwrap().0, 5, "{code:?}");
+            assert!(process.exit_status().is_some_and(|exit| exit.code() == Some(0)), "{code:?}");
+            expect_copy_ends(&format!("{code:?}"), if code == Code::Deserialize { FOUND } else { 0 });
+        }
+        // The watch goes on.
+        assert_eq!(Process::spawn(delayed!(speak(6))).unwrap().join().unwrap().0, 6);
+    });
+}
+
+#[test]
+fn a_pool_that_is_joined_or_dropped_ends_though_a_logger_forks() {
+    alone(|| {
+        set_logger();
+        for is_joined in [true, false] {
+            for before in [0, 20] {
+                let end = || {
+                    let pool = Pool::new(2).unwrap();
+                    let handles: Vec<_> = (0..TASKS).map(|n| pool.submit(delayed!(speak(n)))).collect();
+                    arm(Code::Logger, before, true);
+                    let outcome = if is_joined {
+                        pool.join()
+                    } else {
+                        drop(pool);
+                        Ok(())
+                    };
+                    ARMED.store(0, Ordering::Relaxed);
+                    (outcome, handles)
+                };
+                let right = |(outcome, handles): (procession::Result<()>, Vec<procession::Handle<Value>>)| {
+                    outcome.unwrap();
+                    if is_joined {
+                        assert!(handles.into_iter().map(|handle| handle.join().unwrap().0).eq(0..TASKS));
+                    }
+                    assert!(workers().is_empty());
+                };
+                // A dropped pool reads no more than what is in the way of its end.
+                let (outcome, handles) = if is_joined { call_until_forked(end, right) } else { end() };
+                if is_copy() {
+                    drop(handles);
+                    let outcome = outcome.map(|()| Vec::new()).map_err(|error| error.to_string());
+                    end_copy("the end of a pool", Ok(outcome), None, !is_joined);
+                }
+                if is_joined || COPY.load(Ordering::Relaxed) != 0 {
+                    expect_copy_ends("the end of a pool", FOUND);
+                }
+                right((outcome, handles));
+            }
+        }
+    });
+}
