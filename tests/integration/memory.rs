@@ -3,7 +3,7 @@
 
 use std::{fs, hint::black_box, path::PathBuf, time::Duration};
 
-use procession::{Pool, TaskError, delayed, worker};
+use procession::{Pool, Process, StartMethod, TaskError, delayed, worker};
 
 use crate::{
     alone::alone,
@@ -145,6 +145,23 @@ fn a_task_past_the_limit_fails_as_out_of_memory_and_its_worker_is_replaced() {
             until("it is gone", || !is_there(before));
         }
         assert_eq!(plain.submit(delayed!(fill(LIMIT / 2))).join().unwrap(), LIMIT / 2);
+    });
+}
+
+#[test]
+fn a_process_past_its_limit_fails_as_out_of_memory_whatever_started_it() {
+    alone(|| {
+        let process = || Process::builder().memory_limit(LIMIT as u64);
+        for method in [StartMethod::Spawn, StartMethod::ForkServer] {
+            let mut small = process().start_method(method).spawn(delayed!(fill(LIMIT / 2))).unwrap();
+            assert_eq!(small.join().unwrap(), LIMIT / 2);
+            let mut large = process().start_method(method).spawn(delayed!(fill(10 * LIMIT))).unwrap();
+            let error = large.join().unwrap_err();
+            assert_out_of_memory(&error, nix::libc::SIGABRT);
+            assert!(error.to_string().contains("96 MiB"), "{method}: the message names the limit: {error}");
+        }
+        let error = Process::builder().memory_limit(0).spawn(delayed!(pid())).unwrap_err();
+        assert!(error.to_string().contains("memory_limit"), "{error}");
     });
 }
 

@@ -195,6 +195,31 @@ impl ProcessBuilder {
         self
     }
 
+    /// Sets how many bytes of memory the process may allocate in addition to what it starts with, as for [the workers of a
+    /// pool](crate::Builder::memory_limit). The minimum is 1 MiB. Default: no limit.
+    ///
+    /// A function that tries to allocate more fails as out of memory
+    /// ([`is_out_of_memory`](crate::TaskError::is_out_of_memory)), and the process ends.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Process, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn zeros(bytes: usize) -> usize {
+    ///     vec![0u8; bytes].len()
+    /// }
+    ///
+    /// let mut process = Process::builder().memory_limit(256 << 20).spawn(delayed!(zeros(4 << 30)))?;
+    /// assert!(process.join().unwrap_err().is_out_of_memory());
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.surroundings.memory = Some(bytes);
+        self
+    }
+
     /// Sets whether the process is pinned to one CPU. Default: `false`.
     ///
     /// Each process that is spawned is pinned to the next of the CPUs that the current thread may use.

@@ -79,6 +79,7 @@ impl Child {
             wrote: None,
             completer: order.completer,
             end: end.clone(),
+            memory_limit: order.surroundings.memory,
             oom_kills: launcher.oom_kills(),
             launcher,
         };

@@ -59,6 +59,7 @@ pub(super) struct ProcessSlot {
     pub(super) wrote: Option<Arc<Captured>>,
     pub(super) completer: Arc<Completer>,
     pub(super) end: End,
+    pub(super) memory_limit: Option<u64>,
     /// How many processes the kernel had killed for lack of memory when this one was started.
     pub(super) oom_kills: Option<u64>,
     /// Started it, and keeps its template alive until it has ended.
@@ -220,7 +221,7 @@ impl ProcessSlot {
             reason if !has_begun && !is_signal => {
                 could_not_start(&why_not_started("it", exit, cause, reason))
             }
-            reason => match crash(exit, cause, panic, reason) {
+            reason => match crash((exit, cause, reason), panic, self.memory_limit) {
                 TaskErrorKind::Crash { exit, cause: None } if !has_begun => {
                     TaskErrorKind::Crash { exit, cause: Some("killed while starting".into()) }
                 }

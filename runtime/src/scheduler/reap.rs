@@ -87,7 +87,7 @@ impl Scheduler {
         let was_idle = running.is_none() && unknown.is_empty();
         if was_idle && cause == Some(Cause::DescriptorsClosed) && !mem::replace(&mut self.said_closed, true) {
             self.effects.notes.push(format!(
-                "worker {id} (pid {pid}) is replaced: {CLOSED_WITHIN}; of others nothing more is said"
+                "worker {id} (pid {pid}) is replaced: {CLOSED_WITHIN}; further cases are not logged"
             ));
         }
         if let Some(output) = output.as_ref().filter(|_| was_idle || initializing || finalizing) {
@@ -105,7 +105,8 @@ impl Scheduler {
         if finalizing {
             // An idle worker had finished its finalizer.
             if !was_idle || !waiting.is_empty() {
-                let kind = stopped.unwrap_or_else(|| crash(exit, cause, panic, reason));
+                let kind = stopped
+                    .unwrap_or_else(|| crash((exit, cause, reason), panic, self.config.surroundings.memory));
                 let error = self.queues.exit_error(self.config.lives.finalizer.as_ref(), kind, (id, pid));
                 self.leaving.add_exit(Err(error));
             }
@@ -191,20 +192,14 @@ impl Scheduler {
     /// Returns the cause of a worker's death, like [`crash`], with what the pool knows about its memory.
     fn crash(
         &self,
-        (exit, cause, reason): (Result<Exit, &'static str>, Option<Cause>, Option<String>),
+        end: (Result<Exit, &'static str>, Option<Cause>, Option<String>),
         panic: Option<RemotePanic>,
         by_kernel: bool,
     ) -> TaskErrorKind {
         if by_kernel {
-            return killed_for_memory(exit);
+            return killed_for_memory(end.0);
         }
-        match (crash(exit, cause, panic, reason), self.config.surroundings.memory) {
-            (TaskErrorKind::OutOfMemory { exit, .. }, Some(bytes)) => {
-                let why = format!("it asked for more memory than the {} MiB of memory_limit", bytes >> 20);
-                TaskErrorKind::OutOfMemory { exit, why: why.into() }
-            }
-            (kind, _) => kind,
-        }
+        crash(end, panic, self.config.surroundings.memory)
     }
 
     /// Handles an error of the launcher.

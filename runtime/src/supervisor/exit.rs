@@ -54,12 +54,11 @@ pub(crate) fn killed_for_memory(exit: Result<Exit, &'static str>) -> TaskErrorKi
     TaskErrorKind::OutOfMemory { exit: exit.ok(), why: why.into() }
 }
 
-/// Returns the error of the task that a worker was running when it died.
+/// Returns the error of the task that a worker with this memory limit was running when it died.
 pub(crate) fn crash(
-    exit: Result<Exit, &'static str>,
-    cause: Option<Cause>,
+    (exit, cause, reason): (Result<Exit, &'static str>, Option<Cause>, Option<String>),
     panic: Option<RemotePanic>,
-    reason: Option<String>,
+    limit_bytes: Option<u64>,
 ) -> TaskErrorKind {
     const SIGABRT: i32 = nix::libc::SIGABRT;
     match (panic, exit, cause) {
@@ -71,7 +70,12 @@ pub(crate) fn crash(
         (Some(panic), Err(_), None) => TaskErrorKind::Panic { panic, exit: None },
         (_, _, Some(Cause::OutOfMemory)) => TaskErrorKind::OutOfMemory {
             exit: exit.ok(),
-            why: "it asked for more memory than its limit allows".into(),
+            why: match limit_bytes {
+                Some(bytes) => {
+                    format!("it asked for more memory than the {} MiB of memory_limit", bytes >> 20).into()
+                }
+                None => "it asked for more memory than its limit allows".into(),
+            },
         },
         (_, _, Some(Cause::StackOverflow)) => {
             TaskErrorKind::Crash { exit, cause: Some("stack overflow".into()) }
