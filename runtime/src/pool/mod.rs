@@ -734,7 +734,7 @@ impl Pool {
         // A callback of the user may copy this process and return in both.
         let not_own = || {
             Error::config(
-                "the pool was built by the process that this one was forked from, and is that one's to end",
+                "the pool was built by the process that this one was forked from, and only that process can end it",
             )
         };
         if !driver.wait_while(|scheduler| scheduler.unfinished() > 0) {
