@@ -128,7 +128,7 @@ pub(crate) fn play() {
         ["flush"] => Pool::new(1).unwrap().submit(delayed!(say_without_end())).join().unwrap(),
         ["cause", holder, method, what, how] => causes::play(holder, method, what, how),
         ["closed", call, when, then] => closed::play(call, when, then),
-        ["closed one", index] => closed::play_one(index.parse().unwrap()),
+        ["closed one", then, index] => closed::play_one(then, index.parse().unwrap()),
         ["closing", what, method, then] => closing::play(what, method, then),
         ["collected", how] => collected::play(how),
         ["limited", method] => limited::play(method),

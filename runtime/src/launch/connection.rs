@@ -17,13 +17,13 @@ use super::{
 };
 use crate::{
     protocol::{Notice, Preamble, Refused, Reply},
-    sys::{fd::stream_pair, pass::send_with_all},
+    sys::{fd::stream_pair, identified::Identified, pass::send_with_all},
     transport::{HostEnd, Received, offer},
 };
 
 /// The host's ends of what it shares with one worker.
 pub(super) struct Connection {
-    socket: Arc<OwnedFd>,
+    socket: Arc<Identified>,
     end: HostEnd,
     token: u64,
     pipes: Pipes,
@@ -33,17 +33,17 @@ impl Connection {
     /// Creates the connection and sends the preamble. Also returns the worker's end of the socket.
     pub(super) fn new(token: u64, outputs: Outputs) -> io::Result<(Self, OwnedFd)> {
         let (socket, theirs) = stream_pair()?;
-        let socket = Arc::new(socket);
+        let socket = Arc::new(Identified::new(socket));
         let end = offer(socket.clone())?;
         let pipes = outputs.open()?;
         let preamble = Preamble { token, rings: end.rings, sinks: outputs.sinks() };
-        let fds: Vec<_> = end.segment.iter().map(OwnedFd::as_fd).chain(pipes.theirs()).collect();
+        let fds: Vec<_> = end.segment.iter().map(AsFd::as_fd).chain(pipes.theirs()).collect();
         send_with_all(socket.as_fd(), &preamble.to_bytes(), &fds)?;
         Ok((Self { socket, end, token, pipes }, theirs))
     }
 
     /// Returns our end of the socket. The worker ends when this end is shut down.
-    pub(super) fn socket(&self) -> &Arc<OwnedFd> {
+    pub(super) fn socket(&self) -> &Arc<Identified> {
         &self.socket
     }
 

@@ -36,6 +36,7 @@ use crate::{
     sys::{
         exit::flush_streams,
         fd::{file_of, set_nonblocking, stream_pair},
+        identified::Identified,
         limits::{explained, is_shortage},
         pass::send_with_fd,
         poll::{Poller, Timer, is_readable, wait_readable},
@@ -159,7 +160,7 @@ impl ForkLauncher {
     }
 
     /// Creates the connection of a template and sends the preamble and the setup. Returns our end, its end, and the token.
-    fn connect(&self) -> io::Result<(OwnedFd, OwnedFd, u64)> {
+    fn connect(&self) -> io::Result<(Identified, OwnedFd, u64)> {
         let (ours, theirs) = stream_pair()?;
         let token = random_token();
         let setup = file_of(c"procession-setup", &self.setup.to_bytes())?;
@@ -169,7 +170,7 @@ impl ForkLauncher {
             Some(setup.as_fd()),
         )?;
         set_nonblocking(ours.as_fd())?;
-        Ok((ours, theirs, token))
+        Ok((Identified::new(ours), theirs, token))
     }
 
     fn execute(&self) -> Result<Template, LaunchError> {

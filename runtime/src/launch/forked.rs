@@ -3,10 +3,7 @@
 //! The worker is not a child of the host. The host signals it by its pidfd and learns from the template how it ended. See
 //! `README.md`.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    time::Duration,
-};
+use std::{os::fd::AsFd, time::Duration};
 
 use super::{WorkerProcess, exit::UNTOLD};
 use crate::{
@@ -14,6 +11,7 @@ use crate::{
     protocol::{REPORT_BYTES, Report},
     sys::{
         held::{Held, REFUSED_GRACE, say_left},
+        identified::Identified,
         pass::recv_with_fds,
         poll::{is_readable, wait_readable},
     },
@@ -24,7 +22,7 @@ pub(super) struct ForkedProcess {
     pub(super) pid: u32,
     pub(super) held: Held,
     /// The socket on which the template reports how the worker ended.
-    pub(super) status: OwnedFd,
+    pub(super) status: Identified,
     pub(super) reaped: bool,
 }
 
@@ -39,15 +37,21 @@ impl WorkerProcess for ForkedProcess {
     }
 
     fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
-        if !is_readable(self.held.as_fd()) {
+        if self.held.is_whole() && !is_readable(self.held.as_fd()) {
             return None;
         }
+        let Ok(status) = self.status.check() else {
+            self.reaped = true;
+            return Some(Err(
+                "other code in this process closed the descriptor on which its template reports it",
+            ));
+        };
         // The template has seen the same event a moment ago.
-        if !wait_readable(self.status.as_fd(), REPORT_TIMEOUT).unwrap_or(true) {
+        if !wait_readable(status, REPORT_TIMEOUT).unwrap_or(true) {
             return None;
         }
         let mut bytes = [0; REPORT_BYTES];
-        let report = recv_with_fds::<1>(self.status.as_fd(), &mut bytes);
+        let report = recv_with_fds::<1>(status, &mut bytes);
         self.reaped = true;
         Some(match report.ok().and_then(|_| Report::from_bytes(bytes)) {
             Some(Report::Exited(code)) => Ok(Exit::from_code(code)),
@@ -70,6 +74,10 @@ impl Drop for ForkedProcess {
         if !self.reaped && self.held.is_own() {
             self.held.kill();
             let timeout = if self.held.is_refused() { REFUSED_GRACE } else { END_TIMEOUT };
+            if !self.held.is_whole() {
+                // Its end cannot be seen. It ends with its connection.
+                return;
+            }
             if !wait_readable(self.held.as_fd(), timeout).unwrap_or(true) && self.held.is_refused() {
                 return self.give_up();
             }

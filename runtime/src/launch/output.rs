@@ -2,12 +2,15 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use crate::{
     protocol::Sink,
-    sys::fd::{pipe, set_nonblocking},
+    sys::{
+        fd::{pipe, set_nonblocking},
+        identified::Identified,
+    },
 };
 
 /// Where the stdout or stderr of a worker goes.
@@ -77,7 +80,7 @@ pub(crate) struct Streams {
 #[derive(Debug, Default)]
 pub(super) struct Pipes {
     pub(super) ours: Vec<StreamEnd>,
-    theirs: Vec<OwnedFd>,
+    theirs: Vec<Identified>,
 }
 
 impl Outputs {
@@ -101,8 +104,12 @@ impl Outputs {
             if let Output::Log | Output::Capture = output {
                 let (ours, theirs) = pipe()?;
                 set_nonblocking(ours.as_fd())?;
-                pipes.ours.push(StreamEnd { name, pipe: ours, by_line: output == Output::Log });
-                pipes.theirs.push(theirs);
+                pipes.ours.push(StreamEnd {
+                    name,
+                    pipe: Identified::new(ours),
+                    by_line: output == Output::Log,
+                });
+                pipes.theirs.push(Identified::new(theirs));
             }
         }
         Ok(pipes)
@@ -112,7 +119,7 @@ impl Outputs {
 impl Pipes {
     /// Returns the ends to pass on.
     pub(super) fn theirs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.theirs.iter().map(OwnedFd::as_fd)
+        self.theirs.iter().map(AsFd::as_fd)
     }
 }
 
@@ -128,7 +135,7 @@ pub(crate) enum StreamName {
 pub(crate) struct StreamEnd {
     pub(crate) name: StreamName,
     /// Reading from it never blocks.
-    pub(crate) pipe: OwnedFd,
+    pub(crate) pipe: Identified,
     /// Each line is forwarded by itself.
     pub(crate) by_line: bool,
 }

@@ -2,11 +2,7 @@
 //!
 //! Used by `fork_server.rs` only. The template's own side is `worker/template.rs`.
 
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-    time::Duration,
-};
+use std::{io, os::fd::AsFd, time::Duration};
 
 use super::{
     Launched, Outputs,
@@ -18,6 +14,7 @@ use crate::{
     sys::{
         fd::{Failed, read_append, stream_pair},
         held::Held,
+        identified::Identified,
         pass::{recv_with_fds, send_with_fds},
         poll::{is_readable, wait_readable},
         process::Child,
@@ -58,13 +55,13 @@ pub(super) struct Order(Option<Made>);
 #[derive(Debug)]
 struct Made {
     connection: Connection,
-    status: OwnedFd,
+    status: Identified,
 }
 
 /// The process of the template, which is killed and reaped on drop.
 #[derive(Debug)]
 pub(super) struct Template {
-    pub(super) control: OwnedFd,
+    pub(super) control: Identified,
     pub(super) child: Child,
 }
 
@@ -98,7 +95,7 @@ impl Order {
     fn new(template: &Template, outputs: Outputs) -> io::Result<Self> {
         let (connection, theirs) = Connection::new(random_token(), outputs)?;
         let (status, told) = stream_pair()?;
-        send_with_fds(template.control.as_fd(), &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()]).map_err(
+        send_with_fds(template.control.check()?, &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()]).map_err(
             |error| match error.kind() {
                 // This is not a shortage of processes.
                 io::ErrorKind::WouldBlock => {
@@ -107,14 +104,14 @@ impl Order {
                 _ => error,
             },
         )?;
-        Ok(Self(Some(Made { connection, status })))
+        Ok(Self(Some(Made { connection, status: Identified::new(status) })))
     }
 
     /// Returns the worker as soon as the template has made it.
     fn receive(&mut self) -> io::Result<Launched> {
         let Made { connection, status } = self.0.take().ok_or(io::ErrorKind::NotFound)?;
         let mut bytes = [0; REPORT_BYTES];
-        if !wait_readable(status.as_fd(), FORK_TIMEOUT)? {
+        if !wait_readable(status.check()?, FORK_TIMEOUT)? {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
         }
         let pidfd = recv_with_fds::<1>(status.as_fd(), &mut bytes)?.pop();
@@ -146,7 +143,7 @@ impl Template {
         let ended = self.has_exited();
         loop {
             said.reserve(4096);
-            match read_append(self.control.as_fd(), said, 4096) {
+            match self.control.check().and_then(|control| read_append(control, said, 4096)) {
                 Ok(0) => return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None),
                 Ok(_) if said.len() < MOST_WORDS_BYTES => {}
                 Ok(_) => return Err(Some("its template sent an invalid message".to_owned())),
@@ -168,9 +165,10 @@ impl Template {
         is_readable(self.child.as_fd())
     }
 
-    /// Returns whether the template has ended. It says nothing while it waits for requests, so readable data means its end.
+    /// Returns whether the template has ended, or cannot be used because other code has closed a descriptor of it. It says nothing while it waits for requests, so readable data means its end.
     pub(super) fn has_ended(&self) -> bool {
-        self.has_exited() || is_readable(self.control.as_fd())
+        let is_whole = self.child.held().is_whole() && self.control.is_whole();
+        !is_whole || self.has_exited() || is_readable(self.control.as_fd())
     }
 }
 

@@ -265,7 +265,10 @@ mod tests {
     use super::*;
     use crate::{
         protocol::encode_boundary,
-        sys::fd::{pipe, set_nonblocking},
+        sys::{
+            fd::{pipe, set_nonblocking},
+            identified::Identified,
+        },
     };
 
     const TOKEN: u64 = 7;
@@ -279,7 +282,7 @@ mod tests {
             worker.write_all(words.as_bytes()).unwrap();
             worker.write_all(&encode_boundary(TOKEN, seq)).unwrap();
         }
-        let end = StreamEnd { name: StreamName::Stdout, pipe, by_line: false };
+        let end = StreamEnd { name: StreamName::Stdout, pipe: Identified::new(pipe), by_line: false };
         let mut transcript = Transcript::new(Streams { token: TOKEN, ends: vec![end] });
         transcript.read(written.len() as u32 + 1, |_| {}, |_| {});
         transcript

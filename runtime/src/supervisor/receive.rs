@@ -287,7 +287,7 @@ mod tests {
         id::WorkerId,
         launch::{Launch, LaunchError, LaunchRequest, Launcher, Outputs, WorkerProcess},
         protocol::{EncodedTasks, Hello, Note, WorkerSetup},
-        sys::{fd::stream_pair, held::Held},
+        sys::{fd::stream_pair, held::Held, identified::Identified},
         transport::{Body, FrameSender, Segment, offer, shm::worker::WorkerEnd},
     };
 
@@ -317,10 +317,10 @@ mod tests {
     impl Launcher for Here {
         fn launch(&self, _: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
             let (socket, theirs) = stream_pair().unwrap();
-            let end = offer(Arc::new(socket)).unwrap();
+            let end = offer(Arc::new(Identified::new(socket))).unwrap();
             let memory = end.segment.as_ref().filter(|_| end.rings);
             let memory = memory.map(|memory| Segment::attach(memory.as_fd(), true).unwrap());
-            let worker = WorkerEnd::new(Arc::new(theirs), memory.as_ref()).unwrap();
+            let worker = WorkerEnd::new(Arc::new(Identified::new(theirs)), memory.as_ref()).unwrap();
             *self.0.lock().unwrap() = Some(worker.sender);
             Ok(Launch::Ready(Launched {
                 sender: end.sender,

@@ -15,33 +15,35 @@ use std::{
 
 use nix::libc;
 
-use super::{exit::say, fd::shutdown_both, generation::generation};
+use super::{exit::say, fd::shutdown_both, generation::generation, identified::Identified};
 
 /// A process held by a descriptor. A signal that is sent through it cannot reach another process, even if the number was reused.
 #[derive(Debug)]
 pub(crate) struct Held {
-    fd: OwnedFd,
+    fd: Identified,
     /// The generation of the process that holds it.
     generation: u32,
     /// The connection that the process watches. Closing it ends the process if signals are refused.
-    connection: Weak<OwnedFd>,
+    connection: Weak<Identified>,
     /// A signal to kill the process was refused.
     refused: AtomicBool,
 }
 
 impl Held {
     pub(crate) fn new(pidfd: OwnedFd) -> Self {
-        Self { fd: pidfd, generation: generation(), connection: Weak::new(), refused: AtomicBool::new(false) }
+        let fd = Identified::new(pidfd);
+        Self { fd, generation: generation(), connection: Weak::new(), refused: AtomicBool::new(false) }
     }
 
     /// Records our end of a connection. The process does not survive the end of this connection.
-    pub(crate) fn ends_with(&mut self, connection: &Arc<OwnedFd>) {
+    pub(crate) fn ends_with(&mut self, connection: &Arc<Identified>) {
         self.connection = Arc::downgrade(connection);
     }
 
     /// Returns a second handle to the same process.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { connection: self.connection.clone(), ..Self::new(self.fd.try_clone()?) })
+        let fd = self.fd.check()?.try_clone_to_owned()?;
+        Ok(Self { connection: self.connection.clone(), ..Self::new(fd) })
     }
 
     /// Kills the process and, if the kernel supports that through a descriptor, its process group. If signals are refused, shuts
@@ -52,8 +54,10 @@ impl Held {
         match self.signal(libc::SIGKILL, 0) {
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
                 self.refused.store(true, Ordering::Relaxed);
-                if let Some(connection) = self.connection.upgrade() {
-                    shutdown_both(connection.as_fd());
+                if let Some(connection) = self.connection.upgrade()
+                    && let Ok(connection) = connection.check()
+                {
+                    shutdown_both(connection);
                 }
             }
             _ => {}
@@ -89,6 +93,11 @@ impl Held {
         self.signal(0, 0).is_ok()
     }
 
+    /// Returns whether other code has not closed the descriptor.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.fd.is_whole()
+    }
+
     /// Returns whether this process holds it, and is not a copy of the process that does.
     pub(crate) fn is_own(&self) -> bool {
         self.generation == generation()
@@ -98,7 +107,8 @@ impl Held {
         if !self.is_own() {
             return Ok(());
         }
-        let fd = self.fd.as_raw_fd();
+        // Another process may be held by the number by now.
+        let fd = self.fd.check()?.as_raw_fd();
         let info = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: the descriptor is ours and open; without a siginfo the kernel reads no memory of ours.
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, flags) };

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
 
@@ -42,17 +42,17 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
 
 /// Waits until the peer of a socket has closed it or will send nothing more, or until a process has ended. Data that arrives does
 /// not end the wait.
-pub(crate) fn wait_for_hangup<F: AsFd>(socket: &Identified<F>, process: Option<&Identified<F>>) -> EndOf {
+pub(crate) fn wait_for_hangup(socket: &Identified, process: Option<&Identified>) -> EndOf {
     wait_for(socket, PollFlags::from_bits_retain(libc::POLLRDHUP), process)
 }
 
 /// Waits until the peer has closed both directions or a process has ended.
-pub(crate) fn wait_for_end<F: AsFd>(socket: &Identified<F>, process: Option<&Identified<F>>) -> EndOf {
+pub(crate) fn wait_for_end(socket: &Identified, process: Option<&Identified>) -> EndOf {
     // The end of both directions is always reported.
     wait_for(socket, PollFlags::empty(), process)
 }
 
-fn wait_for<F: AsFd>(socket: &Identified<F>, events: PollFlags, process: Option<&Identified<F>>) -> EndOf {
+fn wait_for(socket: &Identified, events: PollFlags, process: Option<&Identified>) -> EndOf {
     let is_whole = || socket.is_whole() && process.is_none_or(Identified::is_whole);
     let mut fds = vec![PollFd::new(socket.as_fd(), events)];
     fds.extend(process.map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)));
@@ -101,7 +101,7 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result
 
 /// A timer that becomes readable when its time has passed.
 #[derive(Debug)]
-pub(crate) struct Timer(TimerFd);
+pub(crate) struct Timer(Identified<TimerFd>);
 
 impl Timer {
     /// Creates a timer.
@@ -114,7 +114,7 @@ impl Timer {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(failed("timerfd_create"))?;
         // If it works once, it works again.
         timer.unset().map_err(failed("timerfd_settime"))?;
-        Ok(Self(timer))
+        Ok(Self(Identified::new(timer)))
     }
 
     /// Starts the timer.
@@ -138,7 +138,7 @@ impl AsFd for Timer {
 
 /// An event counter that wakes the thread that polls it.
 #[derive(Debug)]
-pub(crate) struct Bell(EventFd);
+pub(crate) struct Bell(Identified<EventFd>);
 
 impl Bell {
     /// Creates a bell.
@@ -152,7 +152,7 @@ impl Bell {
         // If it works once, it works again.
         bell.write(1).map_err(failed("write"))?;
         bell.read().map_err(failed("read"))?;
-        Ok(Self(bell))
+        Ok(Self(Identified::new(bell)))
     }
 
     /// Rings a bell that is not in a poller.
@@ -191,10 +191,9 @@ impl AsFd for Bell {
 /// reused. If it does not, nothing is done and every call returns an error.
 #[derive(Debug)]
 pub(crate) struct Poller {
-    epoll: Epoll,
-    seal: OwnedFd,
-    /// The identity of the seal's file. No other socket has the same until the system is restarted.
-    identity: (u64, u64),
+    epoll: Identified<Epoll>,
+    /// No other socket has the same identity until the system is restarted.
+    seal: Identified,
 }
 
 /// The key of the seal, which is never reported.
@@ -224,22 +223,23 @@ impl Poller {
         // Only this end is kept. A datagram socket does not report the end of its peer.
         let seal = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC);
         let (seal, _) = seal.map_err(failed("socketpair"))?;
-        let identity = identity(seal.as_fd()).ok_or_else(io::Error::last_os_error)?;
+        // Without an identity it would be trusted.
+        identity(seal.as_fd()).ok_or_else(io::Error::last_os_error)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed("epoll_create1"))?;
         epoll.add(&seal, disarmed(SEAL)).map_err(failed("epoll_ctl"))?;
-        let poller = Self { epoll, seal, identity };
+        let poller = Self { epoll: Identified::new(epoll), seal: Identified::new(seal) };
         // If it works once, it works again.
         poller.wait(&mut Vec::new(), Some(Duration::ZERO))?;
         Ok(poller)
     }
 
     fn check_seal(&self) -> io::Result<()> {
-        if identity(self.seal.as_fd()) == Some(self.identity) { Ok(()) } else { Err(closed()) }
+        self.seal.check().map(drop)
     }
 
     /// Returns whether other code has closed neither the set nor its seal.
     pub(crate) fn is_whole(&self) -> bool {
-        self.check_seal().is_ok() && self.epoll.modify(&self.seal, &mut disarmed(SEAL)).is_ok()
+        self.check_seal().is_ok() && self.epoll.modify(self.seal.as_fd(), &mut disarmed(SEAL)).is_ok()
     }
 
     /// Waits for reading, once. Returns whether the set still has this descriptor, so that it has not been closed by other code.
@@ -324,6 +324,6 @@ impl Poller {
 
 impl AsFd for Poller {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
+        self.epoll.as_fd()
     }
 }

@@ -33,6 +33,7 @@ use nix::{
 use super::{
     generation::mark,
     held::{Held, REFUSED_GRACE, say_left},
+    identified::Identified,
     poll::wait_readable,
 };
 
@@ -58,7 +59,7 @@ pub(crate) enum Ended {
     Signal(i32),
     /// Other code reaped it: a `wait` for any child, or SIGCHLD is ignored.
     Unknown,
-    /// The system call that reports it was refused (`waitid`).
+    /// The system call that reports it was refused (`waitid`), or other code has closed the descriptor.
     Untold,
 }
 
@@ -250,7 +251,7 @@ impl Child {
     }
 
     /// Records our end of a connection. The process does not survive the end of this connection.
-    pub(crate) fn ends_with(&mut self, connection: &Arc<OwnedFd>) {
+    pub(crate) fn ends_with(&mut self, connection: &Arc<Identified>) {
         self.held.ends_with(connection);
     }
 
@@ -278,6 +279,10 @@ impl Child {
     }
 
     fn wait(&self, flags: libc::c_int) -> Option<Ended> {
+        if !self.held.is_whole() {
+            // The number may hold another child.
+            return Some(Ended::Untold);
+        }
         let id = self.as_fd().as_raw_fd().unsigned_abs();
         loop {
             // SAFETY: all zero is a valid siginfo: it says that nothing has changed.
@@ -326,7 +331,8 @@ impl Drop for Child {
             return;
         }
         self.held.kill();
-        if self.held.is_refused() && !wait_readable(self.as_fd(), REFUSED_GRACE).unwrap_or(true) {
+        let is_seen = self.held.is_whole();
+        if is_seen && self.held.is_refused() && !wait_readable(self.as_fd(), REFUSED_GRACE).unwrap_or(true) {
             return self.give_up();
         }
         let _ = self.reap(0);

@@ -15,7 +15,10 @@ use super::{
 use crate::{
     frame::Prefix,
     ring::Producer,
-    sys::fd::{set_nonblocking, stream_pair, write_one},
+    sys::{
+        fd::{set_nonblocking, stream_pair, write_one},
+        identified::Identified,
+    },
 };
 
 /// Plays a script. The first byte selects the channel. Each piece is a byte for the action, one for the length, and its bytes.
@@ -137,7 +140,7 @@ fn over_memory(mut script: &[u8], mut on: impl FnMut(Received<'_>) -> usize) -> 
     let (host, peer) = stream_pair()?;
     set_nonblocking(host.as_fd())?;
     set_nonblocking(peer.as_fd())?;
-    let HostEnd { mut receiver, segment, .. } = offer_rings(Arc::new(host))?;
+    let HostEnd { mut receiver, segment, .. } = offer_rings(Arc::new(Identified::new(host)))?;
     let segment = segment.expect("there are rings");
     let memory = Segment::attach(segment.as_fd(), true)?;
     let mut producer = Producer::attach(memory.to_host()).map_err(io::Error::other)?;

@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, IoSlice},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
@@ -20,13 +20,13 @@ const SMALL_BYTES: usize = 16 << 10;
 
 /// Sends into a socket, which may be blocking or not. Nothing is sent if other code has closed it.
 pub(super) struct SocketSink {
-    socket: Identified<Arc<OwnedFd>>,
+    socket: Arc<Identified>,
     scratch: Vec<u8>,
 }
 
 impl SocketSink {
-    pub(super) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket: Identified::new(socket), scratch: Vec::new() }
+    pub(super) fn new(socket: Arc<Identified>) -> Self {
+        Self { socket, scratch: Vec::new() }
     }
 }
 
@@ -79,12 +79,12 @@ impl Sink for SocketSink {
 
 /// Receives from a socket. Nothing is read if other code has closed it.
 pub(super) struct SocketSource {
-    socket: Identified<Arc<OwnedFd>>,
+    socket: Arc<Identified>,
 }
 
 impl SocketSource {
-    pub(super) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket: Identified::new(socket) }
+    pub(super) fn new(socket: Arc<Identified>) -> Self {
+        Self { socket }
     }
 }
 

@@ -1,11 +1,7 @@
 //! One test suite for all transports: the promises that the layers above rely on.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
     Body, FrameReceiver, HostEnd, QueueingSender, Received, Room, Segment, SharedBytes, WorkerEnd,
@@ -17,6 +13,7 @@ use crate::{
     frame::PREFIX_BYTES,
     sys::{
         fd::{set_nonblocking, stream_pair, write_one},
+        identified::Identified,
         poll::{Poller, wait_readable},
     },
 };
@@ -24,10 +21,10 @@ use crate::{
 /// The two ends of a transport: the host's, which never waits, and the worker's, which does.
 type Ends = (HostEnd, WorkerEnd);
 
-fn pair() -> (Arc<OwnedFd>, Arc<OwnedFd>) {
+fn pair() -> (Arc<Identified>, Arc<Identified>) {
     let (host, worker) = stream_pair().unwrap();
     set_nonblocking(host.as_fd()).unwrap();
-    (Arc::new(host), Arc::new(worker))
+    (Arc::new(Identified::new(host)), Arc::new(Identified::new(worker)))
 }
 
 fn sockets() -> Ends {
@@ -235,7 +232,7 @@ conformance! {
 }
 
 /// Returns the receiver of a stream of these bytes, which ends after them if `ends` is set.
-fn receiver_of(bytes: &[u8], ends: bool) -> (FramedReceiver<SocketSource>, Option<Arc<OwnedFd>>) {
+fn receiver_of(bytes: &[u8], ends: bool) -> (FramedReceiver<SocketSource>, Option<Arc<Identified>>) {
     let (host, peer) = pair();
     write_one(peer.as_fd(), bytes).unwrap();
     (FramedReceiver::new(SocketSource::new(host), false), (!ends).then_some(peer))

@@ -21,6 +21,7 @@ use crate::{
         env::{set_env, take_env},
         exit::{end_now, say},
         fd::adopt_socket,
+        identified::Identified,
         limits::{explained, is_shortage},
         pass::recv_with_fds,
         poll::wait_readable,
@@ -46,7 +47,7 @@ pub(super) fn or_fail(run: impl FnOnce() -> Result<std::convert::Infallible, Ref
 }
 
 /// The connection before the handshake, on which the host can be told why this process cannot be a worker.
-static TOLD: OnceLock<Arc<OwnedFd>> = OnceLock::new();
+static TOLD: OnceLock<Arc<Identified>> = OnceLock::new();
 
 /// Ends this process, which cannot be a worker. Tells the reason to the host, or writes it to stderr if that is not possible.
 pub(super) fn fail(refused: &Refused) -> ! {
@@ -68,7 +69,7 @@ pub(super) fn refused(what: impl std::fmt::Display, error: std::io::Error) -> Re
 
 /// The connection of a worker before the handshake.
 pub(super) struct Connection {
-    pub(super) socket: Arc<OwnedFd>,
+    pub(super) socket: Arc<Identified>,
     /// Shared with the host, or private to this process if no memory can be shared.
     pub(super) board: Board,
     pub(super) is_shared: bool,
@@ -120,7 +121,7 @@ pub(super) fn recv_preamble(
 /// Receives the rest of a worker's connection. A connection that was passed on by a template needs no token.
 pub(super) fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, Refused> {
     let (preamble, fds) = recv_preamble(socket.as_fd(), token)?;
-    let socket = Arc::new(socket);
+    let socket = Arc::new(Identified::new(socket));
     let _ = TOLD.set(socket.clone());
     let mut fds = fds?;
     let pipes = preamble.sinks.iter().filter(|sink| **sink == Sink::Host).count();

@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::{
         OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -21,6 +21,7 @@ use crate::{
     protocol::Notice,
     sys::{
         exit::{end_group, end_now, flush_streams},
+        identified::Identified,
         poll::is_ended,
         signal::{watch_allocations, watch_stack},
     },
@@ -101,7 +102,7 @@ pub(super) fn send(notice: &Notice) {
 
 /// Ends the process with `exit`, so that exit handlers run.
 #[expect(clippy::exit, reason = "a worker has no main to return from")]
-pub(super) fn leave(socket: &OwnedFd, code: i32) -> ! {
+pub(super) fn leave(socket: &Identified, code: i32) -> ! {
     // A host that is alive has closed only its sending side.
     HOST_HAS_ENDED.store(is_whole() && is_ended(socket.as_fd()), Ordering::Relaxed);
     std::process::exit(code)

@@ -41,7 +41,7 @@ const STACK_BYTES: usize = 8 << 20;
 const WATCH_STACK_BYTES: usize = 64 << 10;
 
 /// Turns a copy of a template into a worker. Never returns.
-pub(super) fn become_forked_worker(socket: OwnedFd, host: Option<OwnedFd>) -> ! {
+pub(super) fn become_forked_worker(socket: OwnedFd, host: Option<Identified>) -> ! {
     copy::begin();
     or_fail(|| {
         let connection = take_up(out_of_the_way(socket), None)?;
@@ -52,9 +52,9 @@ pub(super) fn become_forked_worker(socket: OwnedFd, host: Option<OwnedFd>) -> ! 
 
 /// What tells a worker that its host has ended.
 struct Lifeline {
-    socket: Identified<Arc<OwnedFd>>,
+    socket: Arc<Identified>,
     /// The process of the host. A copy of the host, such as a daemon, may hold the other end of the connection.
-    host: Option<Identified<Arc<OwnedFd>>>,
+    host: Option<Identified>,
     /// The parent, which is the host or ends with it.
     parent: Pid,
     is_shared: bool,
@@ -62,13 +62,8 @@ struct Lifeline {
 
 impl Lifeline {
     /// Made before user code runs, which may close descriptors.
-    fn new(connection: &Connection, host: Option<OwnedFd>) -> Self {
-        Self {
-            socket: Identified::new(connection.socket.clone()),
-            host: host.map(|host| Identified::new(Arc::new(host))),
-            parent: getppid(),
-            is_shared: connection.is_shared,
-        }
+    fn new(connection: &Connection, host: Option<Identified>) -> Self {
+        Self { socket: connection.socket.clone(), host, parent: getppid(), is_shared: connection.is_shared }
     }
 }
 
@@ -79,7 +74,7 @@ pub(super) fn serve_and_watch(connection: Connection) -> Result<std::convert::In
         shutdown_both(connection.socket.as_fd());
         None
     });
-    let lifeline = Lifeline::new(&connection, host.map(out_of_the_way));
+    let lifeline = Lifeline::new(&connection, host.map(out_of_the_way).map(Identified::new));
     let stack = nix::sys::resource::getrlimit(Resource::RLIMIT_STACK)
         .ok()
         .and_then(|(soft, _)| usize::try_from(soft).ok())

@@ -25,7 +25,7 @@ static MARKED: OnceLock<Marked> = OnceLock::new();
 struct Marked {
     token: u64,
     /// The worker's ends, separate from descriptors 1 and 2, which a task may close or replace.
-    pipes: Vec<Identified<OwnedFd>>,
+    pipes: Vec<Identified>,
 }
 
 /// Redirects stdout and stderr as the host has requested. `pipes` are the worker's ends of the streams that the host reads, in

@@ -5,10 +5,7 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::Path,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -44,7 +41,7 @@ static PRELOADING: Mutex<Option<Preloading>> = Mutex::new(None);
 /// The preload that is running.
 struct Preloading {
     name: &'static str,
-    control: Identified<OwnedFd>,
+    control: Identified,
     /// The messages for a stack overflow and for a failed allocation. They are encoded in advance because memory may not be
     /// available then.
     overflowed: Vec<u8>,
@@ -54,8 +51,8 @@ struct Preloading {
 /// Runs the preload, if there is one. `control` and `host` are what the template needs afterwards.
 pub(super) fn prepare(
     setup: Result<Setup, String>,
-    control: &OwnedFd,
-    host: Option<&OwnedFd>,
+    control: &Identified,
+    host: Option<&Identified>,
 ) -> Result<(), String> {
     let Setup { version, build_id, preload } = setup?;
     let own = registry::build_id();
@@ -77,8 +74,8 @@ pub(super) fn prepare(
 fn run(
     entry: &'static Entry,
     preload: &Preload,
-    control: &OwnedFd,
-    host: Option<&OwnedFd>,
+    control: &Identified,
+    host: Option<&Identified>,
 ) -> Result<(), String> {
     let set_preloading = |now| *PRELOADING.lock().unwrap_or_else(PoisonError::into_inner) = now;
     let words = |what: &str| Prepared::Failed(format!("the preload `{}` {what}", entry.name)).to_bytes();
@@ -95,17 +92,13 @@ fn run(
         None => None,
     };
     let (mut result, mut large) = (Vec::new(), Vec::new());
-    let own: Vec<_> = [Some(control.as_fd()), host.map(AsFd::as_fd), back.as_ref().map(AsFd::as_fd)]
-        .into_iter()
-        .flatten()
-        .map(Identified::new)
-        .collect();
     end_on_hangup(control.as_fd(), HOST_GONE)
         .map_err(|error| format!("its connection cannot be watched: {error}"))?;
     let outcome = dispatch::run(entry, || Input::new(&preload.args), &mut result, &mut large);
     // The preload may have forked. A copy of the template prepares nothing and forks no workers.
     copy::leave_if_copy();
-    if !own.iter().all(Identified::is_whole) || !is_connection_whole() {
+    let is_whole = [Some(control), host, back.as_ref()].into_iter().flatten().all(Identified::is_whole);
+    if !is_whole || !is_connection_whole() {
         // Nothing may be used or closed, because it may be another file. The host knows the exit code.
         flush_streams();
         end_now(DESCRIPTORS_CLOSED);
@@ -116,7 +109,7 @@ fn run(
     set_preloading(None);
     if let Some(back) = back {
         // A worker enters the folder by itself, from the folder in which it would have started.
-        nix::unistd::fchdir(back)
+        nix::unistd::fchdir(&back)
             .map_err(|error| format!("it cannot return to its working directory: {error}"))?;
     }
     match outcome {
@@ -131,12 +124,12 @@ fn run(
 }
 
 /// Enters a folder and returns the previous one.
-fn visit(folder: &Folder) -> Result<OwnedFd, String> {
+fn visit(folder: &Folder) -> Result<Identified, String> {
     let path = Path::new(OsStr::from_bytes(&folder.path));
     let cannot = |error| format!("it cannot change to the directory {}: {error}", path.display());
     let back = File::open(".").map_err(cannot)?;
     enter(path, folder.id).map_err(cannot)?;
-    Ok(out_of_the_way(back.into()))
+    Ok(Identified::new(out_of_the_way(back.into())))
 }
 
 /// Returns whether the preload has not closed the connection of [`PRELOADING`].

@@ -25,6 +25,7 @@ use crate::{
     sys::{
         exit::end_group,
         fd::{errno_of, out_of_the_way, read_file, write_whole},
+        identified::Identified,
         pass::{recv_with_fds, send_with_fd},
         poll::wait_any,
         process::{Child, Ended, Fork, fork, hold_host},
@@ -34,14 +35,15 @@ use crate::{
 /// A worker, and the socket on which its end is reported.
 struct Forked {
     child: Child,
-    status: OwnedFd,
+    status: Identified,
 }
 
 /// Runs the preload, reports that the template is ready, and forks workers until the host closes the connection.
 pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, Refused> {
     let (preamble, fds) = recv_preamble(control.as_fd(), token)?;
     let Ok(host) = hold_host(control.as_fd()) else { end_group(HOST_GONE) };
-    let host = host.map(out_of_the_way);
+    let control = Identified::new(control);
+    let host = host.map(out_of_the_way).map(Identified::new);
     IS_TEMPLATE.store(true, Ordering::Relaxed);
     let _ = nix::sys::prctl::set_name(c"fork-template");
     // Set up before forking, so that overflows of the preload are detected, and workers need not determine where the stack ends.
@@ -114,7 +116,7 @@ fn fork_worker(socket: OwnedFd, status: OwnedFd, workers: &mut Vec<Forked>) -> O
             let report = Report::Forked(child.pid());
             // If the host does not listen, it does not need the worker, which ends with its connection.
             let _ = send_with_fd(status.as_fd(), &report.to_bytes(), Some(child.as_fd()));
-            workers.push(Forked { child, status });
+            workers.push(Forked { child, status: Identified::new(status) });
         }
         Err(error) => {
             let report = Report::NotForked(errno_of(&error).unwrap_or_default());

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
     os::unix::{fs::FileExt as _, net::UnixStream},
     path::{Path, PathBuf},
     pin::pin,
@@ -207,18 +207,40 @@ pub(super) fn play(call: &str, when: &str, then: &str) {
     assert!(used < Duration::from_secs(1), "{used:?} of a CPU's time");
 }
 
+/// The device and the inode of the file that has this number, if it is open.
+fn identity(number: RawFd) -> Option<(u64, u64)> {
+    // SAFETY: it is used for one call, which reads nothing but the descriptor table.
+    let stat = nix::sys::stat::fstat(unsafe { BorrowedFd::borrow_raw(number) }).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
 /// Closes one descriptor of a host that is at rest, and nothing else. Prints whether there is one with this number in the list.
-pub(super) fn play_one(index: usize) {
+/// `then`: its number is `free`, or means a `pipe` of the host from which nothing ever comes, or `null`, which is always ready.
+pub(super) fn play_one(then: &str, index: usize) {
+    let (empty, writer) = unistd::pipe().unwrap();
+    let null = OwnedFd::from(File::options().read(true).write(true).open("/dev/null").unwrap());
+    let own = [empty.as_raw_fd(), writer.as_raw_fd(), null.as_raw_fd()];
     let pool = Pool::new(2).unwrap();
     assert_eq!(pool.broadcast(delayed!(square(3))).unwrap(), [9, 9]);
     let names = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
     let numbers: Vec<RawFd> = names.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
     // SAFETY: fcntl with F_GETFD reads nothing but the descriptor table. The list has the folder's own, which is closed by now.
     let is_open = |number: &RawFd| *number > 2 && unsafe { libc::fcntl(*number, libc::F_GETFD) } >= 0;
+    let is_open = |number: &RawFd| is_open(number) && !own.contains(number);
     let Some(number) = numbers.into_iter().filter(is_open).nth(index) else { return println!("no more") };
     eprintln!("{:?}", fs::read_link(format!("/proc/self/fd/{number}")));
-    // SAFETY: that what owns it loses it is what is to be tested.
-    unsafe { libc::close(number) };
+    let other = match then {
+        "free" => None,
+        "pipe" => Some(&empty),
+        "null" => Some(&null),
+        other => panic!("no way {other:?}"),
+    };
+    match other {
+        // SAFETY: that what owns it loses it is what is to be tested.
+        None => assert_eq!(unsafe { libc::close(number) }, 0),
+        // SAFETY: as above.
+        Some(other) => assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number),
+    }
     match pool.map((0..100).map(|n| delayed!(square(n)))) {
         Ok(squares) => assert!(squares.into_iter().eq((0..100).map(|n| n * n))),
         Err(error) => println!("{error}"),
@@ -226,6 +248,13 @@ pub(super) fn play_one(index: usize) {
     let before = Instant::now();
     drop(pool);
     assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    if let Some(other) = other {
+        assert_eq!(
+            identity(number),
+            identity(other.as_raw_fd()),
+            "the host's own file is not there any more"
+        );
+    }
     println!("ended");
     let used = cpu_time();
     assert!(used < Duration::from_secs(2), "{used:?} of a CPU's time");

@@ -98,7 +98,8 @@ impl Others {
         Self { folder, listener, pipe }
     }
 
-    fn check(mut self) {
+    /// `is_sure`: the worker was at rest, so it did not end before the first number was taken.
+    fn check(mut self, is_sure: bool) {
         let mut bytes = [0; 64];
         let n = self.pipe.read(&mut bytes).unwrap();
         assert_eq!(&bytes[..n], WORDS, "what the pipe holds");
@@ -108,7 +109,7 @@ impl Others {
             assert_eq!(stream.read(&mut bytes).unwrap(), 0, "bytes came to a socket");
             taken += 1;
         }
-        assert_ne!(taken, 0, "no number was taken");
+        assert!(taken > 0 || !is_sure, "no number was taken");
         assert_eq!(fs::read(self.folder.join("file")).unwrap(), WORDS, "what the file holds");
         fs::remove_dir_all(self.folder).unwrap();
     }
@@ -173,7 +174,7 @@ pub(super) fn play(what: &str, method: &str, then: &str) {
         other => panic!("no way {other:?}"),
     }
     if let Some(others) = others {
-        others.check();
+        others.check(what == "later");
     }
 }
 

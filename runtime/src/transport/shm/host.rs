@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
@@ -13,6 +13,7 @@ use super::{ROOM_BYTES, broken, segment::Part, wake};
 use crate::{
     frame::{Frames, PREFIX_BYTES},
     ring::{Consumer, Producer},
+    sys::identified::Identified,
     transport::{
         FrameReceiver, Received, Room,
         socket::{SocketSink, SocketSource},
@@ -62,7 +63,7 @@ impl Sink for HostSink {
 
 pub(super) struct HostSource {
     pub(super) consumer: Consumer<Part>,
-    pub(super) socket: Arc<OwnedFd>,
+    pub(super) socket: Arc<Identified>,
 }
 
 impl Source for HostSource {

@@ -14,12 +14,7 @@ mod host;
 pub(crate) mod segment;
 pub(crate) mod worker;
 
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 use host::{HostReceiver, HostSink, HostSource};
 
@@ -30,6 +25,7 @@ use crate::{
     sys::{
         fd,
         futex::{self, is_available},
+        identified::Identified,
     },
     transport::{
         Board, FrameReceiver, QueueingSender, Segment,
@@ -51,7 +47,7 @@ pub(crate) struct HostEnd {
     pub(crate) receiver: Box<dyn FrameReceiver>,
     pub(crate) board: Option<Board>,
     /// The shared memory, if there is any.
-    pub(crate) segment: Option<OwnedFd>,
+    pub(crate) segment: Option<Identified>,
     /// The shared memory contains rings.
     pub(crate) rings: bool,
     /// Why there are no rings, unless that was requested.
@@ -74,7 +70,7 @@ pub(crate) fn wants_socket() -> Result<bool> {
 
 /// Makes the host's end of a connection over this socket: with rings if memfds and futexes are available, and otherwise over the
 /// socket itself.
-pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
+pub(crate) fn offer(socket: Arc<Identified>) -> io::Result<HostEnd> {
     fd::set_nonblocking(socket.as_fd())?;
     let why_not = if wants_socket().unwrap_or(false) {
         None
@@ -88,14 +84,14 @@ pub(crate) fn offer(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
     };
     // The board may be available where futexes are not.
     let (board, segment) = match Segment::create(false) {
-        Ok((memory, segment)) => (Some(memory.board()), Some(segment)),
+        Ok((memory, segment)) => (Some(memory.board()), Some(Identified::new(segment))),
         Err(_) => (None, None),
     };
     Ok(HostEnd { board, segment, why_not, ..over_socket(socket) })
 }
 
 /// Makes the host's end over a socket, which does not block.
-pub(super) fn over_socket(socket: Arc<OwnedFd>) -> HostEnd {
+pub(super) fn over_socket(socket: Arc<Identified>) -> HostEnd {
     HostEnd {
         sender: Box::new(FramedSender::new(SocketSink::new(socket.clone()), false)),
         receiver: Box::new(FramedReceiver::new(SocketSource::new(socket), false)),
@@ -107,7 +103,7 @@ pub(super) fn over_socket(socket: Arc<OwnedFd>) -> HostEnd {
 }
 
 /// Makes the host's end over rings and this socket, which does not block.
-pub(super) fn offer_rings(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
+pub(super) fn offer_rings(socket: Arc<Identified>) -> io::Result<HostEnd> {
     let (memory, segment) = Segment::create(true)?;
     let producer = Producer::attach(memory.to_worker()).map_err(broken)?;
     let consumer = Consumer::attach(memory.to_host()).map_err(broken)?;
@@ -127,7 +123,7 @@ pub(super) fn offer_rings(socket: Arc<OwnedFd>) -> io::Result<HostEnd> {
             closed: false,
         }),
         board: Some(memory.board()),
-        segment: Some(segment),
+        segment: Some(Identified::new(segment)),
         rings: true,
         why_not: None,
     })

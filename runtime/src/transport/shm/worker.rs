@@ -6,7 +6,7 @@
 use std::{
     hint::spin_loop,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -37,10 +37,10 @@ pub(crate) struct WorkerEnd {
 
 impl WorkerEnd {
     /// Creates the end over the rings in this memory, or over the socket alone.
-    pub(crate) fn new(socket: Arc<OwnedFd>, rings: Option<&Segment>) -> io::Result<Self> {
+    pub(crate) fn new(socket: Arc<Identified>, rings: Option<&Segment>) -> io::Result<Self> {
         let to_socket = FramedSender::new(SocketSink::new(socket.clone()), true);
         let aside = Aside {
-            own: Identified::new(socket.clone()),
+            own: socket.clone(),
             socket: Arc::new(Mutex::new(to_socket)),
             sent: Arc::default(),
             is_cut: Arc::default(),
@@ -76,7 +76,7 @@ impl WorkerEnd {
 }
 
 /// Sends one frame over a worker's socket and waits until it was sent. For a connection of which only the socket exists yet.
-pub(crate) fn send_alone(socket: Arc<OwnedFd>, frame: &[u8]) -> io::Result<()> {
+pub(crate) fn send_alone(socket: Arc<Identified>, frame: &[u8]) -> io::Result<()> {
     FramedSender::new(SocketSink::new(socket), true).send(&[], Body::Borrowed(frame))
 }
 
@@ -112,7 +112,7 @@ impl Waiting {
 /// Sends frames of any thread of a worker, over the socket.
 #[derive(Clone)]
 pub(crate) struct Aside {
-    own: Identified<Arc<OwnedFd>>,
+    own: Arc<Identified>,
     socket: Arc<Mutex<FramedSender<SocketSink>>>,
     /// The number of frames that were sent.
     sent: Arc<AtomicU64>,
