@@ -25,11 +25,17 @@ mod bars {
 
     use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, WeakProgressBar};
 
-    /// The bars of all calls on all threads.
-    static SCREEN: Mutex<Screen> =
-        Mutex::new(Screen { group: None, bars: Vec::new(), ended: Vec::new(), printing: 0 });
-    /// The number of calls that have a bar. It is changed while `SCREEN` is locked.
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    use crate::sys::per_process::PerProcess;
+
+    /// The bars of all calls on all threads of this process. A forked copy has none: those that it has inherited are its parent's.
+    static BARS: PerProcess<Bars> = PerProcess::new();
+
+    #[derive(Default)]
+    struct Bars {
+        screen: Mutex<Screen>,
+        /// The number of calls that have a bar. It is changed while `screen` is locked.
+        count: AtomicUsize,
+    }
 
     thread_local! {
         /// This thread is printing.
@@ -38,6 +44,7 @@ mod bars {
 
     /// Locked while a bar changes, and never while something is printed. The printing code may be a user's logger and may wait for
     /// a thread that changes a bar.
+    #[derive(Default)]
     struct Screen {
         /// All bars, one below the other. Hidden while something is printed.
         group: Option<MultiProgress>,
@@ -49,8 +56,14 @@ mod bars {
         printing: usize,
     }
 
-    fn screen() -> MutexGuard<'static, Screen> {
-        SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
+    impl Bars {
+        fn of_this_process() -> &'static Self {
+            BARS.get_or_init(Self::default)
+        }
+
+        fn lock(&self) -> MutexGuard<'_, Screen> {
+            self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+        }
     }
 
     impl Screen {
@@ -81,8 +94,8 @@ mod bars {
             }
         }
 
-        /// Draws the bars again if no thread prints.
-        fn show(&mut self) {
+        /// Draws the bars again if no thread prints. `count` is the number of calls that have one.
+        fn show(&mut self, count: &AtomicUsize) {
             self.printing -= 1;
             if let Some(group) = &self.group
                 && self.printing == 0
@@ -90,13 +103,13 @@ mod bars {
                 group.set_draw_target(ProgressDrawTarget::stderr());
                 self.bars.retain(|bar| bar.upgrade().inspect(ProgressBar::tick).is_some());
                 self.ended.clear();
-                self.forget();
+                self.forget(count);
             }
         }
 
         /// Forgets the bars once all of them have ended. They stay on the terminal, and the next bar starts afresh.
-        fn forget(&mut self) {
-            if COUNT.load(Ordering::Relaxed) == 0 && self.printing == 0 {
+        fn forget(&mut self, count: &AtomicUsize) {
+            if count.load(Ordering::Relaxed) == 0 && self.printing == 0 {
                 self.group = None;
                 self.bars.clear();
             }
@@ -113,39 +126,46 @@ mod bars {
             if PRINTS.get() {
                 return None;
             }
-            let mut screen = screen();
-            COUNT.fetch_add(1, Ordering::Relaxed);
+            let bars = Bars::of_this_process();
+            let mut screen = bars.lock();
+            bars.count.fetch_add(1, Ordering::Relaxed);
             Some(Self(screen.add()))
         }
 
         /// Changes the bar. It is drawn unless something is being printed.
         pub(crate) fn change<R>(&self, change: impl FnOnce(&ProgressBar) -> R) -> R {
-            let _unhidden = screen();
+            let _unhidden = Bars::of_this_process().lock();
             change(&self.0)
         }
     }
 
     impl Drop for Drawn {
         fn drop(&mut self) {
-            let mut screen = screen();
-            COUNT.fetch_sub(1, Ordering::Relaxed);
+            // A forked copy leaks what it has inherited, so this bar is counted here.
+            let bars = Bars::of_this_process();
+            let mut screen = bars.lock();
+            bars.count.fetch_sub(1, Ordering::Relaxed);
             if screen.printing > 0 {
                 screen.ended.push(self.0.clone());
             }
-            screen.forget();
+            screen.forget(&bars.count);
         }
     }
 
     /// Prints while no bar is drawn.
     pub(crate) fn aside<R>(print: impl FnOnce() -> R) -> R {
-        if COUNT.load(Ordering::Relaxed) == 0 || PRINTS.get() {
+        let Some(bars) = BARS.get().filter(|bars| bars.count.load(Ordering::Relaxed) > 0 && !PRINTS.get())
+        else {
             return print();
-        }
-        screen().hide();
+        };
+        bars.lock().hide();
         PRINTS.set(true);
         let printed = catch_unwind(AssertUnwindSafe(print));
         PRINTS.set(false);
-        screen().show();
+        // What prints may have forked, and the bars are not the copy's.
+        if BARS.get().is_some_and(|own| std::ptr::eq(own, bars)) {
+            bars.lock().show(&bars.count);
+        }
         printed.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
 };
@@ -27,6 +27,7 @@ use crate::{
     escape::{Escaped, Lines},
     id::WorkerId,
     protocol::{FieldValue, Parent, Said, SourceLocation, TraceRecord, level_number},
+    sys::per_process::PerProcess,
 };
 
 /// The maximum number of places that are distinguished. Spans and events from others belong to no place.
@@ -62,13 +63,14 @@ impl Drop for HostSpan {
     }
 }
 
-/// The open spans of each worker, by its process and their numbers there.
-static SPANS: LazyLock<Mutex<Spans>> = LazyLock::new(Mutex::default);
+/// The open spans of each worker, by its process and their numbers there. Another thread may have locked them when this process was
+/// copied, so a copy has its own.
+static SPANS: PerProcess<Mutex<Spans>> = PerProcess::new();
 
 type Spans = HashMap<u32, HashMap<u64, Arc<HostSpan>>>;
 
 fn spans() -> MutexGuard<'static, Spans> {
-    SPANS.lock().unwrap_or_else(PoisonError::into_inner)
+    SPANS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn find(pid: u32, span: u64) -> Option<Arc<HostSpan>> {
@@ -258,11 +260,10 @@ impl Callsite for Site {
 impl Site {
     /// Returns the site of a place.
     fn of(place: &SourceLocation, kind: Kind) -> &'static Self {
-        static SITES: LazyLock<Mutex<HashMap<(SourceLocation, bool), &'static Site>>> =
-            LazyLock::new(Mutex::default);
+        static SITES: PerProcess<Mutex<HashMap<(SourceLocation, bool), &'static Site>>> = PerProcess::new();
         let is_span = kind == Kind::SPAN;
         let key = (place.clone(), is_span);
-        let lock = || SITES.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || SITES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         let (known, many) = {
             let sites = lock();
             (sites.get(&key).copied(), sites.len())
