@@ -189,7 +189,7 @@ fn attend(options: &Options, shared: &Shared, host: &mut Child) -> Result<BTreeM
         if victims.is_empty() {
             continue;
         }
-        // A template that is a copy of the host cannot be made again, and its pool soon has no workers: often it is spared.
+        // A template that is a copy of the host cannot be replaced, and its pool soon has no workers: often it is spared.
         let (victim, signal) = (*random.pick(&victims), *random.pick(&SIGNALS));
         if options.method == "fork" && children(host.id()).contains(&victim) && !random.once_in(TEMPLATES) {
             continue;

@@ -96,7 +96,7 @@ fn every_call_fails_at_once_in_a_pool_whose_launches_are_refused() {
         until("no worker serves", || {
             pool.submit(delayed!(strike(End::Kill))).join().is_err_and(|error| error.is_lost())
         });
-        check_every_call(&pool, "cannot be made again");
+        check_every_call(&pool, "cannot be replaced");
     });
 }
 

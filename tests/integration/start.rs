@@ -301,7 +301,7 @@ fn a_failed_preload_of_a_copy_of_this_process_is_an_error_that_says_that_there_i
         let preload = delayed!(strike_in_the_template(&attempts, End::Panic));
         let pool = Pool::builder().jobs(1).start_method(StartMethod::Fork).preload(preload).build().unwrap();
         let error = pool.submit(delayed!(echo(1))).join().unwrap_err().to_string();
-        assert!(error.contains(End::Panic.words()) && error.contains("cannot be made again"), "{error}");
+        assert!(error.contains(End::Panic.words()) && error.contains("cannot be replaced"), "{error}");
         assert_eq!(numbers(&attempts).len(), 1);
     });
 }
@@ -359,7 +359,7 @@ fn a_copy_of_this_process_that_is_killed_leaves_its_workers_and_an_error_for_the
         let error = pool.submit(delayed!(look())).join().unwrap_err();
         let words = error.to_string();
         assert!(
-            error.is_lost() && words.contains("SIGKILL") && words.contains("cannot be made again"),
+            error.is_lost() && words.contains("SIGKILL") && words.contains("cannot be replaced"),
             "{words}"
         );
     });
