@@ -372,7 +372,8 @@ fn pool_and_logger() -> Pool {
 fn check_calls(code: Code, before: &[u32]) {
     let pool = pool_and_logger();
     let subscriber = tracing_subscriber::registry().with(Listening);
-    let _default = tracing::subscriber::set_default(subscriber);
+    // For the pool's own thread, too.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     for (name, call) in CALLS {
         for before in before {
             // What is joined one by one has its result when it is decoded, and what a copy submits itself is its own.

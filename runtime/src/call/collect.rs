@@ -233,10 +233,10 @@ impl<V: DeserializeOwned + 'static, M: Mode<V>> Collect<V, M> {
     ///
     /// Returns the error that the call could not begin with or that ended it.
     pub fn finish(mut self) -> Result<Vec<M::Item>, M::Error> {
+        self.disown();
         if let (Some(report), Ok(call)) = (&mut self.report, &self.call) {
             report.expect(call.pushed());
         }
-        self.disown();
         while self.call.as_ref().is_ok_and(|call| call.outstanding() > 0) {
             self.receive();
         }

@@ -464,7 +464,9 @@ impl Call {
                     self.received += tasks as usize;
                     take(first, Arrival::Many(Results::from_bytes(these, tasks)));
                 }
-                Item::Wrote(output) => output.show(),
+                // Decoding may have copied this process.
+                Item::Wrote(output) if self.is_own() => output.show(),
+                Item::Wrote(_) => {}
                 Item::One(outcome) => {
                     self.received += 1;
                     match outcome {

@@ -49,9 +49,15 @@ impl Wakes {
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
             if generation() != original {
                 // The waker has copied this process, and the others are the original's to wake.
-                return std::mem::forget(wakers);
+                std::mem::forget(wakers);
+                #[cfg(feature = "tracing")]
+                std::mem::forget(self.callers);
+                return;
             }
         }
+        // The subscriber may panic when its spans are closed.
+        #[cfg(feature = "tracing")]
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(self.callers)));
     }
 }
 

@@ -82,7 +82,7 @@ impl<'p> Group<'p> {
         let used = Err(Error::config("this group has been waited for"));
         let mut call = std::mem::replace(&mut self.call, used)?;
         let mut report = self.report.take();
-        if let Some(report) = &mut report {
+        if let Some(report) = report.as_mut().filter(|_| call.is_own()) {
             report.expect(call.pushed());
         }
         loop {

@@ -569,7 +569,8 @@ impl Watch {
 
 impl Drive for Watch {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
-        self.wait_until(&mut |_| ready(), deadline)
+        // The first look may drop a waker, which is code of users, and must not run while this is locked. Later looks find nothing to drop.
+        ready() || self.wait_until(&mut |_| ready(), deadline)
     }
 
     /// The watch always works.

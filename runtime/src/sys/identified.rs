@@ -55,7 +55,8 @@ impl Owner for Epoll {
 /// An owned descriptor and the identity of the file that it had when this was made.
 ///
 /// On drop it is closed only if its number still means that file. An `OwnedFd` would close what has the number by then, and abort
-/// the process in a debug build if nothing has it.
+/// the process in a debug build if nothing has it. Eventfds, timers and epoll sets, and pidfds before Linux 6.9, share one identity, so
+/// one of them in the place of another is closed.
 #[derive(Debug)]
 pub(crate) struct Identified<F: Owner = OwnedFd> {
     fd: ManuallyDrop<F>,

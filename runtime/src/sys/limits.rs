@@ -32,7 +32,7 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
 
 /// The cause of ENOMEM and EINVAL in such a namespace.
 const APART: &str = "new processes go into another PID namespace, which admits no threads of this process, and no \
-                     process once its first has ended: wwhile starting by `unshare --pid` without `--fork`?";
+                     process once its first has ended: was it started by `unshare --pid` without `--fork`?";
 
 /// Returns whether processes that this thread starts go into another PID namespace than its own.
 fn starts_apart() -> bool {

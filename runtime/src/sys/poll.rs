@@ -157,8 +157,10 @@ impl Bell {
 
     /// Rings a bell that is not in a poller.
     pub(crate) fn ring(&self) {
-        // A full counter means that it has already been rung.
-        let _ = self.0.write(1);
+        if self.0.is_whole() {
+            // A full counter means that it has already been rung.
+            let _ = self.0.write(1);
+        }
     }
 
     /// Adds the bell to a poller. From then on it is rung only by [`ring_in`](Self::ring_in).

@@ -176,7 +176,7 @@ fn expect_one_thread(after: &str) -> Result<(), String> {
             Ok(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
             Ok(n) => {
                 return Err(format!(
-                    "after {after}, {} more thread(s) run in the process that workers are forked fromand would be \
+                    "after {after}, {} more thread(s) run in the process that workers are forked from and would be \
                      missing in every worker: join them, and start threads in an initializer instead",
                     n - 1
                 ));
