@@ -80,6 +80,7 @@ docs_by_feature() {
 
 # Licenses, duplicates and sources of all that is built; known vulnerabilities where their list can be fetched.
 deny() {
+    [[ -z $deny_install ]] || wait "$deny_install" || { cat "$scratch/deny.log"; return 1; }
     cargo deny --log-level error check licenses bans sources || return
     cargo deny --log-level error --manifest-path benches/compare/Cargo.toml check licenses bans sources || return
     if cargo deny fetch db >/dev/null 2>&1; then
@@ -112,7 +113,7 @@ fuzz_both() {
     local frames verdict=0
     fuzz hostile_frames 20 >"$scratch/hostile_frames.log" 2>&1 &
     frames=$!
-    fuzz hostile_ring 60 || verdict=$?
+    fuzz hostile_ring 45 || verdict=$?
     wait "$frames" || verdict=$?
     cat "$scratch/hostile_frames.log"
     return "$verdict"
@@ -176,6 +177,12 @@ oldest_rust() {
 }
 
 step "tools" ci/tools.sh
+# What checks licenses takes minutes to build: it is built beside the other steps, which go first. A debug build takes half the time.
+deny_install=
+if ! cargo deny --version >/dev/null 2>&1; then
+    nice -n 19 cargo install --quiet --locked --debug --no-default-features --jobs 1 --target-dir "$scratch/deny" cargo-deny >"$scratch/deny.log" 2>&1 &
+    deny_install=$!
+fi
 step "format" format
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "lints, with every feature" cargo clippy --workspace --all-targets --all-features -- -D warnings
@@ -187,7 +194,6 @@ step "docs, with each feature alone" docs_by_feature
 step "docs, as docs.rs builds them" env RUSTDOCFLAGS="--cfg docsrs -D warnings" cargo +nightly doc --package procession --no-deps --all-features --target-dir "$target/docsrs"
 step "dependencies, the lowest" ci/dependencies.sh lowest
 step "dependencies, the newest" ci/dependencies.sh newest
-step "licenses and sources of dependencies" deny
 step "packages, from their archives" ci/packages.sh
 step "tests, by the README's command" documented_tests
 step "tests, under nextest" nextest
@@ -204,6 +210,7 @@ step "every environment" ci/environments.sh
 step "examples" examples
 step "benches, once, as tests" benches
 step "comparison with others, once, as a test" compare
+step "licenses and sources of dependencies" deny
 
 printf '\n=== what cargo test said\n'
 grep -E 'Running|Doc-tests|^test result|FAILED|panicked' "$scratch/test.log" 2>/dev/null

@@ -21,11 +21,6 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     echo "installing cargo-fuzz"
     cargo install --quiet --locked cargo-fuzz || { echo "missing: cargo-fuzz"; exit 1; }
 fi
-# Its speed does not matter, and a debug build of it takes half the time.
-if ! cargo deny --version >/dev/null 2>&1; then
-    echo "installing cargo-deny"
-    cargo install --quiet --locked --debug --no-default-features cargo-deny || { echo "missing: cargo-deny"; exit 1; }
-fi
 
 # A static build is tried where its target is.
 musl=$(rustc -vV | sed -n 's/^host: \(.*\)-gnu$/\1-musl/p')
@@ -60,4 +55,3 @@ rustc --version
 cargo --version
 cargo +nightly --version
 cargo fuzz --version
-cargo deny --version
