@@ -430,7 +430,7 @@ tool "gdb" gdb -- bash -c 'PROBE_OUT=$OUT exec gdb -q -batch -ex run --args "$0"
 valgrind='error: no worker can be tracked by a pidfd .*the valgrind under which this program runs does not know it.*'
 tool "valgrind" valgrind "*:pool=$valgrind" "process:square=$valgrind" -- bash -c 'PROBE_OUT=$OUT exec valgrind -q "$0"' "$program"
 loader=$(readelf -l "$program" 2>/dev/null | sed -nE 's/.*interpreter: (.*)\]/\1/p')
-other='error: .* was started through .*, a loader or an emulator, and /proc/self/exe is that, not this program: .*'
+other='error: .* was started through .*, a loader or an emulator, so /proc/self/exe is that and not this program: .*'
 line "another loader" "spawn:pool=$other" "forkserver:pool=$other" "process:square=$other" -- "$loader" "$program"
 tool "an emulator" qemu-x86_64 "spawn:pool=$other" "forkserver:pool=$other" "process:square=$other" -- qemu-x86_64 "$program"
 
