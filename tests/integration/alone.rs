@@ -136,6 +136,10 @@ fn is_in_process() -> bool {
 /// The tests that contradict the start method Fork by what they are about, and why.
 const NOT_UNDER_FORK: &[(&str, &str)] = &[
     (
+        "subscriber::spans_of_a_process_end_with_it",
+        "a copy of this process has its subscriber, which is set before, and gives its spans to that",
+    ),
+    (
         "pool::a_pool_outlives_the_thread_that_made_it",
         "the pool is built by a second thread, and only a process with one can be copied",
     ),
@@ -456,6 +460,7 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "what the calling process says has no worker",
     ),
     ("subscriber::futures_that_are_in_a_span_say_so", "what the calling process says has no worker"),
+    ("subscriber::spans_of_a_process_end_with_it", "what the calling process says has no worker"),
     (
         "subscriber::what_was_said_before_a_panic_or_a_crash_arrives_and_spans_end_with_the_process",
         "what the calling process says has no worker",

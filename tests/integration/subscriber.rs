@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use procession::{Pool, delayed, worker};
+use procession::{Pool, Process, delayed, worker};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -378,6 +378,19 @@ fn what_was_said_before_a_panic_or_a_crash_arrives_and_spans_end_with_the_proces
             pool.submit(delayed!(say(1))).join().unwrap();
             collector.take();
             until("no span is held for longer than its tasks", || collector.open_spans() == 0);
+        }
+    });
+}
+
+#[test]
+fn spans_of_a_process_end_with_it() {
+    alone(|| {
+        let collector = collect(LevelFilter::INFO);
+        for end in [End::Panic, End::Abort, End::Kill] {
+            assert!(Process::spawn(delayed!(in_a_span_that_ends(end))).unwrap().join().is_err());
+            let seen = collector.take();
+            assert_eq!((seen.len(), seen[0].names()), (1, vec!["doomed"]));
+            until("no span is held for longer than its process", || collector.open_spans() == 0);
         }
     });
 }

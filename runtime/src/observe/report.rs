@@ -14,6 +14,7 @@ use super::bar::Bar;
 use crate::{
     error::{Error, Result},
     setting::variable,
+    sys::generation::generation,
     terminal::aside,
 };
 
@@ -83,6 +84,8 @@ pub(crate) struct Report {
     /// The number of all tasks, if it is known.
     total: Option<usize>,
     finished: bool,
+    /// The process that makes the call. A copy of it has nothing to report.
+    generation: u32,
 }
 
 #[derive(Debug)]
@@ -109,7 +112,15 @@ impl Report {
         let lines = Lines { verbose, jobs, batch, start: Instant::now() };
         let workers = if jobs == 1 { "worker" } else { "workers" };
         lines.print(format_args!("{jobs} {workers}, {}", Batches(batch)));
-        Some(Box::new(Self { lines, bar, done: 0, failed: 0, total: None, finished: false }))
+        Some(Box::new(Self {
+            lines,
+            bar,
+            done: 0,
+            failed: 0,
+            total: None,
+            finished: false,
+            generation: generation(),
+        }))
     }
 
     /// Returns whether the progress of running tasks is shown, too.
@@ -182,6 +193,11 @@ impl Report {
 /// The call ends early, because a task failed or the caller dropped it.
 impl Drop for Report {
     fn drop(&mut self) {
+        if generation() != self.generation {
+            // The bar is on the terminal of the original, and other threads may have had its locks when the copy was made.
+            let _ = std::mem::ManuallyDrop::new(self.bar.take());
+            return;
+        }
         if !self.finished {
             if let Some(bar) = self.bar.take() {
                 bar.stop();

@@ -544,8 +544,13 @@ impl Watch {
             }
             let exit_report = if has_ended { place.supervisor.reap(now) } else { None };
             if let Some(exit_report) = exit_report {
+                #[cfg(feature = "tracing")]
+                let pid = exit_report.pid;
                 let wakes = place.finish(exit_report);
                 drop(place);
+                // Spans belong to the subscriber, which may panic, or copy this process, when they are closed.
+                #[cfg(feature = "tracing")]
+                let _ = catch_unwind(AssertUnwindSafe(|| crate::observe::tracing::forget(pid)));
                 self.lock()?.places.remove(&number);
                 self.changed.notify_all();
                 wakes.wake_all();
