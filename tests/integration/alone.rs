@@ -184,7 +184,7 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("fair::", "there is one to work"),
     ("hostile::", "what harms a worker would harm the test"),
     ("foreign_fork::", "there are no workers to harm"),
-    ("forking_callback::", "nobody calls back between two processes"),
+    ("forking_callback::", "no records or results come from another process"),
     ("forking_task::", "a copy of the calling process is the caller's own"),
     ("idle::", "there is nobody to leave"),
     ("leaks::", "it counts what workers hold"),

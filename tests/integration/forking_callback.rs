@@ -103,7 +103,7 @@ fn user_code(code: Code) {
 }
 
 /// Repeats the call until the code has forked, and returns the last outcome: the pool's own thread may have led instead of this one,
-/// or the workers did not know yet that somebody listens. The outcomes before are passed to `right`.
+/// or the workers did not know yet that the host wants records. The outcomes before are passed to `right`.
 fn call_until_forked<T>(mut call: impl FnMut() -> T, mut right: impl FnMut(T)) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -558,7 +558,7 @@ fn a_copy_of_the_pools_own_thread_ends_when_it_returns() {
         for before in 0..3 {
             arm(Code::Logger, before, false);
             let handles: Vec<_> = (0..TASKS).map(|n| pool.submit(delayed!(speak(n)))).collect();
-            // Nobody waits, so the pool's own thread has the records of the first tasks, or this thread has, which submits many.
+            // No thread waits for results, so the pool's own thread delivers the first records, or this thread does while it submits.
             until("a logger has forked", || COPY.load(Ordering::Relaxed) != 0);
             if is_copy() {
                 let first = sorted(handles.into_iter().map(|handle| handle.join()).collect::<Result<_, _>>());

@@ -188,8 +188,7 @@ impl<V: DeserializeOwned + 'static, M: Mode<V>> Collect<V, M> {
         if let Ok(call) = &mut self.call
             && call.disown().is_some()
         {
-            // It is the original's report.
-            std::mem::forget(self.report.take());
+            self.report = None;
             let error = || M::judge(Err(inherited(self.function)), &mut 0);
             if let Err(error) = self.results.fill(call.pushed(), error) {
                 self.call = Err(error);
@@ -215,7 +214,7 @@ impl<V: DeserializeOwned + 'static, M: Mode<V>> Collect<V, M> {
         let received = receive(call, function, results, |_, outcome| M::judge(outcome, &mut failed));
         if !call.is_own() {
             // It is the original's report.
-            std::mem::forget(report.take());
+            *report = None;
         }
         if let Some(report) = report {
             tell(report, call, failed + usize::from(received.is_err()));

@@ -88,7 +88,6 @@ impl<'p> Group<'p> {
         loop {
             // Code of users may have copied this process: before, and while the call was waited for.
             if let Some(error) = call.disown() {
-                std::mem::forget(report);
                 return Err(error.into());
             }
             if call.outstanding() == 0 {

@@ -129,7 +129,7 @@ impl Scheduler {
         if brisk >= self.cpus { self.stalls_at(worker) } else { None }
     }
 
-    /// Returns when the next worker with short tasks will have been silent for so long that it no longer counts as brisk.
+    /// Returns when the next of the brisk workers stops counting as brisk, unless it reports something before.
     fn stall_deadline(&self, now: Instant) -> Option<Instant> {
         let may_be_saturated = self.target > self.cpus && !self.closing && self.workers.has_time(self.target);
         if !may_be_saturated || self.brisk(now) < self.cpus {

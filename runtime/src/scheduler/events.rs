@@ -71,8 +71,8 @@ impl Scheduler {
         self.workers.settle();
     }
 
-    /// Reads what a worker has sent until now, because it may have met a deadline that has passed. Returns whether that is
-    /// certain: it was read to the end, or it sends so much that no end can be expected.
+    /// Reads what a worker has sent until now, because it may have met a deadline that has passed. Returns whether
+    /// the deadline may be enforced now: everything was read, or the worker has sent more than could be read for too long.
     fn read_before_deadline(&mut self, place: usize, now: Instant) -> bool {
         let to_the_end = self.read(place, true, now);
         self.workers[place].is_heard(to_the_end, now)

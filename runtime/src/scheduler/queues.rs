@@ -46,8 +46,8 @@ pub(crate) struct Queues {
     pub(crate) look_at_feeds: Option<Instant>,
     /// When each worker last reported something, or received work while it was idle.
     pub(crate) progress: BTreeMap<WorkerId, Instant>,
-    /// Workers that were silent for so long that the tasks that they had not begun were taken back. Until they report something,
-    /// they get no tasks ahead of need.
+    /// Workers whose tasks were taken back before they began, because the worker had reported nothing for too long. They get no
+    /// tasks in advance until they report something.
     pub(crate) overdue: BTreeSet<WorkerId>,
     /// The workers whose initializer is running.
     pub(crate) initializing: BTreeSet<WorkerId>,

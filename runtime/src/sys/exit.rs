@@ -22,7 +22,7 @@ pub(crate) fn flush_stdout() {
         static stdout: *mut libc::FILE;
     }
     let _ = io::Write::flush(&mut io::stdout());
-    // SAFETY: C's own stream is set before anything of ours runs, and nobody sets it again.
+    // SAFETY: the C library sets `stdout` before any of our code runs and does not change it.
     let stream = unsafe { stdout };
     // SAFETY: it is C's own stream, which is open for as long as the process is; one that is closed all the same is no file any more,
     // which programs that close it know.

@@ -68,8 +68,8 @@ fn is_stopped(pid: Pid) -> bool {
     stat.rsplit_once(") ").unwrap().1.starts_with('T')
 }
 
-/// A process that has this number, while nobody else makes one. The kernel gives a number back a moment after no signal finds the
-/// process that had it.
+/// Starts a process with this number. No other process may be started meanwhile. The kernel frees a number shortly after signals no
+/// longer find the process that had it.
 fn namesake(number: i32) -> process::Child {
     let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
