@@ -1,105 +1,25 @@
-//! A launcher for tests. A test plays its workers, in this process and at the test's own times.
-//!
-//! A [`FakeWorker`] claims tasks on a real board and sends real frames, but has no process, no descriptor and no clock.
+//! The worker of a [`FakeLauncher`](super::FakeLauncher): what it was sent, what it runs, and how it ends.
 
 use std::{
     collections::VecDeque,
     fs::File,
-    io::{self, Write},
-    os::fd::BorrowedFd,
+    io::Write,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::{
-    Launch, LaunchError, LaunchRequest, Launched, Launcher, PROCESS, Streams, Watched, WorkerProcess,
-    output::Pipes,
-};
 use crate::{
     error::{Exit, Fault},
-    frame::{Frames, Prefix},
-    protocol::{
-        Hello, LogRecord, Notice, Ready, Refused, ReplyFrame, ReplyWire, ToWorker, VERSION, encode_boundary,
-    },
+    frame::Prefix,
+    launch::{PROCESS, WorkerProcess, output::Pipes},
+    protocol::{Hello, LogRecord, Notice, Ready, Refused, ReplyFrame, ReplyWire, VERSION, encode_boundary},
     registry,
     sys::held::Held,
-    transport::{Board, Body, FrameReceiver, FrameSender, QueueingSender, Received, Room, Segment},
+    transport::Board,
 };
 
 /// The token in the boundaries of captured output.
-const TOKEN: u64 = 0xfeed;
-
-/// Starts fake workers.
-#[derive(Clone, Default)]
-pub(crate) struct FakeLauncher(Arc<Mutex<Launches>>);
-
-#[derive(Default)]
-pub(crate) struct Launches {
-    /// What becomes of the next starts. Later ones succeed.
-    pub(crate) outcomes: VecDeque<Outcome>,
-    /// All workers that were started, in order.
-    pub(crate) workers: Vec<FakeWorker>,
-    /// Workers have no board, so nothing can be taken back from them.
-    pub(crate) without_board: bool,
-    /// The number of starts that were asked for.
-    pub(crate) asked: usize,
-    pub(crate) oom_kills: Option<u64>,
-    /// Workers are ready at once, and run what they are sent as soon as they are woken.
-    pub(crate) is_prompt: bool,
-}
-
-/// What becomes of a start.
-#[derive(Clone, Debug)]
-pub(crate) enum Outcome {
-    NotYet,
-    Fails(LaunchError),
-}
-
-impl FakeLauncher {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Launches> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Launcher for FakeLauncher {
-    fn launch(&self, request: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
-        let mut launches = self.lock();
-        launches.asked += 1;
-        match launches.outcomes.pop_front() {
-            Some(Outcome::NotYet) => return Ok(Launch::NotYet),
-            Some(Outcome::Fails(error)) => return Err(error),
-            None => {}
-        }
-        let mut pipes = request.outputs.open()?;
-        let board =
-            (!launches.without_board).then(|| Segment::unshared().expect("memory for a board").board());
-        let state = State {
-            key: request.key,
-            pid: 1000 + launches.workers.len() as u32,
-            board: board.clone(),
-            is_prompt: launches.is_prompt,
-            ..State::default()
-        };
-        let ends = std::mem::take(&mut pipes.ours);
-        let state = State { pipes, ..state };
-        let worker = FakeWorker(Arc::new(Mutex::new(state)));
-        launches.workers.push(worker.clone());
-        Ok(Launch::Ready(Launched {
-            sender: Box::new(Sender { worker: worker.clone(), is_closed: false }),
-            receiver: Box::new(Receiver { worker: worker.clone(), bytes: Vec::new() }),
-            board,
-            is_quiet: true,
-            why_slow: None,
-            process: Box::new(worker),
-            streams: (!ends.is_empty()).then_some(Streams { token: TOKEN, ends }),
-            watched: Watched::default(),
-        }))
-    }
-
-    fn oom_kills(&self) -> Option<u64> {
-        self.lock().oom_kills
-    }
-}
+pub(super) const TOKEN: u64 = 0xfeed;
 
 /// A worker that a test plays.
 #[derive(Clone)]
@@ -122,36 +42,40 @@ pub(crate) struct FakeTask {
 }
 
 #[derive(Default)]
-pub(crate) struct State {
-    key: u64,
-    pid: u32,
-    board: Option<Board>,
-    hello: Option<Hello>,
+pub(super) struct State {
+    pub(super) key: u64,
+    pub(super) pid: u32,
+    pub(super) board: Option<Board>,
+    pub(super) hello: Option<Hello>,
     /// What was sent to it and has not begun.
-    waiting: VecDeque<FakeTask>,
-    running: Option<FakeTask>,
+    pub(super) waiting: VecDeque<FakeTask>,
+    pub(super) running: Option<FakeTask>,
     /// What it has sent and the host has not read.
-    sent: Vec<u8>,
+    pub(super) sent: Vec<u8>,
     /// It has closed its end of the connection.
-    is_closed: bool,
+    pub(super) is_closed: bool,
     /// The host has closed its end.
-    is_left: bool,
-    told: Vec<Told>,
-    exit: Option<Result<Exit, &'static str>>,
-    is_reaped: bool,
-    is_prompt: bool,
+    pub(super) is_left: bool,
+    pub(super) told: Vec<Told>,
+    pub(super) exit: Option<Result<Exit, &'static str>>,
+    pub(super) is_reaped: bool,
+    pub(super) is_prompt: bool,
     /// The system refuses to signal it.
-    is_unsignalled: bool,
-    is_given_up: bool,
-    resident_bytes: Option<u64>,
+    pub(super) is_unsignalled: bool,
+    pub(super) is_given_up: bool,
+    pub(super) resident_bytes: Option<u64>,
     /// The ends of its captured output.
-    pipes: Pipes,
+    pub(super) pipes: Pipes,
     /// A large frame that it has sent.
-    large: Option<(Vec<u8>, Vec<u8>)>,
+    pub(super) large: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl FakeWorker {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn new(state: State) -> Self {
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -362,7 +286,7 @@ impl FakeWorker {
     }
 
     /// Does what it was sent, if it is prompt.
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         if self.lock().is_prompt {
             if self.hello().is_some() {
                 self.ready();
@@ -400,124 +324,6 @@ impl State {
     fn frame(&mut self, frame: &[u8]) {
         self.sent.extend(Prefix::Frame { head_len: 0, len: frame.len() }.to_bytes());
         self.sent.extend(frame);
-    }
-}
-
-struct Sender {
-    worker: FakeWorker,
-    is_closed: bool,
-}
-
-impl FrameSender for Sender {
-    fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
-        assert!(!self.is_closed, "nothing is sent after the connection was closed");
-        let body = match body {
-            Body::Borrowed(bytes) => bytes.to_vec(),
-            Body::Shared(bytes) => (**bytes).as_ref().to_vec(),
-        };
-        let mut state = self.worker.lock();
-        if state.is_closed {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let (first, rest) = if head.is_empty() { (&body[..], &[][..]) } else { (head, &body[..]) };
-        match ToWorker::decode(first, rest).expect("the host sends messages of ours") {
-            ToWorker::Hello(hello) => state.hello = Some(hello),
-            ToWorker::Run(_, mut tasks) => {
-                while let Some(task) = tasks.next().expect("the host sends messages of ours") {
-                    state.waiting.push_back(FakeTask {
-                        seq: task.seq,
-                        number: task.task,
-                        function: task.function.0,
-                        args: task.args.to_vec(),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn send_brief(&mut self, _head: u64, _body: &[u8]) -> io::Result<()> {
-        unreachable!("a host sends no briefs")
-    }
-
-    fn ring(&mut self) {
-        self.worker.wake();
-    }
-}
-
-impl QueueingSender for Sender {
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn queued_bytes(&self) -> usize {
-        0
-    }
-
-    fn has_room(&mut self) -> bool {
-        false
-    }
-
-    fn await_room(&mut self) -> Room {
-        Room::Readable
-    }
-
-    fn close(&mut self) {
-        self.is_closed = true;
-        self.worker.lock().is_left = true;
-        self.worker.wake();
-    }
-
-    fn is_peer_at_rest(&self) -> bool {
-        let state = self.worker.lock();
-        state.running.is_none() && state.waiting.is_empty() && state.sent.is_empty()
-    }
-}
-
-struct Receiver {
-    worker: FakeWorker,
-    /// What was taken from the worker and not consumed.
-    bytes: Vec<u8>,
-}
-
-impl FrameReceiver for Receiver {
-    fn begin(&mut self, _readable: bool) {}
-
-    fn recv(&mut self) -> io::Result<Received<'_>> {
-        let mut state = self.worker.lock();
-        self.bytes.append(&mut state.sent);
-        if self.bytes.is_empty()
-            && let Some((head, body)) = state.large.take()
-        {
-            return Ok(Received::Large { head, body });
-        }
-        Ok(match (self.bytes.is_empty(), state.is_closed) {
-            (false, _) => Received::Frames(Frames::new(&self.bytes)),
-            (true, true) => Received::Closed,
-            (true, false) => Received::Nothing,
-        })
-    }
-
-    fn consume(&mut self, len_bytes: usize) {
-        self.bytes.drain(..len_bytes);
-    }
-
-    fn has_arrivals(&self) -> bool {
-        !self.bytes.is_empty() || !self.worker.lock().sent.is_empty()
-    }
-
-    fn is_midway(&self) -> bool {
-        false
-    }
-
-    fn park(&mut self) -> bool {
-        !self.has_arrivals()
-    }
-
-    fn unpark(&mut self) {}
-
-    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }
 

@@ -1,0 +1,140 @@
+//! The host's ends of the connection to a [`FakeWorker`].
+
+use std::{io, os::fd::BorrowedFd};
+
+use super::worker::{FakeTask, FakeWorker};
+use crate::{
+    frame::Frames,
+    protocol::ToWorker,
+    transport::{Body, FrameReceiver, FrameSender, QueueingSender, Received, Room},
+};
+
+pub(super) struct Sender {
+    worker: FakeWorker,
+    is_closed: bool,
+}
+
+impl Sender {
+    pub(super) fn new(worker: FakeWorker) -> Self {
+        Self { worker, is_closed: false }
+    }
+}
+
+impl FrameSender for Sender {
+    fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
+        assert!(!self.is_closed, "nothing is sent after the connection was closed");
+        let body = match body {
+            Body::Borrowed(bytes) => bytes.to_vec(),
+            Body::Shared(bytes) => (**bytes).as_ref().to_vec(),
+        };
+        let mut state = self.worker.lock();
+        if state.is_closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let (first, rest) = if head.is_empty() { (&body[..], &[][..]) } else { (head, &body[..]) };
+        match ToWorker::decode(first, rest).expect("the host sends messages of ours") {
+            ToWorker::Hello(hello) => state.hello = Some(hello),
+            ToWorker::Run(_, mut tasks) => {
+                while let Some(task) = tasks.next().expect("the host sends messages of ours") {
+                    state.waiting.push_back(FakeTask {
+                        seq: task.seq,
+                        number: task.task,
+                        function: task.function.0,
+                        args: task.args.to_vec(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_brief(&mut self, _head: u64, _body: &[u8]) -> io::Result<()> {
+        unreachable!("a host sends no briefs")
+    }
+
+    fn ring(&mut self) {
+        self.worker.wake();
+    }
+}
+
+impl QueueingSender for Sender {
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn queued_bytes(&self) -> usize {
+        0
+    }
+
+    fn has_room(&mut self) -> bool {
+        false
+    }
+
+    fn await_room(&mut self) -> Room {
+        Room::Readable
+    }
+
+    fn close(&mut self) {
+        self.is_closed = true;
+        self.worker.lock().is_left = true;
+        self.worker.wake();
+    }
+
+    fn is_peer_at_rest(&self) -> bool {
+        let state = self.worker.lock();
+        state.running.is_none() && state.waiting.is_empty() && state.sent.is_empty()
+    }
+}
+
+pub(super) struct Receiver {
+    worker: FakeWorker,
+    /// What was taken from the worker and not consumed.
+    bytes: Vec<u8>,
+}
+
+impl Receiver {
+    pub(super) fn new(worker: FakeWorker) -> Self {
+        Self { worker, bytes: Vec::new() }
+    }
+}
+
+impl FrameReceiver for Receiver {
+    fn begin(&mut self, _readable: bool) {}
+
+    fn recv(&mut self) -> io::Result<Received<'_>> {
+        let mut state = self.worker.lock();
+        self.bytes.append(&mut state.sent);
+        if self.bytes.is_empty()
+            && let Some((head, body)) = state.large.take()
+        {
+            return Ok(Received::Large { head, body });
+        }
+        Ok(match (self.bytes.is_empty(), state.is_closed) {
+            (false, _) => Received::Frames(Frames::new(&self.bytes)),
+            (true, true) => Received::Closed,
+            (true, false) => Received::Nothing,
+        })
+    }
+
+    fn consume(&mut self, len_bytes: usize) {
+        self.bytes.drain(..len_bytes);
+    }
+
+    fn has_arrivals(&self) -> bool {
+        !self.bytes.is_empty() || !self.worker.lock().sent.is_empty()
+    }
+
+    fn is_midway(&self) -> bool {
+        false
+    }
+
+    fn park(&mut self) -> bool {
+        !self.has_arrivals()
+    }
+
+    fn unpark(&mut self) {}
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}

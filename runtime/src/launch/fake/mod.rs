@@ -1,0 +1,91 @@
+//! A launcher for tests. A test plays its workers, in this process and at the test's own times.
+//!
+//! A [`FakeWorker`] claims tasks on a real board and sends real frames, but has no process, no descriptor and no clock.
+
+mod connection;
+mod worker;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+pub(crate) use self::worker::{FakeTask, FakeWorker, Told};
+use self::{
+    connection::{Receiver, Sender},
+    worker::{State, TOKEN},
+};
+use super::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Streams, Watched};
+use crate::transport::Segment;
+
+/// Starts fake workers.
+#[derive(Clone, Default)]
+pub(crate) struct FakeLauncher(Arc<Mutex<Launches>>);
+
+#[derive(Default)]
+pub(crate) struct Launches {
+    /// What becomes of the next starts. Later ones succeed.
+    pub(crate) outcomes: VecDeque<Outcome>,
+    /// All workers that were started, in order.
+    pub(crate) workers: Vec<FakeWorker>,
+    /// Workers have no board, so nothing can be taken back from them.
+    pub(crate) without_board: bool,
+    /// The number of starts that were asked for.
+    pub(crate) asked: usize,
+    pub(crate) oom_kills: Option<u64>,
+    /// Workers are ready at once, and run what they are sent as soon as they are woken.
+    pub(crate) is_prompt: bool,
+}
+
+/// What becomes of a start.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    NotYet,
+    Fails(LaunchError),
+}
+
+impl FakeLauncher {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Launches> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Launcher for FakeLauncher {
+    fn launch(&self, request: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
+        let mut launches = self.lock();
+        launches.asked += 1;
+        match launches.outcomes.pop_front() {
+            Some(Outcome::NotYet) => return Ok(Launch::NotYet),
+            Some(Outcome::Fails(error)) => return Err(error),
+            None => {}
+        }
+        let mut pipes = request.outputs.open()?;
+        let board =
+            (!launches.without_board).then(|| Segment::unshared().expect("memory for a board").board());
+        let state = State {
+            key: request.key,
+            pid: 1000 + launches.workers.len() as u32,
+            board: board.clone(),
+            is_prompt: launches.is_prompt,
+            ..State::default()
+        };
+        let ends = std::mem::take(&mut pipes.ours);
+        let state = State { pipes, ..state };
+        let worker = FakeWorker::new(state);
+        launches.workers.push(worker.clone());
+        Ok(Launch::Ready(Launched {
+            sender: Box::new(Sender::new(worker.clone())),
+            receiver: Box::new(Receiver::new(worker.clone())),
+            board,
+            is_quiet: true,
+            why_slow: None,
+            process: Box::new(worker),
+            streams: (!ends.is_empty()).then_some(Streams { token: TOKEN, ends }),
+            watched: Watched::default(),
+        }))
+    }
+
+    fn oom_kills(&self) -> Option<u64> {
+        self.lock().oom_kills
+    }
+}
