@@ -5,6 +5,7 @@
 
 use std::{
     future::Future as _,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -26,8 +27,9 @@ use tracing_subscriber::{
 
 use crate::{
     alone::alone,
-    event::{take_time, until},
+    event::{take_time, until, until_exists},
     leak::Snapshot,
+    scratch::Folder,
 };
 
 /// A callback takes this long at the most.
@@ -42,6 +44,11 @@ fn echo(n: u64) -> u64 {
 fn nap(millis: u64) -> u64 {
     take_time(Duration::from_millis(millis));
     millis
+}
+
+#[worker]
+fn wait_for(file: &Path) {
+    until_exists(file);
 }
 
 /// The name of a public call, and code that makes it.
@@ -227,6 +234,59 @@ fn every_call_comes_to_its_end_while_a_waker_is_dropped() {
             // This thread waits in its place.
             assert_eq!(handle.join().unwrap(), 300);
         });
+    });
+}
+
+#[test]
+fn every_call_comes_to_its_end_while_a_waker_of_a_process_is_dropped() {
+    alone(|| {
+        check(|_, caller| {
+            let folder = Folder::new();
+            let file = folder.path("go");
+            let mut process = Process::spawn(delayed!(wait_for(&file))).unwrap();
+            let waker = calling_waker();
+            poll_once(&mut process, &waker);
+            std::mem::forget(waker);
+            *DROPPED.lock().unwrap() = Some(caller);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    until("the waker is dropped", || DROPPED.lock().unwrap().is_none());
+                    std::fs::write(&file, "").unwrap();
+                });
+                // This thread waits in its place.
+                process.join().unwrap();
+            });
+        });
+    });
+}
+
+/// Owns another process, which ends with it. Then it makes the file.
+struct Owning(Option<Process<u64>>, PathBuf);
+
+impl Wake for Owning {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Owning {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        std::fs::write(&self.1, "").unwrap();
+    }
+}
+
+#[test]
+fn a_waker_of_a_process_may_own_another_process() {
+    alone(|| {
+        let before = Snapshot::take();
+        let folder = Folder::new();
+        let file = folder.path("go");
+        let mut process = Process::spawn(delayed!(wait_for(&file))).unwrap();
+        let other = Process::spawn(delayed!(nap(60_000))).unwrap();
+        // The process has the only reference to the waker, and drops it when this thread waits in its place.
+        poll_once(&mut process, &Waker::from(Arc::new(Owning(Some(other), file.clone()))));
+        process.join().unwrap();
+        drop(process);
+        until("nothing is left", || Snapshot::take() == before);
     });
 }
 

@@ -618,6 +618,38 @@ fn a_process_is_its_parents_though_a_logger_or_a_waker_forks() {
 }
 
 #[test]
+fn the_drop_of_a_waker_may_fork_as_a_process_is_joined() {
+    alone(|| {
+        let folder = Folder::new();
+        let file = folder.path("go");
+        let mut process = Process::spawn(delayed!(wait_for(&file))).unwrap();
+        let waker = forking_waker();
+        assert!(Pin::new(&mut process).poll(&mut Context::from_waker(&waker)).is_pending());
+        std::mem::forget(waker);
+        arm(Code::WakerDrop, 0, true);
+        // This thread waits in the place of the waker, which is dropped.
+        let go_on = std::thread::spawn(move || {
+            until("the drop has forked", || COPY.load(Ordering::Relaxed) > 0);
+            std::fs::write(file, "").unwrap();
+        });
+        let result = process.join();
+        if is_copy() {
+            drop(process);
+            end_copy(
+                "join",
+                Ok(result.map(|value| vec![value]).map_err(|error| error.to_string())),
+                None,
+                false,
+            );
+        }
+        go_on.join().unwrap();
+        assert!(result.is_ok());
+        drop(process);
+        expect_copy_ends("join", FOUND);
+    });
+}
+
+#[test]
 fn a_pool_that_is_joined_or_dropped_ends_though_a_logger_forks() {
     alone(|| {
         set_logger();
