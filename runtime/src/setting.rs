@@ -27,9 +27,16 @@ pub(crate) fn refused(
     Error::config(format!("{setting}: {why}; give {allowed}"))
 }
 
-/// Creates the error of a setting by which no tasks would be sent together.
-pub(crate) fn no_chunk(setting: &str) -> Error {
-    refused(setting, "no task would ever travel", "a number from 1")
+/// Checks how many tasks are sent together.
+///
+/// # Errors
+///
+/// The number is zero.
+pub(crate) fn batch(setting: &str, tasks: usize) -> Result<usize> {
+    match tasks {
+        0 => Err(refused(setting, "no task would ever travel", "a number from 1")),
+        tasks => Ok(tasks),
+    }
 }
 
 /// Returns a value as short text on one line.

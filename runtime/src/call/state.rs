@@ -6,7 +6,6 @@ use std::{
     fmt,
     ops::Range,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use super::in_process::InProcess;
@@ -18,11 +17,12 @@ use crate::{
     error::{POOL_ENDED, TaskError, TaskErrorKind, TaskLocation},
     handle::{Drive, Waiter, Wakes, inherited, inherited_kind},
     id::FunctionId,
+    observe::report::Report,
     protocol::{EncodedTasks, Results},
     registry::{self, Entry},
     scheduler::{
         batch::{Batch, QueueId, Recipient},
-        config::Config,
+        config::{CallOptions, Config},
         feed::Feeder,
         inbox::{Arrival, Arrivals, Inbox, Item},
         policy::MOST_FED_BYTES,
@@ -40,25 +40,6 @@ const WINDOW_BYTES: usize = 64 << 20;
 /// Larger memory for results is freed after use.
 const MOST_SPARE_BYTES: usize = 4 << 20;
 
-/// The options of one call. `None` means the setting of the pool.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CallOptions {
-    /// The number of tasks in a batch.
-    pub(crate) chunk: Option<usize>,
-    /// The maximum number of workers that run its tasks at a time.
-    pub(crate) most_workers: Option<usize>,
-    /// How many times a task is retried after its worker dies.
-    pub(crate) retries: Option<u32>,
-    /// The number from which the seeds of the tasks are derived.
-    pub(crate) seed: Option<u64>,
-    /// Whether the progress of the call is displayed.
-    pub(crate) is_reported: bool,
-    /// Whether the progress of single tasks is displayed.
-    pub(crate) wants_progress: bool,
-    /// The time limit of each task.
-    pub(crate) timeout: Option<Duration>,
-}
-
 /// One call in progress.
 pub(crate) struct Call {
     backend: CallBackend,
@@ -75,6 +56,8 @@ pub(crate) struct Call {
     batch_size: usize,
     /// The number of tasks that were pushed and are not queued yet.
     fed: usize,
+    /// Whether the progress of the call is displayed.
+    is_reported: bool,
     /// The tasks that have ended since the last report, if progress is displayed.
     ended: Vec<Range<usize>>,
     /// How many more tasks may be pushed before more than the room in the feed must be checked: the window and the batch have
@@ -97,7 +80,6 @@ enum CallBackend {
         queue: QueueId,
         /// The tasks that were pushed and are not queued yet.
         feeder: Feeder,
-        retries: u32,
     },
     /// Every task fails with this error.
     Ended(TaskErrorKind),
@@ -105,9 +87,9 @@ enum CallBackend {
 
 impl Call {
     /// Opens a call whose tasks run on the calling thread.
-    pub(crate) fn in_process(here: &Arc<InProcess>, options: CallOptions) -> Self {
+    pub(crate) fn in_process(here: &Arc<InProcess>, options: CallOptions, report: Option<&Report>) -> Self {
         let seed = seed_of_call(options.seed, here.seed, &here.calls);
-        Self::open(options, |_| CallBackend::InProcess { here: here.clone(), seed })
+        Self::open(report, |_| CallBackend::InProcess { here: here.clone(), seed })
     }
 
     /// Opens a call whose tasks run on workers. `calls` counts the calls of the pool.
@@ -116,16 +98,14 @@ impl Call {
         config: &Config,
         calls: &Calls,
         options: CallOptions,
+        report: Option<&Report>,
     ) -> Self {
-        Self::open(options, |inbox| {
-            let retries = options.retries.unwrap_or(config.retries);
-            let (feeder, feed) = Feeder::new(inbox.clone(), retries);
-            let chunk = options.chunk.or(config.chunk_size);
-            let workers = options.most_workers.unwrap_or(usize::MAX);
-            let seed = seed_of_call(options.seed, config.seed, calls);
-            let timeout = options.timeout;
-            match driver.look(|scheduler| scheduler.open_call(chunk, workers, timeout, seed, feed)) {
-                Some(queue) => CallBackend::Pool { driver: Arc::downgrade(driver), queue, feeder, retries },
+        Self::open(report, |inbox| {
+            let (feeder, feed) = Feeder::new(inbox.clone());
+            let seed = Some(seed_of_call(options.seed, config.call.seed, calls));
+            let options = CallOptions { seed, ..options };
+            match driver.look(|scheduler| scheduler.open_call(options, feed)) {
+                Some(queue) => CallBackend::Pool { driver: Arc::downgrade(driver), queue, feeder },
                 // The subscriber that was asked for the caller has copied this process.
                 None => CallBackend::Ended(inherited_kind()),
             }
@@ -133,13 +113,13 @@ impl Call {
     }
 
     /// Opens a call each of whose tasks fails with `kind`.
-    pub(crate) fn failed(kind: TaskErrorKind, options: CallOptions) -> Self {
-        Self::open(options, |_| CallBackend::Ended(kind))
+    pub(crate) fn failed(kind: TaskErrorKind, report: Option<&Report>) -> Self {
+        Self::open(report, |_| CallBackend::Ended(kind))
     }
 
-    fn open(options: CallOptions, backend: impl FnOnce(&Arc<Inbox>) -> CallBackend) -> Self {
-        let CallOptions { is_reported, wants_progress, .. } = options;
-        let inbox = Arc::new(Inbox { is_reported, wants_progress, ..Inbox::default() });
+    fn open(report: Option<&Report>, backend: impl FnOnce(&Arc<Inbox>) -> CallBackend) -> Self {
+        let wants_progress = report.is_some_and(Report::wants_progress);
+        let inbox = Arc::new(Inbox { wants_progress, ..Inbox::default() });
         #[cfg(feature = "tracing")]
         inbox.set_caller(Caller::current());
         let backend = backend(&inbox);
@@ -154,6 +134,7 @@ impl Call {
             window: 1,
             batch_size: 1,
             fed: 0,
+            is_reported: report.is_some(),
             ended: Vec::new(),
             quota: 0,
             last: None,
@@ -295,7 +276,7 @@ impl Call {
         if args.len() <= MOST_FED_BYTES {
             return self.push(Request { args: Ok(args), ..request });
         }
-        let CallBackend::Pool { driver, queue, retries, .. } = &self.backend else { return };
+        let CallBackend::Pool { driver, queue, .. } = &self.backend else { return };
         let Some(driver) = Driver::own(driver) else {
             return self.give_up(pool_ended(request.entry.name, index));
         };
@@ -308,7 +289,6 @@ impl Call {
             records: EncodedTasks::of(function, args),
             to: Recipient::Call(self.inbox.clone()),
             attempts: 0,
-            retries: *retries,
         };
         driver.with(|scheduler, now| scheduler.enqueue_apart(queue, batch, now));
         self.measure();
@@ -351,12 +331,12 @@ impl Call {
         self.backend = CallBackend::Ended(TaskErrorKind::Cancelled { why: POOL_ENDED });
     }
 
-    /// Sets the number of tasks in a batch.
-    pub(crate) fn set_chunk_size(&mut self, tasks: usize) {
+    /// Changes the settings of the call.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut CallOptions)) {
         if let CallBackend::Pool { driver, queue, .. } = &self.backend
             && let Some(driver) = Driver::own(driver)
         {
-            driver.look(|scheduler| scheduler.set_chunk_size(*queue, tasks));
+            driver.look(|scheduler| scheduler.change_call(*queue, change));
         }
         self.measure();
     }
@@ -454,7 +434,7 @@ impl Call {
         let mut rest = &arrivals.bytes[..];
         let before = self.received;
         for (first, item) in arrivals.items.drain(..) {
-            if self.inbox.is_reported {
+            if self.is_reported {
                 self.ended.push(first..first + item.tasks());
             }
             match item {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     collect::{Collect, Opened, Outcomes, Values},
     in_process::InProcess,
-    state::{Call, CallOptions},
+    state::Call,
 };
 use crate::{
     driver::state::Driver,
@@ -14,7 +14,7 @@ use crate::{
     protocol::Outcome,
     registry,
     scheduler::{
-        config::{Config, Finalizer},
+        config::{CallOptions, Config, Finalizer},
         sim,
     },
     seed::Calls,
@@ -45,7 +45,7 @@ impl Host {
     }
 
     fn call(&self, options: CallOptions) -> Call {
-        Call::on_workers(&self.driver, &self.config, &self.calls, options)
+        Call::on_workers(&self.driver, &self.config, &self.calls, options, None)
     }
 }
 
@@ -74,9 +74,9 @@ fn collect(call: Call, unordered: bool, numbers: impl IntoIterator<Item = u64>) 
 fn a_call_returns_its_results_in_the_order_of_its_tasks() {
     let host = Host::new();
     let expected: Vec<u64> = (0..2_000).map(|n| 2 * n).collect();
-    for chunk in [None, Some(1), Some(100)] {
-        let options = CallOptions { chunk, ..CallOptions::default() };
-        assert_eq!(collect(host.call(options), false, 0..2_000).as_ref(), Ok(&expected), "{chunk:?}");
+    for batch in [None, Some(1), Some(100)] {
+        let options = CallOptions { batch, ..CallOptions::default() };
+        assert_eq!(collect(host.call(options), false, 0..2_000).as_ref(), Ok(&expected), "{batch:?}");
     }
     let mut unordered = collect(host.call(CallOptions::default()), true, 0..1_000).expect("no failure");
     unordered.sort_unstable();
@@ -129,17 +129,17 @@ fn a_call_of_a_pool_that_has_ended_fails_each_task() {
     let error = collect(call, false, 0..10).expect_err("the pool has ended");
     assert!(error.contains("was cancelled"), "{error}");
     let kind = TaskErrorKind::lost(&"it cannot run anything");
-    let error = collect(Call::failed(kind, CallOptions::default()), false, 0..10).expect_err("it cannot");
+    let error = collect(Call::failed(kind, None), false, 0..10).expect_err("it cannot");
     assert!(error.contains("it cannot run anything"), "{error}");
 }
 
 #[test]
 fn a_call_without_workers_runs_on_the_calling_thread() {
     let here = Arc::new(InProcess::default());
-    let call = |options| Call::in_process(&here, options);
-    let doubled = collect(call(CallOptions::default()), false, 0..100);
+    let call = || Call::in_process(&here, CallOptions::default(), None);
+    let doubled = collect(call(), false, 0..100);
     assert_eq!(doubled, Ok((0..100).map(|n| 2 * n).collect()));
-    let error = collect(call(CallOptions::default()), false, [1, u64::MAX, 2]).expect_err("one is too large");
+    let error = collect(call(), false, [1, u64::MAX, 2]).expect_err("one is too large");
     assert!(error.contains("too much"), "{error}");
     assert!(here.run_single(&double(4).call).1.is_ok());
     assert!(here.run_broadcast(&double(4).call).is_ok());
@@ -192,8 +192,8 @@ fn a_pool_without_workers_is_prepared_once_and_tidied_up_once() {
 #[test]
 fn a_call_takes_its_batch_size_from_its_options_or_later() {
     let host = Host::new();
-    let mut call = host.call(CallOptions { most_workers: Some(1), ..CallOptions::default() });
-    call.set_chunk_size(3);
+    let mut call = host.call(CallOptions { workers: Some(1), ..CallOptions::default() });
+    call.change(|options| options.batch = Some(3));
     for n in 0..10 {
         call.push(double(n).call);
     }

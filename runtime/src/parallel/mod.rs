@@ -12,27 +12,21 @@ pub use units::{millis, mins, secs};
 use units::Timeout;
 
 use crate::{
-    call::{
-        collect::Opened,
-        state::{Call, CallOptions},
-    },
-    error::Result,
+    call::{collect::Opened, state::Call},
+    error::{Error, Result},
     observe::report::{Label, Report, verbose_by_env},
     pool::{Jobs, Pool, global::global},
-    setting::no_chunk,
+    scheduler::config::CallOptions,
+    setting,
 };
-use units::Span;
 
 /// The settings before the semicolon of a `parallel!`. Part of the expansion's interface.
 #[derive(Debug, Default)]
 pub struct Settings<'p> {
     pool: Option<&'p Pool>,
-    jobs: Option<Jobs>,
-    batch: Option<usize>,
-    /// The time as it was written.
-    timeout: Option<Span>,
-    retries: Option<u32>,
-    seed: Option<u64>,
+    options: CallOptions,
+    /// Why a setting was refused.
+    refused: Option<Error>,
     verbose: Option<u32>,
     progress: Option<String>,
     unordered: bool,
@@ -55,35 +49,35 @@ impl<'p> Settings<'p> {
     /// Sets the maximum number of workers used at a time: `jobs = 8`.
     #[must_use]
     pub fn jobs(mut self, jobs: impl Workers) -> Self {
-        self.jobs = Some(jobs.into());
+        self.options.workers = self.checked(jobs.into().count());
         self
     }
 
     /// Sets the number of tasks sent together: `batch = 64`.
     #[must_use]
     pub fn batch(mut self, batch: usize) -> Self {
-        self.batch = Some(batch);
+        self.options.batch = self.checked(setting::batch("batch = 0", batch));
         self
     }
 
     /// Sets how long each task may run: `timeout = secs(3)`.
     #[must_use]
     pub fn timeout(mut self, timeout: impl Timeout) -> Self {
-        self.timeout = timeout.span();
+        self.options.timeout = timeout.span().and_then(|span| self.checked(span.limit()));
         self
     }
 
     /// Sets how many times a task is retried after its worker dies: `retries = 2`.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
-        self.retries = Some(retries);
+        self.options.retries = Some(retries);
         self
     }
 
     /// Sets the number from which the seeds of the tasks are derived: `seed = 42`.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.options.seed = Some(seed);
         self
     }
 
@@ -108,39 +102,34 @@ impl<'p> Settings<'p> {
         self
     }
 
+    /// Returns the value of a setting. If it was refused, the call fails with the error.
+    fn checked<T>(&mut self, value: Result<T>) -> Option<T> {
+        value.map_err(|error| self.refused.get_or_insert(error)).ok()
+    }
+
     /// Begins the call.
-    fn open(&self) -> Result<(Call, Option<Box<Report>>)> {
-        let jobs = self.jobs.map(Jobs::count).transpose()?;
-        if self.batch == Some(0) {
-            return Err(no_chunk("batch = 0"));
+    fn open(self) -> Result<(Call, Option<Box<Report>>)> {
+        if let Some(error) = self.refused {
+            return Err(error);
         }
-        let timeout = self.timeout.as_ref().map(Span::limit).transpose()?;
         let verbose = self.verbose.map_or_else(verbose_by_env, Ok)?;
         let pool = match self.pool {
             Some(pool) => pool,
             None => {
                 // The global pool grows and shrinks to what the latest call requests.
                 let pool = global()?;
-                pool.set_jobs(jobs);
+                pool.set_jobs(self.options.workers);
                 pool
             }
         };
-        let Self { batch, retries, seed, .. } = *self;
-        let options = CallOptions {
-            chunk: batch,
-            most_workers: jobs,
-            retries,
-            timeout,
-            seed,
-            ..CallOptions::default()
-        };
-        Ok(pool.open_reported(options, verbose, self.progress.as_deref()))
+        Ok(pool.open_reported(self.options, verbose, self.progress.as_deref()))
     }
 }
 
 impl From<Settings<'_>> for Opened {
     fn from(settings: Settings<'_>) -> Self {
-        Self { call: settings.open(), unordered: settings.unordered }
+        let unordered = settings.unordered;
+        Self { call: settings.open(), unordered }
     }
 }
 

@@ -11,10 +11,10 @@ use crate::{
     protocol::Outcome,
     registry,
     scheduler::{
-        config::{Config, Finalizer, Lives},
+        config::{CallOptions, Config, Finalizer, Lives},
         restarts::Intensity,
     },
-    setting::{self, ABOVE_ZERO, FOREVER, no_chunk, refused, variable, waits_for_debugger},
+    setting::{self, ABOVE_ZERO, FOREVER, refused, variable, waits_for_debugger},
     task::{Call, Task, not_in_table},
     transport::wants_socket,
 };
@@ -52,7 +52,7 @@ pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
     jobs: Option<Jobs>,
-    chunk_size: Option<usize>,
+    call: CallOptions,
     name: Option<String>,
     surroundings: Surroundings,
     initializer: Option<(Call, Outcome)>,
@@ -61,16 +61,13 @@ pub struct Builder {
     preload: Option<(Call, Outcome)>,
     start_timeout: Duration,
     max_restarts: Intensity,
-    retries: u32,
-    task_timeout: Option<Duration>,
-    seed: Option<u64>,
 }
 
 impl Builder {
     pub(super) fn new() -> Self {
         Self {
             jobs: None,
-            chunk_size: None,
+            call: CallOptions::default(),
             name: None,
             surroundings: Surroundings::default(),
             initializer: None,
@@ -79,9 +76,6 @@ impl Builder {
             preload: None,
             start_timeout: START_TIMEOUT,
             max_restarts: Intensity::default(),
-            retries: 0,
-            task_timeout: None,
-            seed: None,
         }
     }
 
@@ -122,7 +116,7 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn chunk_size(mut self, tasks: usize) -> Self {
-        self.chunk_size = Some(tasks);
+        self.call.batch = Some(tasks);
         self
     }
 
@@ -685,7 +679,7 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn retries(mut self, retries: u32) -> Self {
-        self.retries = retries;
+        self.call.retries = Some(retries);
         self
     }
 
@@ -721,7 +715,7 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn task_timeout(mut self, timeout: Duration) -> Self {
-        self.task_timeout = Some(timeout);
+        self.call.timeout = Some(timeout);
         self
     }
 
@@ -750,7 +744,7 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.call.seed = Some(seed);
         self
     }
 
@@ -774,8 +768,8 @@ impl Builder {
     /// ```
     pub fn build(self) -> Result<Pool> {
         let jobs = self.jobs.map_or_else(Jobs::from_env, Ok)?.count()?;
-        if self.chunk_size == Some(0) {
-            return Err(no_chunk("chunk_size(0)"));
+        if let Some(tasks) = self.call.batch {
+            setting::batch("chunk_size(0)", tasks)?;
         }
         if self.max_restarts.within.is_zero() {
             let Intensity { most, within } = self.max_restarts;
@@ -783,7 +777,7 @@ impl Builder {
             return Err(refused(setting, "starts would have no time to fail in", ABOVE_ZERO));
         }
         let limit = |time| setting::limit("task_timeout", time, "every task would time out");
-        let task_timeout = self.task_timeout.map(limit).transpose()?;
+        let call = CallOptions { timeout: self.call.timeout.map(limit).transpose()?, ..self.call };
         let start_timeout = check_start_timeout(self.start_timeout)?;
         wants_socket()?;
         let start_method = self.start_method.map_or_else(method_from_env, Ok)?;
@@ -803,14 +797,14 @@ impl Builder {
                 call.entry.name
             )));
         }
-        let mut calls = initializer.into_iter().chain(finalizer).chain(preload);
-        if let Some(call) = calls.find(|call| registry::id_of(call.entry).is_none()) {
+        let mut tasks = initializer.into_iter().chain(finalizer).chain(preload);
+        if let Some(call) = tasks.find(|call| registry::id_of(call.entry).is_none()) {
             return Err(not_in_table(call, None).into());
         }
         let surroundings = self.surroundings.settle(self.name.as_deref(), jobs)?;
         Pool::start(Config {
             jobs,
-            chunk_size: self.chunk_size,
+            call,
             name: self.name,
             surroundings,
             initializer: self.initializer,
@@ -819,9 +813,6 @@ impl Builder {
             preload: self.preload,
             start_timeout,
             max_restarts: self.max_restarts,
-            retries: self.retries,
-            task_timeout,
-            seed: self.seed,
         })
     }
 }

@@ -18,13 +18,10 @@ use serde::de::DeserializeOwned;
 
 use super::Pool;
 use crate::{
-    call::{
-        collect::receive,
-        order::ReorderBuffer,
-        state::{Call, CallOptions},
-    },
+    call::{collect::receive, order::ReorderBuffer, state::Call},
     error::{Error, TaskError, TaskErrorKind, TaskLocation},
-    setting::no_chunk,
+    scheduler::config::CallOptions,
+    setting,
     task::Task,
 };
 
@@ -122,7 +119,7 @@ impl<X, I: Iterator> Engine<X, I> {
         X: Item<T>,
     {
         Self {
-            call: pool.open(CallOptions::default()),
+            call: pool.open(CallOptions::default(), None),
             input: input.fuse(),
             ended: false,
             function: "",
@@ -132,10 +129,10 @@ impl<X, I: Iterator> Engine<X, I> {
         }
     }
 
-    fn set_chunk_size(&mut self, tasks: usize) {
-        match tasks {
-            0 => self.refused = Some(no_chunk("chunk_size(0)")),
-            _ => self.call.set_chunk_size(tasks),
+    fn set_batch(&mut self, tasks: usize) {
+        match setting::batch("chunk_size(0)", tasks) {
+            Ok(tasks) => self.call.change(|options| options.batch = Some(tasks)),
+            Err(error) => self.refused = Some(error),
         }
     }
 
@@ -264,7 +261,7 @@ macro_rules! results {
             /// With zero, the next item is an error, and no more input is read.
             $(#[$example])*
             pub fn chunk_size(mut self, tasks: usize) -> Self {
-                self.0.set_chunk_size(tasks);
+                self.0.set_batch(tasks);
                 self
             }
         }

@@ -32,7 +32,7 @@ use crate::{
     call::{
         collect::{Collect, Opened, Values},
         in_process::InProcess,
-        state::{Call, CallOptions},
+        state::Call,
     },
     caller::Caller,
     codec::{OwnedResult, ShortBytes},
@@ -49,7 +49,7 @@ use crate::{
     registry,
     scheduler::{
         batch::{Batch, QueueId, Recipient, Single},
-        config::Config,
+        config::{CallOptions, Config},
         state::Scheduler,
     },
     seed::Calls,
@@ -275,7 +275,7 @@ impl Pool {
             // The environment and the working directory are those of this process and do not change.
             let preload = config.preload.map(|(call, _)| (call, Outcome::Value));
             let first = preload.into_iter().chain(config.initializer).collect();
-            let (finalizer, seed) = (config.lives.finalizer, config.seed);
+            let (finalizer, seed) = (config.lives.finalizer, config.call.seed);
             let here = InProcess { first, finalizer, seed, ..InProcess::default() };
             return Ok(Self { backend: Backend::InProcess(Arc::new(here)) });
         }
@@ -283,12 +283,12 @@ impl Pool {
     }
 
     /// Opens a call. If the pool cannot run tasks, each of them fails with the reason.
-    pub(crate) fn open(&self, options: CallOptions) -> Call {
+    pub(crate) fn open(&self, options: CallOptions, report: Option<&Report>) -> Call {
         match self.site() {
-            Err(error) => Call::failed(TaskErrorKind::lost(&error), options),
-            Ok(Site::InProcess(here)) => Call::in_process(here, options),
+            Err(error) => Call::failed(TaskErrorKind::lost(&error), report),
+            Ok(Site::InProcess(here)) => Call::in_process(here, options, report),
             Ok(Site::Workers(processes, engine)) => {
-                Call::on_workers(&engine.driver, &processes.config, &processes.calls, options)
+                Call::on_workers(&engine.driver, &processes.config, &processes.calls, options, report)
             }
         }
     }
@@ -296,18 +296,16 @@ impl Pool {
     /// Opens a call that reports its progress: in lines (`verbose` above 0), in a bar with this label, or not at all.
     pub(crate) fn open_reported(
         &self,
-        mut options: CallOptions,
+        options: CallOptions,
         verbose: u32,
         label: Option<&str>,
     ) -> (Call, Option<Box<Report>>) {
         let mut report = None;
         if verbose > 0 || label.is_some() {
-            let workers = self.jobs().min(options.most_workers.unwrap_or(usize::MAX));
-            report = Report::new(verbose, label, workers, options.chunk);
-            options.is_reported = report.is_some();
-            options.wants_progress = report.as_ref().is_some_and(|report| report.wants_progress());
+            let workers = self.jobs().min(options.workers.unwrap_or(usize::MAX));
+            report = Report::new(verbose, label, workers, options.batch);
         }
-        (self.open(options), report)
+        (self.open(options, report.as_deref()), report)
     }
 
     /// Returns where tasks run. A forked worker has copies of the pools of the process that it was forked from. Tasks of such a
@@ -546,7 +544,6 @@ impl Pool {
             function,
             args,
             to: completer.clone(),
-            retries: processes.config.retries,
         });
         Handle::new(completer, Some(engine.exchange()), name, TaskId(id))
     }
@@ -587,7 +584,7 @@ impl Pool {
         };
         let (function, args) =
             travels(task.call, Some(0)).map_err(|error| error.in_pool(processes.name()))?;
-        let seed = seed_of_call(None, processes.config.seed, &processes.calls);
+        let seed = seed_of_call(None, processes.config.call.seed, &processes.calls);
         let handles: Option<Vec<Handle<T>>> = engine.driver.with(|scheduler, now| {
             let ids = scheduler.worker_ids();
             ids.zip(0..)
@@ -599,7 +596,6 @@ impl Pool {
                         records: EncodedTasks::of(function, args.clone()),
                         to: Recipient::Member { handle: completer.clone(), seed },
                         attempts: 0,
-                        retries: processes.config.retries,
                     };
                     scheduler.pin(worker, batch, now);
                     Handle::new(completer, Some(engine.exchange()), name, TaskId(index))

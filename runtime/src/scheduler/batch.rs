@@ -37,7 +37,6 @@ pub(crate) struct Batch {
     pub(crate) records: EncodedTasks,
     pub(crate) to: Recipient,
     pub(crate) attempts: u32,
-    pub(crate) retries: u32,
 }
 
 /// A task with a handle, before it is queued.
@@ -47,7 +46,6 @@ pub(crate) struct Single {
     pub(crate) function: FunctionId,
     pub(crate) args: ShortBytes,
     pub(crate) to: Arc<Completer>,
-    pub(crate) retries: u32,
 }
 
 impl From<Single> for Batch {
@@ -58,7 +56,6 @@ impl From<Single> for Batch {
             records: EncodedTasks::of(task.function, task.args),
             to: Recipient::Handles(VecDeque::from([task.to])),
             attempts: 0,
-            retries: task.retries,
         }
     }
 }
@@ -125,7 +122,6 @@ impl InFlightTasks for Batch {
             records: self.records.take_first(n),
             to,
             attempts: self.attempts,
-            retries: self.retries,
         };
         self.first += u64::from(n);
         first
@@ -176,7 +172,7 @@ impl Batch {
     /// Appends the tasks of `next`. Returns `next` if the two cannot be one batch.
     pub(super) fn absorb(&mut self, mut next: Self) -> Option<Self> {
         let fits = self.first + u64::from(self.len()) == next.first
-            && (self.attempts, self.retries) == (next.attempts, next.retries)
+            && self.attempts == next.attempts
             && !self.records.is_large()
             && !next.records.is_large()
             && self.records.len_bytes() + next.records.len_bytes() <= MOST_BATCH_BYTES;

@@ -1,4 +1,6 @@
-//! Holds the settings of a pool that the scheduler needs. They have been checked by the builder and never change.
+//! Holds the settings of a pool and of its calls. They have been checked by the caller.
+//!
+//! A pool's builder, the settings of a `parallel!`, and the queue of each call hold the same [`CallOptions`]. A pool's never change.
 
 use std::{
     any::{TypeId, type_name},
@@ -18,7 +20,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) jobs: usize,
-    pub(crate) chunk_size: Option<usize>,
+    /// The settings of calls that have no others.
+    pub(crate) call: CallOptions,
     pub(crate) name: Option<String>,
     pub(crate) surroundings: ResolvedOptions,
     pub(crate) initializer: Option<(Call, Outcome)>,
@@ -27,9 +30,34 @@ pub(crate) struct Config {
     pub(crate) preload: Option<(Call, Outcome)>,
     pub(crate) start_timeout: Duration,
     pub(crate) max_restarts: Intensity,
-    pub(crate) retries: u32,
-    pub(crate) task_timeout: Option<Duration>,
+}
+
+/// The settings of a call. `None` means the setting of the pool, and in a pool the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CallOptions {
+    /// The number of tasks in a batch. By default it is measured.
+    pub(crate) batch: Option<usize>,
+    /// The maximum number of workers that run its tasks at a time. By default all of them.
+    pub(crate) workers: Option<usize>,
+    /// How many times a task is retried after its worker dies. By default 0.
+    pub(crate) retries: Option<u32>,
+    /// The time limit of each task. By default there is none.
+    pub(crate) timeout: Option<Duration>,
+    /// The number from which the seeds of the tasks are derived. An opened call has one.
     pub(crate) seed: Option<u64>,
+}
+
+impl CallOptions {
+    /// Returns these settings, and those of `defaults` where there is none.
+    pub(crate) fn or(self, defaults: Self) -> Self {
+        Self {
+            batch: self.batch.or(defaults.batch),
+            workers: self.workers.or(defaults.workers),
+            retries: self.retries.or(defaults.retries),
+            timeout: self.timeout.or(defaults.timeout),
+            seed: self.seed.or(defaults.seed),
+        }
+    }
 }
 
 /// The settings that limit how long a worker lives.
@@ -94,5 +122,20 @@ impl Lives {
             Self { max_rss: Some(0), .. } => never("max_worker_rss(0)", "every worker is larger"),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_of_a_call_goes_before_that_of_its_pool() {
+        let second = Some(Duration::from_secs(1));
+        let pool = CallOptions { batch: Some(1), timeout: second, seed: Some(2), ..CallOptions::default() };
+        let call =
+            CallOptions { batch: Some(3), workers: Some(4), retries: Some(5), ..CallOptions::default() };
+        let CallOptions { batch, workers, retries, timeout, seed } = call.or(pool);
+        assert_eq!((batch, workers, retries, timeout, seed), (Some(3), Some(4), Some(5), second, Some(2)));
     }
 }

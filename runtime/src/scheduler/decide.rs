@@ -38,8 +38,8 @@ pub(super) fn has_room(worker: &Supervisor<Batch>, id: QueueId, queues: &Queues)
         return false;
     }
     let n = worker.in_flight_len();
-    if let (Some(chunk), true) = (queue.chunk, newest.queue == id) {
-        return n < chunk;
+    if let (Some(batch), true) = (queue.options.batch, newest.queue == id) {
+        return n < batch;
     }
     // The tasks that it has may be of several queues. The newest are the most.
     let ahead = queues.by_id.get(&newest.queue).and_then(|queue| queue.estimate(n));
@@ -105,8 +105,7 @@ impl Scheduler {
         match worker.in_flight().next()?.queue {
             // An initializer has no time limit.
             QueueId::Pinned if self.queues.initializing.contains(&worker.id()) => None,
-            QueueId::Pinned => self.config.task_timeout,
-            queue => self.queues.by_id.get(&queue)?.timeout,
+            queue => self.queues.options_of(queue).timeout,
         }
     }
 

@@ -219,7 +219,7 @@ impl Scheduler {
             // Towards the end of a queue batches become smaller, so that all workers finish together. A queue that its caller
             // still fills has no end yet.
             let workers = if queue.is_short() { live.min(self.cpus.saturating_mul(CROWD)) } else { live };
-            let parts = match (queue.chunk, queue.open) {
+            let parts = match (queue.options.batch, queue.open) {
                 (Some(_), _) => 1,
                 (None, true) => workers,
                 (None, false) => workers * 2,
@@ -234,7 +234,7 @@ impl Scheduler {
                 brisk += usize::from(self.target > self.cpus && queue.is_short());
                 occupied = Some(id);
             }
-            let seed = queue.seed.unwrap_or(self.seed);
+            let seed = queue.options.seed.unwrap_or(self.seed);
             let (mut tasks, mut bytes) = (0, 0);
             while tasks < most && (tasks == 0 || bytes + queue.first_len_bytes() <= BATCH_BYTES) {
                 let Some(mut batch) = queue.take_first(most - tasks) else { break };

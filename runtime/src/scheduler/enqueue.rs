@@ -2,10 +2,11 @@
 //!
 //! Nothing here sends a task to a worker. A task that cannot run gets its error immediately.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{
     batch::{Batch, QueueId, Single},
+    config::CallOptions,
     feed::Feed,
     queue::Queue,
     state::Scheduler,
@@ -18,31 +19,23 @@ use crate::{
 };
 
 impl Scheduler {
-    /// Sets the batch size of a call.
-    pub(crate) fn set_chunk_size(&mut self, id: QueueId, tasks: usize) {
-        if let Some(queue) = self.queues.by_id.get_mut(&id) {
-            queue.chunk = Some(tasks);
-        }
-    }
-
     /// Opens a queue for a call.
-    pub(crate) fn open_call(
-        &mut self,
-        chunk: Option<usize>,
-        most_workers: usize,
-        timeout: Option<Duration>,
-        seed: u64,
-        feed: Feed,
-    ) -> QueueId {
+    pub(crate) fn open_call(&mut self, options: CallOptions, feed: Feed) -> QueueId {
         let id = QueueId::Call(self.next_call);
         self.next_call += 1;
-        let timeout = timeout.or(self.config.task_timeout);
-        self.has_limits |= timeout.is_some();
-        let mut queue = Queue::of_call(chunk, most_workers, timeout, feed);
-        queue.seed = Some(seed);
-        self.queues.by_id.insert(id, queue);
+        let options = options.or(self.config.call);
+        self.has_limits |= options.timeout.is_some();
+        self.queues.by_id.insert(id, Queue::new(options, Some(feed)));
         self.queues.fed.push(id);
         id
+    }
+
+    /// Changes the settings of a call.
+    pub(crate) fn change_call(&mut self, id: QueueId, change: impl FnOnce(&mut CallOptions)) {
+        if let Some(queue) = self.queues.by_id.get_mut(&id) {
+            change(&mut queue.options);
+            self.has_limits |= queue.options.timeout.is_some();
+        }
     }
 
     /// Queues the tasks in the feed of a call. Only the call itself may call this, with the number of tasks that it has added in
@@ -87,7 +80,7 @@ impl Scheduler {
     pub(crate) fn batch_of(&self, id: QueueId) -> (usize, usize) {
         let queue = self.queues.by_id.get(&id);
         let workers = self.target;
-        queue.map_or((1, workers), |queue| (queue.batch_size(), queue.most_workers.min(workers)))
+        queue.map_or((1, workers), |queue| (queue.batch_size(), queue.workers().min(workers)))
     }
 
     /// Queues tasks, or fails them immediately if they cannot run.

@@ -45,16 +45,15 @@ pub(crate) struct Feed {
     taken: u64,
     pub(super) shared: Arc<FeedState>,
     to: Arc<Inbox>,
-    retries: u32,
 }
 
 impl Feeder {
     /// Creates the two ends of the feed of a call.
-    pub(crate) fn new(to: Arc<Inbox>, retries: u32) -> (Self, Feed) {
+    pub(crate) fn new(to: Arc<Inbox>) -> (Self, Feed) {
         let (producer, consumer) = ring::pair(FEED_BYTES);
         // The first task must be queued immediately.
         let shared = Arc::new(FeedState { wanted: AtomicBool::new(true), next: AtomicU64::new(0) });
-        let feed = Feed { records: consumer, taken: 0, shared: shared.clone(), to, retries };
+        let feed = Feed { records: consumer, taken: 0, shared: shared.clone(), to };
         (Self { records: producer, added: 0, shared }, feed)
     }
 
@@ -115,7 +114,7 @@ impl Feed {
         // SYNC(feed-next): pairs with the Acquire load in `Feeder::next`.
         let first = self.shared.next.fetch_add(u64::from(records.len()), Ordering::AcqRel);
         let to = Recipient::Call(self.to.clone());
-        Some(Batch { queue, first, records, to, attempts: 0, retries: self.retries })
+        Some(Batch { queue, first, records, to, attempts: 0 })
     }
 
     /// Reserves and returns the number of a task that the caller queues without the feed.

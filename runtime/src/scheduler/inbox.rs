@@ -21,8 +21,6 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     pub(crate) state: Mutex<Arrivals>,
-    /// Whether the progress of the call is displayed.
-    pub(crate) is_reported: bool,
     /// Whether the progress of single tasks is displayed.
     pub(crate) wants_progress: bool,
     /// The caller, until the call is dropped.

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     batch::{Batch, QueueId, Recipient, Single},
+    config::CallOptions,
     feed::Feed,
     policy::{BATCH, MOST_BATCH_BYTES, MOST_GONE, MOST_IN_BATCH, MOST_JUMP, SHORT, WAKING},
 };
@@ -26,14 +27,7 @@ pub(crate) struct Queue {
     gone: BTreeSet<u64>,
     /// The number of waiting tasks.
     queued: usize,
-    /// The size of a batch, if the caller has set it.
-    pub(crate) chunk: Option<usize>,
-    /// The maximum number of workers that run its tasks at a time.
-    pub(crate) most_workers: usize,
-    /// The time limit of each task.
-    pub(crate) timeout: Option<Duration>,
-    /// The seed of the call. A thread's queue has none.
-    pub(crate) seed: Option<u64>,
+    pub(crate) options: CallOptions,
     /// The smoothed duration of a task in nanoseconds. `None` before the first result.
     pace: Option<f64>,
     /// The number of results since a worker last reported a duration. The next reported duration includes theirs.
@@ -45,32 +39,15 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Creates a queue for the single tasks of a thread.
-    pub(crate) fn of_thread(timeout: Option<Duration>) -> Self {
-        Self::new(None, usize::MAX, timeout, None)
-    }
-
-    /// Creates a queue for a call whose caller may add tasks.
-    pub(crate) fn of_call(
-        chunk: Option<usize>,
-        most_workers: usize,
-        timeout: Option<Duration>,
-        feed: Feed,
-    ) -> Self {
-        Self::new(chunk, most_workers, timeout, Some(feed))
-    }
-
-    fn new(chunk: Option<usize>, most_workers: usize, timeout: Option<Duration>, feed: Option<Feed>) -> Self {
+    /// Creates a queue for a call whose caller may add tasks to this feed, or for the single tasks of a thread.
+    pub(crate) fn new(options: CallOptions, feed: Option<Feed>) -> Self {
         Self {
-            timeout,
+            options,
             open: feed.is_some(),
             feed,
             queue: VecDeque::new(),
             gone: BTreeSet::new(),
             queued: 0,
-            chunk,
-            most_workers,
-            seed: None,
             pace: None,
             untimed: 0,
             at: BTreeMap::new(),
@@ -126,7 +103,7 @@ impl Queue {
         let Some(last) = self.queue.back_mut() else { return Some(task) };
         let Recipient::Handles(handles) = &mut last.to else { return Some(task) };
         let fits = last.first + u64::from(last.records.len()) == task.number
-            && (last.attempts, last.retries) == (0, task.retries)
+            && last.attempts == 0
             && last.records.append_one(task.function, &task.args, MOST_BATCH_BYTES);
         if !fits {
             return Some(task);
@@ -218,8 +195,8 @@ impl Queue {
 
     /// Returns how many tasks of this queue make a batch.
     pub(crate) fn batch_size(&self) -> usize {
-        match (self.chunk, self.pace) {
-            (Some(chunk), _) => chunk,
+        match (self.options.batch, self.pace) {
+            (Some(batch), _) => batch,
             (None, None) => 1,
             (None, Some(pace)) => {
                 ((BATCH.as_nanos() as f64 / pace.max(1.0)) as usize).clamp(1, MOST_IN_BATCH)
@@ -267,9 +244,14 @@ impl Queue {
         self.at.contains_key(&worker) || self.has_use_for_another()
     }
 
+    /// Returns the maximum number of workers that run its tasks at a time.
+    pub(crate) fn workers(&self) -> usize {
+        self.options.workers.unwrap_or(usize::MAX)
+    }
+
     /// Returns whether the queue may use one more worker than it does.
     pub(crate) fn has_use_for_another(&self) -> bool {
-        self.at.len() < self.most_workers
+        self.at.len() < self.workers()
     }
 
     /// Returns whether a task takes little longer than waking a worker for it.

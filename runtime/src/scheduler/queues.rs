@@ -6,12 +6,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
     batch::{Batch, QueueId, Recipient, Single, name_of},
-    config::Finalizer,
+    config::{CallOptions, Finalizer},
     effects::Effects,
     policy::MOST_RESTING_QUEUES,
     queue::Queue,
@@ -53,8 +53,8 @@ pub(crate) struct Queues {
     pub(crate) initializing: BTreeSet<WorkerId>,
     /// Why the pool was given up, if it was and no worker has served since.
     pub(crate) given_up: Option<GivenUp>,
-    /// The time limit of tasks whose call does not set one.
-    pub(crate) task_timeout: Option<Duration>,
+    /// The settings of single tasks.
+    pub(crate) options: CallOptions,
     /// The name of the pool, for errors.
     pub(crate) name: Option<Arc<str>>,
     /// The statistics of each worker's place.
@@ -89,8 +89,13 @@ impl Queues {
     }
 
     fn queue(&mut self, id: QueueId) -> &mut Queue {
-        let timeout = self.task_timeout;
-        self.by_id.entry(id).or_insert_with(|| Queue::of_thread(timeout))
+        let options = self.options;
+        self.by_id.entry(id).or_insert_with(|| Queue::new(options, None))
+    }
+
+    /// Returns the settings of the tasks of a queue.
+    pub(crate) fn options_of(&self, id: QueueId) -> &CallOptions {
+        self.by_id.get(&id).map_or(&self.options, |queue| &queue.options)
     }
 
     pub(crate) fn push_back(&mut self, batch: Batch) {

@@ -9,7 +9,7 @@ use std::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    config::{Config, Lives},
+    config::{CallOptions, Config, Lives},
     restarts::Intensity,
     sim::{Called, MICRO, MILLI, SECOND, Sim, Submitted, config},
 };
@@ -37,6 +37,8 @@ struct Expected {
 
 struct Model {
     sim: Sim,
+    /// How many times the tasks are retried whose call does not say so.
+    retries: u32,
     tasks: BTreeMap<Key, Expected>,
     singles: Vec<Submitted>,
     calls: Vec<Called>,
@@ -53,10 +55,12 @@ fn key(task: &FakeTask) -> Key {
 
 impl Model {
     fn new(config: Config, cpus: usize, has_board: bool) -> Self {
+        let retries = config.call.retries.unwrap_or(0);
         let sim = Sim::on(cpus, config);
         sim.launcher.lock().without_board = !has_board;
         Self {
             sim,
+            retries,
             tasks: BTreeMap::new(),
             singles: Vec::new(),
             calls: Vec::new(),
@@ -102,16 +106,20 @@ impl Model {
         let amount = usize::from(b);
         match event {
             0..=1 => {
-                let task = self.sim.submit_with(u64::from(a % 3), MILLI, u32::from(b % 3));
-                let expected = Expected { retries: u32::from(b % 3), ..Expected::default() };
+                let task = self.sim.submit_from(u64::from(a % 3), MILLI);
+                let expected = Expected { retries: self.retries, ..Expected::default() };
                 self.tasks.insert((0, task.number), expected);
                 self.singles.push(task);
             }
             2 => {
-                let chunk = (a % 3 == 0).then_some(1 + usize::from(a) / 16);
-                let most = if a % 5 == 0 { 1 + usize::from(a) % 2 } else { usize::MAX };
-                let retries = u32::from(a % 2);
-                let call = self.sim.call_with((0..amount % 40).map(|_| MILLI), chunk, most, retries);
+                let options = CallOptions {
+                    batch: (a % 3 == 0).then_some(1 + usize::from(a) / 16),
+                    workers: (a % 5 == 0).then_some(1 + usize::from(a) % 2),
+                    retries: (a % 4 < 2).then_some(u32::from(a % 2)),
+                    ..CallOptions::default()
+                };
+                let retries = options.retries.unwrap_or(self.retries);
+                let call = self.sim.call_with((0..amount % 40).map(|_| MILLI), options);
                 self.calls.push(call);
                 self.closed.push(false);
                 self.added(self.calls.len() - 1, 0, amount % 40, retries);
@@ -297,8 +305,9 @@ impl Model {
 
 fn settings() -> impl Strategy<Value = (Config, usize, bool)> {
     let lives = (prop::option::of(1u64..20), any::<bool>(), prop::option::of(1u64..2_000));
-    (1usize..5, 1usize..5, prop::option::of(1u64..2_000), lives, 0u32..5, 0u8..5).prop_map(
-        |(jobs, cpus, timeout, (max_tasks, has_limit, idle), restarts, board)| {
+    let call = (prop::option::of(1u64..2_000), prop::option::of(0u32..3));
+    (1usize..5, 1usize..5, call, lives, 0u32..5, 0u8..5).prop_map(
+        |(jobs, cpus, (timeout, retries), (max_tasks, has_limit, idle), restarts, board)| {
             let lives = Lives {
                 max_tasks,
                 max_rss: has_limit.then_some(128 << 20),
@@ -306,8 +315,9 @@ fn settings() -> impl Strategy<Value = (Config, usize, bool)> {
                 finalizer: None,
             };
             let max_restarts = Intensity { most: restarts, within: 30 * SECOND };
-            let task_timeout = timeout.map(Duration::from_millis);
-            (Config { jobs, lives, max_restarts, task_timeout, ..config() }, cpus, board > 0)
+            let timeout = timeout.map(Duration::from_millis);
+            let call = CallOptions { timeout, retries, ..CallOptions::default() };
+            (Config { jobs, lives, max_restarts, call, ..config() }, cpus, board > 0)
         },
     )
 }

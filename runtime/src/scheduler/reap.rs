@@ -124,8 +124,9 @@ impl Scheduler {
             }
         }
         self.queues.take_home(waiting, id);
-        if let Some(mut task) = running {
+        if let Some(task) = running {
             self.queues.leave(&task, id);
+            let retries = self.queues.options_of(task.queue).retries.unwrap_or(0);
             let kind = if let Some(kind) = &stopped {
                 kind.clone()
             } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
@@ -134,10 +135,9 @@ impl Scheduler {
                 self.crash((exit, cause, reason.clone()), panic.take(), by_kernel)
             };
             let died = matches!(kind, TaskErrorKind::Crash { .. } | TaskErrorKind::OutOfMemory { .. });
-            let again = task.retries > 0 && died && !self.closing;
+            let again = task.attempts <= retries && died && !self.closing;
             if again {
                 self.effects.shows.extend(output.clone());
-                task.retries -= 1;
                 if let Some(timeline) = &self.queues.timeline {
                     let (function, number) = (task.function(), task.first.to_string());
                     timeline.instant(id, "retry", &[("function", function), ("index", &number)]);

@@ -38,7 +38,6 @@ impl Scheduler {
             records: EncodedTasks::of(function, args),
             to: Recipient::Unclaimed,
             attempts: 1,
-            retries: 0,
         };
         let worker = &mut self.workers[place];
         let is_initializer = self.queues.initializing.contains(&worker.id());

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     batch::{Batch, QueueId, Recipient, Single},
-    config::{Config, Lives},
+    config::{CallOptions, Config, Lives},
     feed::Feeder,
     inbox::{Inbox, Item},
     restarts::Intensity,
@@ -123,7 +123,7 @@ pub(crate) fn config() -> Config {
     });
     Config {
         jobs: 2,
-        chunk_size: None,
+        call: CallOptions { seed: Some(0), ..CallOptions::default() },
         name: None,
         surroundings: surroundings.clone(),
         initializer: None,
@@ -132,9 +132,6 @@ pub(crate) fn config() -> Config {
         preload: None,
         start_timeout: 10 * SECOND,
         max_restarts: Intensity::default(),
-        retries: 0,
-        task_timeout: None,
-        seed: Some(0),
     }
 }
 
@@ -173,10 +170,10 @@ impl Sim {
 
     /// Submits a task that takes this time, from one thread.
     pub(super) fn submit(&mut self, takes: Duration) -> Submitted {
-        self.submit_with(0, takes, 0)
+        self.submit_from(0, takes)
     }
 
-    pub(super) fn submit_with(&mut self, thread: u64, takes: Duration, retries: u32) -> Submitted {
+    pub(super) fn submit_from(&mut self, thread: u64, takes: Duration) -> Submitted {
         let (number, completer) = (self.next_number, Arc::new(Completer::new()));
         self.next_number += 1;
         let task = Single {
@@ -185,7 +182,6 @@ impl Sim {
             function: FunctionId(0),
             args: ShortBytes::from_slice(&args(takes)),
             to: completer.clone(),
-            retries,
         };
         self.scheduler.enqueue_single(task, self.now);
         Submitted { number, completer }
@@ -200,7 +196,6 @@ impl Sim {
             records: EncodedTasks::of(FunctionId(0), ShortBytes::from_slice(&args(takes))),
             to: Recipient::Member { handle: completer.clone(), seed: 0 },
             attempts: 0,
-            retries: 0,
         };
         self.scheduler.pin(WorkerId(worker), batch, self.now);
         Submitted { number: u64::from(worker), completer }
@@ -208,19 +203,17 @@ impl Sim {
 
     /// Opens a call and adds tasks that take these times. It may add more.
     pub(super) fn call(&mut self, tasks: impl IntoIterator<Item = Duration>) -> Called {
-        self.call_with(tasks, None, usize::MAX, 0)
+        self.call_with(tasks, CallOptions::default())
     }
 
     pub(super) fn call_with(
         &mut self,
         tasks: impl IntoIterator<Item = Duration>,
-        chunk: Option<usize>,
-        most_workers: usize,
-        retries: u32,
+        options: CallOptions,
     ) -> Called {
         let inbox = Arc::new(Inbox::default());
-        let (feeder, feed) = Feeder::new(inbox.clone(), retries);
-        let id = self.scheduler.open_call(chunk, most_workers, None, 0, feed);
+        let (feeder, feed) = Feeder::new(inbox.clone());
+        let id = self.scheduler.open_call(options, feed);
         let mut call = Called { id, inbox, feeder, outcomes: BTreeMap::new() };
         self.add(&mut call, tasks);
         call

@@ -24,7 +24,7 @@ impl Scheduler {
             if self.holds_back(queue, brisk) {
                 return 0;
             }
-            queue.queued().min(queue.most_workers.saturating_sub(queue.at.len()))
+            queue.queued().min(queue.workers().saturating_sub(queue.at.len()))
         });
         let starting = self.workers.up().filter(|worker| worker.is_starting()).count();
         let mut wanted = most.sum::<usize>().saturating_sub(starting);

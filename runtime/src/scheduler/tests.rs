@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    config::{Config, Finalizer, Lives},
+    config::{CallOptions, Config, Finalizer, Lives},
     policy::SHARE_AFTER,
     restarts::Intensity,
     sim::{MICRO, MILLI, SECOND, START, Sim, config},
@@ -21,6 +21,21 @@ use crate::{
 };
 
 const KILLED: i32 = 9;
+
+/// A pool that retries its tasks so many times.
+fn retried(retries: u32) -> Config {
+    Config { call: CallOptions { retries: Some(retries), ..CallOptions::default() }, ..config() }
+}
+
+/// A pool whose tasks have a time limit.
+fn limited() -> Config {
+    Config { call: CallOptions { timeout: Some(SECOND), ..CallOptions::default() }, ..config() }
+}
+
+/// A call whose tasks are sent so many together.
+fn batches_of(tasks: usize) -> CallOptions {
+    CallOptions { batch: Some(tasks), ..CallOptions::default() }
+}
 
 fn lives(lives: Lives) -> Config {
     Config { lives, ..config() }
@@ -73,7 +88,7 @@ fn no_short_task_waits_behind_a_long_one() {
 #[test]
 fn a_killed_worker_fails_only_its_own_task() {
     let mut sim = Sim::new(config());
-    let mut call = sim.call_with((0..100).map(|_| MILLI), Some(10), usize::MAX, 0);
+    let mut call = sim.call_with((0..100).map(|_| MILLI), batches_of(10));
     sim.close_call(&call);
     sim.start_all();
     let worker = sim.worker(0);
@@ -96,8 +111,8 @@ fn a_killed_worker_fails_only_its_own_task() {
 #[test]
 fn a_task_is_retried_exactly_as_often_as_asked() {
     for retries in 0..4 {
-        let mut sim = Sim::new(config());
-        let task = sim.submit_with(0, MILLI, retries);
+        let mut sim = Sim::new(retried(retries));
+        let task = sim.submit(MILLI);
         for n in 0..=retries {
             sim.start_all();
             let worker = sim.workers().pop().unwrap();
@@ -117,8 +132,8 @@ fn a_task_is_retried_exactly_as_often_as_asked() {
 
 #[test]
 fn a_task_that_fails_by_itself_is_not_retried() {
-    let mut sim = Sim::new(config());
-    let task = sim.submit_with(0, MILLI, 5);
+    let mut sim = Sim::new(retried(5));
+    let task = sim.submit(MILLI);
     sim.start_all();
     sim.worker(0).begin().unwrap();
     sim.worker(0).fail();
@@ -131,7 +146,7 @@ fn a_task_that_fails_by_itself_is_not_retried() {
 #[test]
 fn tasks_that_a_dead_worker_had_not_begun_do_not_count_as_attempts() {
     let mut sim = Sim::new(config());
-    let mut call = sim.call_with((0..3).map(|_| MILLI), Some(3), 1, 0);
+    let mut call = sim.call_with((0..3).map(|_| MILLI), CallOptions { workers: Some(1), ..batches_of(3) });
     sim.close_call(&call);
     for _ in 0..3 {
         sim.start_all();
@@ -295,7 +310,7 @@ fn a_single_task_does_not_wait_behind_a_call_of_thousands() {
     let mut call = sim.call((0..1_000).map(|_| 100 * MICRO));
     sim.close_call(&call);
     sim.run_for(20 * MILLI);
-    let task = sim.submit_with(7, 100 * MICRO, 0);
+    let task = sim.submit_from(7, 100 * MICRO);
     sim.run_for(MILLI);
     assert!(task.is_done(), "its turn comes after one batch");
     assert!(call.done() < 600);
@@ -308,18 +323,22 @@ fn a_single_task_does_not_wait_behind_a_call_of_thousands() {
 fn no_queue_waits_for_another_to_end() {
     let busy = [(10 * MICRO, None), (100 * MICRO, None), (10 * MILLI, None), (100 * MICRO, Some(50))];
     let next = [(MICRO, None), (10 * MILLI, None), (100 * MICRO, Some(1)), (10 * MILLI, Some(20))];
-    for (first, first_chunk) in busy {
-        for (second, second_chunk) in next {
+    for (first, first_batch) in busy {
+        for (second, second_batch) in next {
             let mut sim = Sim::new(config());
-            let time = 4 * first * first_chunk.unwrap_or(4) as u32 + 2 * second + 2 * MILLI;
+            let time = 4 * first * first_batch.unwrap_or(4) as u32 + 2 * second + 2 * MILLI;
             // As many tasks as keep both workers busy for all of the time.
             let tasks = 2 * time.div_duration_f64(first) as usize + 100;
-            let mut busy = sim.call_with((0..tasks).map(|_| first), first_chunk, usize::MAX, 0);
+            let mut busy = sim.call_with(
+                (0..tasks).map(|_| first),
+                CallOptions { batch: first_batch, ..CallOptions::default() },
+            );
             sim.run_for(START + 10 * first);
-            let mut call = sim.call_with([second; 2], second_chunk, usize::MAX, 0);
+            let mut call =
+                sim.call_with([second; 2], CallOptions { batch: second_batch, ..CallOptions::default() });
             sim.close_call(&call);
             sim.run_for(time);
-            let case = (first, first_chunk, second, second_chunk);
+            let case = (first, first_batch, second, second_batch);
             assert_eq!(call.done(), 2, "{case:?}");
             assert!(busy.done() < tasks, "{case:?}");
         }
@@ -340,7 +359,8 @@ fn calls_share_the_workers_by_turns() {
 #[test]
 fn a_call_uses_no_more_workers_than_it_may() {
     let mut sim = Sim::new(Config { jobs: 8, ..config() });
-    let mut call = sim.call_with((0..1_000).map(|_| MILLI), None, 3, 0);
+    let mut call =
+        sim.call_with((0..1_000).map(|_| MILLI), CallOptions { workers: Some(3), ..CallOptions::default() });
     sim.close_call(&call);
     sim.run();
     assert_eq!(call.done(), 1_000);
@@ -411,7 +431,7 @@ fn a_worker_whose_task_returns_when_told_to_end_continues() {
 
 #[test]
 fn a_task_is_stopped_at_its_time_limit_and_those_behind_it_run() {
-    let mut sim = Sim::new(Config { jobs: 1, task_timeout: Some(SECOND), ..config() });
+    let mut sim = Sim::new(Config { jobs: 1, ..limited() });
     let tasks: Vec<_> = (0..3).map(|_| sim.submit(MILLI)).collect();
     sim.start_all();
     sim.worker(0).begin().unwrap();
@@ -427,7 +447,7 @@ fn a_task_is_stopped_at_its_time_limit_and_those_behind_it_run() {
 
 #[test]
 fn the_time_for_which_the_program_was_stopped_does_not_count() {
-    let mut sim = Sim::new(Config { task_timeout: Some(SECOND), ..config() });
+    let mut sim = Sim::new(limited());
     let task = sim.submit(MILLI);
     sim.start_all();
     sim.worker(0).begin().unwrap();
@@ -447,7 +467,7 @@ fn the_time_for_which_the_program_was_stopped_does_not_count() {
 
 #[test]
 fn a_task_that_has_not_begun_is_not_timed() {
-    let mut sim = Sim::new(Config { task_timeout: Some(SECOND), ..config() });
+    let mut sim = Sim::new(limited());
     let task = sim.submit(MILLI);
     sim.start_all();
     sim.pass(60 * SECOND);
@@ -459,7 +479,7 @@ fn a_task_that_has_not_begun_is_not_timed() {
 
 #[test]
 fn a_result_that_arrived_before_the_limit_counts_although_it_is_read_late() {
-    let mut sim = Sim::new(Config { task_timeout: Some(SECOND), ..config() });
+    let mut sim = Sim::new(limited());
     let task = sim.submit(MILLI);
     sim.start_all();
     sim.worker(0).begin().unwrap();
@@ -474,7 +494,7 @@ fn a_result_that_arrived_before_the_limit_counts_although_it_is_read_late() {
 #[test]
 fn closing_fails_what_waits_kills_what_runs_and_drains_what_is_idle() {
     let mut sim = Sim::new(config());
-    let mut call = sim.call_with((0..2).map(|_| MILLI), Some(1), usize::MAX, 7);
+    let mut call = sim.call_with((0..2).map(|_| MILLI), CallOptions { retries: Some(7), ..batches_of(1) });
     sim.start_all();
     let (first, second) = (sim.worker(0), sim.worker(1));
     first.begin().unwrap();
@@ -530,7 +550,7 @@ fn a_joined_pool_lets_every_worker_leave_by_itself() {
 #[test]
 fn a_worker_that_has_grown_is_replaced_after_its_task_and_the_tasks_behind_it_run() {
     let mut sim = Sim::new(lives(Lives { max_rss: Some(100 << 20), ..Lives::default() }));
-    let mut call = sim.call_with((0..100).map(|_| MILLI), Some(10), 1, 0);
+    let mut call = sim.call_with((0..100).map(|_| MILLI), CallOptions { workers: Some(1), ..batches_of(10) });
     sim.close_call(&call);
     sim.start_all();
     sim.worker(0).begin().unwrap();
@@ -578,7 +598,7 @@ fn a_worker_leaves_when_it_was_idle_for_the_timeout() {
 #[test]
 fn a_smaller_pool_takes_back_what_its_leaving_workers_have_not_begun() {
     let mut sim = Sim::new(Config { jobs: 4, ..config() });
-    let mut call = sim.call_with((0..40).map(|_| MILLI), Some(10), usize::MAX, 0);
+    let mut call = sim.call_with((0..40).map(|_| MILLI), batches_of(10));
     sim.close_call(&call);
     sim.start_all();
     let workers = sim.workers();
@@ -623,7 +643,7 @@ fn of_many_more_workers_than_cores_few_run_short_tasks_and_all_run_long_ones() {
 fn a_worker_without_a_board_is_sent_one_task_at_a_time() {
     let mut sim = Sim::new(Config { jobs: 1, ..config() });
     sim.launcher.lock().without_board = true;
-    let mut call = sim.call_with((0..3).map(|_| MILLI), Some(100), usize::MAX, 5);
+    let mut call = sim.call_with((0..3).map(|_| MILLI), CallOptions { retries: Some(5), ..batches_of(100) });
     sim.close_call(&call);
     sim.start_all();
     let worker = sim.worker(0);
