@@ -53,7 +53,12 @@ pub(crate) trait Launcher: Send + Sync {
     /// The worker cannot be started.
     fn launch(&self, request: &LaunchRequest<'_>) -> Result<Launch, LaunchError>;
 
-    /// Returns a descriptor to poll along with the workers. It is readable when [`tend`](Self::tend) has something to do.
+    /// Says how many workers the owner is about to request. It promises nothing. A launcher that must obtain the machines for them
+    /// first can do so for all of them.
+    fn want(&self, _workers: usize) {}
+
+    /// Returns a descriptor to poll along with the workers, if the launcher works between requests. It is readable when
+    /// [`tend`](Self::tend) has something to do.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -70,7 +75,7 @@ pub(crate) trait Launcher: Send + Sync {
 /// The outcome of a request for a worker.
 pub(crate) enum Launch {
     Ready(Launched),
-    /// The template is being prepared. [`Launcher::poll_fd`] tells when to ask again.
+    /// The launcher has something to prepare first. [`Launcher::poll_fd`] tells when to ask again.
     NotYet,
 }
 

@@ -41,12 +41,8 @@ impl<L: Deref<Target = dyn Launcher> + Send + Sync> Launcher for PolledLauncher<
         Ok(launch)
     }
 
-    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.launcher.poll_fd()
-    }
-
-    fn tend(&self) {
-        self.launcher.tend();
+    fn want(&self, workers: usize) {
+        self.launcher.want(workers);
     }
 
     fn oom_kills(&self) -> Option<u64> {

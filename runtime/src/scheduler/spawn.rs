@@ -27,27 +27,29 @@ impl Scheduler {
             queue.queued().min(queue.workers().saturating_sub(queue.at.len()))
         });
         let starting = self.workers.up().filter(|worker| worker.is_starting()).count();
-        let mut wanted = most.sum::<usize>().saturating_sub(starting);
-        let beyond: Vec<usize> = self.wanted_beyond().collect();
-        let mut beyond = beyond.into_iter();
+        let wanted = most.sum::<usize>().saturating_sub(starting);
+        let mut places = Vec::new();
         let mut next = 0;
-        loop {
-            // Pinned tasks may wait for a worker at any place.
-            let vacant = (wanted > 0 || !self.queues.pinned.is_empty()).then_some(next);
-            let vacant = vacant.and_then(|next| self.workers.next_vacant(next, self.target));
-            next = vacant.map_or(self.target, |place| place + 1);
-            let Some(place) = vacant.or_else(|| beyond.next()) else { return };
-            let pinned = self.queues.pinned.contains_key(&self.workers[place].id());
-            if wanted == 0 && !pinned {
-                continue;
+        // Pinned tasks may wait for a worker at any place.
+        while (places.len() < wanted || !self.queues.pinned.is_empty())
+            && let Some(place) = self.workers.next_vacant(next, self.target)
+        {
+            if places.len() < wanted || self.queues.pinned.contains_key(&self.workers[place].id()) {
+                places.push(place);
             }
+            next = place + 1;
+        }
+        places.extend(self.wanted_beyond());
+        if !places.is_empty() {
+            self.launcher.want(places.len());
+        }
+        for place in places {
             match self.launch_at(place, now) {
                 Ok(true) => {}
                 // The launcher tells when it is ready.
                 Ok(false) => return,
                 Err(error) => return self.launch_failed(now, error),
             }
-            wanted = wanted.saturating_sub(1);
         }
     }
 

@@ -249,6 +249,19 @@ fn a_launcher_that_is_not_ready_is_asked_again_when_it_is_tended() {
     sim.end();
 }
 
+#[test]
+fn a_launcher_is_told_how_many_workers_the_tasks_want_before_the_first_is_requested() {
+    let mut sim = Sim::new(Config { jobs: 4, ..config() });
+    sim.launcher.lock().outcomes.push_back(Outcome::NotYet);
+    let tasks: Vec<_> = (0..3).map(|_| sim.submit(MILLI)).collect();
+    sim.turn();
+    assert_eq!(sim.launcher.lock().asked, 1);
+    assert_eq!(sim.launcher.lock().wanted, 3);
+    sim.run();
+    assert!(tasks.iter().all(|task| task.is_done()));
+    sim.end();
+}
+
 fn shortage() -> LaunchError {
     LaunchError::new("a worker cannot be made", &std::io::Error::from_raw_os_error(nix::libc::EAGAIN))
 }

@@ -32,6 +32,8 @@ pub(crate) struct Launches {
     pub(crate) without_board: bool,
     /// The number of starts that were asked for.
     pub(crate) asked: usize,
+    /// How many starts were announced last.
+    pub(crate) wanted: usize,
     pub(crate) oom_kills: Option<u64>,
     /// Workers are ready at once, and run what they are sent as soon as they are woken.
     pub(crate) is_prompt: bool,
@@ -83,6 +85,10 @@ impl Launcher for FakeLauncher {
             streams: (!ends.is_empty()).then_some(Streams { token: TOKEN, ends }),
             watched: Watched::default(),
         }))
+    }
+
+    fn want(&self, workers: usize) {
+        self.lock().wanted = workers;
     }
 
     fn oom_kills(&self) -> Option<u64> {
