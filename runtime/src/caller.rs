@@ -4,7 +4,10 @@
 //! Without the feature `tracing`, a [`Caller`] is empty.
 
 #[cfg(feature = "tracing")]
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 #[cfg(feature = "tracing")]
 use tracing_core::{Dispatch, LevelFilter, dispatcher, span::Id, subscriber::NoSubscriber};
@@ -77,9 +80,16 @@ impl Caller {
 impl Drop for Current {
     fn drop(&mut self) {
         if let Some(span) = self.span.take() {
-            self.dispatch.try_close(span);
+            close(&self.dispatch, span);
         }
     }
+}
+
+/// Tells the subscriber that a span is not needed any more. A panic of the subscriber was reported by the panic hook. It must not
+/// keep waiters from being woken, and several spans may be closed by one drop, where a second panic would end this process.
+#[cfg(feature = "tracing")]
+pub(crate) fn close(dispatch: &Dispatch, span: Id) {
+    let _ = catch_unwind(AssertUnwindSafe(|| dispatch.try_close(span)));
 }
 
 /// A span that is exited on drop, even if a user's subscriber panics.
@@ -103,7 +113,8 @@ impl<'a> Entered<'a> {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         if let Some(span) = self.span {
-            self.dispatch.exit(span);
+            // Like `close`, this must not panic.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.dispatch.exit(span)));
         }
     }
 }

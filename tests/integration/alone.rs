@@ -140,6 +140,10 @@ const NOT_UNDER_FORK: &[(&str, &str)] = &[
         "a copy of this process has its subscriber, which is set before, and gives its spans to that",
     ),
     (
+        "subscriber::a_subscriber_that_panics_as_spans_are_left_and_closed_keeps_no_result_of_a_process",
+        "a copy of this process has its subscriber, which is set before, and gives its spans to that",
+    ),
+    (
         "pool::a_pool_outlives_the_thread_that_made_it",
         "the pool is built by a second thread, and only a process with one can be copied",
     ),
@@ -458,6 +462,14 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     (
         "subscriber::events_stand_under_the_span_in_which_the_task_was_handed_in",
         "what the calling process says has no worker",
+    ),
+    (
+        "subscriber::a_subscriber_that_panics_as_spans_are_left_and_closed_keeps_no_result_of_a_pool",
+        "a panic of the subscriber and a crash would be the test's own",
+    ),
+    (
+        "subscriber::a_subscriber_that_panics_as_spans_are_left_and_closed_keeps_no_result_of_a_process",
+        "a panic of the subscriber and a crash would be the test's own",
     ),
     ("subscriber::futures_that_are_in_a_span_say_so", "what the calling process says has no worker"),
     ("subscriber::spans_of_a_process_end_with_it", "what the calling process says has no worker"),

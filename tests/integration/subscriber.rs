@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -27,7 +28,7 @@ use tracing_subscriber::{
 use crate::{
     alone::alone,
     end::End,
-    event::until,
+    event::{block_on, until, until_exists},
     scratch::{Folder, append, numbers},
 };
 
@@ -217,6 +218,14 @@ fn in_a_span_that_ends(end: End) {
 }
 
 #[worker]
+fn end_in_nested_spans(file: &Path, end: End) {
+    let _outer = tracing::info_span!("outer").entered();
+    let _inner = tracing::info_span!("inner").entered();
+    until_exists(file);
+    end.strike()
+}
+
+#[worker]
 async fn in_a_future(n: u64) -> u64 {
     use tracing::Instrument;
     async {
@@ -391,6 +400,88 @@ fn spans_of_a_process_end_with_it() {
             let seen = collector.take();
             assert_eq!((seen.len(), seen[0].names()), (1, vec!["doomed"]));
             until("no span is held for longer than its process", || collector.open_spans() == 0);
+        }
+    });
+}
+
+/// Panics whenever a span is left or closed.
+#[derive(Clone, Default)]
+struct Refusing(Arc<AtomicUsize>);
+
+impl<S: Subscriber> Layer<S> for Refusing {
+    fn on_exit(&self, _: &Id, _: Context<'_, S>) {
+        panic!("a span is left");
+    }
+
+    fn on_close(&self, _: Id, _: Context<'_, S>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        panic!("a span is closed");
+    }
+}
+
+/// Runs `run` in a span that is closed when the library needs it no more.
+fn in_a_passing_span<R>(run: impl FnOnce() -> R) -> R {
+    let span = tracing::info_span!("passing");
+    span.with_subscriber(|(id, dispatch)| {
+        dispatch.enter(id);
+        let result = run();
+        // The subscriber panics, and has left the span by then.
+        assert!(catch_unwind(AssertUnwindSafe(|| dispatch.exit(id))).is_err());
+        result
+    })
+    .expect("there is a subscriber")
+}
+
+fn refuse() -> Refusing {
+    let refusing = Refusing::default();
+    // The layer is told after the registry has done its part.
+    let subscriber = tracing_subscriber::registry().with(LevelFilter::INFO).with(refusing.clone());
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    refusing
+}
+
+#[test]
+fn a_subscriber_that_panics_as_spans_are_left_and_closed_keeps_no_result_of_a_pool() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let folder = Folder::new();
+        let refusing = refuse();
+        for is_awaited in [true, false] {
+            let file = folder.path(if is_awaited { "await" } else { "join" });
+            // The first one's end closes the worker's spans and the caller's, all at once.
+            let lost = in_a_passing_span(|| pool.submit(delayed!(end_in_nested_spans(&file, End::Abort))));
+            let later: Vec<_> = (0..9).map(|n| in_a_passing_span(|| pool.submit(delayed!(say(n))))).collect();
+            let released = std::thread::spawn(move || std::fs::write(file, ""));
+            let (lost, later) = if is_awaited {
+                (block_on(lost), later.into_iter().map(block_on).collect::<Vec<_>>())
+            } else {
+                (lost.join(), later.into_iter().map(|handle| handle.join()).collect())
+            };
+            released.join().unwrap().unwrap();
+            assert!(lost.unwrap_err().is_crash());
+            assert!(later.into_iter().map(Result::unwrap).eq(0..9));
+            until("all spans are closed", || refusing.0.load(Ordering::SeqCst) == 12);
+            refusing.0.store(0, Ordering::SeqCst);
+        }
+    });
+}
+
+#[test]
+fn a_subscriber_that_panics_as_spans_are_left_and_closed_keeps_no_result_of_a_process() {
+    alone(|| {
+        let folder = Folder::new();
+        let refusing = refuse();
+        for is_awaited in [true, false] {
+            let file = folder.path(if is_awaited { "await" } else { "join" });
+            let mut process = in_a_passing_span(|| {
+                Process::spawn(delayed!(end_in_nested_spans(&file, End::Abort))).unwrap()
+            });
+            let released = std::thread::spawn(move || std::fs::write(file, ""));
+            let lost = if is_awaited { block_on(&mut process) } else { process.join() };
+            released.join().unwrap().unwrap();
+            assert!(lost.unwrap_err().is_crash());
+            until("all spans are closed", || refusing.0.load(Ordering::SeqCst) == 3);
+            refusing.0.store(0, Ordering::SeqCst);
         }
     });
 }

@@ -303,7 +303,7 @@ impl Effects {
         }
         #[cfg(feature = "tracing")]
         for pid in &self.ended {
-            let _ = catch_unwind(AssertUnwindSafe(|| crate::observe::tracing::forget(*pid)));
+            crate::observe::tracing::forget(*pid);
             own()?;
         }
         std::mem::take(&mut self.wakes).wake_all();

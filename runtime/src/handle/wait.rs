@@ -55,9 +55,6 @@ impl Wakes {
                 return;
             }
         }
-        // The subscriber may panic when its spans are closed.
-        #[cfg(feature = "tracing")]
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(self.callers)));
     }
 }
 

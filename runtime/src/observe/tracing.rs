@@ -23,7 +23,7 @@ use tracing_core::{
 };
 
 use crate::{
-    caller::{Caller, Entered},
+    caller::{Caller, Entered, close},
     escape::{Escaped, Lines},
     id::WorkerId,
     protocol::{FieldValue, Parent, Said, SourceLocation, TraceRecord, level_number},
@@ -58,7 +58,7 @@ struct HostSpan {
 impl Drop for HostSpan {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
-            self.dispatch.try_close(id);
+            close(&self.dispatch, id);
         }
     }
 }
