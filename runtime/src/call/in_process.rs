@@ -15,7 +15,10 @@ use crate::{
     context::{seed_of_call, seed_of_singles},
     error::{TaskError, TaskErrorKind, TaskLocation},
     id::TaskId,
-    observe::stats::{Ending, Endings, Stats},
+    observe::{
+        ending::{Ending, Endings},
+        stats::Stats,
+    },
     protocol::Outcome,
     scheduler::config::Finalizer,
     seed::{self, Calls},

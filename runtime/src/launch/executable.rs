@@ -11,10 +11,7 @@ use std::{
 use super::{LaunchError, Variable, exit::COLLECTED, missing::why_not_executed};
 use crate::{
     marker::{DEPTH, MARKER, MOST_DEPTH, Marker, SOCKET_FD},
-    sys::{
-        fd::errno_of,
-        process::{Child, spawn},
-    },
+    sys::{child::Child, fd::errno_of, process::spawn},
 };
 
 /// The inode that this process runs, even if the file has been replaced or deleted since.

@@ -1,6 +1,6 @@
 //! How the process of a worker ended.
 
-use crate::{error::Exit, sys::process::Ended};
+use crate::{error::Exit, sys::child::Ended};
 
 /// Converts the end of a process to an [`Exit`], or to the reason why it is not known.
 pub(super) fn exit(ended: Ended) -> Result<Exit, &'static str> {

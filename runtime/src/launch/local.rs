@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::Exit,
     marker::{Marker, Role, SOCKET_FD},
-    sys::{held::Held, process::Child},
+    sys::{child::Child, held::Held},
 };
 
 /// Starts workers by executing this executable again.

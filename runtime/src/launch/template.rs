@@ -12,12 +12,12 @@ use super::{
 use crate::{
     protocol::{FORK_REQUEST, Prepared, REPORT_BYTES, Report},
     sys::{
+        child::Child,
         fd::{Failed, read_append, stream_pair},
         held::Held,
         identified::Identified,
         pass::{recv_with_fds, send_with_fds},
         poll::{is_readable, wait_readable},
-        process::Child,
     },
 };
 

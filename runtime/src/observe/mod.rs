@@ -3,7 +3,9 @@
 //! The scheduler, the supervisors and calls feed it. It never influences what is run, and calls a user's logger only while no lock
 //! is held.
 
+mod amount;
 pub(crate) mod bar;
+pub(crate) mod ending;
 pub(crate) mod levels;
 pub(crate) mod log;
 pub(crate) mod record;

@@ -1,11 +1,13 @@
 //! Defines [`Stats`], [`WorkerStats`] and [`SlowTask`], the statistics of a pool that users see.
 //!
-//! They are computed on request from the tallies of the workers (`tally.rs`). `table.rs` formats their numbers.
+//! They are computed on request from the tallies of the workers (`tally.rs`). `table.rs` displays them.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use super::table::{Bytes, Short};
-use crate::error::TaskErrorKind;
+use super::{
+    amount::Short,
+    ending::{Ending, Endings},
+};
 
 /// Statistics of a pool. Created by [`Pool::stats`](crate::Pool::stats). Displayed, they form a table.
 ///
@@ -72,56 +74,6 @@ pub struct WorkerStats {
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
     pub(super) peak_rss_bytes: u64,
-}
-
-/// How many tasks ended in each way.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Endings([u64; ENDINGS]);
-
-/// How a task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Finished,
-    Failed,
-    Crashed,
-    TimedOut,
-    Cancelled,
-    OutOfMemory,
-    Lost,
-}
-
-const ENDINGS: usize = Ending::Lost as usize + 1;
-
-impl Ending {
-    pub(crate) fn of(kind: &TaskErrorKind) -> Self {
-        match kind {
-            TaskErrorKind::Panic { .. } | TaskErrorKind::Codec { .. } => Self::Failed,
-            TaskErrorKind::Crash { .. } => Self::Crashed,
-            TaskErrorKind::Timeout { .. } => Self::TimedOut,
-            TaskErrorKind::Cancelled { .. } => Self::Cancelled,
-            TaskErrorKind::OutOfMemory { .. } => Self::OutOfMemory,
-            TaskErrorKind::Lost { .. } | TaskErrorKind::NotStarted { .. } => Self::Lost,
-        }
-    }
-}
-
-impl Endings {
-    #[inline]
-    pub(crate) fn add(&mut self, ending: Ending, tasks: u64) {
-        self.0[ending as usize] += tasks;
-    }
-
-    fn add_all(&mut self, other: Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(sum, tasks)| *sum += tasks);
-    }
-
-    fn of(&self, ending: Ending) -> u64 {
-        self.0[ending as usize]
-    }
-
-    pub(super) fn all(&self) -> u64 {
-        self.0.iter().sum()
-    }
 }
 
 /// One of the slowest tasks of a pool. Returned by [`Stats::slowest`].
@@ -416,86 +368,6 @@ impl SlowTask {
     }
 }
 
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.fmt_table(f)?;
-        if !self.slowest.is_empty() {
-            writeln!(f, "the slowest tasks:")?;
-        }
-        for task in &self.slowest {
-            let index = task.task_index.map_or_else(|| "a task".to_owned(), |index| format!("task {index}"));
-            let (took, function, worker) = (Short(task.took), &task.function, task.worker);
-            writeln!(f, "{took:>10}  {index} of `{function}` on worker {worker}")?;
-        }
-        match self.hint() {
-            Some(hint) => writeln!(f, "hint: {hint}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The heads of the columns of the table.
-const HEADS: [&str; 14] = [
-    "worker",
-    "pid",
-    "tasks",
-    "failed",
-    "working",
-    "encoding",
-    "transport",
-    "waiting",
-    "start-up",
-    "init",
-    "restarts",
-    "sent",
-    "received",
-    "peak RSS",
-];
-
-impl WorkerStats {
-    /// Returns the cells of the worker's row.
-    fn row(&self, name: String, pid: String) -> [String; HEADS.len()] {
-        [
-            name,
-            pid,
-            self.tasks().to_string(),
-            (self.tasks() - self.finished()).to_string(),
-            Short(self.working()).to_string(),
-            Short(self.encoding).to_string(),
-            Short(self.transport).to_string(),
-            Short(self.waiting).to_string(),
-            Short(self.startup).to_string(),
-            Short(self.initializing).to_string(),
-            self.restarts.to_string(),
-            Bytes(self.bytes_sent).to_string(),
-            Bytes(self.bytes_received).to_string(),
-            Bytes(self.peak_rss_bytes).to_string(),
-        ]
-    }
-}
-
-impl Stats {
-    fn fmt_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows = vec![HEADS.map(str::to_owned)];
-        // Workers that never started are left out.
-        for worker in
-            self.workers.iter().filter(|worker| worker.startup > Duration::ZERO || worker.tasks() > 0)
-        {
-            let pid = worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-            rows.push(worker.row(worker.index.to_string(), pid));
-        }
-        rows.push(self.total.row("all".to_owned(), String::new()));
-        let widths: [usize; HEADS.len()] =
-            std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
-        for row in &rows {
-            let cells: Vec<String> =
-                row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
-            writeln!(f, "{}", cells.join("  "))?;
-        }
-        Ok(())
-    }
-}
-
 impl Stats {
     pub(crate) fn new(workers: Vec<WorkerStats>, unserved: Endings, slowest: Vec<SlowTask>) -> Self {
         let mut total = WorkerStats { endings: unserved, ..WorkerStats::default() };
@@ -512,89 +384,3 @@ impl Stats {
 
 /// Fewer tasks say nothing about their kind.
 pub(super) const ENOUGH_TASKS: u64 = 1000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        id::WorkerId,
-        observe::tally::{Slowest, Tally},
-    };
-    use std::time::Instant;
-
-    #[test]
-    fn times_and_sizes_are_short() {
-        let check = |nanos, words: &str| assert_eq!(Short(Duration::from_nanos(nanos)).to_string(), words);
-        check(7, "7 ns");
-        check(1_500, "1.50 µs");
-        check(25_000_000, "25.0 ms");
-        check(250_000_000_000, "250 s");
-        assert_eq!(Bytes(17).to_string(), "17 B");
-        assert_eq!(Bytes(3 << 20).to_string(), "3.0 MiB");
-    }
-
-    #[test]
-    fn a_workers_time_is_divided_without_gaps() {
-        let (mut tally, start) = (Tally::default(), Instant::now());
-        let at = |millis| start + Duration::from_millis(millis);
-        let millis = Duration::from_millis;
-        tally.launched(at(0));
-        tally.started(at(10), true);
-        tally.initialized(at(30));
-        tally.occupied(at(40));
-        tally.occupied(at(45));
-        tally.busy += millis(15);
-        tally.released(at(60));
-        tally.done(Ending::Finished, 4, 0);
-        tally.sampled(2, Duration::from_micros(1500), 4096);
-        tally.ended(at(100), false);
-        tally.launched(at(200));
-        tally.started(at(205), false);
-        let stats = tally.stats(WorkerId(3), None, (1, 2), at(305));
-        assert_eq!(stats.startup(), millis(15));
-        assert_eq!(stats.initializing(), millis(20));
-        assert_eq!((stats.busy(), stats.encoding(), stats.working()), (millis(15), millis(3), millis(12)));
-        assert_eq!(stats.transport(), millis(5));
-        assert_eq!(stats.waiting(), millis(10 + 40 + 100));
-        assert_eq!((stats.restarts(), stats.peak_rss_bytes(), stats.index()), (1, 4096, 3));
-    }
-
-    #[test]
-    fn a_worker_that_tells_nonsense_of_its_time_is_counted_all_the_same() {
-        let (mut tally, now) = (Tally { busy: Duration::MAX, ..Tally::default() }, Instant::now());
-        tally.sampled_encoding = Duration::MAX;
-        tally.done(Ending::Failed, 5000, u64::MAX);
-        tally.sampled(1, Duration::from_nanos(u64::MAX), u64::MAX);
-        let of_each = || tally.stats(WorkerId(0), None, (0, 0), now);
-        let stats = Stats::new(vec![of_each(), of_each()], Endings::default(), Vec::new());
-        assert_eq!((stats.total().tasks(), stats.total().busy()), (10_000, Duration::MAX));
-        assert!(stats.to_string().contains("10000"));
-    }
-
-    #[test]
-    fn a_task_that_ends_with_its_process_was_worked_on_since_the_last_result() {
-        let (mut tally, start) = (Tally::default(), Instant::now());
-        let at = |millis| start + Duration::from_millis(millis);
-        tally.launched(at(0));
-        tally.started(at(10), false);
-        tally.occupied(at(20));
-        tally.done(Ending::Finished, 1, 5_000_000);
-        tally.heard(at(30));
-        tally.ended(at(100), true);
-        tally.endings().add(Ending::Crashed, 1);
-        let stats = tally.stats(WorkerId(0), None, (0, 0), at(200));
-        assert_eq!((stats.tasks(), stats.finished(), stats.crashed()), (2, 1, 1));
-        assert_eq!((stats.busy(), stats.transport()), (Duration::from_millis(75), Duration::from_millis(5)));
-    }
-
-    #[test]
-    fn only_the_slowest_are_kept_in_order() {
-        let mut slowest = Slowest::default();
-        for n in [5, 1, 9, 3, 7, 2, 8, 4, 6, 0, 10, 11] {
-            slowest.put("f", Some(n as usize), n, WorkerId(0));
-        }
-        let took: Vec<u128> = slowest.all().iter().map(|task| task.took().as_nanos()).collect();
-        assert_eq!(took, [11, 10, 9, 8, 7, 6, 5, 4, 3, 2]);
-        assert!(!slowest.has_room_for(2) && slowest.has_room_for(3));
-    }
-}

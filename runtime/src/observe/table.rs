@@ -1,37 +1,85 @@
-//! Formats the times and sizes in the table of statistics. Used by `stats.rs` only.
+//! Displays statistics as a table.
 
 use std::{fmt, time::Duration};
 
-/// A duration in a suitable unit.
-pub(super) struct Short(pub(crate) Duration);
+use super::{
+    amount::{Bytes, Short},
+    stats::{Stats, WorkerStats},
+};
 
-impl fmt::Display for Short {
+impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = self.0.as_nanos() as f64;
-        let (number, unit) = match nanos {
-            n if n < 1e3 => (n, "ns"),
-            n if n < 1e6 => (n / 1e3, "µs"),
-            n if n < 1e9 => (n / 1e6, "ms"),
-            n => (n / 1e9, "s"),
-        };
-        let places = usize::from(number < 100.0 && nanos >= 1e3) + usize::from(number < 10.0 && nanos >= 1e3);
-        f.pad(&format!("{number:.places$} {unit}"))
+        write_rows(self, f)?;
+        if !self.slowest().is_empty() {
+            writeln!(f, "the slowest tasks:")?;
+        }
+        for task in self.slowest() {
+            let index = task.task_index.map_or_else(|| "a task".to_owned(), |index| format!("task {index}"));
+            let (took, function, worker) = (Short(task.took), &task.function, task.worker);
+            writeln!(f, "{took:>10}  {index} of `{function}` on worker {worker}")?;
+        }
+        match self.hint() {
+            Some(hint) => writeln!(f, "hint: {hint}"),
+            None => Ok(()),
+        }
     }
 }
 
-/// A number of bytes in a suitable unit.
-pub(super) struct Bytes(pub(crate) u64);
+/// The heads of the columns of the table.
+const HEADS: [&str; 14] = [
+    "worker",
+    "pid",
+    "tasks",
+    "failed",
+    "working",
+    "encoding",
+    "transport",
+    "waiting",
+    "start-up",
+    "init",
+    "restarts",
+    "sent",
+    "received",
+    "peak RSS",
+];
 
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut number, mut unit) = (self.0 as f64, "B");
-        for next in ["KiB", "MiB", "GiB", "TiB"] {
-            if number < 1024.0 {
-                break;
-            }
-            (number, unit) = (number / 1024.0, next);
-        }
-        let places = usize::from(unit != "B" && number < 100.0);
-        f.pad(&format!("{number:.places$} {unit}"))
+/// Returns the cells of the worker's row.
+fn row(worker: &WorkerStats, name: String, pid: String) -> [String; HEADS.len()] {
+    [
+        name,
+        pid,
+        worker.tasks().to_string(),
+        (worker.tasks() - worker.finished()).to_string(),
+        Short(worker.working()).to_string(),
+        Short(worker.encoding).to_string(),
+        Short(worker.transport).to_string(),
+        Short(worker.waiting).to_string(),
+        Short(worker.startup).to_string(),
+        Short(worker.initializing).to_string(),
+        worker.restarts.to_string(),
+        Bytes(worker.bytes_sent).to_string(),
+        Bytes(worker.bytes_received).to_string(),
+        Bytes(worker.peak_rss_bytes).to_string(),
+    ]
+}
+
+/// Writes the rows of the workers and of all together.
+fn write_rows(stats: &Stats, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut rows = vec![HEADS.map(str::to_owned)];
+    // Workers that never started are left out.
+    for worker in
+        stats.workers().iter().filter(|worker| worker.startup > Duration::ZERO || worker.tasks() > 0)
+    {
+        let pid = worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        rows.push(row(worker, worker.index.to_string(), pid));
     }
+    rows.push(row(stats.total(), "all".to_owned(), String::new()));
+    let widths: [usize; HEADS.len()] =
+        std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
+        writeln!(f, "{}", cells.join("  "))?;
+    }
+    Ok(())
 }

@@ -5,7 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::stats::{Ending, Endings, SlowTask, WorkerStats};
+use super::{
+    ending::{Ending, Endings},
+    stats::{SlowTask, WorkerStats},
+};
 use crate::id::WorkerId;
 
 /// How many of the slowest tasks are kept.
@@ -182,5 +185,76 @@ impl Slowest {
 
     pub(crate) fn all(&self) -> Vec<SlowTask> {
         self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::stats::Stats;
+
+    #[test]
+    fn a_workers_time_is_divided_without_gaps() {
+        let (mut tally, start) = (Tally::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        let millis = Duration::from_millis;
+        tally.launched(at(0));
+        tally.started(at(10), true);
+        tally.initialized(at(30));
+        tally.occupied(at(40));
+        tally.occupied(at(45));
+        tally.busy += millis(15);
+        tally.released(at(60));
+        tally.done(Ending::Finished, 4, 0);
+        tally.sampled(2, Duration::from_micros(1500), 4096);
+        tally.ended(at(100), false);
+        tally.launched(at(200));
+        tally.started(at(205), false);
+        let stats = tally.stats(WorkerId(3), None, (1, 2), at(305));
+        assert_eq!(stats.startup(), millis(15));
+        assert_eq!(stats.initializing(), millis(20));
+        assert_eq!((stats.busy(), stats.encoding(), stats.working()), (millis(15), millis(3), millis(12)));
+        assert_eq!(stats.transport(), millis(5));
+        assert_eq!(stats.waiting(), millis(10 + 40 + 100));
+        assert_eq!((stats.restarts(), stats.peak_rss_bytes(), stats.index()), (1, 4096, 3));
+    }
+
+    #[test]
+    fn a_worker_that_tells_nonsense_of_its_time_is_counted_all_the_same() {
+        let (mut tally, now) = (Tally { busy: Duration::MAX, ..Tally::default() }, Instant::now());
+        tally.sampled_encoding = Duration::MAX;
+        tally.done(Ending::Failed, 5000, u64::MAX);
+        tally.sampled(1, Duration::from_nanos(u64::MAX), u64::MAX);
+        let of_each = || tally.stats(WorkerId(0), None, (0, 0), now);
+        let stats = Stats::new(vec![of_each(), of_each()], Endings::default(), Vec::new());
+        assert_eq!((stats.total().tasks(), stats.total().busy()), (10_000, Duration::MAX));
+        assert!(stats.to_string().contains("10000"));
+    }
+
+    #[test]
+    fn a_task_that_ends_with_its_process_was_worked_on_since_the_last_result() {
+        let (mut tally, start) = (Tally::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        tally.launched(at(0));
+        tally.started(at(10), false);
+        tally.occupied(at(20));
+        tally.done(Ending::Finished, 1, 5_000_000);
+        tally.heard(at(30));
+        tally.ended(at(100), true);
+        tally.endings().add(Ending::Crashed, 1);
+        let stats = tally.stats(WorkerId(0), None, (0, 0), at(200));
+        assert_eq!((stats.tasks(), stats.finished(), stats.crashed()), (2, 1, 1));
+        assert_eq!((stats.busy(), stats.transport()), (Duration::from_millis(75), Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn only_the_slowest_are_kept_in_order() {
+        let mut slowest = Slowest::default();
+        for n in [5, 1, 9, 3, 7, 2, 8, 4, 6, 0, 10, 11] {
+            slowest.put("f", Some(n as usize), n, WorkerId(0));
+        }
+        let took: Vec<u128> = slowest.all().iter().map(|task| task.took().as_nanos()).collect();
+        assert_eq!(took, [11, 10, 9, 8, 7, 6, 5, 4, 3, 2]);
+        assert!(!slowest.has_room_for(2) && slowest.has_room_for(3));
     }
 }

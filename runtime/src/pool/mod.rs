@@ -42,8 +42,9 @@ use crate::{
     handle::{Completer, Drive, Handle, Wakes, decode},
     id::TaskId,
     observe::{
+        ending::Endings,
         report::{Report, verbose_by_env},
-        stats::{Endings, Stats},
+        stats::Stats,
     },
     protocol::{EncodedTasks, Outcome, Preload},
     registry,

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
-    observe::stats::Ending,
+    observe::ending::Ending,
     supervisor::ledger::InFlightTasks,
 };
 

@@ -22,7 +22,7 @@ use crate::{
     error::{Fault, TaskError, TaskErrorKind, TaskLocation},
     id::{FunctionId, WorkerId},
     observe::{
-        stats::{Ending, Endings},
+        ending::{Ending, Endings},
         tally::{Slowest, Tally},
         timeline::Timeline,
     },

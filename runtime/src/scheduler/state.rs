@@ -26,11 +26,7 @@ use crate::{
     error::{Result, TaskError},
     id::WorkerId,
     launch::{Launcher, WorkerProcess},
-    observe::{
-        stats::{Endings, Stats},
-        tally::Slowest,
-        timeline::Timeline,
-    },
+    observe::{ending::Endings, stats::Stats, tally::Slowest, timeline::Timeline},
     supervisor::state::Supervisor,
 };
 

@@ -1,6 +1,6 @@
 //! Holds a process by its descriptor (pidfd), whether or not it is a child: sends it signals, and ends its process group.
 //!
-//! `process::Child` and the launchers use it. A process is never signalled by its number, which may belong to another process.
+//! `child::Child` and the launchers use it. A process is never signalled by its number, which may belong to another process.
 #![expect(unsafe_code, reason = "a system call that has no safe wrapper yet")]
 
 use std::{

@@ -3,6 +3,7 @@
 //! Every other module may use it. It knows nothing about tasks, workers or the protocol, and imports nothing from modules above it.
 
 pub(crate) mod buffer_cache;
+pub(crate) mod child;
 pub(crate) mod cpu;
 pub(crate) mod env;
 pub(crate) mod exit;

@@ -23,12 +23,13 @@ use crate::{
     marker::HOST_GONE,
     protocol::{FORK_REQUEST, Prepared, Refused, Report, Setup},
     sys::{
+        child::{Child, Ended},
         exit::end_group,
         fd::{errno_of, out_of_the_way, read_file, write_whole},
         identified::Identified,
         pass::{recv_with_fds, send_with_fd},
         poll::wait_any,
-        process::{Child, Ended, Fork, fork, hold_host},
+        process::{Fork, fork, hold_host},
     },
 };
 

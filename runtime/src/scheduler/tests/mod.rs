@@ -1,0 +1,48 @@
+//! What the scheduler promises, on virtual time.
+
+mod death;
+mod initialize;
+mod retire;
+mod start;
+mod stop;
+mod turns;
+
+use super::{
+    config::{CallOptions, Config},
+    sim::{MILLI, SECOND, Sim, config},
+};
+use crate::launch::{LaunchError, fake::Outcome};
+
+const KILLED: i32 = 9;
+
+/// A pool that retries its tasks so many times.
+fn retried(retries: u32) -> Config {
+    Config { call: CallOptions { retries: Some(retries), ..CallOptions::default() }, ..config() }
+}
+
+/// A pool whose tasks have a time limit.
+fn limited() -> Config {
+    Config { call: CallOptions { timeout: Some(SECOND), ..CallOptions::default() }, ..config() }
+}
+
+/// A call whose tasks are sent so many together.
+fn batches_of(tasks: usize) -> CallOptions {
+    CallOptions { batch: Some(tasks), ..CallOptions::default() }
+}
+
+#[test]
+fn a_launcher_is_told_how_many_workers_the_tasks_want_before_the_first_is_requested() {
+    let mut sim = Sim::new(Config { jobs: 4, ..config() });
+    sim.launcher.lock().outcomes.push_back(Outcome::NotYet);
+    let tasks: Vec<_> = (0..3).map(|_| sim.submit(MILLI)).collect();
+    sim.turn();
+    assert_eq!(sim.launcher.lock().asked, 1);
+    assert_eq!(sim.launcher.lock().wanted, 3);
+    sim.run();
+    assert!(tasks.iter().all(|task| task.is_done()));
+    sim.end();
+}
+
+fn shortage() -> LaunchError {
+    LaunchError::new("a worker cannot be made", &std::io::Error::from_raw_os_error(nix::libc::EAGAIN))
+}

@@ -1,0 +1,194 @@
+//! Which task runs when, and on how many workers.
+
+use super::{KILLED, shortage};
+use crate::{
+    error::Exit,
+    launch::fake::Outcome,
+    scheduler::{
+        config::{CallOptions, Config},
+        policy::SHARE_AFTER,
+        sim::{MICRO, MILLI, SECOND, START, Sim, config},
+    },
+};
+
+#[test]
+fn a_task_runs_once_and_its_result_reaches_its_handle() {
+    let mut sim = Sim::new(config());
+    let task = sim.submit(MILLI);
+    sim.run();
+    assert!(task.is_done());
+    assert_eq!(sim.ran.len(), 1);
+    assert_eq!(sim.since(), START + MILLI);
+    assert_eq!(sim.workers().len(), 1, "one worker is enough for one task");
+    sim.end();
+}
+
+#[test]
+fn every_task_of_a_call_runs_once_on_all_workers() {
+    let mut sim = Sim::new(config());
+    let mut call = sim.call((0..2_000).map(|_| 5 * MICRO));
+    sim.close_call(&call);
+    sim.run();
+    assert_eq!(call.done(), 2_000);
+    assert_eq!(sim.ran.len(), 2_000);
+    let at_first = sim.ran.iter().filter(|ran| ran.worker == 0).count();
+    assert!((800..1_200).contains(&at_first), "{at_first}");
+    assert!(sim.since() < START + 7 * MILLI, "two workers take 5 ms: {:?}", sim.since());
+    sim.end();
+}
+
+#[test]
+fn no_short_task_waits_behind_a_long_one() {
+    let mut sim = Sim::new(config());
+    // After the first hundreds, the tasks count as short and are sent many at a time.
+    let tasks = (0..5_000).map(|n| if n == 1_000 { SECOND } else { 10 * MICRO });
+    let mut call = sim.call(tasks);
+    sim.close_call(&call);
+    sim.run_for(SECOND / 2);
+    assert_eq!(call.done(), 4_999, "all short tasks are done while the long one runs");
+    let last = sim.ran.iter().map(|ran| ran.ended).max().unwrap();
+    let ideal = START + 5_000 * 10 * MICRO;
+    assert!(last - sim.begun < ideal + 5 * SHARE_AFTER, "{:?}", last - sim.begun);
+    sim.run();
+    assert_eq!(call.done(), 5_000);
+    assert_eq!(sim.ran.len(), 5_000, "no task ran twice");
+    sim.end();
+}
+
+#[test]
+fn a_single_task_does_not_wait_behind_a_call_of_thousands() {
+    let mut sim = Sim::new(config());
+    let mut call = sim.call((0..1_000).map(|_| 100 * MICRO));
+    sim.close_call(&call);
+    sim.run_for(20 * MILLI);
+    let task = sim.submit_from(7, 100 * MICRO);
+    sim.run_for(MILLI);
+    assert!(task.is_done(), "its turn comes after one batch");
+    assert!(call.done() < 600);
+    sim.cancel_call(&call);
+    sim.run();
+    sim.end();
+}
+
+#[test]
+fn no_queue_waits_for_another_to_end() {
+    let busy = [(10 * MICRO, None), (100 * MICRO, None), (10 * MILLI, None), (100 * MICRO, Some(50))];
+    let next = [(MICRO, None), (10 * MILLI, None), (100 * MICRO, Some(1)), (10 * MILLI, Some(20))];
+    for (first, first_batch) in busy {
+        for (second, second_batch) in next {
+            let mut sim = Sim::new(config());
+            let time = 4 * first * first_batch.unwrap_or(4) as u32 + 2 * second + 2 * MILLI;
+            // As many tasks as keep both workers busy for all of the time.
+            let tasks = 2 * time.div_duration_f64(first) as usize + 100;
+            let mut busy = sim.call_with(
+                (0..tasks).map(|_| first),
+                CallOptions { batch: first_batch, ..CallOptions::default() },
+            );
+            sim.run_for(START + 10 * first);
+            let mut call =
+                sim.call_with([second; 2], CallOptions { batch: second_batch, ..CallOptions::default() });
+            sim.close_call(&call);
+            sim.run_for(time);
+            let case = (first, first_batch, second, second_batch);
+            assert_eq!(call.done(), 2, "{case:?}");
+            assert!(busy.done() < tasks, "{case:?}");
+        }
+    }
+}
+
+#[test]
+fn calls_share_the_workers_by_turns() {
+    let mut sim = Sim::new(config());
+    let mut calls: Vec<_> = (0..4).map(|_| sim.call((0..2_000).map(|_| 50 * MICRO))).collect();
+    sim.run_for(20 * MILLI);
+    let done: Vec<usize> = calls.iter_mut().map(crate::scheduler::sim::Called::done).collect();
+    let (least, most) = (*done.iter().min().unwrap(), *done.iter().max().unwrap());
+    assert!(least > 150 && most < least + least / 5, "{done:?}");
+    sim.end();
+}
+
+#[test]
+fn a_call_uses_no_more_workers_than_it_may() {
+    let mut sim = Sim::new(Config { jobs: 8, ..config() });
+    let mut call =
+        sim.call_with((0..1_000).map(|_| MILLI), CallOptions { workers: Some(3), ..CallOptions::default() });
+    sim.close_call(&call);
+    sim.run();
+    assert_eq!(call.done(), 1_000);
+    assert_eq!(sim.workers().len(), 3);
+    sim.end();
+}
+
+#[test]
+fn of_many_more_workers_than_cores_few_run_short_tasks_and_all_run_long_ones() {
+    let settings = || Config { jobs: 64, ..config() };
+    let mut sim = Sim::on(2, settings());
+    let mut call = sim.call((0..10).map(|_| 5 * MICRO));
+    sim.run();
+    let started = sim.workers().len();
+    for _ in 0..20 {
+        sim.add(&mut call, (0..200).map(|_| 5 * MICRO));
+        sim.run();
+    }
+    assert_eq!(call.done(), 4_010);
+    let more = sim.workers().len() - started;
+    assert!(more <= 4, "{more} more workers were started for short tasks");
+    let mut long = sim.call((0..128).map(|_| 20 * MILLI));
+    sim.close_call(&long);
+    sim.run();
+    assert_eq!(long.done(), 128);
+    assert_eq!(sim.workers().len(), 64);
+    sim.end();
+}
+
+#[test]
+fn what_a_task_logs_is_delivered_before_anything_after_it() {
+    let mut sim = Sim::new(config());
+    let task = sim.submit(MILLI);
+    sim.start_all();
+    sim.worker(0).begin().unwrap();
+    sim.worker(0).log("half");
+    sim.worker(0).finish(MILLI);
+    sim.scheduler.handle(&[], sim.now);
+    assert!(task.outcome().is_none(), "its record comes first");
+    assert_eq!(sim.scheduler.deadline(sim.now), Some(sim.now));
+    assert_eq!(sim.scheduler.effects().words.len(), 1);
+    sim.turn();
+    assert!(task.is_done());
+    sim.end();
+}
+
+#[test]
+fn a_pinned_task_runs_on_its_own_worker_and_waits_for_a_new_process_of_it() {
+    let mut sim = Sim::new(Config { jobs: 3, ..config() });
+    let members: Vec<_> = (0..3).map(|worker| sim.pin(worker, MILLI)).collect();
+    sim.start_all();
+    let workers = sim.workers();
+    assert_eq!(workers.len(), 3);
+    // One dies before it has begun, and one while it runs.
+    workers[0].end(Exit::from_signal(KILLED));
+    workers[1].begin().expect("its member");
+    workers[1].end(Exit::from_signal(KILLED));
+    sim.run();
+    assert!(members[0].is_done() && members[2].is_done());
+    let error = members[1].error();
+    assert_eq!((error.is_crash(), error.task_index()), (true, Some(1)));
+    assert_eq!(sim.ran.len(), 2);
+    sim.end();
+}
+
+#[test]
+fn a_pinned_task_does_not_wait_without_end_for_a_worker_that_does_not_start() {
+    let mut sim = Sim::new(config());
+    let busy = sim.submit(3600 * SECOND);
+    sim.start_all();
+    sim.worker(0).begin().expect("the long task");
+    let member = sim.pin(1, MILLI);
+    sim.launcher.lock().outcomes.extend(vec![Outcome::Fails(shortage()); 1000]);
+    sim.pass(30 * SECOND);
+    assert!(member.error().is_lost(), "though another worker serves");
+    sim.cancel(&busy);
+    sim.run();
+    assert!(busy.error().is_cancelled());
+    sim.end();
+}
