@@ -18,7 +18,7 @@ mod start_method;
 mod template;
 mod watched;
 
-use std::{fmt, io, os::fd::BorrowedFd, time::Duration};
+use std::{fmt, io, os::fd::BorrowedFd};
 
 pub use output::Output;
 pub(crate) use start_method::METHODS;
@@ -39,7 +39,7 @@ use crate::{
         held::Held,
         limits::{explained, is_shortage},
         memory::oom_kills,
-        procfs::{cpu_time, peak_rss_bytes, resident_bytes},
+        procfs::{peak_rss_bytes, resident_bytes},
     },
     transport::{Board, FrameReceiver, QueueingSender},
 };
@@ -188,11 +188,6 @@ pub(crate) trait WorkerProcess: Send {
     /// Returns the most resident memory that the process has had, if it can be read.
     fn peak_rss_bytes(&self) -> Option<u64> {
         ask(self, peak_rss_bytes)
-    }
-
-    /// Returns the CPU time of the process, if it can be read.
-    fn cpu_time(&self) -> Option<Duration> {
-        ask(self, cpu_time)
     }
 
     /// Reaps the process if it has ended. Returns how it ended, or why that is not known.

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     batch::{Batch, QueueId},
     policy::{
-        BATCH, BATCH_BYTES, CROWD, LOOK_AT_CORES_EVERY, MOST_IN_BATCH, MOST_SHARE_AFTER, NEAR, PREFETCH,
-        SHARE_AFTER, STALLS_AFTER,
+        BATCH, BATCH_BYTES, MOST_IN_BATCH, MOST_SHARE_AFTER, NEAR, PREFETCH, SHARE_AFTER, STALLS_AFTER,
     },
     queue::Queue,
     queues::Queues,
@@ -160,33 +159,10 @@ impl Scheduler {
     ///
     /// A worker that is woken takes a core from one of those, and by the time it runs they would have finished a few tasks.
     pub(super) fn holds_back(&self, queue: &Queue, brisk: usize) -> bool {
-        brisk >= self.cpus && queue.is_short() && {
-            let brisk = u32::try_from(brisk).unwrap_or(u32::MAX);
-            let is_little =
-                queue.estimate(queue.queued()).is_none_or(|time| time < BATCH.saturating_mul(brisk));
-            is_little || self.is_crowd(brisk as usize) && !self.cores_are_idle
-        }
-    }
-
-    /// Returns whether `brisk` workers keep all cores busy, unless their tasks sleep.
-    fn is_crowd(&self, brisk: usize) -> bool {
-        brisk >= self.cpus.saturating_mul(CROWD)
-    }
-
-    /// Checks whether the workers' tasks sleep, by the workers' CPU time since the last check.
-    pub(super) fn look_at_cores(&mut self, brisk: usize, now: Instant) {
-        let since = self.cores_seen.map(|(at, _)| now.saturating_duration_since(at));
-        if since.is_some_and(|since| since < LOOK_AT_CORES_EVERY)
-            || (since.is_none() && !self.is_crowd(brisk))
-        {
-            return;
-        }
-        let used = self.workers.cpu_time();
-        let seen = self.cores_seen.replace((now, used));
-        self.cores_are_idle = seen.zip(since).is_some_and(|((_, before), since)| {
-            let cores = used.saturating_sub(before).as_secs_f64() / since.as_secs_f64();
-            cores < self.cpus as f64 / 2.0
-        });
+        let brisk_workers = u32::try_from(brisk).unwrap_or(u32::MAX);
+        brisk >= self.cpus
+            && queue.is_short()
+            && queue.estimate(queue.queued()).is_none_or(|time| time < BATCH.saturating_mul(brisk_workers))
     }
 
     /// Returns whether a worker may spin while it waits for tasks, and the host while it waits for replies: each busy worker has

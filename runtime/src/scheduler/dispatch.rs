@@ -8,7 +8,9 @@ use std::time::Instant;
 use super::{
     batch::{Batch, QueueId},
     decide::{has_room, is_laden},
-    policy::{BATCH_BYTES, CROWD, LOOK_AT_FEEDS_AFTER, MOST_SHARE_AFTER, SHARE_AFTER, WORTH_MOVING},
+    policy::{
+        BATCH_BYTES, LOOK_AT_FEEDS_AFTER, MOST_SHARE_AFTER, SHARE_AFTER, SHARES_PER_CORE, WORTH_MOVING,
+    },
     queues::Queues,
     state::Scheduler,
 };
@@ -168,13 +170,10 @@ impl Scheduler {
     /// Sends a batch to each worker that `wants` one, from the queue whose turn it is.
     fn fill(&mut self, now: Instant, wants: impl Fn(&Supervisor<Batch>, QueueId, &Queues) -> bool) {
         if self.queues.queued == 0 {
-            self.cores_seen = None;
-            self.cores_are_idle = false;
             return;
         }
         let live = self.workers.live().max(1);
         let mut brisk = self.brisk(now);
-        self.look_at_cores(brisk, now);
         // Whether idle workers are considered: if one of them found nothing to run, the others will not either.
         let mut is_for_the_idle = true;
         let mut next = 0;
@@ -218,7 +217,8 @@ impl Scheduler {
             let queue = self.queues.by_id.get_mut(&queue_id).expect("a queue with a turn is there");
             // Towards the end of a queue batches become smaller, so that all workers finish together. A queue that its caller
             // still fills has no end yet.
-            let workers = if queue.is_short() { live.min(self.cpus.saturating_mul(CROWD)) } else { live };
+            let workers =
+                if queue.is_short() { live.min(self.cpus.saturating_mul(SHARES_PER_CORE)) } else { live };
             let parts = match (queue.options.batch, queue.open) {
                 (Some(_), _) => 1,
                 (None, true) => workers,

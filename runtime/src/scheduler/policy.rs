@@ -53,12 +53,9 @@ pub(super) const SHORT: Duration = Duration::from_micros(50);
 /// to another process, it would have a core again by now, as the kernel gives each a few milliseconds in turn.
 pub(super) const STALLS_AFTER: Duration = Duration::from_millis(4);
 
-/// The number of workers per core, running short tasks, that make a crowd. For a crowd the scheduler checks whether cores are
-/// idle. Shown by "map of no-ops on 4, 8, 32, 200 workers".
-pub(super) const CROWD: usize = 2;
-
-/// The time between two such checks. The kernel's figure for a running process may be a timer tick old.
-pub(super) const LOOK_AT_CORES_EVERY: Duration = Duration::from_millis(50);
+/// The number of workers per core among which waiting short tasks are divided. More would get less than is worth waking them for.
+/// Shown by "map of no-ops on 4, 8, 32, 200 workers".
+pub(super) const SHARES_PER_CORE: usize = 2;
 
 /// The number of idle workers that a turn looks at. Looking at a few takes less time than parking and unparking them. Shown by
 /// "submit().join()" if it is too small, and by "map of no-ops on 4, 8, 32, 200 workers" if it is too large.

@@ -56,10 +56,6 @@ pub(crate) struct Scheduler {
     pub(super) said_why_slow: bool,
     /// It was logged that a task has closed descriptors of its worker.
     pub(super) said_closed: bool,
-    /// The CPU time of all workers at the last look, and the time of that look.
-    pub(super) cores_seen: Option<(Instant, Duration)>,
-    /// Between the last two looks, the workers left more than half of the cores' time unused.
-    pub(super) cores_are_idle: bool,
     pub(crate) closing: bool,
     /// The places whose worker was read up to a record. The rest is in memory, and the poller does not report it.
     pub(crate) unread: BTreeSet<usize>,
@@ -110,8 +106,6 @@ impl Scheduler {
             share_after: SHARE_AFTER,
             said_why_slow: false,
             said_closed: false,
-            cores_seen: None,
-            cores_are_idle: false,
             closing: false,
             unread: BTreeSet::new(),
             has_limits: config.call.timeout.is_some(),

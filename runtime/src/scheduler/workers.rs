@@ -1,13 +1,10 @@
 //! Owns the workers by their places, and knows which of them are up. A turn of the driver looks only at those, however many
 //! others are at rest.
 
-use std::{
-    ops::{Index, IndexMut},
-    time::Duration,
-};
+use std::ops::{Index, IndexMut};
 
 use super::{batch::Batch, policy::MOST_UP};
-use crate::{launch::WorkerProcess, supervisor::state::Supervisor};
+use crate::supervisor::state::Supervisor;
 
 /// The worker set of a pool.
 ///
@@ -77,17 +74,6 @@ impl WorkerSet {
     /// Returns how many workers are ready for tasks or have some.
     pub(crate) fn live(&self) -> usize {
         self.at_rest.len() + self.up().filter(|worker| worker.is_live()).count()
-    }
-
-    /// Returns the CPU time of all workers, as far as it is known.
-    pub(crate) fn cpu_time(&self) -> Duration {
-        let mut sum = Duration::ZERO;
-        let mut next = 0;
-        while let Some(place) = self.next_manned(next) {
-            next = place + 1;
-            sum += self.all[place].process().and_then(WorkerProcess::cpu_time).unwrap_or_default();
-        }
-        sum
     }
 
     pub(crate) fn is_vacant(&self) -> bool {

@@ -360,10 +360,6 @@ impl WorkerProcess for FakeWorker {
         self.lock().resident_bytes
     }
 
-    fn cpu_time(&self) -> Option<Duration> {
-        None
-    }
-
     fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
         let mut state = self.lock();
         state.is_reaped = state.exit.is_some();
