@@ -314,9 +314,9 @@ impl Call {
         }
         self.fed = 0;
         if let Some(driver) = driver.upgrade() {
-            let (queue, added) = (*queue, feeder.added());
+            let queue = *queue;
             let fed = driver.with_arrivals(|scheduler, now| {
-                scheduler.pull(queue, added, now);
+                scheduler.pull(queue, now);
                 scheduler.batch_of(queue)
             });
             if let Some((batch_size, most)) = fed {
@@ -474,11 +474,11 @@ impl Call {
     /// Cancels the call: fails queued tasks and stops running ones, which are killed if they do not end soon. Waits for that if
     /// `wait`.
     pub(crate) fn cancel(&mut self, wait: bool) {
-        let CallBackend::Pool { driver, queue, feeder, .. } = &self.backend else { return };
+        let CallBackend::Pool { driver, queue, .. } = &self.backend else { return };
         self.fed = 0;
         let Some(driver) = Driver::own(driver) else { return };
-        let (queue, added) = (*queue, feeder.added());
-        driver.with(|scheduler, now| scheduler.cancel_call(queue, added, now));
+        let queue = *queue;
+        driver.with(|scheduler, now| scheduler.cancel_call(queue, now));
         while wait && self.received < self.pushed && self.is_own() {
             self.wait();
             self.receive(|_, _| {});

@@ -89,12 +89,6 @@ impl EncodedTasks {
         Self(Kind::Small { bytes, at: 0, done: 0, left })
     }
 
-    /// Like [`from_bytes`](Self::from_bytes), with a known number of tasks.
-    pub(crate) fn from_counted(bytes: Vec<u8>, left: u32) -> Self {
-        debug_assert_eq!(left, count(&bytes), "whoever made the bytes knows how many tasks they are");
-        Self(Kind::Small { bytes, at: 0, done: 0, left })
-    }
-
     fn one(function: FunctionId, args: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(RECORD_HEAD_BYTES + args.len());
         put_record(function, args, &mut bytes);

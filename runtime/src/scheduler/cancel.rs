@@ -17,10 +17,10 @@ use crate::{
 const STOPPED: &str = "it was taken back while it ran";
 
 impl Scheduler {
-    /// Cancels a call that has added `added` tasks to its feed: fails what is queued and stops what runs.
-    pub(crate) fn cancel_call(&mut self, id: QueueId, added: u64, now: Instant) {
+    /// Cancels a call: fails what is queued and stops what runs.
+    pub(crate) fn cancel_call(&mut self, id: QueueId, now: Instant) {
         let why = "its call has ended";
-        self.pull(id, added, now);
+        self.pull(id, now);
         if let Some(queue) = self.queues.by_id.get_mut(&id) {
             queue.open = false;
         }

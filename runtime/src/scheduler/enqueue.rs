@@ -38,10 +38,9 @@ impl Scheduler {
         }
     }
 
-    /// Queues the tasks in the feed of a call. Only the call itself may call this, with the number of tasks that it has added in
-    /// total.
-    pub(crate) fn pull(&mut self, id: QueueId, added: u64, now: Instant) {
-        let taken = self.queues.by_id.get_mut(&id).and_then(|queue| queue.pull_all(id, added));
+    /// Queues the tasks in the feed of a call. Only the call itself may call this.
+    pub(crate) fn pull(&mut self, id: QueueId, now: Instant) {
+        let taken = self.queues.by_id.get_mut(&id).and_then(|queue| queue.pull_all(id));
         if let Some(batch) = taken {
             self.enqueue(batch, now);
         }

@@ -25,7 +25,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Feeder {
     records: Producer<Heap>,
-    added: u64,
     shared: Arc<FeedState>,
 }
 
@@ -41,8 +40,6 @@ pub(super) struct FeedState {
 /// The scheduler's end of a feed.
 pub(crate) struct Feed {
     records: Consumer<Heap>,
-    /// The number of tasks that were taken from it.
-    taken: u64,
     pub(super) shared: Arc<FeedState>,
     to: Arc<Inbox>,
 }
@@ -53,8 +50,8 @@ impl Feeder {
         let (producer, consumer) = ring::pair(FEED_BYTES);
         // The first task must be queued immediately.
         let shared = Arc::new(FeedState { wanted: AtomicBool::new(true), next: AtomicU64::new(0) });
-        let feed = Feed { records: consumer, taken: 0, shared: shared.clone(), to };
-        (Self { records: producer, added: 0, shared }, feed)
+        let feed = Feed { records: consumer, shared: shared.clone(), to };
+        (Self { records: producer, shared }, feed)
     }
 
     /// Adds a task. Returns `false` if there is no room.
@@ -62,9 +59,7 @@ impl Feeder {
     pub(crate) fn push(&mut self, function: FunctionId, args: &[u8]) -> bool {
         let head = crate::protocol::record_head(function, args.len());
         let fits = self.records.fits(head.len() + args.len()) == Ok(true);
-        let added = fits && self.records.write(&[&head, args]).is_ok();
-        self.added += u64::from(added);
-        added
+        fits && self.records.write(&[&head, args]).is_ok()
     }
 
     /// Like [`push`](Self::push), for arguments that are the first `len` of these bytes. Returns `false` if there are more than
@@ -74,14 +69,7 @@ impl Feeder {
         let [a, b, c, d, e, f, g, h, ..] = *bytes;
         let head = u64::from_le_bytes(crate::protocol::record_head(function, len));
         let padded = u128::from(head) | u128::from(u64::from_le_bytes([a, b, c, d, e, f, g, h])) << 64;
-        let added = len <= 8 && self.records.write_padded(&padded.to_le_bytes(), RECORD_HEAD_BYTES + len);
-        self.added += u64::from(added);
-        added
-    }
-
-    /// Returns how many tasks were added in total.
-    pub(crate) fn added(&self) -> u64 {
-        self.added
+        len <= 8 && self.records.write_padded(&padded.to_le_bytes(), RECORD_HEAD_BYTES + len)
     }
 
     /// Returns whether a worker is idle and the feed was empty, so that the next task must be queued immediately.
@@ -98,19 +86,14 @@ impl Feeder {
 }
 
 impl Feed {
-    /// Takes what is there. `added` is the total number of tasks, if it is known and the caller is not adding more at the same
-    /// time.
-    pub(super) fn take(&mut self, queue: QueueId, added: Option<u64>) -> Option<Batch> {
+    /// Takes what is there.
+    pub(super) fn take(&mut self, queue: QueueId) -> Option<Batch> {
         let mut bytes = Vec::new();
         let n = self.records.read(&mut bytes, FEED_BYTES).unwrap_or(0);
         if n == 0 {
             return None;
         }
-        let records = match added {
-            Some(added) => EncodedTasks::from_counted(bytes, (added - self.taken) as u32),
-            None => EncodedTasks::from_bytes(bytes),
-        };
-        self.taken += u64::from(records.len());
+        let records = EncodedTasks::from_bytes(bytes);
         // SYNC(feed-next): pairs with the Acquire load in `Feeder::next`.
         let first = self.shared.next.fetch_add(u64::from(records.len()), Ordering::AcqRel);
         let to = Recipient::Call(self.to.clone());

@@ -54,10 +54,10 @@ impl Queue {
         }
     }
 
-    /// Takes everything from the feed. Only the caller itself may call this, with the number of tasks that it has added in total.
-    pub(crate) fn pull_all(&mut self, id: QueueId, added: u64) -> Option<Batch> {
+    /// Takes everything from the feed. Only the caller itself may call this.
+    pub(crate) fn pull_all(&mut self, id: QueueId) -> Option<Batch> {
         let feed = self.feed.as_mut()?;
-        let taken = feed.take(id, Some(added));
+        let taken = feed.take(id);
         if feed.shared.wanted.load(Ordering::Relaxed) {
             feed.shared.wanted.store(false, Ordering::SeqCst);
         }
@@ -70,7 +70,7 @@ impl Queue {
     /// feed must be checked again.
     pub(crate) fn pull(&mut self, id: QueueId) -> (Option<Batch>, bool) {
         let Some(feed) = &mut self.feed else { return (None, false) };
-        let taken = feed.take(id, None);
+        let taken = feed.take(id);
         let want = taken.is_none();
         let wanted = &feed.shared.wanted;
         let told = wanted.load(Ordering::Relaxed) != want && {

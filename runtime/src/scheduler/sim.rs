@@ -225,11 +225,11 @@ impl Sim {
         let function = FunctionId(number as u32 + 1);
         for takes in tasks {
             if !call.feeder.push(function, &args(takes)) {
-                self.scheduler.pull(call.id, call.feeder.added(), self.now);
+                self.scheduler.pull(call.id, self.now);
                 assert!(call.feeder.push(function, &args(takes)));
             }
         }
-        self.scheduler.pull(call.id, call.feeder.added(), self.now);
+        self.scheduler.pull(call.id, self.now);
     }
 
     /// Adds no more tasks to a call.
@@ -238,7 +238,7 @@ impl Sim {
     }
 
     pub(super) fn cancel_call(&mut self, call: &Called) {
-        self.scheduler.cancel_call(call.id, call.feeder.added(), self.now);
+        self.scheduler.cancel_call(call.id, self.now);
     }
 
     pub(super) fn cancel(&mut self, task: &Submitted) {
