@@ -69,7 +69,7 @@ impl WorkerSet {
     }
 
     pub(crate) fn is_vacant(&self) -> bool {
-        self.at_rest.len() == 0 && self.up().all(Supervisor::is_vacant)
+        self.at_rest.is_empty() && self.up().all(Supervisor::is_vacant)
     }
 
     /// Has workers wake the poller for their replies from now on, and puts idle workers to rest. Returns `false` if a reply has
