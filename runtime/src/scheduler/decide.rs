@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::{
     batch::{Batch, QueueId},
     policy::{
-        BATCH, BATCH_BYTES, MOST_IN_BATCH, MOST_SHARE_AFTER, NEAR, PREFETCH, SHARE_AFTER, STALLS_AFTER,
+        BATCH, BATCH_BYTES, MOST_IN_BATCH, MOST_SHARE_AFTER, NEAR, PREFETCH, SHARE_AFTER, SHARES_PER_CORE,
+        STALLS_AFTER,
     },
     queue::Queue,
     queues::Queues,
@@ -43,6 +44,25 @@ pub(super) fn has_room(worker: &Supervisor<Batch>, id: QueueId, queues: &Queues)
     // The tasks that it has may be of several queues. The newest are the most.
     let ahead = queues.by_id.get(&newest.queue).and_then(|queue| queue.estimate(n));
     n < MOST_IN_BATCH && ahead.is_some_and(|time| time < PREFETCH)
+}
+
+/// Returns how many tasks of a queue are sent at once to a worker, which may have a board. `live` workers are ready for tasks.
+pub(super) fn batch_len(queue: &Queue, has_board: bool, live: usize, cpus: usize) -> usize {
+    // Tasks that cannot be taken back would be lost with their worker.
+    if !has_board {
+        return 1;
+    }
+    // Towards the end of a queue batches become smaller, so that all workers finish together. A queue that its caller still fills
+    // has no end yet.
+    let workers = if queue.is_short() { live.min(cpus.saturating_mul(SHARES_PER_CORE)) } else { live };
+    let parts = match (queue.options.batch, queue.open) {
+        (Some(_), _) => 1,
+        (None, true) => workers,
+        (None, false) => workers * 2,
+    };
+    // Waking a worker takes longer than a few short tasks.
+    let share = queue.queued().div_ceil(parts).max(queue.worth_waking());
+    queue.batch_size().min(share).max(1)
 }
 
 impl Scheduler {

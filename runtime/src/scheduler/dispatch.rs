@@ -7,10 +7,8 @@ use std::time::Instant;
 
 use super::{
     batch::{Batch, QueueId},
-    decide::{has_room, is_laden},
-    policy::{
-        BATCH_BYTES, LOOK_AT_FEEDS_AFTER, MOST_SHARE_AFTER, SHARE_AFTER, SHARES_PER_CORE, WORTH_MOVING,
-    },
+    decide::{batch_len, has_room, is_laden},
+    policy::{BATCH_BYTES, LOOK_AT_FEEDS_AFTER, MOST_SHARE_AFTER, SHARE_AFTER, WORTH_MOVING},
     queues::Queues,
     state::Scheduler,
 };
@@ -183,78 +181,76 @@ impl Scheduler {
             let Some(place) = place.filter(|&place| place < self.target) else { return };
             next = place + 1;
             let worker = &self.workers[place];
-            let id = worker.id();
-            // Nothing is sent behind a task that is being stopped, because its process may be killed at any moment.
-            if !worker.is_live()
-                || worker.is_stopping()
-                || self.queues.initializing.contains(&id)
-                || self.leaving.contains(id)
-            {
-                continue;
-            }
-            let is_idle = worker.is_idle();
-            if if is_idle { !is_for_the_idle } else { self.queues.overdue.contains(&id) } {
-                continue;
-            }
-            let turn = self.queues.turns.iter().position(|queue| {
-                let queue = &self.queues.by_id[queue];
-                queue.may_use(id) && !(is_idle && self.holds_back(queue, brisk))
-            });
-            // A worker that has too much for the queue whose turn it is gets nothing of the queues after that. They would fill it
-            // up again and again, and the first would wait without end.
-            let turn = turn.filter(|&turn| wants(worker, self.queues.turns[turn], &self.queues));
+            let (id, is_idle) = (worker.id(), worker.is_idle());
             let quota = self.quota(worker);
-            if quota == 0 {
+            if !self.may_be_sent_more(worker) || (is_idle && !is_for_the_idle) || quota == 0 {
                 continue;
             }
-            let Some(queue_id) = turn.and_then(|turn| self.queues.turns.remove(turn)) else {
+            let turn = self.next_turn(worker, brisk, &wants);
+            let Some(queue) = turn.and_then(|turn| self.queues.turns.remove(turn)) else {
                 is_for_the_idle &= !is_idle;
                 continue;
             };
-            let may_spin = self.may_spin();
-            let worker = &mut self.workers[place];
-            let mut occupied = None;
-            let queue = self.queues.by_id.get_mut(&queue_id).expect("a queue with a turn is there");
-            // Towards the end of a queue batches become smaller, so that all workers finish together. A queue that its caller
-            // still fills has no end yet.
-            let workers =
-                if queue.is_short() { live.min(self.cpus.saturating_mul(SHARES_PER_CORE)) } else { live };
-            let parts = match (queue.options.batch, queue.open) {
-                (Some(_), _) => 1,
-                (None, true) => workers,
-                (None, false) => workers * 2,
-            };
-            // Waking a worker takes longer than a few short tasks.
-            let share = queue.queued().div_ceil(parts).max(queue.worth_waking());
-            // Tasks that cannot be taken back would be lost with their worker.
-            let most = if worker.has_board() { queue.batch_size().min(share).max(1) } else { 1 };
-            let most = most.min(quota);
-            if worker.is_idle() {
+            if is_idle {
                 self.queues.progress.insert(id, now);
-                brisk += usize::from(self.target > self.cpus && queue.is_short());
-                occupied = Some(id);
+                brisk += usize::from(self.target > self.cpus && self.queues.by_id[&queue].is_short());
             }
-            let seed = queue.options.seed.unwrap_or(self.seed);
-            let (mut tasks, mut bytes) = (0, 0);
-            while tasks < most && (tasks == 0 || bytes + queue.first_len_bytes() <= BATCH_BYTES) {
-                let Some(mut batch) = queue.take_first(most - tasks) else { break };
-                tasks += batch.len() as usize;
-                bytes += batch.records.len_bytes();
-                batch.attempts += 1;
-                let wants_progress = batch.to.wants_progress();
-                let flags =
-                    RunFlags { levels: levels(), may_spin, wants_progress, seed, ..RunFlags::default() };
-                worker.run(batch, flags);
-            }
-            worker.ring(now);
-            *queue.at.entry(id).or_insert(0) += tasks;
-            if queue.queued() > 0 {
-                self.queues.turns.push_back(queue_id);
-            }
-            self.queues.queued -= tasks;
-            if let Some(id) = occupied {
+            self.send_batch(place, queue, live, quota, now);
+            if is_idle {
                 self.queues.tally(id).occupied(now);
             }
         }
+    }
+
+    /// Returns whether tasks may be sent to this worker at all.
+    fn may_be_sent_more(&self, worker: &Supervisor<Batch>) -> bool {
+        let id = worker.id();
+        // Nothing is sent behind a task that is being stopped, because its process may be killed at any moment.
+        worker.is_live()
+            && !worker.is_stopping()
+            && !self.queues.initializing.contains(&id)
+            && !self.leaving.contains(id)
+            && (worker.is_idle() || !self.queues.overdue.contains(&id))
+    }
+
+    /// Returns the turn from which this worker gets its next batch, if it `wants` one: that of the first queue that may use it.
+    fn next_turn(
+        &self,
+        worker: &Supervisor<Batch>,
+        brisk: usize,
+        wants: &impl Fn(&Supervisor<Batch>, QueueId, &Queues) -> bool,
+    ) -> Option<usize> {
+        let turn = self.queues.turns.iter().position(|queue| {
+            let queue = &self.queues.by_id[queue];
+            queue.may_use(worker.id()) && !(worker.is_idle() && self.holds_back(queue, brisk))
+        })?;
+        // A worker that has too much for the queue whose turn it is gets nothing of the queues after that. They would fill it up
+        // again and again, and the first would wait without end.
+        wants(worker, self.queues.turns[turn], &self.queues).then_some(turn)
+    }
+
+    /// Sends the next batch of a queue, which has been taken out of the circle, to this worker.
+    fn send_batch(&mut self, place: usize, id: QueueId, live: usize, quota: usize, now: Instant) {
+        let may_spin = self.may_spin();
+        let worker = &mut self.workers[place];
+        let queue = self.queues.by_id.get_mut(&id).expect("a queue with a turn is there");
+        let most = batch_len(queue, worker.has_board(), live, self.cpus).min(quota);
+        let seed = queue.options.seed.unwrap_or(self.seed);
+        let (mut tasks, mut bytes) = (0, 0);
+        while tasks < most && (tasks == 0 || bytes + queue.first_len_bytes() <= BATCH_BYTES) {
+            let Some(mut batch) = queue.take_first(most - tasks) else { break };
+            tasks += batch.len() as usize;
+            bytes += batch.records.len_bytes();
+            batch.attempts += 1;
+            let wants_progress = batch.to.wants_progress();
+            let flags = RunFlags { levels: levels(), may_spin, wants_progress, seed, ..RunFlags::default() };
+            worker.run(batch, flags);
+        }
+        worker.ring(now);
+        *queue.at.entry(worker.id()).or_insert(0) += tasks;
+        if queue.queued() > 0 {
+            self.queues.turns.push_back(id);
+        }
+        self.queues.queued -= tasks;
     }
 }

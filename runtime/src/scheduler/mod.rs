@@ -13,6 +13,7 @@ pub(crate) mod effects;
 mod enqueue;
 pub(crate) mod events;
 pub(crate) mod feed;
+mod give_up;
 pub(crate) mod inbox;
 pub(crate) mod policy;
 pub(crate) mod queue;

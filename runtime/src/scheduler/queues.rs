@@ -19,7 +19,7 @@ use super::{
 use crate::{
     captured::Captured,
     codec::Encoded,
-    error::{Fault, TaskError, TaskErrorKind, TaskLocation},
+    error::{TaskError, TaskErrorKind, TaskLocation},
     id::{FunctionId, WorkerId},
     observe::{
         ending::{Ending, Endings},
@@ -299,22 +299,8 @@ impl Queues {
         }
     }
 
-    /// Like [`done_one`](Self::done_one), for a task that ran and failed.
+    /// Like [`done_one`](Self::done_one), for a task that failed, or was told to end and returned.
     pub(crate) fn failed(
-        &mut self,
-        batch: &mut Batch,
-        nanos: u64,
-        fault: Fault,
-        by: (WorkerId, u32),
-        output: Option<Arc<Captured>>,
-        effects: &mut Effects,
-    ) {
-        let error = self.error(batch, fault.into(), Some(by)).with_output(output);
-        self.done_one(batch, nanos, Err(error), by.0, effects);
-    }
-
-    /// Like [`done_one`](Self::done_one), for a task that was told to end and returned.
-    pub(crate) fn stopped(
         &mut self,
         batch: &mut Batch,
         nanos: u64,

@@ -102,123 +102,139 @@ impl Model {
         if succeeds { worker.finish(took) } else { worker.fail() }
     }
 
-    fn play(&mut self, (event, a, b): (u8, u8, u8)) {
-        let amount = usize::from(b);
+    /// Plays an event: `which` selects the task, the call or the worker, and `how` what becomes of it.
+    fn play(&mut self, (event, which, how): (u8, u8, u8)) {
         match event {
-            0..=1 => {
-                let task = self.sim.submit_from(u64::from(a % 3), MILLI);
-                let expected = Expected { retries: self.retries, ..Expected::default() };
-                self.tasks.insert((0, task.number), expected);
-                self.singles.push(task);
-            }
-            2 => {
-                let options = CallOptions {
-                    batch: (a % 3 == 0).then_some(1 + usize::from(a) / 16),
-                    workers: (a % 5 == 0).then_some(1 + usize::from(a) % 2),
-                    retries: (a % 4 < 2).then_some(u32::from(a % 2)),
-                    ..CallOptions::default()
-                };
-                let retries = options.retries.unwrap_or(self.retries);
-                let call = self.sim.call_with((0..amount % 40).map(|_| MILLI), options);
-                self.calls.push(call);
-                self.closed.push(false);
-                self.added(self.calls.len() - 1, 0, amount % 40, retries);
-            }
-            3 if !self.calls.is_empty() => {
-                let n = usize::from(a) % self.calls.len();
-                if !self.closed[n] {
-                    let before = self.tasks.keys().filter(|key| key.0 == n as u32 + 1).count();
-                    let retries = self.tasks.get(&(n as u32 + 1, 0)).map_or(0, |task| task.retries);
-                    if before > 0 {
-                        self.sim.add(&mut self.calls[n], (0..amount % 40).map(|_| MILLI));
-                        self.added(n, before, amount % 40, retries);
-                    }
-                }
-            }
-            4 if !self.calls.is_empty() => {
-                let n = usize::from(a) % self.calls.len();
-                self.closed[n] = true;
-                if b % 3 == 0 {
-                    self.sim.cancel_call(&self.calls[n]);
-                } else {
-                    self.sim.close_call(&self.calls[n]);
-                }
+            0..=1 => self.submit(which),
+            2 => self.open_call(which, how),
+            3..=4 if !self.calls.is_empty() => {
+                let call = usize::from(which) % self.calls.len();
+                if event == 3 { self.add_to_call(call, how) } else { self.end_call(call, how) }
             }
             5 if !self.singles.is_empty() => {
-                let task = self.singles[usize::from(a) % self.singles.len()].clone();
+                let task = self.singles[usize::from(which) % self.singles.len()].clone();
                 self.sim.cancel(&task);
             }
-            6..=8 => {
-                for (n, worker) in self.sim.workers().into_iter().enumerate() {
-                    if self.broken.contains(&n) {
-                        continue;
-                    }
-                    if worker.hello().is_some() && !worker.has_ended() {
-                        match (event, b) {
-                            (6, 0..30) => {
-                                self.broken.insert(n);
-                                worker.refuse("no", b < 15);
-                            }
-                            _ => worker.ready(),
-                        }
-                        break;
+            6 => self.answer_one(how < 30, how < 15),
+            7..=8 => self.answer_one(false, false),
+            9..=20 => {
+                if let Some((n, worker)) = self.worker(which) {
+                    match event {
+                        9..=12 => self.begin(n, &worker),
+                        13..=17 => self.run_some(n, &worker, how),
+                        18..=19 => self.end_worker(n, &worker, how),
+                        _ => self.speak(n, &worker, how),
                     }
                 }
             }
-            9..=12 => {
-                if let Some((n, worker)) = self.worker(a) {
-                    self.begin(n, &worker);
-                }
-            }
-            13..=17 => {
-                if let Some((n, worker)) = self.worker(a) {
-                    for _ in 0..=amount % 20 {
-                        self.begin(n, &worker);
-                        self.reply(n, &worker, b % 16 != 15, MICRO * u32::from(b));
-                    }
-                }
-            }
-            18..=19 => {
-                let exit = if b % 2 == 0 { Exit::from_signal(9) } else { Exit::from_code(3) };
-                if let Some((n, worker)) = self.worker(a) {
-                    match b % 8 {
-                        0 => {
-                            self.broken.insert(n);
-                            worker.disconnect();
-                        }
-                        1 => worker.end_as(Err("its status was collected")),
-                        _ => worker.end(exit),
-                    }
-                }
-            }
-            20 => {
-                if let Some((n, worker)) = self.worker(a) {
-                    match b % 4 {
-                        0 => {
-                            self.broken.insert(n);
-                            worker.send(b"\xffgarbage");
-                        }
-                        1 if worker.running().is_some() => worker.log("says"),
-                        2 if worker.running().is_some() => worker.progress(0.5),
-                        _ => worker.grow_to(u64::from(b) << 20),
-                    }
-                }
-            }
-            21 => {
-                let shortage = std::io::Error::from_raw_os_error(nix::libc::EAGAIN);
-                self.sim.launcher.lock().outcomes.push_back(match b % 4 {
-                    0 => Outcome::NotYet,
-                    1 => Outcome::Fails(LaunchError::Refused("no".to_owned())),
-                    2 => Outcome::Fails(LaunchError::Failed("it failed".to_owned())),
-                    _ => Outcome::Fails(LaunchError::new("a worker cannot be made", &shortage)),
-                });
-            }
-            22 => self.sim.pass(MICRO * 10 * u32::from(b)),
-            23 => self.sim.pass(MILLI * u32::from(b)),
-            24 => self.sim.pass(SECOND * u32::from(b % 16)),
-            25 => self.sim.scheduler.resize(1 + amount % 5),
+            21 => self.fail_next_start(how),
+            22 => self.sim.pass(MICRO * 10 * u32::from(how)),
+            23 => self.sim.pass(MILLI * u32::from(how)),
+            24 => self.sim.pass(SECOND * u32::from(how % 16)),
+            25 => self.sim.scheduler.resize(1 + usize::from(how) % 5),
             _ => self.sim.turn(),
         }
+    }
+
+    /// Submits a single task from one of three threads.
+    fn submit(&mut self, thread: u8) {
+        let task = self.sim.submit_from(u64::from(thread % 3), MILLI);
+        let expected = Expected { retries: self.retries, ..Expected::default() };
+        self.tasks.insert((0, task.number), expected);
+        self.singles.push(task);
+    }
+
+    fn open_call(&mut self, settings: u8, tasks: u8) {
+        let options = CallOptions {
+            batch: settings.is_multiple_of(3).then_some(1 + usize::from(settings) / 16),
+            workers: settings.is_multiple_of(5).then_some(1 + usize::from(settings) % 2),
+            retries: (settings % 4 < 2).then_some(u32::from(settings % 2)),
+            ..CallOptions::default()
+        };
+        let (tasks, retries) = (usize::from(tasks) % 40, options.retries.unwrap_or(self.retries));
+        let call = self.sim.call_with((0..tasks).map(|_| MILLI), options);
+        self.calls.push(call);
+        self.closed.push(false);
+        self.added(self.calls.len() - 1, 0, tasks, retries);
+    }
+
+    fn add_to_call(&mut self, call: usize, tasks: u8) {
+        let tasks = usize::from(tasks) % 40;
+        let before = self.tasks.keys().filter(|key| key.0 == call as u32 + 1).count();
+        let retries = self.tasks.get(&(call as u32 + 1, 0)).map_or(0, |task| task.retries);
+        if !self.closed[call] && before > 0 {
+            self.sim.add(&mut self.calls[call], (0..tasks).map(|_| MILLI));
+            self.added(call, before, tasks, retries);
+        }
+    }
+
+    /// Closes or cancels a call.
+    fn end_call(&mut self, call: usize, how: u8) {
+        self.closed[call] = true;
+        if how.is_multiple_of(3) {
+            self.sim.cancel_call(&self.calls[call]);
+        } else {
+            self.sim.close_call(&self.calls[call]);
+        }
+    }
+
+    /// Has the first worker that is starting complete its handshake, or refuse to become a worker.
+    fn answer_one(&mut self, refuses: bool, is_short: bool) {
+        let is_starting = |n: usize, worker: &FakeWorker| {
+            !self.broken.contains(&n) && worker.hello().is_some() && !worker.has_ended()
+        };
+        let workers = self.sim.workers();
+        let Some((n, worker)) = workers.iter().enumerate().find(|(n, worker)| is_starting(*n, worker)) else {
+            return;
+        };
+        if refuses {
+            self.broken.insert(n);
+            worker.refuse("no", is_short);
+        } else {
+            worker.ready();
+        }
+    }
+
+    /// Has a worker begin and end a few tasks.
+    fn run_some(&mut self, n: usize, worker: &FakeWorker, how: u8) {
+        for _ in 0..=how % 20 {
+            self.begin(n, worker);
+            self.reply(n, worker, how % 16 != 15, MICRO * u32::from(how));
+        }
+    }
+
+    fn end_worker(&mut self, n: usize, worker: &FakeWorker, how: u8) {
+        match how % 8 {
+            0 => {
+                self.broken.insert(n);
+                worker.disconnect();
+            }
+            1 => worker.end_as(Err("its status was collected")),
+            _ => worker.end(if how.is_multiple_of(2) { Exit::from_signal(9) } else { Exit::from_code(3) }),
+        }
+    }
+
+    /// Has a worker send something other than a result, or grow.
+    fn speak(&mut self, n: usize, worker: &FakeWorker, how: u8) {
+        match how % 4 {
+            0 => {
+                self.broken.insert(n);
+                worker.send(b"\xffgarbage");
+            }
+            1 if worker.running().is_some() => worker.log("says"),
+            2 if worker.running().is_some() => worker.progress(0.5),
+            _ => worker.grow_to(u64::from(how) << 20),
+        }
+    }
+
+    fn fail_next_start(&mut self, how: u8) {
+        let shortage = std::io::Error::from_raw_os_error(nix::libc::EAGAIN);
+        self.sim.launcher.lock().outcomes.push_back(match how % 4 {
+            0 => Outcome::NotYet,
+            1 => Outcome::Fails(LaunchError::Refused("no".to_owned())),
+            2 => Outcome::Fails(LaunchError::Failed("it failed".to_owned())),
+            _ => Outcome::Fails(LaunchError::new("a worker cannot be made", &shortage)),
+        });
     }
 
     /// Notes tasks that were added to a call.

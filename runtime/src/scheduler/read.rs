@@ -2,15 +2,23 @@
 //!
 //! Only the leader may read. A worker is not read past a record until the record has been delivered.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     batch::Batch,
+    config::Config,
+    effects::Effects,
     policy::SHARE_AFTER,
+    queues::Queues,
     reap::{failure, the_initializer},
-    state::Scheduler,
+    state::{Leaving, Scheduler},
 };
 use crate::{
+    captured::Captured,
     codec::Encoded,
     error::TaskErrorKind,
     id::{FunctionId, WorkerId},
@@ -32,6 +40,123 @@ fn said(record: Record, worker: WorkerId, pid: u32, running: Option<&Batch>) -> 
     let running = running.filter(|_| record.task().is_some());
     let caller = running.map(|running| running.to.caller()).unwrap_or_default();
     ForwardedRecord { record, worker, pid, caller }
+}
+
+/// What the events of a worker change while it is being read: everything but the workers.
+struct Reader<'a> {
+    worker: WorkerId,
+    pid: u32,
+    role: Role,
+    now: Instant,
+    config: &'a Config,
+    queues: &'a mut Queues,
+    leaving: &'a mut Leaving,
+    effects: &'a mut Effects,
+    /// The captured output of the task whose outcome is the next event.
+    output: Option<Arc<Captured>>,
+    seen: Seen,
+}
+
+/// What was seen of a worker while it was read.
+#[derive(Default)]
+struct Seen {
+    has_started: bool,
+    /// It has returned an outcome, other than a failure of its initializer.
+    has_replied: bool,
+    /// A task that was told to end has returned.
+    has_stopped: bool,
+    /// It has sent a record, which must be delivered before anything else is read.
+    has_said: bool,
+    /// Why its initializer failed.
+    failure: Option<(String, Option<TaskErrorKind>)>,
+}
+
+impl Reader<'_> {
+    /// Handles an event. Breaks if no more may be read.
+    fn on(&mut self, event: WorkerEvent<'_, Batch>) -> ControlFlow<()> {
+        match event {
+            WorkerEvent::Started => self.seen.has_started = true,
+            WorkerEvent::Done { load, results } if self.role == Role::Serving => {
+                self.seen.has_replied = true;
+                self.queues.done(load, results, self.worker, self.effects);
+            }
+            WorkerEvent::Done { load, results } => {
+                results.for_each(|result| self.task_ended(load, 0, Ok(Encoded::Short(result))));
+            }
+            WorkerEvent::DoneOne { load, nanos, result } => self.task_ended(load, nanos, Ok(result)),
+            WorkerEvent::Failed { load, nanos, fault } => self.task_ended(load, nanos, Err(fault.into())),
+            WorkerEvent::Stopped { load, nanos, kind } => {
+                self.seen.has_stopped = true;
+                self.task_ended(load, nanos, Err(kind));
+            }
+            WorkerEvent::Progress { load, fraction } => {
+                load.to.give_progress(load.first, fraction, &mut self.effects.wakes);
+            }
+            WorkerEvent::Wrote(output) => self.output = Some(output),
+            WorkerEvent::Noted(note) => self.noted(note),
+            WorkerEvent::Said(record, load) => {
+                self.effects.words.push(said(record, self.worker, self.pid, load));
+                self.seen.has_said = true;
+            }
+        }
+        if self.seen.has_said || self.seen.failure.is_some() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Handles the outcome of the first task of a batch.
+    fn task_ended(&mut self, load: &mut Batch, nanos: u64, outcome: Result<Encoded<'_>, TaskErrorKind>) {
+        self.seen.has_replied = true;
+        let (worker, by) = (self.worker, (self.worker, self.pid));
+        let output = self.output.take();
+        load.tell(output.clone(), self.effects);
+        match (self.role, outcome) {
+            (Role::Serving, Ok(result)) => {
+                self.queues.done_one(load, nanos, Ok(result), worker, self.effects);
+            }
+            (Role::Serving, Err(kind)) => self.queues.failed(load, nanos, kind, by, output, self.effects),
+            (Role::Initializing, outcome) => self.initializer_ended(outcome),
+            (Role::Finalizing, Ok(result)) => self.leaving.add_exit(Ok(result.into_owned())),
+            (Role::Finalizing, Err(kind)) => {
+                let finalizer = self.config.lives.finalizer.as_ref();
+                self.leaving.add_exit(Err(self.queues.exit_error(finalizer, kind, by)));
+            }
+        }
+    }
+
+    fn initializer_ended(&mut self, outcome: Result<Encoded<'_>, TaskErrorKind>) {
+        let initializer = self.config.initializer.as_ref();
+        self.queues.initializing.remove(&self.worker);
+        self.seen.failure = match outcome {
+            Ok(result) => {
+                self.queues.tally(self.worker).initialized(self.now);
+                failure(initializer, &result)
+            }
+            // The pool is ending.
+            Err(_) if self.seen.has_stopped => None,
+            Err(kind) => Some((kind.of(&the_initializer(initializer)), Some(kind))),
+        };
+        self.seen.has_replied = self.seen.failure.is_none();
+    }
+
+    /// Handles a note about the worker's times.
+    fn noted(&mut self, note: Note) {
+        let (worker, queues) = (self.worker, &mut *self.queues);
+        match note {
+            Note::Sample { tasks, encoding, peak_rss_bytes } => {
+                queues.tally(worker).sampled(tasks, Duration::from_nanos(encoding), peak_rss_bytes);
+            }
+            Note::Late { nanos, tasks, task, function } => {
+                queues.late(worker, FunctionId(function), task, tasks, nanos);
+            }
+            Note::Begun { nanos } => {
+                if let Some(timeline) = &mut queues.timeline {
+                    timeline.begun(worker, nanos);
+                }
+            }
+        }
+    }
 }
 
 impl Scheduler {
@@ -65,166 +190,92 @@ impl Scheduler {
     /// Only the leader may call this.
     pub(crate) fn read(&mut self, place: usize, readable: bool, now: Instant) -> bool {
         let worker = &self.workers[place];
-        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
-        let was_useful = worker.was_useful();
-        let role = self.role(id);
-        let worker = &mut self.workers[place];
-        let (queues, leaving, effects) = (&mut self.queues, &mut self.leaving, &mut self.effects);
-        let initializer = self.config.initializer.as_ref();
-        let finalizer = self.config.lives.finalizer.as_ref();
-        if effects.words.iter().any(|words| words.worker == id) {
+        let (id, was_useful) = (worker.id(), worker.was_useful());
+        if self.effects.words.iter().any(|words| words.worker == id) {
             self.unread.insert(place);
             return false;
         }
-        let mut to_the_end = true;
-        let mut started = false;
-        let mut useful = false;
-        let mut stopped = false;
-        let mut failed_to_initialize = None;
-        let mut output = None;
-        let paused = worker.read(readable, now, |step| {
-            match step {
-                WorkerEvent::Started => started = true,
-                WorkerEvent::Done { load, results } => {
-                    useful = true;
-                    match role {
-                        Role::Serving => queues.done(load, results, id, effects),
-                        Role::Initializing => {
-                            queues.initializing.remove(&id);
-                            queues.tally(id).initialized(now);
-                            let mut results = results;
-                            failed_to_initialize = results
-                                .next()
-                                .and_then(|result| failure(initializer, &Encoded::Short(result)));
-                        }
-                        Role::Finalizing => results.for_each(|result| {
-                            leaving.add_exit(Ok(Encoded::Short(result).into_owned()));
-                        }),
-                    }
-                }
-                WorkerEvent::DoneOne { load, nanos, result } => {
-                    useful = true;
-                    load.tell(output.take(), effects);
-                    match role {
-                        Role::Serving => queues.done_one(load, nanos, Ok(result), id, effects),
-                        Role::Initializing => {
-                            queues.initializing.remove(&id);
-                            queues.tally(id).initialized(now);
-                            failed_to_initialize = failure(initializer, &result);
-                        }
-                        Role::Finalizing => leaving.add_exit(Ok(result.into_owned())),
-                    }
-                }
-                WorkerEvent::Failed { load, nanos, fault } => {
-                    useful = true;
-                    let output = output.take();
-                    load.tell(output.clone(), effects);
-                    match role {
-                        Role::Serving => queues.failed(load, nanos, fault, (id, pid), output, effects),
-                        Role::Initializing => {
-                            queues.initializing.remove(&id);
-                            let kind = TaskErrorKind::from(fault);
-                            failed_to_initialize = Some((kind.of(&the_initializer(initializer)), Some(kind)));
-                        }
-                        Role::Finalizing => {
-                            leaving.add_exit(Err(queues.exit_error(finalizer, fault.into(), (id, pid))));
-                        }
-                    }
-                }
-                WorkerEvent::Stopped { load, nanos, kind } => {
-                    useful = true;
-                    stopped = true;
-                    let output = output.take();
-                    load.tell(output.clone(), effects);
-                    match role {
-                        Role::Serving => queues.stopped(load, nanos, kind, (id, pid), output, effects),
-                        Role::Initializing => {
-                            queues.initializing.remove(&id);
-                        }
-                        Role::Finalizing => {
-                            leaving.add_exit(Err(queues.exit_error(finalizer, kind, (id, pid))));
-                        }
-                    }
-                }
-                WorkerEvent::Progress { load, fraction } => {
-                    load.to.give_progress(load.first, fraction, &mut effects.wakes)
-                }
-                WorkerEvent::Wrote(wrote) => output = Some(wrote),
-                WorkerEvent::Noted(Note::Sample { tasks, encoding, peak_rss_bytes }) => {
-                    queues.tally(id).sampled(tasks, Duration::from_nanos(encoding), peak_rss_bytes);
-                }
-                WorkerEvent::Noted(Note::Late { nanos, tasks, task, function }) => {
-                    queues.late(id, FunctionId(function), task, tasks, nanos);
-                }
-                WorkerEvent::Noted(Note::Begun { nanos }) => {
-                    if let Some(timeline) = &mut queues.timeline {
-                        timeline.begun(id, nanos);
-                    }
-                }
-                WorkerEvent::Said(record, load) => {
-                    effects.words.push(said(record, id, pid, load));
-                    to_the_end = false;
-                    return std::ops::ControlFlow::Break(());
-                }
-            }
-            if failed_to_initialize.is_some() {
-                useful = false;
-                return std::ops::ControlFlow::Break(());
-            }
-            std::ops::ControlFlow::Continue(())
-        });
-        to_the_end &= !paused;
+        let mut reader = Reader {
+            worker: id,
+            pid: worker.pid().unwrap_or_default(),
+            role: self.role(id),
+            now,
+            config: &self.config,
+            queues: &mut self.queues,
+            leaving: &mut self.leaving,
+            effects: &mut self.effects,
+            output: None,
+            seen: Seen::default(),
+        };
+        let paused = self.workers[place].read(readable, now, |event| reader.on(event));
+        let Reader { role, seen, .. } = reader;
+        let to_the_end = !paused && !seen.has_said;
         if !to_the_end {
             self.unread.insert(place);
         }
-        if started {
-            self.queues.tally(id).started(now, self.config.initializer.is_some());
+        if seen.has_started {
+            self.worker_started(place, now);
         }
-        if useful && self.workers[place].is_idle() {
-            self.queues.tally(id).released(now);
+        if seen.has_replied {
+            self.worker_replied(place, role, was_useful, now);
         }
-        if useful {
-            self.queues.tally(id).heard(now);
-        }
-        if useful || started {
-            self.queues.progress.insert(id, now);
-            self.queues.overdue.remove(&id);
-        }
-        if useful || started {
-            self.look_for_the_idle(now);
-        }
-        // The worker may have ended after it reported its start.
-        if started
-            && self.workers[place].is_live()
-            && let Some((call, _)) = self.config.initializer.clone()
-        {
-            self.queues.initializing.insert(id);
-            self.run_own(place, call, now);
-        }
-        if useful && role == Role::Serving {
-            self.weigh(place, now);
-        }
-        if useful && !was_useful {
-            self.restarts.came_up();
-            self.pinned = None;
-        }
-        if (useful && !was_useful) || (started && self.config.initializer.is_none()) {
-            // The pool may have been given up while this worker started.
-            self.queues.given_up = None;
-        }
-        if useful {
-            self.restarts.forgive();
-            self.share_after = SHARE_AFTER;
-        }
-        if stopped && self.workers[place].is_idle() && !self.workers[place].has_board() {
+        if seen.has_stopped && self.workers[place].is_idle() && !self.workers[place].has_board() {
             // The worker was told to stop by closing its connection, so it cannot receive more tasks.
             self.workers[place].drain(now);
         }
-        if let Some(kind) = failed_to_initialize {
+        if let Some(failure) = seen.failure {
             let begun = self.workers[place].launched_at().unwrap_or(now);
             self.workers[place].dismiss(now);
-            self.initializer_failed(begun, now, kind);
+            self.start_failed(begun, now, failure.0, failure.1);
         }
         to_the_end
+    }
+
+    /// Has a worker that has completed its handshake run the initializer, if there is one.
+    fn worker_started(&mut self, place: usize, now: Instant) {
+        let id = self.workers[place].id();
+        let initializer = self.config.initializer.clone();
+        self.queues.tally(id).started(now, initializer.is_some());
+        self.worker_reported(id, now);
+        match initializer {
+            // The worker may have ended after it reported its start.
+            Some((call, _)) if self.workers[place].is_live() => {
+                self.queues.initializing.insert(id);
+                self.run_own(place, call, now);
+            }
+            Some(_) => {}
+            // The pool may have been given up while this worker started.
+            None => self.queues.given_up = None,
+        }
+    }
+
+    /// Notes that a worker has returned outcomes. `was_useful` says whether it had done so before.
+    fn worker_replied(&mut self, place: usize, role: Role, was_useful: bool, now: Instant) {
+        let worker = &self.workers[place];
+        let (id, is_idle) = (worker.id(), worker.is_idle());
+        let tally = self.queues.tally(id);
+        if is_idle {
+            tally.released(now);
+        }
+        tally.heard(now);
+        self.worker_reported(id, now);
+        if role == Role::Serving {
+            self.weigh(place, now);
+        }
+        if !was_useful {
+            self.restarts.came_up();
+            self.pinned = None;
+            // The pool may have been given up while this worker started.
+            self.queues.given_up = None;
+        }
+        self.restarts.forgive();
+        self.share_after = SHARE_AFTER;
+    }
+
+    /// Notes a sign of life of a worker.
+    fn worker_reported(&mut self, id: WorkerId, now: Instant) {
+        self.queues.progress.insert(id, now);
+        self.queues.overdue.remove(&id);
+        self.look_for_the_idle(now);
     }
 }

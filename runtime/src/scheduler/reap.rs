@@ -1,28 +1,21 @@
-//! Handles the end of workers: retries or fails their tasks, and decides about further starts.
+//! Handles the end of workers: retries or fails their tasks.
 //!
-//! A worker's tasks are settled only here, after its process was reaped, because only then can it not run anything more. How long
-//! to pause before the next start is decided by `restarts`.
+//! A worker's tasks are settled only here, after its process was reaped, because only then can it not run anything more. If the
+//! worker has never served, its end is a failed start (`give_up`).
 
 use std::{mem, time::Instant};
 
-use super::{
-    batch::Batch,
-    queues::GivenUp,
-    restarts::{Others, Streak, Verdict},
-    state::Scheduler,
-};
+use super::{batch::Batch, queues::GivenUp, state::Scheduler};
 use crate::{
     codec::Encoded,
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::WorkerId,
-    launch::{CLOSED_WITHIN, LaunchError},
-    panic::RemotePanic,
+    launch::CLOSED_WITHIN,
     protocol::Outcome,
     supervisor::{
         event::{ExitReport, Phase},
         exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
         ledger::InFlightTasks,
-        state::Supervisor,
     },
     sys::identified::CLOSED,
     task::Call,
@@ -42,112 +35,115 @@ pub(super) fn the_initializer(initializer: Option<&(Call, Outcome)>) -> String {
     format!("the initializer `{}`", initializer.map_or("", |(call, _)| call.entry.name))
 }
 
+/// Returns whether this was the end of a start: the worker has not returned anything, and no task has ended it.
+fn is_failed_start(report: &ExitReport<Batch>) -> bool {
+    let has_not_served = match report.was {
+        Phase::Starting => true,
+        Phase::Serving => !report.had_begun() && !report.was_useful,
+        Phase::Draining => false,
+    };
+    // A reason says that the worker was killed for what it sent.
+    has_not_served && (!report.killed || report.reason.is_some())
+}
+
+/// If a worker ran out of memory while it read its next task, that is the task that it was running.
+fn blame_next(report: &mut ExitReport<Batch>) {
+    if report.running.is_none() && report.cause == Some(Cause::OutOfMemory) && !report.waiting.is_empty() {
+        let mut next = report.waiting.remove(0);
+        report.running = Some(next.take_first(1));
+        if next.len() > 0 {
+            report.waiting.insert(0, next);
+        }
+    }
+}
+
+/// Returns the error of a task of which it is unknown whether it ran.
+fn unknown_outcome(report: &ExitReport<Batch>) -> TaskErrorKind {
+    let how = match (report.exit, &report.reason) {
+        (Ok(exit), _) if report.cause == Some(Cause::DescriptorsClosed) => {
+            format!(" ({exit}): {CLOSED_WITHIN}")
+        }
+        (Ok(exit), Some(reason)) => format!(" ({exit}): {reason}"),
+        (Ok(exit), None) => format!(" ({exit})"),
+        (Err(why), _) => format!(" ({why})"),
+    };
+    TaskErrorKind::Lost { message: format!("its worker has ended{how}, and it is unknown whether it ran") }
+}
+
 impl Scheduler {
     /// Reaps a worker whose process has ended, and settles the tasks that it had.
     pub(super) fn reap(&mut self, place: usize, now: Instant) {
         let worker = &mut self.workers[place];
         let id = worker.id();
-        let exit_report = worker.reap(now);
-        let Some(exit_report) = exit_report else { return };
-        let had_begun = exit_report.running.is_some() || !exit_report.unknown.is_empty();
-        self.queues.tally(id).ended(now, had_begun);
+        let Some(report) = worker.reap(now) else { return };
+        self.queues.tally(id).ended(now, report.had_begun());
         self.queues.progress.remove(&id);
         self.queues.overdue.remove(&id);
-        let initializing = self.queues.initializing.remove(&id);
-        let finalizing = self.forget_leaving(id);
-        let ExitReport {
-            pid,
-            launched_at,
-            was,
-            exit,
-            cause,
-            reason,
-            was_short,
-            mut panic,
-            killed,
-            stopped,
-            running,
-            output,
-            waiting,
-            unknown,
-            was_useful,
-        } = exit_report;
+        let was_initializing = self.queues.initializing.remove(&id);
+        let was_finalizing = self.forget_leaving(id);
+        self.announce_end(id, &report);
+        if !report.had_begun() || was_initializing || was_finalizing {
+            self.effects.shows.extend(report.output.clone());
+        }
+        if was_initializing {
+            self.initializer_died(report, now);
+        } else if was_finalizing {
+            self.finalizer_died(id, report);
+        } else {
+            self.settle(id, report, now);
+        }
+    }
+
+    /// Enters the end of a worker in the timeline, and logs it if a task has closed the worker's descriptors.
+    fn announce_end(&mut self, id: WorkerId, report: &ExitReport<Batch>) {
+        let ExitReport { pid, exit, .. } = *report;
         #[cfg(feature = "tracing")]
         self.effects.ended.push(pid);
         if let Some(timeline) = &self.queues.timeline {
             let how = exit.map_or_else(|_| "unknown".to_owned(), |exit| exit.to_string());
-            let name = if was == Phase::Draining || exit.is_ok_and(|exit| exit.code() == Some(0)) {
-                "end"
-            } else {
-                "crash"
-            };
+            let is_orderly = report.was == Phase::Draining || exit.is_ok_and(|exit| exit.code() == Some(0));
+            let name = if is_orderly { "end" } else { "crash" };
             timeline.instant(id, name, &[("process", &pid.to_string()), ("how", &how)]);
         }
         // Which task ended a worker is known only if the worker could note what it began.
-        let was_idle = running.is_none() && unknown.is_empty();
-        if was_idle && cause == Some(Cause::DescriptorsClosed) && !mem::replace(&mut self.said_closed, true) {
+        let is_unexplained = !report.had_begun() && report.cause == Some(Cause::DescriptorsClosed);
+        if is_unexplained && !mem::replace(&mut self.said_closed, true) {
             self.effects.notes.push(format!(
                 "worker {id} (pid {pid}) is replaced: {CLOSED_WITHIN}; further cases are not logged"
             ));
         }
-        if let Some(output) = output.as_ref().filter(|_| was_idle || initializing || finalizing) {
-            self.effects.shows.push(output.clone());
-        }
-        if initializing {
-            if !killed {
-                let by_kernel = self.is_killed_for_memory(exit);
-                let kind = self.crash((exit, cause, reason), panic.take(), by_kernel);
-                let words = kind.of(&the_initializer(self.config.initializer.as_ref()));
-                self.initializer_failed(launched_at, now, (words, Some(kind)));
-            }
+    }
+
+    fn initializer_died(&mut self, mut report: ExitReport<Batch>, now: Instant) {
+        if report.killed {
             return;
         }
-        if finalizing {
-            // An idle worker had finished its finalizer.
-            if !was_idle || !waiting.is_empty() {
-                let kind = stopped
-                    .unwrap_or_else(|| crash((exit, cause, reason), panic, self.config.surroundings.memory));
-                let error = self.queues.exit_error(self.config.lives.finalizer.as_ref(), kind, (id, pid));
-                self.leaving.add_exit(Err(error));
-            }
+        let by_kernel = self.is_killed_for_memory(report.exit);
+        let kind = self.crash(&mut report, by_kernel);
+        let words = kind.of(&the_initializer(self.config.initializer.as_ref()));
+        self.start_failed(report.launched_at, now, words, Some(kind));
+    }
+
+    fn finalizer_died(&mut self, id: WorkerId, mut report: ExitReport<Batch>) {
+        if !report.had_begun() && report.waiting.is_empty() {
+            // It had finished its finalizer.
             return;
         }
-        let by_kernel = !killed && self.is_killed_for_memory(exit);
-        let mut waiting = waiting;
-        let mut running = running;
-        if running.is_none() && cause == Some(Cause::OutOfMemory) && !waiting.is_empty() {
-            // The worker ran out of memory while it read the next task.
-            let mut next = waiting.remove(0);
-            running = Some(next.take_first(1));
-            if next.len() > 0 {
-                waiting.insert(0, next);
-            }
-        }
-        self.queues.take_home(waiting, id);
-        if let Some(task) = running {
-            self.queues.leave(&task, id);
-            let retries = self.queues.options_of(task.queue).retries.unwrap_or(0);
-            let kind = if let Some(kind) = &stopped {
-                kind.clone()
-            } else if let Some(reason) = reason.as_ref().filter(|_| killed) {
-                TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
-            } else {
-                self.crash((exit, cause, reason.clone()), panic.take(), by_kernel)
-            };
-            let died = matches!(kind, TaskErrorKind::Crash { .. } | TaskErrorKind::OutOfMemory { .. });
-            let again = task.attempts <= retries && died && !self.closing;
-            if again {
-                self.effects.shows.extend(output.clone());
-                if let Some(timeline) = &self.queues.timeline {
-                    let (function, number) = (task.function(), task.first.to_string());
-                    timeline.instant(id, "retry", &[("function", function), ("index", &number)]);
-                }
-                self.queues.put_first(task, id);
-            } else {
-                task.tell(output.clone(), &mut self.effects);
-                let by = (id, pid, output.as_ref());
-                self.queues.fail(task, &kind, Some(by), &mut self.effects);
-            }
+        let kind = report.stopped.take().unwrap_or_else(|| self.crash(&mut report, false));
+        let by = (id, report.pid);
+        let error = self.queues.exit_error(self.config.lives.finalizer.as_ref(), kind, by);
+        self.leaving.add_exit(Err(error));
+    }
+
+    /// Settles the tasks of a worker, and handles its end as a failed start if it has never served.
+    fn settle(&mut self, id: WorkerId, mut report: ExitReport<Batch>, now: Instant) {
+        let is_failed_start = is_failed_start(&report) && !self.closing;
+        let by_kernel = !report.killed && self.is_killed_for_memory(report.exit);
+        blame_next(&mut report);
+        self.queues.take_home(mem::take(&mut report.waiting), id);
+        if let Some(task) = report.running.take() {
+            let kind = self.cause_of_death(&mut report, by_kernel);
+            self.retry_or_fail(task, &kind, id, &report);
         }
         if self.closing {
             // The tasks that the worker had not begun are queued again, and a closing pool runs no more tasks.
@@ -157,32 +153,56 @@ impl Scheduler {
             let kind = given_up.kind.clone();
             self.fail_queued(&kind);
         }
-        for batch in unknown {
+        // Without a board at most one task is in flight.
+        for batch in mem::take(&mut report.unknown) {
             self.queues.leave(&batch, id);
-            let how = match (exit, &reason) {
-                (Ok(exit), _) if cause == Some(Cause::DescriptorsClosed) => {
-                    format!(" ({exit}): {CLOSED_WITHIN}")
+            let kind = report.stopped.clone().unwrap_or_else(|| unknown_outcome(&report));
+            self.fail_at(batch, &kind, id, &report);
+        }
+        if is_failed_start {
+            let ExitReport { pid, exit, cause, reason, launched_at, .. } = report;
+            match reason {
+                Some(reason) if report.was_short => self.is_short(launched_at, now, &reason),
+                reason => {
+                    let why = why_not_started(&format!("worker {id} (pid {pid})"), exit, cause, reason);
+                    self.start_failed(launched_at, now, why, None);
                 }
-                (Ok(exit), Some(reason)) => format!(" ({exit}): {reason}"),
-                (Ok(exit), None) => format!(" ({exit})"),
-                (Err(why), _) => format!(" ({why})"),
-            };
-            // Without a board at most one task is in flight.
-            let kind = stopped.clone().unwrap_or_else(|| TaskErrorKind::Lost {
-                message: format!("its worker has ended{how}, and it is unknown whether it ran"),
-            });
-            batch.tell(output.clone(), &mut self.effects);
-            self.queues.fail(batch, &kind, Some((id, pid, output.as_ref())), &mut self.effects);
-        }
-        let died_at_start = was == Phase::Starting || (was == Phase::Serving && was_idle && !was_useful);
-        // A reason says that the worker was killed for what it sent.
-        if died_at_start && (!killed || reason.is_some()) && !self.closing {
-            if was_short && let Some(reason) = &reason {
-                return self.is_short(launched_at, now, reason);
             }
-            let why = why_not_started(&format!("worker {id} (pid {pid})"), exit, cause, reason);
-            self.start_failed(launched_at, now, why, None);
         }
+    }
+
+    /// Returns why the task that a worker was running did not end by itself.
+    fn cause_of_death(&self, report: &mut ExitReport<Batch>, by_kernel: bool) -> TaskErrorKind {
+        match (&report.stopped, &report.reason) {
+            (Some(kind), _) => kind.clone(),
+            (None, Some(reason)) if report.killed => {
+                TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
+            }
+            _ => self.crash(report, by_kernel),
+        }
+    }
+
+    /// Queues the task that a worker was running again if its worker died and it may be retried, and fails it otherwise.
+    fn retry_or_fail(&mut self, task: Batch, kind: &TaskErrorKind, id: WorkerId, report: &ExitReport<Batch>) {
+        self.queues.leave(&task, id);
+        let retries = self.queues.options_of(task.queue).retries.unwrap_or(0);
+        let died = matches!(kind, TaskErrorKind::Crash { .. } | TaskErrorKind::OutOfMemory { .. });
+        if !died || task.attempts > retries || self.closing {
+            return self.fail_at(task, kind, id, report);
+        }
+        self.effects.shows.extend(report.output.clone());
+        if let Some(timeline) = &self.queues.timeline {
+            let (function, number) = (task.function(), task.first.to_string());
+            timeline.instant(id, "retry", &[("function", function), ("index", &number)]);
+        }
+        self.queues.put_first(task, id);
+    }
+
+    /// Fails tasks with their worker, the first of which wrote the output of the report.
+    fn fail_at(&mut self, batch: Batch, kind: &TaskErrorKind, id: WorkerId, report: &ExitReport<Batch>) {
+        let output = report.output.as_ref();
+        batch.tell(output.cloned(), &mut self.effects);
+        self.queues.fail(batch, kind, Some((id, report.pid, output)), &mut self.effects);
     }
 
     fn is_killed_for_memory(&mut self, exit: Result<Exit, &'static str>) -> bool {
@@ -190,136 +210,12 @@ impl Scheduler {
     }
 
     /// Returns the cause of a worker's death, like [`crash`], with what the pool knows about its memory.
-    fn crash(
-        &self,
-        end: (Result<Exit, &'static str>, Option<Cause>, Option<String>),
-        panic: Option<RemotePanic>,
-        by_kernel: bool,
-    ) -> TaskErrorKind {
+    fn crash(&self, report: &mut ExitReport<Batch>, by_kernel: bool) -> TaskErrorKind {
         if by_kernel {
-            return killed_for_memory(end.0);
+            return killed_for_memory(report.exit);
         }
-        crash(end, panic, self.config.surroundings.memory)
-    }
-
-    /// Handles an error of the launcher.
-    pub(crate) fn launch_failed(&mut self, now: Instant, error: LaunchError) {
-        match error {
-            error if error.is_shortage() => self.is_short(now, now, &error),
-            LaunchError::Refused(why) => {
-                let kind = TaskErrorKind::NotStarted { why, cause: None };
-                if self.others(now) != Others::None {
-                    self.restarts.pause(now);
-                    self.fail_pinned(&kind);
-                } else {
-                    self.give_up_for_now(kind, now);
-                }
-            }
-            error => self.start_failed(now, now, error.to_string(), None),
-        }
-    }
-
-    /// Handles a start, begun at `begun`, that failed because the system lacks a resource.
-    fn is_short(&mut self, begun: Instant, now: Instant, of: &dyn std::fmt::Display) {
-        let others = self.others(now);
-        if let Verdict::GiveUp { starts, time } = self.restarts.short(begun, others, now) {
-            let why = format!("{of}; gave up after {starts} attempts in {time:.1?}");
-            self.give_up_for_now(TaskErrorKind::NotStarted { why, cause: None }, now);
-        } else if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
-            self.fail_pinned(&TaskErrorKind::NotStarted { why: of.to_string(), cause: None });
-        }
-    }
-
-    /// Returns whether pinned tasks have waited long enough for a worker that does not start. While other workers serve, starts
-    /// are tried without end, but pinned tasks must not wait for that.
-    fn is_enough_for_pinned(&mut self, begun: Instant, now: Instant) -> bool {
-        if !self.has_pinned_for_vacant() {
-            self.pinned = None;
-            return false;
-        }
-        let start_timeout = self.config.start_timeout;
-        let is_enough = Streak::add(&mut self.pinned, begun, now, start_timeout) >= start_timeout;
-        self.pinned.take_if(|_| is_enough);
-        is_enough
-    }
-
-    fn has_pinned_for_vacant(&self) -> bool {
-        self.queues.pinned.keys().any(|id| self.workers[id.0 as usize].is_vacant())
-    }
-
-    /// Fails the pinned tasks of vacant places.
-    fn fail_pinned(&mut self, kind: &TaskErrorKind) {
-        let vacant = |id: &&WorkerId| self.workers[id.0 as usize].is_vacant();
-        let ids: Vec<WorkerId> = self.queues.pinned.keys().filter(vacant).copied().collect();
-        for batch in
-            ids.into_iter().filter_map(|id| self.queues.pinned.remove(&id)).flatten().collect::<Vec<_>>()
-        {
-            self.queues.fail(batch, kind, None, &mut self.effects);
-        }
-    }
-
-    /// Handles a failed initializer, described in words and as a task's error.
-    pub(super) fn initializer_failed(
-        &mut self,
-        begun: Instant,
-        now: Instant,
-        (why, kind): (String, Option<TaskErrorKind>),
-    ) {
-        self.start_failed(begun, now, why, kind);
-    }
-
-    /// Handles a failed start that was begun at `begun`: pauses before the next start, or gives up.
-    fn start_failed(&mut self, begun: Instant, now: Instant, why: String, cause: Option<TaskErrorKind>) {
-        let others = self.others(now);
-        let verdict = if self.queues.is_given_up(now) {
-            Verdict::Retry
-        } else {
-            self.restarts.failed(begun, others, now)
-        };
-        let Verdict::GiveUp { starts, time } = verdict else {
-            if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
-                self.fail_pinned(&TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) });
-            }
-            return;
-        };
-        let why = format!("{why}; gave up after {starts} failed starts in {time:.1?}");
-        let kind = TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) };
-        self.give_up(kind, None, now);
-    }
-
-    /// Fails what waits and what the open calls will add. Later calls and single tasks are tried again.
-    fn give_up_for_now(&mut self, kind: TaskErrorKind, now: Instant) {
-        self.give_up(kind, Some(self.next_call), now);
-    }
-
-    fn give_up(&mut self, kind: TaskErrorKind, next_call: Option<u64>, now: Instant) {
-        self.fail_queued(&kind);
-        self.queues.given_up = Some(GivenUp { kind, until: Some(self.restarts.over_at(now)), next_call });
-    }
-
-    /// Returns whether a worker could run tasks.
-    fn some_serve(&self) -> bool {
-        let initializing = &self.queues.initializing;
-        let is_initializing =
-            |worker: &&Supervisor<Batch>| worker.is_live() && initializing.contains(&worker.id());
-        self.workers.live() > self.workers.up().filter(is_initializing).count()
-    }
-
-    /// Returns what the pool has besides a start that failed.
-    fn others(&self, now: Instant) -> Others {
-        if self.some_serve() {
-            return Others::Serve;
-        }
-        let initializing = &self.queues.initializing;
-        let begun = self
-            .workers
-            .up()
-            .filter(|worker| {
-                worker.is_starting() || (worker.is_live() && initializing.contains(&worker.id()))
-            })
-            .filter_map(Supervisor::launched_at)
-            .filter(|&at| now.saturating_duration_since(at) < self.config.start_timeout);
-        begun.min().map_or(Others::None, Others::Start)
+        let end = (report.exit, report.cause, report.reason.clone());
+        crash(end, report.panic.take(), self.config.surroundings.memory)
     }
 
     /// Fails all present and future tasks, because other code has closed the pool's descriptors.

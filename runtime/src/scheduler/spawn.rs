@@ -1,6 +1,6 @@
 //! Starts workers for the tasks that wait.
 //!
-//! How a process is created is the launcher's business. What happens if a start fails is decided in `reap` and `restarts`.
+//! How a process is created is the launcher's business. What happens if a start fails is decided in `give_up` and `restarts`.
 
 use std::time::Instant;
 

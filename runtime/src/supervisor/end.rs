@@ -113,8 +113,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         }
         exit_report.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
         if let Some(mut transcript) = link.transcript {
-            let had_work = exit_report.running.is_some() || !exit_report.unknown.is_empty();
-            let seq = oldest.filter(|_| had_work).unwrap_or(link.ledger.next_seq);
+            let seq = oldest.filter(|_| exit_report.had_begun()).unwrap_or(link.ledger.next_seq);
             exit_report.output = transcript.take(seq);
         }
         Some(exit_report)

@@ -72,3 +72,10 @@ pub(crate) struct ExitReport<T> {
     /// It had returned at least one result.
     pub(crate) was_useful: bool,
 }
+
+impl<T> ExitReport<T> {
+    /// Returns whether a task had begun without an outcome, or may have.
+    pub(crate) fn had_begun(&self) -> bool {
+        self.running.is_some() || !self.unknown.is_empty()
+    }
+}

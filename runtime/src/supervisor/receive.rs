@@ -13,6 +13,7 @@ use super::{
     state::{Link, State, Supervisor},
 };
 use crate::{
+    frame::Frames,
     launch::{Launched, Watched},
     protocol::{Malformed, Notice, Ready, Record, Refused, Reply, VERSION},
     registry,
@@ -20,60 +21,48 @@ use crate::{
 };
 
 /// How many messages that are not results are read from a worker before others get their turn. Our workers send few.
-const MOST_MESSAGES: u32 = 250;
+pub(super) const MOST_MESSAGES: u32 = 250;
 
-/// Reads all output of task `seq`, whose reply has arrived: it was written before the reply. Returns whether a line was
-/// delivered, which must reach the user's logger before the reply is settled.
-fn read_up_to<T: InFlightTasks>(
-    seq: u32,
-    transcript: &mut Transcript,
-    ledger: &Ledger,
-    in_flight: &InFlight<T>,
-    board: Option<&Board>,
-    watched: &Watched,
-    on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
-) -> bool {
-    let mut said = false;
-    if !transcript.has_all_of(seq) {
-        transcript.read(
-            ledger.next_seq,
-            |ended| watched.remove(ended),
-            |line| {
-                if let Some(record) = record_of(line, Some(in_flight), board) {
-                    said = true;
-                    // The other lines have been read already, so the answer of `on` is ignored.
-                    let _ = on(WorkerEvent::Said(Record::Log(record), in_flight.oldest()));
-                }
-            },
-        );
-    }
-    said
-}
-
-/// Delivers the captured output of the task whose outcome this reply is.
-fn tell_output<T>(
-    transcript: Option<&mut Transcript>,
-    reply: &Reply<'_>,
-    on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
-) {
-    if let Some(output) = transcript.zip(reply.ends()).and_then(|(transcript, seq)| transcript.take(seq)) {
-        let _ = on(WorkerEvent::Wrote(output));
-    }
-}
-
-/// Why the reading of a worker pauses or ends.
-enum End {
+/// What follows after something was received.
+enum Next {
+    /// More may be received.
+    More,
+    /// Nothing, until the owner has done what was reported, or the worker sends more.
+    Stop,
+    /// The other workers get their turn first.
+    Pause,
+    /// The worker has become ready for tasks. Then more may be received.
     Ready,
-    Closed,
-    Failed(String),
-    Refused(String),
-    /// The worker broke the protocol.
+}
+
+impl From<ControlFlow<()>> for Next {
+    fn from(flow: ControlFlow<()>) -> Self {
+        if flow.is_break() { Self::Stop } else { Self::More }
+    }
+}
+
+/// Why nothing more is received from a worker.
+enum End {
+    /// The connection has ended, for this reason if there is one.
+    Closed(Option<String>),
+    /// The worker broke the protocol, so it is killed.
     Nonsense(String),
 }
 
-impl End {
-    fn no_message() -> Self {
+impl From<Malformed> for End {
+    fn from(_: Malformed) -> Self {
         Self::Nonsense("it sent an invalid message".to_owned())
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory => {
+                Self::Nonsense(format!("its messages cannot be read: {error}"))
+            }
+            _ => Self::Closed(Some(error.to_string())),
+        }
     }
 }
 
@@ -86,13 +75,13 @@ impl<T: InFlightTasks> Supervisor<T> {
         now: Instant,
         on: impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
     ) -> bool {
-        let paused = self.hear(readable, now, on);
+        let paused = self.receive_all(readable, now, on);
         // The message may have been that there is room.
         self.flush();
         paused
     }
 
-    fn hear(
+    fn receive_all(
         &mut self,
         readable: bool,
         now: Instant,
@@ -104,163 +93,100 @@ impl<T: InFlightTasks> Supervisor<T> {
             link.launched.receiver.begin(readable);
         }
         let mut messages = 0;
-        let end = loop {
-            let is_starting = self.is_starting();
-            let (link, mut in_flight) = match &mut self.state {
-                State::Vacant | State::Lost { .. } => return false,
-                State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
-                State::Live { link, in_flight } => (link, Some(in_flight)),
-            };
-            let Link { launched, transcript, ledger, held, last_words, was_short, put_off_since, .. } = link;
-            let Launched { receiver, board, watched, .. } = launched;
-            let received = match held.take() {
-                Some((head, body)) => Ok(Received::Large { head, body }),
-                None => receiver.recv(),
-            };
-            let frames = match received {
-                Ok(Received::Frames(frames)) => frames,
-                Ok(Received::Large { head, body }) => {
-                    self.traffic.1 += (head.len() + body.len()) as u64;
-                    if let (Some(transcript), Some(in_flight), Some(seq)) =
-                        (&mut *transcript, in_flight.as_deref(), Reply::ends_large(&head))
-                        && read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), watched, &mut on)
-                    {
-                        *held = Some((head, body));
+        loop {
+            match self.receive(is_at_rest, &mut messages, now, &mut on) {
+                Ok(Next::More) if messages < MOST_MESSAGES => {}
+                Ok(Next::More | Next::Pause) => return true,
+                Ok(Next::Stop) => return false,
+                Ok(Next::Ready) => {
+                    self.serve(now);
+                    if on(WorkerEvent::Started).is_break() {
                         return false;
                     }
-                    let said = match Reply::decode_large(&head, body) {
-                        Ok(Reply::Notice(Notice::Said(record))) => {
-                            Ok(on(WorkerEvent::Said(record, in_flight.and_then(|tasks| tasks.oldest()))))
-                        }
-                        Ok(reply) => match in_flight {
-                            Some(in_flight) => {
-                                tell_output(transcript.as_mut(), &reply, &mut on);
-                                ledger.settle(in_flight, reply, now, &mut on)
-                            }
-                            None => Err(Malformed),
-                        },
-                        Err(Malformed) => Err(Malformed),
-                    };
-                    match said {
-                        Ok(ControlFlow::Continue(())) => continue,
-                        Ok(ControlFlow::Break(())) => return false,
-                        Err(Malformed) => break End::no_message(),
-                    }
                 }
-                Ok(Received::Nothing) => {
-                    *put_off_since = None;
-                    if let Some(in_flight) = in_flight {
-                        if is_at_rest && in_flight.tasks > 0 {
-                            break End::Nonsense("it left tasks without a reply".to_owned());
-                        }
-                        ledger.look_again(in_flight.tasks, now);
-                    }
+                Err(end) => {
+                    self.receive_no_more(end, now);
                     return false;
                 }
-                Ok(Received::Paused) => return true,
-                Ok(Received::Closed) => break End::Closed,
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory) =>
-                {
-                    break End::Nonsense(format!("its messages cannot be read: {error}"));
-                }
-                Err(error) => break End::Failed(error.to_string()),
-            };
-            let mut rest = frames;
-            let mut flow = ControlFlow::Continue(());
-            let mut end = None;
-            while flow.is_continue() && end.is_none() && messages < MOST_MESSAGES {
-                if transcript.is_none()
-                    && let Some(in_flight) = in_flight.as_deref_mut()
-                    && let Some(after) = ledger.settle_all(in_flight, rest, now, &mut on)
-                {
-                    rest = after;
-                    continue;
-                }
-                let (reply, after) = if let Some((head, body, after)) = rest.split_brief() {
-                    (Ok(Reply::from_brief(head, body)), after)
-                } else if let Some((frame, after)) = rest.split_first() {
-                    (Reply::decode(frame), after)
-                } else {
-                    break;
-                };
-                let Ok(reply) = reply else {
-                    end = Some(End::no_message());
-                    break;
-                };
-                if let (Some(transcript), Some(in_flight), Some(seq)) =
-                    (&mut *transcript, in_flight.as_deref(), reply.ends())
-                {
-                    if read_up_to(seq, transcript, ledger, in_flight, board.as_ref(), watched, &mut on) {
-                        flow = ControlFlow::Break(());
-                        break;
-                    }
-                    tell_output(Some(transcript), &reply, &mut on);
-                }
-                rest = after;
-                messages += u32::from(reply.ends().is_none());
-                match (reply, in_flight.as_deref_mut()) {
-                    (Reply::Notice(Notice::Note(note)), _) => flow = on(WorkerEvent::Noted(note)),
-                    (Reply::Notice(Notice::Said(record)), in_flight) => {
-                        flow = on(WorkerEvent::Said(record, in_flight.and_then(|tasks| tasks.oldest())));
-                    }
-                    (Reply::Notice(Notice::Progress { seq, fraction }), in_flight) => {
-                        // A thread that an earlier task left behind may report progress of that task, which is ignored.
-                        let oldest = in_flight.and_then(|in_flight| in_flight.loads.front_mut());
-                        if let Some((_, load)) = oldest.filter(|(oldest, _)| *oldest == seq) {
-                            flow = on(WorkerEvent::Progress { load, fraction });
-                        }
-                    }
-                    (Reply::Notice(Notice::Refused(Refused { reason, is_short })), _) if is_starting => {
-                        *was_short = is_short;
-                        end = Some(End::Refused(reason))
-                    }
-                    (Reply::Notice(Notice::Refused(Refused { reason, .. })), _) => *last_words = Some(reason),
-                    (reply, Some(in_flight)) => match ledger.settle(in_flight, reply, now, &mut on) {
-                        Ok(next) => flow = next,
-                        Err(Malformed) => end = Some(End::no_message()),
-                    },
-                    (Reply::Notice(Notice::Ready(Ready { version, build_id, .. })), None) if is_starting => {
-                        end = Some(if version == VERSION && build_id == registry::build_id() {
-                            End::Ready
-                        } else {
-                            End::Refused(format!(
-                                "it is build {build_id:016x} and this program is {:016x}",
-                                registry::build_id()
-                            ))
-                        });
-                    }
-                    _ => end = Some(End::no_message()),
-                }
             }
-            let seen = frames.as_bytes().len() - rest.as_bytes().len();
-            receiver.consume(seen);
-            self.traffic.1 += seen as u64;
-            match end {
-                Some(End::Ready) => {
-                    if let State::Starting { mut link, .. } =
-                        std::mem::replace(&mut self.state, State::Vacant)
-                    {
-                        link.ledger.count_anew(now);
-                        self.state = State::Live { link, in_flight: InFlight::new() };
-                    }
-                    flow = on(WorkerEvent::Started);
-                }
-                Some(end) => break end,
-                None => {}
-            }
-            if flow.is_break() {
-                return false;
-            }
-            if messages == MOST_MESSAGES {
-                return true;
-            }
+        }
+    }
+
+    /// Receives what the connection holds in one piece.
+    fn receive(
+        &mut self,
+        is_at_rest: bool,
+        messages: &mut u32,
+        now: Instant,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+    ) -> Result<Next, End> {
+        let is_starting = self.is_starting();
+        let (link, in_flight) = match &mut self.state {
+            State::Vacant | State::Lost { .. } => return Ok(Next::Stop),
+            State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
+            State::Live { link, in_flight } => (link, Some(in_flight)),
         };
+        let Link { launched, transcript, ledger, held, last_words, was_short, put_off_since, .. } = link;
+        let Launched { receiver, board, watched, .. } = launched;
+        let (board, transcript) = (board.as_ref(), transcript.as_mut());
+        let mut reader = Reader {
+            is_starting,
+            in_flight,
+            transcript,
+            ledger,
+            board,
+            watched,
+            last_words,
+            was_short,
+            messages,
+            now,
+        };
+        let received = match held.take() {
+            Some((head, body)) => Received::Large { head, body },
+            None => receiver.recv()?,
+        };
+        match received {
+            Received::Frames(frames) => {
+                let mut rest = frames;
+                let next = reader.receive_frames(&mut rest, on);
+                let seen = frames.as_bytes().len() - rest.as_bytes().len();
+                receiver.consume(seen);
+                self.traffic.1 += seen as u64;
+                next
+            }
+            Received::Large { head, body } => {
+                if let Some(seq) = Reply::ends_large(&head)
+                    && reader.read_output_of(seq, on)
+                {
+                    *held = Some((head, body));
+                    return Ok(Next::Stop);
+                }
+                self.traffic.1 += (head.len() + body.len()) as u64;
+                reader.receive_reply(Reply::decode_large(&head, body)?, on)
+            }
+            Received::Nothing => {
+                *put_off_since = None;
+                reader.receive_nothing(is_at_rest)
+            }
+            Received::Paused => Ok(Next::Pause),
+            Received::Closed => Err(End::Closed(None)),
+        }
+    }
+
+    /// Notes that the worker is ready for tasks: Starting → Idle.
+    fn serve(&mut self, now: Instant) {
+        if let State::Starting { mut link, .. } = std::mem::replace(&mut self.state, State::Vacant) {
+            link.ledger.count_anew(now);
+            self.state = State::Live { link, in_flight: InFlight::new() };
+        }
+    }
+
+    /// Loses the worker. Its process is about to end, and is killed if it broke the protocol.
+    fn receive_no_more(&mut self, end: End, now: Instant) {
         match end {
-            End::Closed | End::Ready => self.lose(now, None),
-            End::Failed(words) | End::Refused(words) => self.lose(now, Some(words)),
-            End::Nonsense(words) => {
-                self.lose(now, Some(words));
+            End::Closed(why) => self.lose(now, why),
+            End::Nonsense(why) => {
+                self.lose(now, Some(why));
                 self.kill();
             }
         }
@@ -268,144 +194,177 @@ impl<T: InFlightTasks> Supervisor<T> {
         if let Some(link) = self.link_mut() {
             link.launched.stop_reading();
         }
-        false
     }
 }
 
-#[cfg(all(test, not(loom)))]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-mod tests {
-    use std::{
-        os::fd::AsFd as _,
-        sync::{Arc, Mutex},
-        time::Duration,
-    };
+/// What the messages of a worker are checked against and change. It is apart from the receiver, which holds the messages.
+struct Reader<'a, T> {
+    is_starting: bool,
+    /// `None` if it is no time for tasks: the worker is starting or draining.
+    in_flight: Option<&'a mut InFlight<T>>,
+    transcript: Option<&'a mut Transcript>,
+    ledger: &'a mut Ledger,
+    board: Option<&'a Board>,
+    watched: &'a Watched,
+    last_words: &'a mut Option<String>,
+    was_short: &'a mut bool,
+    /// The number of messages that are not results.
+    messages: &'a mut u32,
+    now: Instant,
+}
 
-    use super::*;
-    use crate::{
-        error::Exit,
-        id::WorkerId,
-        launch::{Launch, LaunchError, LaunchRequest, Launcher, Outputs, WorkerProcess},
-        protocol::{EncodedTasks, Hello, Note, WorkerSetup},
-        sys::{fd::stream_pair, held::Held, identified::Identified},
-        transport::{Body, FrameSender, Segment, offer, shm::worker::WorkerEnd},
-    };
-
-    /// The worker of these tests is this process, which is not held.
-    struct Nobody;
-
-    impl WorkerProcess for Nobody {
-        fn pid(&self) -> u32 {
-            std::process::id()
-        }
-
-        fn held(&self) -> Option<&Held> {
-            None
-        }
-
-        fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
-            None
-        }
-
-        fn give_up(&mut self) {}
-    }
-
-    /// Starts nothing, and keeps the worker's way to the host.
-    #[derive(Default)]
-    struct Here(Mutex<Option<Box<dyn FrameSender>>>);
-
-    impl Launcher for Here {
-        fn launch(&self, _: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
-            let (socket, theirs) = stream_pair().unwrap();
-            let end = offer(Arc::new(Identified::new(socket))).unwrap();
-            let memory = end.segment.as_ref().filter(|_| end.rings);
-            let memory = memory.map(|memory| Segment::attach(memory.as_fd(), true).unwrap());
-            let worker = WorkerEnd::new(Arc::new(Identified::new(theirs)), memory.as_ref()).unwrap();
-            *self.0.lock().unwrap() = Some(worker.sender);
-            Ok(Launch::Ready(Launched {
-                sender: end.sender,
-                receiver: end.receiver,
-                board: end.board,
-                is_quiet: end.rings,
-                why_slow: end.why_not,
-                process: Box::new(Nobody),
-                streams: None,
-                watched: Watched::default(),
-            }))
-        }
-    }
-
-    struct NoTasks;
-
-    impl InFlightTasks for NoTasks {
-        fn len(&self) -> u32 {
-            0
-        }
-
-        fn first_task(&self) -> u64 {
-            0
-        }
-
-        fn records(&mut self) -> &mut EncodedTasks {
-            unreachable!("no tasks are sent")
-        }
-
-        fn done(&mut self, _: u32) {}
-
-        fn take_first(&mut self, _: u32) -> Self {
-            Self
-        }
-
-        fn function_after(&self, _: u32) -> &'static str {
-            ""
-        }
-    }
-
-    fn launched() -> (Supervisor<NoTasks>, Box<dyn FrameSender>) {
-        let (here, now) = (Here::default(), Instant::now());
-        let mut supervisor = Supervisor::new(WorkerId(0));
-        let request = LaunchRequest { env: &[], outputs: Outputs::default(), key: 0 };
-        let hello =
-            Hello { version: VERSION, build_id: 0, worker: 0, station: WorkerSetup::default(), log_level: 0 };
-        let deadline = now + Duration::from_secs(60);
-        assert!(supervisor.launch(&here, &request, &hello, now, deadline).unwrap());
-        let worker = here.0.lock().unwrap().take().unwrap();
-        (supervisor, worker)
-    }
-
-    #[test]
-    fn one_turn_reads_a_bounded_number_of_messages_and_the_next_goes_on_from_there() {
-        let (mut supervisor, mut worker) = launched();
-        let note = Notice::Note(Note::Begun { nanos: 1 }).encode();
-        for _ in 0..=2 * MOST_MESSAGES {
-            worker.send(&[], Body::Borrowed(&note)).unwrap();
-        }
-        let mut turns = Vec::new();
-        loop {
-            let mut read = 0;
-            let paused = supervisor.read(true, Instant::now(), |_| {
-                read += 1;
-                ControlFlow::Continue(())
-            });
-            turns.push(read);
-            if !paused {
-                break;
+impl<T: InFlightTasks> Reader<'_, T> {
+    /// Receives frames, and removes them from `rest`.
+    fn receive_frames(
+        &mut self,
+        rest: &mut Frames<'_>,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+    ) -> Result<Next, End> {
+        while *self.messages < MOST_MESSAGES {
+            if let Some(after) = self.receive_results(*rest, on) {
+                *rest = after;
+                continue;
+            }
+            let (reply, after) = if let Some((head, body, after)) = rest.split_brief() {
+                (Reply::from_brief(head, body), after)
+            } else if let Some((frame, after)) = rest.split_first() {
+                (Reply::decode(frame)?, after)
+            } else {
+                return Ok(Next::More);
+            };
+            if let Some(seq) = reply.ends()
+                && self.read_output_of(seq, on)
+            {
+                return Ok(Next::Stop);
+            }
+            *rest = after;
+            match self.receive_reply(reply, on)? {
+                Next::More => {}
+                next => return Ok(next),
             }
         }
-        assert_eq!(turns, [MOST_MESSAGES, MOST_MESSAGES, 1]);
+        Ok(Next::Pause)
     }
 
-    #[test]
-    fn a_stop_is_put_off_until_the_worker_is_read_to_the_end_but_not_for_long() {
-        let (mut supervisor, _worker) = launched();
-        let start = Instant::now();
-        let after = |millis| start + Duration::from_millis(millis);
-        assert!(supervisor.is_heard(true, start), "it was read to the end");
-        assert!(!supervisor.is_heard(false, start), "its result may be in the rest");
-        assert!(!supervisor.is_heard(false, after(100)), "and still");
-        assert!(supervisor.is_heard(false, after(1000)), "it never stops sending");
-        assert!(supervisor.is_heard(false, after(1001)), "nor does it later");
-        assert!(!supervisor.read(true, after(1002), |_| ControlFlow::Continue(())));
-        assert!(!supervisor.is_heard(false, after(1003)), "it was read to the end since");
+    /// Settles the results at the start of `frames`, if they belong to the oldest tasks. Returns the frames after them.
+    #[inline]
+    fn receive_results<'f>(
+        &mut self,
+        frames: Frames<'f>,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+    ) -> Option<Frames<'f>> {
+        // The output of each task must be read before its result.
+        if self.transcript.is_some() {
+            return None;
+        }
+        self.ledger.settle_all(self.in_flight.as_deref_mut()?, frames, self.now, on)
     }
+
+    /// Receives one message. What the task wrote of which it is the outcome has been read.
+    fn receive_reply(
+        &mut self,
+        reply: Reply<'_>,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+    ) -> Result<Next, End> {
+        *self.messages += u32::from(reply.ends().is_none());
+        let flow = match reply {
+            Reply::Notice(Notice::Note(note)) => on(WorkerEvent::Noted(note)),
+            Reply::Notice(Notice::Said(record)) => {
+                let running = self.in_flight.as_deref().and_then(InFlight::oldest);
+                on(WorkerEvent::Said(record, running))
+            }
+            Reply::Notice(Notice::Progress { seq, fraction }) => self.receive_progress(seq, fraction, on),
+            Reply::Notice(Notice::Refused(refused)) => return self.receive_refusal(refused),
+            Reply::Notice(Notice::Ready(ready)) if self.is_starting => return receive_handshake(&ready),
+            reply => self.receive_outcome(reply, on)?,
+        };
+        Ok(flow.into())
+    }
+
+    /// Settles the oldest task in flight, after its captured output was reported.
+    fn receive_outcome(
+        &mut self,
+        reply: Reply<'_>,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Malformed> {
+        let in_flight = self.in_flight.as_deref_mut().ok_or(Malformed)?;
+        let transcript = self.transcript.as_deref_mut();
+        if let Some(output) = transcript.zip(reply.ends()).and_then(|(transcript, seq)| transcript.take(seq))
+        {
+            let _ = on(WorkerEvent::Wrote(output));
+        }
+        self.ledger.settle(in_flight, reply, self.now, on)
+    }
+
+    fn receive_progress(
+        &mut self,
+        seq: u32,
+        fraction: f64,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let oldest = self.in_flight.as_deref_mut().and_then(|in_flight| in_flight.loads.front_mut());
+        match oldest {
+            Some((oldest, load)) if *oldest == seq => on(WorkerEvent::Progress { load, fraction }),
+            // A thread that an earlier task left behind may report progress of that task.
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Receives the reason for which the worker leaves, or does not become one.
+    fn receive_refusal(&mut self, refused: Refused) -> Result<Next, End> {
+        let Refused { reason, is_short } = refused;
+        if self.is_starting {
+            *self.was_short = is_short;
+            return Err(End::Closed(Some(reason)));
+        }
+        *self.last_words = Some(reason);
+        Ok(Next::More)
+    }
+
+    /// Schedules the next look at the worker, which has sent nothing more.
+    fn receive_nothing(&mut self, is_at_rest: bool) -> Result<Next, End> {
+        if let Some(in_flight) = self.in_flight.as_deref() {
+            if is_at_rest && in_flight.tasks > 0 {
+                return Err(End::Nonsense("it left tasks without a reply".to_owned()));
+            }
+            self.ledger.look_again(in_flight.tasks, self.now);
+        }
+        Ok(Next::Stop)
+    }
+
+    /// Reads all output of task `seq`, whose reply has arrived: it was written before the reply. Returns whether a line was
+    /// reported, which must reach the user's logger before the reply is settled.
+    fn read_output_of(
+        &mut self,
+        seq: u32,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+    ) -> bool {
+        let (Some(transcript), Some(in_flight)) = (&mut self.transcript, self.in_flight.as_deref()) else {
+            return false;
+        };
+        let mut said = false;
+        if !transcript.has_all_of(seq) {
+            transcript.read(
+                self.ledger.next_seq,
+                |ended| self.watched.remove(ended),
+                |line| {
+                    if let Some(record) = record_of(line, Some(in_flight), self.board) {
+                        said = true;
+                        // The other lines have been read already, so the answer of `on` is ignored.
+                        let _ = on(WorkerEvent::Said(Record::Log(record), in_flight.oldest()));
+                    }
+                },
+            );
+        }
+        said
+    }
+}
+
+/// Checks that the worker is of this program.
+fn receive_handshake(ready: &Ready) -> Result<Next, End> {
+    let own = registry::build_id();
+    if ready.version == VERSION && ready.build_id == own {
+        return Ok(Next::Ready);
+    }
+    Err(End::Closed(Some(format!("it is build {:016x} and this program is {own:016x}", ready.build_id))))
 }

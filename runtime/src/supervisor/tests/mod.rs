@@ -3,6 +3,7 @@
 mod death;
 mod output;
 mod transitions;
+mod turns;
 
 use std::{
     ops::ControlFlow,
