@@ -68,7 +68,7 @@ impl Driver {
         loop {
             self.take_in(state, now);
             state.scheduler.dispatch(now);
-            if self.injector.is_well_fed(state.scheduler.is_hungry()) {
+            if self.injector.is_well_fed(state.scheduler.wants_tasks()) {
                 return;
             }
         }
@@ -79,7 +79,7 @@ impl Driver {
         self.feed(&mut state, now);
         self.check_alarm(&state, now);
         let called = self.call_watchers(&mut state);
-        let effects = state.scheduler.effects();
+        let effects = state.effects();
         if state.taken && (called || !effects.wakes.is_empty()) {
             // The thread to be woken may be the leader, which sleeps in the poller.
             self.ring();
@@ -170,11 +170,11 @@ impl Driver {
             state.scheduler.tend(now);
             self.feed(&mut state, now);
             self.call_watchers(&mut state);
-            let effects = state.scheduler.effects();
+            let effects = state.effects();
             if effects.is_empty() {
                 return Some(state);
             }
-            let records = !effects.words.is_empty();
+            let records = !effects.records.is_empty();
             drop(state);
             effects.run();
             state = self.lock()?;

@@ -81,6 +81,7 @@ pub(crate) struct Driver {
 /// What the lock protects: the scheduler, and who leads.
 pub(crate) struct State {
     pub(crate) scheduler: Scheduler,
+    timeline: Option<Timeline>,
     /// Memory for tasks on their way from the injector.
     pub(super) taken_in: Vec<Single>,
     /// A thread leads.
@@ -121,6 +122,15 @@ impl State {
         self.warm.or_else(|| earlier(self.scheduler.deadline(self.seen), look))
     }
 
+    /// Takes the scheduler's effects, and writes what is to be entered in the timeline.
+    pub(super) fn effects(&mut self) -> Effects {
+        let mut effects = self.scheduler.effects();
+        if let Some(timeline) = &mut self.timeline {
+            timeline.write(std::mem::take(&mut effects.timeline));
+        }
+        effects
+    }
+
     /// Wakes the threads that wait for the pool to be at rest, if it is. Returns whether there were any.
     fn call_watchers(&mut self) -> bool {
         let at_rest = self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers();
@@ -140,11 +150,12 @@ impl Driver {
         let polled = PolledLauncher::new(launcher.clone(), workers.clone());
         let timeline = Timeline::open(config.name.as_deref());
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let scheduler = Scheduler::new(config, Box::new(polled), timeline, cpus);
+        let scheduler = Scheduler::new(config, Box::new(polled), timeline.is_some(), cpus);
         let mut driver = Self {
             next_id: scheduler.numbers(),
             state: Mutex::new(State {
                 scheduler,
+                timeline,
                 taken_in: Vec::new(),
                 taken: false,
                 owner: None,
@@ -294,11 +305,11 @@ impl Effects {
             }));
             own()?;
         }
-        for output in &self.shows {
+        for output in &self.outputs {
             let _ = catch_unwind(AssertUnwindSafe(|| output.show()));
         }
-        for words in &self.words {
-            let _ = catch_unwind(AssertUnwindSafe(|| aside(|| words.emit())));
+        for record in &self.records {
+            let _ = catch_unwind(AssertUnwindSafe(|| aside(|| record.emit())));
             own()?;
         }
         #[cfg(feature = "tracing")]

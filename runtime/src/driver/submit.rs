@@ -41,10 +41,10 @@ impl Driver {
 
     /// Wakes a worker of a pool at rest, because a task is about to be submitted. Waking takes longer than everything else.
     #[inline]
-    pub(crate) fn rouse(&self) {
+    pub(crate) fn wake_ahead(&self) {
         if self.rests.load(Ordering::Relaxed) {
             self.rests.store(false, Ordering::Relaxed);
-            self.look(Scheduler::rouse);
+            self.look(Scheduler::wake_ahead);
         }
     }
 

@@ -22,6 +22,7 @@ use std::{
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 use crate::{
+    error::Exit,
     escape::{Lines, is_control},
     id::WorkerId,
     setting::brief,
@@ -209,6 +210,23 @@ fn check(path: &Path) -> io::Result<Option<Metadata>> {
     ))
 }
 
+/// What a scheduler enters in the timeline of its pool.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// A process was launched.
+    Started { worker: WorkerId, pid: u32 },
+    /// A process has ended, with this status if it is known.
+    Ended { worker: WorkerId, pid: u32, exit: Option<Exit>, is_orderly: bool },
+    /// The worker began a request at this time.
+    Begun { worker: WorkerId, nanos: u64 },
+    /// The worker's next task has ended, after `nanos` nanoseconds.
+    Task { worker: WorkerId, function: &'static str, number: u64, nanos: u64, failed: bool },
+    /// A task is queued again because its worker has died.
+    Retried { worker: WorkerId, function: &'static str, number: u64 },
+    /// No task is left.
+    Idle,
+}
+
 impl Timeline {
     /// Opens a pool's part if a timeline is requested. Only the outermost process writes one.
     pub(crate) fn open(name: Option<&str>) -> Option<Self> {
@@ -231,8 +249,33 @@ impl Timeline {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Writes these entries. Events that happen at a time of the host get the current time.
+    pub(crate) fn write(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        for entry in entries {
+            match entry {
+                Entry::Started { worker, pid } => self.started(worker, pid),
+                Entry::Ended { worker, pid, exit, is_orderly } => {
+                    let how = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
+                    let name = if is_orderly { "end" } else { "crash" };
+                    self.instant(worker, name, &[("process", &pid.to_string()), ("how", &how)]);
+                }
+                Entry::Begun { worker, nanos } => {
+                    self.known.insert(worker, nanos);
+                }
+                Entry::Task { worker, function, number, nanos, failed } => {
+                    self.task(worker, function, number, nanos, failed);
+                }
+                Entry::Retried { worker, function, number } => {
+                    let args = [("function", function), ("index", &number.to_string())];
+                    self.instant(worker, "retry", &args);
+                }
+                Entry::Idle => self.flush(),
+            }
+        }
+    }
+
     /// Records that a worker's process was launched.
-    pub(crate) fn started(&self, worker: WorkerId, pid: u32) {
+    fn started(&self, worker: WorkerId, pid: u32) {
         let (pool, row) = (self.pool, row(worker));
         let name = format!("worker {} (pid {pid})", worker.0);
         self.lock().event(|text| {
@@ -246,7 +289,7 @@ impl Timeline {
     }
 
     /// Records an event of this worker at the current time.
-    pub(crate) fn instant(&self, worker: WorkerId, name: &str, args: &[(&str, &str)]) {
+    fn instant(&self, worker: WorkerId, name: &str, args: &[(&str, &str)]) {
         let (pool, row, now) = (self.pool, row(worker), monotonic_nanos());
         let mut output = self.lock();
         let at = output.micros(now);
@@ -265,20 +308,15 @@ impl Timeline {
     }
 
     /// Completes the file.
-    pub(crate) fn flush(&self) {
+    fn flush(&self) {
         let mut output = self.lock();
         if !output.text.is_empty() {
             output.flush();
         }
     }
 
-    /// Records when the worker began a request.
-    pub(crate) fn begun(&mut self, worker: WorkerId, nanos: u64) {
-        self.known.insert(worker, nanos);
-    }
-
     /// Records the duration of the worker's next task.
-    pub(crate) fn task(&mut self, worker: WorkerId, function: &str, number: u64, nanos: u64, failed: bool) {
+    fn task(&mut self, worker: WorkerId, function: &str, number: u64, nanos: u64, failed: bool) {
         // A worker may report any time, and it is only displayed.
         let from =
             self.known.get(&worker).copied().unwrap_or_else(|| monotonic_nanos().saturating_sub(nanos));

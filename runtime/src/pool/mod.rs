@@ -513,7 +513,7 @@ impl Pool {
     pub fn submit<T: DeserializeOwned + 'static>(&self, task: impl IntoTask<T>) -> Handle<T> {
         let task = task.into_task();
         if let Ok(Site::Workers(_, engine)) = self.site() {
-            engine.driver.rouse();
+            engine.driver.wake_ahead();
         }
         let completer = Arc::new(Completer::new());
         let name = task.function();

@@ -154,7 +154,7 @@ impl Batch {
     pub(crate) fn tell(&self, output: Option<Arc<Captured>>, effects: &mut Effects) {
         match (output, &self.to) {
             (None, _) => {}
-            (Some(output), Recipient::Unclaimed) => effects.shows.push(output),
+            (Some(output), Recipient::Unclaimed) => effects.outputs.push(output),
             (Some(output), to) => to.tell(self.first, output, &mut effects.wakes),
         }
     }

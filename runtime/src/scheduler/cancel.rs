@@ -29,11 +29,11 @@ impl Scheduler {
         }
         let which = |batch: &Batch| (batch.queue == id).then_some(0..batch.len());
         let mut next = 0;
-        while let Some(place) = self.workers.next_up(next) {
+        while let Some(place) = self.workers.next_active(next) {
             next = place + 1;
             self.cancel_at(place, which, why, now);
         }
-        self.queues.tidy(id);
+        self.queues.remove_if_done(id);
         self.dispatch(now);
     }
 
@@ -48,7 +48,7 @@ impl Scheduler {
         let kind = TaskErrorKind::Cancelled { why };
         if !self.queues.take_back(id, function, kind, &mut self.effects) {
             let mut next = 0;
-            while let Some(place) = self.workers.next_up(next) {
+            while let Some(place) = self.workers.next_active(next) {
                 next = place + 1;
                 self.cancel_at(place, place_in, why, now);
             }
@@ -82,7 +82,7 @@ impl Scheduler {
             self.queues.leave(&gone, id);
             self.queues.fail(gone, &TaskErrorKind::Cancelled { why }, None, &mut self.effects);
         }
-        self.queues.take_home(kept, id);
+        self.queues.requeue(kept, id);
         // Everything that is left has begun, and all but the newest has ended.
         let newest_goes =
             worker.newest().is_some_and(|batch| which(batch).is_some_and(|range| range.end == batch.len()));
@@ -98,7 +98,7 @@ impl Scheduler {
         self.queues.look_at_feeds = None;
         self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
         let mut next = 0;
-        while let Some(place) = self.workers.next_manned(next) {
+        while let Some(place) = self.workers.next_occupied(next) {
             next = place + 1;
             let worker = &mut self.workers[place];
             if worker.is_idle() {

@@ -21,7 +21,7 @@ use crate::{
 ///
 /// Pinned tasks, which no other worker may run, are sent to idle workers only, so they are the oldest. A call that uses as many
 /// workers as it may cannot use another.
-pub(super) fn is_laden(worker: &Supervisor<Batch>, queues: &Queues) -> bool {
+pub(super) fn has_movable_tasks(worker: &Supervisor<Batch>, queues: &Queues) -> bool {
     let may_move = |batch: &Batch| queues.by_id.get(&batch.queue).is_some_and(Queue::has_use_for_another);
     worker.in_flight_len() > 1
         && worker.newest().is_some_and(|batch| batch.queue != QueueId::Pinned)
@@ -67,7 +67,7 @@ pub(super) fn batch_len(queue: &Queue, has_board: bool, live: usize, cpus: usize
 
 impl Scheduler {
     /// Returns whether a worker could take a task immediately or soon, and no task waits for it.
-    pub(crate) fn is_hungry(&self) -> bool {
+    pub(crate) fn wants_tasks(&self) -> bool {
         let is_short = |worker: &Supervisor<Batch>| {
             worker.is_live()
                 && worker.newest().is_none_or(|newest| {
@@ -76,7 +76,7 @@ impl Scheduler {
                     left.is_some_and(|left| left < NEAR)
                 })
         };
-        let is_idle = || self.workers.has_time(self.target) || self.workers.up().any(is_short);
+        let is_idle = || self.workers.has_spare(self.target) || self.workers.active().any(is_short);
         self.closing
             || self.workers.next_vacant(0, self.target).is_some()
             || (self.queues.queued == 0 && is_idle())
@@ -87,9 +87,9 @@ impl Scheduler {
         if !self.unread.is_empty() {
             return Some(now);
         }
-        let workers = self.workers.up().filter_map(Supervisor::deadline);
-        let stops = self.workers.up().filter_map(Supervisor::stop_due);
-        let limits = self.workers.up().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
+        let workers = self.workers.active().filter_map(Supervisor::deadline);
+        let stops = self.workers.active().filter_map(Supervisor::stop_due);
+        let limits = self.workers.active().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
         let back_off = self.restarts.not_before().filter(|_| self.wants_workers());
         let feeds = self.queues.look_at_feeds;
         // A closing pool does not look for idle workers.
@@ -130,30 +130,31 @@ impl Scheduler {
 
     /// Returns when tasks will be taken back from the worker that has been silent for longest.
     fn sharing_deadline(&self, now: Instant) -> Option<Instant> {
-        if self.queues.queued > 0 || self.closing || !self.workers.has_time(self.target) {
+        if self.queues.queued > 0 || self.closing || !self.workers.has_spare(self.target) {
             return None;
         }
-        let brisk = self.brisk(now);
-        let laden = self.workers.up().filter(|worker| is_laden(worker, &self.queues));
-        let silent = laden.filter_map(|worker| {
+        let responsive = self.responsive(now);
+        let candidates = self.workers.active().filter(|worker| has_movable_tasks(worker, &self.queues));
+        let silent = candidates.filter_map(|worker| {
             let silent_at = *self.queues.progress.get(&worker.id())? + self.share_after;
-            Some(self.kept_until(worker, brisk).map_or(silent_at, |at| at.max(silent_at)))
+            Some(self.kept_until(worker, responsive).map_or(silent_at, |at| at.max(silent_at)))
         });
         silent.min()
     }
 
-    /// Returns until when this worker keeps tasks that it has not begun, because it is one of enough brisk workers.
-    pub(super) fn kept_until(&self, worker: &Supervisor<Batch>, brisk: usize) -> Option<Instant> {
-        if brisk >= self.cpus { self.stalls_at(worker) } else { None }
+    /// Returns until when this worker keeps tasks that it has not begun, because it is one of enough responsive workers.
+    pub(super) fn kept_until(&self, worker: &Supervisor<Batch>, responsive: usize) -> Option<Instant> {
+        if responsive >= self.cpus { self.stalls_at(worker) } else { None }
     }
 
-    /// Returns when the next of the brisk workers stops counting as brisk, unless it reports something before.
+    /// Returns when the next of the responsive workers stops counting as responsive, unless it reports something before.
     fn stall_deadline(&self, now: Instant) -> Option<Instant> {
-        let may_be_saturated = self.target > self.cpus && !self.closing && self.workers.has_time(self.target);
-        if !may_be_saturated || self.brisk(now) < self.cpus {
+        let may_be_saturated =
+            self.target > self.cpus && !self.closing && self.workers.has_spare(self.target);
+        if !may_be_saturated || self.responsive(now) < self.cpus {
             return None;
         }
-        self.workers.up().filter_map(|worker| self.stalls_at(worker)).filter(|&at| at > now).min()
+        self.workers.active().filter_map(|worker| self.stalls_at(worker)).filter(|&at| at > now).min()
     }
 
     /// Returns when a worker that has only short tasks should have reported something.
@@ -167,28 +168,28 @@ impl Scheduler {
         Some(since + if worker.has_begun() { STALLS_AFTER } else { MOST_SHARE_AFTER })
     }
 
-    /// Returns the number of *brisk* workers, which run short tasks without stalling. 0 if there are no more workers than cores.
-    pub(super) fn brisk(&self, now: Instant) -> usize {
+    /// Returns the number of *responsive* workers, which run short tasks without stalling. 0 if there are no more workers than cores.
+    pub(super) fn responsive(&self, now: Instant) -> usize {
         if self.target <= self.cpus {
             return 0;
         }
-        self.workers.up().filter(|worker| self.stalls_at(worker).is_some_and(|at| at > now)).count()
+        self.workers.active().filter(|worker| self.stalls_at(worker).is_some_and(|at| at > now)).count()
     }
 
-    /// Returns whether the tasks of this queue are kept from idle workers, because enough brisk workers run such tasks.
+    /// Returns whether the tasks of this queue are kept from idle workers, because enough responsive workers run such tasks.
     ///
     /// A worker that is woken takes a core from one of those, and by the time it runs they would have finished a few tasks.
-    pub(super) fn holds_back(&self, queue: &Queue, brisk: usize) -> bool {
-        let brisk_workers = u32::try_from(brisk).unwrap_or(u32::MAX);
-        brisk >= self.cpus
+    pub(super) fn holds_back(&self, queue: &Queue, responsive: usize) -> bool {
+        let each = |workers: usize| BATCH.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
+        responsive >= self.cpus
             && queue.is_short()
-            && queue.estimate(queue.queued()).is_none_or(|time| time < BATCH.saturating_mul(brisk_workers))
+            && queue.estimate(queue.queued()).is_none_or(|time| time < each(responsive))
     }
 
     /// Returns whether a worker may spin while it waits for tasks, and the host while it waits for replies: each busy worker has
     /// a core, and one core is left.
     pub(super) fn may_spin(&self) -> bool {
-        let busy = self.workers.up().filter(|worker| worker.in_flight_len() > 0).count();
+        let busy = self.workers.active().filter(|worker| worker.in_flight_len() > 0).count();
         busy < self.cpus
     }
 
@@ -200,6 +201,6 @@ impl Scheduler {
                 queue.and_then(|queue| queue.estimate(1)).is_none_or(|time| time < NEAR)
             })
         };
-        self.may_spin() && self.workers.up().any(|worker| is_near(worker) || worker.is_streaming())
+        self.may_spin() && self.workers.active().any(|worker| is_near(worker) || worker.is_streaming())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{
     batch::{Batch, QueueId},
-    decide::{batch_len, has_room, is_laden},
+    decide::{batch_len, has_movable_tasks, has_room},
     policy::{BATCH_BYTES, LOOK_AT_FEEDS_AFTER, MOST_SHARE_AFTER, SHARE_AFTER, WORTH_MOVING},
     queues::Queues,
     state::Scheduler,
@@ -20,21 +20,21 @@ use crate::{
 
 impl Scheduler {
     /// If a worker is idle, queues what is in the feeds of calls whose queue has run dry. Returns whether there was something.
-    fn pull_for_the_idle(&mut self, now: Instant) -> bool {
+    fn pull_feeds(&mut self, now: Instant) -> bool {
         // A time that is over must be cleared, or the driver would wake up without end. If a worker becomes idle later, this
         // function is called again.
         if self.queues.look_at_feeds.is_some_and(|at| at <= now) {
             self.queues.look_at_feeds = None;
         }
-        if self.queues.fed.is_empty() || !self.workers.has_time(self.target) {
+        if self.queues.fed.is_empty() || !self.workers.has_spare(self.target) {
             return false;
         }
-        let brisk = self.brisk(now);
+        let responsive = self.responsive(now);
         let before = self.queues.queued;
         for at in (0..self.queues.fed.len()).rev() {
             let id = self.queues.fed[at];
             match self.queues.by_id.get_mut(&id) {
-                Some(queue) if queue.queued() == 0 && !(brisk >= self.cpus && queue.is_short()) => {
+                Some(queue) if queue.queued() == 0 && !(responsive >= self.cpus && queue.is_short()) => {
                     let (taken, told) = queue.pull(id);
                     if told {
                         // The caller may have added a task just now without seeing the request.
@@ -59,24 +59,24 @@ impl Scheduler {
             return;
         }
         let mut next = self.target;
-        while let Some(place) = self.workers.next_manned(next) {
+        while let Some(place) = self.workers.next_occupied(next) {
             if !self.queues.pinned.contains_key(&self.workers[place].id()) {
                 self.retire(place, now);
             }
             next = place + 1;
         }
-        self.see_off(now);
+        self.retire_due(now);
         self.share(now);
         self.send_pinned(now);
         loop {
             self.fill(now, |worker, _, _| worker.is_idle());
             self.launch(now);
             self.fill(now, has_room);
-            if !self.pull_for_the_idle(now) {
+            if !self.pull_feeds(now) {
                 break;
             }
         }
-        self.see_off_the_idle(now);
+        self.retire_idle(now);
     }
 
     fn send_pinned(&mut self, now: Instant) {
@@ -85,7 +85,7 @@ impl Scheduler {
         }
         let flags = RunFlags { levels: levels(), ..RunFlags::default() };
         let mut next = 0;
-        while let Some(place) = self.workers.next_manned(next) {
+        while let Some(place) = self.workers.next_occupied(next) {
             next = place + 1;
             let worker = &self.workers[place];
             let id = worker.id();
@@ -114,25 +114,28 @@ impl Scheduler {
 
     /// If nothing is queued and a worker is idle, takes back the tasks that another worker has not begun.
     fn share(&mut self, now: Instant) {
-        if self.queues.queued > 0 || !self.workers.has_time(self.target) {
+        if self.queues.queued > 0 || !self.workers.has_spare(self.target) {
             return;
         }
-        let brisk = self.brisk(now);
+        let responsive = self.responsive(now);
         let queues = &self.queues;
         let is_silent =
             |id| queues.progress.get(&id).is_none_or(|&at: &Instant| at + self.share_after <= now);
-        let laden = self.workers.up().filter(|worker| is_laden(worker, queues)).filter(|worker| {
-            if self.kept_until(worker, brisk).is_some_and(|at| at > now) {
-                return false;
-            }
-            let waiting = worker.in_flight_len() - 1;
-            let queue = worker.newest().and_then(|newest| queues.by_id.get(&newest.queue));
-            let long =
-                queue.and_then(|queue| queue.estimate(waiting)).is_none_or(|time| time >= WORTH_MOVING);
-            // A worker that has begun nothing may not have been woken yet. Its tasks would be moved back and forth.
-            (long && worker.has_begun()) || is_silent(worker.id())
-        });
-        let Some(id) = laden.max_by_key(|worker| worker.in_flight_len()).map(Supervisor::id) else { return };
+        let candidates =
+            self.workers.active().filter(|worker| has_movable_tasks(worker, queues)).filter(|worker| {
+                if self.kept_until(worker, responsive).is_some_and(|at| at > now) {
+                    return false;
+                }
+                let waiting = worker.in_flight_len() - 1;
+                let queue = worker.newest().and_then(|newest| queues.by_id.get(&newest.queue));
+                let long =
+                    queue.and_then(|queue| queue.estimate(waiting)).is_none_or(|time| time >= WORTH_MOVING);
+                // A worker that has begun nothing may not have been woken yet. Its tasks would be moved back and forth.
+                (long && worker.has_begun()) || is_silent(worker.id())
+            });
+        let Some(id) = candidates.max_by_key(|worker| worker.in_flight_len()).map(Supervisor::id) else {
+            return;
+        };
         if is_silent(id) {
             self.queues.overdue.insert(id);
             let worker = &self.workers[id.0 as usize];
@@ -144,7 +147,7 @@ impl Scheduler {
             }
         }
         let batches = self.workers[id.0 as usize].take_back();
-        self.queues.take_home(batches, id);
+        self.queues.requeue(batches, id);
         // Tasks that were not given back have begun, so asking again is useless before the worker has reported something. Nor is
         // it useful to move tasks faster than workers can be woken.
         self.queues.progress.insert(id, now);
@@ -152,15 +155,15 @@ impl Scheduler {
     }
 
     /// Wakes the worker that will get the next task, if all workers are idle.
-    pub(crate) fn rouse(&mut self) {
+    pub(crate) fn wake_ahead(&mut self) {
         if self.queues.unfinished > 0 {
             return;
         }
         let mut next = 0;
-        while let Some(place) = self.workers.next_manned(next).filter(|&place| place < self.target) {
+        while let Some(place) = self.workers.next_occupied(next).filter(|&place| place < self.target) {
             next = place + 1;
             if self.workers[place].is_idle() {
-                return self.workers[place].rouse();
+                return self.workers[place].wake_ahead();
             }
         }
     }
@@ -171,13 +174,16 @@ impl Scheduler {
             return;
         }
         let live = self.workers.live().max(1);
-        let mut brisk = self.brisk(now);
+        let mut responsive = self.responsive(now);
         // Whether idle workers are considered: if one of them found nothing to run, the others will not either.
         let mut is_for_the_idle = true;
         let mut next = 0;
         while self.queues.queued > 0 {
-            let place =
-                if is_for_the_idle { self.workers.next_manned(next) } else { self.workers.next_up(next) };
+            let place = if is_for_the_idle {
+                self.workers.next_occupied(next)
+            } else {
+                self.workers.next_active(next)
+            };
             let Some(place) = place.filter(|&place| place < self.target) else { return };
             next = place + 1;
             let worker = &self.workers[place];
@@ -186,14 +192,14 @@ impl Scheduler {
             if !self.may_be_sent_more(worker) || (is_idle && !is_for_the_idle) || quota == 0 {
                 continue;
             }
-            let turn = self.next_turn(worker, brisk, &wants);
+            let turn = self.next_turn(worker, responsive, &wants);
             let Some(queue) = turn.and_then(|turn| self.queues.turns.remove(turn)) else {
                 is_for_the_idle &= !is_idle;
                 continue;
             };
             if is_idle {
                 self.queues.progress.insert(id, now);
-                brisk += usize::from(self.target > self.cpus && self.queues.by_id[&queue].is_short());
+                responsive += usize::from(self.target > self.cpus && self.queues.by_id[&queue].is_short());
             }
             self.send_batch(place, queue, live, quota, now);
             if is_idle {
@@ -217,12 +223,12 @@ impl Scheduler {
     fn next_turn(
         &self,
         worker: &Supervisor<Batch>,
-        brisk: usize,
+        responsive: usize,
         wants: &impl Fn(&Supervisor<Batch>, QueueId, &Queues) -> bool,
     ) -> Option<usize> {
         let turn = self.queues.turns.iter().position(|queue| {
             let queue = &self.queues.by_id[queue];
-            queue.may_use(worker.id()) && !(worker.is_idle() && self.holds_back(queue, brisk))
+            queue.may_use(worker.id()) && !(worker.is_idle() && self.holds_back(queue, responsive))
         })?;
         // A worker that has too much for the queue whose turn it is gets nothing of the queues after that. They would fill it up
         // again and again, and the first would wait without end.

@@ -4,20 +4,26 @@
 
 use std::sync::Arc;
 
-use crate::{captured::Captured, handle::Wakes, observe::record::ForwardedRecord};
+use crate::{
+    captured::Captured,
+    handle::Wakes,
+    observe::{record::ForwardedRecord, timeline::Entry},
+};
 
 /// The effects that the driver performs after it has released the lock.
 #[derive(Default)]
 pub(crate) struct Effects {
     /// Captured output that belongs to no outcome, to be printed.
-    pub(crate) shows: Vec<Arc<Captured>>,
-    pub(crate) words: Vec<ForwardedRecord>,
+    pub(crate) outputs: Vec<Arc<Captured>>,
+    pub(crate) records: Vec<ForwardedRecord>,
     /// The processes that have ended, after their last records.
     #[cfg(feature = "tracing")]
     pub(crate) ended: Vec<u32>,
     /// Messages of the pool itself, to be logged.
     pub(crate) notes: Vec<String>,
     pub(crate) wakes: Wakes,
+    /// What is to be entered in the timeline. It is written before the lock is released, so that the entries stay in order.
+    pub(crate) timeline: Vec<Entry>,
 }
 
 impl Effects {
@@ -26,6 +32,6 @@ impl Effects {
         if !self.ended.is_empty() {
             return false;
         }
-        self.words.is_empty() && self.shows.is_empty() && self.notes.is_empty() && self.wakes.is_empty()
+        self.records.is_empty() && self.outputs.is_empty() && self.notes.is_empty() && self.wakes.is_empty()
     }
 }

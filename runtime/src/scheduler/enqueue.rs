@@ -72,7 +72,7 @@ impl Scheduler {
         if let Some(queue) = self.queues.by_id.get_mut(&id) {
             queue.open = false;
         }
-        self.queues.tidy(id);
+        self.queues.remove_if_done(id);
     }
 
     /// Returns the current batch size of a call, and how many workers it can use.

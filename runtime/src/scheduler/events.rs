@@ -20,7 +20,7 @@ impl Scheduler {
             self.read(place, true, now);
         }
         let mut next = 0;
-        while let Some(place) = self.workers.next_up(next) {
+        while let Some(place) = self.workers.next_active(next) {
             next = place + 1;
             if self.workers[place].has_arrivals() {
                 self.read(place, false, now);
@@ -46,7 +46,7 @@ impl Scheduler {
     /// Does what is due at `now`. It reads from workers, so only the leader may call it.
     pub(crate) fn tend(&mut self, now: Instant) {
         let mut next = 0;
-        while let Some(place) = self.workers.next_up(next) {
+        while let Some(place) = self.workers.next_active(next) {
             next = place + 1;
             let worker = &self.workers[place];
             let late = worker.is_starting() && worker.deadline().is_some_and(|at| at <= now);
@@ -68,7 +68,7 @@ impl Scheduler {
             }
             self.time_out(place, now);
         }
-        self.workers.settle();
+        self.workers.park_idle();
     }
 
     /// Reads what a worker has sent until now, because it may have met a deadline that has passed. Returns whether
@@ -93,7 +93,7 @@ impl Scheduler {
         if self.read_before_deadline(place, now) && is_over(self) {
             let worker = &mut self.workers[place];
             let id = worker.id();
-            self.queues.take_home(worker.take_back(), id);
+            self.queues.requeue(worker.take_back(), id);
             if self.read_before_deadline(place, now) && is_over(self) {
                 self.workers[place].stop(TaskErrorKind::Timeout { limit }, now);
             }

@@ -109,7 +109,7 @@ impl Scheduler {
         let initializing = &self.queues.initializing;
         let is_initializing =
             |worker: &&Supervisor<Batch>| worker.is_live() && initializing.contains(&worker.id());
-        self.workers.live() > self.workers.up().filter(is_initializing).count()
+        self.workers.live() > self.workers.active().filter(is_initializing).count()
     }
 
     /// Returns what the pool has besides a start that failed.
@@ -120,7 +120,7 @@ impl Scheduler {
         let initializing = &self.queues.initializing;
         let begun = self
             .workers
-            .up()
+            .active()
             .filter(|worker| {
                 worker.is_starting() || (worker.is_live() && initializing.contains(&worker.id()))
             })

@@ -59,7 +59,7 @@ pub(super) const SHARES_PER_CORE: usize = 2;
 
 /// The number of idle workers that a turn looks at. Looking at a few takes less time than parking and unparking them. Shown by
 /// "submit().join()" if it is too small, and by "map of no-ops on 4, 8, 32, 200 workers" if it is too large.
-pub(super) const MOST_UP: usize = 4;
+pub(super) const MOST_ACTIVE: usize = 4;
 
 // How the host waits.
 
@@ -80,7 +80,7 @@ pub(crate) const MOST_FED_BYTES: usize = 2 << 10;
 
 /// The cancelled tasks that may remain among the waiting ones before their memory is released, unless twice the number of waiting
 /// tasks is more.
-pub(super) const MOST_GONE: usize = 1 << 10;
+pub(super) const MOST_CANCELLED: usize = 1 << 10;
 
 /// The number of queues above which empty queues of threads, which remember how long their tasks take, are removed.
 pub(super) const MOST_RESTING_QUEUES: usize = 256;

@@ -13,7 +13,7 @@ use super::{
     batch::{Batch, QueueId, Recipient, Single},
     config::CallOptions,
     feed::Feed,
-    policy::{BATCH, MOST_BATCH_BYTES, MOST_GONE, MOST_IN_BATCH, MOST_JUMP, SHORT, WAKING},
+    policy::{BATCH, MOST_BATCH_BYTES, MOST_CANCELLED, MOST_IN_BATCH, MOST_JUMP, SHORT, WAKING},
 };
 use crate::{handle::Completer, id::WorkerId, supervisor::ledger::InFlightTasks};
 
@@ -24,7 +24,7 @@ pub(crate) struct Queue {
     /// The waiting batches, ordered by the number of their first task. No batch is empty.
     queue: VecDeque<Batch>,
     /// The numbers of waiting tasks that were cancelled and have their outcome. They are skipped.
-    gone: BTreeSet<u64>,
+    cancelled: BTreeSet<u64>,
     /// The number of waiting tasks.
     queued: usize,
     pub(crate) options: CallOptions,
@@ -46,7 +46,7 @@ impl Queue {
             open: feed.is_some(),
             feed,
             queue: VecDeque::new(),
-            gone: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
             queued: 0,
             pace: None,
             untimed: 0,
@@ -123,11 +123,11 @@ impl Queue {
 
     /// Removes and returns the first waiting tasks: at most `most`, and all of one batch.
     pub(crate) fn take_first(&mut self, most: usize) -> Option<Batch> {
-        self.step_over_gone();
+        self.skip_cancelled();
         let first = self.queue.front_mut()?;
         let n = u32::try_from(most).unwrap_or(u32::MAX);
-        let until_gone = self.gone.first().and_then(|next| u32::try_from(next - first.first).ok());
-        let n = until_gone.map_or(n, |there| n.min(there));
+        let until_cancelled = self.cancelled.first().and_then(|next| u32::try_from(next - first.first).ok());
+        let n = until_cancelled.map_or(n, |there| n.min(there));
         let taken = if first.len() <= n { self.queue.pop_front()? } else { first.take_first(n) };
         self.queued -= taken.len() as usize;
         if self.queued == 0 {
@@ -139,15 +139,15 @@ impl Queue {
     /// Drops the cancelled tasks of a queue in which nothing waits.
     fn clear(&mut self) {
         self.queue.clear();
-        self.gone.clear();
+        self.cancelled.clear();
     }
 
     /// Drops cancelled tasks at the front.
-    fn step_over_gone(&mut self) {
-        while let (Some(gone), Some(first)) = (self.gone.first(), self.queue.front_mut())
-            && *gone == first.first
+    fn skip_cancelled(&mut self) {
+        while let (Some(cancelled), Some(first)) = (self.cancelled.first(), self.queue.front_mut())
+            && *cancelled == first.first
         {
-            self.gone.pop_first();
+            self.cancelled.pop_first();
             drop(first.take_first(1));
             if first.len() == 0 {
                 self.queue.pop_front();
@@ -158,7 +158,7 @@ impl Queue {
     /// Removes and returns all waiting tasks.
     pub(crate) fn take_all(&mut self) -> VecDeque<Batch> {
         let mut all = VecDeque::new();
-        if self.gone.is_empty() {
+        if self.cancelled.is_empty() {
             std::mem::swap(&mut self.queue, &mut all);
         } else {
             all.extend(std::iter::from_fn(|| self.take_first(usize::MAX)));
@@ -175,13 +175,13 @@ impl Queue {
         let batch = self.queue.get(behind.checked_sub(1)?)?;
         let Recipient::Handles(handles) = &batch.to else { return None };
         let this = (handles.get(usize::try_from(number - batch.first).ok()?)?.clone(), batch.attempts);
-        if !self.gone.insert(number) {
+        if !self.cancelled.insert(number) {
             return None;
         }
         self.queued -= 1;
         if self.queued == 0 {
             self.clear();
-        } else if self.gone.len() > MOST_GONE.max(2 * self.queued) {
+        } else if self.cancelled.len() > MOST_CANCELLED.max(2 * self.queued) {
             // Most of the queue is cancelled tasks, so their memory is released now.
             self.take_all().into_iter().for_each(|batch| self.push_back(batch));
         }

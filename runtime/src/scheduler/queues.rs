@@ -24,7 +24,7 @@ use crate::{
     observe::{
         ending::{Ending, Endings},
         tally::{Slowest, Tally},
-        timeline::Timeline,
+        timeline::Entry,
     },
     protocol::Results,
     supervisor::ledger::InFlightTasks,
@@ -62,7 +62,8 @@ pub(crate) struct Queues {
     /// How tasks ended that were at no worker.
     pub(crate) unserved: Endings,
     pub(crate) slowest: Slowest,
-    pub(crate) timeline: Option<Timeline>,
+    /// What is to be entered in the timeline, if there is one.
+    pub(crate) timeline: Option<Vec<Entry>>,
 }
 
 /// Why a pool was given up, and for which tasks.
@@ -131,7 +132,7 @@ impl Queues {
 
     /// Puts back batches that were sent to `worker` and have not begun. They wait in their order, before batches that were never
     /// sent, and the attempt does not count.
-    pub(crate) fn take_home(&mut self, batches: Vec<Batch>, worker: WorkerId) {
+    pub(crate) fn requeue(&mut self, batches: Vec<Batch>, worker: WorkerId) {
         for mut batch in batches.into_iter().rev() {
             batch.attempts -= 1;
             self.leave(&batch, worker);
@@ -169,7 +170,7 @@ impl Queues {
         if self.by_id.get(&id).is_none_or(|queue| queue.queued() == 0) {
             self.turns.retain(|turn| *turn != id);
         }
-        self.tidy(id);
+        self.remove_if_done(id);
         true
     }
 
@@ -193,15 +194,15 @@ impl Queues {
         self.unfinished -= n as usize;
         self.tally(worker).done(ending, n, nanos);
         if self.unfinished == 0
-            && let Some(timeline) = &self.timeline
+            && let Some(timeline) = &mut self.timeline
         {
-            timeline.flush();
+            timeline.push(Entry::Idle);
         }
         let Some(queue) = self.by_id.get_mut(&id) else { return };
         queue.measure(n, nanos);
         queue.leave(worker, n);
         if queue.is_left() {
-            self.tidy(id);
+            self.remove_if_done(id);
         }
     }
 
@@ -295,7 +296,7 @@ impl Queues {
             self.slowest.put(function, index, nanos, worker);
         }
         if let Some(timeline) = &mut self.timeline {
-            timeline.task(worker, function, number, nanos, failed);
+            timeline.push(Entry::Task { worker, function, number, nanos, failed });
         }
     }
 
@@ -335,7 +336,7 @@ impl Queues {
             batch.done(1);
             self.unfinished -= 1;
         }
-        self.tidy(batch.queue);
+        self.remove_if_done(batch.queue);
     }
 
     fn error(&self, batch: &Batch, kind: TaskErrorKind, worker: Option<(WorkerId, u32)>) -> TaskError {
@@ -355,7 +356,7 @@ impl Queues {
     }
 
     /// Removes a queue that is empty and to which its caller adds nothing more.
-    pub(crate) fn tidy(&mut self, id: QueueId) {
+    pub(crate) fn remove_if_done(&mut self, id: QueueId) {
         if self.by_id.get(&id).is_some_and(Queue::is_left) {
             // A thread's queue remembers how long its tasks take.
             if !matches!(id, QueueId::Thread(_)) || self.by_id.len() > MOST_RESTING_QUEUES {

@@ -22,7 +22,7 @@ use crate::{
     codec::Encoded,
     error::TaskErrorKind,
     id::{FunctionId, WorkerId},
-    observe::record::ForwardedRecord,
+    observe::{record::ForwardedRecord, timeline::Entry},
     protocol::{Note, Record},
     supervisor::event::WorkerEvent,
 };
@@ -95,7 +95,7 @@ impl Reader<'_> {
             WorkerEvent::Wrote(output) => self.output = Some(output),
             WorkerEvent::Noted(note) => self.noted(note),
             WorkerEvent::Said(record, load) => {
-                self.effects.words.push(said(record, self.worker, self.pid, load));
+                self.effects.records.push(said(record, self.worker, self.pid, load));
                 self.seen.has_said = true;
             }
         }
@@ -152,7 +152,7 @@ impl Reader<'_> {
             }
             Note::Begun { nanos } => {
                 if let Some(timeline) = &mut queues.timeline {
-                    timeline.begun(worker, nanos);
+                    timeline.push(Entry::Begun { worker, nanos });
                 }
             }
         }
@@ -165,13 +165,13 @@ impl Scheduler {
     pub(super) fn read_output(&mut self, place: usize, last: bool) -> bool {
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
-        let words = &mut self.effects.words;
-        let is_said = |words: &[ForwardedRecord]| words.iter().any(|words| words.worker == id);
-        if !is_said(words) {
-            let on = |record, load: Option<&Batch>| words.push(said(record, id, pid, load));
+        let records = &mut self.effects.records;
+        let is_said = |records: &[ForwardedRecord]| records.iter().any(|record| record.worker == id);
+        if !is_said(records) {
+            let on = |record, load: Option<&Batch>| records.push(said(record, id, pid, load));
             if last { worker.read_last_output(on) } else { worker.read_output(on) }
         }
-        is_said(&self.effects.words)
+        is_said(&self.effects.records)
     }
 
     fn role(&self, id: WorkerId) -> Role {
@@ -191,7 +191,7 @@ impl Scheduler {
     pub(crate) fn read(&mut self, place: usize, readable: bool, now: Instant) -> bool {
         let worker = &self.workers[place];
         let (id, was_useful) = (worker.id(), worker.was_useful());
-        if self.effects.words.iter().any(|words| words.worker == id) {
+        if self.effects.records.iter().any(|record| record.worker == id) {
             self.unread.insert(place);
             return false;
         }
@@ -260,7 +260,7 @@ impl Scheduler {
         tally.heard(now);
         self.worker_reported(id, now);
         if role == Role::Serving {
-            self.weigh(place, now);
+            self.check_memory(place, now);
         }
         if !was_useful {
             self.restarts.came_up();
@@ -276,6 +276,6 @@ impl Scheduler {
     fn worker_reported(&mut self, id: WorkerId, now: Instant) {
         self.queues.progress.insert(id, now);
         self.queues.overdue.remove(&id);
-        self.look_for_the_idle(now);
+        self.schedule_idle_check(now);
     }
 }

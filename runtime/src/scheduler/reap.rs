@@ -11,6 +11,7 @@ use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::CLOSED_WITHIN,
+    observe::timeline::Entry,
     protocol::Outcome,
     supervisor::{
         event::{ExitReport, Phase},
@@ -83,7 +84,7 @@ impl Scheduler {
         let was_finalizing = self.forget_leaving(id);
         self.announce_end(id, &report);
         if !report.had_begun() || was_initializing || was_finalizing {
-            self.effects.shows.extend(report.output.clone());
+            self.effects.outputs.extend(report.output.clone());
         }
         if was_initializing {
             self.initializer_died(report, now);
@@ -99,11 +100,9 @@ impl Scheduler {
         let ExitReport { pid, exit, .. } = *report;
         #[cfg(feature = "tracing")]
         self.effects.ended.push(pid);
-        if let Some(timeline) = &self.queues.timeline {
-            let how = exit.map_or_else(|_| "unknown".to_owned(), |exit| exit.to_string());
+        if let Some(timeline) = &mut self.queues.timeline {
             let is_orderly = report.was == Phase::Draining || exit.is_ok_and(|exit| exit.code() == Some(0));
-            let name = if is_orderly { "end" } else { "crash" };
-            timeline.instant(id, name, &[("process", &pid.to_string()), ("how", &how)]);
+            timeline.push(Entry::Ended { worker: id, pid, exit: exit.ok(), is_orderly });
         }
         // Which task ended a worker is known only if the worker could note what it began.
         let is_unexplained = !report.had_begun() && report.cause == Some(Cause::DescriptorsClosed);
@@ -140,7 +139,7 @@ impl Scheduler {
         let is_failed_start = is_failed_start(&report) && !self.closing;
         let by_kernel = !report.killed && self.is_killed_for_memory(report.exit);
         blame_next(&mut report);
-        self.queues.take_home(mem::take(&mut report.waiting), id);
+        self.queues.requeue(mem::take(&mut report.waiting), id);
         if let Some(task) = report.running.take() {
             let kind = self.cause_of_death(&mut report, by_kernel);
             self.retry_or_fail(task, &kind, id, &report);
@@ -190,10 +189,10 @@ impl Scheduler {
         if !died || task.attempts > retries || self.closing {
             return self.fail_at(task, kind, id, report);
         }
-        self.effects.shows.extend(report.output.clone());
-        if let Some(timeline) = &self.queues.timeline {
-            let (function, number) = (task.function(), task.first.to_string());
-            timeline.instant(id, "retry", &[("function", function), ("index", &number)]);
+        self.effects.outputs.extend(report.output.clone());
+        if let Some(timeline) = &mut self.queues.timeline {
+            let (function, number) = (task.function(), task.first);
+            timeline.push(Entry::Retried { worker: id, function, number });
         }
         self.queues.put_first(task, id);
     }
@@ -227,7 +226,7 @@ impl Scheduler {
         self.queues.given_up = Some(GivenUp { kind: kind.clone(), until: None, next_call: None });
         self.unread.clear();
         let mut next = 0;
-        while let Some(place) = self.workers.next_manned(next) {
+        while let Some(place) = self.workers.next_occupied(next) {
             next = place + 1;
             let id = self.workers[place].id();
             let Some((pid, batches)) = self.workers[place].abandon() else { continue };
@@ -249,7 +248,7 @@ impl Scheduler {
             for batch in queues.take_all(id) {
                 queues.fail(batch, kind, None, &mut self.effects);
             }
-            queues.tidy(id);
+            queues.remove_if_done(id);
         }
         for batch in std::mem::take(&mut queues.pinned).into_values().flatten() {
             queues.fail(batch, kind, None, &mut self.effects);

@@ -48,7 +48,7 @@ impl Scheduler {
     }
 
     /// Retires idle workers that must leave. Called before tasks are sent.
-    pub(crate) fn see_off(&mut self, now: Instant) {
+    pub(crate) fn retire_due(&mut self, now: Instant) {
         if self.leaving.all || self.config.lives.max_tasks.is_some() {
             for place in 0..self.workers.len() {
                 let worker = &self.workers[place];
@@ -66,7 +66,7 @@ impl Scheduler {
 
     /// Retires workers that have been idle for too long. Called after tasks were sent, so that a worker that is still idle is not
     /// needed.
-    pub(crate) fn see_off_the_idle(&mut self, now: Instant) {
+    pub(crate) fn retire_idle(&mut self, now: Instant) {
         let Some(timeout) = self.config.lives.idle_timeout else { return };
         if self.leaving.look_at.is_none_or(|at| at > now) {
             return;
@@ -84,7 +84,7 @@ impl Scheduler {
 
     /// Notes that a worker has finished something and may be idle now.
     #[inline]
-    pub(crate) fn look_for_the_idle(&mut self, now: Instant) {
+    pub(crate) fn schedule_idle_check(&mut self, now: Instant) {
         if let (Some(timeout), None) = (self.config.lives.idle_timeout, self.leaving.look_at) {
             self.leaving.look_at = Some(now + timeout);
         }
@@ -117,7 +117,7 @@ impl Scheduler {
     }
 
     /// Retires the worker if it has grown too large.
-    pub(crate) fn weigh(&mut self, place: usize, now: Instant) {
+    pub(crate) fn check_memory(&mut self, place: usize, now: Instant) {
         let Some(most) = self.config.lives.max_rss else { return };
         let worker = &mut self.workers[place];
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
@@ -126,7 +126,7 @@ impl Scheduler {
         }
         let Some(bytes) = worker.weigh(now).filter(|&bytes| bytes > most) else { return };
         self.leaving.who.insert(id);
-        self.queues.take_home(worker.take_back(), id);
+        self.queues.requeue(worker.take_back(), id);
         if !std::mem::replace(&mut self.leaving.said_grown, true) {
             self.effects.notes.push(format!(
                 "worker {id} (pid {pid}) has grown to {} MiB, past the {} MiB of max_worker_rss, and is replaced; \

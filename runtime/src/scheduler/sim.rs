@@ -156,7 +156,7 @@ impl Sim {
         let launcher = FakeLauncher::default();
         let now = Instant::now();
         Self {
-            scheduler: Scheduler::new(Arc::new(config), Box::new(launcher.clone()), None, cpus),
+            scheduler: Scheduler::new(Arc::new(config), Box::new(launcher.clone()), false, cpus),
             launcher,
             now,
             begun: now,
@@ -273,7 +273,7 @@ impl Sim {
             self.scheduler.tend(self.now);
             self.scheduler.dispatch(self.now);
             let effects = self.scheduler.effects();
-            self.words.extend(effects.words);
+            self.words.extend(effects.records);
             self.notes.extend(effects.notes);
             let has_obeyed = self.workers().iter().filter(|worker| worker.obey()).count() > 0;
             let due = self.scheduler.deadline(self.now);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::state::Scheduler;
 use crate::{
     launch::{LaunchError, LaunchRequest, ResolvedOptions},
-    observe::levels::levels,
+    observe::{levels::levels, timeline::Entry},
     protocol::{Hello, VERSION},
     registry,
 };
@@ -18,15 +18,15 @@ impl Scheduler {
         if !self.wants_workers() || self.queues.given_up.is_some() || !self.restarts.may_start(now) {
             return;
         }
-        let brisk = self.brisk(now);
+        let responsive = self.responsive(now);
         let most = self.queues.turns.iter().map(|id| {
             let queue = &self.queues.by_id[id];
-            if self.holds_back(queue, brisk) {
+            if self.holds_back(queue, responsive) {
                 return 0;
             }
             queue.queued().min(queue.workers().saturating_sub(queue.at.len()))
         });
-        let starting = self.workers.up().filter(|worker| worker.is_starting()).count();
+        let starting = self.workers.active().filter(|worker| worker.is_starting()).count();
         let wanted = most.sum::<usize>().saturating_sub(starting);
         let mut places = Vec::new();
         let mut next = 0;
@@ -73,8 +73,9 @@ impl Scheduler {
         // The worker takes a while to start, so there is time for this.
         self.oom_kills = self.oom_kills.or_else(|| self.launcher.oom_kills());
         self.queues.tally(worker.id()).launched(now);
-        if let Some(timeline) = &self.queues.timeline {
-            timeline.started(worker.id(), worker.pid().unwrap_or_default());
+        let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
+        if let Some(timeline) = &mut self.queues.timeline {
+            timeline.push(Entry::Started { worker: id, pid });
         }
         if let Some(why) = why_slow
             && !std::mem::replace(&mut self.said_why_slow, true)

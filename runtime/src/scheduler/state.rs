@@ -26,7 +26,7 @@ use crate::{
     error::{Result, TaskError},
     id::WorkerId,
     launch::{Launcher, WorkerProcess},
-    observe::{ending::Endings, stats::Stats, tally::Slowest, timeline::Timeline},
+    observe::{ending::Endings, stats::Stats, tally::Slowest},
     supervisor::state::Supervisor,
 };
 
@@ -72,7 +72,7 @@ impl Scheduler {
     pub(crate) fn new(
         config: Arc<Config>,
         launcher: Box<dyn Launcher>,
-        timeline: Option<Timeline>,
+        has_timeline: bool,
         cpus: usize,
     ) -> Self {
         let mut scheduler = Self {
@@ -95,7 +95,7 @@ impl Scheduler {
                 tallies: Vec::new(),
                 unserved: Endings::default(),
                 slowest: Slowest::default(),
-                timeline,
+                timeline: has_timeline.then(Vec::new),
             },
             next_id: Arc::default(),
             next_call: 0,
@@ -148,13 +148,17 @@ impl Scheduler {
             let worker = &mut self.workers[place];
             let id = worker.id();
             if !self.queues.initializing.contains(&id) && !self.leaving.is_finalizing(id) {
-                self.queues.take_home(worker.take_back(), id);
+                self.queues.requeue(worker.take_back(), id);
             }
         }
     }
 
     pub(crate) fn effects(&mut self) -> Effects {
-        std::mem::take(&mut self.effects)
+        let mut effects = std::mem::take(&mut self.effects);
+        if let Some(timeline) = &mut self.queues.timeline {
+            std::mem::swap(&mut effects.timeline, timeline);
+        }
+        effects
     }
 
     pub(crate) fn unfinished(&self) -> usize {
@@ -177,7 +181,7 @@ impl Scheduler {
     /// Reads every busy worker although nothing may have arrived. This brings the code for reading into the processor's caches.
     pub(crate) fn look(&mut self, now: Instant) {
         let mut next = 0;
-        while let Some(place) = self.workers.next_up(next) {
+        while let Some(place) = self.workers.next_active(next) {
             next = place + 1;
             if self.workers[place].in_flight_len() > 0 {
                 self.read(place, false, now);
@@ -189,7 +193,7 @@ impl Scheduler {
     pub(crate) fn flush(&mut self) -> bool {
         let mut some = false;
         let mut next = 0;
-        while let Some(place) = self.workers.next_up(next) {
+        while let Some(place) = self.workers.next_active(next) {
             next = place + 1;
             let worker = &mut self.workers[place];
             if worker.has_room() {
@@ -207,7 +211,7 @@ impl Scheduler {
 
     /// Returns whether the ring of a worker contains something.
     pub(crate) fn has_arrivals(&self) -> bool {
-        self.workers.up().any(Supervisor::has_arrivals)
+        self.workers.active().any(Supervisor::has_arrivals)
     }
 
     /// Has workers wake the poller for their replies from now on. Returns `false` if a reply has already arrived.

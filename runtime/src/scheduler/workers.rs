@@ -1,25 +1,25 @@
-//! Owns the workers by their places, and knows which of them are up. A turn of the driver looks only at those, however many
-//! others are at rest.
+//! Owns the workers by their places, and knows which of them are active. A turn of the driver looks only at those, however many
+//! others are parked.
 
 use std::{
     collections::BTreeSet,
     ops::{Index, IndexMut},
 };
 
-use super::{batch::Batch, policy::MOST_UP};
+use super::{batch::Batch, policy::MOST_ACTIVE};
 use crate::supervisor::state::Supervisor;
 
 /// The worker set of a pool.
 ///
-/// Each place is *up*, *at rest* or vacant. A live worker is at rest if it has nothing in flight and no deadline. The poller
-/// reports what it sends. Accessing a worker through `&mut` makes it up. It is put to rest again before the driver sleeps, in
-/// [`park`](Self::park), or when many workers are up.
+/// Each place is *active*, *parked* or vacant. A live worker is parked if it has nothing in flight and no deadline. The poller
+/// reports what it sends. Accessing a worker through `&mut` makes it active. It is parked again before the driver sleeps, in
+/// [`park`](Self::park), or when many workers are active.
 #[derive(Default)]
 pub(crate) struct WorkerSet {
     all: Vec<Supervisor<Batch>>,
-    up: BTreeSet<usize>,
-    at_rest: BTreeSet<usize>,
-    /// The leader looks at the rings, so a worker that becomes up need not wake the poller.
+    active: BTreeSet<usize>,
+    parked: BTreeSet<usize>,
+    /// The leader looks at the rings, so a worker that becomes active need not wake the poller.
     looking: bool,
 }
 
@@ -36,77 +36,77 @@ impl WorkerSet {
         self.all.get(place)
     }
 
-    /// Returns the workers that are up. Some of them may be idle or vacant.
-    pub(crate) fn up(&self) -> impl Iterator<Item = &Supervisor<Batch>> {
-        self.up.iter().map(|&place| &self.all[place])
+    /// Returns the active workers. Some of them may be idle or vacant.
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Supervisor<Batch>> {
+        self.active.iter().map(|&place| &self.all[place])
     }
 
-    /// Returns the first place from `from` on that is up.
-    pub(crate) fn next_up(&self, from: usize) -> Option<usize> {
-        self.up.range(from..).next().copied()
+    /// Returns the first place from `from` on that is active.
+    pub(crate) fn next_active(&self, from: usize) -> Option<usize> {
+        self.active.range(from..).next().copied()
     }
 
     /// Returns the first place from `from` on that may have a process.
-    pub(crate) fn next_manned(&self, from: usize) -> Option<usize> {
-        let at_rest = self.at_rest.range(from..).next().copied();
-        self.next_up(from).into_iter().chain(at_rest).min()
+    pub(crate) fn next_occupied(&self, from: usize) -> Option<usize> {
+        let parked = self.parked.range(from..).next().copied();
+        self.next_active(from).into_iter().chain(parked).min()
     }
 
     /// Returns the first vacant place from `from` on, among the first `most` places.
     pub(crate) fn next_vacant(&self, from: usize, most: usize) -> Option<usize> {
-        (from..most).find(|place| !self.at_rest.contains(place) && self.all[*place].is_vacant())
+        (from..most).find(|place| !self.parked.contains(place) && self.all[*place].is_vacant())
     }
 
     /// Returns whether one of the first `most` workers is idle or could be started.
-    pub(crate) fn has_time(&self, most: usize) -> bool {
-        self.up.range(..most).count() < most
+    pub(crate) fn has_spare(&self, most: usize) -> bool {
+        self.active.range(..most).count() < most
             || self.all[..most].iter().any(|worker| worker.is_idle() || worker.is_vacant())
     }
 
     /// Returns how many workers are ready for tasks or have some.
     pub(crate) fn live(&self) -> usize {
-        self.at_rest.len() + self.up().filter(|worker| worker.is_live()).count()
+        self.parked.len() + self.active().filter(|worker| worker.is_live()).count()
     }
 
     pub(crate) fn is_vacant(&self) -> bool {
-        self.at_rest.is_empty() && self.up().all(Supervisor::is_vacant)
+        self.parked.is_empty() && self.active().all(Supervisor::is_vacant)
     }
 
-    /// Has workers wake the poller for their replies from now on, and puts idle workers to rest. Returns `false` if a reply has
+    /// Has workers wake the poller for their replies from now on, and parks idle workers. Returns `false` if a reply has
     /// already arrived.
     pub(crate) fn park(&mut self) -> bool {
         self.looking = false;
         let mut next = 0;
-        while let Some(place) = self.next_up(next) {
+        while let Some(place) = self.next_active(next) {
             next = place + 1;
             if !self.all[place].park() {
                 return false;
             }
-            self.lay_to_rest(place);
+            self.park_if_idle(place);
         }
         true
     }
 
-    /// Puts idle workers to rest if many are up.
-    pub(crate) fn settle(&mut self) {
-        if self.up.len() <= MOST_UP {
+    /// Parks idle workers if many are active.
+    pub(crate) fn park_idle(&mut self) {
+        if self.active.len() <= MOST_ACTIVE {
             return;
         }
         let mut next = 0;
-        while let Some(place) = self.next_up(next) {
+        while let Some(place) = self.next_active(next) {
             next = place + 1;
             if has_nothing_to_do(&self.all[place]) && self.all[place].park() {
-                self.lay_to_rest(place);
+                self.park_if_idle(place);
             }
         }
     }
 
-    /// Puts this worker to rest if it is idle. The poller reports what it sends.
-    fn lay_to_rest(&mut self, place: usize) {
+    /// Parks this worker if it is idle. The poller reports what it sends.
+    fn park_if_idle(&mut self, place: usize) {
         if has_nothing_to_do(&self.all[place]) {
-            self.up.remove(&place);
+            self.active.remove(&place);
             if !self.all[place].is_vacant() {
-                self.at_rest.insert(place);
+                self.parked.insert(place);
             }
         }
     }
@@ -115,7 +115,7 @@ impl WorkerSet {
     pub(crate) fn unpark(&mut self) {
         self.looking = true;
         let mut next = 0;
-        while let Some(place) = self.next_up(next) {
+        while let Some(place) = self.next_active(next) {
             next = place + 1;
             self.all[place].unpark();
         }
@@ -137,7 +137,7 @@ impl Index<usize> for WorkerSet {
 impl IndexMut<usize> for WorkerSet {
     fn index_mut(&mut self, place: usize) -> &mut Self::Output {
         let worker = &mut self.all[place];
-        if self.up.insert(place) && self.at_rest.remove(&place) && self.looking {
+        if self.active.insert(place) && self.parked.remove(&place) && self.looking {
             worker.unpark();
         }
         worker

@@ -27,7 +27,7 @@ impl<T: InFlightTasks> Supervisor<T> {
     }
 
     /// Wakes the worker before there is something to send.
-    pub(crate) fn rouse(&mut self) {
+    pub(crate) fn wake_ahead(&mut self) {
         if let State::Live { link, .. } = &mut self.state {
             link.launched.sender.ring();
         }
