@@ -2,10 +2,10 @@
 //!
 //! `serve` calls it once, before the first task. No task may run before it.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use super::{
-    host_link::{IS_READY, send},
+    host_link::{PHASE, send},
     log, setup,
 };
 use crate::{
@@ -52,8 +52,7 @@ pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refuse
     if waits_for_debugger().unwrap_or(false) {
         wait_for_debugger(worker);
     }
-    // SYNC(ready-or-end): pairs with the load in `is_ready`. `WAITING` is set by now: whoever finds it ready can wake it.
-    IS_READY.store(true, Ordering::SeqCst);
+    PHASE.become_ready();
     send(&Notice::Ready(Ready { version: VERSION, build_id: own, pid: std::process::id() }));
     Ok(())
 }

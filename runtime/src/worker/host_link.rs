@@ -8,7 +8,7 @@ use std::{
     os::fd::AsFd,
     sync::{
         OnceLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
 };
 
@@ -38,14 +38,11 @@ pub(super) static ASIDE: OnceLock<Aside> = OnceLock::new();
 
 pub(super) static WAITING: OnceLock<Waiting> = OnceLock::new();
 
-/// The host has gone and no task may begin. Ordered with the claim word: a task that begins either sees it or is seen.
-pub(super) static STOPPING: AtomicBool = AtomicBool::new(false);
+/// Whether the host is there. Ordered with the claim word: a task that begins either sees that it has gone or is seen.
+pub(super) static PHASE: Phase = Phase::new();
 
 /// The sequence number of the task that ended last.
 pub(super) static ENDED_SEQ: AtomicU32 = AtomicU32::new(0);
-
-/// This worker has shaken hands. Before that, it has not run anything that needs an orderly end.
-pub(super) static IS_READY: AtomicBool = AtomicBool::new(false);
 
 /// A task has failed, because it panicked or its values could not be transferred.
 pub(super) static HAS_FAILED: AtomicBool = AtomicBool::new(false);
@@ -56,21 +53,48 @@ static HOST_HAS_ENDED: AtomicBool = AtomicBool::new(false);
 /// The exit code of a process for one function that failed. Any Rust program that panics has the same.
 pub(super) const FAILED: i32 = 101;
 
-/// Notes that the host has gone. No more tasks begin, and the serving thread ends when it has nothing to do.
-pub(super) fn stop() {
-    // SYNC(stop-or-begin): pairs with the load in `run`, by way of the claim word: whoever begins a task has changed that word, and
-    // sees this, or is seen by `is_busy`.
-    STOPPING.store(true, Ordering::SeqCst);
-    if let Some(waiting) = WAITING.get() {
-        waiting.end();
+/// What a worker knows about its host. One word, so that a worker that becomes ready as its host ends is either found ready, and can
+/// be woken, or is not, and has nothing to finish.
+pub(super) struct Phase(AtomicU8);
+
+impl Phase {
+    const STARTING: u8 = 0;
+    const READY: u8 = 1;
+    const STOPPING: u8 = 2;
+
+    const fn new() -> Self {
+        Self(AtomicU8::new(Self::STARTING))
+    }
+
+    /// Notes that this worker has shaken hands. Before that, it has not run anything that needs an orderly end.
+    pub(super) fn become_ready(&self) {
+        // SYNC(ready-or-end): pairs with the exchange in `stop`. `WAITING` is set by now: whoever finds it ready can wake it.
+        let _ = self.0.compare_exchange(Self::STARTING, Self::READY, Ordering::SeqCst, Ordering::Relaxed);
+    }
+
+    /// Notes that the host has gone. Returns whether this worker had shaken hands.
+    fn stop(&self) -> bool {
+        // SYNC(ready-or-end): pairs with the exchange in `become_ready`.
+        // SYNC(stop-or-begin): pairs with the load in `is_stopping`, by way of the claim word: whoever begins a task has changed that
+        // word, and sees this, or is seen by `is_busy`.
+        self.0.swap(Self::STOPPING, Ordering::SeqCst) == Self::READY
+    }
+
+    /// Returns whether the host has gone and no task may begin.
+    pub(super) fn is_stopping(&self) -> bool {
+        // SYNC(stop-or-begin): pairs with the exchange in `stop`.
+        self.0.load(Ordering::SeqCst) == Self::STOPPING
     }
 }
 
-/// Returns whether this worker has shaken hands. A worker that had not when [`stop`] was called may miss the stop and wait for the
-/// host forever.
-pub(super) fn is_ready() -> bool {
-    // SYNC(ready-or-end): pairs with the store in `shake_hands`: whoever finds it ready and then calls `stop` finds `WAITING` set.
-    IS_READY.load(Ordering::SeqCst)
+/// Notes that the host has gone. No more tasks begin, and the serving thread ends when it has nothing to do. Returns whether this
+/// worker had shaken hands. One that had not may miss the stop and wait for the host forever.
+pub(super) fn stop() -> bool {
+    let was_ready = PHASE.stop();
+    if let Some(waiting) = WAITING.get() {
+        waiting.end();
+    }
+    was_ready
 }
 
 /// Returns whether a task is running.
@@ -207,4 +231,24 @@ fn is_alone() -> bool {
 /// Returns the exit code of a worker that was told to leave. It does not depend on how a pool's tasks ended.
 pub(super) fn farewell() -> i32 {
     if is_alone() && HAS_FAILED.load(Ordering::Relaxed) { FAILED } else { 0 }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Phase;
+
+    #[test]
+    fn a_worker_that_becomes_ready_as_its_host_ends_is_found_ready_or_is_stopped_for_good() {
+        let ready_first = Phase::new();
+        ready_first.become_ready();
+        assert!(!ready_first.is_stopping());
+        assert!(ready_first.stop(), "it is woken, and leaves in order");
+        assert!(ready_first.is_stopping());
+
+        let stopped_first = Phase::new();
+        assert!(!stopped_first.stop(), "it has nothing to finish");
+        stopped_first.become_ready();
+        assert!(stopped_first.is_stopping(), "no task begins");
+        assert!(!stopped_first.stop());
+    }
 }

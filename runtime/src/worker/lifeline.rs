@@ -114,9 +114,7 @@ fn watch(lifeline: &Lifeline) -> ! {
         // The end of the host would not be seen.
         EndOf::Descriptors => host_link::note_cause(Cause::DescriptorsClosed),
     }
-    // Checked before `stop`: a worker that becomes ready only now may miss the stop.
-    let was_ready = host_link::is_ready();
-    host_link::stop();
+    let was_ready = host_link::stop();
     if host_link::is_busy() {
         // The host may still be there. Then the task itself has ended the connection.
         host_link::note_cause(Cause::ConnectionEnded);

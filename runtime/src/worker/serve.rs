@@ -10,7 +10,7 @@ use super::{
     copy,
     handshake::shake_hands,
     host_link::{
-        ASIDE, ENDED_SEQ, HAS_FAILED, SENDER, STOPPING, WAITING, break_off, end_without_descriptors,
+        ASIDE, ENDED_SEQ, HAS_FAILED, PHASE, SENDER, WAITING, break_off, end_without_descriptors,
         expect_whole, farewell, is_whole, leave, note_cause, send, tell_of_panic, watch_memory,
         watch_overflow,
     },
@@ -77,7 +77,7 @@ pub(super) fn serve(connection: Connection) {
             Ok(Received::Nothing | Received::Paused) => 0,
             Ok(Received::Closed) => leave(&socket, farewell()),
             Err(_) if !is_whole() => end_without_descriptors(true),
-            Err(_) if STOPPING.load(Ordering::SeqCst) => leave(&socket, 0),
+            Err(_) if PHASE.is_stopping() => leave(&socket, 0),
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::OutOfMemory {
                     note_cause(Cause::OutOfMemory);
@@ -142,8 +142,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
 /// Runs a task and makes its reply.
 #[inline]
 fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &mut Replies) {
-    // SYNC(stop-or-begin): pairs with the store in `stop`.
-    if STOPPING.load(Ordering::SeqCst) {
+    if PHASE.is_stopping() {
         end_group(0);
     }
     RUNNING.store(task.task.wrapping_add(1), Ordering::Relaxed);
