@@ -140,10 +140,6 @@ const NOT_UNDER_FORK: &[(&str, &str)] = &[
         "a copy of this process has its subscriber, which is set before, and gives its spans to that",
     ),
     (
-        "subscriber::a_subscriber_that_panics_as_spans_are_left_and_closed_keeps_no_result_of_a_process",
-        "a copy of this process has its subscriber, which is set before, and gives its spans to that",
-    ),
-    (
         "pool::a_pool_outlives_the_thread_that_made_it",
         "the pool is built by a second thread, and only a process with one can be copied",
     ),

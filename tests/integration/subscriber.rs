@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use procession::{Pool, Process, delayed, worker};
+use procession::{Pool, Process, StartMethod, delayed, worker};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -474,7 +474,9 @@ fn a_subscriber_that_panics_as_spans_are_left_and_closed_keeps_no_result_of_a_pr
         for is_awaited in [true, false] {
             let file = folder.path(if is_awaited { "await" } else { "join" });
             let mut process = in_a_passing_span(|| {
-                Process::spawn(delayed!(end_in_nested_spans(&file, End::Abort))).unwrap()
+                // A copy of this process would have its subscriber, and give its spans to that.
+                let builder = Process::builder().start_method(StartMethod::Spawn);
+                builder.spawn(delayed!(end_in_nested_spans(&file, End::Abort))).unwrap()
             });
             let released = std::thread::spawn(move || std::fs::write(file, ""));
             let lost = if is_awaited { block_on(&mut process) } else { process.join() };
