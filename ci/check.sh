@@ -90,6 +90,19 @@ deny() {
     fi
 }
 
+# The public API against that of the last release, if there has been one.
+semver() {
+    local last
+    if ! last=$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); then
+        echo "no release has been tagged yet: there is nothing to compare with"
+    elif ! cargo semver-checks --version >/dev/null 2>&1; then
+        echo "cargo-semver-checks is not installed: $last is not compared with"
+        return 1
+    else
+        cargo semver-checks --package procession --all-features --baseline-rev "$last"
+    fi
+}
+
 # The code that reads what another process writes, with every access to memory checked.
 address_sanitizer() {
     RUSTFLAGS=-Zsanitizer=address cargo +nightly test --quiet --package procession --lib --target "$(rustc -vV | sed -n 's/^host: //p')" \
@@ -195,6 +208,7 @@ step "docs, as docs.rs builds them" env RUSTDOCFLAGS="--cfg docsrs -D warnings" 
 step "dependencies, the lowest" ci/dependencies.sh lowest
 step "dependencies, the newest" ci/dependencies.sh newest
 step "packages, from their archives" ci/packages.sh
+step "the API against the last release" semver
 step "tests, by the README's command" documented_tests
 step "tests, under nextest" nextest
 step "tests, over sockets" integration PROCESSION_TRANSPORT=socket
