@@ -1,12 +1,12 @@
-//! A census of the programs under a folder, each file examined in a worker process.
+//! Examines every program under a folder, each file in a worker process.
 //!
 //! ```text
 //! cargo run --release --example census -- /usr/bin
 //! ```
 //!
-//! Parsers of binary formats meet hostile files. Here a file that is damaged is a row with its error; one that makes the parser
-//! panic, or takes its whole process with it, is a row as well, and the census goes on. The same function, called plainly on the
-//! same files in this process, then says what the workers gained.
+//! Parsers of binary formats meet hostile files. A damaged file is reported with its error. A file that makes the parser panic or crash is
+//! reported as well, and the census continues. Afterwards the same function is called directly on the same files in this process, to show
+//! what the workers gained.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a command line program")]
 
 use std::{
@@ -39,37 +39,37 @@ usage: census [--jobs N] FOLDER
   --jobs N    as many workers (default: one for each CPU)
   --help      these words";
 
-/// Lines of the table of totals; what is rarer shares the last.
+/// The number of lines in the table of totals. Rarer classes share the last line.
 const MOST_CLASSES: usize = 24;
-/// Files named under each heading.
+/// The number of files named under each heading.
 const MOST_NAMED: usize = 10;
-/// A class of fewer files has no usual to be unusual by.
+/// A class with fewer files has no typical values.
 const FEWEST_TO_COMPARE: usize = 8;
-/// A smaller speed-up is none.
+/// A smaller speed-up is not reported.
 const LEAST_SPEED_UP: f64 = 1.05;
-/// Columns of output.
+/// The width of the output in columns.
 const WIDTH: usize = 98;
 
-/// What a file turned out to be.
+/// The result of examining one file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Report {
     len_bytes: u64,
     content: Content,
 }
 
-/// Reads a file and says what it is. Only what the system says is an error here: a damaged file is a report like others.
+/// Reads a file and classifies it. Returns an error only if the system does. A damaged file is a report like others.
 #[worker]
 fn examine(path: &Path) -> Result<Report, RemoteError> {
     let bytes = fs::read(path)?;
     Ok(Report { len_bytes: bytes.len() as u64, content: Content::of(&bytes) })
 }
 
-/// What the census has to say of one file.
+/// One row of the census.
 #[derive(Debug)]
 enum Row {
     Examined(Report),
     Unreadable(String),
-    /// The parser panicked, or its process died of the file.
+    /// The parser panicked, or its process crashed.
     Failed(TaskError),
 }
 
@@ -83,11 +83,11 @@ impl Row {
     }
 }
 
-/// Files are compared with those of their own class.
+/// The class of a file. Files are compared within their class.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Class {
     what: String,
-    /// The machine, or a script's interpreter.
+    /// The machine, or the interpreter of a script.
     whose: String,
 }
 
@@ -155,7 +155,7 @@ impl Line {
     }
 }
 
-/// The table of totals, the most numerous class first.
+/// Computes the table of totals, with the largest class first.
 fn totals(rows: &[Row]) -> String {
     let mut lines: BTreeMap<Class, Line> = BTreeMap::new();
     for row in rows {
@@ -198,21 +198,21 @@ fn totals(rows: &[Row]) -> String {
     table
 }
 
-/// A file that differs from those of its class.
+/// A file that differs from the others of its class.
 #[derive(Debug)]
 struct Unusual {
     index: usize,
     class: Class,
-    /// The sum of the features' distances from the class's means, in its standard deviations.
+    /// The sum of the distances of its features from the means of the class, in standard deviations.
     score: f64,
-    /// Each feature in words, and its distance; the farthest first.
+    /// Each feature as text, and its distance, the farthest first.
     features: Vec<(String, f64)>,
 }
 
-/// All files with code whose class is big enough to compare them with, the most unusual first.
+/// Returns all files with code whose class is large enough for a comparison, the most unusual first.
 ///
-/// Four features are compared: size and imports by their logarithms, since a few huge files would otherwise be all that is unusual; the
-/// share of code in the file; and the code's entropy.
+/// Four features are compared: the logarithms of size and imports, because a few huge files would otherwise be the only unusual ones, the
+/// share of code in the file, and the entropy of the code.
 fn unusual(rows: &[Row]) -> Vec<Unusual> {
     let mut classes: HashMap<Class, Vec<(usize, Features)>> = HashMap::new();
     for (index, row) in rows.iter().enumerate() {
@@ -244,10 +244,10 @@ fn unusual(rows: &[Row]) -> Vec<Unusual> {
     found
 }
 
-/// Each feature in words and as the number to compare.
+/// Returns each feature as text and as the number to compare.
 type Features = [(String, f64); 4];
 
-/// None of a file without code.
+/// Returns `None` for a file without code.
 fn features_of(report: &Report) -> Option<Features> {
     let Content::Binary(binary) = &report.content else { return None };
     let entropy = binary.entropy?;
@@ -262,7 +262,7 @@ fn features_of(report: &Report) -> Option<Features> {
 }
 
 impl Unusual {
-    /// The features that are far from the mean, or the farthest if none is.
+    /// Returns the features that are far from the mean, or the farthest one.
     fn why(&self) -> String {
         const FAR: f64 = 1.5;
 
@@ -277,7 +277,7 @@ impl Unusual {
     }
 }
 
-/// A number of bytes, in four digits and a unit.
+/// Formats a number of bytes with four digits and a unit.
 struct Size(u64);
 
 impl fmt::Display for Size {
@@ -294,7 +294,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A whole number, in groups of three digits.
+/// Formats a whole number in groups of three digits.
 struct Count(u64);
 
 impl fmt::Display for Count {
@@ -310,12 +310,12 @@ impl fmt::Display for Count {
     }
 }
 
-/// Text that is safe to print in one line: names of files and errors may hold anything.
+/// Returns text that is safe to print on one line. Names of files and errors may contain anything.
 fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
 }
 
-/// At most `width` columns of a text, its end cut off.
+/// Returns at most `width` columns of a text, without its end.
 fn beginning(text: &str, width: usize) -> String {
     let text = printable(text);
     if text.chars().count() <= width {
@@ -324,7 +324,7 @@ fn beginning(text: &str, width: usize) -> String {
     text.chars().take(width - 1).chain(['…']).collect()
 }
 
-/// At most `width` columns of a path, its beginning cut off: the name is what tells files apart.
+/// Returns at most `width` columns of a path, without its beginning, because the name identifies the file.
 fn ending(path: &str, width: usize) -> String {
     let path = printable(path);
     let len = path.chars().count();
@@ -334,14 +334,14 @@ fn ending(path: &str, width: usize) -> String {
     ['…'].into_iter().chain(path.chars().skip(len - (width - 1))).collect()
 }
 
-/// What was asked for.
+/// The arguments of the program.
 #[derive(Debug, PartialEq)]
 struct Options {
     folder: PathBuf,
     jobs: usize,
 }
 
-/// Reads the arguments; none if they ask for help.
+/// Parses the arguments. Returns `None` if they ask for help.
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Options>, String> {
     let (mut folder, mut jobs) = (None, None);
     let mut arguments = arguments.into_iter();
@@ -377,7 +377,7 @@ fn main() -> ExitCode {
     };
     match census(&options) {
         Ok(text) => {
-            // A reader that has seen enough, as `head` has, is no failure.
+            // A reader that has seen enough, such as `head`, is not a failure.
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
@@ -388,7 +388,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Examines all files twice, and says what was found.
+/// Examines all files twice and prints the results.
 fn census(options: &Options) -> Result<String, Box<dyn Error>> {
     let Options { folder, jobs } = options;
     let files = Files::under(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -424,15 +424,15 @@ fn census(options: &Options) -> Result<String, Box<dyn Error>> {
     Ok(text)
 }
 
-/// Reads every file once, so that what is measured next finds all of them in the page cache, as what is measured last does.
+/// Reads every file once, so that both measurements find all files in the page cache.
 fn warm(paths: &[PathBuf]) {
     for path in paths {
-        // The examination says what is wrong with a file that cannot be read.
+        // A file that cannot be read is reported by the examination.
         let _ = fs::read(path);
     }
 }
 
-/// Examines the files in `jobs` worker processes, the pool's start and end included.
+/// Examines the files in `jobs` worker processes, including the start and the end of the pool.
 fn in_workers(paths: &[PathBuf], jobs: usize) -> procession::Result<Vec<Row>> {
     let pool = Pool::builder().jobs(jobs).name("census").build()?;
     let mut rows: Vec<Option<Row>> = Vec::new();
@@ -444,9 +444,9 @@ fn in_workers(paths: &[PathBuf], jobs: usize) -> procession::Result<Vec<Row>> {
     Ok(rows.into_iter().map(|row| row.expect("every task has one result")).collect())
 }
 
-/// Examines the files again, here, one after the other: how long it took, and how many are not what the workers said.
+/// Examines the files again in this process, one after the other. Returns the time, and the number of files with another result.
 ///
-/// Files that a worker failed at are left out, for here they would end the census.
+/// Files at which a worker failed are left out, because they would end this process.
 fn plainly(paths: &[PathBuf], found: &[Row]) -> (Duration, u64) {
     let start = Instant::now();
     let mut differing = 0;
@@ -461,7 +461,7 @@ fn plainly(paths: &[PathBuf], found: &[Row]) -> (Duration, u64) {
     (start.elapsed(), differing)
 }
 
-/// The files that differ most from others of their class, and in what.
+/// Prints the files that differ most from others of their class, and how.
 fn most_unusual(rows: &[Row], name: impl Fn(usize) -> String) -> String {
     let unusual = unusual(rows);
     let mut text = String::new();
@@ -481,7 +481,7 @@ fn most_unusual(rows: &[Row], name: impl Fn(usize) -> String) -> String {
     text
 }
 
-/// The files that could not be examined, by what was wrong with them.
+/// Prints the files that could not be examined, by the kind of failure.
 fn failures(rows: &[Row], name: impl Fn(usize) -> String) -> String {
     let mut groups: BTreeMap<&str, Vec<(usize, String)>> = BTreeMap::new();
     for (index, row) in rows.iter().enumerate() {
@@ -497,7 +497,7 @@ fn failures(rows: &[Row], name: impl Fn(usize) -> String) -> String {
     for (group, files) in groups {
         text += &format!("\n{} {group}:\n", Count(files.len() as u64));
         for (index, why) in files.iter().take(MOST_NAMED) {
-            // Half of the line for the path, if it needs that much; what remains of it for the error.
+            // The path gets up to half of the line, and the error the rest.
             let path = ending(&name(*index), WIDTH / 2);
             let room = WIDTH - 10 - path.chars().count();
             text += &format!("        {path}: {}\n", beginning(why, room));
@@ -509,7 +509,7 @@ fn failures(rows: &[Row], name: impl Fn(usize) -> String) -> String {
     text
 }
 
-/// What befell a task, as a heading and as words of its own.
+/// Describes the failure of a task, as a heading and in detail.
 fn why_failed(error: &TaskError) -> (&'static str, String) {
     match (error.panic(), error.exit()) {
         (Some(panic), _) => (

@@ -1,7 +1,7 @@
-//! How much quicker several processes are than one, for tasks that take more and less.
+//! Compares the speed of several processes with that of one, for tasks of different sizes.
 //!
-//! `compare_single_and_multi [--n-iters 1000 10000] [--n-tasks 1 2 3 4] [--jobs N]`: for each number of iterations a task, and each number
-//! of tasks, the time in this process alone and in worker processes.
+//! `compare_single_and_multi [--n-iters 1000 10000] [--n-tasks 1 2 3 4] [--jobs N]` prints, for each number of iterations per task and each
+//! number of tasks, the time in this process alone and in worker processes.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 
 use procession::{Jobs, Pool, RemoteError, parallel, worker};
 
-/// The mean of the square roots of so many thousand numbers.
+/// Returns the mean of the square roots of that many thousand numbers.
 #[worker]
 fn work(thousands: u64) -> f64 {
     let n = thousands * 1000;
@@ -53,13 +53,13 @@ fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
 fn main() -> Result<(), RemoteError> {
     let options = options()?;
     let pool = Pool::builder().jobs(options.jobs).build()?;
-    // A pool starts its workers as they are needed: the first call is theirs, and is not what is compared.
+    // A pool starts its workers when they are needed. The first call starts them and is not measured.
     parallel!(pool = &pool; work(1) for _ in 0..pool.jobs() * 4)?;
     println!("{} workers; a task sums up so many thousand square roots\n", pool.jobs());
     println!("{:>8}{:>8}{:>14}{:>14}{:>10}", "n_iters", "n_tasks", "one process", "workers", "quicker");
     for &n_iters in &options.n_iters {
         for &n_tasks in &options.n_tasks {
-            // The same function, called as what it is, and called elsewhere.
+            // The same function, called directly and in a worker.
             let (single, alone) = timed(|| (0..n_tasks).map(|_| work(n_iters)).collect::<Vec<f64>>());
             let (multi, together) =
                 timed(|| parallel!(pool = &pool, batch = 1; work(n_iters) for _ in 0..n_tasks));

@@ -1,6 +1,6 @@
-//! What a file is, judged by its bytes: the analysis of the census.
+//! Classifies a file by its bytes: the analysis of the census.
 //!
-//! Nothing here opens a file or knows of processes. Bytes that no format allows are an answer, [`Content::Damaged`].
+//! Nothing here opens a file or knows processes. Bytes that no format allows are a result, [`Content::Damaged`].
 
 use object::{
     Architecture, BinaryFormat, FileKind, Object, ObjectKind, ObjectSection, ObjectSymbol, SectionKind, elf,
@@ -15,36 +15,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::statistics::Histogram;
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Content {
     /// Compiled code.
     Binary(Binary),
-    /// A text that names the program to run it.
+    /// A text that names the program that runs it.
     Script {
-        /// That program's name, seen through `env`; printable.
+        /// The name of that program. `env` is skipped. Printable.
         interpreter: String,
     },
-    /// None of the others.
+    /// Anything else.
     Data,
-    /// It has the mark of a format and breaks the format's rules.
+    /// It has the mark of a format and breaks the rules of that format.
     Damaged(String),
 }
 
-/// Compiled code: one object, or all those in an archive or in a universal file together.
+/// Compiled code: one object, or all objects of an archive or of a universal file together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Binary {
-    /// `ELF`, `PE` and so on.
+    /// For example `ELF` or `PE`.
     pub format: String,
-    /// `executable`, `shared object` and so on.
+    /// For example `executable` or `shared object`.
     pub kind: String,
-    /// As in `x86_64`.
+    /// For example `x86_64`.
     pub machine: String,
-    /// How much of what there is.
+    /// The sizes of its parts.
     pub sections: Sections,
-    /// Of the code, in bits per byte; none where there is no code.
+    /// The entropy of the code in bits per byte, or `None` if there is no code.
     pub entropy: Option<f64>,
-    /// The number of symbols that others are to provide.
+    /// The number of symbols that other files must provide.
     pub imports: u64,
 }
 
@@ -53,14 +53,14 @@ pub struct Binary {
 pub struct Sections {
     /// Instructions.
     pub code: u64,
-    /// What is only read.
+    /// Read-only data.
     pub constants: u64,
-    /// Variables, those that begin as zero and take no place in the file included.
+    /// Variables, including those that start as zero and take no space in the file.
     pub variables: u64,
 }
 
 impl Content {
-    /// Says what these bytes, a whole file, are.
+    /// Classifies the bytes of a whole file.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         if let Some(interpreter) = interpreter_of(bytes) {
@@ -70,21 +70,21 @@ impl Content {
             Ok(Some(binary)) => Self::Binary(binary),
             Ok(None) => Self::Data,
             Err(error) if has_magic(bytes) => Self::Damaged(error.to_string()),
-            // No format's mark, or one of two bytes, which other files bear by chance.
+            // No mark of a format, or a mark of two bytes, which other files may have by chance.
             Err(_) => Self::Data,
         }
     }
 }
 
 fn kind_of(bytes: &[u8]) -> Result<FileKind, RemoteError> {
-    // An archive may be empty, and then it is shorter than the shortest file of all the other kinds.
+    // An archive may be empty. It is then shorter than the shortest file of every other kind.
     if bytes.starts_with(b"!<arch>\n") {
         return Ok(FileKind::Archive);
     }
     Ok(FileKind::parse(bytes)?)
 }
 
-/// Whether the first bytes claim a format that is told by at least four of them, or by `MZ`.
+/// Returns whether the first bytes claim a format that is marked by at least four bytes, or by `MZ`.
 fn has_magic(bytes: &[u8]) -> bool {
     const MAGICS: [&[u8]; 8] = [
         b"\x7fELF",
@@ -99,7 +99,7 @@ fn has_magic(bytes: &[u8]) -> bool {
     MAGICS.iter().any(|magic| bytes.starts_with(magic))
 }
 
-/// The name of the program that runs a script, seen through `env`.
+/// Returns the name of the program that runs a script. `env` is skipped.
 fn interpreter_of(bytes: &[u8]) -> Option<String> {
     /// As much of the first line as Linux reads.
     const LONGEST_LINE: usize = 256;
@@ -115,7 +115,7 @@ fn interpreter_of(bytes: &[u8]) -> Option<String> {
     Some(name.chars().take(16).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect())
 }
 
-/// Examines compiled code; none for an archive or a format without any.
+/// Examines compiled code. Returns `None` for an archive or a format without any.
 fn binary_of(bytes: &[u8], kind: FileKind) -> Result<Option<Binary>, RemoteError> {
     let mut total = Total { file_len_bytes: bytes.len() as u64, ..Total::default() };
     match kind {
@@ -153,7 +153,7 @@ fn is_object(kind: FileKind) -> bool {
     )
 }
 
-/// Sums the objects of one file. The first says what the file is called.
+/// Sums up the objects of one file. The name of the file type comes from the first one.
 #[derive(Default)]
 struct Total {
     file_len_bytes: u64,
@@ -190,7 +190,7 @@ impl Total {
             SectionKind::Text => {
                 let code = section.data()?;
                 self.sections.code += code.len() as u64;
-                // Headers may say that one stretch of the file is a million sections, and it would be read a million times.
+                // The headers may claim one part of the file as a million sections, and it would be read a million times.
                 if self.sections.code > self.file_len_bytes {
                     return Err(RemoteError::msg("sections of code overlap: they are longer than the file"));
                 }
@@ -216,7 +216,7 @@ impl Total {
         file: &MachOFatFile<'_, F>,
         bytes: &[u8],
     ) -> Result<(), RemoteError> {
-        /// More than there are machines. Java's classes have the same mark, and there a version of 45 or more stands in this place.
+        /// More than there are machines. Java classes have the same mark, with a version of 45 or more in this place.
         const MOST_SLICES: usize = 40;
 
         if file.arches().len() > MOST_SLICES {
@@ -263,7 +263,7 @@ fn kind_name(file: &object::File<'_>) -> Result<&'static str, RemoteError> {
     })
 }
 
-/// Whether what looks like a shared object is a program that may lie anywhere in memory: ELF has one type for both.
+/// Returns whether a shared object is a program that may be loaded anywhere. ELF has one type for both.
 fn is_pie(file: &object::File<'_>) -> Result<bool, RemoteError> {
     fn flagged<E: FileHeader>(file: &ElfFile<'_, E>) -> Result<bool, RemoteError> {
         let endian = file.endian();
@@ -289,13 +289,13 @@ fn is_pie(file: &object::File<'_>) -> Result<bool, RemoteError> {
 mod tests {
     use super::*;
 
-    /// This test's own executable: a real ELF file that is always at hand.
+    /// Returns this test's own executable, a real ELF file that is always available.
     #[cfg(target_os = "linux")]
     fn own_executable() -> Vec<u8> {
         std::fs::read("/proc/self/exe").unwrap()
     }
 
-    /// A small ELF file: a header, one section of code, one of names.
+    /// Creates a small ELF file: a header, one section of code, one of names.
     fn small_elf() -> Vec<u8> {
         const NAMES: &[u8] = b"\0.text\0.shstrtab\0";
         const CODE: &[u8] = &[0x90, 0x90, 0xc3, 0xc3];
@@ -386,7 +386,7 @@ mod tests {
     fn sections_that_overlap_are_damage() {
         let mut bytes = small_elf();
         let whole = bytes.len() as u64;
-        // `.text` becomes the whole file, and a fourth section the same again.
+        // `.text` becomes the whole file, and a fourth section is the same.
         let text = bytes.len() - 2 * 64;
         bytes[text + 24..text + 32].copy_from_slice(&0_u64.to_le_bytes());
         bytes[text + 32..text + 40].copy_from_slice(&whole.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Tasks that take their process with them: each fails alone, says what it died of, and the others never notice.
+//! Runs tasks that crash their process. Each fails alone with its cause of death, and the others are not affected.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use std::hint::black_box;
@@ -6,7 +6,7 @@ use std::hint::black_box;
 use procession::{Pool, TaskError, delayed, worker};
 use serde::{Deserialize, Serialize};
 
-/// How a task is to end.
+/// How a task ends.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum End {
     Return,
@@ -16,7 +16,7 @@ enum End {
     StackOverflow,
 }
 
-/// Ends as it is told; if that is to return, with `n`.
+/// Ends in the given way. Returns `n` if that way is to return.
 #[worker]
 fn meet(end: End, n: u32) -> u32 {
     match end {
@@ -29,13 +29,13 @@ fn meet(end: End, n: u32) -> u32 {
     }
 }
 
-/// Calls itself until the stack ends.
+/// Calls itself until the stack overflows.
 fn deeper(n: u32) -> u32 {
     let frame = black_box([n; 1024]);
     if black_box(true) { deeper(n.wrapping_add(1)).wrapping_add(frame[0]) } else { n }
 }
 
-/// What the error's questions make of it.
+/// Describes the error by its predicates.
 fn cause(error: &TaskError) -> String {
     match (error.panic(), error.exit()) {
         (Some(panic), _) => format!("panic: {}", panic.message()),

@@ -1,4 +1,4 @@
-//! Five processes, a function call each: joined one by one, all at once, and not at all; how they end; and a tree of seven.
+//! Runs five processes with one function call each: joined one by one, all at once, and not at all. Shows how they end, and a tree of seven.
 //!
 //! `hello_process [--processes 5] [--millis 100]`
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use procession::{Process, RemoteError, delayed, worker};
 
-/// Says that it is there, works for a while, and adds two numbers.
+/// Prints a greeting, works for a while, and adds two numbers.
 #[worker]
 fn hello(num: u32, num2: u32, millis: u64) -> u32 {
     println!("  spawn # {num} {num2}, in process {}", std::process::id());
@@ -15,7 +15,7 @@ fn hello(num: u32, num2: u32, millis: u64) -> u32 {
     num + num2
 }
 
-/// Serves until it is ended.
+/// Serves until it is terminated.
 #[worker]
 fn serve() {
     loop {
@@ -28,7 +28,7 @@ fn overreach(v: Vec<u32>, index: usize) -> u32 {
     v[index]
 }
 
-/// One of a tree of processes: starts its two children, waits for both, and returns those that have ended, itself last.
+/// Runs one process of a tree: starts its two children, waits for both, and returns the processes that have ended, itself last.
 #[worker]
 fn family(name: &str, levels: u32) -> Result<Vec<String>, RemoteError> {
     let mut ended = Vec::new();
@@ -84,7 +84,7 @@ fn main() -> Result<(), RemoteError> {
     println!("  {:.0?} for {work:?} of work", start.elapsed());
 
     println!("never joined: whoever goes on has to say what is to become of it");
-    // Dropped, it is killed, for nobody waits for it. Detached, it runs on until it ends, or this program does.
+    // A dropped process is killed, because no one waits for it. A detached process runs until it ends or this program ends.
     let left = Process::spawn(delayed!(hello(1, 2, 1_000_000)))?;
     println!("  {left:?}");
     drop(left);

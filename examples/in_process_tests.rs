@@ -1,21 +1,21 @@
-//! Workers under unit test: a plain call, [`Task::call`](procession::Task::call) through the encoding, and a pool without processes.
+//! Tests workers in unit tests: by a plain call, by [`Task::call`](procession::Task::call) through the encoding, and in a pool without processes.
 //!
 //! ```text
 //! cargo test --example in_process_tests
 //! ```
 //!
-//! Code that takes `&Pool` is tested with [`Pool::in_process`], where breakpoints and coverage work, and runs with a real pool.
+//! Code that takes `&Pool` is tested with [`Pool::in_process`], in which breakpoints and coverage work, and runs with a real pool.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use procession::{Pool, delayed, worker};
 
-/// The longest word of a text; the first of several.
+/// Returns the longest word of a text, or the first of several.
 #[worker]
 fn longest_word(text: &str) -> Option<String> {
     text.split_whitespace().rev().max_by_key(|word| word.chars().count()).map(str::to_owned)
 }
 
-/// The longest word of all the texts.
+/// Returns the longest word of all texts.
 fn longest_of_all(pool: &Pool, texts: &[&str]) -> procession::Result<Option<String>> {
     let words = pool.map(texts.iter().map(|text| delayed!(longest_word(text))))?;
     Ok(words.into_iter().flatten().max_by_key(|word| word.chars().count()))

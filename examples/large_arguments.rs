@@ -1,19 +1,19 @@
 //! Sends a value of several gigabytes to a worker and gets one of the same size back, through a ring of a quarter of a megabyte.
 //!
-//! `large_arguments [--gib N | --mib N]`, by default 3 GiB. Prints the rate, and the most memory that parent and worker ever had.
+//! `large_arguments [--gib N | --mib N]`, by default 3 GiB. Prints the rate and the peak memory of parent and worker.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use std::{sync::OnceLock, time::Instant};
 
 use procession::{Pool, RemoteError, delayed, worker};
 
-/// What may be needed beyond the values themselves, whatever their size.
+/// The memory that may be needed in addition to the values, whatever their size.
 const OVERHEAD_BYTES: usize = 32 << 20;
 
-/// What the worker has seen.
+/// The hash of the value that this worker received.
 static SEEN: OnceLock<u64> = OnceLock::new();
 
-/// A quick hash: every byte counts, and so does its place.
+/// Computes a quick hash that depends on every byte and its position.
 fn hash(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
@@ -21,7 +21,7 @@ fn hash(bytes: &[u8]) -> u64 {
     rest.iter().fold(hash, |hash, byte| mix(hash, u64::from(*byte)))
 }
 
-/// Turns every bit of the value around, in place, and remembers what it was.
+/// Inverts every bit of the value in place, and remembers its hash.
 #[worker]
 fn invert(mut bytes: Vec<u8>) -> Vec<u8> {
     let _ = SEEN.set(hash(&bytes));
@@ -29,7 +29,7 @@ fn invert(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// What the worker saw, and the most memory that it ever had, in KiB.
+/// Returns the hash of the value that the worker received, and its peak memory in KiB.
 #[worker]
 fn report() -> Result<(Option<u64>, u64), RemoteError> {
     Ok((SEEN.get().copied(), peak_kib()?))
@@ -64,7 +64,7 @@ fn main() -> Result<(), RemoteError> {
     let pool = Pool::new(1)?;
     pool.submit(delayed!(report())).join()??;
     let start = Instant::now();
-    // The value itself goes: it is not copied for the journey.
+    // The value is moved, and not copied on its way.
     let back = pool.submit(delayed!(invert(bytes))).join()?;
     let took = start.elapsed();
 
@@ -75,7 +75,7 @@ fn main() -> Result<(), RemoteError> {
     assert_eq!(hash(&back), sent, "what came back is what was sent, inverted");
     let gib = len as f64 / f64::from(1 << 30);
     println!("{gib:.3} GiB there and back in {took:.2?}: {:.2} GiB/s", 2.0 * gib / took.as_secs_f64());
-    // The parent has what it sends and what comes back, the worker one value that is both.
+    // The parent has the value that it sends and the one that it receives. The worker has one value that is both.
     for (who, kib, values) in [("parent", peak_kib()?, 2), ("worker", worker_kib, 1)] {
         let most_kib = (values * len + OVERHEAD_BYTES) as u64 >> 10;
         assert!(kib <= most_kib, "{who}: {kib} KiB at most, and {most_kib} are enough");

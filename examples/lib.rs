@@ -1,6 +1,6 @@
-//! What the examples are built on: [`walk`], the files of a folder; [`content`], what a file is; [`statistics`] of bytes and numbers.
+//! Code that the examples share: [`walk`] lists the files of a folder, [`content`] classifies a file, and [`statistics`] is for bytes and numbers.
 //!
-//! The examples themselves lie beside this file, one idea each; `cargo run --example squares` runs the first to read.
+//! The examples are beside this file, one idea each. Start with `cargo run --example squares`.
 
 pub mod content;
 pub mod statistics;

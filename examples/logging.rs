@@ -1,4 +1,4 @@
-//! Records that workers log reach the parent's logger, with who logged them, and before the result of their task.
+//! Forwards records that workers log to the parent's logger, with the worker that made them, before the result of their task.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use procession::{Pool, delayed, worker};
 
-/// Logs what it does, and returns the number of words.
+/// Logs its steps and returns the number of words.
 #[worker]
 fn count_words(text: &str) -> usize {
     let words = text.split_whitespace().count();
@@ -15,19 +15,19 @@ fn count_words(text: &str) -> usize {
     words
 }
 
-/// What the logger keeps of a record.
+/// The parts of a record that the logger keeps.
 #[derive(Clone, Debug)]
 struct Line {
     level: Level,
     target: String,
     message: String,
-    /// The fields that procession adds: the worker's index, its process, the task's number.
+    /// The fields that procession adds: the worker's index, its pid, and the number of the task.
     worker: Option<String>,
     pid: Option<String>,
     task: Option<String>,
 }
 
-/// Prints each record and keeps it. It lives in the parent and knows nothing of processes.
+/// Prints each record and keeps it. It runs in the parent and does not know about processes.
 struct Logger {
     lines: Mutex<Vec<Line>>,
 }
@@ -79,7 +79,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let words = pool.submit(delayed!(count_words(text))).join()?;
         total += words;
 
-        // The result is here, so the record is.
+        // The result is here, so the record is here, too.
         let lines = LOGGER.lines().clone();
         let line = lines.last().expect("a record came before the result");
         assert_eq!(line.message, format!("{words} words in {text:?}"));

@@ -1,6 +1,6 @@
-//! `#[procession::main]`: workers begin at the top of `main`, in a process whose constructors have all run, and never run its body.
+//! Uses `#[procession::main]`. Workers start at the top of `main`, in a process whose constructors have all run, and never run its body.
 //!
-//! Without the attribute a worker begins before `main`, while other crates' constructors may yet have to run.
+//! Without the attribute a worker starts before `main`, when constructors of other crates may not have run.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use std::{
@@ -10,10 +10,10 @@ use std::{
 
 use procession::{parallel, worker};
 
-/// Whether the body of `main` has begun in this process.
+/// Whether the body of `main` has started in this process.
 static BODY_HAS_BEGUN: AtomicBool = AtomicBool::new(false);
 
-/// The process that asks itself, and its answer.
+/// Returns the pid of the process and whether it has run the body of `main`.
 #[worker]
 fn has_begun() -> (u32, bool) {
     (process::id(), BODY_HAS_BEGUN.load(Relaxed))

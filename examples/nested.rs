@@ -1,6 +1,6 @@
-//! Calls within calls: what a worker does when the function that it runs calls `parallel!` itself, or makes a pool of its own.
+//! Shows calls within calls: a worker whose function calls `parallel!` itself, or creates a pool of its own.
 //!
-//! A `parallel!` within a worker runs in that worker, so that two loops in parallel do not become workers times workers; and no call
+//! A `parallel!` within a worker runs in that worker. Two nested parallel loops therefore do not multiply the number of workers, and no call
 //! waits for a worker that waits for it.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 
 use procession::{Pool, RemoteError, delayed, is_worker, parallel, worker};
 
-/// A cell of the table, and who worked it out.
+/// Computes a cell of the table, and returns the process that computed it.
 #[worker]
 fn cell(row: u64, column: u64) -> (u64, u32) {
     (row * column, std::process::id())
 }
 
-/// A row of the table, and who worked at it. The loop is one that its author made parallel without knowing that others call it so.
+/// Computes a row of the table, and returns the processes that worked on it. The author of the loop did not know that others run it in parallel.
 #[worker]
 fn row(row: u64, columns: u64) -> Result<(Vec<u64>, BTreeSet<u32>), RemoteError> {
     let cells = parallel!(cell(row, column) for column in 1..=columns)?;
@@ -22,7 +22,7 @@ fn row(row: u64, columns: u64) -> Result<(Vec<u64>, BTreeSet<u32>), RemoteError>
     Ok((cells.into_iter().map(|(product, _)| product).collect(), pids))
 }
 
-/// The same with a pool that the worker makes for itself: it is asked for by name, so it is there.
+/// Does the same with a pool that the worker creates. It was requested explicitly, so it exists.
 #[worker]
 fn row_with_a_pool(row: u64, columns: u64, jobs: usize) -> Result<(Vec<u64>, BTreeSet<u32>), RemoteError> {
     let pool = Pool::new(jobs)?;

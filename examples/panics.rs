@@ -1,9 +1,9 @@
-//! A panic in a worker comes back as a value, with its message and its place, and costs no process.
+//! Returns a panic in a worker as a value, with its message and its location. The worker process continues.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use procession::{Pool, delayed, worker};
 
-/// What is left, and the process that says so.
+/// Returns the remainder, and the process that computed it.
 #[worker]
 fn withdraw(balance: u32, amount: u32) -> (u32, u32) {
     assert!(amount <= balance, "{balance} is not enough to take {amount} from"); // HERE

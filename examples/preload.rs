@@ -1,6 +1,6 @@
 //! Loads a gigabyte once, in the template that workers are forked from, and shows that they share it.
 //!
-//! `preload [MIB]`: how much to load, by default 1024.
+//! `preload [MIB]` loads that much, by default 1024.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use std::{sync::OnceLock, time::Instant};
@@ -9,7 +9,7 @@ use procession::{Pool, RemoteError, StartMethod, delayed, worker};
 
 const WORKERS: usize = 4;
 
-/// What stands for an index, a model, a corpus.
+/// A stand-in for an index, a model or a corpus.
 static TABLE: OnceLock<Vec<u64>> = OnceLock::new();
 
 #[worker]
@@ -23,7 +23,7 @@ fn checksum() -> Option<u64> {
     Some(TABLE.get()?.iter().step_by(4096 / 8).sum())
 }
 
-/// What this process has mapped and what of that is its share, in MiB.
+/// Returns the resident memory of this process, and its proportional share of it, in MiB.
 #[worker]
 fn memory() -> Result<(u64, u64), RemoteError> {
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;

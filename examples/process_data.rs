@@ -1,5 +1,5 @@
-//! Gigabytes through a pool in bounded memory: an input that is made as it is read and whose length nobody knows, workers that are replaced
-//! after so many tasks, and as many tasks travelling together as one says.
+//! Sends gigabytes through a pool in bounded memory: the input is created as it is read and has no known length, workers are replaced after a
+//! number of tasks, and a set number of tasks travel together.
 //!
 //! `process_data [--mib 2048] [--jobs N] [--chunk-size 1] [--max-tasks-per-worker 100]`
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
@@ -8,24 +8,24 @@ use std::{collections::BTreeMap, time::Instant};
 
 use procession::{Jobs, Pool, RemoteError, delayed, worker};
 
-/// A block of the input.
+/// The size of a block of the input.
 const BLOCK_BYTES: usize = 1 << 20;
-/// What parent and worker may have at most beyond what they began with, however much goes through.
+/// The memory that parent and worker may need in addition to what they started with, however much data passes through.
 const OVERHEAD_KIB: u64 = 160 << 10;
 
-/// What is made of a block: how often each byte stands in it, and who counted.
+/// The result for a block: how often each byte occurs in it, and which process counted.
 #[worker]
 fn count_bytes(block: &[u8]) -> (Vec<u64>, u32) {
     let mut counts = vec![0; 256];
     for byte in block {
         counts[usize::from(*byte)] += 1;
     }
-    // What a library leaks in each call: it goes with the worker.
+    // Memory that a library leaks in each call is freed with the worker.
     std::mem::forget(block[..4096.min(block.len())].to_vec());
     (counts, std::process::id())
 }
 
-/// Blocks as a database or a decompressor gives them: one after the other, until there are no more.
+/// Returns blocks as a database or a decompressor does: one after the other, until there are no more.
 fn blocks(bytes: u64) -> impl Iterator<Item = Vec<u8>> {
     let mut state = 1u64;
     let mut left = bytes;
@@ -67,7 +67,7 @@ fn options() -> Result<Options, RemoteError> {
     Ok(options)
 }
 
-/// The most memory that this process ever had.
+/// Returns the peak memory of this process.
 fn peak_kib() -> Result<u64, RemoteError> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! The smallest program: an ordinary function, run in other processes.
+//! Runs an ordinary function in other processes. The smallest program.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use procession::{parallel, worker};
 
-/// The square, and who worked it out.
+/// Returns the square, and the process that computed it.
 #[worker]
 fn square(n: u64) -> (u64, u32) {
     (n * n, std::process::id())

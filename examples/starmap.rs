@@ -1,6 +1,6 @@
-//! Several arguments in, several results out: Python's `pool.starmap(my_function, params)`, where an error ends the call and is told.
+//! Passes several arguments and returns several results, like Python's `pool.starmap(my_function, params)`. An error ends the call and is returned.
 //!
-//! As many workers as there are CPUs but one, as scripts that transform data like to have it.
+//! Uses one worker less than there are CPUs, as is common in scripts that transform data.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use procession::{Jobs, Pool, RemoteError, delayed, parallel, worker};
@@ -19,7 +19,7 @@ fn main() -> Result<(), RemoteError> {
     let separator = ':';
     let pool = Pool::builder().jobs(Jobs::AllBut(1)).build()?;
 
-    // The other argument stands in the call: no list of tuples has to be made first.
+    // The other argument is written in the call, so no list of tuples is needed.
     let results: Vec<(String, f64)> = parallel!(pool = &pool; parse(line, separator)? for line in data)?;
     for (name, number) in &results {
         println!("{name:<8}{number:>8.2}");
@@ -28,7 +28,7 @@ fn main() -> Result<(), RemoteError> {
     assert_eq!(names, ["pear", "apple", "plum", "quince"]);
     assert!((numbers.iter().sum::<f64>() - 22.75).abs() < 1e-9);
 
-    // Tuples that are there already are taken apart in the loop, as starmap does it.
+    // Existing tuples are destructured in the loop, as in starmap.
     let params = [("1=2", '='), ("3=4", '=')];
     let pairs = pool.map(params.iter().map(|(line, separator)| delayed!(parse(line, *separator))))?;
     assert_eq!(
@@ -36,7 +36,7 @@ fn main() -> Result<(), RemoteError> {
         [("1".to_owned(), 2.0), ("3".to_owned(), 4.0)]
     );
 
-    // What goes wrong in a worker comes back as the function's own error: nothing has to be wrapped for it, and nothing is lost.
+    // An error in a worker is returned as the function's own error. It needs no wrapper, and nothing is lost.
     let broken: Result<Vec<(String, f64)>, RemoteError> =
         parallel!(pool = &pool; parse(line, separator)? for line in ["fig: 1", "date: many", "lime: 2"]);
     match broken {

@@ -1,6 +1,6 @@
-//! How long a further worker takes, from asking for it to its first result, by the three ways in which workers come to be.
+//! Measures how long a further worker takes from the request to its first result, under each of the three start methods.
 //!
-//! `start_methods --method spawn|forkserver|fork [--workers 20]`; without a method, all three.
+//! `start_methods --method spawn|forkserver|fork [--workers 20]` measures one method, or all three without `--method`.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ fn pid() -> u32 {
     std::process::id()
 }
 
-/// Leaves the pool without its worker.
+/// Ends the only worker of the pool.
 #[worker]
 #[expect(clippy::exit, reason = "that the process ends is what it is for")]
 fn leave() {
     std::process::exit(0);
 }
 
-/// The time from asking to the first result: of the first worker, and of each further one.
+/// Measures the time from the request to the first result, of the first worker and of each further one.
 fn measure(method: StartMethod, workers: usize) -> Result<(Duration, Vec<Duration>), RemoteError> {
     let start = Instant::now();
     let pool = Pool::builder().jobs(1).start_method(method).build()?;
@@ -27,7 +27,7 @@ fn measure(method: StartMethod, workers: usize) -> Result<(Duration, Vec<Duratio
     let first = start.elapsed();
     let mut times = Vec::new();
     for _ in 0..workers {
-        // Its end has been seen to when the error is there, and nobody asks for another worker yet.
+        // The error is returned after the worker was reaped, and no further worker was requested yet.
         assert!(pool.submit(delayed!(leave())).join().is_err_and(|error| error.is_crash()));
         let start = Instant::now();
         pids.push(pool.submit(delayed!(pid())).join()?);

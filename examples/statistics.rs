@@ -1,21 +1,21 @@
-//! Entropy of bytes, and how far each number of a sample lies from the others.
+//! Computes the entropy of bytes, and how far each number of a sample is from the others.
 
-/// How often each byte occurs.
+/// Counts how often each byte occurs.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     counts: [u64; 256],
 }
 
 impl Histogram {
-    /// Counts nothing yet.
+    /// Creates an empty count.
     #[must_use]
     pub fn new() -> Self {
         Self { counts: [0; 256] }
     }
 
-    /// Counts these bytes, too.
+    /// Adds these bytes to the count.
     pub fn add(&mut self, bytes: &[u8]) {
-        // Four rows of counters: a run of equal bytes would otherwise wait for its own last store at each byte.
+        // Four rows of counters, because a run of equal bytes would otherwise wait for its own previous store at each byte.
         let mut rows = [[0_u64; 256]; 4];
         let mut quads = bytes.chunks_exact(4);
         for quad in &mut quads {
@@ -33,13 +33,13 @@ impl Histogram {
         }
     }
 
-    /// The number of bytes counted.
+    /// Returns the number of bytes counted.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Shannon's entropy in bits per byte, from 0 (one value only) to 8 (all values alike); `None` of no bytes.
+    /// Returns Shannon's entropy in bits per byte, from 0 (one value only) to 8 (all values equally frequent), or `None` if there are no bytes.
     #[must_use]
     pub fn entropy(&self) -> Option<f64> {
         let total = self.len_bytes();
@@ -50,7 +50,7 @@ impl Histogram {
             let share = count as f64 / total as f64;
             -share * share.log2()
         });
-        // A sum of nothing but `-1 * 0` is negative zero, which would be printed with its sign.
+        // A sum that consists only of `-1 * 0` is negative zero, which would be printed with its sign.
         Some(bits.sum::<f64>().max(0.0))
     }
 }
@@ -61,7 +61,7 @@ impl Default for Histogram {
     }
 }
 
-/// The mean, `None` of an empty sample.
+/// Returns the mean, or `None` of an empty sample.
 #[must_use]
 pub fn mean(sample: &[f64]) -> Option<f64> {
     if sample.is_empty() {
@@ -70,7 +70,7 @@ pub fn mean(sample: &[f64]) -> Option<f64> {
     Some(sample.iter().sum::<f64>() / sample.len() as f64)
 }
 
-/// How many standard deviations each number lies above the sample's mean; all 0 where the numbers are all alike.
+/// Returns how many standard deviations each number is above the sample's mean. All are 0 if all numbers are equal.
 #[must_use]
 pub fn z_scores(sample: &[f64]) -> Vec<f64> {
     let Some(mean) = mean(sample) else {
@@ -78,7 +78,7 @@ pub fn z_scores(sample: &[f64]) -> Vec<f64> {
     };
     let variance = sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / sample.len() as f64;
     let deviation = variance.sqrt();
-    // Equal numbers may differ from their own mean in the last bit, and that is no deviation.
+    // Equal numbers may differ from their own mean in the last bit, which is not a deviation.
     let noise = mean.abs() * 1e-12;
     sample.iter().map(|x| if deviation > noise { (x - mean) / deviation } else { 0.0 }).collect()
 }

@@ -1,7 +1,7 @@
-//! Deadlines, cancelling, and limits of memory: whatever a task does, it does not keep anybody waiting, and nobody else notices.
+//! Shows deadlines, cancelling and memory limits. No task can keep others waiting or affect them.
 //!
-//! Prints what each task was told to do and what became of it, as joblib's `timeout` and mpire's `task_timeout` never could: the task
-//! ends, its process with it if need be, and the pool goes on.
+//! Prints what each task did and how it ended, which joblib's `timeout` and mpire's `task_timeout` cannot offer: the task ends, with its process
+//! if necessary, and the pool continues.
 #![expect(clippy::print_stdout, reason = "it is a command line program")]
 
 use std::{
@@ -13,27 +13,27 @@ use std::{
 use procession::{Pool, TaskError, delayed, worker};
 use serde::{Deserialize, Serialize};
 
-/// How long a task may run.
+/// The time limit of a task.
 const LIMIT: Duration = Duration::from_millis(300);
-/// How much memory a worker may have on top of what it begins with.
+/// The memory that a worker may allocate in addition to what it starts with.
 const MEMORY: u64 = 256 << 20;
 
-/// What a task does with its time.
+/// The behaviour of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Conduct {
-    /// It is done long before its limit.
+    /// Ends long before its limit.
     InTime,
-    /// It sleeps, and would for a minute.
+    /// Sleeps for a minute.
     Sleep,
-    /// It computes without end.
+    /// Computes without end.
     Compute,
-    /// It looks whether it is to end, and ends by itself.
+    /// Checks whether it should end, and ends by itself.
     Heed,
-    /// It asks for more memory than it may have.
+    /// Allocates more memory than it may.
     Hoard,
 }
 
-/// Behaves as it is told to; returns its process's number.
+/// Behaves as requested. Returns the pid of its process.
 #[worker]
 fn behave(conduct: Conduct) -> u32 {
     match conduct {
@@ -52,7 +52,7 @@ fn behave(conduct: Conduct) -> u32 {
         Conduct::Hoard => {
             let mut hoard = Vec::new();
             while black_box(true) {
-                // Asked for is had, used or not.
+                // Allocated memory counts whether or not it is used.
                 hoard.push(black_box(Vec::<u8>::with_capacity(16 << 20)));
             }
         }
@@ -60,7 +60,7 @@ fn behave(conduct: Conduct) -> u32 {
     std::process::id()
 }
 
-/// What the error's questions make of it.
+/// Describes the error by its predicates.
 fn became(outcome: &Result<u32, TaskError>) -> String {
     match outcome {
         Ok(_) => "done".to_owned(),
@@ -94,7 +94,7 @@ fn main() -> procession::Result<()> {
         }
     }
 
-    // One that is not wanted any more: it ends though it has most of its time left.
+    // A task whose result is no longer wanted. It ends although most of its time is left.
     let patient = Pool::builder().jobs(1).task_timeout(Duration::from_secs(60)).build()?;
     let running = patient.submit(delayed!(behave(Sleep)));
     let waiting = patient.submit(delayed!(behave(InTime)));
@@ -106,7 +106,7 @@ fn main() -> procession::Result<()> {
     assert!(outcome.is_err_and(|error| error.is_cancelled()));
     assert!(waiting.join().is_ok(), "what waited behind it runs");
 
-    // The words of an error, for whoever reads a log.
+    // The text of an error, as it appears in a log.
     let error = pool.submit(delayed!(behave(Sleep))).join().expect_err("it sleeps for longer than it may");
     println!("{error}");
     assert!(error.to_string().contains("300ms"));

@@ -1,4 +1,4 @@
-//! A timeline of every task on every worker: `PROCESSION_TRACE=run.json` and no change of code. Perfetto (ui.perfetto.dev) and
+//! Writes a timeline of every task on every worker with `PROCESSION_TRACE=run.json` and no change of code. Perfetto (ui.perfetto.dev) and
 //! chrome://tracing open the file.
 //!
 //! ```sh
@@ -46,7 +46,7 @@ fn main() -> Result<(), RemoteError> {
     Ok(())
 }
 
-/// Runs this program with the variable, and looks at what it has written.
+/// Runs this program with the variable, and checks what it has written.
 fn show() -> Result<(), RemoteError> {
     let file = std::env::temp_dir().join(format!("trace-{}.json", std::process::id()));
     let status = Command::new(std::env::current_exe()?).env("PROCESSION_TRACE", &file).status()?;

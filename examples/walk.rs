@@ -1,4 +1,4 @@
-//! The regular files of a folder, each once, found as they are asked for.
+//! Lists the regular files of a folder, each once and only as they are requested.
 
 use std::{
     collections::HashSet,
@@ -8,24 +8,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Every regular file under a folder, in the order of names, each inode once.
+/// An iterator over the regular files under a folder, in the order of their names, each inode once.
 ///
-/// Links to files are followed, links to folders are not (the folder given is, should it be a link). An item is an error, with the
-/// path that it is about, where a folder cannot be listed or a link leads nowhere; the walk goes on after it.
+/// Links to files are followed, and links to folders are not, except for the given folder. If a folder cannot be listed, or a link is broken,
+/// the item is an error with the path, and the iteration continues.
 #[derive(Debug)]
 pub struct Files {
-    /// What is yet to be looked at; the next one last.
+    /// The entries that are yet to be visited, the next one last.
     pending: Vec<PathBuf>,
-    /// Device and inode of all that was seen.
+    /// The device and inode of every entry that was visited.
     seen: HashSet<(u64, u64)>,
 }
 
 impl Files {
-    /// Begins a walk through `folder`.
+    /// Starts with `folder`.
     ///
     /// # Errors
     ///
-    /// The folder is none, or cannot be listed.
+    /// It is not a folder, or it cannot be listed.
     pub fn under(folder: &Path) -> io::Result<Self> {
         let mut files = Self { pending: Vec::new(), seen: HashSet::new() };
         files.is_new(&fs::metadata(folder)?);
@@ -47,7 +47,7 @@ impl Files {
         self.seen.insert((metadata.dev(), metadata.ino()))
     }
 
-    /// Whether `path` is the next file to give; folders are opened on the way.
+    /// Returns whether `path` is the next file to return. Opens folders on the way.
     fn visit(&mut self, path: &Path) -> io::Result<bool> {
         let mut metadata = fs::symlink_metadata(path)?;
         if metadata.is_dir() {
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder of one test's own, removed at its end.
+    /// A folder for one test, which is removed at its end.
     struct Scratch(PathBuf);
 
     impl Scratch {
