@@ -1,4 +1,4 @@
-//! `delayed!`: one call of a worker function, by position and by name, as a task.
+//! Expands `delayed!`: one call of a worker function, by position and by name, as a task.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
@@ -32,7 +32,7 @@ pub(crate) fn expand(input: TokenStream) -> TokenStream {
 
 const DELAYED: &str = "`delayed!(f(x))`";
 
-/// Takes the path of the crate off the front.
+/// Removes the path of the crate from the front and returns it.
 pub(crate) fn reached_by(input: TokenStream) -> (Crate, TokenStream) {
     let mut tokens = input.into_iter();
     match tokens.next() {
@@ -53,7 +53,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The call that `expr` is; `place` and `example` are for the words that refuse anything else.
+    /// Returns the call that `expr` is. `place` and `example` are used in the error for anything else.
     pub(crate) fn new(expr: &Expr, place: &str, example: &str) -> syn::Result<Self> {
         let refuse = |expr: &Expr, why: &str| {
             let message = format!("`{place}` takes a call of a `#[worker]` function: {example}{why}");
@@ -108,7 +108,7 @@ impl Call {
         Ok(Self { function, turbofish: PathArguments::None, by_position, by_name })
     }
 
-    /// An expression: the task.
+    /// Returns the task as an expression.
     pub(crate) fn expand(&self, krate: &Crate) -> TokenStream {
         let Self { function, turbofish, by_position, by_name } = self;
         let private = krate.private();
@@ -146,7 +146,7 @@ impl Call {
     }
 }
 
-/// The expression inside the invisible groups of `macro_rules!`.
+/// Returns the expression inside the invisible groups of `macro_rules!`.
 pub(crate) fn peel(mut expr: &Expr) -> &Expr {
     while let Expr::Group(group) = expr {
         expr = &group.expr;

@@ -1,11 +1,11 @@
-//! Gathers every refusal before any is shown, so that one build shows them all.
+//! Collects all errors of an expansion before any is reported, so that one build shows them all.
 
 use std::fmt::Display;
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
 
-/// The refusals of one expansion. It has to be ended with [`Diagnostics::finish`], so that none is forgotten.
+/// The errors of one expansion. It must be ended with [`Diagnostics::finish`], so that none is forgotten.
 #[derive(Debug)]
 pub(crate) struct Diagnostics {
     errors: Option<Vec<syn::Error>>,
@@ -16,7 +16,7 @@ impl Diagnostics {
         Self { errors: Some(Vec::new()) }
     }
 
-    /// Refuses `tokens`, which are the user's own.
+    /// Adds an error at `tokens`, which are the user's own.
     pub(crate) fn refuse(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.push(syn::Error::new_spanned(tokens, message));
     }
@@ -25,7 +25,7 @@ impl Diagnostics {
         self.errors.as_mut().expect("only `finish` takes the errors").push(error);
     }
 
-    /// All the refusals as one error, or nothing.
+    /// Returns all errors as one, or nothing.
     pub(crate) fn finish(mut self) -> syn::Result<()> {
         let errors = self.errors.take().expect("only `finish` takes the errors");
         match errors.into_iter().reduce(|mut all, error| {
@@ -44,7 +44,7 @@ impl Drop for Diagnostics {
     }
 }
 
-/// The errors where an expression stands: exactly one expression, so that nothing else is complained about.
+/// Returns the errors in the place of an expression: exactly one expression, so that the compiler reports nothing else.
 pub(crate) fn in_expression(error: &syn::Error) -> TokenStream {
     let mut errors = error.into_iter().map(|error| error.to_compile_error());
     let first = errors.next().unwrap_or_default();

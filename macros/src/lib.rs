@@ -115,14 +115,14 @@ pub fn parallel(input: TokenStream) -> TokenStream {
     parallel::expand(input.into()).into()
 }
 
-/// Has the linker gather what a static names, under a name that carries the package and its version.
+/// Makes the linker collect the entries of a static slice, under a name that contains the package and its version.
 #[doc(hidden)]
 #[proc_macro_attribute]
 pub fn gathered(_: TokenStream, item: TokenStream) -> TokenStream {
     versioned::gathered(item.into()).into()
 }
 
-/// A name that carries the package and its version, as a string.
+/// Returns a name that contains the package and its version, as a string.
 #[doc(hidden)]
 #[proc_macro]
 pub fn own_name(name: TokenStream) -> TokenStream {

@@ -1,4 +1,4 @@
-//! `#[procession::main]`: workers are dispatched at the top of `main`, and never run its body.
+//! Expands `#[procession::main]`: workers are dispatched at the top of `main` and never run its body.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -81,7 +81,7 @@ fn check(main: &ItemFn, diag: &mut Diagnostics) {
     }
 }
 
-/// Whether the attribute is one of the language's own, which make nothing of an `async fn`.
+/// Returns whether the attribute is one of the language's own, which do not transform an `async fn`.
 fn is_plain(path: &Path) -> bool {
     const PLAIN: &[&str] =
         &["doc", "allow", "expect", "warn", "deny", "forbid", "cfg", "inline", "cold", "must_use"];
@@ -106,7 +106,7 @@ fn code(main: &ItemFn, krate: &Crate) -> TokenStream {
             main()
         }
 
-        // A test harness has a `main` of its own.
+        // A test harness has its own `main`.
         #(#cfg)*
         #[cfg(not(test))]
         const _: () = {

@@ -1,4 +1,4 @@
-//! Where procession is, as seen from an expansion, and the spans that expansions use.
+//! Defines the path of procession as seen from an expansion, and the spans that expansions use.
 //!
 //! An attribute cannot learn by which name its crate is known: it takes `::procession`, unless `crate = path` says otherwise. The
 //! call-site macros are reached through `macro_rules!` that pass on their own `$crate`, so they follow any renaming.
@@ -6,14 +6,14 @@
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
 
-/// Our own names and our own place in the hygiene, at the user's place in the file.
+/// Returns a span with the macro's own hygiene, at the user's place in the file.
 ///
-/// Lints see that such tokens come from a macro and pass over them; errors still land where the user wrote.
+/// Lints see that such tokens come from a macro and skip them. Errors still point at what the user wrote.
 pub(crate) fn at(span: Span) -> Span {
     Span::mixed_site().located_at(span)
 }
 
-/// The path of the crate, and of what expansions may name in it.
+/// The path of the crate, and of the items that expansions may name in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Crate(TokenStream);
 
@@ -23,7 +23,7 @@ impl Crate {
         Self(quote_spanned!(Span::mixed_site()=> ::procession))
     }
 
-    /// What the user, or a `macro_rules!` of procession's own, says that it is.
+    /// Returns the path that the user, or a `macro_rules!` of procession, gives.
     pub(crate) fn at(path: impl ToTokens) -> Self {
         Self(path.into_token_stream())
     }
@@ -35,7 +35,7 @@ impl Crate {
     }
 }
 
-/// The same tokens at the same places, as the macro's own: lints that have already looked at the user's do not look again.
+/// Returns the same tokens at the same places as the macro's own, so that lints do not check them a second time.
 pub(crate) fn respan(tokens: impl ToTokens) -> TokenStream {
     tokens
         .into_token_stream()
@@ -46,7 +46,7 @@ pub(crate) fn respan(tokens: impl ToTokens) -> TokenStream {
                 copy.set_span(at(group.span()));
                 copy.into()
             }
-            // What `$crate` means depends on where the token comes from.
+            // The meaning of `$crate` depends on the origin of the token.
             TokenTree::Ident(ident) if ident == "$crate" => ident.into(),
             mut token => {
                 token.set_span(at(token.span()));
@@ -56,7 +56,7 @@ pub(crate) fn respan(tokens: impl ToTokens) -> TokenStream {
         .collect()
 }
 
-/// The name as a person writes it in words: `type` for `r#type`.
+/// Returns the name as text: `type` for `r#type`.
 pub(crate) fn plain(ident: &Ident) -> String {
     let name = ident.to_string();
     name.strip_prefix("r#").map(str::to_owned).unwrap_or(name)

@@ -1,4 +1,4 @@
-//! Names that carry the package and its version, so that two versions of it in one program do not meet.
+//! Creates names that contain the package and its version, so that two versions in one program do not collide.
 //!
 //! The linker merges all sections of one name, whichever crate defined them, and an environment has one variable per name.
 
@@ -26,7 +26,7 @@ impl Parse for Gathered {
     }
 }
 
-/// `static NAME: [T];` to a slice of `linkme` under the full name, which is also known as `NAME`.
+/// Expands `static NAME: [T];` to a slice of `linkme` under the full name, which can also be used as `NAME`.
 pub(crate) fn gathered(item: TokenStream) -> TokenStream {
     let Gathered { attrs, vis, name, rest } = match syn::parse2(item) {
         Ok(gathered) => gathered,
@@ -41,7 +41,7 @@ pub(crate) fn gathered(item: TokenStream) -> TokenStream {
     }
 }
 
-/// `NAME` to the full name, as a literal.
+/// Expands `NAME` to the full name, as a literal.
 pub(crate) fn own_name(name: TokenStream) -> TokenStream {
     match syn::parse2::<Ident>(name) {
         Ok(name) => {
@@ -66,7 +66,7 @@ fn own_package() -> Package {
 }
 
 impl Package {
-    /// `PROCESSION_1_2_3_WORKERS`: what both an identifier and a variable of an environment may be called.
+    /// Returns a name such as `PROCESSION_1_2_3_WORKERS`, which is valid for an identifier and for an environment variable.
     fn name(&self, name: &str) -> String {
         let all = format!("{}_{}_{name}", self.name, self.version);
         all.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()

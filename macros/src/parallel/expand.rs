@@ -1,6 +1,6 @@
-//! A plain nest of `for` loops that pushes tasks to a `Collect`, or a group with a member for each call.
+//! Generates a nest of `for` loops that pushes tasks to a `Collect`, or a group with a member for each call.
 //!
-//! It runs tasks while the loops go on. Loop variables are lent to the call: a task owns its encoded arguments.
+//! Tasks run while the loops continue. Loop variables are lent to the call, because a task owns its encoded arguments.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -25,7 +25,7 @@ pub(super) fn expand(parallel: &Parallel, krate: &Crate) -> TokenStream {
         }
         Calls::SideBySide(calls) => side_by_side(calls, parallel.settings.collect.is_some(), krate),
     };
-    // A `match` keeps what the settings borrow until the call is done.
+    // A `match` keeps the values that the settings borrow until the call is done.
     quote_spanned! {Span::mixed_site()=>
         match #settings {
             settings => { #body }
@@ -45,8 +45,8 @@ fn settings(settings: &Settings, private: &TokenStream) -> TokenStream {
 /// The functions that a `timeout` may call without having them in scope.
 const UNITS: &[&str] = &["millis", "secs", "mins"];
 
-/// In the value of a `timeout`, `secs(3)` needs no import. By the call's looks: a `use` in the expansion would hide the user's own names,
-/// variables among them, even where nothing is called.
+/// Replaces `secs(3)` in the value of a `timeout`, so that it needs no import. A call is recognised by its name, because a `use` in
+/// the expansion would hide the user's own names, variables among them, even where nothing is called.
 fn in_seconds(value: &Expr, private: &TokenStream) -> TokenStream {
     struct Units<'a>(&'a TokenStream);
     impl VisitMut for Units<'_> {
@@ -92,8 +92,8 @@ fn comprehension(
             ::core::ops::ControlFlow::Break(()) => break 'procession,
         }
     };
-    // One loop without a filter: as many tasks as the input says that it has. Asked only where somebody wants to know, for what is no
-    // iterator gets better words from a plain loop.
+    // One loop without a filter: the input reports the number of tasks. It is asked only if the number is used, because a plain loop gives better
+    // errors for a value that is not an iterator.
     let counted = reports && matches!(clauses, [clause] if clause.condition.is_none());
     let loops = clauses.iter().enumerate().rev().fold(push, |body, (depth, clause)| {
         let Clause { for_token, pat, in_token, iter, condition } = clause;

@@ -1,4 +1,4 @@
-//! `parallel!`: a comprehension over calls, or different calls side by side.
+//! Expands `parallel!`: a comprehension over calls, or different calls side by side.
 
 mod expand;
 mod parse;

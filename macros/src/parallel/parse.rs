@@ -22,17 +22,17 @@ use crate::{
     diag::Diagnostics,
 };
 
-/// What stands in a `parallel!`.
+/// The contents of a `parallel!`.
 #[derive(Debug)]
 pub(super) struct Parallel {
     pub(super) settings: Settings,
     pub(super) calls: Calls,
 }
 
-/// What stands before the semicolon.
+/// The settings before the semicolon.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
-    /// Those with a value, in their order: `jobs = 8`.
+    /// The settings with a value, in order: `jobs = 8`.
     pub(super) values: Vec<Setting>,
     /// `order = unordered`.
     pub(super) unordered: Option<Ident>,
@@ -51,7 +51,7 @@ pub(super) struct Setting {
 pub(super) enum Calls {
     Comprehension {
         call: Box<Call>,
-        /// `call?`: the function's own first `Err` is what comes back.
+        /// `call?`: returns the function's own first `Err`.
         question: Option<Token![?]>,
         clauses: Vec<Clause>,
     },
@@ -150,7 +150,7 @@ fn parse_settings(input: ParseStream<'_>, diag: &mut Diagnostics) -> syn::Result
     Ok(settings)
 }
 
-/// What comes next is a setting, and no call.
+/// Returns whether a setting follows, and not a call.
 fn is_setting(input: ParseStream<'_>) -> bool {
     if !input.peek(Ident::peek_any) {
         return false;
@@ -158,7 +158,7 @@ fn is_setting(input: ParseStream<'_>) -> bool {
     if input.peek2(Token![=]) {
         return !input.peek2(Token![==]);
     }
-    // `order(unordered)`; but a function may be called `order`.
+    // `order(unordered)` is a setting, but a function may be called `order`.
     let ahead = input.fork();
     let Ok(name) = ahead.call(Ident::parse_any) else { return false };
     let Some((_, words)) = WORDS.iter().find(|(word, _)| name == word) else { return false };
@@ -180,7 +180,7 @@ fn is_among(word: &Ident, words: &[&str]) -> bool {
 }
 
 impl Settings {
-    /// Takes a setting of a known name.
+    /// Adds a setting with a known name.
     fn take(&mut self, name: &Ident, value: Expr, diag: &mut Diagnostics) {
         if let Some((_, words)) = WORDS.iter().find(|(word, _)| name == word) {
             let Some(word) = word_of(&value).filter(|word| is_among(word, words)) else {
@@ -193,7 +193,7 @@ impl Settings {
                 _ => {}
             }
         } else if name == "batch" && is_auto(&value) {
-            // Found by measuring, as without the setting.
+            // Found by measuring, like without the setting.
         } else if let ("jobs" | "batch" | "retries" | "seed" | "verbose", Some(example)) =
             (&*name.to_string(), is_fraction(&value).then(|| whole_example(name)))
         {
@@ -212,7 +212,7 @@ fn whole_example(name: &Ident) -> &'static str {
     }
 }
 
-/// The word that the expression is.
+/// Returns the word that the expression consists of.
 fn word_of(expr: &Expr) -> Option<&Ident> {
     match peel(expr) {
         Expr::Path(ExprPath { qself: None, path, .. }) => path.get_ident(),
@@ -220,7 +220,7 @@ fn word_of(expr: &Expr) -> Option<&Ident> {
     }
 }
 
-/// `auto`, or `"auto"` as it is in Python.
+/// Returns whether it is `auto`, or `"auto"` as in Python.
 fn is_auto(expr: &Expr) -> bool {
     match peel(expr) {
         Expr::Lit(ExprLit { lit: Lit::Str(word), .. }) => word.value() == "auto",
@@ -228,7 +228,7 @@ fn is_auto(expr: &Expr) -> bool {
     }
 }
 
-/// A number with a point, or with an exponent.
+/// Returns whether it is a number with a point or an exponent.
 fn is_fraction(expr: &Expr) -> bool {
     match peel(expr) {
         Expr::Lit(ExprLit { lit: Lit::Float(_), .. }) => true,
@@ -306,7 +306,7 @@ fn parse_members(first: Expr, input: ParseStream<'_>) -> syn::Result<Calls> {
             break;
         }
     }
-    // What follows a mistake is not looked at, and must not be complained about.
+    // Tokens after a mistake are skipped without further errors.
     if let Err(error) = diag.finish() {
         input.parse::<proc_macro2::TokenStream>()?;
         return Err(error);

@@ -1,4 +1,4 @@
-//! Parameters: everything that differs by the kind of a parameter.
+//! Defines parameters, with everything that depends on the kind of a parameter.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -17,9 +17,9 @@ use crate::{
 /// One parameter.
 #[derive(Debug)]
 pub(super) struct Param {
-    /// What messages call it.
+    /// Its name in messages.
     pub(super) name: String,
-    /// What expansions call it.
+    /// Its name in expansions.
     pub(super) binding: Ident,
     pub(super) ty: Type,
     kind: Kind,
@@ -30,11 +30,11 @@ pub(super) struct Param {
 #[derive(Debug)]
 pub(super) struct Default {
     pub(super) expr: Expr,
-    /// The parameter's own name, by which calls give it.
+    /// The name of the parameter, which calls use.
     pub(super) name: Ident,
 }
 
-/// The kind of a parameter: what is encoded, what is decoded, and what the function gets.
+/// The kind of a parameter: how it is encoded and decoded, and what the function receives.
 ///
 /// A new kind is a variant with an arm in each of [`of`](Self::of), [`put`](Self::put), [`take`](Self::take) and
 /// [`lend`](Self::lend).
@@ -86,22 +86,22 @@ impl Param {
         Some(Self { name, binding, kind: Kind::of(&ty), ty, default })
     }
 
-    /// The place of its type, for errors.
+    /// Returns the location of its type, for errors.
     pub(super) fn span(&self) -> Span {
         path::at(self.ty.span())
     }
 
-    /// Its type, as the macro's own tokens.
+    /// Returns its type, as the macro's own tokens.
     pub(super) fn signature_type(&self) -> TokenStream {
         path::respan(&self.ty)
     }
 
-    /// The same with every lifetime left to inference.
+    /// Returns the same type with inferred lifetimes.
     pub(super) fn elided_type(&self) -> TokenStream {
         respan(elided(&self.ty))
     }
 
-    /// The type whose own encoding is used for the argument or for its elements.
+    /// Returns the type whose encoding is used for the argument or for its elements.
     pub(super) fn encoded_type(&self) -> Option<&Type> {
         match &self.kind {
             Kind::Value(ty) | Kind::Lent(ty) | Kind::Slice(ty) => Some(ty),
@@ -109,9 +109,9 @@ impl Param {
         }
     }
 
-    /// `args.put("n", &n);`. The `generics` are the type and const parameters of the function.
+    /// Returns `args.put("n", &n);`. The `generics` are the type and const parameters of the function.
     pub(super) fn put(&self, private: &TokenStream, generics: &[&Ident], args: &TokenStream) -> TokenStream {
-        // A type that contains a parameter of the function can be sent if the type that an instance gives can: the instance asks.
+        // A type that contains a parameter of the function can be sent if the type of the instance can. The instance checks that.
         let checked = self.encoded_type().filter(|ty| !names_one_of(&ty.to_token_stream(), generics));
         let check = checked.map(|ty| check(private, ty));
         let (name, span) = (&self.name, self.span());
@@ -119,7 +119,7 @@ impl Param {
         quote_spanned!(span=> #check #private::Args::#put(#args, #name, #value);)
     }
 
-    /// `let __argument0 = …`, from the encoded arguments.
+    /// Returns `let __argument0 = …`, which decodes the argument.
     pub(super) fn take(&self, private: &TokenStream, i: usize) -> TokenStream {
         let (binding, name, span) = (argument(i), &self.name, self.span());
         let input = Ident::new("__input", Span::mixed_site());
@@ -129,13 +129,13 @@ impl Param {
         quote_spanned!(span=> #check let #binding = #value;)
     }
 
-    /// What the function gets: `__argument0`, or a reference to it.
+    /// Returns the argument of the function: `__argument0`, or a reference to it.
     pub(super) fn lend(&self, i: usize) -> TokenStream {
         self.kind.lend(&argument(i))
     }
 }
 
-/// The `#[default(expr)]` among a parameter's attributes, taken out.
+/// Removes the `#[default(expr)]` from a parameter's attributes and returns it.
 fn take_default(
     attrs: &mut Vec<Attribute>,
     own_name: Option<&Ident>,
@@ -166,7 +166,7 @@ fn take_default(
 }
 
 impl Kind {
-    /// Recognises the kind by the type.
+    /// Returns the kind of a type.
     fn of(ty: &Type) -> Self {
         let Type::Reference(reference) = peel(ty) else {
             return match () {
@@ -186,7 +186,7 @@ impl Kind {
         }
     }
 
-    /// The method of `Args` that encodes the argument, and what it is given.
+    /// Returns the method of `Args` that encodes the argument, and its argument.
     fn put(&self, value: &Ident) -> (TokenStream, TokenStream) {
         let put = |ty: TokenStream| quote!(put::<#ty>);
         match self {
@@ -204,7 +204,7 @@ impl Kind {
         }
     }
 
-    /// The method of `Input` that decodes the argument.
+    /// Returns the method of `Input` that decodes the argument.
     fn take(&self) -> TokenStream {
         let take = |ty: &Type| {
             let ty = respan(elided(ty));
@@ -224,7 +224,7 @@ impl Kind {
         }
     }
 
-    /// The decoded argument, as the function gets it.
+    /// Returns the decoded argument in the form that the function receives.
     fn lend(&self, argument: &Ident) -> TokenStream {
         match self {
             Self::Value(_) | Self::Str(_) | Self::ByteVec | Self::PathBuf | Self::Bytes | Self::Path => {
@@ -235,7 +235,7 @@ impl Kind {
     }
 }
 
-/// The type inside parentheses and the invisible groups of `macro_rules!`.
+/// Returns the type inside parentheses and the invisible groups of `macro_rules!`.
 fn peel(mut ty: &Type) -> &Type {
     loop {
         ty = match ty {
@@ -246,7 +246,7 @@ fn peel(mut ty: &Type) -> &Type {
     }
 }
 
-/// Whether the type's last name is this one, without arguments.
+/// Returns whether the last name of the type is this one, without arguments.
 fn is_plain(ty: &Type, name: &str) -> bool {
     let Type::Path(path) = peel(ty) else { return false };
     path.qself.is_none()
@@ -263,7 +263,7 @@ fn is_byte_vec(ty: &Type) -> bool {
         && matches!((args.next(), args.next()), (Some(syn::GenericArgument::Type(ty)), None) if is_plain(ty, "u8"))
 }
 
-/// Every lifetime left to inference: the worker lends for as long as its call takes.
+/// Replaces every lifetime by an inferred one, because the worker lends for the duration of its call.
 fn elided(ty: &Type) -> Type {
     struct Elide;
     impl VisitMut for Elide {
@@ -280,13 +280,13 @@ fn elided(ty: &Type) -> Type {
     parse_quote!(#ty)
 }
 
-/// What an argument is called where the function is: no name that the function itself could have.
+/// Returns the name of an argument where the function is. The function itself cannot use such a name.
 fn argument(i: usize) -> Ident {
     format_ident!("__argument{}", i, span = Span::mixed_site())
 }
 
-/// Asks that a type crosses. It is asked in the same words wherever an argument is encoded and decoded: the compiler shows errors that are
-/// the same once, and none of those that follow from them.
+/// Requires that a type can be sent. The requirement has the same form wherever an argument is encoded or decoded, because the compiler shows
+/// equal errors once, and none of those that follow from them.
 fn check(private: &TokenStream, ty: &Type) -> TokenStream {
     let (span, ty) = (at(ty.span()), respan(elided(ty)));
     quote_spanned!(span=> let _ = #private::argument::<#ty>;)

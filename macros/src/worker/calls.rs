@@ -19,12 +19,12 @@ pub(super) struct Code<'a> {
     pub(super) generics: Vec<TokenStream>,
     /// Their names.
     pub(super) arguments: TokenStream,
-    /// What is asked of them.
+    /// Their conditions.
     pub(super) bounds: TokenStream,
 }
 
 impl Code<'_> {
-    /// `__callN`, for each number of arguments that a call may give, and what calls by name need.
+    /// Returns `__callN` for each number of arguments that a call may have, and the code for calls by name.
     pub(super) fn expand(&self) -> TokenStream {
         let worker = self.worker;
         let private = worker.krate.private();
@@ -43,7 +43,7 @@ impl Code<'_> {
         }
     }
 
-    /// The head of a function that takes these parameters, to its opening brace.
+    /// Returns the head of a function with these parameters, up to its opening brace.
     fn head(&self, name: &Ident, given: &[bool], result: &TokenStream) -> TokenStream {
         let vis = respan(&self.worker.item.vis);
         let (lifetimes, generics, bounds) = (self.worker.lifetimes(), &self.generics, &self.bounds);
@@ -61,12 +61,12 @@ impl Code<'_> {
         self.worker.params.iter().enumerate().filter(|(i, _)| given[*i])
     }
 
-    /// The statement that encodes an argument.
+    /// Returns the statement that encodes an argument.
     fn put(&self, param: &Param, args: &TokenStream) -> TokenStream {
         param.put(&self.worker.krate.private(), &self.worker.listed_idents(), args)
     }
 
-    /// The function that encodes a parameter's default, which stands in the expansion once.
+    /// Returns the function that encodes a parameter's default, which occurs in the expansion once.
     fn default(&self, i: usize, param: &Param) -> Option<TokenStream> {
         let expr = &param.default.as_ref()?.expr;
         let private = self.worker.krate.private();
@@ -109,14 +109,14 @@ impl Code<'_> {
         }
     }
 
-    /// The type of what gathers arguments by name. It is named in the error for a name that no parameter has.
+    /// Returns the type that collects arguments by name. It appears in the error for a name that no parameter has.
     fn builder(&self) -> Ident {
         let function = plain(&self.worker.item.sig.ident);
         format_ident!("defaults_of_{}", function, span = Span::mixed_site())
     }
 
-    /// `__callN` and `__withN` for numbers of arguments that are likely mistakes: fewer than it takes, and one too many. They take as many as
-    /// they should be given, so that every call of them is the compiler's own error, which names what is missing or one too many.
+    /// Returns `__callN` and `__withN` for likely mistakes: fewer arguments than the function takes, and one too many. They take the right number of
+    /// arguments, so every call of them is the compiler's own error, which names the missing argument or the one too many.
     fn mistakes(&self, calls: &[Vec<bool>]) -> TokenStream {
         let private = self.worker.krate.private();
         let result = &self.worker.result;
@@ -143,7 +143,7 @@ impl Code<'_> {
         quote!(#(#all)*)
     }
 
-    /// A builder with a method for each parameter that has a default and was not given by position.
+    /// Returns a builder with a method for each parameter that has a default and was not given by position.
     fn by_name(&self, calls: &[Vec<bool>]) -> TokenStream {
         let worker = self.worker;
         let private = worker.krate.private();
@@ -174,7 +174,7 @@ impl Code<'_> {
         }
     }
 
-    /// `__withN`, which begins a call by name with the arguments that are given by position, and the methods for the others.
+    /// Returns `__withN`, which starts a call by name with the arguments that are given by position, and the methods for the others.
     fn start(&self, given: &[bool]) -> TokenStream {
         let private = self.worker.krate.private();
         let (f, builder, slots) = (self.worker.name(), self.builder(), self.worker.params.len());
@@ -207,7 +207,7 @@ impl Code<'_> {
         }
     }
 
-    /// The method that gives an argument by name.
+    /// Returns the method that sets an argument by name.
     fn setter(&self, i: usize, param: &Param) -> Option<TokenStream> {
         let private = self.worker.krate.private();
         let mut setter = param.default.as_ref()?.name.clone();
@@ -225,7 +225,7 @@ impl Code<'_> {
         })
     }
 
-    /// Appends an argument that was given by name or by position, or its default.
+    /// Returns the code that appends an argument that was given by name or by position, or its default.
     fn fill(&self, i: usize, param: &Param) -> TokenStream {
         let private = self.worker.krate.private();
         let missing = match param.default {

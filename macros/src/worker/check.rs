@@ -1,4 +1,4 @@
-//! Refusals: what cannot run in another process, on the user's own tokens, each with what to write instead.
+//! Finds what cannot run in another process, and reports it at the user's own tokens with what to write instead.
 
 use quote::{ToTokens, quote};
 use syn::{
@@ -148,12 +148,12 @@ fn check_instances(
     }
 }
 
-/// The answer to errors of which no other process can make the same again.
+/// The message for errors that no other process can reconstruct.
 const OPAQUE_ERROR: &str = "this error cannot be decoded: return `procession::RemoteError`, which keeps the message \
                             and the causes of any error, \
                             so that `?` works";
 
-/// By their looks, the types that are such errors, or have one: module and name.
+/// The module and name of types that look like such errors, or contain one.
 const OPAQUE_ERRORS: &[(&str, &str)] = &[
     ("io", "Error"),
     ("io", "Result"),
@@ -169,11 +169,11 @@ fn is_opaque_error(path: &syn::Path) -> bool {
     OPAQUE_ERRORS.iter().any(|(known_module, known)| module == known_module && name == known)
 }
 
-/// Looks through the types of a signature.
+/// Checks the types of a signature.
 struct Types<'a> {
     place: Place,
     diag: &'a mut Diagnostics,
-    /// How many types deep: `&str` may be given a simpler answer than `Option<&str>`.
+    /// The depth of the type. `&str` may get a simpler message than `Option<&str>`.
     depth: usize,
 }
 
@@ -277,7 +277,7 @@ impl<'ast> Visit<'ast> for Types<'_> {
 
     fn visit_type_path(&mut self, path: &'ast TypePath) {
         let Some(last) = path.path.segments.last() else { return };
-        // It only marks types, and always crosses.
+        // It only marks types, and can always be sent.
         if last.ident == "PhantomData" {
             return;
         }

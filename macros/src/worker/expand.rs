@@ -1,4 +1,4 @@
-//! The code of a worker function: the function as it is, the hidden struct of its name, its entry and its calls.
+//! Generates the code of a worker function: the unchanged function, the hidden struct of its name, its entry and its calls.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -21,7 +21,7 @@ pub(super) fn expand(worker: &Worker) -> TokenStream {
         Some(instances) => generic(worker, instances),
     };
     let private = worker.krate.private();
-    // In an `impl` nothing of this can stand. The struct is what the compiler refuses there, once, and then drops with its attributes.
+    // None of this is allowed in an `impl`. The compiler refuses the struct there, once, and then drops it with its attributes.
     quote_spanned! {Span::mixed_site()=>
         #function
         #cfg
@@ -35,7 +35,7 @@ pub(super) fn expand(worker: &Worker) -> TokenStream {
     }
 }
 
-/// The hidden struct: what a path to the function means where a type stands.
+/// Returns the hidden struct, which a path to the function means in the place of a type.
 pub(super) fn companion(worker: &Worker) -> TokenStream {
     let vis = respan(&worker.item.vis);
     let name = worker.name();
@@ -48,7 +48,7 @@ pub(super) fn companion(worker: &Worker) -> TokenStream {
     }
 }
 
-/// A function without instances: one entry.
+/// Expands a function without instances: one entry.
 fn single(worker: &Worker) -> TokenStream {
     let entry = entry(worker, &plain(&worker.item.sig.ident), &quote!());
     let calls = Code {
@@ -62,7 +62,7 @@ fn single(worker: &Worker) -> TokenStream {
     quote!(#entry #calls)
 }
 
-/// A generic function: an entry for each instance, which calls find by a trait that the listed instances implement.
+/// Expands a generic function: an entry for each instance, which calls find by a trait that the listed instances implement.
 fn generic(worker: &Worker, instances: &[Instance]) -> TokenStream {
     let private = worker.krate.private();
     let f = worker.name();
@@ -81,13 +81,13 @@ fn generic(worker: &Worker, instances: &[Instance]) -> TokenStream {
     quote!(#(#instances)* #calls)
 }
 
-/// The entry of one instance, in a block in which the function's parameters are names of what they stand for.
+/// Returns the entry of one instance, in a block in which the function's parameters are names of the instance's types and values.
 fn implementation(worker: &Worker, instance: &Instance) -> TokenStream {
     let private = worker.krate.private();
     let f = worker.name();
     let list = list(worker);
     let alias = |i: usize| format_ident!("__PROCESSION{}", i, span = Span::mixed_site());
-    // The user's words are read outside of the block in which the parameters' names have that meaning.
+    // The user's tokens are evaluated outside of the block in which the names of the parameters have that meaning.
     let outer = worker.listed().zip(&instance.args).enumerate().map(|(i, (param, arg))| {
         let (alias, arg) = (alias(i), respan(arg));
         match param {
@@ -127,10 +127,10 @@ fn implementation(worker: &Worker, instance: &Instance) -> TokenStream {
     }
 }
 
-/// The static entry of the function, and what it runs. `instance` is the turbofish of the function.
+/// Returns the static entry of the function and the function that it runs. `instance` is the turbofish of the function.
 fn entry(worker: &Worker, words: &str, instance: &TokenStream) -> TokenStream {
     let private = worker.krate.private();
-    // `file!` and `line!` answer for the outermost place: these tokens are the user's own.
+    // `file!` and `line!` return the outermost place. These tokens are the user's own.
     let here = worker.item.sig.ident.span();
     let file = quote_spanned!(here=> ::core::file!());
     let line = quote_spanned!(here=> ::core::line!());
@@ -149,7 +149,7 @@ fn entry(worker: &Worker, words: &str, instance: &TokenStream) -> TokenStream {
     }
 }
 
-/// The function that decodes the arguments, calls the worker function and encodes its result.
+/// Returns the function that decodes the arguments, calls the worker function and encodes its result.
 fn run(worker: &Worker, instance: &TokenStream) -> TokenStream {
     let private = worker.krate.private();
     let f = worker.name();

@@ -1,4 +1,4 @@
-//! After a refusal: the plain function, the errors, and a stand-in that takes any call, so that nothing else breaks.
+//! Expands an invalid function: the plain function, the errors, and a replacement that accepts any call, so that nothing else breaks.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -7,7 +7,7 @@ use syn::{FnArg, ReturnType, Type};
 use super::{expand::companion, model::Worker};
 use crate::{path::respan, tokens::mentions};
 
-/// As many arguments as [`WrongArity`](procession::__private::WrongArity) knows.
+/// The number of arguments that [`WrongArity`](procession::__private::WrongArity) supports.
 const MOST_ARGUMENTS: usize = 12;
 
 pub(super) fn expand(worker: &Worker, error: &syn::Error) -> TokenStream {
@@ -15,7 +15,7 @@ pub(super) fn expand(worker: &Worker, error: &syn::Error) -> TokenStream {
     let errors = error.to_compile_error();
     let is_method = function.sig.inputs.iter().any(|arg| matches!(arg, FnArg::Receiver(_)));
     if is_method {
-        // No struct can stand in an `impl`.
+        // A struct is not allowed in an `impl`.
         return quote!(#errors #function);
     }
     let companion = companion(worker);
@@ -27,7 +27,7 @@ pub(super) fn expand(worker: &Worker, error: &syn::Error) -> TokenStream {
     let calls = (0..=MOST_ARGUMENTS).map(|n| {
         let call = format_ident!("__call{}", n, span = Span::mixed_site());
         let types: Vec<_> = (0..n).map(|i| format_ident!("A{}", i, span = Span::mixed_site())).collect();
-        // The parameters' own types help inference, in a call with as many arguments.
+        // The parameters' own types help inference in a call with the right number of arguments.
         let own = |i: usize| {
             let param = worker.params.get(i).filter(|_| n == worker.params.len())?;
             stands_alone(worker, &param.ty, &["&"]).then(|| param.signature_type())
@@ -55,7 +55,7 @@ pub(super) fn expand(worker: &Worker, error: &syn::Error) -> TokenStream {
     }
 }
 
-/// The result's type, if it can be named in a signature of its own.
+/// Returns the type of the result, if it can be named in another signature.
 fn known_result(worker: &Worker) -> Option<TokenStream> {
     match &worker.item.sig.output {
         ReturnType::Default => Some(quote!(())),
@@ -63,7 +63,7 @@ fn known_result(worker: &Worker) -> Option<TokenStream> {
     }
 }
 
-/// Whether the type names nothing that only the function's own signature has; `allowed` lets some signs pass.
+/// Returns whether the type contains no names of the function's own signature. `allowed` accepts some tokens.
 fn stands_alone(worker: &Worker, ty: &Type, allowed: &[&str]) -> bool {
     let generics = worker.listed_idents();
     !mentions(&ty.to_token_stream(), &|token| {

@@ -13,7 +13,7 @@ use crate::{
     tokens::{names_a_lifetime, names_one_of},
 };
 
-/// The function's parameters as one type: `T`, or `(T, constant::usize<N>)`.
+/// Returns the function's parameters as one type: `T`, or `(T, constant::usize<N>)`.
 pub(super) fn list(worker: &Worker) -> TokenStream {
     let private = worker.krate.private();
     let types: Vec<TokenStream> = worker
@@ -35,7 +35,7 @@ pub(super) fn list(worker: &Worker) -> TokenStream {
     }
 }
 
-/// That what the parameters encode can be encoded, for those whose types name a parameter of the function.
+/// Returns the conditions that the arguments can be encoded, for types that contain a parameter of the function.
 pub(super) fn encoded_bounds(worker: &Worker) -> Vec<TokenStream> {
     let private = worker.krate.private();
     let idents = worker.listed_idents();
@@ -52,7 +52,7 @@ pub(super) fn encoded_bounds(worker: &Worker) -> Vec<TokenStream> {
     bounds
 }
 
-/// The parameter's declaration where no lifetime is declared, and none has a default.
+/// Returns the declaration of the parameter without lifetimes and without a default.
 pub(super) fn bare(param: &GenericParam) -> TokenStream {
     let mut param = param.clone();
     match &mut param {
@@ -66,14 +66,14 @@ pub(super) fn bare(param: &GenericParam) -> TokenStream {
     param.into_token_stream()
 }
 
-/// The predicates of the function's `where` that name no lifetime of its own.
+/// Returns the predicates of the function's `where` that contain none of its lifetimes.
 pub(super) fn type_bounds(worker: &Worker) -> TokenStream {
     let predicates = worker.item.sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let predicates = predicates.filter(|predicate| !names_a_lifetime(predicate)).map(respan);
     quote!(#(#predicates,)*)
 }
 
-/// The type with every lifetime but `'static` made a parameter: what `for<…>` declares, and the type.
+/// Replaces every lifetime except `'static` by a parameter. Returns the declarations for `for<…>`, and the type.
 fn for_all(mut ty: Type) -> (Vec<Lifetime>, Type) {
     struct Name(Vec<Lifetime>);
     impl Name {

@@ -1,4 +1,4 @@
-//! `#[worker]`: tokens, what was written, what it means, refusals, code.
+//! Expands `#[worker]` in five steps: tokens, the function as written, its meaning, errors, code.
 
 mod argument;
 mod calls;
@@ -15,7 +15,7 @@ use quote::quote;
 use self::{model::Worker, parse::Written};
 use crate::diag::Diagnostics;
 
-/// The function as it was, and what makes it callable elsewhere; or the function, the refusals, and a stand-in.
+/// Returns the function unchanged, with the code that makes it callable elsewhere, or the function with the errors and a replacement.
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
     let mut diag = Diagnostics::new();
     let written = match Written::parse(options, item.clone(), &mut diag) {

@@ -1,4 +1,4 @@
-//! What was written to what it means: the parameters, which arguments may be left out, which instances there are.
+//! Interprets a function as written: the parameters, which arguments may be omitted, and which instances exist.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -18,7 +18,7 @@ pub(super) struct Worker {
     /// The function, without our own attributes on its parameters.
     pub(super) item: ItemFn,
     pub(super) params: Vec<Param>,
-    /// The result's type, as the macro's own tokens.
+    /// The type of the result, as the macro's own tokens.
     pub(super) result: TokenStream,
     pub(super) instances: Option<Vec<Instance>>,
 }
@@ -52,14 +52,14 @@ impl Worker {
         Self { krate, item, params, result, instances }
     }
 
-    /// The parameters that a call must give.
+    /// Returns the parameters without a default.
     pub(super) fn required(&self) -> usize {
         self.params.iter().filter(|param| param.default.is_none()).count()
     }
 
-    /// The calls by position: how many arguments they give, and for each parameter whether it is among them.
+    /// Returns the calls by position: the number of arguments, and for each parameter whether it is among them.
     ///
-    /// A call with fewer arguments than parameters leaves out the last defaults, if they are the last parameters; otherwise all.
+    /// A call with fewer arguments than parameters omits the last defaults if they are the last parameters, and otherwise all of them.
     pub(super) fn positional(&self) -> Vec<Vec<bool>> {
         let (required, all) = (self.required(), self.params.len());
         let trailing = self.params[required..].iter().all(|param| param.default.is_some());
@@ -75,31 +75,31 @@ impl Worker {
         calls
     }
 
-    /// The function's name, as the macro's own token.
+    /// Returns the name of the function, as the macro's own token.
     pub(super) fn name(&self) -> Ident {
         let mut name = self.item.sig.ident.clone();
         name.set_span(at(name.span()));
         name
     }
 
-    /// The `#[cfg]`s of the function, which count for everything beside it.
+    /// Returns the `#[cfg]`s of the function, which also apply to the code beside it.
     pub(super) fn cfg(&self) -> TokenStream {
         let attrs = self.item.attrs.iter().filter(|attr| attr.path().is_ident("cfg"));
         quote!(#(#attrs)*)
     }
 
-    /// The lifetimes of the function, with their bounds.
+    /// Returns the lifetimes of the function, with their bounds.
     pub(super) fn lifetimes(&self) -> TokenStream {
         let lifetimes = self.item.sig.generics.lifetimes();
         path::respan(quote!(#(#lifetimes),*))
     }
 
-    /// The type and const parameters: what an instance gives.
+    /// Returns the type and const parameters, which an instance sets.
     pub(super) fn listed(&self) -> impl Iterator<Item = &GenericParam> {
         self.item.sig.generics.params.iter().filter(|param| !matches!(param, GenericParam::Lifetime(_)))
     }
 
-    /// The names of those.
+    /// Returns the names of those.
     pub(super) fn listed_idents(&self) -> Vec<&Ident> {
         self.listed().map(ident_of).collect()
     }

@@ -1,6 +1,7 @@
-//! Tokens to what was written: the attribute's options and the function.
+//! Parses the attribute's options and the function.
 
 use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
 use syn::{
     AngleBracketedGenericArguments, Ident, ItemFn, Path, Token,
     ext::IdentExt,
@@ -18,7 +19,7 @@ pub(super) struct Written {
     pub(super) item: ItemFn,
 }
 
-/// What stands in the attribute's parentheses.
+/// The options in the attribute's parentheses.
 #[derive(Debug, Default)]
 pub(super) struct Options {
     /// `crate = path`.
@@ -70,32 +71,17 @@ fn parse_fn(item: TokenStream) -> syn::Result<ItemFn> {
     }
 }
 
-/// What to underline of an item: its keyword and name, not all its lines.
+/// Returns the part of an item that an error underlines: its keyword and name, not all its lines.
 fn first_line(item: &syn::Item) -> TokenStream {
-    use quote::quote;
-    match item {
-        syn::Item::Struct(i) => {
-            let (keyword, name) = (&i.struct_token, &i.ident);
-            quote!(#keyword #name)
-        }
-        syn::Item::Enum(i) => {
-            let (keyword, name) = (&i.enum_token, &i.ident);
-            quote!(#keyword #name)
-        }
-        syn::Item::Trait(i) => {
-            let (keyword, name) = (&i.trait_token, &i.ident);
-            quote!(#keyword #name)
-        }
-        syn::Item::Mod(i) => {
-            let (keyword, name) = (&i.mod_token, &i.ident);
-            quote!(#keyword #name)
-        }
-        syn::Item::Impl(i) => {
-            let (keyword, name) = (&i.impl_token, &i.self_ty);
-            quote!(#keyword #name)
-        }
-        other => quote!(#other),
-    }
+    let (keyword, name): (&dyn ToTokens, &dyn ToTokens) = match item {
+        syn::Item::Struct(i) => (&i.struct_token, &i.ident),
+        syn::Item::Enum(i) => (&i.enum_token, &i.ident),
+        syn::Item::Trait(i) => (&i.trait_token, &i.ident),
+        syn::Item::Mod(i) => (&i.mod_token, &i.ident),
+        syn::Item::Impl(i) => (&i.impl_token, &i.self_ty),
+        other => return quote!(#other),
+    };
+    quote!(#keyword #name)
 }
 
 enum WorkerOption {
@@ -126,7 +112,7 @@ impl Parse for WorkerOption {
             let list = content.parse_terminated(parse_instance, Token![,])?.into_iter().collect();
             return Ok(Self::Instances(Instances { keyword, list }));
         }
-        // The rest of an unknown option is skipped, so that the others are still looked at.
+        // The rest of an unknown option is skipped, so that the others are still checked.
         while !input.is_empty() && !input.peek(Token![,]) {
             input.parse::<proc_macro2::TokenTree>()?;
         }
