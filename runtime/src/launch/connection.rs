@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     protocol::{Notice, Preamble, Refused, Reply},
-    sys::{fd::stream_pair, identified::Identified, pass::send_with_all},
+    sys::{fd::stream_pair, identified::Identified, pass::send_with_fds},
     transport::{HostEnd, Received, offer},
 };
 
@@ -38,7 +38,7 @@ impl Connection {
         let pipes = outputs.open()?;
         let preamble = Preamble { token, rings: end.rings, sinks: outputs.sinks() };
         let fds: Vec<_> = end.segment.iter().map(AsFd::as_fd).chain(pipes.theirs()).collect();
-        send_with_all(socket.as_fd(), &preamble.to_bytes(), &fds)?;
+        send_with_fds(socket.as_fd(), &preamble.to_bytes(), &fds)?;
         Ok((Self { socket, end, token, pipes }, theirs))
     }
 

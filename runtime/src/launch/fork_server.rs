@@ -38,7 +38,7 @@ use crate::{
         fd::{file_of, set_nonblocking, stream_pair},
         identified::Identified,
         limits::{explained, is_shortage},
-        pass::send_with_fd,
+        pass::send_with_fds,
         poll::{Poller, Timer, is_readable, wait_readable},
         process::{Fork, fork},
         quiesce::{Quiet, quiet},
@@ -164,10 +164,10 @@ impl ForkLauncher {
         let (ours, theirs) = stream_pair()?;
         let token = random_token();
         let setup = file_of(c"procession-setup", &self.setup.to_bytes())?;
-        send_with_fd(
+        send_with_fds(
             ours.as_fd(),
             &Preamble { token, rings: false, sinks: self.outputs.without_host() }.to_bytes(),
-            Some(setup.as_fd()),
+            &[setup.as_fd()],
         )?;
         set_nonblocking(ours.as_fd())?;
         Ok((Identified::new(ours), theirs, token))

@@ -95,7 +95,7 @@ impl Order {
     fn new(template: &Template, outputs: Outputs) -> io::Result<Self> {
         let (connection, theirs) = Connection::new(random_token(), outputs)?;
         let (status, told) = stream_pair()?;
-        send_with_fds(template.control.check()?, &[FORK_REQUEST], [theirs.as_fd(), told.as_fd()]).map_err(
+        send_with_fds(template.control.check()?, &[FORK_REQUEST], &[theirs.as_fd(), told.as_fd()]).map_err(
             |error| match error.kind() {
                 // This is not a shortage of processes.
                 io::ErrorKind::WouldBlock => {

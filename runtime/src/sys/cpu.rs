@@ -3,7 +3,7 @@
 //! The builders and the worker's setup use it. It changes only the current process, never another one.
 #![expect(unsafe_code, reason = "priorities, whose system calls have no safe wrapper")]
 
-use std::{ffi::CString, io};
+use std::{ffi::CString, io, os::unix::ffi::OsStrExt, path::Path};
 
 use nix::{
     errno::Errno,
@@ -69,5 +69,16 @@ fn for_each_thread(set: impl Fn(Pid) -> io::Result<()>) -> io::Result<()> {
 pub(crate) fn set_title(title: &[u8]) {
     // A process is shown with the name of its first thread.
     let _ = std::fs::write("/proc/self/comm", title);
-    let _ = CString::new(title).map(|title| nix::sys::prctl::set_name(&title));
+    set_name(title);
+}
+
+/// Names this thread after the program. A worker was executed as /proc/self/exe and would otherwise be called `exe`.
+pub(crate) fn name_as_program() {
+    if let Some(name) = std::env::args_os().next() {
+        set_name(Path::new(&name).file_name().unwrap_or_default().as_bytes());
+    }
+}
+
+fn set_name(name: &[u8]) {
+    let _ = CString::new(name).map(|name| nix::sys::prctl::set_name(&name));
 }

@@ -1,4 +1,4 @@
-//! Environment variables, and what the kernel says about how this program was started.
+//! Environment variables, and what the kernel reports about the start of this program.
 //!
 //! [`has_env`] and [`is_privileged`] run before `main`, where std must not be used. The environment may be changed only while there
 //! is one thread.
@@ -10,6 +10,8 @@ use std::{
 };
 
 use nix::libc;
+
+use super::procfs::field;
 
 /// Returns whether this process runs with more rights than the user who started it (setuid, file capabilities).
 pub(crate) fn is_privileged() -> bool {
@@ -25,8 +27,7 @@ pub(crate) fn setting(name: &str) -> Option<OsString> {
 /// Returns whether a debugger is attached to this process.
 pub(crate) fn is_traced() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
-    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-    tracer.is_some_and(|tracer| tracer.trim() != "0")
+    field(&status, "TracerPid:").is_some_and(|tracer| tracer != "0")
 }
 
 /// Returns whether the address is in the main executable, and not in a shared library.

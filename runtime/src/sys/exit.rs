@@ -1,4 +1,4 @@
-//! Ends this process, with or without its group, and writes last words to stderr.
+//! Ends this process, with or without its group, and writes a last message to stderr.
 #![expect(unsafe_code, reason = "`_exit` and `fflush`; a borrowed number of stderr")]
 
 use std::{io, os::fd::BorrowedFd};

@@ -18,7 +18,6 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
     libc,
-    poll::{PollFd, PollFlags, PollTimeout},
     sys::{
         memfd::{MFdFlags, memfd_create},
         socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendmsg, socketpair},
@@ -105,22 +104,6 @@ pub(crate) fn read_some(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -
             },
         }
     }
-}
-
-/// Writes all bytes to a pipe. Waits for room even if other code has made the pipe non-blocking.
-pub(crate) fn write_waiting(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match nix::unistd::write(fd, bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(nix::errno::Errno::EAGAIN) => {
-                let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-                let _ = nix::poll::poll(&mut fds, PollTimeout::NONE);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 /// Opens `/dev/null`.

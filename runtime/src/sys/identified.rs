@@ -10,8 +10,6 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use nix::sys::{epoll::Epoll, eventfd::EventFd, timerfd::TimerFd};
-
 use super::fd::identity;
 
 /// The message for everything in a host that needs descriptors that other code has closed.
@@ -22,52 +20,24 @@ pub(crate) fn closed() -> io::Error {
     io::Error::other(CLOSED)
 }
 
-/// A type that owns one descriptor and nothing else, so that it is dropped by closing it.
-pub(crate) trait Owner {
-    /// Returns the descriptor.
-    fn fd(&self) -> BorrowedFd<'_>;
-}
-
-impl Owner for OwnedFd {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-}
-
-impl Owner for EventFd {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-}
-
-impl Owner for TimerFd {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-}
-
-impl Owner for Epoll {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 /// An owned descriptor and the identity of the file that it had when this was made.
 ///
 /// On drop it is closed only if its number still means that file. An `OwnedFd` would close what has the number by then, and abort
 /// the process in a debug build if nothing has it. Eventfds, timers and epoll sets, and pidfds before Linux 6.9, share one identity, so
 /// one of them in the place of another is closed.
+///
+/// `F` owns one descriptor and nothing else, so that it is dropped by closing it.
 #[derive(Debug)]
-pub(crate) struct Identified<F: Owner = OwnedFd> {
+pub(crate) struct Identified<F: AsFd = OwnedFd> {
     fd: ManuallyDrop<F>,
     /// `None` if the system does not tell. Then the descriptor is trusted.
     identity: Option<(u64, u64)>,
 }
 
-impl<F: Owner> Identified<F> {
+impl<F: AsFd> Identified<F> {
     /// Notes the identity of the descriptor's file.
     pub(crate) fn new(fd: F) -> Self {
-        let identity = identity(fd.fd());
+        let identity = identity(fd.as_fd());
         Self { fd: ManuallyDrop::new(fd), identity }
     }
 
@@ -87,14 +57,14 @@ impl<F: Owner> Identified<F> {
 }
 
 /// Does not check.
-impl<F: Owner> AsFd for Identified<F> {
+impl<F: AsFd> AsFd for Identified<F> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.fd()
+        self.fd.as_fd()
     }
 }
 
 /// Does not check.
-impl<F: Owner> Deref for Identified<F> {
+impl<F: AsFd> Deref for Identified<F> {
     type Target = F;
 
     fn deref(&self) -> &F {
@@ -102,7 +72,7 @@ impl<F: Owner> Deref for Identified<F> {
     }
 }
 
-impl<F: Owner> Drop for Identified<F> {
+impl<F: AsFd> Drop for Identified<F> {
     fn drop(&mut self) {
         if self.is_whole() {
             let _ = nix::unistd::close(self.as_fd().as_raw_fd());

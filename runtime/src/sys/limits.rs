@@ -1,4 +1,4 @@
-//! Finds the limit behind an error that says that the system is short of something.
+//! Finds the limit behind an error that reports a shortage.
 //!
 //! All code that starts processes or threads uses it, to decide whether a failure is worth another attempt and to name the limit in
 //! errors. It only reads.
@@ -10,15 +10,18 @@ use nix::{
     sys::resource::{RLIM_INFINITY, Resource, getrlimit},
 };
 
-use super::fd::errno_of;
+use super::{
+    fd::errno_of,
+    procfs::{CGROUPS, field, group_folder},
+};
 
-/// Returns whether the error says that the system is short of something and may have more later.
+/// Returns whether the error reports a shortage of something that may be available later.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     let errno = errno_of(error).map(Errno::from_raw);
     matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE))
 }
 
-/// Adds the cause to an error that says that the system is short of something: a limit, or a PID namespace.
+/// Adds the cause to an error that reports a shortage: a limit, or a PID namespace.
 pub(crate) fn explained(error: io::Error) -> io::Error {
     let errno = errno_of(&error).map(Errno::from_raw);
     let is_apart = matches!(errno, Some(Errno::ENOMEM | Errno::EINVAL)) && starts_apart();
@@ -132,19 +135,11 @@ fn count(folder: &str) -> Option<u64> {
     Some(fs::read_dir(folder).ok()?.count() as u64)
 }
 
-/// Returns the values of `pids.max` for a line of /proc/self/cgroup: those of the group and of all groups above it, in version 2 or
-/// 1.
+/// Returns the values of `pids.max` for a line of /proc/self/cgroup: those of the group and of all groups above it.
 fn pids_of_group(line: &str) -> Vec<Limit> {
-    let mut parts = line.splitn(3, ':').skip(1);
-    let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { return Vec::new() };
-    let root = match controllers {
-        "" => Path::new("/sys/fs/cgroup"),
-        "pids" => Path::new("/sys/fs/cgroup/pids"),
-        _ => return Vec::new(),
-    };
+    let Some(own) = group_folder(line, "pids") else { return Vec::new() };
     let mut limits = Vec::new();
-    let own = root.join(path.trim_start_matches('/'));
-    for folder in own.ancestors().take_while(|folder| folder.starts_with(root)) {
+    for folder in own.ancestors().take_while(|folder| folder.starts_with(CGROUPS)) {
         // Without a limit the value is `max`, which is not a number.
         if let Some(most) = number(&folder.join("pids.max")) {
             let name = format!("pids.max of {}", folder.display());
@@ -173,9 +168,8 @@ fn threads_of_user() -> Option<u64> {
 
 /// Returns the number of threads of a process of this user, from its /proc/<pid>/status.
 fn threads_of(status: &str, user: u32) -> Option<u64> {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-    let real = field("Uid:")?.split_whitespace().next()?.parse::<u32>().ok()?;
-    (real == user).then(|| field("Threads:")?.trim().parse().ok()).flatten()
+    let real = field(status, "Uid:")?.split_whitespace().next()?.parse::<u32>().ok()?;
+    (real == user).then(|| field(status, "Threads:")?.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, SealFlag, fcntl},
-    libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
         mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap},
@@ -25,7 +24,10 @@ use nix::{
     unistd::ftruncate,
 };
 
-use super::signal::grow_file;
+use super::{
+    procfs::{group_folder, page_bytes},
+    signal::grow_file,
+};
 
 /// Creates a zeroed segment whose size cannot be changed.
 pub(crate) fn create(name: &std::ffi::CStr, len_bytes: usize) -> io::Result<OwnedFd> {
@@ -62,7 +64,7 @@ pub(crate) fn advise_huge(start: *const u8, len_bytes: usize) {
 pub(crate) fn wiped_by_fork() -> io::Result<&'static AtomicU32> {
     let len = NonZeroUsize::new(size_of::<AtomicU32>()).expect("it has a size");
     let rights = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: the kernel chooses a place for new pages, so that they are nobody else's.
+    // SAFETY: the kernel chooses a place for new pages, so that no other code uses them.
     let page = unsafe { mmap_anonymous(None, len, rights, MapFlags::MAP_PRIVATE) }?;
     // SAFETY: the pages were mapped just now; what is wiped in a copy is theirs alone.
     let advised = unsafe { madvise(page, len.get(), MmapAdvise::MADV_WIPEONFORK) };
@@ -127,14 +129,14 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `new` mapped exactly this, and nobody can hold a pointer into it longer than the mapping lives.
+        // SAFETY: `new` mapped exactly this, and no pointer into it is used after the mapping is dropped.
         let _ = unsafe { munmap(self.base.cast(), self.len_bytes) };
     }
 }
 
 // SAFETY: the mapping is plain memory of the process, tied to no thread.
 unsafe impl Send for Mapping {}
-// SAFETY: `&Mapping` gives out an address only; whoever accesses the memory argues for that access.
+// SAFETY: `&Mapping` gives out an address only; each access to the memory has its own argument.
 unsafe impl Sync for Mapping {}
 
 /// Limits the memory that this process may allocate to `bytes` more than it has now.
@@ -182,32 +184,17 @@ impl Drop for Reprieve {
     }
 }
 
-/// Returns the size of a page.
-pub(crate) fn page_bytes() -> u64 {
-    // SAFETY: sysconf takes a number and touches no memory of ours.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(bytes).unwrap_or(4096)
-}
-
 /// Returns how many processes the kernel has killed for lack of memory: in this process's cgroup if that is counted, and otherwise
 /// on this machine. Returns `None` if it is not known.
 pub(crate) fn oom_kills() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let files = groups.lines().filter_map(counts_of_group).chain(["/proc/vmstat".to_owned()]);
+    let folders = groups.lines().filter_map(|line| group_folder(line, "memory"));
+    // The file of version 2, and that of version 1.
+    let files =
+        folders.flat_map(|folder| ["memory.events", "memory.oom_control"].map(|name| folder.join(name)));
     // The last file takes long to read and includes what other programs do.
+    let files = files.chain(["/proc/vmstat".into()]);
     files.filter_map(|file| std::fs::read_to_string(file).ok()).find_map(|counts| oom_kills_in(&counts))
-}
-
-/// Returns the file with the counts of a cgroup, given its line in /proc/self/cgroup, in version 2 or 1.
-fn counts_of_group(line: &str) -> Option<String> {
-    let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
-    match controllers {
-        "" => Some(format!("/sys/fs/cgroup{group}/memory.events")),
-        _ if controllers.split(',').any(|name| name == "memory") => {
-            Some(format!("/sys/fs/cgroup/memory{group}/memory.oom_control"))
-        }
-        _ => None,
-    }
 }
 
 fn oom_kills_in(counts: &str) -> Option<u64> {
@@ -223,9 +210,5 @@ mod tests {
         assert_eq!(oom_kills_in("low 0\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n"), Some(5));
         assert_eq!(oom_kills_in("nr_free_pages 9\noom_kill 12\n"), Some(12));
         assert_eq!(oom_kills_in("oom 4\n"), None);
-        assert_eq!(counts_of_group("0::/a/b").as_deref(), Some("/sys/fs/cgroup/a/b/memory.events"));
-        let first = counts_of_group("7:cpu,memory:/a");
-        assert_eq!(first.as_deref(), Some("/sys/fs/cgroup/memory/a/memory.oom_control"));
-        assert_eq!(counts_of_group("4:cpu:/a"), None);
     }
 }

@@ -12,29 +12,8 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 
 use super::fd::failed;
 
-/// Sends a few bytes and an optional descriptor.
-pub(crate) fn send_with_fd(
-    socket: BorrowedFd<'_>,
-    bytes: &[u8],
-    fd: Option<BorrowedFd<'_>>,
-) -> io::Result<()> {
-    match fd {
-        Some(fd) => send_with_fds(socket, bytes, [fd]),
-        None => send_with_fds(socket, bytes, []),
-    }
-}
-
-/// Sends a few bytes and `N` descriptors.
-pub(crate) fn send_with_fds<const N: usize>(
-    socket: BorrowedFd<'_>,
-    bytes: &[u8],
-    fds: [BorrowedFd<'_>; N],
-) -> io::Result<()> {
-    send_with_all(socket, bytes, &fds)
-}
-
-/// Sends a few bytes and all of these descriptors.
-pub(crate) fn send_with_all(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Sends a few bytes and these descriptors.
+pub(crate) fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let control: Vec<_> = (!fds.is_empty()).then_some(ControlMessage::ScmRights(&fds)).into_iter().collect();
     let sent =

@@ -54,7 +54,7 @@ impl<T: Send + Sync> PerProcess<T> {
         let made = Box::into_raw(Box::new(Slot { generation: generation(), value }));
         // SYNC(per-process): pairs with the Acquire load in `get`, and with itself where two threads come at once.
         if self.0.compare_exchange(before, made, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // SAFETY: it comes from `Box::into_raw` just above, and nobody else has seen it.
+            // SAFETY: it comes from `Box::into_raw` just above, and no other code has seen it.
             drop(unsafe { Box::from_raw(made) });
         }
         self.get().expect("it is this process's own, and stays as long as this is borrowed")
@@ -67,7 +67,7 @@ impl<T> Drop for PerProcess<T> {
         // SAFETY: as in `get`; what is exclusively borrowed is not replaced meanwhile.
         let is_own = unsafe { slot.as_ref() }.is_some_and(|slot| slot.generation == generation());
         if is_own {
-            // SAFETY: it comes from `Box::into_raw`, and nobody has a reference to it: they borrow `self`.
+            // SAFETY: it comes from `Box::into_raw`, and there is no reference to it, because references borrow `self`.
             drop(unsafe { Box::from_raw(slot) });
         }
     }

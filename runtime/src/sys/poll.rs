@@ -1,4 +1,4 @@
-//! Waits for descriptors: epoll, timers, event counters, and waits for a single descriptor.
+//! Waits for descriptors: epoll, timers, event counters, and waits for single descriptors.
 //!
 //! The driver, the watch of processes, the launchers and the worker's watching thread use it. Other code of the process may close
 //! descriptors, so [`Poller`] checks its seal before it uses a number.
@@ -25,7 +25,7 @@ use super::{
     identified::{Identified, closed},
 };
 
-/// What ended a wait for the end of a peer.
+/// The reason why a wait for the end of a peer has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndOf {
     /// The peer has closed its end of the connection.
@@ -77,24 +77,38 @@ pub(crate) fn is_ended(fd: BorrowedFd<'_>) -> bool {
 /// Waits until some of these are readable or at their end. Returns which.
 pub(crate) fn wait_any(fds: &[BorrowedFd<'_>]) -> io::Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    loop {
-        match nix::poll::poll(&mut polled, PollTimeout::NONE) {
-            Ok(_) => return Ok(polled.iter().map(|fd| fd.any().unwrap_or(true)).collect()),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    poll(&mut polled, PollTimeout::NONE)?;
+    Ok(polled.iter().map(|fd| fd.any().unwrap_or(true)).collect())
 }
 
 /// Waits until there is something to read, for at most `timeout`.
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-    loop {
-        match nix::poll::poll(&mut fds, timeout) {
-            Ok(n) => return Ok(n > 0),
+    Ok(poll(&mut fds, timeout)? > 0)
+}
+
+/// Writes all bytes to a pipe. Waits for room even if other code has made the pipe non-blocking.
+pub(crate) fn write_waiting(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(fd, bytes) {
+            Ok(n) => bytes = &bytes[n..],
             Err(nix::errno::Errno::EINTR) => {}
+            Err(nix::errno::Errno::EAGAIN) => {
+                poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::NONE)?;
+            }
             Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Polls, and again after each signal. Returns how many descriptors are ready.
+fn poll(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Result<i32> {
+    loop {
+        match nix::poll::poll(fds, timeout) {
+            Err(nix::errno::Errno::EINTR) => {}
+            outcome => return Ok(outcome?),
         }
     }
 }
@@ -176,7 +190,7 @@ impl Bell {
     /// Nothing is written, and nothing needs to be read. The kernel arms the bell only if the number still means the same file. A
     /// check before a write or a read could not guarantee that.
     pub(crate) fn ring_in(&self, poller: &Poller, key: u64) -> bool {
-        poller.rearm(self.as_fd(), key)
+        poller.arm(self.as_fd(), key)
     }
 }
 
@@ -193,9 +207,18 @@ impl AsFd for Bell {
 /// reused. If it does not, nothing is done and every call returns an error.
 #[derive(Debug)]
 pub(crate) struct Poller {
-    epoll: Identified<Epoll>,
+    epoll: Identified<Set>,
     /// No other socket has the same identity until the system is restarted.
     seal: Identified,
+}
+
+#[derive(Debug)]
+struct Set(Epoll);
+
+impl AsFd for Set {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
 }
 
 /// The key of the seal, which is never reported.
@@ -206,7 +229,7 @@ fn disarmed(key: u64) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLONESHOT, key)
 }
 
-/// What happened to one descriptor.
+/// An event of one descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
     pub(crate) key: u64,
@@ -229,7 +252,7 @@ impl Poller {
         identity(seal.as_fd()).ok_or_else(io::Error::last_os_error)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed("epoll_create1"))?;
         epoll.add(&seal, disarmed(SEAL)).map_err(failed("epoll_ctl"))?;
-        let poller = Self { epoll: Identified::new(epoll), seal: Identified::new(seal) };
+        let poller = Self { epoll: Identified::new(Set(epoll)), seal: Identified::new(seal) };
         // If it works once, it works again.
         poller.wait(&mut Vec::new(), Some(Duration::ZERO))?;
         Ok(poller)
@@ -241,19 +264,13 @@ impl Poller {
 
     /// Returns whether other code has closed neither the set nor its seal.
     pub(crate) fn is_whole(&self) -> bool {
-        self.check_seal().is_ok() && self.epoll.modify(self.seal.as_fd(), &mut disarmed(SEAL)).is_ok()
-    }
-
-    /// Waits for reading, once. Returns whether the set still has this descriptor, so that it has not been closed by other code.
-    fn rearm(&self, fd: BorrowedFd<'_>, key: u64) -> bool {
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
-        self.check_seal().is_ok() && self.epoll.modify(fd, &mut EpollEvent::new(flags, key)).is_ok()
+        self.modify(self.seal.as_fd(), &mut disarmed(SEAL))
     }
 
     /// Adds a descriptor and waits for reading.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
         self.check_seal()?;
-        self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key)).map_err(failed("epoll_ctl"))
+        self.epoll.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key)).map_err(failed("epoll_ctl"))
     }
 
     /// Sets whether to wait for room to write, in addition to reading.
@@ -261,18 +278,19 @@ impl Poller {
         let mut flags = EpollFlags::EPOLLIN;
         flags.set(EpollFlags::EPOLLOUT, writable);
         self.check_seal()?;
-        self.epoll.modify(fd, &mut EpollEvent::new(flags, key)).map_err(failed("epoll_ctl"))
+        self.epoll.0.modify(fd, &mut EpollEvent::new(flags, key)).map_err(failed("epoll_ctl"))
     }
 
     /// Adds a descriptor that is not waited for until [`arm`](Self::arm).
     pub(crate) fn add_disarmed(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
         self.check_seal()?;
-        self.epoll.add(fd, disarmed(key)).map_err(failed("epoll_ctl"))
+        self.epoll.0.add(fd, disarmed(key)).map_err(failed("epoll_ctl"))
     }
 
-    /// Waits for reading, once. If that fails, the next wait returns the error.
-    pub(crate) fn arm(&self, fd: BorrowedFd<'_>, key: u64) {
-        self.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, key));
+    /// Waits for reading, once. Returns whether the set still has this descriptor, so that it has not been closed by other code. If
+    /// not, the next wait returns the error.
+    pub(crate) fn arm(&self, fd: BorrowedFd<'_>, key: u64) -> bool {
+        self.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, key))
     }
 
     /// Stops waiting until the next [`arm`](Self::arm).
@@ -280,16 +298,14 @@ impl Poller {
         self.modify(fd, &mut disarmed(key));
     }
 
-    fn modify(&self, fd: BorrowedFd<'_>, event: &mut EpollEvent) {
-        if self.check_seal().is_ok() {
-            let _ = self.epoll.modify(fd, event);
-        }
+    fn modify(&self, fd: BorrowedFd<'_>, event: &mut EpollEvent) -> bool {
+        self.check_seal().is_ok() && self.epoll.0.modify(fd, event).is_ok()
     }
 
     /// Removes a descriptor. Does nothing if it is not in the set.
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
         if self.check_seal().is_ok() {
-            let _ = self.epoll.delete(fd);
+            let _ = self.epoll.0.delete(fd);
         }
     }
 
@@ -311,7 +327,7 @@ impl Poller {
         if !self.is_whole() {
             return Err(closed());
         }
-        match self.epoll.wait(&mut buffer, timeout) {
+        match self.epoll.0.wait(&mut buffer, timeout) {
             Ok(n) => {
                 // The descriptors of these events may have been closed since.
                 self.check_seal()?;

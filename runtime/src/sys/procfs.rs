@@ -1,15 +1,19 @@
-//! What `/proc` says about a process: memory and threads.
+//! Reads from `/proc` the memory and the threads of a process, and the folders of its control groups.
 //!
 //! The pool's limits and statistics use it. A pid may have been reused, so what is read by pid counts only if the process had not
 //! been reaped by then.
 
-use std::io;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::{SysconfVar, sysconf};
 
 /// Returns the maximum resident memory of the process. (`getrusage` would include what its parent had before the exec.)
 pub(crate) fn peak_rss_bytes(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let kib: u64 = field(&status, "VmHWM:")?.strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
 
@@ -23,5 +27,45 @@ pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     // size, resident, shared, ..., in pages
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * super::memory::page_bytes())
+    Some(pages * page_bytes())
+}
+
+/// Returns the size of a page.
+pub(super) fn page_bytes() -> u64 {
+    let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}
+
+/// Returns the value of a field of /proc/<pid>/status.
+pub(super) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// Where control groups are mounted.
+pub(super) const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Returns the folder of a control group, given its line in /proc/self/cgroup: in version 2 or, for this controller, in version 1.
+pub(super) fn group_folder(line: &str, controller: &str) -> Option<PathBuf> {
+    let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+    let group = group.trim_start_matches('/');
+    match controllers {
+        "" => Some(Path::new(CGROUPS).join(group)),
+        _ if controllers.split(',').any(|name| name == controller) => {
+            Some(Path::new(CGROUPS).join(controller).join(group))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_group_is_found_in_both_versions() {
+        let folder = |line| group_folder(line, "memory").map(|folder| folder.display().to_string());
+        assert_eq!(folder("0::/a/b").as_deref(), Some("/sys/fs/cgroup/a/b"));
+        assert_eq!(folder("7:cpu,memory:/a").as_deref(), Some("/sys/fs/cgroup/memory/a"));
+        assert_eq!(folder("4:cpu:/a"), None);
+    }
 }

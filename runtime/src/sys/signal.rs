@@ -7,17 +7,24 @@
 
 use std::{
     cell::Cell,
-    io,
+    io::{self, IoSliceMut},
     os::fd::{AsRawFd, BorrowedFd},
     ptr::null_mut,
-    sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicI32, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     libc,
-    sys::signal::{SigSet, SigmaskHow, Signal},
+    sys::{
+        resource::{RLIM_INFINITY, Resource, getrlimit},
+        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction},
+        uio::{RemoteIoVec, process_vm_readv},
+    },
 };
 
 use super::exit::end_group;
@@ -36,16 +43,37 @@ pub(crate) fn ignore_pipe_and_terminal() {
 pub(crate) fn reset_signals() {
     let all = 1..=libc::SIGRTMAX();
     for signal in all.filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
-        // SAFETY: all zero is a valid sigaction, which is overwritten.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        // SAFETY: without a new disposition the call only writes the old one, to `action`; it refuses numbers that are none.
-        let known = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
-        if known && (action.sa_sigaction != libc::SIG_IGN || signal == libc::SIGCHLD) {
+        let before = handler_of(signal);
+        if before.is_some_and(|handler| handler != libc::SIG_IGN || signal == libc::SIGCHLD) {
             // SAFETY: SIG_DFL is a disposition, not a handler; nothing of ours will run.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Returns the handler or disposition of a signal, or `None` if there is no such signal.
+fn handler_of(signal: i32) -> Option<libc::sighandler_t> {
+    // SAFETY: all zero is a valid sigaction, which is overwritten.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new disposition the call only writes the old one, to `action`; it refuses numbers that are none.
+    let known = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
+    known.then_some(action.sa_sigaction)
+}
+
+/// The signature of a handler that is told about the signal.
+type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// Handles a signal, on the stack for signal handlers if this thread has one.
+///
+/// # Safety
+///
+/// The handler is async-signal-safe.
+unsafe fn handle(signal: Signal, handler: Handler, flags: SaFlags) -> io::Result<()> {
+    let flags = SaFlags::SA_ONSTACK | flags;
+    // SAFETY: the handler does only what a handler may (the caller's promise).
+    unsafe { sigaction(signal, &SigAction::new(SigHandler::SigAction(handler), flags, SigSet::empty())) }?;
+    Ok(())
 }
 
 /// Runs code that makes a file larger. Beyond the file size limit (`ulimit -f`) the kernel sends SIGXFSZ, which ends a process.
@@ -73,19 +101,13 @@ pub(crate) fn grow_file<R>(grow: impl FnOnce() -> io::Result<R>) -> io::Result<R
 static WATCHED: AtomicI32 = AtomicI32::new(-1);
 static HANGUP_CODE: AtomicI32 = AtomicI32::new(0);
 
-/// Ends this process and its group as soon as the peer of a socket has closed it, whatever the process is doing. The kernel reports
+/// Ends this process and its group as soon as the peer of a socket has closed it, even in the middle of other code. The kernel reports
 /// the hangup by SIGIO. For a process that must not have a second thread.
 pub(crate) fn end_on_hangup(socket: BorrowedFd<'_>, code: i32) -> io::Result<()> {
     HANGUP_CODE.store(code, Ordering::Relaxed);
     WATCHED.store(socket.as_raw_fd(), Ordering::Relaxed);
-    // SAFETY: all zero is a valid sigaction: no handler, no flags, an empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = on_io as extern "C" fn(i32) as libc::sighandler_t;
-    action.sa_flags = libc::SA_RESTART;
-    // SAFETY: `action` is whole, and `on_io` takes a number and does only what a handler may.
-    if unsafe { libc::sigaction(libc::SIGIO, &raw const action, null_mut()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: `on_io` does only what a handler may.
+    unsafe { handle(Signal::SIGIO, on_io, SaFlags::SA_RESTART) }?;
     let me = nix::unistd::getpid().as_raw();
     // SAFETY: F_SETOWN takes a number and touches no memory of ours.
     if unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETOWN, me) } < 0 {
@@ -112,7 +134,7 @@ fn set_async(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     Ok(())
 }
 
-extern "C" fn on_io(_: i32) {
+extern "C" fn on_io(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let before = nix::errno::Errno::last();
     end_if_hung_up();
     before.set();
@@ -132,7 +154,7 @@ fn end_if_hung_up() {
 const HANDLER_STACK_BYTES: usize = 64 << 10;
 
 /// The function that the handler calls when the watched thread has overflowed its stack. Must be async-signal-safe.
-static ON_OVERFLOW: AtomicPtr<()> = AtomicPtr::new(null_mut());
+static ON_OVERFLOW: OnceLock<fn()> = OnceLock::new();
 /// The guard pages of the watched thread, from the first address to before the second.
 static GUARD_START: AtomicUsize = AtomicUsize::new(0);
 static GUARD_END: AtomicUsize = AtomicUsize::new(0);
@@ -148,14 +170,13 @@ thread_local! {
 pub(crate) fn watch_stack(on_overflow: fn()) -> io::Result<()> {
     if HAS_STACK.get() {
         // It is already watched, because this process was forked by the thread.
-        ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Relaxed);
         return Ok(());
     }
-    // If the guard is not known, an overflow is reported as SIGSEGV. Other handlers need the stack all the same.
+    // If the guard is not known, an overflow is reported as SIGSEGV. Other handlers need the stack in any case.
     let (start, end) = guard_of_this_thread().unwrap_or_default();
     GUARD_START.store(start, Ordering::Relaxed);
     GUARD_END.store(end, Ordering::Relaxed);
-    ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Relaxed);
+    let _ = ON_OVERFLOW.set(on_overflow);
     use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
     let len = std::num::NonZeroUsize::new(HANDLER_STACK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
     let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
@@ -167,41 +188,26 @@ pub(crate) fn watch_stack(on_overflow: fn()) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     HAS_STACK.set(true);
-    for signal in [libc::SIGSEGV, libc::SIGBUS] {
-        install(signal)?;
-    }
-    Ok(())
+    install(Signal::SIGSEGV)?;
+    install(Signal::SIGBUS)
 }
 
-fn install(signal: i32) -> io::Result<()> {
-    // SAFETY: all zero is a valid sigaction: no handler, no flags, an empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction =
-        on_fault as extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) as libc::sighandler_t;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: `action` is whole, and `on_fault` has the signature that SA_SIGINFO asks for and does only what a handler may.
-    if unsafe { libc::sigaction(signal, &raw const action, null_mut()) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+fn install(signal: Signal) -> io::Result<()> {
+    // SAFETY: `on_fault` does only what a handler may.
+    unsafe { handle(signal, on_fault, SaFlags::empty()) }
 }
 
 /// The function that the handler calls when the process ends because an allocation failed. Must be async-signal-safe.
-static ON_OUT_OF_MEMORY: AtomicPtr<()> = AtomicPtr::new(null_mut());
+static ON_OUT_OF_MEMORY: OnceLock<fn()> = OnceLock::new();
 
 /// Reports that this process ends because an allocation failed: `on_out_of_memory` is called in a signal handler, and may only load
 /// and store atomics.
 ///
 /// After a failed allocation, Rust and C++ abort on the thread that made it, and C code writes to an address near zero.
 pub(crate) fn watch_allocations(on_out_of_memory: fn()) -> io::Result<()> {
-    ON_OUT_OF_MEMORY.store(on_out_of_memory as *mut (), Ordering::Relaxed);
-    // SAFETY: all zero is a valid sigaction: the default, no flags, an empty mask.
-    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: without a new disposition the call only writes the old one, to `before`.
-    let known = unsafe { libc::sigaction(libc::SIGABRT, std::ptr::null(), &raw mut before) } == 0;
+    let _ = ON_OUT_OF_MEMORY.set(on_out_of_memory);
     // A handler of other code, which reports crashes, stays.
-    if known && before.sa_sigaction == libc::SIG_DFL { install(libc::SIGABRT) } else { Ok(()) }
+    if handler_of(libc::SIGABRT) == Some(libc::SIG_DFL) { install(Signal::SIGABRT) } else { Ok(()) }
 }
 
 /// Clears `errno`, so that an allocation that failed earlier is not taken for the reason why the next task ends. Called on the
@@ -215,24 +221,16 @@ pub(crate) fn forget_failed_allocations() {
 /// trusted only on the thread that runs tasks, where it belongs to the current task, and only if memory is limited, because other
 /// calls set it, too.
 fn is_refused_memory() -> bool {
-    let is_limited = |resource| {
-        // SAFETY: all zero is a valid rlimit, which is overwritten.
-        let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
-        // SAFETY: the call only writes the limit, to `limit`.
-        unsafe { libc::getrlimit(resource, &raw mut limit) == 0 && limit.rlim_cur != libc::RLIM_INFINITY }
-    };
+    let is_limited = |resource| getrlimit(resource).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
     nix::errno::Errno::last() == nix::errno::Errno::ENOMEM
         && HAS_STACK.get()
-        && (is_limited(libc::RLIMIT_DATA) || is_limited(libc::RLIMIT_AS))
+        && (is_limited(Resource::RLIMIT_DATA) || is_limited(Resource::RLIMIT_AS))
 }
 
 /// Runs in the handler. Reports a failed allocation if Rust's handling of it, or C code after it, is ending this thread.
 fn note_failed_allocation(context: *mut libc::c_void) {
-    let on_out_of_memory = ON_OUT_OF_MEMORY.load(Ordering::Relaxed);
     let has_failed = || is_refused_memory() || stack_pointer(context).is_some_and(is_ended_by_allocation);
-    if !on_out_of_memory.is_null() && has_failed() {
-        // SAFETY: only `watch_allocations` stores here, and it stores a `fn()`.
-        let on_out_of_memory: fn() = unsafe { std::mem::transmute(on_out_of_memory) };
+    if let Some(on_out_of_memory) = ON_OUT_OF_MEMORY.get().filter(|_| has_failed()) {
         on_out_of_memory();
     }
 }
@@ -246,22 +244,18 @@ const CALL_BYTES: usize = 24;
 
 /// Returns whether a call in `handle_alloc_error`, which never returns, is among the frames from this address on.
 fn is_ended_by_allocation(stack_pointer: usize) -> bool {
-    // SAFETY: getpid takes nothing.
-    let me = unsafe { libc::getpid() };
     let start = (std::alloc::handle_alloc_error as fn(std::alloc::Layout) -> ! as *const ()).addr();
-    let mut words = [0usize; PIECE_WORDS];
+    let mut bytes = [0; PIECE_WORDS * size_of::<usize>()];
     for piece in 0..FRAMES_WORDS / PIECE_WORDS {
-        let len = size_of_val(&words);
-        let from = stack_pointer + piece * len;
-        let ours = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: len };
-        let theirs = libc::iovec { iov_base: from as *mut libc::c_void, iov_len: len };
-        // SAFETY: `ours` is `words`, which is writable; what `theirs` names the kernel reads as far as it is mapped, of this very process.
-        let read = unsafe { libc::process_vm_readv(me, &raw const ours, 1, &raw const theirs, 1, 0) };
-        let read = usize::try_from(read).unwrap_or(0) / size_of::<usize>();
-        if words[..read].iter().any(|&word| word > start && word <= start + CALL_BYTES) {
+        // The kernel reads what is mapped and refuses the rest.
+        let theirs = RemoteIoVec { base: stack_pointer + piece * bytes.len(), len: bytes.len() };
+        let read = process_vm_readv(nix::unistd::getpid(), &mut [IoSliceMut::new(&mut bytes)], &[theirs]);
+        let read = read.unwrap_or(0);
+        let (words, _) = bytes[..read].as_chunks();
+        if words.iter().any(|&word| (start + 1..=start + CALL_BYTES).contains(&usize::from_ne_bytes(word))) {
             return true;
         }
-        if read < PIECE_WORDS {
+        if read < bytes.len() {
             return false;
         }
     }
@@ -297,8 +291,7 @@ pub(crate) struct AllocationWatch(Option<libc::timer_t>);
 
 impl AllocationWatch {
     pub(crate) fn new() -> Self {
-        let is_watched = !ON_OUT_OF_MEMORY.load(Ordering::Relaxed).is_null();
-        Self(if is_watched && handles_looks() { start_looks() } else { None })
+        Self(if ON_OUT_OF_MEMORY.get().is_some() && handles_looks() { start_looks() } else { None })
     }
 }
 
@@ -316,23 +309,15 @@ impl Drop for AllocationWatch {
 /// Makes SIGURG call [`on_look`]. It is ignored by default, so a late signal does nothing. Returns `false` if other code handles
 /// it.
 fn handles_looks() -> bool {
-    let ours = on_look as extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) as libc::sighandler_t;
-    // SAFETY: all zero is a valid sigaction: the default, no flags, an empty mask.
-    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: without a new disposition the call only writes the old one, to `before`.
-    if unsafe { libc::sigaction(libc::SIGURG, std::ptr::null(), &raw mut before) } != 0 {
-        return false;
+    let ours = on_look as Handler as libc::sighandler_t;
+    match handler_of(libc::SIGURG) {
+        Some(handler) if handler == ours => true,
+        Some(libc::SIG_DFL | libc::SIG_IGN) => {
+            // SAFETY: `on_look` does only what a handler may.
+            unsafe { handle(Signal::SIGURG, on_look, SaFlags::SA_RESTART) }.is_ok()
+        }
+        _ => false,
     }
-    if before.sa_sigaction == ours {
-        return true;
-    }
-    // SAFETY: as above.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = ours;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-    [libc::SIG_DFL, libc::SIG_IGN].contains(&before.sa_sigaction)
-        // SAFETY: `action` is whole, and `on_look` has the signature that SA_SIGINFO asks for and does only what a handler may.
-        && unsafe { libc::sigaction(libc::SIGURG, &raw const action, null_mut()) } == 0
 }
 
 /// Starts a timer that sends SIGURG to this thread. Returns `None` if the system has no timer left.
@@ -359,10 +344,7 @@ fn start_looks() -> Option<libc::timer_t> {
 extern "C" fn on_look(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let before = nix::errno::Errno::last();
     if stack_pointer(context).is_some_and(is_ended_by_allocation) {
-        let on_out_of_memory = ON_OUT_OF_MEMORY.load(Ordering::Relaxed);
-        if !on_out_of_memory.is_null() {
-            // SAFETY: only `watch_allocations` stores here, and it stores a `fn()`.
-            let on_out_of_memory: fn() = unsafe { std::mem::transmute(on_out_of_memory) };
+        if let Some(on_out_of_memory) = ON_OUT_OF_MEMORY.get() {
             on_out_of_memory();
         }
         // SAFETY: abort may be called in a signal handler.
@@ -385,7 +367,7 @@ fn guard_of_first_stack() -> Option<(usize, usize)> {
     let range = maps.lines().find(|line| line.ends_with("[stack]"))?.split(' ').next()?;
     let (start, end) = range.split_once('-')?;
     let [start, end] = [start, end].map(|number| usize::from_str_radix(number, 16).unwrap_or_default());
-    let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_STACK).ok()?;
+    let (limit, _) = getrlimit(Resource::RLIMIT_STACK).ok()?;
     let last = end.checked_sub(usize::try_from(limit).ok()?)?;
     (start..end).contains(&here).then(|| (last.saturating_sub(FIRST_STACK_GUARD_BYTES), last))
 }
@@ -423,10 +405,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     // SAFETY: SIGSEGV and SIGBUS fill in the address.
     let address = unsafe { info.si_addr() }.addr();
     if (GUARD_START.load(Ordering::Relaxed)..GUARD_END.load(Ordering::Relaxed)).contains(&address) {
-        let on_overflow = ON_OVERFLOW.load(Ordering::Relaxed);
-        if !on_overflow.is_null() {
-            // SAFETY: only `watch_stack` stores here, and it stores a `fn()`.
-            let on_overflow: fn() = unsafe { std::mem::transmute(on_overflow) };
+        if let Some(on_overflow) = ON_OVERFLOW.get() {
             on_overflow();
         }
         crate::sys::exit::say(

@@ -11,13 +11,14 @@ use std::{
 
 use nix::{fcntl::OFlag, sys::stat::Mode};
 
-use super::{copy, output, process_name::name_as_program};
+use super::{copy, output};
 use crate::{
     escape::Lines,
     marker::{DEPTH, MARKER_CSTR, Marker, START_FAILED},
     panic::RemotePanic,
     protocol::{Notice, PREAMBLE_BYTES, Preamble, Refused, Sink},
     sys::{
+        cpu::name_as_program,
         env::{set_env, take_env},
         exit::{end_now, say},
         fd::adopt_socket,

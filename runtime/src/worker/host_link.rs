@@ -38,7 +38,7 @@ pub(super) static ASIDE: OnceLock<Aside> = OnceLock::new();
 
 pub(super) static WAITING: OnceLock<Waiting> = OnceLock::new();
 
-/// Whether the host is there. Ordered with the claim word: a task that begins either sees that it has gone or is seen.
+/// Whether the host is there. Ordered with the claim word: a task that begins sees that it has gone, or `is_busy` sees the task.
 pub(super) static PHASE: Phase = Phase::new();
 
 /// The sequence number of the task that ended last.
@@ -68,15 +68,15 @@ impl Phase {
 
     /// Notes that this worker has shaken hands. Before that, it has not run anything that needs an orderly end.
     pub(super) fn become_ready(&self) {
-        // SYNC(ready-or-end): pairs with the exchange in `stop`. `WAITING` is set by now: whoever finds it ready can wake it.
+        // SYNC(ready-or-end): pairs with the exchange in `stop`. `WAITING` is set by now, so a thread that finds it ready can wake it.
         let _ = self.0.compare_exchange(Self::STARTING, Self::READY, Ordering::SeqCst, Ordering::Relaxed);
     }
 
     /// Notes that the host has gone. Returns whether this worker had shaken hands.
     fn stop(&self) -> bool {
         // SYNC(ready-or-end): pairs with the exchange in `become_ready`.
-        // SYNC(stop-or-begin): pairs with the load in `is_stopping`, by way of the claim word: whoever begins a task has changed that
-        // word, and sees this, or is seen by `is_busy`.
+        // SYNC(stop-or-begin): pairs with the load in `is_stopping`, through the claim word. A thread that begins a task has changed that
+        // word, and sees this, or `is_busy` sees the change.
         self.0.swap(Self::STOPPING, Ordering::SeqCst) == Self::READY
     }
 

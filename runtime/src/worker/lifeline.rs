@@ -31,7 +31,7 @@ use crate::{
     transport::Cause,
 };
 
-/// How long a worker that was told to leave may spend on exit handlers and the like.
+/// How long a worker that was told to leave may spend on exit handlers and similar code.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The stack of the serving thread. The default of std is too small for code that was written for a main thread.
@@ -50,7 +50,7 @@ pub(super) fn become_forked_worker(socket: OwnedFd, host: Option<Identified>) ->
     })
 }
 
-/// What tells a worker that its host has ended.
+/// The descriptors by which a worker notices that its host has ended.
 struct Lifeline {
     socket: Arc<Identified>,
     /// The process of the host. A copy of the host, such as a daemon, may hold the other end of the connection.

@@ -11,7 +11,6 @@ mod lifeline;
 mod log;
 mod output;
 mod preload;
-mod process_name;
 mod progress;
 mod replies;
 mod serve;

@@ -14,8 +14,9 @@ use crate::{
     protocol::{Sink, encode_boundary},
     sys::{
         exit::flush_stdout,
-        fd::{open_null, out_of_the_way, redirect_stderr, redirect_stdout, write_waiting},
+        fd::{open_null, out_of_the_way, redirect_stderr, redirect_stdout},
         identified::Identified,
+        poll::write_waiting,
     },
 };
 

@@ -4,11 +4,11 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
-use super::{connect::refused, process_name::name_as_program};
+use super::connect::refused;
 use crate::{
     protocol::{Folder, Refused, WorkerSetup},
     sys::{
-        cpu::{add_niceness, pin_to, set_title},
+        cpu::{add_niceness, name_as_program, pin_to, set_title},
         memory::limit_memory,
         process::enter,
     },
@@ -19,8 +19,8 @@ use crate::{
 /// # Errors
 ///
 /// A setting cannot be applied. The error is a message for the user.
-pub(super) fn take_up(station: WorkerSetup) -> Result<(), Refused> {
-    let WorkerSetup { folder, nice, cpu, title, memory } = station;
+pub(super) fn take_up(setup: WorkerSetup) -> Result<(), Refused> {
+    let WorkerSetup { folder, nice, cpu, title, memory } = setup;
     if let Some(Folder { path, id }) = folder {
         let path = Path::new(OsStr::from_bytes(&path));
         enter(path, id).map_err(|error| {

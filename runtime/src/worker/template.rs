@@ -27,7 +27,7 @@ use crate::{
         exit::end_group,
         fd::{errno_of, out_of_the_way, read_file, write_whole},
         identified::Identified,
-        pass::{recv_with_fds, send_with_fd},
+        pass::{recv_with_fds, send_with_fds},
         poll::wait_any,
         process::{Fork, fork, hold_host},
     },
@@ -64,7 +64,7 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
         Ok(()) => Prepared::Ready,
         Err(words) => Prepared::Failed(words),
     };
-    // If the host has gone, the end of the connection will tell.
+    // If the host has gone, the loop below sees the end of the connection.
     let _ = write_whole(control.as_fd(), &prepared.to_bytes());
     let mut workers: Vec<Forked> = Vec::new();
     loop {
@@ -106,7 +106,7 @@ fn recv_request(control: BorrowedFd<'_>) -> Option<[OwnedFd; 2]> {
 
 /// Forks a worker and reports it. Returns the worker's connection in the worker, where nothing else of the template is open.
 fn fork_worker(socket: OwnedFd, status: OwnedFd, workers: &mut Vec<Forked>) -> Option<OwnedFd> {
-    // SAFETY: a template has one thread: it starts none, and `prepare` has seen to it that the preload has left none.
+    // SAFETY: a template has one thread. It starts none, and `prepare` has checked that the preload has left none.
     match unsafe { fork() } {
         Ok(Fork::Child) => {
             // They are children of the template. This process must not kill them or keep their descriptors open.
@@ -116,7 +116,7 @@ fn fork_worker(socket: OwnedFd, status: OwnedFd, workers: &mut Vec<Forked>) -> O
         Ok(Fork::Parent(child)) => {
             let report = Report::Forked(child.pid());
             // If the host does not listen, it does not need the worker, which ends with its connection.
-            let _ = send_with_fd(status.as_fd(), &report.to_bytes(), Some(child.as_fd()));
+            let _ = send_with_fds(status.as_fd(), &report.to_bytes(), &[child.as_fd()]);
             workers.push(Forked { child, status: Identified::new(status) });
         }
         Err(error) => {
