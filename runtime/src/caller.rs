@@ -3,6 +3,7 @@
 //!
 //! Without the feature `tracing`, a [`Caller`] is empty.
 
+use std::sync::{Mutex, PoisonError};
 #[cfg(feature = "tracing")]
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -28,6 +29,34 @@ struct Current {
     dispatch: Dispatch,
     /// Kept open as long as this lives.
     span: Option<Id>,
+}
+
+/// Holds the caller of a task or a call until it is not needed any more. Locks nothing without the feature `tracing`.
+#[derive(Debug, Default)]
+pub(crate) struct CallerCell(Mutex<Caller>);
+
+impl CallerCell {
+    pub(crate) fn new(caller: Caller) -> Self {
+        Self(Mutex::new(caller))
+    }
+
+    /// Returns the caller.
+    pub(crate) fn get(&self) -> Caller {
+        if cfg!(feature = "tracing") {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        } else {
+            Caller::default()
+        }
+    }
+
+    /// Removes and returns the caller. Dropping it may run code of a subscriber, so no lock may be held then.
+    pub(crate) fn take(&self) -> Caller {
+        if cfg!(feature = "tracing") {
+            std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Caller::default()
+        }
+    }
 }
 
 #[cfg(not(feature = "tracing"))]

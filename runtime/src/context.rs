@@ -1,4 +1,5 @@
-//! What running code may ask about its environment: whether this is a worker, which task runs, whether it must end, and its seed.
+//! Answers questions of running code about its environment: whether this is a worker, which task runs, whether it must end, and its
+//! seed.
 //!
 //! The worker's loop sets this state, and the public functions of the crate read it. Nothing here talks to the host.
 
@@ -89,7 +90,8 @@ pub fn worker_index() -> Option<usize> {
 /// ```
 #[must_use]
 pub fn is_cancelled() -> bool {
-    is_told_to_end()
+    BOARD.get().is_some_and(|board| board.is_to_end(RUNNING_SEQ.load(Ordering::Relaxed)))
+        || IS_LAST.load(Ordering::Relaxed)
 }
 
 /// Returns the ID of the task that this worker is running, or `None` between tasks and in a process that is not a worker.
@@ -182,12 +184,6 @@ pub(crate) static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
 
 /// The host has closed its side of the connection while a task was running.
 static IS_LAST: AtomicBool = AtomicBool::new(false);
-
-/// Returns whether the host has told the running task to end.
-pub(super) fn is_told_to_end() -> bool {
-    BOARD.get().is_some_and(|board| board.is_to_end(RUNNING_SEQ.load(Ordering::Relaxed)))
-        || IS_LAST.load(Ordering::Relaxed)
-}
 
 /// Notes that a living host sends nothing more. Without a board, this tells the running task to end.
 pub(super) fn hear_the_last() {

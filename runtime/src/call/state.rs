@@ -9,9 +9,8 @@ use std::{
 };
 
 use super::in_process::InProcess;
-#[cfg(feature = "tracing")]
-use crate::caller::Caller;
 use crate::{
+    caller::{Caller, CallerCell},
     context::seed_of_call,
     driver::state::Driver,
     error::{POOL_ENDED, TaskError, TaskErrorKind, TaskLocation},
@@ -19,7 +18,7 @@ use crate::{
     id::FunctionId,
     observe::report::Report,
     protocol::{EncodedTasks, Results},
-    registry::{self, Entry},
+    registry::Entry,
     scheduler::{
         batch::{Batch, QueueId, Recipient},
         config::{CallOptions, Config},
@@ -29,7 +28,7 @@ use crate::{
     },
     seed::{self, Calls},
     sys::generation::generation,
-    task::{Call as Request, not_in_table},
+    task::{Call as Request, travels},
 };
 
 /// The size of the window in batches per worker. The window contains the tasks that were read from the input and not yet yielded
@@ -119,9 +118,8 @@ impl Call {
 
     fn open(report: Option<&Report>, backend: impl FnOnce(&Arc<Inbox>) -> CallBackend) -> Self {
         let wants_progress = report.is_some_and(Report::wants_progress);
-        let inbox = Arc::new(Inbox { wants_progress, ..Inbox::default() });
-        #[cfg(feature = "tracing")]
-        inbox.set_caller(Caller::current());
+        let caller = CallerCell::new(Caller::current());
+        let inbox = Arc::new(Inbox { wants_progress, caller, ..Inbox::default() });
         let backend = backend(&inbox);
         let mut call = Self {
             backend,
@@ -261,24 +259,18 @@ impl Call {
             }
             CallBackend::Pool { .. } => {}
         }
-        let Some(function) = registry::id_of(request.entry) else {
-            return self.give_up(not_in_table(&request, Some(index)));
+        let entry = request.entry;
+        let (function, args) = match travels(request, Some(index)) {
+            Ok(sent) => sent,
+            Err(error) => return self.give_up(error),
         };
-        self.last = Some((request.entry, function));
-        let args = match request.args {
-            Ok(args) => args,
-            Err(words) => {
-                let kind = TaskErrorKind::Codec { message: words.into() };
-                let place = TaskLocation { index: Some(index), ..TaskLocation::default() };
-                return self.give_up(TaskError::new(request.entry.name, kind, place));
-            }
-        };
+        self.last = Some((entry, function));
         if args.len() <= MOST_FED_BYTES {
-            return self.push(Request { args: Ok(args), ..request });
+            return self.push(Request { entry, args: Ok(args) });
         }
         let CallBackend::Pool { driver, queue, .. } = &self.backend else { return };
         let Some(driver) = Driver::own(driver) else {
-            return self.give_up(pool_ended(request.entry.name, index));
+            return self.give_up(pool_ended(entry.name, index));
         };
         self.pushed += 1;
         self.bytes_out += args.len();
@@ -502,8 +494,7 @@ impl Drop for Call {
         if !self.is_own() {
             return;
         }
-        #[cfg(feature = "tracing")]
-        self.inbox.set_caller(Caller::default());
+        let _: Caller = self.inbox.caller.take();
         if !self.is_own() {
             return;
         }

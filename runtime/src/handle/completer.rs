@@ -6,7 +6,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::wait::{Waiter, Wakes};
-use crate::{caller::Caller, captured::Captured, codec::OwnedResult, error::TaskError};
+use crate::{
+    caller::{Caller, CallerCell},
+    captured::Captured,
+    codec::OwnedResult,
+    error::TaskError,
+};
 
 /// The outcome of a task before it is decoded.
 pub(crate) type Outcome = Result<OwnedResult, TaskError>;
@@ -16,8 +21,7 @@ pub(crate) type Outcome = Result<OwnedResult, TaskError>;
 pub(crate) struct Completer {
     pub(super) slot: Mutex<Slot>,
     /// The caller who submitted the task, until it has its outcome.
-    #[cfg(feature = "tracing")]
-    caller: Mutex<Caller>,
+    pub(crate) caller: CallerCell,
     /// The output of the task, if the pool keeps it. Set before the outcome.
     pub(super) output: OnceLock<Arc<Captured>>,
 }
@@ -82,14 +86,8 @@ impl Completer {
 
     /// Creates the completer of a task of this caller.
     #[inline]
-    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "it is empty"))]
     pub(crate) fn of(caller: Caller) -> Self {
-        Self {
-            slot: Mutex::default(),
-            output: OnceLock::new(),
-            #[cfg(feature = "tracing")]
-            caller: Mutex::new(caller),
-        }
+        Self { slot: Mutex::default(), output: OnceLock::new(), caller: CallerCell::new(caller) }
     }
 
     /// Removes and returns the outcome, if there is one.
@@ -98,21 +96,11 @@ impl Completer {
         self.lock().take_outcome()
     }
 
-    #[cfg(not(feature = "tracing"))]
-    pub(crate) fn caller(&self) -> Caller {
-        Caller::default()
-    }
-
-    #[cfg(feature = "tracing")]
-    pub(crate) fn caller(&self) -> Caller {
-        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Stores the outcome. Called while the pool is locked, so waking is left to `wakes`.
     pub(crate) fn complete(&self, outcome: Outcome, wakes: &mut Wakes) {
         #[cfg(feature = "tracing")]
         {
-            let caller = std::mem::take(&mut *self.caller.lock().unwrap_or_else(PoisonError::into_inner));
+            let caller = self.caller.take();
             if caller.dispatch().is_some() {
                 wakes.callers.push(caller);
             }

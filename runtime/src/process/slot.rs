@@ -119,7 +119,7 @@ impl About {
 
 impl ProcessSlot {
     pub(super) fn about(&self) -> About {
-        About { pid: self.supervisor.pid().unwrap_or_default(), caller: self.completer.caller() }
+        About { pid: self.supervisor.pid().unwrap_or_default(), caller: self.completer.caller.get() }
     }
 
     /// Reads up to the next record, or all that has arrived. Returns whether there may be more, for another round.

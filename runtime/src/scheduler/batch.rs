@@ -132,9 +132,9 @@ impl Recipient {
     /// Returns the caller of the first task.
     pub(crate) fn caller(&self) -> Caller {
         match self {
-            Self::Call(inbox) => inbox.caller(),
-            Self::Handles(handles) => handles.front().map(|handle| handle.caller()).unwrap_or_default(),
-            Self::Member { handle, .. } => handle.caller(),
+            Self::Call(inbox) => inbox.caller.get(),
+            Self::Handles(handles) => handles.front().map(|handle| handle.caller.get()).unwrap_or_default(),
+            Self::Member { handle, .. } => handle.caller.get(),
             Self::Unclaimed => Caller::default(),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    caller::Caller,
+    caller::CallerCell,
     captured::Captured,
     codec::{Encoded, OwnedResult},
     error::TaskError,
@@ -24,8 +24,7 @@ pub(crate) struct Inbox {
     /// Whether the progress of single tasks is displayed.
     pub(crate) wants_progress: bool,
     /// The caller, until the call is dropped.
-    #[cfg(feature = "tracing")]
-    pub(crate) caller: Mutex<Caller>,
+    pub(crate) caller: CallerCell,
 }
 
 #[derive(Debug, Default)]
@@ -74,24 +73,6 @@ pub(crate) enum Arrival<'a> {
 impl Inbox {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Arrivals> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[cfg(not(feature = "tracing"))]
-    pub(crate) fn caller(&self) -> Caller {
-        Caller::default()
-    }
-
-    #[cfg(feature = "tracing")]
-    pub(crate) fn caller(&self) -> Caller {
-        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    #[cfg(feature = "tracing")]
-    pub(crate) fn set_caller(&self, caller: Caller) {
-        // Dropping it may run code of a subscriber, so it is dropped after the lock is released.
-        let before =
-            std::mem::replace(&mut *self.caller.lock().unwrap_or_else(PoisonError::into_inner), caller);
-        drop(before);
     }
 
     /// Adds the results of consecutive tasks.
