@@ -1,9 +1,9 @@
-//! What expansions may name. Not public: anything here may change in any release.
+//! The items that expansions may name. Not public: anything here may change in any release.
 
 pub use linkme;
 pub use serde::Serialize;
 
-/// What `delayed!` and `parallel!` hand their tokens to.
+/// The procedural macros behind `delayed!` and `parallel!`.
 pub use procession_macros::{delayed, parallel};
 
 /// Puts code beside the hidden struct of a function.
@@ -18,7 +18,7 @@ pub use crate::{
     task::{Args, Task},
 };
 
-/// What can be an argument of a `#[worker]` function: both sides.
+/// Types that can be arguments of a `#[worker]` function, on both sides.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument of a worker",
     label = "this type cannot be sent to another process",
@@ -32,7 +32,7 @@ impl<'a, T: crate::task::Sent + crate::codec::Received<'a>> Argument<'a> for T {
 /// Compiles if `T` can be an argument of a worker.
 pub const fn argument<'a, T: Argument<'a>>() {}
 
-/// What a `#[worker]` function may return.
+/// Types that a `#[worker]` function may return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the result of a worker",
     label = "this type cannot be sent to another process",
@@ -44,11 +44,11 @@ pub trait Returned: serde::Serialize + serde::de::DeserializeOwned + 'static {}
 #[diagnostic::do_not_recommend]
 impl<T: serde::Serialize + serde::de::DeserializeOwned + 'static> Returned for T {}
 
-/// Puts a function's result where it goes, if its type can be a result: one error for a type that cannot.
+/// Encodes a function's result. A type that cannot be a result causes one compiler error.
 ///
 /// # Errors
 ///
-/// The result does not encode.
+/// The result cannot be encoded.
 #[inline]
 pub fn put_result<T: Returned>(output: &mut Output<'_>, result: T) -> Result<(), Fault> {
     crate::sample::begin();
@@ -57,12 +57,12 @@ pub fn put_result<T: Returned>(output: &mut Output<'_>, result: T) -> Result<(),
     put
 }
 
-/// The number of arguments that a call gave, for calls that give the wrong number: an inherent `__callN` comes first.
+/// The methods of calls with a wrong number of arguments. An inherent `__callN` takes precedence.
 pub use crate::arity::{Instance, Takes, TakesByName, WrongArity, constant};
 
-/// What `async` functions run on.
+/// The runtime of `async` functions.
 #[cfg(feature = "tokio")]
 pub use crate::executor::{block_on, run_async};
 
-/// The way in at the top of `main`, for `#[procession::main]`.
+/// The entry point at the top of `main`, for `#[procession::main]`.
 pub use crate::worker::{AT_MAIN, dispatch_main};

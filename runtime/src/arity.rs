@@ -1,4 +1,4 @@
-//! Gives a call with the wrong number of arguments an error that says so.
+//! Gives a call with the wrong number of arguments a clear error.
 //!
 //! A call site becomes `<f>::__call3(a, b, c)`. A worker has such a function for each number of arguments that it takes, and for
 //! numbers that a call gives by mistake: fewer, or one too many. The functions for wrong numbers have the parameters of the real
@@ -30,8 +30,8 @@ pub trait TakesByName<const N: usize> {}
 /// them.
 macro_rules! wrong_arity {
     ($($call:ident [$($takes:tt)*] $with:ident [$($takes_by_name:tt)*]: $($arg:ident)*;)*) => {
-        /// Stands in for `__callN` and `__withN` of functions that have none of their own.
-        #[expect(clippy::too_many_arguments, reason = "a call gives as many as it gives")]
+        /// Replaces `__callN` and `__withN` of functions that have none of their own.
+        #[expect(clippy::too_many_arguments, reason = "a call may have any number of arguments")]
         pub trait WrongArity {$(
             #[doc(hidden)]
             fn $call<$($arg,)* R>($(_: $arg),*) -> Task<R>

@@ -1,4 +1,4 @@
-//! Defines [`Captured`], what a task wrote to stdout and stderr, for pools that keep it.
+//! Defines [`Captured`], the output of a task, for pools that keep it.
 //!
 //! `supervisor` collects it, and it is shown on the thread that receives the outcome.
 
@@ -33,7 +33,7 @@ pub struct Captured {
     pub(crate) stderr: Text,
 }
 
-/// What was written to one stream.
+/// The output to one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Text {
     pub(crate) words: String,

@@ -17,7 +17,7 @@ use crate::{
     sys::{generation::generation, memory::Reprieve, signal::AllocationWatch},
 };
 
-/// A function that is told about panics.
+/// A function that is called with panics.
 type Witness = fn(&RemotePanic);
 
 thread_local! {

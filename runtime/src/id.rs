@@ -1,10 +1,10 @@
-//! The numbers that things go by. Each is a newtype, so that one is never taken for another.
+//! IDs. Each is a newtype, so that one is never used as another.
 
 use std::fmt;
 
 /// A function's place in the table of this executable.
 ///
-/// Means something only together with the build identity that the handshake compares.
+/// It is valid only together with the build identity that the handshake compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FunctionId(pub(crate) u32);
 

@@ -1,6 +1,6 @@
 //! Defines `delayed!` and `parallel!`.
 //!
-//! They are `macro_rules!` so that `$crate` passes the path of procession to the procedural macros behind them, whatever name the
+//! They are `macro_rules!` so that `$crate` passes the path of procession to the procedural macros behind them, under any name that the
 //! dependency has.
 
 /// Creates a [`Task`](crate::Task) from a call: the function and its encoded arguments, to be run in another process.

@@ -34,7 +34,7 @@ pub(crate) fn refused(
 /// The number is zero.
 pub(crate) fn batch(setting: &str, tasks: usize) -> Result<usize> {
     match tasks {
-        0 => Err(refused(setting, "no task would ever travel", "a number from 1")),
+        0 => Err(refused(setting, "no task would ever be sent", "a number from 1")),
         tasks => Ok(tasks),
     }
 }
@@ -64,7 +64,7 @@ pub(crate) fn limit(setting: &str, time: Duration, why: &str) -> Result<Duration
 ///
 /// # Errors
 ///
-/// `parse` refuses it. The error says what is `allowed`.
+/// `parse` refuses it. The error contains what is `allowed`.
 pub(crate) fn variable<T>(
     name: &str,
     allowed: &str,

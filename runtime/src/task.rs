@@ -176,7 +176,7 @@ pub struct Args {
 
 impl Args {
     /// Creates an empty list.
-    #[expect(clippy::new_without_default, reason = "expansions call it; nobody else does")]
+    #[expect(clippy::new_without_default, reason = "only expansions call it")]
     #[must_use]
     #[inline]
     pub fn new() -> Self {

@@ -57,7 +57,7 @@ impl From<Fault> for TaskErrorKind {
     }
 }
 
-/// Who is at fault, and how.
+/// The cause of a failure.
 #[derive(Clone, Debug)]
 pub(crate) enum TaskErrorKind {
     /// The function panicked. With `panic = "abort"` the worker ended, too.

@@ -25,6 +25,28 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The error of everything except a single task: the failure of a task within a call, an invalid request, or a failed system
 /// call.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Error, Pool, delayed, worker};
+///
+/// # #[worker]
+/// # fn square(n: u64) -> u64 {
+/// #     n * n
+/// # }
+/// #
+/// fn squares(jobs: i64) -> Result<Vec<u64>, Error> {
+///     // An invalid setting and the failure of a task are passed on in the same way.
+///     let pool = Pool::new(jobs)?;
+///     pool.map((1..4).map(|n| delayed!(square(n))))
+/// }
+///
+/// let error = squares(0).unwrap_err();
+/// println!("{error}");
+/// assert!(error.as_task_error().is_none(), "no task has failed");
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Error(Box<ErrorKind>);
 
 #[derive(Debug)]

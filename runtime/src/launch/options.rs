@@ -257,16 +257,16 @@ fn check_variable(name: &OsStr, value: Option<&OsStr>) -> Result<()> {
 
 impl ResolvedOptions {
     /// Returns the settings that the worker at this place applies to itself.
-    pub(crate) fn station(&self, worker: u32) -> WorkerSetup {
-        self.station_in_turn(worker, &format!("-{worker}"))
+    pub(crate) fn setup(&self, worker: u32) -> WorkerSetup {
+        self.setup_in_turn(worker, &format!("-{worker}"))
     }
 
     /// Returns the settings that a process for one function applies to itself. `before` processes were started before it.
-    pub(crate) fn station_alone(&self, before: u32) -> WorkerSetup {
-        self.station_in_turn(before, "")
+    pub(crate) fn setup_alone(&self, before: u32) -> WorkerSetup {
+        self.setup_in_turn(before, "")
     }
 
-    fn station_in_turn(&self, turn: u32, place: &str) -> WorkerSetup {
+    fn setup_in_turn(&self, turn: u32, place: &str) -> WorkerSetup {
         let cpu = self.cpus.get(turn as usize % self.cpus.len().max(1)).copied();
         let title = self.name.as_deref().map(|name| title(name, place));
         WorkerSetup { folder: self.folder.clone(), nice: self.nice, cpu, title, memory: self.memory }

@@ -66,11 +66,52 @@ pub struct IMap<T, I: Iterator>(Engine<Result<T, TaskError>, I>);
 pub struct IMapUnordered<T, I: Iterator>(Engine<(usize, Result<T, TaskError>), I>);
 
 /// Streams the results of a call in the order of the input. Created by [`Pool::stream`].
+///
+/// # Examples
+///
+/// ```
+/// use std::{future::poll_fn, pin::Pin};
+/// use futures_core::Stream; // or `StreamExt::next` of the crate `futures`
+/// use procession::{Pool, delayed, worker};
+///
+/// # #[worker]
+/// # fn square(n: u64) -> u64 {
+/// #     n * n
+/// # }
+/// # pollster::block_on(async {
+/// let pool = Pool::new(2)?;
+/// let mut squares = pool.stream([3, 1, 2].map(|n| delayed!(square(n))));
+/// let first = poll_fn(|context| Pin::new(&mut squares).poll_next(context)).await;
+/// assert_eq!(first.transpose()?, Some(9));
+/// # Ok::<(), procession::Error>(())
+/// # }).unwrap();
+/// ```
 #[cfg(feature = "futures")]
 #[must_use = "a stream does nothing until it is read"]
 pub struct ResultStream<T, I: Iterator>(Engine<Result<T, TaskError>, I>);
 
 /// Streams the results of a call as they become ready, with their index in the input. Created by [`Pool::stream_unordered`].
+///
+/// # Examples
+///
+/// ```
+/// use std::{future::poll_fn, pin::Pin};
+/// use futures_core::Stream; // or `StreamExt::next` of the crate `futures`
+/// use procession::{Pool, delayed, worker};
+///
+/// # #[worker]
+/// # fn square(n: u64) -> u64 {
+/// #     n * n
+/// # }
+/// # pollster::block_on(async {
+/// let pool = Pool::new(2)?;
+/// let mut squares = pool.stream_unordered([3, 1, 2].map(|n| delayed!(square(n))));
+/// let next = poll_fn(|context| Pin::new(&mut squares).poll_next(context)).await;
+/// let (index, square) = next.expect("there are three");
+/// assert_eq!([9, 1, 4][index], square?);
+/// # Ok::<(), procession::Error>(())
+/// # }).unwrap();
+/// ```
 #[cfg(feature = "futures")]
 #[must_use = "a stream does nothing until it is read"]
 pub struct ResultStreamUnordered<T, I: Iterator>(Engine<(usize, Result<T, TaskError>), I>);

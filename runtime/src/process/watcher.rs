@@ -330,7 +330,7 @@ impl Watch {
             version: VERSION,
             build_id: registry::build_id(),
             worker: WorkerId::ALONE.0,
-            station: order.surroundings.station_alone(supervisor.id().0),
+            setup: order.surroundings.setup_alone(supervisor.id().0),
             log_level: levels().log,
         };
         let ResolvedOptions { env, outputs, .. } = &order.surroundings;

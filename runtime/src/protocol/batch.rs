@@ -75,7 +75,7 @@ pub(crate) fn split_record(bytes: &[u8]) -> Option<(FunctionId, &[u8], &[u8])> {
     Some((FunctionId(head as u32), args, rest))
 }
 
-/// What is sent of [`EncodedTasks`].
+/// The parts of [`EncodedTasks`] that are sent.
 #[derive(Debug)]
 pub(crate) enum Wire<'a> {
     Small(&'a [u8]),

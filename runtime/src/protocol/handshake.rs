@@ -15,7 +15,7 @@ pub(crate) struct Hello {
     pub(crate) build_id: u64,
     /// The worker's place in its pool.
     pub(crate) worker: u32,
-    pub(crate) station: WorkerSetup,
+    pub(crate) setup: WorkerSetup,
     /// The most verbose level of records that the host wants, numbered like `log::LevelFilter`.
     pub(crate) log_level: u8,
 }

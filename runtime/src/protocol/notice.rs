@@ -48,7 +48,7 @@ impl Notice {
     }
 }
 
-/// What a worker reports about time and memory.
+/// A report of a worker about time and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Note {
     /// The measurement of some tasks: the nanoseconds that decoding and encoding took.
@@ -60,7 +60,7 @@ pub(crate) enum Note {
     Late { nanos: u64, tasks: u32, task: u64, function: u32 },
 }
 
-/// What functions say in addition to their results.
+/// A record of a function: of the `log` facade, or of `tracing`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Record {
     Log(LogRecord),

@@ -10,14 +10,14 @@ pub(crate) struct Preamble {
     pub(crate) token: u64,
     /// The memory that comes with the preamble holds rings.
     pub(crate) rings: bool,
-    /// Where stdout and stderr go.
+    /// The destinations of stdout and stderr.
     pub(crate) sinks: [Sink; 2],
 }
 
-/// Where one of a worker's streams goes.
+/// The destination of one of a worker's streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sink {
-    /// Where it has gone from the start.
+    /// To where it went when the process started.
     #[default]
     Inherit,
     /// To `/dev/null`.

@@ -1,4 +1,4 @@
-//! The replies of a worker, one per frame, and their encoding. The first byte of a frame says which reply it is.
+//! The replies of a worker, one per frame, and their encoding. The first byte of a frame is the tag of the reply.
 //!
 //! The worker makes results with [`ReplyFrame`], and the host decodes every frame with [`Reply::decode`]. Results are frequent and
 //! therefore laid out by hand, with little-endian numbers. All other replies are one [`Notice`]. The host trusts nothing that is
@@ -55,7 +55,7 @@ pub(crate) struct ReplyFrame {
     large: Vec<u8>,
 }
 
-/// What is sent of a [`ReplyFrame`].
+/// The parts of a [`ReplyFrame`] that are sent.
 #[derive(Debug)]
 pub(crate) enum ReplyWire<'a> {
     /// The head of a brief and its body.

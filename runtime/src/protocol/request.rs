@@ -40,7 +40,7 @@ pub(crate) struct Levels {
     pub(crate) is_timed: bool,
 }
 
-/// What applies to all tasks of a request.
+/// The settings that apply to all tasks of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RunFlags {
     pub(crate) levels: Levels,

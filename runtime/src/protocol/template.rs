@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::handshake::Folder;
 use crate::codec::{self, Encoded};
 
-/// What a template does before it forks workers. It is in the file that comes with the preamble.
+/// The setup of a template, which is done before it forks workers. It is in the file that comes with the preamble.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Setup {
     pub(crate) version: u32,
@@ -47,7 +47,7 @@ pub(crate) struct Preload {
 /// How the encoded result of a preload shows a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
-    /// It is not a `Result`, and does not.
+    /// It does not, because it is not a `Result`.
     Value,
     /// It is a `Result` whose error begins with its message.
     Text,
@@ -84,7 +84,7 @@ impl Outcome {
     }
 }
 
-/// What a template says when it is ready for requests, or why it never will be. Encoded after its length, as four bytes.
+/// Reports that a template is ready for requests, or why it never will be. Encoded after its length, as four bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Prepared {
     Ready,
@@ -118,7 +118,7 @@ impl Prepared {
 /// Asks a template for a worker. The worker's connection and the socket for its reports come with it.
 pub(crate) const FORK_REQUEST: u8 = b'f';
 
-/// What a template reports about one worker.
+/// A report of a template about one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     /// It was forked and has this pid. A pidfd comes with the report.

@@ -22,7 +22,7 @@ pub(crate) struct Said {
     pub(crate) record: TraceRecord,
 }
 
-/// What happened. Spans are numbered by the worker.
+/// The event or the change of a span. Spans are numbered by the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum TraceRecord {
     NewSpan {

@@ -44,7 +44,7 @@ impl Heap {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: `Heap::new` allocated it with this layout, and whoever used it held the block.
+        // SAFETY: `Heap::new` allocated it with this layout, and all users of it held the block.
         unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
 }

@@ -13,7 +13,7 @@ use super::{Broken, HEADER_BYTES, header::Header};
 ///
 /// For as long as the value lives, wherever it is moved:
 ///
-/// - [`base`](Self::base) and [`len_bytes`](Self::len_bytes) always say the same;
+/// - [`base`](Self::base) and [`len_bytes`](Self::len_bytes) always return the same values;
 /// - `base` is aligned to 64 and valid for reads and writes of `len_bytes`, and any bytes there are valid;
 /// - other processes may write the memory at any time; in this one, nothing but one [`Producer`](super::Producer) and one
 ///   [`Consumer`](super::Consumer) accesses it.
@@ -69,8 +69,8 @@ impl<M: Memory> RingMemory for M {
         for part in parts {
             // SAFETY: `data` checked that the target and what follows it for the sum of the parts, of which this is the next, lies in
             // memory that is valid for writes; the source is memory of our own, and so does not overlap it. Not raced: an honest
-            // consumer reads nothing at or past `tail` before ring-published; what another process does against that rule changes
-            // which bytes lie there, and nothing is ever decided by them here.
+            // consumer reads nothing at or past `tail` before ring-published; a process that breaks that rule changes which
+            // bytes are there, and no decision here depends on them.
             unsafe { copy(part.as_ptr(), to.as_ptr(), part.len()) };
             // SAFETY: the end of this part is at most the end of all of them, within the same memory.
             to = unsafe { to.add(part.len()) };

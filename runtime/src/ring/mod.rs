@@ -50,7 +50,7 @@ impl fmt::Display for Broken {
             Self::Unfit => "the memory is not of a ring's size or alignment",
             Self::Mark => "the memory holds no ring of this version and size",
             Self::Used => "the ring was in use before",
-            Self::Cursor => "the peer's cursor stands where it cannot stand",
+            Self::Cursor => "the peer's cursor has an impossible value",
         })
     }
 }

@@ -54,7 +54,7 @@ impl RingMemory for Watched {
     }
 }
 
-/// What the kernel does for a word: checking the word and falling asleep is one step for a waker.
+/// Does for a word what the kernel does: checking the word and falling asleep is one step for a waker.
 #[derive(Clone)]
 struct Futex(Rc<(Mutex<()>, Condvar)>);
 

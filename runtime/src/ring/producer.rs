@@ -170,7 +170,7 @@ impl<M: RingMemory> Producer<M> {
     pub(crate) fn is_peer_at_rest(&self) -> bool {
         let header = self.memory.header();
         let sleeps = header.consumer_parked.load(Ordering::Relaxed) != 0;
-        // SYNC(ring-parked): pairs with the fence in `take`, which the peer has passed after whatever it published.
+        // SYNC(ring-parked): pairs with the fence in `take`, which the peer has passed after everything that it published.
         fence(Ordering::SeqCst);
         sleeps && header.head.load(Ordering::Relaxed) == header.tail.load(Ordering::Relaxed)
     }

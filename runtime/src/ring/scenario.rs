@@ -84,7 +84,7 @@ struct Play {
     memory: Heap,
     producer: Producer<Heap>,
     consumer: Consumer<Heap>,
-    /// What the ring must contain, until the peer has written something.
+    /// The expected contents of the ring, until the peer has written something.
     honest: Option<Honest>,
     /// The next byte to write.
     next: u8,

@@ -60,7 +60,7 @@ impl Scheduler {
             version: VERSION,
             build_id: registry::build_id(),
             worker: worker.id().0,
-            station: self.config.surroundings.station(worker.id().0),
+            setup: self.config.surroundings.setup(worker.id().0),
             log_level: levels().log,
         };
         let ResolvedOptions { env, outputs, .. } = &self.config.surroundings;

@@ -226,7 +226,7 @@ pub(super) struct FramedReceiver<S> {
     source: S,
     /// Whether this end waits for the peer.
     waits: bool,
-    /// What has arrived. It was not consumed from `start` on.
+    /// The bytes that have arrived. They were not consumed from `start` on.
     buffer: Vec<u8>,
     start: usize,
     /// A large frame that is arriving.
@@ -264,7 +264,7 @@ pub(super) enum Found {
     Closed,
 }
 
-/// What is at the start of the buffer.
+/// The kind of the data at the start of the buffer.
 enum Next {
     Whole,
     Mark(u64),
@@ -378,7 +378,7 @@ impl<S: Source> FramedReceiver<S> {
                 if body.capacity() - body.len() < missing.min(READ_BYTES) {
                     // The length is the peer's claim. The amount that has arrived decides how much memory is reserved.
                     body.try_reserve_exact(missing.min(body.len().max(AHEAD_BYTES))).map_err(|_| {
-                        io::Error::new(io::ErrorKind::OutOfMemory, "a frame longer than memory")
+                        io::Error::new(io::ErrorKind::OutOfMemory, "a frame that does not fit into memory")
                     })?;
                     advise_huge(body.as_ptr(), body.capacity());
                 }
@@ -412,7 +412,7 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
             Found::Nothing => Ok(Received::Nothing),
             Found::Paused => Ok(Received::Paused),
             Found::Closed => Ok(Received::Closed),
-            Found::Mark(_) => Err(broken("a mark where nothing goes aside")),
+            Found::Mark(_) => Err(broken("a mark on a connection that has no other")),
         }
     }
 

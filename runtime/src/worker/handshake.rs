@@ -33,7 +33,7 @@ pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refuse
         _ => return Err("the host ended before its hello".into()),
     };
     receiver.consume(seen);
-    let Hello { version, build_id, worker, station, log_level } = hello;
+    let Hello { version, build_id, worker, setup, log_level } = hello;
     if version != VERSION {
         return Err(
             format!("the host speaks version {version} of the protocol, this worker {VERSION}").into()
@@ -46,7 +46,7 @@ pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refuse
         )
         .into());
     }
-    setup::take_up(station)?;
+    setup::take_up(setup)?;
     log::install(log_level);
     let _ = INDEX.set(worker);
     if waits_for_debugger().unwrap_or(false) {

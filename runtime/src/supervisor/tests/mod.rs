@@ -98,7 +98,7 @@ impl Pair {
             version: VERSION,
             build_id: registry::build_id(),
             worker: 0,
-            station: WorkerSetup::default(),
+            setup: WorkerSetup::default(),
             log_level: 0,
         };
         let request = LaunchRequest { env: &[], outputs: self.outputs, key: 0 };

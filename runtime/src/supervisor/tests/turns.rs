@@ -93,7 +93,7 @@ fn launched() -> (Supervisor<NoTasks>, Box<dyn FrameSender>) {
     let mut supervisor = Supervisor::new(WorkerId(0));
     let request = LaunchRequest { env: &[], outputs: Outputs::default(), key: 0 };
     let hello =
-        Hello { version: VERSION, build_id: 0, worker: 0, station: WorkerSetup::default(), log_level: 0 };
+        Hello { version: VERSION, build_id: 0, worker: 0, setup: WorkerSetup::default(), log_level: 0 };
     let deadline = now + Duration::from_secs(60);
     assert!(supervisor.launch(&here, &request, &hello, now, deadline).unwrap());
     let worker = here.0.lock().unwrap().take().unwrap();

@@ -184,7 +184,7 @@ impl HostReceiver {
             }
             if self.aside_seen < self.aside_due && !self.closed {
                 // They were sent before the mark, so they must have arrived.
-                return Err(nonsense("the ring tells of records that were not sent"));
+                return Err(nonsense("the ring counts records that were not sent"));
             }
             match self.ring.poll()? {
                 Found::Mark(count) => {
