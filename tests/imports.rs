@@ -1,4 +1,5 @@
-//! Holds the imports of the runtime to its floors: a module imports what lies below it, and host and worker never import each other.
+//! Holds the imports of the runtime to its floors: a module imports what lies below it, and host and worker never import each other. Also
+//! holds its files to their size.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -308,6 +309,36 @@ fn a_fault_is_seen() {
     assert!(fault("protocol", "transport").is_some());
     assert!(fault("new", "id").is_some_and(|words| words.contains("no floor")));
     assert!(fault("pool", "codec").is_none());
+}
+
+/// How many lines a file may have, unless most of them are documentation.
+const MOST_LINES: usize = 500;
+
+/// Whether a file of this text is too long. Functions are held to their length by `clippy::too_many_lines`.
+fn is_too_long(text: &str) -> bool {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let (comments, code): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with("//"));
+    text.lines().count() > MOST_LINES && comments.len() <= code.len()
+}
+
+#[test]
+fn no_file_is_too_long_unless_it_is_mostly_documentation() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut all = Vec::new();
+    for folder in ["runtime/src", "macros/src", "tests", "benches"] {
+        files(&root.join(folder), &mut all);
+    }
+    assert!(all.len() > 200, "only {} files found", all.len());
+    all.retain(|path| is_too_long(&fs::read_to_string(path).expect("a readable file")));
+    assert!(all.is_empty(), "more than {MOST_LINES} lines: {all:?}");
+}
+
+#[test]
+fn a_file_that_is_too_long_is_seen() {
+    assert!(!is_too_long(&"code\n".repeat(500)));
+    assert!(is_too_long(&"code\n".repeat(501)));
+    assert!(is_too_long(&"code\n/// It says what.\n".repeat(251)));
+    assert!(!is_too_long(&"code\n/// It says\n    // what.\n".repeat(200)));
 }
 
 /// What stands between backquotes at the start of the rows of a table that has this heading.

@@ -1,144 +1,37 @@
 //! Workers that send well-formed frames which lie, or which never end: others do not suffer for it, and the host neither.
 
+mod wire;
+
 use std::{
-    fs::File,
-    os::fd::RawFd,
-    os::unix::fs::FileExt,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use log::{LevelFilter, Log, Metadata, Record};
-use nix::sys::socket::{MsgFlags, send};
 use procession::{Pool, TaskError, delayed, worker};
 use serde::{Deserialize, Serialize};
 
+use self::wire::{Wire, frame, prefix, varint, words};
 use crate::{
     alone::alone,
     event::{take_time, until},
 };
 
-const PAGE_BYTES: u64 = 4 << 10;
-const HEADER_BYTES: u64 = 384;
-const RING_BYTES: u64 = 256 << 10;
-const RING_STRIDE: u64 = (HEADER_BYTES + RING_BYTES).next_multiple_of(PAGE_BYTES);
-/// In a ring's header.
-const CONSUMER_PARKED: u64 = 12;
-const TAIL: u64 = 128;
-const HEAD: u64 = 256;
-
 /// The tags of messages.
 const DONE: u8 = 129;
+
 const NOTICE: u8 = 131;
+
 /// Kinds of notices.
 const LOG: [u8; 2] = [2, 0];
+
 const TRACE: [u8; 2] = [2, 1];
+
 const PANIC: u8 = 3;
+
 const PROGRESS: u8 = 4;
+
 const NOTE: u8 = 5;
-
-/// This worker's own way to the host, past its sender: the ring, or the socket where there is none. The layout is that of
-/// `docs/protocol.md`. Once it is used, what the sender sends is nonsense.
-struct Wire {
-    memory: File,
-    /// Where the shared memory begins, and the ring to the host, if there is one.
-    board: Option<u64>,
-    ring: Option<u64>,
-    socket: RawFd,
-}
-
-impl Wire {
-    fn open() -> Self {
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc is there");
-        let memory = File::options().read(true).write(true).open("/proc/self/mem").expect("our own memory");
-        let range = maps.lines().find(|line| line.contains("/memfd:procession ")).map(|line| {
-            let (start, rest) = line.split_once('-').expect("a range");
-            let end = rest.split(' ').next().expect("its end");
-            [start, end].map(|n| u64::from_str_radix(n, 16).expect("an address"))
-        });
-        let board = range.map(|[start, _]| start);
-        let ring = range
-            .filter(|[start, end]| end - start > PAGE_BYTES)
-            .map(|[start, _]| start + PAGE_BYTES + RING_STRIDE);
-        let fds = std::fs::read_dir("/proc/self/fd").expect("/proc is there").filter_map(Result::ok);
-        let socket = fds
-            .filter(|fd| {
-                std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
-            })
-            .filter_map(|fd| fd.file_name().to_str()?.parse().ok())
-            .find(|fd: &RawFd| *fd > 2);
-        Self { memory, board, ring, socket: socket.expect("the connection") }
-    }
-
-    fn read<const N: usize>(&self, at: u64) -> [u8; N] {
-        let mut bytes = [0; N];
-        self.memory.read_exact_at(&mut bytes, at).expect("it is mapped");
-        bytes
-    }
-
-    /// The number of the task that runs: the one begun last.
-    fn seq(&self) -> u32 {
-        self.board.map_or(1, |board| u32::from_le_bytes(self.read(board)))
-    }
-
-    /// Sends bytes as they are, and waits for room as long as it takes.
-    fn send(&self, mut bytes: &[u8]) {
-        let Some(ring) = self.ring else { return self.send_aside(bytes) };
-        while !bytes.is_empty() {
-            let [tail, head] = [TAIL, HEAD].map(|word| u64::from_le_bytes(self.read(ring + word)));
-            let at = tail % RING_BYTES;
-            let room = (RING_BYTES - (tail - head)).min(RING_BYTES - at);
-            let (piece, rest) = bytes.split_at(bytes.len().min(room as usize));
-            self.memory.write_all_at(piece, ring + HEADER_BYTES + at).expect("it is mapped");
-            self.memory
-                .write_all_at(&(tail + piece.len() as u64).to_le_bytes(), ring + TAIL)
-                .expect("it is mapped");
-            if self.read(ring + CONSUMER_PARKED) != [0; 4] {
-                self.memory.write_all_at(&[0; 4], ring + CONSUMER_PARKED).expect("it is mapped");
-                // An empty frame wakes the host.
-                self.send_aside(&[0; 8]);
-            }
-            bytes = rest;
-        }
-    }
-
-    /// Sends bytes by the socket.
-    fn send_aside(&self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            match send(self.socket, bytes, MsgFlags::MSG_NOSIGNAL) {
-                Ok(n) => bytes = &bytes[n..],
-                Err(nix::errno::Errno::EINTR) => {}
-                // The host has ended this worker, or is about to.
-                Err(_) => take_time(Duration::from_secs(60)),
-            }
-        }
-    }
-}
-
-/// What goes before a frame.
-fn prefix(head_len: u64, len: u64) -> [u8; 8] {
-    (head_len << 48 | len).to_le_bytes()
-}
-
-/// One whole frame, of one piece.
-fn frame(parts: &[&[u8]]) -> Vec<u8> {
-    let body = parts.concat();
-    [&prefix(0, body.len() as u64)[..], &body].concat()
-}
-
-fn varint(mut n: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while n > 0x7f {
-        bytes.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    bytes.push(n as u8);
-    bytes
-}
-
-fn words(words: &str) -> Vec<u8> {
-    [&varint(words.len() as u64)[..], words.as_bytes()].concat()
-}
 
 /// A note of this kind, with these numbers.
 fn note(kind: u8, numbers: &[u64]) -> Vec<u8> {

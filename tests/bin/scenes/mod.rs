@@ -1,11 +1,13 @@
 //! The scenes that the tests of `isolated/` have a program play, named by its first argument. `PROBE_MAINS` names a file to which
 //! each run of `main` adds a line.
 
+mod busy;
 mod causes;
 mod closed;
 mod closing;
 mod collected;
 mod limited;
+mod refused;
 mod unsignalled;
 
 use std::{
@@ -14,11 +16,8 @@ use std::{
     io::Write as _,
     os::fd::IntoRawFd as _,
     process::{self, Command},
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
 };
 
 use nix::{
@@ -32,6 +31,14 @@ use nix::{
 };
 use procession::{Pool, Process, delayed, parallel, worker};
 use procession_tests::MARKER;
+
+use self::{
+    busy::{
+        leave_while_workers_start, occupy, start_failing, start_failing_process, stay, stay_there, stop,
+        wait_for_a_stuck,
+    },
+    refused::{do_in_a_thread, panic_once, refuse, refuse_by_name, run_short_of_memory, try_one},
+};
 
 /// Whether this program's own constructor has run.
 static CONSTRUCTED: AtomicBool = AtomicBool::new(false);
@@ -94,12 +101,17 @@ extern "C" fn fail_to_start() {
     }
 }
 
-/// Plays the scene that the first argument names.
-pub(crate) fn play() {
+/// Adds a line to the file that counts the runs of `main`, if there is one.
+fn count_main() {
     if let Some(file) = std::env::var_os("PROBE_MAINS") {
         let line = format!("{}\n", process::id());
         OpenOptions::new().append(true).create(true).open(file).unwrap().write_all(line.as_bytes()).unwrap();
     }
+}
+
+/// Plays the scene that the first argument names.
+pub(crate) fn play() {
+    count_main();
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["hello"] => println!("hello from main"),
@@ -334,89 +346,6 @@ fn count_bytes(bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// From now on this process and all that it starts are refused the system call of this name.
-fn refuse_by_name(call: &str) {
-    let number = match call {
-        "pidfd_open" => libc::SYS_pidfd_open,
-        "pidfd_send_signal" => libc::SYS_pidfd_send_signal,
-        "setpgid" => libc::SYS_setpgid,
-        other => panic!("nobody refuses {other:?}"),
-    };
-    refuse(number, None);
-}
-
-/// Has one worker run one task, and says what comes of it.
-/// The most memory that this process has had, in bytes.
-#[worker]
-fn peak() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-}
-
-#[worker]
-fn panic_as_told() {
-    panic!("as it was told");
-}
-
-/// Says how much more memory a worker has had after its first panic than before, and whether that has a backtrace.
-fn panic_once() {
-    let pool = Pool::new(1).unwrap();
-    let before = pool.submit(delayed!(peak())).join().unwrap();
-    let error = pool.submit(delayed!(panic_as_told())).join().unwrap_err();
-    let after = pool.submit(delayed!(peak())).join().unwrap();
-    println!("{} {}", after - before, error.panic().unwrap().backtrace().is_empty());
-}
-
-fn try_one() {
-    let begun = Instant::now();
-    match Pool::new(1).map(|pool| (pool.submit(delayed!(square(3))).join(), pool)) {
-        Ok((Ok(square), _)) => println!("{square}"),
-        Ok((Err(error), pool)) => {
-            println!("{error}");
-            // Nor has a lazy call to wait.
-            let outcomes = pool.imap((0..500).map(|n| delayed!(square(n)))).chunk_size(1);
-            assert_eq!(outcomes.filter(Result::is_err).count(), 500);
-        }
-        Err(error) => println!("{error}"),
-    }
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-}
-
-/// From now on this process, with all its threads, and all that it starts are refused a system call: if `op` is given, only with it as its
-/// second argument.
-fn refuse(call: libc::c_long, op: Option<libc::c_int>) {
-    const NUMBER: u32 = 0;
-    const SECOND_ARGUMENT: u32 = 16 + 8;
-    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
-    let skip_unless = |k: u32, over| libc::sock_filter {
-        jf: over,
-        ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k)
-    };
-    let say = |verdict| statement(libc::BPF_RET | libc::BPF_K, verdict);
-    let call = u32::try_from(call).unwrap();
-    let no = say(libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned());
-    let yes = say(libc::SECCOMP_RET_ALLOW);
-    let mut program = match op {
-        None => vec![load(NUMBER), skip_unless(call, 1), no, yes],
-        Some(op) => vec![
-            load(NUMBER),
-            skip_unless(call, 3),
-            load(SECOND_ARGUMENT),
-            skip_unless(op.cast_unsigned(), 1),
-            no,
-            yes,
-        ],
-    };
-    let filter = libc::sock_fprog { len: program.len().try_into().unwrap(), filter: program.as_mut_ptr() };
-    nix::sys::prctl::set_no_new_privs().unwrap();
-    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
-    // SAFETY: the filter points to a program of its length, which the kernel copies before the call returns.
-    let done = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const filter) };
-    assert_eq!(done, 0, "the filter is refused: {}", std::io::Error::last_os_error());
-}
-
 fn state() {
     // A descriptor that any child inherits.
     let leaked = fcntl::open("/dev/zero", fcntl::OFlag::O_RDONLY, Mode::empty()).unwrap().into_raw_fd();
@@ -483,63 +412,6 @@ fn say_last_words() {
     print!("a line without an end");
 }
 
-fn start_failing_process(how: &str) {
-    let builder =
-        Process::builder().name("late").env("PROBE_START", how).start_timeout(Duration::from_millis(300));
-    let error = builder.spawn(delayed!(square(1))).unwrap().join().unwrap_err();
-    println!("{} {} {error}", error.is_lost(), error.attempts());
-}
-
-fn start_failing(how: &str) {
-    let pool = Pool::builder()
-        .jobs(2)
-        .env("PROBE_START", how)
-        .start_timeout(Duration::from_millis(300))
-        .max_restarts(4, Duration::from_secs(30))
-        .build()
-        .unwrap();
-    let start = Instant::now();
-    let error = pool.map((0..10).map(|n| delayed!(square(n)))).unwrap_err();
-    println!("{error}");
-    // The pool stays as it is: nothing is tried again.
-    assert_eq!(
-        pool.submit(delayed!(square(1))).join().unwrap_err().is_lost(),
-        error.as_task_error().unwrap().is_lost()
-    );
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-}
-
-/// Is stopped while a worker starts, for longer than a worker may take to start.
-fn stop() {
-    let pool = Pool::builder().jobs(1).start_timeout(Duration::from_millis(500)).build().unwrap();
-    let first = pool.submit(delayed!(whoami()));
-    let children = fs::read_to_string(format!("/proc/self/task/{}/children", unistd::gettid())).unwrap();
-    signal::raise(signal::Signal::SIGSTOP).unwrap();
-    let second = pool.submit(delayed!(whoami()));
-    let (first, second) = (first.join().unwrap(), second.join().unwrap());
-    assert_eq!(first, second);
-    assert_eq!(
-        children.trim(),
-        first.to_string(),
-        "the worker that was started at first is the one that serves"
-    );
-    println!("the worker is still the first");
-}
-
-/// Ends, and runs nothing of what programs run at their end, so long after it has asked for four workers.
-fn leave_while_workers_start(micros: u64) {
-    static POOL: OnceLock<Pool> = OnceLock::new();
-    let end = Instant::now() + Duration::from_micros(micros);
-    let pool = POOL.get_or_init(|| Pool::new(4).unwrap());
-    let handles: Vec<_> = (0..4).map(|_| pool.submit(delayed!(whoami()))).collect();
-    while Instant::now() < end {
-        std::hint::spin_loop();
-    }
-    drop(handles);
-    // SAFETY: _exit ends the process and runs nothing of it.
-    unsafe { libc::_exit(0) }
-}
-
 /// The sum of some squares, or the error.
 fn sum() {
     let pool = Pool::builder().jobs(2).start_timeout(Duration::from_secs(3)).build().unwrap();
@@ -549,169 +421,7 @@ fn sum() {
     }
 }
 
-/// Panics, and has another thread panic, whose words are printed.
-#[worker]
-fn panic_in(thread: bool) {
-    if thread {
-        let _ = std::thread::spawn(|| panic!("in a thread")).join();
-    }
-    panic!("as it was told");
-}
-
-/// What happens to a thread that a task has started.
-#[worker]
-fn do_in_a_thread(what: &str) {
-    let what = what.to_owned();
-    let _ = std::thread::spawn(|| panic!("in a thread")).join();
-    let thread = std::thread::spawn(move || match &*what {
-        "abort" => process::abort(),
-        "allocation" => std::alloc::handle_alloc_error(std::alloc::Layout::new::<u64>()),
-        // As the timer does that looks at a thread whose panic takes long.
-        "look" => signal::raise(signal::Signal::SIGURG).unwrap(),
-        other => panic!("nothing to do with a thread: {other:?}"),
-    });
-    thread.join().unwrap();
-}
-
-#[worker]
-fn fill(bytes: usize) -> usize {
-    black_box(vec![1u8; bytes]).len()
-}
-
-/// Runs a task for which there is too little memory, and says how it ended, and when.
-fn run_short_of_memory(what: &str) {
-    let pool = Pool::builder().jobs(1).backtrace(true).build().unwrap();
-    pool.submit(delayed!(whoami())).join().unwrap();
-    let start = Instant::now();
-    let error = match what {
-        "panic" => pool.submit(delayed!(panic_in(false))).join().unwrap_err(),
-        "thread" => pool.submit(delayed!(panic_in(true))).join().unwrap_err(),
-        _ => pool.submit(delayed!(fill(1 << 30))).join().unwrap_err(),
-    };
-    let took = start.elapsed();
-    // On a loaded machine a backtrace takes its time; what waits for itself takes for ever.
-    println!("out of memory: {}, soon: {}", error.is_out_of_memory(), took < Duration::from_secs(5));
-    println!("{error}");
-    // The next worker serves.
-    pool.submit(delayed!(whoami())).join().unwrap();
-}
-
-/// Says that it is there, and stays.
-#[worker]
-fn say_and_stay() {
-    println!("up");
-    loop {
-        std::thread::park();
-    }
-}
-
-/// Says that it is there, and gives more than fits on the way.
-#[worker]
-fn say_and_give() -> Vec<u8> {
-    println!("up");
-    vec![1; 64 << 20]
-}
-
-/// Stops itself once a worker is stuck in this step of its life.
-fn wait_for_a_stuck(step: &str) {
-    let builder = Pool::builder().jobs(1);
-    let builder = match step {
-        "initializer" => builder.initializer(delayed!(say_and_stay())),
-        "preload" => {
-            builder.start_method(procession::StartMethod::ForkServer).preload(delayed!(say_and_stay()))
-        }
-        _ => builder,
-    };
-    let pool = builder.build().unwrap();
-    let handle = match step {
-        "result" => pool.submit(delayed!(count_bytes(Vec::new()))),
-        _ => pool.submit(delayed!(say_and_give())),
-    };
-    if step == "result" {
-        handle.join().unwrap();
-        drop(pool.submit(delayed!(say_and_give())));
-        // Nobody reads what it gives.
-        signal::raise(signal::Signal::SIGSTOP).unwrap();
-    }
-    loop {
-        std::thread::park();
-    }
-}
-
 #[worker]
 fn whoami() -> u32 {
     process::id()
-}
-
-/// Says that it is there, and is busy for ever in the manner of `load`.
-#[worker]
-fn stay(load: &str) {
-    let child = ["stubborn", "left"].contains(&load).then(|| {
-        // SAFETY: to ignore a signal installs no handler.
-        unsafe { signal::signal(signal::Signal::SIGTERM, signal::SigHandler::SigIgn) }.unwrap();
-        Command::new(std::env::current_exe().unwrap()).arg("child").spawn().unwrap()
-    });
-    println!("up");
-    match load {
-        "idle" | "left" => {}
-        "sleep" => loop {
-            std::thread::park();
-        },
-        "spin" => loop {
-            std::hint::spin_loop();
-        },
-        "stubborn" => drop(child.unwrap().wait()),
-        other => panic!("no load {other:?}"),
-    }
-}
-
-/// Has two workers under load, in a pool that stands at `place`; then, for each line on stdin, does what `end` says.
-fn stay_there(place: &str, load: &str, end: &str) {
-    static POOL: OnceLock<Pool> = OnceLock::new();
-    let load = load.to_owned();
-    let begin = {
-        let load = load.clone();
-        move || {
-            let pool = Pool::new(2).unwrap();
-            occupy(&pool, &load);
-            pool
-        }
-    };
-    let (mut local, mut processes) = (None, Vec::new());
-    let spawn = || Process::spawn(delayed!(stay(&load))).unwrap();
-    match place {
-        "process" => processes.extend([spawn(), spawn()]),
-        "detached" => [spawn(), spawn()].into_iter().for_each(Process::detach),
-        "local" => local = Some(begin()),
-        "static" => assert!(POOL.set(begin()).is_ok()),
-        "thread" => local = Some(std::thread::spawn(begin).join().unwrap()),
-        "parallel" => {
-            std::thread::spawn(move || parallel!(jobs = 2; stay(&load) for _ in 0..2));
-        }
-        other => panic!("no place {other:?}"),
-    }
-    println!("ready");
-    std::io::stdin().read_line(&mut String::new()).unwrap();
-    match end {
-        "return" => {}
-        "exit" => process::exit(0),
-        "panic" => panic!("as it was told"),
-        "drop" => {
-            drop((local.take(), std::mem::take(&mut processes)));
-            println!("dropped");
-            std::io::stdin().read_line(&mut String::new()).unwrap();
-        }
-        other => panic!("no end {other:?}"),
-    }
-}
-
-/// Gives every worker of the pool its load.
-fn occupy(pool: &Pool, load: &str) {
-    if ["idle", "left"].contains(&load) {
-        pool.broadcast(delayed!(stay(load))).unwrap();
-    } else {
-        for _ in 0..2 {
-            drop(pool.submit(delayed!(stay(load))));
-        }
-    }
 }

@@ -1,140 +1,7 @@
-//! Runs a test in a process of its own, so that what it leaves behind can be counted to the last descriptor, and so that a test
-//! that hangs is a failure.
-//!
-//! Under `PROCESSION_START_METHOD=fork` that process must have one thread, and a test harness has two: there the body runs in a copy of
-//! the process, which has only the thread that made it.
-#![expect(unsafe_code, reason = "a copy of this process, which has one thread")]
-#![expect(clippy::print_stdout, reason = "a test that is left out is named")]
-
-use std::{
-    any::type_name,
-    fs::File,
-    panic::{AssertUnwindSafe, catch_unwind},
-    process::{Command, ExitStatus, Stdio},
-    thread::park_timeout,
-    time::{Duration, Instant},
-};
-
-use nix::{
-    sys::{
-        signal::Signal,
-        wait::{WaitStatus, waitpid},
-    },
-    unistd::{ForkResult, fork},
-};
-
-use crate::{event::until, leak::Snapshot, scratch::Folder};
-
-/// In the process of one test: the test's name. Its workers inherit it.
-const ALONE: &str = "PROCESSION_TESTS_ALONE";
-/// A test that takes longer hangs.
-const DEADLINE: Duration = Duration::from_secs(60);
-/// What a test's process started has so long to follow it.
-const FOLLOW: Duration = Duration::from_secs(10);
-
-/// Runs `body` in a process of its own, and then asserts that this process is left as `body` found it.
-#[track_caller]
-pub(crate) fn alone<F: FnOnce()>(body: F) {
-    run(body, true, is_fork());
-}
-
-/// As [`alone`], in a process with one thread, whatever the start method is: for tests that build pools that copy it.
-#[track_caller]
-pub(crate) fn alone_in_one_thread<F: FnOnce()>(body: F) {
-    run(body, true, true);
-}
-
-/// As [`alone`], for tests that use the process's own pool, which stays: what is asserted is that it ends with the process.
-#[track_caller]
-pub(crate) fn alone_with_warm_pool<F: FnOnce()>(body: F) {
-    run(body, false, is_fork());
-}
-
-#[track_caller]
-fn run<F: FnOnce()>(body: F, leaves_nothing: bool, in_one_thread: bool) {
-    // The test is the function that the closure was written in.
-    let path = type_name::<F>().trim_end_matches("::{{closure}}");
-    let name = path.split_once("::").expect("a test is in a crate").1;
-    let is_listed = |listed: &str| name == listed || (listed.ends_with("::") && name.starts_with(listed));
-    if let Some((_, why)) = NOT_UNDER_FORK.iter().find(|(listed, _)| is_fork() && is_listed(listed)) {
-        println!("not run under fork: `{name}`: {why}");
-        return;
-    }
-    if let Some((_, why)) = NOT_IN_PROCESS.iter().find(|(listed, _)| is_in_process() && is_listed(listed)) {
-        println!("not run in process: `{name}`: {why}");
-        return;
-    }
-    if std::env::var_os(ALONE).is_some_and(|running| running == name) {
-        let play = || {
-            let before = Snapshot::take();
-            body();
-            if leaves_nothing {
-                before.assert_same_now();
-            }
-        };
-        if in_one_thread {
-            in_a_copy(play)
-        } else {
-            play()
-        }
-        return;
-    }
-    let folder = Folder::new();
-    let output = folder.path("output");
-    let file = File::create(&output).expect("a file in our own folder");
-    let executable = std::env::current_exe().expect("the path of the running test");
-    let mut child = Command::new(executable)
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(ALONE, name)
-        .env("PROCESSION_TESTS_FOLDER", folder.root())
-        .stdin(Stdio::null())
-        .stdout(file.try_clone().expect("a second descriptor"))
-        .stderr(file)
-        .spawn()
-        .expect("the test itself can be executed");
-    let pid = child.id();
-    let deadline = Instant::now() + DEADLINE;
-    let status = loop {
-        match child.try_wait().expect("our own child") {
-            Some(status) => break Some(status),
-            None if Instant::now() < deadline => park_timeout(Duration::from_millis(2)),
-            None => break None,
-        }
-    };
-    let doing = if status.is_none() { doing(&folder) } else { String::new() };
-    let _ = (child.kill(), child.wait());
-    let words = std::fs::read(&output).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let words = words.unwrap_or_default();
-    match status {
-        None => panic!("`{name}` (pid {pid}) hangs:\n{words}\n{doing}"),
-        Some(status) if !status.success() => panic!("`{name}` fails ({}):\n{words}", say(status)),
-        Some(_) => assert!(words.contains("1 passed"), "`{name}` did not run:\n{words}"),
-    }
-    // Whatever the test started carries the path of its folder in its environment.
-    let mut left = Vec::new();
-    let deadline = Instant::now() + FOLLOW;
-    while Instant::now() < deadline {
-        left = processes_of(&folder);
-        if left.is_empty() {
-            return;
-        }
-        park_timeout(Duration::from_millis(5));
-    }
-    panic!("`{name}` leaves processes behind: {left:?}\n{words}");
-}
-
-/// Pools copy this process, unless they are told otherwise.
-fn is_fork() -> bool {
-    std::env::var_os("PROCESSION_START_METHOD").is_some_and(|method| method == "fork")
-}
-
-/// Every call runs in the calling process.
-fn is_in_process() -> bool {
-    std::env::var_os("PROCESSION_IN_PROCESS").is_some_and(|value| value == "1")
-}
+//! The tests that contradict a start method, or a pool without processes, by what they are about.
 
 /// The tests that contradict the start method Fork by what they are about, and why.
-const NOT_UNDER_FORK: &[(&str, &str)] = &[
+pub(super) const NOT_UNDER_FORK: &[(&str, &str)] = &[
     (
         "subscriber::spans_of_a_process_end_with_it",
         "a copy of this process has its subscriber, which is set before, and gives its spans to that",
@@ -174,7 +41,7 @@ const NOT_UNDER_FORK: &[(&str, &str)] = &[
 ];
 
 /// The tests, or modules of them, that need processes by what they are about, and why they cannot hold under `PROCESSION_IN_PROCESS=1`.
-const NOT_IN_PROCESS: &[(&str, &str)] = &[
+pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("blame::", "a crash would be the test's own"),
     ("callbacks::", "a task that runs where it is handed in has nobody else who calls back"),
     ("cancel::", "a task that runs where it is handed in cannot be taken back"),
@@ -198,7 +65,7 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("scribble::", "nothing is shared"),
     ("seat::", "nobody drives"),
     (
-        "settings::a_task_that_is_started_again_draws_the_same",
+        "settings::draw::a_task_that_is_started_again_draws_the_same",
         "several workers, or the end of one, are part of it",
     ),
     (
@@ -206,11 +73,11 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "several workers, or the end of one, are part of it",
     ),
     (
-        "settings::all_threads_of_a_task_draw_the_same_and_nobody_else_does",
+        "settings::draw::all_threads_of_a_task_draw_the_same_and_nobody_else_does",
         "several workers, or the end of one, are part of it",
     ),
     (
-        "settings::each_call_of_a_task_draws_other_numbers_whatever_its_worker_has_done_before",
+        "settings::draw::each_call_of_a_task_draws_other_numbers_whatever_its_worker_has_done_before",
         "a task's calls are numbered by its worker",
     ),
     (
@@ -353,11 +220,11 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("pitfalls::fork_with_a_second_thread_is_an_error_and_no_deadlock", "it is about processes"),
     ("pitfalls::what_was_handed_in_runs_whether_or_not_anybody_joins", "it is about processes"),
     (
-        "pool::a_broadcast_whose_argument_does_not_encode_says_so_and_starts_nothing",
+        "pool::broadcast::a_broadcast_whose_argument_does_not_encode_says_so_and_starts_nothing",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::a_handle_is_finished_without_anybody_waiting",
+        "pool::handle::a_handle_is_finished_without_anybody_waiting",
         "it is about workers that start, end, or work at once",
     ),
     ("pool::a_lazy_iterator_may_outlive_its_pool", "it is about workers that start, end, or work at once"),
@@ -376,60 +243,63 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("pool::a_pool_outlives_the_thread_that_made_it", "it is about workers that start, end, or work at once"),
     ("pool::a_pools_name_shows_in_its_errors", "it is about workers that start, end, or work at once"),
     (
-        "pool::an_initializer_runs_once_in_each_worker_and_in_each_that_replaces_one",
+        "pool::initialize::an_initializer_runs_once_in_each_worker_and_in_each_that_replaces_one",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::an_initializer_that_crashes_now_and_then_stops_nothing",
+        "pool::initialize::an_initializer_that_crashes_now_and_then_stops_nothing",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::an_initializer_that_ends_the_process_stops_the_pool_with_the_cause",
+        "pool::initialize::an_initializer_that_ends_the_process_stops_the_pool_with_the_cause",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::an_initializer_that_is_killed_stops_the_pool_with_the_cause",
+        "pool::initialize::an_initializer_that_is_killed_stops_the_pool_with_the_cause",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::an_initializer_that_panics_stops_the_pool_with_its_own_words",
+        "pool::initialize::an_initializer_that_panics_stops_the_pool_with_its_own_words",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::a_pool_that_was_given_up_tries_again_once_its_failures_are_long_enough_ago",
+        "pool::initialize::a_pool_that_was_given_up_tries_again_once_its_failures_are_long_enough_ago",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::a_pool_is_not_given_up_while_a_worker_initializes",
+        "pool::initialize::a_pool_is_not_given_up_while_a_worker_initializes",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::a_pool_that_was_given_up_serves_as_soon_as_a_worker_does",
+        "pool::initialize::a_pool_that_was_given_up_serves_as_soon_as_a_worker_does",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::a_broadcast_that_needs_a_worker_that_cannot_start_fails_while_another_serves",
+        "pool::broadcast::a_broadcast_that_needs_a_worker_that_cannot_start_fails_while_another_serves",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::workers_that_are_killed_as_they_start_a_few_times_in_a_row_end_no_pool",
+        "pool::initialize::workers_that_are_killed_as_they_start_a_few_times_in_a_row_end_no_pool",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::broadcast_fails_with_the_task_that_fails",
+        "pool::broadcast::broadcast_fails_with_the_task_that_fails",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::broadcast_reaches_workers_that_are_busy_or_dead",
+        "pool::broadcast::broadcast_reaches_workers_that_are_busy_or_dead",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::handles_are_futures_that_nobody_needs_to_drive",
+        "pool::handle::handles_are_futures_that_nobody_needs_to_drive",
         "it is about workers that start, end, or work at once",
     ),
-    ("pool::handles_of_a_pool_that_has_ended_say_so", "it is about workers that start, end, or work at once"),
     (
-        "pool::join_timeout_says_not_yet_and_can_be_asked_again",
+        "pool::handle::handles_of_a_pool_that_has_ended_say_so",
+        "it is about workers that start, end, or work at once",
+    ),
+    (
+        "pool::handle::join_timeout_says_not_yet_and_can_be_asked_again",
         "it is about workers that start, end, or work at once",
     ),
     ("pool::several_pools_live_side_by_side", "it is about workers that start, end, or work at once"),
@@ -474,93 +344,3 @@ const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "what the calling process says has no worker",
     ),
 ];
-
-#[test]
-fn the_tests_that_do_not_run_in_process_say_why() {
-    println!("tests and modules (`name::`) that do not run in process:");
-    for (name, why) in NOT_IN_PROCESS {
-        println!("  {name}: {why}");
-    }
-}
-
-#[test]
-fn the_tests_that_do_not_run_under_fork_are_few_and_say_why() {
-    println!("{} tests do not run under fork:", NOT_UNDER_FORK.len());
-    for (name, why) in NOT_UNDER_FORK {
-        println!("  {name}: {why}");
-    }
-    assert!(NOT_UNDER_FORK.len() < 10);
-}
-
-/// Runs the body in a copy of this process, whose only thread is this one, and asserts that it ends well.
-#[expect(clippy::exit, reason = "the copy has no main to return to")]
-fn in_a_copy(body: impl FnOnce()) {
-    // The harness's own thread has nothing locked while it waits for this one.
-    let main = format!("/proc/self/task/{}/stat", std::process::id());
-    until("the harness waits", || {
-        std::fs::read_to_string(&main)
-            .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, s)| s.starts_with('S')))
-    });
-    // SAFETY: the harness's thread waits, and there is no other: the copy finds nothing half done.
-    match unsafe { fork() }.expect("a copy of this process") {
-        ForkResult::Child => {
-            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-            let outcome = catch_unwind(AssertUnwindSafe(body));
-            std::process::exit(if outcome.is_ok() { 0 } else { 101 })
-        }
-        ForkResult::Parent { child } => {
-            let status = waitpid(child, None).expect("our own child");
-            assert!(
-                matches!(status, WaitStatus::Exited(_, 0)),
-                "the copy that ran the test ended so: {status:?}"
-            );
-        }
-    }
-}
-
-/// What each thread of each process of a test does: its name, its state, where in the kernel it waits, and its system call.
-fn doing(folder: &Folder) -> String {
-    let mut lines = String::new();
-    for pid in processes_of(folder) {
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
-        for thread in threads.filter_map(Result::ok) {
-            let read = |file| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
-            let [name, stat, place, call] = ["comm", "stat", "wchan", "syscall"].map(read);
-            let state = stat.rsplit_once(") ").and_then(|(_, stat)| stat.chars().next()).unwrap_or('?');
-            let id = thread.file_name();
-            let id = id.to_string_lossy();
-            lines += &format!("{pid}/{id} {}: {state} {place} {}\n", name.trim_end(), call.trim_end());
-        }
-    }
-    lines
-}
-
-#[test]
-fn a_test_that_hangs_says_what_its_processes_do() {
-    let folder = Folder::new();
-    let mut child =
-        Command::new("sleep").arg("60").env("PROCESSION_TESTS_FOLDER", folder.root()).spawn().unwrap();
-    let line = format!("{0}/{0} sleep: S ", child.id());
-    until("it sleeps", || doing(&folder).starts_with(&line));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(doing(&folder), "");
-}
-
-fn say(status: ExitStatus) -> String {
-    status.to_string()
-}
-
-fn processes_of(folder: &Folder) -> Vec<String> {
-    // To the end of the variable: the first folder's path is the beginning of the tenth's.
-    let mark = &[folder.root().as_os_str().as_encoded_bytes(), b"\0"].concat()[..];
-    let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
-    all.filter_map(Result::ok)
-        .filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit))
-        .filter(|entry| {
-            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-            environment.windows(mark.len()).any(|window| window == mark)
-        })
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
-}

@@ -3,16 +3,20 @@
 #![expect(unsafe_code, reason = "what C writes is a promise, too")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "workers that write are what this is about")]
 
+mod captured;
+mod shown;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use log::{Level, LevelFilter};
-use procession::{Output, Pool, TaskError, delayed, parallel, worker};
+use procession::{Output, Pool, delayed, parallel, worker};
 
+use self::captured::check_tails;
 use crate::{
     alone::alone,
     end::End,
@@ -264,126 +268,6 @@ fn lines_of_levels_that_are_off_are_dropped() {
 }
 
 #[test]
-fn each_handle_has_what_its_own_task_wrote() {
-    alone(|| {
-        let pool = pool(2, Output::Capture);
-        let handles: Vec<_> = (0..1000).map(|n| (n, pool.submit(delayed!(speak(n))))).collect();
-        for (n, handle) in handles {
-            let (result, wrote) = handle.join_captured();
-            assert_eq!(result.unwrap(), n);
-            assert_eq!(wrote.stdout(), format!("{n} begins\n{n} ends\n"));
-            assert_eq!(wrote.stderr(), format!("{n} warns\n"));
-            assert!(!wrote.is_cut());
-        }
-        let (result, wrote) = pool.submit(delayed!(nothing())).join_captured();
-        result.unwrap();
-        assert_eq!((wrote.stdout(), wrote.stderr()), ("", ""));
-        let (result, wrote) = pool.submit(delayed!(trail_off(7))).join_captured();
-        assert_eq!(result.unwrap(), 7);
-        assert_eq!((wrote.stdout(), wrote.stderr()), ("7 says", "7 warns"));
-    });
-}
-
-#[test]
-fn a_large_result_comes_with_what_its_task_wrote() {
-    #[worker]
-    fn large(n: usize) -> Vec<u8> {
-        println!("{n} large");
-        vec![7; n]
-    }
-    alone(|| {
-        let captures = pool(1, Output::Capture);
-        let logs = pool(1, Output::Log);
-        collect(LevelFilter::Info);
-        for n in [100_000, 3_000_000] {
-            let (result, wrote) = captures.submit(delayed!(large(n))).join_captured();
-            assert_eq!(result.unwrap().len(), n);
-            assert_eq!(wrote.stdout(), format!("{n} large\n"));
-            assert_eq!(logs.submit(delayed!(large(n))).join().unwrap().len(), n);
-            let words: Vec<String> = COLLECTOR.take().into_iter().map(|record| record.words).collect();
-            assert_eq!(words, [format!("{n} large")]);
-        }
-    });
-}
-
-/// What is promised of the error of a task that ended so.
-fn check_tails(error: &TaskError, end: End) {
-    assert_eq!(error.stdout_tail(), Some("the last words\n"), "{end:?}");
-    let stderr = error.stderr_tail().unwrap_or_default();
-    assert!(stderr.starts_with("the first of the last words\nthe very last"), "{end:?}: {stderr}");
-    if end == End::StackOverflow {
-        assert!(stderr.contains("overflow"), "what the runtime says of it is there, too: {stderr}");
-    }
-}
-
-const ENDS: [End; 6] = [End::Panic, End::Exit, End::Abort, End::Segfault, End::Kill, End::StackOverflow];
-
-#[test]
-fn the_error_of_a_task_that_failed_has_its_last_lines() {
-    alone(|| {
-        for output in [Output::Capture, Output::Log] {
-            let pool = pool(1, output);
-            for end in ENDS {
-                let handle = pool.submit(delayed!(speak_and_end(end)));
-                check_tails(&handle.join().unwrap_err(), end);
-                let error = pool.map([delayed!(speak_and_end(end))]).unwrap_err();
-                check_tails(&error.into_task_error().unwrap(), end);
-                // What the next task writes is the next task's.
-                let (result, wrote) = pool.submit(delayed!(speak(1))).join_captured();
-                assert_eq!(result.unwrap(), 1);
-                assert_eq!(wrote.stdout(), "1 begins\n1 ends\n");
-            }
-        }
-        for output in [Output::Inherit, Output::Null] {
-            let pool = pool(1, output);
-            let error = pool.submit(delayed!(speak_and_end(End::Abort))).join().unwrap_err();
-            assert_eq!((error.stdout_tail(), error.stderr_tail()), (None, None));
-        }
-    });
-}
-
-#[test]
-fn the_last_lines_of_a_crash_are_records_before_its_error() {
-    alone(|| {
-        let pool = pool(1, Output::Log);
-        collect(LevelFilter::Info);
-        for end in [End::Exit, End::Abort, End::Segfault, End::Kill] {
-            pool.submit(delayed!(speak_and_end(end))).join().unwrap_err();
-            let seen = COLLECTOR.take();
-            let streams = by_stream(&seen);
-            assert_eq!(streams["stdout"], ["the last words"], "{end:?}");
-            assert_eq!(streams["stderr"], ["the first of the last words", "the very last"], "{end:?}");
-            assert!(seen.iter().all(|record| !record.field("task").is_empty()), "{seen:?}");
-        }
-    });
-}
-
-#[test]
-fn much_output_neither_blocks_the_task_nor_stays_in_memory() {
-    fn resident_bytes() -> usize {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    }
-    alone(|| {
-        let pool = pool(1, Output::Capture);
-        let before = resident_bytes();
-        // 100 MiB by both streams.
-        let lines = (50 << 20) / 100;
-        let (result, wrote) = pool.submit(delayed!(flood(lines))).join_captured();
-        result.unwrap();
-        assert!(wrote.is_cut());
-        for kept in [wrote.stdout(), wrote.stderr()] {
-            assert!(kept.len() <= KEPT_BYTES && kept.len() > KEPT_BYTES - 100);
-            let numbers: Vec<u64> = kept.lines().map(|line| line.parse().unwrap()).collect();
-            let first = lines - numbers.len() as u64;
-            assert!(numbers.into_iter().eq(first..lines), "whole lines, up to the last");
-        }
-        let grown = resident_bytes().saturating_sub(before);
-        assert!(grown < 16 << 20, "{grown} bytes more than before");
-    });
-}
-
-#[test]
 fn much_output_that_nobody_waits_for_is_read_all_the_same() {
     alone(|| {
         let folder = Folder::new();
@@ -442,87 +326,4 @@ fn a_pool_in_process_writes_where_its_process_does() {
         assert_eq!(result.unwrap(), 5);
         assert_eq!((wrote.stdout(), wrote.stderr(), wrote.is_cut()), ("", "", false));
     });
-}
-
-/// Set where the tests below are to fail, so that the harness shows what they have written.
-const SHOW: &str = "PROCESSION_TESTS_SHOW";
-
-/// Has a worker say something in a test, which then fails.
-fn say_in_a_test(who: &str, output: Output) {
-    #[worker]
-    fn say(who: &str, how: &str) {
-        println!("{who} speaks by {how}");
-        eprintln!("{who} warns by {how}");
-    }
-    if std::env::var_os(SHOW).is_none() {
-        return;
-    }
-    let initializer = delayed!(say(who, "initializer"));
-    let pool =
-        Pool::builder().jobs(1).stdout(output).stderr(output).initializer(initializer).build().unwrap();
-    pool.submit(delayed!(say(who, "submit"))).join().unwrap();
-    pool.map([delayed!(say(who, "map"))]).unwrap();
-    assert!(pool.imap([delayed!(say(who, "imap"))]).all(|result| result.is_ok()));
-    parallel!(pool = &pool; say(who, how) for how in ["parallel"]).unwrap();
-    pool.broadcast(delayed!(say(who, "broadcast"))).unwrap();
-    panic!("so that the harness shows what was said");
-}
-
-#[test]
-fn shown_one() {
-    say_in_a_test("one", Output::Capture);
-}
-
-#[test]
-fn shown_two() {
-    say_in_a_test("two", Output::Capture);
-}
-
-/// A logger as test harnesses have them: it prints.
-struct Printer;
-
-impl log::Log for Printer {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        println!("{}", record.args());
-    }
-
-    fn flush(&self) {}
-}
-
-#[test]
-fn shown_three() {
-    if std::env::var_os(SHOW).is_some() {
-        log::set_logger(&Printer).expect("a process of our own");
-        log::set_max_level(LevelFilter::Info);
-    }
-    say_in_a_test("three", Output::Log);
-}
-
-#[test]
-fn a_test_harness_shows_what_workers_wrote_with_the_test_that_called() {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["output::shown_", "--test-threads=3"])
-        .env(SHOW, "1")
-        // The harness has threads.
-        .env("PROCESSION_START_METHOD", "spawn")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let shown = String::from_utf8_lossy(&output.stdout);
-    for who in ["one", "two", "three"] {
-        let heading = format!("---- output::shown_{who} stdout ----");
-        let section = shown.split_once(&heading).unwrap_or_else(|| panic!("{shown}")).1;
-        let section = section.split("\n---- ").next().unwrap();
-        for how in ["initializer", "submit", "map", "imap", "parallel", "broadcast"] {
-            assert_eq!(section.matches(&format!("{who} speaks by {how}\n")).count(), 1, "{shown}");
-            assert_eq!(section.matches(&format!("{who} warns by {how}\n")).count(), 1, "{shown}");
-        }
-        let others = section.lines().filter(|line| line.contains(" speaks ") && !line.starts_with(who));
-        assert_eq!(others.count(), 0, "{shown}");
-    }
-    assert!(!String::from_utf8_lossy(&output.stderr).contains("warns"), "nothing goes past the harness");
 }

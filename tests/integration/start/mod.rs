@@ -1,24 +1,24 @@
 //! Start methods: what a template loads once is there in every worker, a replaced one included, and whatever ends a template, the
 //! pool's calls come to a result or to an error that says why.
 
+mod copy;
+mod preload;
+
 use std::{
     cell::Cell,
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
-use log::{LevelFilter, Log, Metadata, Record};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use procession::{Builder, Pool, RemoteError, StartMethod, TaskError, delayed, worker};
 
+use self::preload::use_threads;
 use crate::{
     alone::{alone, alone_in_one_thread},
     end::{EXIT_CODE, End},
@@ -61,42 +61,6 @@ fn echo(n: u64) -> u64 {
 #[worker]
 fn strike(end: End) {
     end.strike()
-}
-
-#[worker]
-fn strike_in_the_template(attempts: &Path, end: End) {
-    append(attempts, std::process::id());
-    end.strike()
-}
-
-#[worker]
-fn return_an_error(attempts: &Path, say: bool) -> Result<Vec<u8>, RemoteError> {
-    append(attempts, std::process::id());
-    if say { Err(RemoteError::msg("out of corn")) } else { Ok(vec![1]) }
-}
-
-#[worker]
-fn return_a_number_as_error(attempts: &Path) -> Result<(), u8> {
-    append(attempts, std::process::id());
-    Err(3)
-}
-
-#[worker]
-fn leave_a_thread_behind(attempts: &Path) {
-    append(attempts, std::process::id());
-    std::thread::spawn(|| {
-        loop {
-            std::thread::park();
-        }
-    });
-}
-
-#[worker]
-fn use_threads() {
-    std::thread::scope(|scope| {
-        (0..4).for_each(|_| drop(scope.spawn(|| take_time(Duration::from_millis(1)))))
-    });
-    LOADED.get_or_init(|| vec![1]);
 }
 
 #[worker]
@@ -188,124 +152,6 @@ fn children_of_but(parent: u32, one: u32) -> u32 {
     other
 }
 
-/// A preload that fails, whatever it does, is what calls come to, in these words.
-fn check_failing_preload(attempts: &Path, pool: &Pool, words: &[&str]) {
-    let start = Instant::now();
-    let check = |error: TaskError| {
-        let text = error.to_string();
-        assert!(error.is_lost() && error.attempts() == 0, "{text}");
-        assert!(words.iter().all(|words| text.contains(words)), "{text}");
-        assert!(
-            text.contains("no worker could be started") && text.contains("after 5 failed starts in "),
-            "{text}"
-        );
-    };
-    let handles: Vec<_> = (0..10).map(|n| pool.submit(delayed!(echo(n)))).collect();
-    handles.into_iter().for_each(|handle| check(handle.join().unwrap_err()));
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
-    assert_eq!(numbers(attempts).len(), 5, "the attempts are bounded");
-    check(pool.submit(delayed!(echo(1))).join().unwrap_err());
-    check(pool.map((0..3).map(|n| delayed!(echo(n)))).unwrap_err().into_task_error().unwrap());
-    assert_eq!(numbers(attempts).len(), 5, "nobody tries again");
-    assert_eq!(children().len(), 0, "and nothing is left of them");
-}
-
-#[test]
-fn a_preload_that_panics_is_the_error_of_calls_with_its_words_after_bounded_attempts() {
-    alone(|| {
-        let there = Folder::new();
-        let attempts = there.path("attempts");
-        let pool = server()
-            .jobs(2)
-            .preload(delayed!(strike_in_the_template(&attempts, End::Panic)))
-            .build()
-            .unwrap();
-        check_failing_preload(
-            &attempts,
-            &pool,
-            &["strike_in_the_template` panicked", End::Panic.words(), "integration/end.rs:"],
-        );
-    });
-}
-
-#[test]
-fn a_preload_that_ends_its_process_is_the_error_of_calls_with_the_cause() {
-    alone(|| {
-        for end in [End::Exit, End::Abort, End::Segfault, End::Kill] {
-            let there = Folder::new();
-            let attempts = there.path("attempts");
-            let pool =
-                server().jobs(2).preload(delayed!(strike_in_the_template(&attempts, end))).build().unwrap();
-            check_failing_preload(&attempts, &pool, &["preload", end.words()]);
-        }
-    });
-}
-
-#[test]
-fn a_preload_that_returns_an_error_is_the_error_of_calls_with_its_words() {
-    alone(|| {
-        let there = Folder::new();
-        let attempts = there.path("attempts");
-        let pool = server().jobs(1).preload(delayed!(return_an_error(&attempts, true))).build().unwrap();
-        check_failing_preload(&attempts, &pool, &["return_an_error` returned an error: out of corn"]);
-        let attempts = there.path("other attempts");
-        let pool = server().jobs(1).preload(delayed!(return_a_number_as_error(&attempts))).build().unwrap();
-        check_failing_preload(&attempts, &pool, &["return_a_number_as_error` returned an error"]);
-        let attempts = there.path("success");
-        let pool = server().jobs(1).preload(delayed!(return_an_error(&attempts, false))).build().unwrap();
-        assert_eq!(pool.submit(delayed!(echo(1))).join().unwrap(), 1);
-    });
-}
-
-#[test]
-fn a_preload_that_leaves_threads_behind_is_an_error_that_says_so() {
-    alone(|| {
-        let there = Folder::new();
-        let attempts = there.path("attempts");
-        let pool = server().jobs(1).preload(delayed!(leave_a_thread_behind(&attempts))).build().unwrap();
-        check_failing_preload(&attempts, &pool, &["leave_a_thread_behind", "1 more thread", "join them"]);
-    });
-}
-
-#[test]
-fn a_preload_may_start_threads_that_it_joins() {
-    alone(|| {
-        let pool = server().jobs(1).preload(delayed!(use_threads())).build().unwrap();
-        assert_eq!(pool.submit(delayed!(look())).join().unwrap().0, Some(1));
-    });
-}
-
-#[test]
-fn a_preload_that_takes_longer_than_the_start_timeout_is_an_error_that_says_so() {
-    alone(|| {
-        let there = Folder::new();
-        let (begun, never) = (there.path("begun"), there.path("never"));
-        let pool = server()
-            .jobs(2)
-            .start_timeout(Duration::from_millis(100))
-            .preload(delayed!(wait_for(&begun, &never)))
-            .build()
-            .unwrap();
-        let error = pool.submit(delayed!(echo(1))).join().unwrap_err();
-        assert!(error.is_lost() && error.to_string().contains("not ready within 100ms"), "{error}");
-        until_exists(&begun);
-        assert_eq!(children().len(), 0);
-    });
-}
-
-#[test]
-fn a_failed_preload_of_a_copy_of_this_process_is_an_error_that_says_that_there_is_no_other() {
-    alone_in_one_thread(|| {
-        let there = Folder::new();
-        let attempts = there.path("attempts");
-        let preload = delayed!(strike_in_the_template(&attempts, End::Panic));
-        let pool = Pool::builder().jobs(1).start_method(StartMethod::Fork).preload(preload).build().unwrap();
-        let error = pool.submit(delayed!(echo(1))).join().unwrap_err().to_string();
-        assert!(error.contains(End::Panic.words()) && error.contains("cannot be replaced"), "{error}");
-        assert_eq!(numbers(&attempts).len(), 1);
-    });
-}
-
 #[test]
 fn a_template_that_is_killed_is_made_again_and_tasks_that_run_go_on() {
     alone(|| {
@@ -362,29 +208,6 @@ fn a_copy_of_this_process_that_is_killed_leaves_its_workers_and_an_error_for_the
             error.is_lost() && words.contains("SIGKILL") && words.contains("cannot be replaced"),
             "{words}"
         );
-    });
-}
-
-/// Leaves its group and does not end.
-#[worker]
-fn leave_the_group(begun: &Path) {
-    let template = nix::unistd::getpgid(Some(nix::unistd::getppid())).expect("the template's group");
-    nix::unistd::setpgid(Pid::from_raw(0), template).expect("a group of the same session");
-    std::fs::write(begun, "").expect("a file of the test's");
-    take_time(Duration::from_secs(1000));
-}
-
-#[test]
-fn a_forked_worker_that_has_left_its_group_is_killed_all_the_same() {
-    alone(|| {
-        let there = Folder::new();
-        let begun = there.path("begun");
-        let pool = server().jobs(1).build().unwrap();
-        let handle = pool.submit(delayed!(leave_the_group(&begun)));
-        until_exists(&begun);
-        handle.cancel();
-        assert!(handle.join().unwrap_err().is_cancelled());
-        assert_eq!(pool.submit(delayed!(echo(1))).join().unwrap(), 1);
     });
 }
 
@@ -498,93 +321,6 @@ fn what_a_template_has_loaded_is_shared_by_its_workers() {
                 "{proportional} of {resident} bytes are a worker's own part"
             );
         }
-    });
-}
-
-#[test]
-fn a_copy_of_this_process_has_what_it_had_in_memory() {
-    alone_in_one_thread(|| {
-        LOADED.get_or_init(|| vec![11]);
-        let pool = Pool::builder().jobs(2).start_method(StartMethod::Fork).build().unwrap();
-        let seen = pool.broadcast(delayed!(look())).unwrap();
-        assert!(seen.iter().all(|(loaded, ..)| *loaded == Some(11)), "{seen:?}");
-        let pool = server().jobs(1).build().unwrap();
-        assert_eq!(pool.submit(delayed!(look())).join().unwrap().0, None, "elsewhere nothing is inherited");
-    });
-}
-
-#[test]
-fn a_process_with_a_second_thread_is_not_copied_and_the_error_says_what_to_do() {
-    alone_in_one_thread(|| {
-        let build = || Pool::builder().jobs(1).start_method(StartMethod::Fork).build();
-        std::thread::scope(|scope| {
-            let (go, wait) = std::sync::mpsc::channel::<()>();
-            scope.spawn(move || wait.recv());
-            let error = build().unwrap_err().to_string();
-            assert!(error.contains("this one has 2") && error.contains("ForkServer"), "{error}");
-            drop(go);
-        });
-        assert_eq!(children().len(), 0);
-        assert_eq!(build().unwrap().submit(delayed!(echo(1))).join().unwrap(), 1, "now there is one again");
-    });
-}
-
-#[test]
-fn a_forked_worker_runs_tasks_of_a_pool_that_it_has_inherited_itself_and_leaves_the_pools_workers_alone() {
-    static INHERITED: std::sync::Mutex<Option<Pool>> = std::sync::Mutex::new(None);
-    #[worker]
-    fn use_and_drop() -> (u32, Vec<u32>) {
-        let pool = INHERITED.lock().expect("not poisoned").take().expect("it was inherited");
-        let pid = pool.submit(delayed!(look())).join().expect("it runs here").1;
-        let others = pool.map((0..3).map(|_| delayed!(look()))).expect("they run here");
-        drop(pool);
-        let pids = others.into_iter().map(|(_, pid, _)| pid).chain([pid]).collect();
-        (std::process::id(), pids)
-    }
-    alone_in_one_thread(|| {
-        let first = Pool::builder().jobs(2).start_method(StartMethod::Fork).build().unwrap();
-        let before = first.broadcast(delayed!(look())).unwrap();
-        *INHERITED.lock().unwrap() = Some(first);
-        let second = Pool::builder().jobs(1).start_method(StartMethod::Fork).build().unwrap();
-        let (pid, pids) = second.submit(delayed!(use_and_drop())).join().unwrap();
-        assert_eq!(pids, [pid; 4]);
-        let first = INHERITED.lock().unwrap().take().unwrap();
-        assert_eq!(first.broadcast(delayed!(look())).unwrap(), before, "its workers live on");
-    });
-}
-
-#[test]
-fn a_copy_of_this_process_keeps_the_logger_that_was_set_before_and_forwards_without_one() {
-    struct Count(AtomicU32);
-    impl Log for Count {
-        fn enabled(&self, _: &Metadata<'_>) -> bool {
-            true
-        }
-        fn log(&self, _: &Record<'_>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-        fn flush(&self) {}
-    }
-    static COUNT: Count = Count(AtomicU32::new(0));
-    /// What the logger of this process has counted.
-    #[worker]
-    fn say() -> u32 {
-        log::info!("said");
-        COUNT.0.load(Ordering::Relaxed)
-    }
-    alone_in_one_thread(|| {
-        let before = Pool::builder().jobs(1).start_method(StartMethod::Fork).build().unwrap();
-        log::set_logger(&COUNT).unwrap();
-        log::set_max_level(LevelFilter::Info);
-        assert_eq!(before.submit(delayed!(say())).join().unwrap(), 0);
-        assert_eq!(COUNT.0.load(Ordering::Relaxed), 1, "the record came here");
-        let after = Pool::builder().jobs(1).start_method(StartMethod::Fork).build().unwrap();
-        assert_eq!(
-            after.submit(delayed!(say())).join().unwrap(),
-            1 + 1,
-            "the worker's copy of the logger had it"
-        );
-        assert_eq!(COUNT.0.load(Ordering::Relaxed), 1, "and this one had not");
     });
 }
 
