@@ -2,6 +2,19 @@
 
 use std::fmt;
 
+/// Returns whether sequence number `a` comes before `b`.
+///
+/// Each task that is sent to a worker has a sequence number, counted from 1. Numbers wrap around. At most a small part of their range
+/// is in flight at a time, so the wrapping difference orders them.
+pub(crate) fn before(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).cast_signed() < 0
+}
+
+/// Returns whether a worker that has begun `begun` has begun `seq`.
+pub(crate) fn has_begun(seq: u32, begun: u32) -> bool {
+    !before(begun, seq)
+}
+
 /// A function's place in the table of this executable.
 ///
 /// It is valid only together with the build identity that the handshake compares.

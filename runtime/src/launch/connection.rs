@@ -12,8 +12,9 @@ use std::{
 };
 
 use super::{
-    Launched, Outputs, Watched, WorkerProcess,
+    Launched, Outputs, Watched,
     output::{Pipes, Streams},
+    peer::{LocalPeer, LocalProcess},
 };
 use crate::{
     protocol::{Notice, Preamble, Refused, Reply},
@@ -58,12 +59,13 @@ impl Connection {
         }
     }
 
-    pub(super) fn launched(self, process: Box<dyn WorkerProcess>) -> Launched {
+    pub(super) fn launched(self, process: LocalProcess) -> Launched {
         let HostEnd { sender, receiver, board, rings, why_not, .. } = self.end;
         let ends = self.pipes.ours;
         let streams = (!ends.is_empty()).then_some(Streams { token: self.token, ends });
+        let peer = Box::new(LocalPeer { board, process });
         let watched = Watched::default();
-        Launched { sender, receiver, board, is_quiet: rings, why_slow: why_not, process, streams, watched }
+        Launched { peer, sender, receiver, is_quiet: rings, why_slow: why_not, streams, watched }
     }
 }
 

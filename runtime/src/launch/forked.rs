@@ -5,7 +5,7 @@
 
 use std::{os::fd::AsFd, time::Duration};
 
-use super::{WorkerProcess, exit::UNTOLD};
+use super::exit::UNTOLD;
 use crate::{
     error::Exit,
     protocol::{REPORT_BYTES, Report},
@@ -20,23 +20,16 @@ use crate::{
 /// A worker that a template has forked.
 pub(super) struct ForkedProcess {
     pub(super) pid: u32,
+    /// What the worker has started in its group ends with it. The template kills the group before it reaps the worker.
     pub(super) held: Held,
     /// The socket on which the template reports how the worker ended.
     pub(super) status: Identified,
     pub(super) reaped: bool,
 }
 
-impl WorkerProcess for ForkedProcess {
-    fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// What the worker has started in its group ends with it. The template kills the group before it reaps the worker.
-    fn held(&self) -> Option<&Held> {
-        Some(&self.held)
-    }
-
-    fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
+impl ForkedProcess {
+    /// Returns how the process ended, or why that is not known, if it has ended.
+    pub(super) fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
         if self.held.is_whole() && !is_readable(self.held.as_fd()) {
             return None;
         }
@@ -62,7 +55,8 @@ impl WorkerProcess for ForkedProcess {
         })
     }
 
-    fn give_up(&mut self) {
+    /// Gives up a process that cannot be ended, and prints a message about it.
+    pub(super) fn give_up(&mut self) {
         self.reaped = true;
         say_left(self.pid);
     }

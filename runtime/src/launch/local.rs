@@ -1,22 +1,16 @@
 //! Starts workers on this machine by executing this program again with `posix_spawn`, whose cost does not depend on how much memory
 //! this process uses.
-//!
-//! Also defines how the end of a child process is described, which the template launcher uses, too.
 
 use std::os::fd::AsFd;
 
 use super::{
-    Launch, LaunchError, LaunchRequest, Launcher, WorkerProcess,
+    Launch, LaunchError, LaunchRequest, Launcher,
     connection::{Connection, random_token},
     executable::{execute_self, next_depth},
-    exit::exit,
     missing::check_executable,
+    peer::LocalProcess,
 };
-use crate::{
-    error::Exit,
-    marker::{Marker, Role, SOCKET_FD},
-    sys::{child::Child, held::Held},
-};
+use crate::marker::{Marker, Role, SOCKET_FD};
 
 /// Starts workers by executing this executable again.
 #[derive(Debug)]
@@ -49,26 +43,6 @@ impl Launcher for LocalLauncher {
             executed => executed?,
         };
         child.ends_with(connection.socket());
-        Ok(Launch::Ready(connection.launched(Box::new(LocalProcess(child)))))
-    }
-}
-
-struct LocalProcess(Child);
-
-impl WorkerProcess for LocalProcess {
-    fn pid(&self) -> u32 {
-        self.0.pid()
-    }
-
-    fn held(&self) -> Option<&Held> {
-        Some(self.0.held())
-    }
-
-    fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
-        self.0.try_reap().map(exit)
-    }
-
-    fn give_up(&mut self) {
-        self.0.give_up();
+        Ok(Launch::Ready(connection.launched(LocalProcess::Child(child))))
     }
 }

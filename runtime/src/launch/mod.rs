@@ -1,7 +1,8 @@
 //! Creates worker processes and reports how they ended.
 //!
-//! [`Launcher`] is the interface. The pool's scheduler and `process` use it, and `start` chooses the implementation. This module
-//! does not know tasks and never imports the worker side. `README.md` describes the design.
+//! [`Launcher`] and [`Peer`] are the interface: the one starts workers, the other is what each of them can be asked. The pool's
+//! scheduler and `process` use them, and `start` chooses the launcher. This module does not know tasks and never imports the worker
+//! side. `README.md` describes the design.
 
 mod connection;
 mod executable;
@@ -14,6 +15,7 @@ mod local;
 mod missing;
 mod options;
 pub(crate) mod output;
+mod peer;
 mod start_method;
 mod template;
 mod watched;
@@ -29,19 +31,17 @@ pub(crate) use fork_server::ForkLauncher;
 pub(crate) use local::LocalLauncher;
 pub(crate) use options::{ResolvedOptions, Surroundings, Variable};
 pub(crate) use output::{Outputs, Streams};
+pub(crate) use peer::Peer;
 pub(crate) use watched::{KIND_BITS, OUTPUT, PROCESS, PolledLauncher, Watched};
 
 use crate::{
-    error::Exit,
     protocol::Refused,
     sys::{
         fd::Failed,
-        held::Held,
         limits::{explained, is_shortage},
         memory::oom_kills,
-        procfs::{peak_rss_bytes, resident_bytes},
     },
-    transport::{Board, FrameReceiver, QueueingSender},
+    transport::{FrameReceiver, QueueingSender},
 };
 
 /// Starts workers.
@@ -138,69 +138,18 @@ pub(crate) struct LaunchRequest<'a> {
     pub(crate) key: u64,
 }
 
-/// A process that was started as a worker, and the connection to it.
+/// A process that was started as a worker, the connection to it, and its output.
 pub(crate) struct Launched {
+    pub(crate) peer: Box<dyn Peer>,
     pub(crate) sender: Box<dyn QueueingSender>,
     pub(crate) receiver: Box<dyn FrameReceiver>,
-    /// The page shared with the worker, if it runs on this machine.
-    pub(crate) board: Option<Board>,
     /// The worker may have replies ready without announcing them.
     pub(crate) is_quiet: bool,
     /// Why no memory is shared with the worker, unless that was requested.
     pub(crate) why_slow: Option<String>,
-    pub(crate) process: Box<dyn WorkerProcess>,
     /// The host's ends of the worker's output pipes, if its output comes here.
     pub(crate) streams: Option<Streams>,
     pub(crate) watched: Watched,
-}
-
-/// The process of a worker that has not been reaped.
-pub(crate) trait WorkerProcess: Send {
-    fn pid(&self) -> u32;
-
-    /// Returns the pidfd that holds the process. It is readable when the process has ended. A process on another machine has none.
-    fn held(&self) -> Option<&Held>;
-
-    /// Asks the process to end, with SIGTERM. If it has ended, that is reported.
-    fn terminate(&self) {
-        if let Some(held) = self.held() {
-            let _ = held.terminate();
-        }
-    }
-
-    /// Kills the process and its group.
-    fn kill(&self) {
-        if let Some(held) = self.held() {
-            held.kill();
-        }
-    }
-
-    /// Returns whether the system has refused to kill the process.
-    fn is_refused(&self) -> bool {
-        self.held().is_some_and(Held::is_refused)
-    }
-
-    /// Returns the resident memory of the process, if it can be read.
-    fn resident_bytes(&self) -> Option<u64> {
-        ask(self, resident_bytes)
-    }
-
-    /// Returns the most resident memory that the process has had, if it can be read.
-    fn peak_rss_bytes(&self) -> Option<u64> {
-        ask(self, peak_rss_bytes)
-    }
-
-    /// Reaps the process if it has ended. Returns how it ended, or why that is not known.
-    fn try_reap(&mut self) -> Option<Result<Exit, &'static str>>;
-
-    /// Gives up a process that cannot be ended, and prints a message about it.
-    fn give_up(&mut self);
-}
-
-/// Returns what `read` finds out by the pid of a process, unless the pid may have belonged to another process by then.
-fn ask<R>(process: &(impl WorkerProcess + ?Sized), read: impl FnOnce(u32) -> Option<R>) -> Option<R> {
-    let held = process.held()?;
-    read(process.pid()).filter(|_| held.has_its_number())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{
     Launched, Outputs,
     connection::{Connection, random_token},
     forked::ForkedProcess,
+    peer::LocalProcess,
 };
 use crate::{
     protocol::{FORK_REQUEST, Prepared, REPORT_BYTES, Report},
@@ -71,7 +72,7 @@ impl Stock {
         let waiting = self.next.take().and_then(|mut order| order.receive().ok());
         // It may have been killed while it waited.
         let has_ended =
-            |launched: &Launched| launched.process.held().is_some_and(|held| is_readable(held.as_fd()));
+            |launched: &Launched| launched.peer.held().is_some_and(|held| is_readable(held.as_fd()));
         let launched = match waiting.filter(|launched| !has_ended(launched)) {
             Some(launched) => launched,
             None => Order::new(&self.template, self.outputs)?.receive().inspect_err(|error| {
@@ -120,7 +121,7 @@ impl Order {
                 let mut held = Held::new(pidfd);
                 held.ends_with(connection.socket());
                 let process = ForkedProcess { pid, held, status, reaped: false };
-                Ok(connection.launched(Box::new(process)))
+                Ok(connection.launched(LocalProcess::Forked(process)))
             }
             (Some(Report::NotForked(errno)), _) => Err(refused_template(errno)),
             _ => Err(io::ErrorKind::InvalidData.into()),

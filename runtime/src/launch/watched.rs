@@ -81,7 +81,7 @@ impl Launched {
         if let Some(connection) = self.receiver.poll_fd() {
             poller.add(connection, key)?;
         }
-        if let Some(held) = self.process.held() {
+        if let Some(held) = self.peer.held() {
             poller.add(held.as_fd(), key | PROCESS)?;
         }
         for end in self.streams.iter().flat_map(|streams| &streams.ends) {
@@ -101,7 +101,7 @@ impl Launched {
     /// Has nothing more reported about the connection and the process.
     pub(crate) fn unwatch(&self) {
         self.stop_reading();
-        if let Some(held) = self.process.held() {
+        if let Some(held) = self.peer.held() {
             self.watched.remove(held.as_fd());
         }
     }

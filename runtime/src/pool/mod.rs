@@ -800,7 +800,7 @@ impl Pool {
         if let Ok(Site::Workers(processes, engine)) = self.site() {
             let jobs = jobs.unwrap_or(processes.config.jobs);
             if jobs != self.jobs() {
-                engine.driver.with(|scheduler, _| scheduler.resize(jobs));
+                engine.driver.with(|scheduler, now| scheduler.resize(jobs, now));
             }
         }
     }

@@ -57,9 +57,9 @@ impl Child {
         };
         let mut supervisor = Supervisor::new(WorkerId(number));
         watch.launch(&mut supervisor, &launcher, &order).map_err(|error| failed(io::Error::other(error)))?;
-        let process = supervisor.process().expect("it was launched just now");
-        let pid = process.pid();
-        let held = process.held().expect("it runs on this machine").try_clone();
+        let peer = supervisor.peer().expect("it was launched just now");
+        let pid = peer.pid();
+        let held = peer.held().expect("it runs on this machine").try_clone();
         let held = Some(held.map_err(failed)?);
         let end = End::default();
         let function = registry::find(order.function).map_or("", |entry| entry.name);

@@ -29,6 +29,11 @@ pub(crate) enum Notice {
         fraction: f64,
     },
     Note(Note),
+    /// The answer to a recall, where the host cannot see it at once: the tasks after `begun` that had been sent were taken back. No
+    /// worker sends it, but what connects a host with a worker on another machine.
+    Recalled {
+        begun: u32,
+    },
 }
 
 impl Notice {

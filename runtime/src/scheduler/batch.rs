@@ -3,14 +3,14 @@
 //! A batch is the unit in which tasks wait, are sent and come back. The queues and the supervisors split and join batches. A
 //! batch never mixes tasks of different queues, and does not know at which worker it is.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use super::{effects::Effects, inbox::Inbox, policy::MOST_BATCH_BYTES};
 use crate::{
     caller::Caller,
     captured::Captured,
     codec::{Encoded, ShortBytes},
-    error::{TaskError, TaskLocation},
+    error::{TaskError, TaskErrorKind, TaskLocation},
     handle::{Completer, Wakes},
     id::{FunctionId, WorkerId},
     protocol::{EncodedTasks, Results},
@@ -37,6 +37,38 @@ pub(crate) struct Batch {
     pub(crate) records: EncodedTasks,
     pub(crate) to: Recipient,
     pub(crate) attempts: u32,
+}
+
+/// What was cancelled.
+#[derive(Clone, Copy)]
+pub(super) enum Cancelled {
+    /// All tasks of a call.
+    Call(QueueId),
+    /// The task with this number, which has a handle.
+    Task(u64),
+}
+
+impl Cancelled {
+    /// Returns which tasks of a batch were cancelled.
+    pub(super) fn within(self, batch: &Batch) -> Option<Range<u32>> {
+        match self {
+            Self::Call(id) => (batch.queue == id).then_some(0..batch.len()),
+            Self::Task(number) => {
+                let at = number.checked_sub(batch.first).and_then(|at| u32::try_from(at).ok())?;
+                let is_handle = matches!(batch.to, Recipient::Handles(_));
+                (is_handle && at < batch.len()).then_some(at..at + 1)
+            }
+        }
+    }
+
+    /// Returns the error of a task that has not begun.
+    pub(super) fn kind(self) -> TaskErrorKind {
+        let why = match self {
+            Self::Call(_) => "its call has ended",
+            Self::Task(_) => "it was taken back before it began",
+        };
+        TaskErrorKind::Cancelled { why }
+    }
 }
 
 /// A task with a handle, before it is queued.

@@ -2,10 +2,10 @@
 //!
 //! A task that has not begun fails immediately. A task that has begun is stopped by its supervisor, step by step.
 
-use std::{ops::Range, time::Instant};
+use std::{mem, time::Instant};
 
 use super::{
-    batch::{Batch, QueueId, Recipient},
+    batch::{Batch, Cancelled, QueueId},
     state::Scheduler,
 };
 use crate::{
@@ -14,81 +14,94 @@ use crate::{
 };
 
 /// The error of a task that was cancelled while it ran.
-const STOPPED: &str = "it was taken back while it ran";
+const STOPPED: &TaskErrorKind = &TaskErrorKind::Cancelled { why: "it was taken back while it ran" };
+
+/// Returns the error of the last task of a batch, which has begun, if it was cancelled.
+pub(super) fn stopped_by(cancels: &[Cancelled], batch: &Batch) -> Option<&'static TaskErrorKind> {
+    let is_last = |what: &Cancelled| what.within(batch).is_some_and(|range| range.end == batch.len());
+    cancels.iter().any(is_last).then_some(STOPPED)
+}
 
 impl Scheduler {
     /// Cancels a call: fails what is queued and stops what runs.
     pub(crate) fn cancel_call(&mut self, id: QueueId, now: Instant) {
-        let why = "its call has ended";
         self.pull(id, now);
         if let Some(queue) = self.queues.by_id.get_mut(&id) {
             queue.open = false;
         }
+        let what = Cancelled::Call(id);
         for batch in self.queues.take_all(id) {
-            self.queues.fail(batch, &TaskErrorKind::Cancelled { why }, None, &mut self.effects);
+            self.queues.fail(batch, &what.kind(), None, &mut self.effects);
         }
-        let which = |batch: &Batch| (batch.queue == id).then_some(0..batch.len());
-        let mut next = 0;
-        while let Some(place) = self.workers.next_active(next) {
-            next = place + 1;
-            self.cancel_at(place, which, why, now);
-        }
+        self.cancel_at_workers(what, now);
         self.queues.remove_if_done(id);
         self.dispatch(now);
     }
 
     /// Cancels one task, wherever it is.
     pub(crate) fn cancel_task(&mut self, id: u64, function: &'static str, now: Instant) {
-        let why = "it was taken back before it began";
-        let place_in = |batch: &Batch| {
-            let at = id.checked_sub(batch.first).and_then(|at| u32::try_from(at).ok())?;
-            let is_handle = matches!(batch.to, Recipient::Handles(_));
-            (is_handle && at < batch.len()).then_some(at..at + 1)
-        };
-        let kind = TaskErrorKind::Cancelled { why };
-        if !self.queues.take_back(id, function, kind, &mut self.effects) {
-            let mut next = 0;
-            while let Some(place) = self.workers.next_active(next) {
-                next = place + 1;
-                self.cancel_at(place, place_in, why, now);
-            }
+        let what = Cancelled::Task(id);
+        if !self.queues.take_back(id, function, what.kind(), &mut self.effects) {
+            self.cancel_at_workers(what, now);
         }
         self.dispatch(now);
     }
 
-    /// Cancels tasks in flight at a worker: of each batch, the tasks that `which` returns. A task that has begun is stopped.
-    fn cancel_at(
-        &mut self,
-        place: usize,
-        which: impl Fn(&Batch) -> Option<Range<u32>>,
-        why: &'static str,
-        now: Instant,
-    ) {
-        if !self.workers[place].in_flight().any(|batch| which(batch).is_some()) {
-            return;
+    /// Cancels tasks in flight. A task that has begun is stopped.
+    fn cancel_at_workers(&mut self, what: Cancelled, now: Instant) {
+        let mut next = 0;
+        while let Some(place) = self.workers.next_active(next) {
+            next = place + 1;
+            if self.workers[place].in_flight().any(|batch| what.within(batch).is_some()) {
+                self.cancels.push((place, what));
+                self.recall(place, now);
+            }
         }
-        let worker = &mut self.workers[place];
-        let id = worker.id();
-        let mut kept = Vec::new();
-        for mut batch in worker.take_back() {
-            let Some(range) = which(&batch) else {
-                kept.push(batch);
-                continue;
-            };
-            let before = batch.take_first(range.start);
-            let mut gone = batch.take_first(range.end - range.start);
-            kept.extend([before, batch].into_iter().filter(|part| part.len() > 0));
-            gone.attempts -= 1;
-            self.queues.leave(&gone, id);
-            self.queues.fail(gone, &TaskErrorKind::Cancelled { why }, None, &mut self.effects);
+    }
+
+    /// Takes back the tasks that a worker has not begun. Returns whether all that it still has have begun, or `false` if that is known
+    /// only later.
+    pub(super) fn recall(&mut self, place: usize, now: Instant) -> bool {
+        let batches = self.workers[place].take_back(now);
+        let is_known = batches.is_some();
+        if let Some(batches) = batches {
+            self.recalled(place, batches, now);
         }
-        self.queues.requeue(kept, id);
+        is_known
+    }
+
+    /// Fails or queues the tasks that were taken back from a worker. If the task that it has begun was cancelled, that one is stopped.
+    pub(super) fn recalled(&mut self, place: usize, batches: Vec<Batch>, now: Instant) {
+        let cancels = self.requeue(place, batches);
         // Everything that is left has begun, and all but the newest has ended.
-        let newest_goes =
-            worker.newest().is_some_and(|batch| which(batch).is_some_and(|range| range.end == batch.len()));
-        if newest_goes {
-            worker.stop(TaskErrorKind::Cancelled { why: STOPPED }, now);
+        let worker = &mut self.workers[place];
+        if let Some(kind) = worker.newest().and_then(|newest| stopped_by(&cancels, newest)) {
+            worker.stop(kind.clone(), now);
         }
+    }
+
+    /// Queues tasks that were at the worker of a place and have not begun, and fails those of them that were cancelled. Returns what
+    /// was cancelled there.
+    pub(super) fn requeue(&mut self, place: usize, mut batches: Vec<Batch>) -> Vec<Cancelled> {
+        let id = self.workers[place].id();
+        let (here, elsewhere) = mem::take(&mut self.cancels).into_iter().partition(|(at, _)| *at == place);
+        self.cancels = elsewhere;
+        let here: Vec<Cancelled> = here.into_iter().map(|(_, what)| what).collect();
+        for what in &here {
+            for mut batch in mem::take(&mut batches) {
+                let range = what.within(&batch).unwrap_or(0..0);
+                let before = batch.take_first(range.start);
+                let mut gone = batch.take_first(range.end - range.start);
+                batches.extend([before, batch].into_iter().filter(|part| part.len() > 0));
+                if gone.len() > 0 {
+                    gone.attempts -= 1;
+                    self.queues.leave(&gone, id);
+                    self.queues.fail(gone, &what.kind(), None, &mut self.effects);
+                }
+            }
+        }
+        self.queues.requeue(batches, id);
+        here
     }
 
     /// Closes the pool: fails what is queued, kills busy workers, and drains idle ones.

@@ -34,7 +34,7 @@ pub(super) fn has_room(worker: &Supervisor<Batch>, id: QueueId, queues: &Queues)
     let Some(newest) = worker.newest() else { return true };
     let queue = &queues.by_id[&id];
     let is_full = newest.records.len_bytes() > BATCH_BYTES;
-    if is_full || queue.first_len_bytes() > BATCH_BYTES || !worker.has_board() {
+    if is_full || queue.first_len_bytes() > BATCH_BYTES || !worker.can_recall() {
         return false;
     }
     let n = worker.in_flight_len();
@@ -46,10 +46,10 @@ pub(super) fn has_room(worker: &Supervisor<Batch>, id: QueueId, queues: &Queues)
     n < MOST_IN_BATCH && ahead.is_some_and(|time| time < PREFETCH)
 }
 
-/// Returns how many tasks of a queue are sent at once to a worker, which may have a board. `live` workers are ready for tasks.
-pub(super) fn batch_len(queue: &Queue, has_board: bool, live: usize, cpus: usize) -> usize {
+/// Returns how many tasks of a queue are sent at once to a worker, from which they can perhaps be taken back. `live` workers are ready for tasks.
+pub(super) fn batch_len(queue: &Queue, can_recall: bool, live: usize, cpus: usize) -> usize {
     // Tasks that cannot be taken back would be lost with their worker.
-    if !has_board {
+    if !can_recall {
         return 1;
     }
     // Towards the end of a queue batches become smaller, so that all workers finish together. A queue that its caller still fills

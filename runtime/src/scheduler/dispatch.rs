@@ -96,7 +96,7 @@ impl Scheduler {
             {
                 let worker = &mut self.workers[place];
                 // As in `fill`: what cannot be taken back is sent one task at a time.
-                let most = if worker.has_board() { usize::MAX } else { 1 };
+                let most = if worker.can_recall() { usize::MAX } else { 1 };
                 let most = most.min(self.config.lives.quota(worker.given()));
                 for mut batch in queue.drain(..queue.len().min(most)) {
                     batch.attempts += 1;
@@ -146,8 +146,7 @@ impl Scheduler {
                 queue.takes_at_least(now.saturating_duration_since(since).min(SHARE_AFTER));
             }
         }
-        let batches = self.workers[id.0 as usize].take_back();
-        self.queues.requeue(batches, id);
+        self.recall(id.0 as usize, now);
         // Tasks that were not given back have begun, so asking again is useless before the worker has reported something. Nor is
         // it useful to move tasks faster than workers can be woken.
         self.queues.progress.insert(id, now);
@@ -240,7 +239,7 @@ impl Scheduler {
         let may_spin = self.may_spin();
         let worker = &mut self.workers[place];
         let queue = self.queues.by_id.get_mut(&id).expect("a queue with a turn is there");
-        let most = batch_len(queue, worker.has_board(), live, self.cpus).min(quota);
+        let most = batch_len(queue, worker.can_recall(), live, self.cpus).min(quota);
         let seed = queue.options.seed.unwrap_or(self.seed);
         let (mut tasks, mut bytes) = (0, 0);
         while tasks < most && (tasks == 0 || bytes + queue.first_len_bytes() <= BATCH_BYTES) {

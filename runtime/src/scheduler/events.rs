@@ -90,13 +90,13 @@ impl Scheduler {
                 && scheduler.workers[place].is_over(limit, now)
         };
         // The task may have ended since. Tasks that were sent behind it may begin and end until they are taken back.
-        if self.read_before_deadline(place, now) && is_over(self) {
-            let worker = &mut self.workers[place];
-            let id = worker.id();
-            self.queues.requeue(worker.take_back(), id);
-            if self.read_before_deadline(place, now) && is_over(self) {
-                self.workers[place].stop(TaskErrorKind::Timeout { limit }, now);
-            }
+        if self.read_before_deadline(place, now)
+            && is_over(self)
+            && self.recall(place, now)
+            && self.read_before_deadline(place, now)
+            && is_over(self)
+        {
+            self.workers[place].stop(TaskErrorKind::Timeout { limit }, now);
         }
     }
 }

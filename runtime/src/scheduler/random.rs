@@ -17,7 +17,7 @@ use crate::{
     error::{Exit, TaskError},
     launch::{
         LaunchError,
-        fake::{FakeTask, FakeWorker, Outcome},
+        fake::{FakeTask, FakeWorker, Outcome, Recalls},
     },
 };
 
@@ -44,7 +44,7 @@ struct Model {
     calls: Vec<Called>,
     /// Calls that add nothing more.
     closed: Vec<bool>,
-    has_board: bool,
+    recalls: Recalls,
     /// The workers to which the host listens no more.
     broken: BTreeSet<usize>,
 }
@@ -54,10 +54,10 @@ fn key(task: &FakeTask) -> Key {
 }
 
 impl Model {
-    fn new(config: Config, cpus: usize, has_board: bool) -> Self {
+    fn new(config: Config, cpus: usize, recalls: Recalls) -> Self {
         let retries = config.call.retries.unwrap_or(0);
         let sim = Sim::on(cpus, config);
-        sim.launcher.lock().without_board = !has_board;
+        sim.launcher.lock().recalls = recalls;
         Self {
             sim,
             retries,
@@ -65,7 +65,7 @@ impl Model {
             singles: Vec::new(),
             calls: Vec::new(),
             closed: Vec::new(),
-            has_board,
+            recalls,
             broken: BTreeSet::new(),
         }
     }
@@ -131,7 +131,12 @@ impl Model {
             22 => self.sim.pass(MICRO * 10 * u32::from(how)),
             23 => self.sim.pass(MILLI * u32::from(how)),
             24 => self.sim.pass(SECOND * u32::from(how % 16)),
-            25 => self.sim.scheduler.resize(1 + usize::from(how) % 5),
+            25 => self.sim.scheduler.resize(1 + usize::from(how) % 5, self.sim.now),
+            26..=27 => {
+                if let Some((_, worker)) = self.worker(which).filter(|(n, _)| !self.broken.contains(n)) {
+                    worker.answer();
+                }
+            }
             _ => self.sim.turn(),
         }
     }
@@ -272,7 +277,7 @@ impl Model {
                     let is_used_up = times == expected.retries + 1 || self.sim.scheduler.closing;
                     assert!(is_used_up, "{key:?} has retries left: {error}");
                 }
-                Err(error) if self.has_board && !error.is_lost() => {
+                Err(error) if self.recalls != Recalls::Never && !error.is_lost() => {
                     assert!(error.attempts() <= times.max(1), "{key:?} has begun {times} times: {error}");
                 }
                 Err(_) => {}
@@ -305,6 +310,7 @@ impl Model {
                     }
                     continue;
                 }
+                has_acted |= !self.broken.contains(&n) && worker.answer();
                 self.begin(n, &worker);
                 has_acted |= worker.running().is_some() && !self.broken.contains(&n);
                 self.reply(n, &worker, true, MICRO);
@@ -319,11 +325,13 @@ impl Model {
     }
 }
 
-fn settings() -> impl Strategy<Value = (Config, usize, bool)> {
+fn settings() -> impl Strategy<Value = (Config, usize, Recalls)> {
     let lives = (prop::option::of(1u64..20), any::<bool>(), prop::option::of(1u64..2_000));
     let call = (prop::option::of(1u64..2_000), prop::option::of(0u32..3));
-    (1usize..5, 1usize..5, call, lives, 0u32..5, 0u8..5).prop_map(
-        |(jobs, cpus, (timeout, retries), (max_tasks, has_limit, idle), restarts, board)| {
+    (1usize..5, 1usize..5, call, lives, 0u32..5, 0usize..5).prop_map(
+        |(jobs, cpus, (timeout, retries), (max_tasks, has_limit, idle), restarts, recalls)| {
+            let recalls =
+                [Recalls::Never, Recalls::Later, Recalls::Later, Recalls::Now, Recalls::Now][recalls];
             let lives = Lives {
                 max_tasks,
                 max_rss: has_limit.then_some(128 << 20),
@@ -333,7 +341,7 @@ fn settings() -> impl Strategy<Value = (Config, usize, bool)> {
             let max_restarts = Intensity { most: restarts, within: 30 * SECOND };
             let timeout = timeout.map(Duration::from_millis);
             let call = CallOptions { timeout, retries, ..CallOptions::default() };
-            (Config { jobs, lives, max_restarts, call, ..config() }, cpus, board > 0)
+            (Config { jobs, lives, max_restarts, call, ..config() }, cpus, recalls)
         },
     )
 }
@@ -343,11 +351,11 @@ proptest! {
 
     #[test]
     fn each_task_ends_once_and_none_runs_again_without_a_retry(
-        (config, cpus, has_board) in settings(),
+        (config, cpus, recalls) in settings(),
         events in vec((0u8..30, any::<u8>(), any::<u8>()), 0..150),
         is_closed_early in any::<bool>(),
     ) {
-        let mut model = Model::new(config, cpus, has_board);
+        let mut model = Model::new(config, cpus, recalls);
         for event in events {
             model.play(event);
             model.check();

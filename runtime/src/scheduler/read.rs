@@ -67,6 +67,8 @@ struct Seen {
     has_stopped: bool,
     /// It has sent a record, which must be delivered before anything else is read.
     has_said: bool,
+    /// Its tasks that have not begun, if they were taken back.
+    recalled: Option<Vec<Batch>>,
     /// Why its initializer failed.
     failure: Option<(String, Option<TaskErrorKind>)>,
 }
@@ -92,6 +94,7 @@ impl Reader<'_> {
             WorkerEvent::Progress { load, fraction } => {
                 load.to.give_progress(load.first, fraction, &mut self.effects.wakes);
             }
+            WorkerEvent::Recalled(batches) => self.seen.recalled = Some(batches),
             WorkerEvent::Wrote(output) => self.output = Some(output),
             WorkerEvent::Noted(note) => self.noted(note),
             WorkerEvent::Said(record, load) => {
@@ -213,13 +216,16 @@ impl Scheduler {
         if !to_the_end {
             self.unread.insert(place);
         }
+        if let Some(batches) = seen.recalled {
+            self.recalled(place, batches, now);
+        }
         if seen.has_started {
             self.worker_started(place, now);
         }
         if seen.has_replied {
             self.worker_replied(place, role, was_useful, now);
         }
-        if seen.has_stopped && self.workers[place].is_idle() && !self.workers[place].has_board() {
+        if seen.has_stopped && self.workers[place].is_idle() && !self.workers[place].can_recall() {
             // The worker was told to stop by closing its connection, so it cannot receive more tasks.
             self.workers[place].drain(now);
         }

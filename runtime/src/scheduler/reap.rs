@@ -5,7 +5,7 @@
 
 use std::{mem, time::Instant};
 
-use super::{batch::Batch, queues::GivenUp, state::Scheduler};
+use super::{batch::Batch, cancel::stopped_by, queues::GivenUp, state::Scheduler};
 use crate::{
     codec::Encoded,
     error::{Exit, POOL_ENDED, TaskErrorKind},
@@ -91,7 +91,7 @@ impl Scheduler {
         } else if was_finalizing {
             self.finalizer_died(id, report);
         } else {
-            self.settle(id, report, now);
+            self.settle(place, report, now);
         }
     }
 
@@ -135,12 +135,14 @@ impl Scheduler {
     }
 
     /// Settles the tasks of a worker, and handles its end as a failed start if it has never served.
-    fn settle(&mut self, id: WorkerId, mut report: ExitReport<Batch>, now: Instant) {
+    fn settle(&mut self, place: usize, mut report: ExitReport<Batch>, now: Instant) {
+        let id = self.workers[place].id();
         let is_failed_start = is_failed_start(&report) && !self.closing;
         let by_kernel = !report.killed && self.is_killed_for_memory(report.exit);
         blame_next(&mut report);
-        self.queues.requeue(mem::take(&mut report.waiting), id);
+        let cancels = self.requeue(place, mem::take(&mut report.waiting));
         if let Some(task) = report.running.take() {
+            report.stopped = report.stopped.or_else(|| stopped_by(&cancels, &task).cloned());
             let kind = self.cause_of_death(&mut report, by_kernel);
             self.retry_or_fail(task, &kind, id, &report);
         }

@@ -126,7 +126,7 @@ impl Scheduler {
         }
         let Some(bytes) = worker.weigh(now).filter(|&bytes| bytes > most) else { return };
         self.leaving.who.insert(id);
-        self.queues.requeue(worker.take_back(), id);
+        self.recall(place, now);
         if !std::mem::replace(&mut self.leaving.said_grown, true) {
             self.effects.notes.push(format!(
                 "worker {id} (pid {pid}) has grown to {} MiB, past the {} MiB of max_worker_rss, and is replaced; \

@@ -316,6 +316,9 @@ impl Sim {
         let end = self.now + time;
         loop {
             self.turn();
+            while self.workers().iter().filter(|worker| worker.answer()).count() > 0 {
+                self.turn();
+            }
             self.begin_all();
             if self.scheduler.unfinished() == 0 && self.due.is_empty() {
                 break;

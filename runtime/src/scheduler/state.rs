@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    batch::Cancelled,
     config::Config,
     effects::Effects,
     policy::SHARE_AFTER,
@@ -25,7 +26,7 @@ use crate::{
     context::seed_of_singles,
     error::{Result, TaskError},
     id::WorkerId,
-    launch::{Launcher, WorkerProcess},
+    launch::{Launcher, Peer},
     observe::{ending::Endings, stats::Stats, tally::Slowest},
     supervisor::state::Supervisor,
 };
@@ -64,6 +65,8 @@ pub(crate) struct Scheduler {
     /// The kernel's count of out-of-memory kills at the last look. The first look is when a worker is started.
     pub(crate) oom_kills: Option<u64>,
     pub(crate) leaving: Leaving,
+    /// What was cancelled at the worker of a place that has not said yet which of its tasks have begun.
+    pub(super) cancels: Vec<(usize, Cancelled)>,
     pub(crate) effects: Effects,
 }
 
@@ -111,11 +114,12 @@ impl Scheduler {
             has_limits: config.call.timeout.is_some(),
             oom_kills: None,
             leaving: Leaving::default(),
+            cancels: Vec::new(),
             effects: Effects::default(),
             launcher,
             config,
         };
-        scheduler.resize(scheduler.config.jobs);
+        scheduler.set_target(scheduler.config.jobs);
         scheduler
     }
 
@@ -129,7 +133,7 @@ impl Scheduler {
         let of_each = (0..workers.len()).map(|place| &workers[place]).map(|worker| {
             let (id, pid) = (worker.id(), worker.pid());
             let tally = queues.tally(id);
-            tally.has_had(worker.process().and_then(WorkerProcess::peak_rss_bytes).unwrap_or(0));
+            tally.has_had(worker.peer().and_then(Peer::peak_rss_bytes).unwrap_or(0));
             tally.stats(id, pid, worker.traffic(), now)
         });
         let of_each = of_each.collect();
@@ -137,19 +141,22 @@ impl Scheduler {
     }
 
     /// Sets the number of workers. Workers beyond it leave when they are idle.
-    pub(crate) fn resize(&mut self, jobs: usize) {
+    pub(crate) fn resize(&mut self, jobs: usize, now: Instant) {
+        self.set_target(jobs);
+        // Other workers can run what the leaving ones have not begun.
+        for place in jobs..self.workers.len() {
+            let id = self.workers[place].id();
+            if !self.queues.initializing.contains(&id) && !self.leaving.is_finalizing(id) {
+                self.recall(place, now);
+            }
+        }
+    }
+
+    fn set_target(&mut self, jobs: usize) {
         self.target = jobs;
         while self.workers.len() < jobs {
             let id = WorkerId(u32::try_from(self.workers.len()).expect("`Jobs` has a limit far below"));
             self.workers.push(Supervisor::new(id));
-        }
-        // Other workers can run what the leaving ones have not begun.
-        for place in jobs..self.workers.len() {
-            let worker = &mut self.workers[place];
-            let id = worker.id();
-            if !self.queues.initializing.contains(&id) && !self.leaving.is_finalizing(id) {
-                self.queues.requeue(worker.take_back(), id);
-            }
         }
     }
 

@@ -10,10 +10,10 @@ use std::{
 
 use crate::{
     captured::{Captured, Text},
+    id::has_begun,
     launch::output::{StreamEnd, StreamName, Streams},
     protocol::{Boundary, find_boundary},
     sys::fd::{pending_bytes, read_some},
-    transport::shm::claim::has_begun,
 };
 
 /// The number of bytes that are kept of what a task writes to one stream.

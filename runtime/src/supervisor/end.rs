@@ -10,8 +10,6 @@ use super::{
     ledger::{InFlight, InFlightTasks},
     state::{State, Supervisor},
 };
-use crate::{marker::DESCRIPTORS_CLOSED, transport::Cause};
-
 /// The time that a worker has to end by itself after its connection has ended.
 pub(super) const END_GRACE: Duration = Duration::from_secs(2);
 
@@ -29,7 +27,7 @@ impl<T: InFlightTasks> Supervisor<T> {
     pub(crate) fn kill(&mut self) {
         if let Some(link) = self.link_mut() {
             link.killed = true;
-            link.launched.process.kill();
+            link.launched.peer.kill();
         }
     }
 
@@ -55,8 +53,8 @@ impl<T: InFlightTasks> Supervisor<T> {
         }
         if let Some(link) = self.link_mut() {
             // The system refused to signal it before, and it did not end when its connection ended.
-            link.given_up = link.launched.process.is_refused();
-            link.launched.process.kill();
+            link.given_up = link.launched.peer.is_refused();
+            link.launched.peer.kill();
         }
     }
 
@@ -65,10 +63,10 @@ impl<T: InFlightTasks> Supervisor<T> {
     /// Everything that the worker sent before its end must have been read.
     pub(crate) fn reap(&mut self, now: Instant) -> Option<ExitReport<T>> {
         let link = self.link_mut()?;
-        let exit = match link.launched.process.try_reap() {
+        let exit = match link.launched.peer.try_reap() {
             Some(exit) => exit,
             None if link.given_up => {
-                link.launched.process.give_up();
+                link.launched.peer.give_up();
                 Err("it could not be ended, because the system refuses to signal it")
             }
             None => return None,
@@ -82,11 +80,11 @@ impl<T: InFlightTasks> Supervisor<T> {
         link.launched.unwatch();
         let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
         let mut exit_report = ExitReport {
-            pid: link.launched.process.pid(),
+            pid: link.launched.peer.pid(),
             launched_at: link.launched_at,
             was,
             exit,
-            cause: None,
+            cause: link.launched.peer.cause(exit),
             reason: reason.or(link.last_words),
             was_short: link.was_short,
             panic: link.ledger.panic.filter(|(seq, _)| oldest == Some(*seq)).map(|(_, panic)| panic),
@@ -98,18 +96,13 @@ impl<T: InFlightTasks> Supervisor<T> {
             unknown: Vec::new(),
             was_useful: link.ledger.results > 0,
         };
-        if let Some(board) = &link.launched.board {
-            exit_report.cause = board.cause();
-            let begun = board.claim().begun();
+        if let Some(begun) = link.launched.peer.begun() {
             // A worker publishes a result before it begins the next task, so at most one task has begun without a result. Any
             // other value was not written by a worker of ours and means nothing.
             if oldest == Some(begun) || begun == link.ledger.ended_seq {
                 exit_report.waiting = in_flight.split_begun(begun);
                 exit_report.running = in_flight.loads.pop_front().map(|(_, load)| load);
             }
-        }
-        if link.launched.board.is_none() && exit.is_ok_and(|exit| exit.code() == Some(DESCRIPTORS_CLOSED)) {
-            exit_report.cause = Some(Cause::DescriptorsClosed);
         }
         exit_report.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
         if let Some(mut transcript) = link.transcript {
@@ -144,7 +137,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             State::Starting { link, .. } | State::Draining { link, .. } => (link, InFlight::new()),
             State::Live { link, in_flight } | State::Lost { link, in_flight, .. } => (link, in_flight),
         };
-        let pid = link.launched.process.pid();
+        let pid = link.launched.peer.pid();
         std::mem::forget(link);
         Some((pid, in_flight.loads.into_iter().map(|(_, load)| load)))
     }

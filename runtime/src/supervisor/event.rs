@@ -38,6 +38,9 @@ pub(crate) enum WorkerEvent<'a, T> {
     Said(Record, Option<&'a T>),
     /// The first task of the load has reported its progress, as a fraction.
     Progress { load: &'a mut T, fraction: f64 },
+    /// These tasks, oldest first, were recalled before they began. [`Supervisor::take_back`](super::state::Supervisor::take_back)
+    /// could not return them at once.
+    Recalled(Vec<T>),
     /// The worker has sent a note about its times.
     Noted(Note),
 }

@@ -41,7 +41,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             if let Err(error) = link.launched.sender.flush()
                 && error.kind() == io::ErrorKind::InvalidData
             {
-                link.launched.process.kill();
+                link.launched.peer.kill();
             }
             link.await_room();
         }

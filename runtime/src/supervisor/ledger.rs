@@ -12,9 +12,10 @@ use super::event::WorkerEvent;
 use crate::{
     error::TaskErrorKind,
     frame::Frames,
+    id::has_begun,
+    launch::Peer,
     panic::RemotePanic,
     protocol::{EncodedTasks, Malformed, Notice, Reply, Results},
-    transport::{Board, shm::claim::has_begun},
 };
 
 /// The number of slices in which the time that a task has run is counted. A slice counts for little more than its intended
@@ -57,6 +58,10 @@ pub(super) struct InFlight<T> {
     /// The loads, each with the sequence number of its first task. No load is empty.
     pub(super) loads: VecDeque<(u32, T)>,
     pub(super) tasks: usize,
+    /// A recall has shown that none is left that has not begun.
+    pub(super) all_begun: bool,
+    /// When the answer to a recall of these tasks is due. Meanwhile nothing is sent.
+    pub(super) recall_due: Option<Instant>,
     /// The newest task is being stopped. It has begun, and all others have ended.
     pub(super) stop: Option<Stop>,
 }
@@ -90,6 +95,8 @@ pub(super) struct Ledger {
     pub(super) results: u64,
     /// The number of tasks that were sent and not taken back.
     pub(super) given: u64,
+    /// The number of recalls that were not answered. If all tasks have ended meanwhile, the answer does not matter.
+    pub(super) recalls: u32,
     /// When the size of the process was last read.
     pub(super) weighed: Option<Instant>,
     /// The panic that the task with this sequence number has reported. The process may end before it can report more.
@@ -108,7 +115,7 @@ pub(super) struct Ledger {
 
 impl<T> InFlight<T> {
     pub(super) fn new() -> Self {
-        Self { loads: VecDeque::new(), tasks: 0, stop: None }
+        Self { loads: VecDeque::new(), tasks: 0, all_begun: false, recall_due: None, stop: None }
     }
 }
 
@@ -128,14 +135,15 @@ impl<T: InFlightTasks> InFlight<T> {
             }
             if self.tasks == 0 {
                 self.stop = None;
+                self.recall_due = None;
             }
         }
     }
 
     /// Returns the number and function of the task that began after the one with this sequence number, or `None` if none has
     /// begun since.
-    pub(super) fn first_after(&self, seq: u32, board: Option<&Board>) -> Option<(u64, &'static str)> {
-        let begun = board.map(|board| board.claim().begun());
+    pub(super) fn first_after(&self, seq: u32, peer: &dyn Peer) -> Option<(u64, &'static str)> {
+        let begun = peer.begun();
         self.loads.iter().find_map(|(first, load)| {
             // Negative if all of them come after it.
             let n = seq.wrapping_sub(*first).wrapping_add(1).cast_signed().max(0).cast_unsigned();
@@ -227,13 +235,23 @@ impl Ledger {
         Ok(flow)
     }
 
-    /// Returns whether a well-behaved worker may have begun this task last: it is the last one with an outcome, or it is in
-    /// flight. (Tasks that were taken back are between the two.)
-    pub(super) fn is_plausible<T: InFlightTasks>(&self, begun: u32, in_flight: &InFlight<T>) -> bool {
+    /// Takes back the tasks after `begun`, which the worker has begun last. A well-behaved worker has begun the last task with an
+    /// outcome or one in flight. (Tasks that were taken back are between the two.) Otherwise nothing is taken back.
+    pub(super) fn recall<T: InFlightTasks>(
+        &mut self,
+        begun: u32,
+        in_flight: &mut InFlight<T>,
+    ) -> Result<Vec<T>, Malformed> {
         let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
         let is_in_flight =
             oldest.is_some_and(|seq| has_begun(seq, begun)) && !has_begun(self.next_seq, begun);
-        begun == self.ended_seq || is_in_flight
+        if begun != self.ended_seq && !is_in_flight {
+            return Err(Malformed);
+        }
+        in_flight.all_begun = true;
+        let taken = in_flight.split_begun(begun);
+        self.given -= taken.iter().map(|load| u64::from(load.len())).sum::<u64>();
+        Ok(taken)
     }
 
     fn settled(&mut self, n: u32, left: usize, now: Instant) {

@@ -8,16 +8,15 @@ use super::{
     state::{State, Supervisor},
 };
 use crate::{
-    launch::{Launched, Watched, output::StreamName},
+    launch::{Launched, Peer, Watched, output::StreamName},
     protocol::{LogRecord, Record},
-    transport::Board,
 };
 
 /// Returns the record that a line becomes, if records of its level are wanted.
 pub(super) fn record_of<T: InFlightTasks>(
     line: Line,
     in_flight: Option<&InFlight<T>>,
-    board: Option<&Board>,
+    peer: &dyn Peer,
 ) -> Option<LogRecord> {
     let level = match line.stream {
         StreamName::Stdout => log::Level::Info,
@@ -26,7 +25,7 @@ pub(super) fn record_of<T: InFlightTasks>(
     if level > log::max_level() {
         return None;
     }
-    let author = in_flight.and_then(|in_flight| in_flight.first_after(line.after_seq, board));
+    let author = in_flight.and_then(|in_flight| in_flight.first_after(line.after_seq, peer));
     let module = author.map(|(_, function)| module_of(function));
     Some(LogRecord {
         level: level as u8,
@@ -74,10 +73,10 @@ impl<T: InFlightTasks> Supervisor<T> {
                 (link, Some(&*in_flight))
             }
         };
-        let Launched { board, watched, .. } = &link.launched;
+        let Launched { peer, watched, .. } = &link.launched;
         if let Some(transcript) = &mut link.transcript {
             read(transcript, link.ledger.next_seq, watched, &mut |line| {
-                if let Some(record) = record_of(line, in_flight, board.as_ref()) {
+                if let Some(record) = record_of(line, in_flight, &**peer) {
                     on(Record::Log(record), in_flight.and_then(InFlight::oldest));
                 }
             });

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     frame::Frames,
-    launch::{Launched, Watched},
+    launch::{Launched, Peer, Watched},
     protocol::{Malformed, Notice, Ready, Record, Refused, Reply, VERSION},
     registry,
-    transport::{Board, Received},
+    transport::Received,
 };
 
 /// How many messages that are not results are read from a worker before others get their turn. Our workers send few.
@@ -127,14 +127,14 @@ impl<T: InFlightTasks> Supervisor<T> {
             State::Live { link, in_flight } => (link, Some(in_flight)),
         };
         let Link { launched, transcript, ledger, held, last_words, was_short, put_off_since, .. } = link;
-        let Launched { receiver, board, watched, .. } = launched;
-        let (board, transcript) = (board.as_ref(), transcript.as_mut());
+        let Launched { receiver, peer, watched, .. } = launched;
+        let (peer, transcript) = (&**peer, transcript.as_mut());
         let mut reader = Reader {
             is_starting,
             in_flight,
             transcript,
             ledger,
-            board,
+            peer,
             watched,
             last_words,
             was_short,
@@ -204,7 +204,7 @@ struct Reader<'a, T> {
     in_flight: Option<&'a mut InFlight<T>>,
     transcript: Option<&'a mut Transcript>,
     ledger: &'a mut Ledger,
-    board: Option<&'a Board>,
+    peer: &'a dyn Peer,
     watched: &'a Watched,
     last_words: &'a mut Option<String>,
     was_short: &'a mut bool,
@@ -274,6 +274,7 @@ impl<T: InFlightTasks> Reader<'_, T> {
                 on(WorkerEvent::Said(record, running))
             }
             Reply::Notice(Notice::Progress { seq, fraction }) => self.receive_progress(seq, fraction, on),
+            Reply::Notice(Notice::Recalled { begun }) => self.receive_recalled(begun, on)?,
             Reply::Notice(Notice::Refused(refused)) => return self.receive_refusal(refused),
             Reply::Notice(Notice::Ready(ready)) if self.is_starting => return receive_handshake(&ready),
             reply => self.receive_outcome(reply, on)?,
@@ -310,6 +311,23 @@ impl<T: InFlightTasks> Reader<'_, T> {
         }
     }
 
+    /// Receives the answer to a recall.
+    fn receive_recalled(
+        &mut self,
+        begun: u32,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Malformed> {
+        self.ledger.recalls = self.ledger.recalls.checked_sub(1).ok_or(Malformed)?;
+        if let Some(in_flight) = self.in_flight.as_deref_mut()
+            && self.ledger.recalls == 0
+            && in_flight.recall_due.take().is_some()
+        {
+            return Ok(on(WorkerEvent::Recalled(self.ledger.recall(begun, in_flight)?)));
+        }
+        // All tasks of which it was asked have ended.
+        Ok(ControlFlow::Continue(()))
+    }
+
     /// Receives the reason for which the worker leaves, or does not become one.
     fn receive_refusal(&mut self, refused: Refused) -> Result<Next, End> {
         let Refused { reason, is_short } = refused;
@@ -326,6 +344,9 @@ impl<T: InFlightTasks> Reader<'_, T> {
         if let Some(in_flight) = self.in_flight.as_deref() {
             if is_at_rest && in_flight.tasks > 0 {
                 return Err(End::Nonsense("it left tasks without a reply".to_owned()));
+            }
+            if in_flight.recall_due.is_some_and(|due| due <= self.now) {
+                return Err(End::Nonsense("it did not say in time which tasks have begun".to_owned()));
             }
             self.ledger.look_again(in_flight.tasks, self.now);
         }
@@ -348,7 +369,7 @@ impl<T: InFlightTasks> Reader<'_, T> {
                 self.ledger.next_seq,
                 |ended| self.watched.remove(ended),
                 |line| {
-                    if let Some(record) = record_of(line, Some(in_flight), self.board) {
+                    if let Some(record) = record_of(line, Some(in_flight), self.peer) {
                         said = true;
                         // The other lines have been read already, so the answer of `on` is ignored.
                         let _ = on(WorkerEvent::Said(Record::Log(record), in_flight.oldest()));

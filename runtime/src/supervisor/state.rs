@@ -27,10 +27,10 @@ use super::{
     ledger::{InFlight, InFlightTasks, LOOK_AFTER, Ledger},
 };
 use crate::{
-    id::WorkerId,
-    launch::{KIND_BITS, Launch, LaunchError, LaunchRequest, Launched, Launcher, WorkerProcess},
+    id::{WorkerId, has_begun},
+    launch::{KIND_BITS, Launch, LaunchError, LaunchRequest, Launched, Launcher, Peer},
     protocol::{Hello, RunFlags, RunHead, Wire},
-    transport::{Body, Room, SharedBytes, shm::claim::has_begun},
+    transport::{Body, Room, SharedBytes},
 };
 
 /// The time between two looks at a process's size. A look takes a few microseconds, and a process cannot grow by much in this
@@ -61,6 +61,8 @@ pub(super) enum State<T> {
 /// A process and the connection to it.
 pub(super) struct Link {
     pub(super) launched: Launched,
+    /// What [`Peer::can_recall`] has returned.
+    pub(super) can_recall: bool,
     /// The worker's captured output, if it is captured.
     pub(super) transcript: Option<Transcript>,
     pub(super) launched_at: Instant,
@@ -93,7 +95,7 @@ impl<T: InFlightTasks> Supervisor<T> {
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.process().map(WorkerProcess::pid)
+        self.peer().map(Peer::pid)
     }
 
     /// Returns when its process was started.
@@ -106,9 +108,9 @@ impl<T: InFlightTasks> Supervisor<T> {
         self.link().is_some_and(|link| link.ledger.results > 0)
     }
 
-    /// Returns its process, if it has one.
-    pub(crate) fn process(&self) -> Option<&dyn WorkerProcess> {
-        self.link().map(|link| &*link.launched.process)
+    /// Returns what its process can be asked, if it has one.
+    pub(crate) fn peer(&self) -> Option<&dyn Peer> {
+        self.link().map(|link| &*link.launched.peer)
     }
 
     /// Returns whether its process cannot be ended, so that it must be reaped as it is.
@@ -131,12 +133,6 @@ impl<T: InFlightTasks> Supervisor<T> {
 
     pub(crate) fn is_idle(&self) -> bool {
         matches!(&self.state, State::Live { in_flight, .. } if in_flight.tasks == 0)
-    }
-
-    /// Returns whether the worker has a board, so that tasks that it has not begun can be taken back, and the task that it was
-    /// running when it died is known.
-    pub(crate) fn has_board(&self) -> bool {
-        self.link().is_some_and(|link| link.launched.board.is_some())
     }
 
     pub(super) fn in_flight_or_none(&self) -> Option<&InFlight<T>> {
@@ -195,6 +191,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         let request = LaunchRequest { key: self.key(), ..*request };
         let Launch::Ready(mut launched) = launcher.launch(&request)? else { return Ok(false) };
         let transcript = launched.streams.take().map(Transcript::new);
+        let can_recall = launched.peer.can_recall();
         // If the worker has died already, its end is about to be reported.
         let _ = launched.sender.send(&[], Body::Borrowed(&hello.encode()));
         launched.sender.ring();
@@ -206,6 +203,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             ended_seq: 0,
             results: 0,
             given: 0,
+            recalls: 0,
             weighed: None,
             panic: None,
             is_quiet,
@@ -216,6 +214,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         };
         let link = Link {
             launched,
+            can_recall,
             transcript,
             launched_at: now,
             ledger,
@@ -255,11 +254,12 @@ impl<T: InFlightTasks> Supervisor<T> {
             && error.kind() != io::ErrorKind::ConnectionReset
         {
             // Part of a frame may have been sent, and the worker could not understand what follows.
-            link.launched.process.kill();
+            link.launched.peer.kill();
         }
         link.ledger.next_seq = first_seq.wrapping_add(count);
         link.ledger.given += u64::from(count);
         in_flight.tasks += count as usize;
+        in_flight.all_begun = false;
         in_flight.loads.push_back((first_seq, load));
     }
 
@@ -267,27 +267,7 @@ impl<T: InFlightTasks> Supervisor<T> {
     pub(crate) fn has_begun(&self) -> bool {
         let State::Live { link, in_flight } = &self.state else { return false };
         let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
-        let board = link.launched.board.as_ref();
-        oldest.zip(board).is_some_and(|(seq, board)| has_begun(seq, board.claim().begun()))
-    }
-
-    /// Takes back every task that has not begun, oldest first.
-    pub(crate) fn take_back(&mut self) -> Vec<T> {
-        // A lost worker may still begin its tasks, until its process has ended.
-        let (State::Live { link, in_flight } | State::Lost { link, in_flight, .. }) = &mut self.state else {
-            return Vec::new();
-        };
-        let Some(board) = &link.launched.board else { return Vec::new() };
-        // The worker can write to the claim word, too. If its value makes no sense, nothing is taken back, and the worker will
-        // run the tasks.
-        let begun = board.claim().take_back(link.ledger.next_seq);
-        if !link.ledger.is_plausible(begun, in_flight) {
-            return Vec::new();
-        }
-        let before = in_flight.tasks;
-        let taken = in_flight.split_begun(begun);
-        link.ledger.given -= (before - in_flight.tasks) as u64;
-        taken
+        oldest.zip(link.launched.peer.begun()).is_some_and(|(seq, begun)| has_begun(seq, begun))
     }
 
     /// Returns how many tasks its process was sent and that were not taken back.
@@ -317,7 +297,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             return None;
         }
         link.ledger.weighed = Some(now);
-        link.launched.process.resident_bytes()
+        link.launched.peer.resident_bytes()
     }
 
     /// Returns when [`on_deadline`](Self::on_deadline) is due.
@@ -334,10 +314,8 @@ impl<T: InFlightTasks> Supervisor<T> {
     /// Returns whether the worker will begin none of its tasks, or has read everything and sleeps.
     pub(super) fn is_at_rest(&self) -> bool {
         let State::Live { link, in_flight } = &self.state else { return false };
-        let Launched { sender, board, .. } = &link.launched;
-        let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
-        let is_barred = oldest.zip(board.as_ref()).is_some_and(|(seq, board)| board.claim().bars(seq));
-        is_barred || sender.is_peer_at_rest()
+        let Launched { sender, peer, .. } = &link.launched;
+        in_flight.loads.front().is_some_and(|(oldest, _)| peer.bars(*oldest)) || sender.is_peer_at_rest()
     }
 
     /// Returns whether a look at the worker's ring is due.
@@ -345,7 +323,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         self.link().and_then(|link| link.ledger.look_at).is_some_and(|at| at <= now) && self.is_live()
     }
 
-    fn link(&self) -> Option<&Link> {
+    pub(super) fn link(&self) -> Option<&Link> {
         match &self.state {
             State::Vacant => None,
             State::Starting { link, .. }

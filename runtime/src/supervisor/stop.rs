@@ -1,7 +1,7 @@
-//! Stops a task: tells it to end, and ends its process step by step if it does not.
+//! Takes back tasks that have not begun, and stops a task that has: tells it to end, and ends its process step by step if it does not.
 //!
-//! Timeouts, cancellation and failed calls all stop a task in this way. Tasks that have not begun must have been taken back
-//! before.
+//! Timeouts, cancellation and failed calls all stop a task in this way. The tasks behind it must have been taken back before. A worker
+//! on this machine shares a board with the host, so what it has begun is known at once. Another one answers by a message.
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,36 @@ const TERM_GRACE: Duration = Duration::from_millis(250);
 const MOST_PUT_OFF: Duration = Duration::from_millis(500);
 
 impl<T: InFlightTasks> Supervisor<T> {
+    /// Returns whether tasks that the worker has not begun can be taken back. If so, the task that it was running when it died is
+    /// known.
+    pub(crate) fn can_recall(&self) -> bool {
+        self.link().is_some_and(|link| link.can_recall)
+    }
+
+    /// Takes back every task that has not begun, oldest first. Returns `None` if the worker answers later. Then nothing may be sent to it,
+    /// and the tasks come with [`WorkerEvent::Recalled`] or, if the worker ends, with its exit report.
+    ///
+    /// [`WorkerEvent::Recalled`]: super::event::WorkerEvent::Recalled
+    pub(crate) fn take_back(&mut self, now: Instant) -> Option<Vec<T>> {
+        // A lost worker may still begin its tasks, until its process has ended.
+        let (State::Live { link, in_flight } | State::Lost { link, in_flight, .. }) = &mut self.state else {
+            return Some(Vec::new());
+        };
+        if in_flight.recall_due.is_some() {
+            return None;
+        }
+        if !link.can_recall || in_flight.all_begun {
+            return Some(Vec::new());
+        }
+        let Some(begun) = link.launched.peer.recall(link.ledger.next_seq) else {
+            link.ledger.recalls += 1;
+            in_flight.recall_due = Some(now + END_GRACE);
+            return None;
+        };
+        // The worker can write to the claim word, too. If its value makes no sense, the worker will run the tasks.
+        Some(link.ledger.recall(begun, in_flight).unwrap_or_default())
+    }
+
     /// Stops the newest task in flight, which has begun: it is told to end, then its process is terminated, then killed, each
     /// after a while. The task fails with `kind` even if it returns. The tasks that have not begun must have been taken back.
     pub(crate) fn stop(&mut self, kind: TaskErrorKind, now: Instant) {
@@ -31,10 +61,8 @@ impl<T: InFlightTasks> Supervisor<T> {
             && let Some((seq, load)) = in_flight.loads.back()
         {
             let newest = seq.wrapping_add(load.len()).wrapping_sub(1);
-            match &link.launched.board {
-                Some(board) => board.tell_to_end(newest),
-                // The end of the connection is the only message that it notices while it runs a task.
-                None => link.launched.sender.close(),
+            if !link.launched.peer.tell_to_end(newest) {
+                link.launched.sender.close();
             }
             in_flight.stop = Some(Stop { kind, stage: Stage::Told, due: now + TELL_GRACE });
         }
@@ -50,9 +78,10 @@ impl<T: InFlightTasks> Supervisor<T> {
         self.kill();
     }
 
-    /// Returns whether a task of this worker is being stopped, so that nothing may be sent behind it.
+    /// Returns whether nothing may be sent behind the tasks of this worker, because one is being stopped or they are being recalled.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.in_flight_or_none().is_some_and(|in_flight| in_flight.stop.is_some())
+        self.in_flight_or_none()
+            .is_some_and(|in_flight| in_flight.stop.is_some() || in_flight.recall_due.is_some())
     }
 
     /// Returns whether the worker's messages are known as far as can be waited for. `to_the_end` says whether it was read to the
@@ -74,14 +103,14 @@ impl<T: InFlightTasks> Supervisor<T> {
         };
         let Some(stop) = &mut in_flight.stop else { return };
         link.killed = true;
-        let process = &link.launched.process;
+        let peer = &link.launched.peer;
         (stop.stage, stop.due) = match stop.stage {
             Stage::Told => {
-                process.terminate();
+                peer.terminate();
                 (Stage::Terminated, now + TERM_GRACE)
             }
             Stage::Terminated | Stage::Killed => {
-                process.kill();
+                peer.kill();
                 (Stage::Killed, now + END_GRACE)
             }
         };
@@ -96,7 +125,8 @@ impl<T: InFlightTasks> Supervisor<T> {
 
     /// Counts the running time of the oldest task in flight until now. Returns whether it has exceeded the limit.
     pub(crate) fn is_over(&mut self, limit: Duration, now: Instant) -> bool {
-        let has_begun = self.has_begun() || !self.has_board();
+        // Of a worker that does not tell, it is assumed.
+        let has_begun = self.has_begun() || self.peer().is_some_and(|peer| peer.begun().is_none());
         let State::Live { link, in_flight } = &mut self.state else { return false };
         in_flight.tasks > 0 && in_flight.stop.is_none() && link.ledger.count(limit, has_begun, now)
     }

@@ -82,7 +82,10 @@ impl QueueingSender for Sender {
 
     fn is_peer_at_rest(&self) -> bool {
         let state = self.worker.lock();
-        state.running.is_none() && state.waiting.is_empty() && state.sent.is_empty()
+        state.running.is_none()
+            && state.waiting.is_empty()
+            && state.sent.is_empty()
+            && state.recalled.is_empty()
     }
 }
 

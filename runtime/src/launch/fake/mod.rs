@@ -1,6 +1,6 @@
 //! A launcher for tests. A test plays its workers, in this process and at the test's own times.
 //!
-//! A [`FakeWorker`] claims tasks on a real board and sends real frames, but has no process, no descriptor and no clock.
+//! A [`FakeWorker`] claims tasks on a real board, if it has one, and sends real frames, but has no process, no descriptor and no clock.
 
 mod connection;
 mod worker;
@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-pub(crate) use self::worker::{FakeTask, FakeWorker, Told};
+pub(crate) use self::worker::{FakeTask, FakeWorker, Recalls, Told};
 use self::{
     connection::{Receiver, Sender},
     worker::{State, TOKEN},
@@ -28,8 +28,7 @@ pub(crate) struct Launches {
     pub(crate) outcomes: VecDeque<Outcome>,
     /// All workers that were started, in order.
     pub(crate) workers: Vec<FakeWorker>,
-    /// Workers have no board, so nothing can be taken back from them.
-    pub(crate) without_board: bool,
+    pub(crate) recalls: Recalls,
     /// The number of starts that were asked for.
     pub(crate) asked: usize,
     /// How many starts were announced last.
@@ -62,12 +61,13 @@ impl Launcher for FakeLauncher {
             None => {}
         }
         let mut pipes = request.outputs.open()?;
-        let board =
-            (!launches.without_board).then(|| Segment::unshared().expect("memory for a board").board());
+        let board = (launches.recalls == Recalls::Now)
+            .then(|| Segment::unshared().expect("memory for a board").board());
         let state = State {
             key: request.key,
             pid: 1000 + launches.workers.len() as u32,
-            board: board.clone(),
+            board,
+            recalls: launches.recalls,
             is_prompt: launches.is_prompt,
             ..State::default()
         };
@@ -78,10 +78,9 @@ impl Launcher for FakeLauncher {
         Ok(Launch::Ready(Launched {
             sender: Box::new(Sender::new(worker.clone())),
             receiver: Box::new(Receiver::new(worker.clone())),
-            board,
+            peer: Box::new(worker),
             is_quiet: true,
             why_slow: None,
-            process: Box::new(worker),
             streams: (!ends.is_empty()).then_some(Streams { token: TOKEN, ends }),
             watched: Watched::default(),
         }))

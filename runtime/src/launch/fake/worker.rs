@@ -11,15 +11,27 @@ use std::{
 use crate::{
     error::{Exit, Fault},
     frame::Prefix,
-    launch::{PROCESS, WorkerProcess, output::Pipes},
+    id::before,
+    launch::{PROCESS, Peer, output::Pipes},
     protocol::{Hello, LogRecord, Notice, Ready, Refused, ReplyFrame, ReplyWire, VERSION, encode_boundary},
     registry,
-    sys::held::Held,
-    transport::Board,
+    transport::{Board, Cause},
 };
 
 /// The token in the boundaries of captured output.
 pub(super) const TOKEN: u64 = 0xfeed;
+
+/// How workers answer when their tasks are recalled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Recalls {
+    /// At once, by a board.
+    #[default]
+    Now,
+    /// When the test says so, by a message. What has begun is known only then, or when the worker has ended.
+    Later,
+    /// Not at all.
+    Never,
+}
 
 /// A worker that a test plays.
 #[derive(Clone)]
@@ -46,6 +58,13 @@ pub(super) struct State {
     pub(super) key: u64,
     pub(super) pid: u32,
     pub(super) board: Option<Board>,
+    pub(super) recalls: Recalls,
+    /// The last task that it has begun.
+    pub(super) begun: u32,
+    /// Up to where its tasks were recalled, for each answer that it owes.
+    pub(super) recalled: VecDeque<u32>,
+    /// The task that it was told to end, if not by its board.
+    pub(super) to_end: Option<u32>,
     pub(super) hello: Option<Hello>,
     /// What was sent to it and has not begun.
     pub(super) waiting: VecDeque<FakeTask>,
@@ -106,11 +125,22 @@ impl FakeWorker {
         assert!(state.running.is_none(), "it runs one task at a time");
         while let Some(task) = state.waiting.pop_front() {
             if state.board.as_ref().is_none_or(|board| board.claim().begin(task.seq)) {
+                state.begun = task.seq;
                 state.running = Some(task.clone());
                 return Some(task);
             }
         }
         None
+    }
+
+    /// Answers a recall of its tasks. Returns whether there was one.
+    pub(crate) fn answer(&self) -> bool {
+        let mut state = self.lock();
+        let Some(next) = state.recalled.pop_front() else { return false };
+        state.waiting.retain(|task| !before(task.seq, next));
+        let begun = state.begun;
+        state.frame(&Notice::Recalled { begun }.encode());
+        true
     }
 
     /// Returns the task that is running.
@@ -243,8 +273,9 @@ impl FakeWorker {
     /// Returns whether the running task was told to end.
     pub(crate) fn is_told_to_end(&self) -> bool {
         let state = self.lock();
-        let running = state.running.as_ref().map(|task| task.seq);
-        running.zip(state.board.as_ref()).is_some_and(|(seq, board)| board.is_to_end(seq))
+        state.running.as_ref().is_some_and(|FakeTask { seq, .. }| {
+            state.to_end == Some(*seq) || state.board.as_ref().is_some_and(|board| board.is_to_end(*seq))
+        })
     }
 
     pub(crate) fn told(&self) -> Vec<Told> {
@@ -327,13 +358,44 @@ impl State {
     }
 }
 
-impl WorkerProcess for FakeWorker {
+impl Peer for FakeWorker {
     fn pid(&self) -> u32 {
         self.lock().pid
     }
 
-    fn held(&self) -> Option<&Held> {
+    fn begun(&self) -> Option<u32> {
+        let state = self.lock();
+        match &state.board {
+            Some(board) => Some(board.claim().begun()),
+            None => (state.recalls == Recalls::Later && state.exit.is_some()).then_some(state.begun),
+        }
+    }
+
+    fn can_recall(&self) -> bool {
+        self.lock().recalls != Recalls::Never
+    }
+
+    fn recall(&self, next: u32) -> Option<u32> {
+        let mut state = self.lock();
+        if let Some(board) = &state.board {
+            return Some(board.claim().take_back(next));
+        }
+        state.recalled.push_back(next);
         None
+    }
+
+    fn bars(&self, seq: u32) -> bool {
+        self.lock().board.as_ref().is_some_and(|board| board.claim().bars(seq))
+    }
+
+    fn tell_to_end(&self, seq: u32) -> bool {
+        let mut state = self.lock();
+        match &state.board {
+            Some(board) => board.tell_to_end(seq),
+            None if state.recalls == Recalls::Later => state.to_end = Some(seq),
+            None => {}
+        }
+        state.recalls != Recalls::Never
     }
 
     fn terminate(&self) {
@@ -364,6 +426,10 @@ impl WorkerProcess for FakeWorker {
         let mut state = self.lock();
         state.is_reaped = state.exit.is_some();
         state.exit
+    }
+
+    fn cause(&self, _exit: Result<Exit, &'static str>) -> Option<Cause> {
+        self.lock().board.as_ref()?.cause()
     }
 
     fn give_up(&mut self) {

@@ -3,7 +3,7 @@
 use super::{KILLED, batches_of, retried};
 use crate::{
     error::{Exit, TaskErrorKind},
-    launch::fake::Told,
+    launch::fake::{Recalls, Told},
     scheduler::{
         config::{CallOptions, Config},
         sim::{MILLI, SECOND, Sim, config},
@@ -90,7 +90,7 @@ fn tasks_that_a_dead_worker_had_not_begun_do_not_count_as_attempts() {
 #[test]
 fn a_worker_without_a_board_is_sent_one_task_at_a_time() {
     let mut sim = Sim::new(Config { jobs: 1, ..config() });
-    sim.launcher.lock().without_board = true;
+    sim.launcher.lock().recalls = Recalls::Never;
     let mut call = sim.call_with((0..3).map(|_| MILLI), CallOptions { retries: Some(5), ..batches_of(100) });
     sim.close_call(&call);
     sim.start_all();
@@ -108,7 +108,7 @@ fn a_worker_without_a_board_is_sent_one_task_at_a_time() {
 #[test]
 fn a_stopped_task_of_a_worker_without_a_board_ends_its_worker() {
     let mut sim = Sim::new(Config { jobs: 1, ..config() });
-    sim.launcher.lock().without_board = true;
+    sim.launcher.lock().recalls = Recalls::Never;
     let task = sim.submit(SECOND);
     sim.start_all();
     sim.worker(0).begin().unwrap();

@@ -2,6 +2,7 @@
 
 mod death;
 mod initialize;
+mod recall;
 mod retire;
 mod start;
 mod stop;

@@ -126,13 +126,13 @@ fn a_smaller_pool_takes_back_what_its_leaving_workers_have_not_begun() {
     let workers = sim.workers();
     assert_eq!(workers.len(), 4);
     workers.iter().for_each(|worker| drop(worker.begin().unwrap()));
-    sim.scheduler.resize(1);
+    sim.scheduler.resize(1, sim.now);
     workers.iter().for_each(|worker| worker.finish(MILLI));
     sim.turn();
     assert_eq!(sim.alive(), 1);
     sim.run();
     assert_eq!(call.done(), 40);
-    sim.scheduler.resize(4);
+    sim.scheduler.resize(4, sim.now);
     let mut call = sim.call((0..400).map(|_| MILLI));
     sim.run();
     assert_eq!((call.done(), sim.alive()), (400, 4));

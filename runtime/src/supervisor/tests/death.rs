@@ -56,7 +56,7 @@ fn die(when: When, how: How) -> (Pair, ExitReport<Load>) {
             match when {
                 When::Replied => worker.finish(MILLI),
                 When::Stopping => {
-                    let rest = pair.supervisor.take_back();
+                    let rest = pair.supervisor.take_back(pair.now).expect("the answer");
                     assert_eq!(numbers(&rest), [1, 2]);
                     pair.supervisor.stop(TaskErrorKind::Timeout { limit: SECOND }, pair.now);
                     assert!(worker.is_told_to_end());

@@ -2,6 +2,7 @@
 
 mod death;
 mod output;
+mod recall;
 mod transitions;
 mod turns;
 
@@ -134,6 +135,9 @@ impl Pair {
                 WorkerEvent::Said(..) => seen.push("said".to_owned()),
                 WorkerEvent::Wrote(output) => seen.push(format!("wrote {:?}", output.stdout())),
                 WorkerEvent::Noted(_) => seen.push("noted".to_owned()),
+                WorkerEvent::Recalled(loads) => {
+                    seen.extend(numbers(&loads).iter().map(|number| format!("recalled {number}")));
+                }
             }
             ControlFlow::Continue(())
         };

@@ -6,8 +6,8 @@ use super::{MILLI, Pair, SECOND, numbers};
 use crate::{
     error::{Exit, TaskErrorKind},
     launch::{
-        LaunchError, WorkerProcess,
-        fake::{Outcome, Told},
+        LaunchError, Peer,
+        fake::{Outcome, Recalls, Told},
     },
     protocol::{Notice, VERSION},
     supervisor::event::Phase,
@@ -77,7 +77,7 @@ fn tasks_that_were_taken_back_are_not_begun_and_the_others_are_answered_in_order
     worker.begin().unwrap();
     worker.finish(MILLI);
     worker.begin().unwrap();
-    assert_eq!(numbers(&pair.supervisor.take_back()), [2, 3, 4]);
+    assert_eq!(numbers(&pair.supervisor.take_back(pair.now).unwrap()), [2, 3, 4]);
     assert_eq!(pair.supervisor.given(), 2);
     assert_eq!(numbers(pair.supervisor.in_flight()), [0, 1]);
     worker.finish(MILLI);
@@ -95,11 +95,12 @@ proptest! {
 
     #[test]
     fn each_task_that_was_sent_is_answered_taken_back_or_reported_once(
-        events in vec((0u8..7, 1u32..6), 0..60),
-        has_board: bool,
+        events in vec((0u8..8, 1u32..6), 0..60),
+        recalls in prop_oneof![Just(Recalls::Now), Just(Recalls::Later), Just(Recalls::Never)],
     ) {
         let mut pair = Pair::new();
-        pair.launcher.lock().without_board = !has_board;
+        pair.launcher.lock().recalls = recalls;
+        let can_recall = recalls != Recalls::Never;
         pair.launch().unwrap();
         pair.worker().ready();
         pair.read();
@@ -109,19 +110,22 @@ proptest! {
         for (event, n) in events {
             match event {
                 0 if !pair.supervisor.is_live() || pair.supervisor.is_stopping() => {}
-                0 if has_board || pair.supervisor.is_idle() => pair.run(if has_board { n } else { 1 }),
+                0 if can_recall || pair.supervisor.is_idle() => pair.run(if can_recall { n } else { 1 }),
                 1 if worker.running().is_none() => drop(worker.begin()),
                 2 if worker.running().is_some() && !is_gone => worker.finish(MILLI),
-                3 => settled.extend(numbers(&pair.supervisor.take_back())),
+                3 => settled.extend(numbers(&pair.supervisor.take_back(pair.now).unwrap_or_default())),
                 4 => pair.read(),
-                5 if n == 5 && pair.supervisor.has_begun() => {
-                    settled.extend(numbers(&pair.supervisor.take_back()));
-                    pair.supervisor.stop(TaskErrorKind::Cancelled { why: "" }, pair.now);
+                5 if n == 5 && (pair.supervisor.has_begun() || can_recall && worker.running().is_some()) => {
+                    if let Some(taken) = pair.supervisor.take_back(pair.now) {
+                        settled.extend(numbers(&taken));
+                        pair.supervisor.stop(TaskErrorKind::Cancelled { why: "" }, pair.now);
+                    }
                 }
                 6 if n == 5 => {
                     is_gone = true;
                     worker.disconnect();
                 }
+                7 if !is_gone => drop(worker.answer()),
                 _ => {}
             }
         }
@@ -133,7 +137,7 @@ proptest! {
         settled.extend(answers.map(|(_, number)| number.parse::<u64>().unwrap()));
         settled.sort_unstable();
         prop_assert_eq!(settled, (0..pair.next).collect::<Vec<_>>());
-        prop_assert_eq!(report.unknown.is_empty() || !has_board, true);
+        prop_assert_eq!(report.unknown.is_empty() || !can_recall, true);
         prop_assert!(worker.pid() >= 1000 && worker.is_reaped());
     }
 }

@@ -11,23 +11,19 @@ use std::{
 use crate::{
     error::Exit,
     id::WorkerId,
-    launch::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Watched, WorkerProcess},
+    launch::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Peer, Watched},
     protocol::{EncodedTasks, Hello, Note, Notice, VERSION, WorkerSetup},
     supervisor::{ledger::InFlightTasks, receive::MOST_MESSAGES, state::Supervisor},
-    sys::{fd::stream_pair, held::Held, identified::Identified},
+    sys::{fd::stream_pair, identified::Identified},
     transport::{Body, FrameSender, Segment, offer, shm::worker::WorkerEnd},
 };
 
 /// The worker of these tests is this process, which is not held.
 struct Nobody;
 
-impl WorkerProcess for Nobody {
+impl Peer for Nobody {
     fn pid(&self) -> u32 {
         std::process::id()
-    }
-
-    fn held(&self) -> Option<&Held> {
-        None
     }
 
     fn try_reap(&mut self) -> Option<Result<Exit, &'static str>> {
@@ -50,12 +46,11 @@ impl Launcher for Here {
         let worker = WorkerEnd::new(Arc::new(Identified::new(theirs)), memory.as_ref()).unwrap();
         *self.0.lock().unwrap() = Some(worker.sender);
         Ok(Launch::Ready(Launched {
+            peer: Box::new(Nobody),
             sender: end.sender,
             receiver: end.receiver,
-            board: end.board,
             is_quiet: end.rings,
             why_slow: end.why_not,
-            process: Box::new(Nobody),
             streams: None,
             watched: Watched::default(),
         }))

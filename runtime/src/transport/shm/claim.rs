@@ -1,13 +1,14 @@
 //! Decides who may begin a task that is ready in a worker: the worker, or the host, which wants it back.
 //!
-//! Each task that is sent to a worker has a sequence number, counted from 1. One word, shared by host and worker, contains two of
-//! them: the last that the worker has *begun*, and the *floor* below which no task may begin any more. The worker begins a task by
-//! compare-and-swap. The host takes back all tasks that have not begun by raising the floor, also by compare-and-swap. Each task
-//! therefore has exactly one owner at any time, and when a worker dies, the word tells exactly which task it had begun.
-//!
-//! Numbers wrap around. At most a small part of their range is in flight at a time, so the wrapping difference orders them.
+//! One word, shared by host and worker, contains two sequence numbers (see [`before`]): the last task that the worker has *begun*, and
+//! the *floor* below which no task may begin any more. The worker begins a task by compare-and-swap. The host takes back all tasks that
+//! have not begun by raising the floor, also by compare-and-swap. Each task therefore has exactly one owner at any time, and when a
+//! worker dies, the word tells exactly which task it had begun.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::{
+    id::{before, has_begun},
+    sync::{AtomicU64, Ordering},
+};
 
 /// The word. It is in memory that host and worker share.
 #[derive(Debug)]
@@ -20,11 +21,6 @@ fn split(word: u64) -> (u32, u32) {
 
 fn join(floor: u32, begun: u32) -> u64 {
     (u64::from(floor) << 32) | u64::from(begun)
-}
-
-/// Returns whether sequence number `a` comes before `b`.
-pub(crate) fn before(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) < 0
 }
 
 impl ClaimWord {
@@ -93,11 +89,6 @@ impl ClaimWord {
     pub(crate) fn begun(&self) -> u32 {
         split(self.0.load(Ordering::Acquire)).1
     }
-}
-
-/// Returns whether a worker that has begun `begun` has begun `seq`.
-pub(crate) fn has_begun(seq: u32, begun: u32) -> bool {
-    !before(begun, seq)
 }
 
 #[cfg(all(test, not(loom)))]
