@@ -147,7 +147,7 @@ pub(crate) struct Launched {
     pub(crate) is_quiet: bool,
     /// Why no memory is shared with the worker, unless that was requested.
     pub(crate) why_slow: Option<String>,
-    /// The host's ends of the worker's output pipes, if its output comes here.
+    /// What the worker's output is read from, if it comes here.
     pub(crate) streams: Option<Streams>,
     pub(crate) watched: Watched,
 }

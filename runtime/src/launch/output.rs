@@ -1,14 +1,15 @@
-//! Defines [`Output`], which selects where the stdout and stderr of workers go, and creates the pipes for it.
+//! Defines [`Output`], which selects where the stdout and stderr of workers go, and [`OutputSource`], which the host reads them from.
+//! Creates the pipes of workers on this machine.
 
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsFd, BorrowedFd},
 };
 
 use crate::{
     protocol::Sink,
     sys::{
-        fd::{pipe, set_nonblocking},
+        fd::{pending_bytes, pipe, read_some, set_nonblocking},
         identified::Identified,
     },
 };
@@ -68,7 +69,7 @@ pub(crate) struct Outputs {
     pub(crate) stderr: Output,
 }
 
-/// The host's ends of a worker's output pipes.
+/// The host's ends of a worker's streams.
 #[derive(Debug)]
 pub(crate) struct Streams {
     /// The token that is part of the mark at the end of each task's output.
@@ -100,19 +101,24 @@ impl Outputs {
 
     pub(super) fn open(self) -> io::Result<Pipes> {
         let mut pipes = Pipes::default();
-        for (name, output) in [(StreamName::Stdout, self.stdout), (StreamName::Stderr, self.stderr)] {
-            if let Output::Log | Output::Capture = output {
-                let (ours, theirs) = pipe()?;
-                set_nonblocking(ours.as_fd())?;
-                pipes.ours.push(StreamEnd {
-                    name,
-                    pipe: Identified::new(ours),
-                    by_line: output == Output::Log,
-                });
-                pipes.theirs.push(Identified::new(theirs));
-            }
+        for (name, by_line) in self.read_by_host() {
+            let (ours, theirs) = pipe()?;
+            set_nonblocking(ours.as_fd())?;
+            pipes.ours.push(StreamEnd { name, source: Box::new(Identified::new(ours)), by_line });
+            pipes.theirs.push(Identified::new(theirs));
         }
         Ok(pipes)
+    }
+
+    /// Returns the streams that the host reads, and whether each line of them is forwarded by itself.
+    pub(super) fn read_by_host(self) -> impl Iterator<Item = (StreamName, bool)> {
+        [(StreamName::Stdout, self.stdout), (StreamName::Stderr, self.stderr)].into_iter().filter_map(
+            |(name, output)| match output {
+                Output::Log => Some((name, true)),
+                Output::Capture => Some((name, false)),
+                Output::Inherit | Output::Null => None,
+            },
+        )
     }
 }
 
@@ -134,10 +140,37 @@ pub(crate) enum StreamName {
 #[derive(Debug)]
 pub(crate) struct StreamEnd {
     pub(crate) name: StreamName,
-    /// Reading from it never blocks.
-    pub(crate) pipe: Identified,
+    pub(crate) source: Box<dyn OutputSource>,
     /// Each line is forwarded by itself.
     pub(crate) by_line: bool,
+}
+
+/// What the host reads one of a worker's streams from.
+pub(crate) trait OutputSource: fmt::Debug + Send {
+    /// Returns how many bytes can be read without waiting, or a large number if that is not known.
+    fn pending_bytes(&self) -> usize;
+
+    /// Reads once, at most `most` bytes, and appends them. Returns their number, which is 0 at the end, or `None` if there is nothing
+    /// to read yet. The vector has room for them.
+    fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Option<usize>>;
+
+    /// Returns the descriptor to poll for reading, if there is one.
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// A pipe that does not block.
+impl OutputSource for Identified {
+    fn pending_bytes(&self) -> usize {
+        pending_bytes(self.as_fd())
+    }
+
+    fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Option<usize>> {
+        read_some(self.as_fd(), target, most)
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
+    }
 }
 
 impl StreamName {

@@ -84,8 +84,9 @@ impl Launched {
         if let Some(held) = self.peer.held() {
             poller.add(held.as_fd(), key | PROCESS)?;
         }
-        for end in self.streams.iter().flat_map(|streams| &streams.ends) {
-            poller.add(end.pipe.as_fd(), key | OUTPUT)?;
+        let ends = self.streams.iter().flat_map(|streams| &streams.ends);
+        for output in ends.filter_map(|end| end.source.poll_fd()) {
+            poller.add(output, key | OUTPUT)?;
         }
         self.watched.by = Some((poller.clone(), key));
         Ok(())

@@ -1,19 +1,17 @@
-//! Reads what a worker writes to stdout and stderr from two pipes, divides it by task, and keeps it or delivers it line by line.
+//! Reads what a worker writes to stdout and stderr, divides it by task, and keeps it or delivers it line by line.
 //!
 //! The supervisor owns it, and settles no reply before the task's output was read. It never waits for more output.
 
-use std::{
-    collections::VecDeque,
-    os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     captured::{Captured, Text},
     id::has_begun,
-    launch::output::{StreamEnd, StreamName, Streams},
+    launch::{
+        Streams, Watched,
+        output::{StreamEnd, StreamName},
+    },
     protocol::{Boundary, find_boundary},
-    sys::fd::{pending_bytes, read_some},
 };
 
 /// The number of bytes that are kept of what a task writes to one stream.
@@ -84,32 +82,22 @@ impl Transcript {
         self.streams.iter().all(|stream| stream.ended || has_begun(seq, stream.marked))
     }
 
-    /// Reads what has been written until now, and no more, however fast more arrives. Streams that have ended are passed to
-    /// `ended`. `next_seq` is the first sequence number that was not given to a task.
-    pub(crate) fn read(
-        &mut self,
-        next_seq: u32,
-        mut ended: impl FnMut(BorrowedFd<'_>),
-        mut say: impl FnMut(Line),
-    ) {
+    /// Reads what has been written until now, and no more, however fast more arrives. Streams that have ended are not watched any
+    /// more. `next_seq` is the first sequence number that was not given to a task.
+    pub(crate) fn read(&mut self, next_seq: u32, watched: &Watched, mut say: impl FnMut(Line)) {
         let token = self.token;
         for stream in self.streams.iter_mut().filter(|stream| !stream.ended) {
             stream.read(token, next_seq, &mut say);
-            if stream.ended {
-                ended(stream.end.pipe.as_fd());
+            if let (true, Some(fd)) = (stream.ended, stream.end.source.poll_fd()) {
+                watched.remove(fd);
             }
         }
     }
 
     /// Reads the rest after the worker has ended, and delivers incomplete lines, too. Other processes that have the streams open
     /// are not waited for.
-    pub(crate) fn end(
-        &mut self,
-        next_seq: u32,
-        ended: impl FnMut(BorrowedFd<'_>),
-        mut say: impl FnMut(Line),
-    ) {
-        self.read(next_seq, ended, &mut say);
+    pub(crate) fn end(&mut self, next_seq: u32, watched: &Watched, mut say: impl FnMut(Line)) {
+        self.read(next_seq, watched, &mut say);
         for stream in &mut self.streams {
             stream.ended = true;
             let rest = std::mem::take(&mut stream.begun);
@@ -146,12 +134,12 @@ impl Transcript {
 impl Stream {
     fn read(&mut self, token: u64, next_seq: u32, say: &mut impl FnMut(Line)) {
         // If nothing is there, one attempt tells whether this is the end.
-        let mut left = pending_bytes(self.end.pipe.as_fd()).max(1);
+        let mut left = self.end.source.pending_bytes().max(1);
         let mut piece = Vec::with_capacity(PIECE_BYTES + self.begun.len());
         while left > 0 {
             piece.clear();
             piece.append(&mut self.begun);
-            match read_some(self.end.pipe.as_fd(), &mut piece, left.min(PIECE_BYTES)) {
+            match self.end.source.read(&mut piece, left.min(PIECE_BYTES)) {
                 Ok(Some(0)) | Err(_) => {
                     self.ended = true;
                     self.begun.append(&mut piece);
@@ -260,7 +248,7 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Write};
+    use std::{fs::File, io::Write, os::fd::AsFd};
 
     use super::*;
     use crate::{
@@ -282,9 +270,10 @@ mod tests {
             worker.write_all(words.as_bytes()).unwrap();
             worker.write_all(&encode_boundary(TOKEN, seq)).unwrap();
         }
-        let end = StreamEnd { name: StreamName::Stdout, pipe: Identified::new(pipe), by_line: false };
+        let end =
+            StreamEnd { name: StreamName::Stdout, source: Box::new(Identified::new(pipe)), by_line: false };
         let mut transcript = Transcript::new(Streams { token: TOKEN, ends: vec![end] });
-        transcript.read(written.len() as u32 + 1, |_| {}, |_| {});
+        transcript.read(written.len() as u32 + 1, &Watched::default(), |_| {});
         transcript
     }
 

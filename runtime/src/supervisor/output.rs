@@ -50,14 +50,14 @@ impl<T: InFlightTasks> Supervisor<T> {
     /// Reads what the worker has written until now.
     pub(crate) fn read_output(&mut self, on: impl FnMut(Record, Option<&T>)) {
         self.with_transcript(on, |transcript, next_seq, watched, say| {
-            transcript.read(next_seq, |ended| watched.remove(ended), say);
+            transcript.read(next_seq, watched, say);
         });
     }
 
     /// Reads the rest of what the worker has written, after its process has ended.
     pub(crate) fn read_last_output(&mut self, on: impl FnMut(Record, Option<&T>)) {
         self.with_transcript(on, |transcript, next_seq, watched, say| {
-            transcript.end(next_seq, |ended| watched.remove(ended), say);
+            transcript.end(next_seq, watched, say);
         });
     }
 

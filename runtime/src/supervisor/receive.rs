@@ -365,17 +365,13 @@ impl<T: InFlightTasks> Reader<'_, T> {
         };
         let mut said = false;
         if !transcript.has_all_of(seq) {
-            transcript.read(
-                self.ledger.next_seq,
-                |ended| self.watched.remove(ended),
-                |line| {
-                    if let Some(record) = record_of(line, Some(in_flight), self.peer) {
-                        said = true;
-                        // The other lines have been read already, so the answer of `on` is ignored.
-                        let _ = on(WorkerEvent::Said(Record::Log(record), in_flight.oldest()));
-                    }
-                },
-            );
+            transcript.read(self.ledger.next_seq, self.watched, |line| {
+                if let Some(record) = record_of(line, Some(in_flight), self.peer) {
+                    said = true;
+                    // The other lines have been read already, so the answer of `on` is ignored.
+                    let _ = on(WorkerEvent::Said(Record::Log(record), in_flight.oldest()));
+                }
+            });
         }
         said
     }

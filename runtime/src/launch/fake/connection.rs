@@ -5,6 +5,7 @@ use std::{io, os::fd::BorrowedFd};
 use super::worker::{FakeTask, FakeWorker};
 use crate::{
     frame::Frames,
+    launch::output::OutputSource,
     protocol::ToWorker,
     transport::{Body, FrameReceiver, FrameSender, QueueingSender, Received, Room},
 };
@@ -86,6 +87,27 @@ impl QueueingSender for Sender {
             && state.waiting.is_empty()
             && state.sent.is_empty()
             && state.recalled.is_empty()
+    }
+}
+
+/// What the worker writes to its first captured stream.
+#[derive(Debug)]
+pub(super) struct Written(pub(super) FakeWorker);
+
+impl OutputSource for Written {
+    fn pending_bytes(&self) -> usize {
+        self.0.lock().written.len()
+    }
+
+    fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Option<usize>> {
+        let mut state = self.0.lock();
+        let n = state.written.len().min(most);
+        target.extend(state.written.drain(..n));
+        Ok((n > 0 || state.exit.is_some()).then_some(n))
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 }
 

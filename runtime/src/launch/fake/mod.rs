@@ -12,10 +12,10 @@ use std::{
 
 pub(crate) use self::worker::{FakeTask, FakeWorker, Recalls, Told};
 use self::{
-    connection::{Receiver, Sender},
+    connection::{Receiver, Sender, Written},
     worker::{State, TOKEN},
 };
-use super::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Streams, Watched};
+use super::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Streams, Watched, output::StreamEnd};
 use crate::transport::Segment;
 
 /// Starts fake workers.
@@ -60,7 +60,6 @@ impl Launcher for FakeLauncher {
             Some(Outcome::Fails(error)) => return Err(error),
             None => {}
         }
-        let mut pipes = request.outputs.open()?;
         let board = (launches.recalls == Recalls::Now)
             .then(|| Segment::unshared().expect("memory for a board").board());
         let state = State {
@@ -71,9 +70,12 @@ impl Launcher for FakeLauncher {
             is_prompt: launches.is_prompt,
             ..State::default()
         };
-        let ends = std::mem::take(&mut pipes.ours);
-        let state = State { pipes, ..state };
         let worker = FakeWorker::new(state);
+        let stream = request.outputs.read_by_host().next().map(|(name, by_line)| StreamEnd {
+            name,
+            source: Box::new(Written(worker.clone())),
+            by_line,
+        });
         launches.workers.push(worker.clone());
         Ok(Launch::Ready(Launched {
             sender: Box::new(Sender::new(worker.clone())),
@@ -81,7 +83,7 @@ impl Launcher for FakeLauncher {
             peer: Box::new(worker),
             is_quiet: true,
             why_slow: None,
-            streams: (!ends.is_empty()).then_some(Streams { token: TOKEN, ends }),
+            streams: stream.map(|stream| Streams { token: TOKEN, ends: vec![stream] }),
             watched: Watched::default(),
         }))
     }

@@ -2,8 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
-    io::Write,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,7 +11,7 @@ use crate::{
     error::{Exit, Fault},
     frame::Prefix,
     id::before,
-    launch::{PROCESS, Peer, output::Pipes},
+    launch::{PROCESS, Peer},
     protocol::{Hello, LogRecord, Notice, Ready, Refused, ReplyFrame, ReplyWire, VERSION, encode_boundary},
     registry,
     transport::{Board, Cause},
@@ -36,6 +35,12 @@ pub(crate) enum Recalls {
 /// A worker that a test plays.
 #[derive(Clone)]
 pub(crate) struct FakeWorker(Arc<Mutex<State>>);
+
+impl fmt::Debug for FakeWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FakeWorker").field(&self.pid()).finish()
+    }
+}
 
 /// A signal that a worker was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +88,8 @@ pub(super) struct State {
     pub(super) is_unsignalled: bool,
     pub(super) is_given_up: bool,
     pub(super) resident_bytes: Option<u64>,
-    /// The ends of its captured output.
-    pub(super) pipes: Pipes,
+    /// What it has written to its first captured stream and the host has not read.
+    pub(super) written: Vec<u8>,
     /// A large frame that it has sent.
     pub(super) large: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -345,11 +350,8 @@ impl State {
         self.waiting.iter().all(|task| floor(task.seq))
     }
 
-    fn write(&self, bytes: &[u8]) {
-        if let Some(pipe) = self.pipes.theirs().next() {
-            let pipe = pipe.try_clone_to_owned().expect("a descriptor");
-            File::from(pipe).write_all(bytes).expect("there is room in the pipe");
-        }
+    fn write(&mut self, bytes: &[u8]) {
+        self.written.extend_from_slice(bytes);
     }
 
     fn frame(&mut self, frame: &[u8]) {
