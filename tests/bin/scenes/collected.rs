@@ -46,26 +46,42 @@ impl log::Log for Stall {
         while signal::kill(number, None) != Err(Errno::ESRCH) {
             thread::yield_now();
         }
-        // A template forks its next worker ahead of time, which must not get the number.
-        let template = (parent != Pid::this()).then_some(parent);
-        if let Some(template) = template {
-            signal::kill(template, Signal::SIGSTOP).unwrap();
-            while !is_stopped(template) {
-                thread::yield_now();
-            }
-        }
+        // A template forks its next worker ahead of time, and a worker starts threads. None of them may get the number.
+        let others = if parent == Pid::this() { Vec::new() } else { stop_others() };
         *OTHER.lock().unwrap() = Some(namesake(number.as_raw()));
-        if let Some(template) = template {
-            signal::kill(template, Signal::SIGCONT).unwrap();
+        for other in others {
+            let _ = signal::kill(other, Signal::SIGCONT);
         }
     }
 
     fn flush(&self) {}
 }
 
-fn is_stopped(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(") ").unwrap().1.starts_with('T')
+/// Stops all other processes of this PID namespace. Returns them.
+fn stop_others() -> Vec<Pid> {
+    let mut stopped = Vec::new();
+    loop {
+        let numbers = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+        let numbers = numbers.filter_map(|name| name.to_str()?.parse().ok()).map(Pid::from_raw);
+        let new: Vec<_> = numbers.filter(|pid| *pid != Pid::this() && !stopped.contains(pid)).collect();
+        if new.is_empty() {
+            return stopped;
+        }
+        for pid in new {
+            // It may have ended since.
+            let _ = signal::kill(pid, Signal::SIGSTOP);
+            while !is_still(pid) {
+                thread::yield_now();
+            }
+            stopped.push(pid);
+        }
+    }
+}
+
+/// Returns whether a process is stopped or has ended.
+fn is_still(pid: Pid) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['T', 'Z', 'X']))
 }
 
 /// Starts a process with this number. No other process may be started meanwhile. The kernel frees a number shortly after signals no
