@@ -4,68 +4,86 @@
 //! It leads only while leadership is vacant and not kept warm, and only for turns that do not wait for events.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    io,
+    sync::{Arc, Weak, atomic::Ordering},
     thread::JoinHandle,
     time::Instant,
 };
 
 use super::{
+    leader::Leadership,
     poll::{ROUND, Until},
     state::{BACKGROUND_BELL, Driver, WARM, earlier},
 };
 use crate::{
-    error::{Error, Result},
     escape::Escaped,
-    sys::{buffer_cache, limits::explained, quiesce::OwnThread},
+    handle::Drive,
+    scheduler::{machine::StateMachine, state::Scheduler},
+    sys::{
+        buffer_cache,
+        quiesce::{OwnThread, is_own_thread},
+    },
 };
 
-/// The background thread's leadership. Dropping it arms the background poller and gives up leadership, also when a user's logger
-/// panics.
-struct Background<'a>(&'a Driver);
+/// A driver with its background thread. Dropping it ends both.
+pub(crate) struct Engine<M: StateMachine = Scheduler> {
+    pub(crate) driver: Arc<Driver<M>>,
+    background: Option<JoinHandle<()>>,
+}
 
-impl Drop for Background<'_> {
-    fn drop(&mut self) {
-        let driver = self.0;
-        let Some(mut state) = driver.lock() else { return };
-        // It may not be armed yet if a user's logger has panicked.
-        driver.set_armed(&mut state, true);
-        state.listens = true;
-        driver.leave_lead(&mut state);
+impl<M: StateMachine> Engine<M> {
+    /// Starts the background thread of a driver, whose pool may have a name.
+    pub(crate) fn start(driver: Arc<Driver<M>>, name: Option<&str>) -> io::Result<Self> {
+        let its_own = driver.clone();
+        let name =
+            name.map_or_else(|| "procession".to_owned(), |name| format!("procession {}", Escaped(name)));
+        let thread = std::thread::Builder::new().name(name).spawn(move || _ = its_own.run_background())?;
+        Ok(Self { driver, background: Some(thread) })
+    }
+
+    /// Returns the reference that handles hold. It keeps nothing open once the engine has ended.
+    pub(crate) fn exchange(&self) -> Weak<dyn Drive> {
+        Arc::<Driver<M>>::downgrade(&self.driver)
     }
 }
 
-impl Driver {
-    /// Starts the background thread.
-    pub(crate) fn start_background(self: &Arc<Self>, name: Option<&str>) -> Result<JoinHandle<()>> {
-        let driver = self.clone();
-        let name =
-            name.map_or_else(|| "procession".to_owned(), |name| format!("procession {}", Escaped(name)));
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(move || _ = driver.run_background())
-            .map_err(|error| Error::system("a pool's thread cannot be started", explained(error)))
-    }
-
-    /// Ends the background thread. The caller must be in the process that made the driver.
-    pub(crate) fn stop_background(&self, thread: JoinHandle<()>) {
-        // SYNC(pool-stopping): pairs with the Acquire load in `is_over`.
-        self.stopping.store(true, Ordering::Release);
+impl<M: StateMachine> Drop for Engine<M> {
+    /// Waits until the last worker has ended, unless this is one of our own threads.
+    fn drop(&mut self) {
+        let driver = &self.driver;
+        if let Some(mut state) = driver.lock() {
+            driver.examine(&mut state);
+        }
+        driver.with(|machine, now| machine.close(now));
+        let Some(thread) = self.background.take() else { return };
+        // A callback of the user may copy this process and return in both. The copy has no such thread.
+        if !driver.is_own() {
+            return std::mem::forget(thread);
+        }
+        if is_own_thread() {
+            // A callback of the user dropped this. This thread may be the driver's own, or one that the driver's own thread waits
+            // for, so the thread ends without being waited for.
+            driver.is_left.store(true, Ordering::Relaxed);
+            driver.ring_background();
+            return;
+        }
+        if !driver.wait_while(|machine| !machine.is_empty_of_workers()) {
+            return std::mem::forget(thread);
+        }
+        // SYNC(driver-stopping): pairs with the Acquire load in `is_over`.
+        driver.stopping.store(true, Ordering::Release);
         // If its poller was closed, nothing can wake the thread. It then keeps the leaked driver for itself and touches nothing.
-        if self.ring_background() {
+        if driver.ring_background() {
             // It runs no code of users except loggers and wakers, and a panic of theirs was already reported by the panic hook.
             let _ = thread.join();
         }
     }
+}
 
+impl<M: StateMachine> Driver<M> {
     /// Wakes the background thread. Returns `false` if that is impossible because the descriptors were closed.
     pub(super) fn ring_background(&self) -> bool {
         !self.is_closed() && self.background_bell.ring_in(&self.background, BACKGROUND_BELL)
-    }
-
-    /// Lets the background thread end by itself when the last worker has ended.
-    pub(crate) fn leave_to_background(&self) {
-        self.is_left.store(true, Ordering::Relaxed);
-        self.ring_background();
     }
 
     /// Runs until the pool has ended. Returns `None` in a copy of this process that a logger or waker has made on this thread, where
@@ -125,7 +143,7 @@ impl Driver {
             state.taken = true;
             state.owner = Some(std::thread::current().id());
             drop(state);
-            let seat = Background(self);
+            let seat = Leadership(self);
             while !self.arm(&mut *self.turn(self.lock()?, &mut events, Until::Now)?) {}
             drop(seat);
         }

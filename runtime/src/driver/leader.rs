@@ -9,12 +9,12 @@ use super::{
     poll::Until,
     state::{Driver, State, WARM},
 };
-use crate::{handle::Drive, id::TaskId, scheduler::state::Scheduler, sys::buffer_cache};
+use crate::{handle::Drive, id::TaskId, scheduler::machine::StateMachine, sys::buffer_cache};
 
 /// Leadership of the current thread. Dropping it gives leadership up, also when a user's logger panics.
-pub(super) struct Leadership<'a>(pub(crate) &'a Driver);
+pub(super) struct Leadership<'a, M: StateMachine>(pub(super) &'a Driver<M>);
 
-impl Drop for Leadership<'_> {
+impl<M: StateMachine> Drop for Leadership<'_, M> {
     fn drop(&mut self) {
         let driver = self.0;
         if let Some(mut state) = driver.lock() {
@@ -23,7 +23,7 @@ impl Drop for Leadership<'_> {
     }
 }
 
-impl Drive for Driver {
+impl<M: StateMachine> Drive for Driver<M> {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
         self.hurry();
         self.lead_or_follow(ready, deadline).unwrap_or(false)
@@ -54,11 +54,11 @@ impl Drive for Driver {
     }
 
     fn cancel(&self, task: TaskId, function: &'static str) {
-        self.with(|scheduler, now| scheduler.cancel_task(task.0, function, now));
+        self.with(|machine, now| machine.cancel_task(task.0, function, now));
     }
 }
 
-impl Driver {
+impl<M: StateMachine> Driver<M> {
     /// Leads, or waits for the leader, until `ready` or the deadline. Returns `None` in a copy of the process that made the driver.
     fn lead_or_follow(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> Option<bool> {
         let mut events = Vec::new();
@@ -97,7 +97,7 @@ impl Driver {
                 // A worker that was woken needs a while to reply. Handling a reply once now, with nothing to handle, halves the
                 // time that it will take then.
                 let polled = state.polled;
-                state.scheduler.look(polled);
+                state.machine.look(polled);
                 state = self.react(state, &mut events)?;
             }
             drop(state);
@@ -112,15 +112,14 @@ impl Driver {
 
     /// Leads, or waits for the leader, while `still` returns `true`.
     ///
-    /// `still` may only ask whether tasks are unfinished or workers are left, because waiting threads are woken for these two
-    /// alone. Returns `false` if this process is a copy of the one that made the driver.
-    pub(crate) fn wait_while(&self, still: impl Fn(&Scheduler) -> bool) -> bool {
+    /// `still` may only ask for what [`StateMachine::has_news`] tells of. Returns `false` if this process is a copy of the one that made the driver.
+    pub(crate) fn wait_while(&self, still: impl Fn(&M) -> bool) -> bool {
         self.wait(
             &mut || {
                 // No caller of `ready` holds the lock.
                 let Some(mut state) = self.lock() else { return false };
                 self.take_in(&mut state, Instant::now());
-                let ready = !still(&state.scheduler);
+                let ready = !still(&state.machine);
                 let me = std::thread::current();
                 if !ready && state.watching.iter().all(|thread| thread.id() != me.id()) {
                     state.watching.push(me);
@@ -139,7 +138,7 @@ impl Driver {
     }
 
     /// Takes leadership, which must be vacant. Returns whether the pool was at rest.
-    pub(super) fn take_lead(&self, state: &mut State) -> bool {
+    pub(super) fn take_lead(&self, state: &mut State<M>) -> bool {
         state.taken = true;
         state.owner = Some(std::thread::current().id());
         state.warm = None;
@@ -147,7 +146,7 @@ impl Driver {
         if rested {
             // The background poller may stay armed. While the leader looks at the rings, workers do not wake it.
             state.listens = false;
-            state.scheduler.unpark();
+            state.machine.unpark();
             // What has happened until now was or will be reported to the background poller.
             state.seen = Instant::now();
             state.polled = state.seen;
@@ -156,7 +155,7 @@ impl Driver {
     }
 
     /// Gives up leadership: to a parked thread, or else it is kept warm for the next caller.
-    pub(super) fn leave_lead(&self, state: &mut State) {
+    pub(super) fn leave_lead(&self, state: &mut State<M>) {
         state.taken = false;
         state.owner = None;
         state.leavings += 1;
@@ -169,7 +168,7 @@ impl Driver {
     }
 
     /// Makes sure that another thread takes over vacant leadership: a parked thread, or later the background thread.
-    fn offer_lead(&self, state: &mut State) {
+    fn offer_lead(&self, state: &mut State<M>) {
         if let Some(thread) = state.parked.pop() {
             thread.unpark();
         } else if !state.listens {

@@ -1,7 +1,7 @@
 //! One turn of the leader: spin, poll, react, dispatch, and perform the effects.
 //!
 //! The order matters. The poller is waited for without the lock, and the effects are performed without it. Every change of the
-//! scheduler must be followed by `feed` and by a check of the alarms.
+//! state machine must be followed by `feed` and by a check of the alarms.
 
 use std::{
     hint::spin_loop,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::state::{BELL, Driver, LAUNCHER, LOOK_EVERY, PAUSE, POLL_EVERY, State, WORKERS, earlier};
-use crate::{scheduler::state::Scheduler, sys::poll::Event};
+use crate::{scheduler::machine::StateMachine, sys::poll::Event};
 
 /// The time for which the leader spins for a reply that is near. Sleeping and being woken may cost as much.
 const SPIN: Duration = Duration::from_micros(50);
@@ -28,8 +28,8 @@ pub(super) enum Until {
     Then(Option<Instant>),
 }
 
-impl Driver {
-    pub(super) fn set_armed(&self, state: &mut State, armed: bool) {
+impl<M: StateMachine> Driver<M> {
+    pub(super) fn set_armed(&self, state: &mut State<M>, armed: bool) {
         if state.armed != armed && !self.is_closed() {
             state.armed = armed;
             if armed {
@@ -40,42 +40,42 @@ impl Driver {
         }
     }
 
-    /// Changes the scheduler and handles the consequences. Does nothing and returns `None` in a copy of the process that made the
+    /// Changes the state machine and handles the consequences. Does nothing and returns `None` in a copy of the process that made the
     /// driver.
-    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut Scheduler, Instant) -> R) -> Option<R> {
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut M, Instant) -> R) -> Option<R> {
         let mut state = self.lock()?;
         let now = Instant::now();
         state.seen = now;
         self.take_in(&mut state, now);
         self.examine_if_due(&mut state, now);
-        let result = change(&mut state.scheduler, now);
+        let result = change(&mut state.machine, now);
         self.follow_up(state, now);
         Some(result)
     }
 
-    /// Moves the tasks of the injector to the scheduler.
-    pub(super) fn take_in(&self, state: &mut State, now: Instant) {
+    /// Moves the tasks of the injector to the state machine.
+    pub(super) fn take_in(&self, state: &mut State<M>, now: Instant) {
         if !self.injector.is_empty() {
             let mut taken_in = std::mem::take(&mut state.taken_in);
             self.injector.take(&mut taken_in);
-            taken_in.drain(..).for_each(|task| state.scheduler.enqueue_single(task, now));
+            taken_in.drain(..).for_each(|task| state.machine.enqueue_single(task, now));
             state.taken_in = taken_in;
         }
     }
 
     /// Sends tasks to the workers that can take them.
-    fn feed(&self, state: &mut State, now: Instant) {
+    fn feed(&self, state: &mut State<M>, now: Instant) {
         loop {
             self.take_in(state, now);
-            state.scheduler.dispatch(now);
-            if self.injector.is_well_fed(state.scheduler.wants_tasks()) {
+            let wants_tasks = state.machine.dispatch(now);
+            if self.injector.is_well_fed(wants_tasks) {
                 return;
             }
         }
     }
 
     /// Handles the consequences of a change: sends tasks, wakes sleepers whose alarm is too late, and performs the effects.
-    pub(super) fn follow_up(&self, mut state: MutexGuard<'_, State>, now: Instant) {
+    pub(super) fn follow_up(&self, mut state: MutexGuard<'_, State<M>>, now: Instant) {
         self.feed(&mut state, now);
         self.check_alarm(&state, now);
         let called = self.call_watchers(&mut state);
@@ -89,11 +89,11 @@ impl Driver {
     }
 
     /// Wakes the leader or the background thread if something is due before its alarm.
-    pub(super) fn check_alarm(&self, state: &State, now: Instant) {
+    pub(super) fn check_alarm(&self, state: &State<M>, now: Instant) {
         let is_earlier =
             |due: Option<Instant>, alarm| due.is_some_and(|due| earlier(alarm, Some(due)) != alarm);
         if state.taken {
-            if is_earlier(state.scheduler.deadline(now), state.alarm) {
+            if is_earlier(state.machine.deadline(now), state.alarm) {
                 self.ring();
             }
         } else if is_earlier(state.background_due(), state.background_alarm) {
@@ -107,10 +107,10 @@ impl Driver {
     /// The caller must be the leader.
     pub(super) fn turn<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, State<M>>,
         events: &mut Vec<Event>,
         until: Until,
-    ) -> Option<MutexGuard<'a, State>> {
+    ) -> Option<MutexGuard<'a, State<M>>> {
         events.clear();
         if self.is_closed() {
             // All tasks have failed, and only another thread can complete what is still waited for.
@@ -125,28 +125,30 @@ impl Driver {
         if let Until::Then(deadline) = until {
             state = self.spin(state, deadline)?;
         }
-        let has_arrivals = state.scheduler.has_arrivals();
+        let has_arrivals = state.machine.has_arrivals();
         state.seen = Instant::now();
         if !has_arrivals || state.seen.saturating_duration_since(state.polled) >= POLL_EVERY {
             state.polled = state.seen;
             let timeout = match until {
                 _ if has_arrivals => Some(Duration::ZERO),
                 Until::Now => Some(Duration::ZERO),
-                Until::Then(_) if !self.injector.rest() || !state.scheduler.park() => Some(Duration::ZERO),
+                Until::Then(_) if !self.injector.rest() || !state.machine.park() => Some(Duration::ZERO),
                 Until::Then(deadline) => {
                     // Otherwise an event would wake both the leader and the background thread.
                     self.set_armed(&mut state, false);
-                    state.alarm = earlier(deadline, state.scheduler.deadline(state.seen));
+                    state.alarm = earlier(deadline, state.machine.deadline(state.seen));
                     state.alarm = earlier(state.alarm, Some(state.seen + LOOK_EVERY));
                     state.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()))
                 }
             };
             drop(state);
             let waited = self.workers.wait(events, timeout);
-            if events.iter().any(|event| event.key == LAUNCHER) {
-                self.launcher.tend();
+            events.retain(|event| event.key != BELL);
+            if let Some(launcher) = self.launcher.get()
+                && events.iter().any(|event| event.key == LAUNCHER)
+            {
+                launcher.tend();
             }
-            events.retain(|event| !matches!(event.key, BELL | LAUNCHER));
             state = self.lock()?;
             state.seen = Instant::now();
             state.examined = state.seen;
@@ -161,21 +163,22 @@ impl Driver {
     /// this process that a logger or waker has made.
     pub(super) fn react<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, State<M>>,
         events: &mut Vec<Event>,
-    ) -> Option<MutexGuard<'a, State>> {
+    ) -> Option<MutexGuard<'a, State<M>>> {
         loop {
             let now = state.seen;
-            state.scheduler.handle(events, now);
-            state.scheduler.tend(now);
+            state.machine.react(events, now);
             self.feed(&mut state, now);
             self.call_watchers(&mut state);
             let effects = state.effects();
-            if effects.is_empty() {
+            let ended = state.machine.ended();
+            if effects.is_empty() && ended.is_none() {
                 return Some(state);
             }
             let records = !effects.records.is_empty();
             drop(state);
+            drop(ended);
             effects.run();
             state = self.lock()?;
             state.seen = Instant::now();
@@ -191,17 +194,17 @@ impl Driver {
     /// Spins while a reply is likely to be near and a core is free.
     fn spin<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, State<M>>,
         deadline: Option<Instant>,
-    ) -> Option<MutexGuard<'a, State>> {
-        if state.scheduler.has_arrivals() || !state.scheduler.reply_is_near() {
+    ) -> Option<MutexGuard<'a, State<M>>> {
+        if state.machine.has_arrivals() || !state.machine.reply_is_near() {
             return Some(state);
         }
         let mut end = None;
         loop {
             for _ in 0..LOOKS {
                 spin_loop();
-                if state.scheduler.has_arrivals() {
+                if state.machine.has_arrivals() {
                     return Some(state);
                 }
             }
@@ -213,7 +216,7 @@ impl Driver {
                 return Some(state);
             }
             let now = Instant::now();
-            if end.is_none() || state.scheduler.flush() {
+            if end.is_none() || state.machine.flush() {
                 // This is the first round, or a worker has taken another piece of a large value.
                 end = earlier(Some(now + SPIN), deadline);
             }
@@ -224,8 +227,8 @@ impl Driver {
     }
 
     /// Arms the background poller. Returns `false` if something has already arrived.
-    pub(super) fn arm(&self, state: &mut State) -> bool {
-        let at_rest = self.injector.rest() && state.scheduler.park();
+    pub(super) fn arm(&self, state: &mut State<M>) -> bool {
+        let at_rest = self.injector.rest() && state.machine.park();
         if at_rest {
             self.set_armed(state, true);
             state.listens = true;

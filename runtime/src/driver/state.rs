@@ -1,6 +1,6 @@
 //! The state of a driver: its lock, pollers and bells, and what the lock protects.
 //!
-//! A thread that waits for a result becomes the *leader*: it polls the workers and has the scheduler react until its own result
+//! A thread that waits for a result becomes the *leader*: it polls the workers and has the state machine react until its own result
 //! is there. Other waiting threads are parked, and one of them leads next. While no thread waits, the background thread leads.
 //! Its own poller contains the workers' poller, which is disarmed while a caller leads, so that the background thread sleeps.
 //!
@@ -8,10 +8,11 @@
 //! does the background thread take over, and a caller that is back in time finds everything as it was.
 
 use std::{
+    io,
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{Thread, ThreadId},
@@ -24,7 +25,7 @@ use crate::{
     escape::Lines,
     launch::{Launcher, PolledLauncher},
     observe::timeline::Timeline,
-    scheduler::{batch::Single, config::Config, effects::Effects, state::Scheduler},
+    scheduler::{config::Config, effects::Effects, machine::StateMachine, state::Scheduler},
     sys::{
         buffer_cache,
         generation::generation,
@@ -37,36 +38,36 @@ use crate::{
 /// The key of the leader's bell in the workers' poller. No worker has this key.
 pub(super) const BELL: u64 = u64::MAX;
 /// The key of the launcher in the workers' poller. No worker has this key.
-pub(super) const LAUNCHER: u64 = u64::MAX - 1;
+pub(crate) const LAUNCHER: u64 = u64::MAX - 1;
 /// The key of the workers' poller in the background poller.
 pub(super) const WORKERS: u64 = 0;
 
 /// The key of the background thread's bell in its poller.
 pub(super) const BACKGROUND_BELL: u64 = 1;
 /// The longest time between two checks of the descriptors while a thread waits for workers. The kernel does not report a close.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The time for which vacant leadership is kept for a caller's return.
 pub(super) const WARM: Duration = Duration::from_millis(1);
 
-pub(crate) struct Driver {
-    state: Mutex<State>,
+pub(crate) struct Driver<M: StateMachine = Scheduler> {
+    state: Mutex<State<M>>,
     /// The counter that numbers single tasks.
     pub(super) next_id: Arc<AtomicU64>,
-    /// Single tasks that were submitted and not passed to the scheduler yet.
-    pub(super) injector: Injector<Single>,
+    /// Single tasks that were submitted and not passed to the state machine yet.
+    pub(super) injector: Injector<M::Task>,
     /// Polls the workers, the launcher and the leader's bell.
-    pub(super) workers: Arc<Poller>,
-    /// Starts workers.
-    pub(super) launcher: Arc<dyn Launcher>,
+    pub(crate) workers: Arc<Poller>,
+    /// The launcher that is polled along with the workers.
+    pub(super) launcher: OnceLock<Arc<dyn Launcher>>,
     /// Wakes the leader.
     pub(super) bell: Bell,
     /// Polls `workers` and its own bell, for the background thread.
     pub(super) background: Poller,
     pub(super) background_bell: Bell,
     pub(super) stopping: AtomicBool,
-    /// The pool was dropped and no thread waits for its end: the background thread returns when the last worker has ended.
+    /// No thread waits for the end: the background thread returns when the last worker has ended.
     pub(super) is_left: AtomicBool,
-    /// Other code has closed the pool's descriptors. Their numbers are not used any more, and the driver is leaked.
+    /// Other code has closed the descriptors. Their numbers are not used any more, and the driver is leaked.
     is_closed: AtomicBool,
     /// A reference to this driver, to leak it.
     me: Weak<Self>,
@@ -78,22 +79,22 @@ pub(crate) struct Driver {
     _keeper: buffer_cache::Keeper,
 }
 
-/// What the lock protects: the scheduler, and who leads.
-pub(crate) struct State {
-    pub(crate) scheduler: Scheduler,
+/// What the lock protects: the state machine, and who leads.
+pub(super) struct State<M: StateMachine> {
+    pub(super) machine: M,
     timeline: Option<Timeline>,
     /// Memory for tasks on their way from the injector.
-    pub(super) taken_in: Vec<Single>,
+    pub(super) taken_in: Vec<M::Task>,
     /// A thread leads.
     pub(super) taken: bool,
     /// The leader. A logger that the leader calls may itself wait for a task.
     pub(super) owner: Option<ThreadId>,
     /// Threads that wait while another leads.
     pub(super) parked: Vec<Thread>,
-    /// Threads that wait until the pool has no unfinished tasks or no workers.
+    /// Threads that wait in [`Driver::wait_while`].
     pub(super) watching: Vec<Thread>,
     /// When the leader will wake by itself. `None` means that it waits for an event.
-    pub(crate) alarm: Option<Instant>,
+    pub(super) alarm: Option<Instant>,
     /// The same for the background thread.
     pub(super) background_alarm: Option<Instant>,
     /// Until when vacant leadership is kept warm.
@@ -114,27 +115,26 @@ pub(crate) struct State {
     pub(super) seen: Instant,
 }
 
-impl State {
+impl<M: StateMachine> State<M> {
     /// Returns when the background thread must take vacant leadership. While leadership is warm, nothing is more urgent than
     /// that.
     pub(super) fn background_due(&self) -> Option<Instant> {
-        let look = (self.scheduler.unfinished() > 0).then(|| self.seen + LOOK_EVERY);
-        self.warm.or_else(|| earlier(self.scheduler.deadline(self.seen), look))
+        let look = self.machine.is_unfinished().then(|| self.seen + LOOK_EVERY);
+        self.warm.or_else(|| earlier(self.machine.deadline(self.seen), look))
     }
 
-    /// Takes the scheduler's effects, and writes what is to be entered in the timeline.
+    /// Takes the effects of the state machine, and writes what is to be entered in the timeline.
     pub(super) fn effects(&mut self) -> Effects {
-        let mut effects = self.scheduler.effects();
+        let mut effects = self.machine.effects();
         if let Some(timeline) = &mut self.timeline {
             timeline.write(std::mem::take(&mut effects.timeline));
         }
         effects
     }
 
-    /// Wakes the threads that wait for the pool to be at rest, if it is. Returns whether there were any.
+    /// Wakes the threads that wait in [`Driver::wait_while`], if they should look again. Returns whether there were any.
     fn call_watchers(&mut self) -> bool {
-        let at_rest = self.scheduler.unfinished() == 0 || self.scheduler.is_empty_of_workers();
-        let due = !self.watching.is_empty() && at_rest;
+        let due = !self.watching.is_empty() && self.machine.has_news();
         if due {
             self.watching.drain(..).for_each(|thread| thread.unpark());
         }
@@ -142,19 +142,18 @@ impl State {
     }
 }
 
-impl Driver {
-    /// Creates the driver of a pool with these settings, whose workers are started by `launcher`.
-    pub(crate) fn new(config: Arc<Config>, launcher: Arc<dyn Launcher>) -> Result<Arc<Self>> {
-        let failed = |error| Error::system("a pool's poller cannot be created", explained(error));
-        let workers = Arc::new(Poller::new().map_err(failed)?);
-        let polled = PolledLauncher::new(launcher.clone(), workers.clone());
-        let timeline = Timeline::open(config.name.as_deref());
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let scheduler = Scheduler::new(config, Box::new(polled), timeline.is_some(), cpus);
+impl<M: StateMachine> Driver<M> {
+    /// Creates a driver without a background thread. `workers` is the poller that reports to the state machine.
+    pub(crate) fn of(
+        machine: M,
+        workers: Arc<Poller>,
+        next_id: Arc<AtomicU64>,
+        timeline: Option<Timeline>,
+    ) -> io::Result<Arc<Self>> {
+        let now = Instant::now();
         let mut driver = Self {
-            next_id: scheduler.numbers(),
             state: Mutex::new(State {
-                scheduler,
+                machine,
                 timeline,
                 taken_in: Vec::new(),
                 taken: false,
@@ -168,16 +167,17 @@ impl Driver {
                 leavings: 0,
                 armed: true,
                 listens: true,
-                examined: Instant::now(),
-                polled: Instant::now(),
-                seen: Instant::now(),
+                examined: now,
+                polled: now,
+                seen: now,
             }),
+            next_id,
             injector: Injector::new(),
             workers,
-            launcher,
-            background: Poller::new().map_err(failed)?,
-            bell: Bell::new().map_err(failed)?,
-            background_bell: Bell::new().map_err(failed)?,
+            launcher: OnceLock::new(),
+            background: Poller::new()?,
+            bell: Bell::new()?,
+            background_bell: Bell::new()?,
             stopping: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -186,17 +186,23 @@ impl Driver {
             generation: generation(),
             _keeper: buffer_cache::Keeper::new(),
         };
-        driver.bell.add_to(&driver.workers, BELL).map_err(failed)?;
-        if let Some(fd) = driver.launcher.poll_fd() {
-            driver.workers.add(fd, LAUNCHER).map_err(failed)?;
-        }
-        driver.background.add_disarmed(driver.workers.as_fd(), WORKERS).map_err(failed)?;
-        driver.background_bell.add_to(&driver.background, BACKGROUND_BELL).map_err(failed)?;
+        driver.bell.add_to(&driver.workers, BELL)?;
+        driver.background.add_disarmed(driver.workers.as_fd(), WORKERS)?;
+        driver.background_bell.add_to(&driver.background, BACKGROUND_BELL)?;
         driver.background.arm(driver.workers.as_fd(), WORKERS);
         Ok(Arc::new_cyclic(|me| {
             driver.me = me.clone();
             driver
         }))
+    }
+
+    /// Tends this launcher from now on. Called once at most.
+    pub(crate) fn attend(&self, launcher: &Arc<dyn Launcher>) -> io::Result<()> {
+        if let Some(fd) = launcher.poll_fd() {
+            self.workers.add(fd, LAUNCHER)?;
+        }
+        let _ = self.launcher.set(launcher.clone());
+        Ok(())
     }
 
     /// Returns the driver, unless its pool has ended or this process is a copy of the one that made it. A copy must not touch its
@@ -219,48 +225,46 @@ impl Driver {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Breaks the pool down if other code has closed its descriptors.
-    pub(crate) fn examine(&self) {
-        if let Some(mut state) = self.lock() {
-            self.examine_at(&mut state, Instant::now());
-        }
-    }
-
-    /// Does the same as [`examine`](Self::examine) if the last check was a while ago.
-    pub(super) fn examine_if_due(&self, state: &mut State, now: Instant) {
-        if now.saturating_duration_since(state.examined) >= POLL_EVERY {
-            self.examine_at(state, now);
-        }
-    }
-
-    fn examine_at(&self, state: &mut State, now: Instant) {
-        state.examined = now;
-        let is_whole = || self.workers.is_whole() && self.background.is_whole();
-        if !self.is_closed() && !is_whole() {
+    /// Breaks the state machine down if other code has closed the descriptors.
+    pub(super) fn examine(&self, state: &mut State<M>) {
+        if !self.is_whole() {
             self.break_down(state);
         }
     }
 
-    /// Fails all tasks, because other code has closed the pool's descriptors.
-    pub(super) fn break_down(&self, state: &mut State) {
+    /// Does the same as [`examine`](Self::examine) if the last check was a while ago.
+    pub(super) fn examine_if_due(&self, state: &mut State<M>, now: Instant) {
+        if now.saturating_duration_since(state.examined) >= POLL_EVERY {
+            state.examined = now;
+            self.examine(state);
+        }
+    }
+
+    /// Returns whether no other code has closed the descriptors.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.is_closed() && self.workers.is_whole() && self.background.is_whole()
+    }
+
+    /// Fails all tasks, because other code has closed the descriptors.
+    pub(super) fn break_down(&self, state: &mut State<M>) {
         if !self.is_closed.swap(true, Ordering::Relaxed) {
             // Dropping the driver would close descriptors that may be other files by now.
-            std::mem::forget(self.me.upgrade());
-            state.scheduler.break_down();
+            self.leak();
+            state.machine.break_down();
         }
     }
 
     /// Returns whether the background thread has nothing more to do.
     pub(super) fn is_over(&self) -> bool {
-        // SYNC(pool-stopping): pairs with the Release store in `stop_background`.
+        // SYNC(driver-stopping): pairs with the Release store in `Engine::drop`.
         self.stopping.load(Ordering::Acquire)
             || (self.is_left.load(Ordering::Relaxed)
-                && self.lock().is_none_or(|state| state.scheduler.is_empty_of_workers()))
+                && self.lock().is_none_or(|state| state.machine.is_empty_of_workers()))
     }
 
-    /// Wakes the threads that wait for the pool to be at rest, if it is. Returns whether there were any.
-    pub(super) fn call_watchers(&self, state: &mut State) -> bool {
-        if self.is_left.load(Ordering::Relaxed) && state.scheduler.is_empty_of_workers() {
+    /// Wakes the threads that wait in [`wait_while`](Self::wait_while), if they should look again. Returns whether there were any.
+    pub(super) fn call_watchers(&self, state: &mut State<M>) -> bool {
+        if self.is_left.load(Ordering::Relaxed) && state.machine.is_empty_of_workers() {
             self.ring_background();
         }
         state.call_watchers()
@@ -271,19 +275,40 @@ impl Driver {
     /// Code of users may fork and return in both processes. The lock is released while such code runs, and the pollers, the bells and
     /// the workers are used under it alone. So the copy is turned away here, whatever it was in the middle of. It waits for no lock,
     /// because a lock that another thread held stays locked in a copy.
-    pub(super) fn lock(&self) -> Option<MutexGuard<'_, State>> {
+    pub(super) fn lock(&self) -> Option<MutexGuard<'_, State<M>>> {
         if self.is_own() {
             return Some(self.state.lock().unwrap_or_else(PoisonError::into_inner));
         }
         // The copy must not drop it either.
-        std::mem::forget(self.me.upgrade());
+        self.leak();
         None
     }
 
-    /// Looks at the scheduler, or changes what has no consequences. Does nothing and returns `None` in a copy of the process that
+    /// Keeps this driver from being dropped.
+    fn leak(&self) {
+        std::mem::forget(self.me.upgrade());
+    }
+
+    /// Looks at the state machine, or changes what has no consequences. Does nothing and returns `None` in a copy of the process that
     /// made the driver.
-    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Scheduler) -> R) -> Option<R> {
-        Some(look(&mut self.lock()?.scheduler))
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut M) -> R) -> Option<R> {
+        Some(look(&mut self.lock()?.machine))
+    }
+}
+
+impl Driver {
+    /// Creates the driver of a pool with these settings, whose workers are started by `launcher`.
+    pub(crate) fn new(config: Arc<Config>, launcher: Arc<dyn Launcher>) -> Result<Arc<Self>> {
+        let failed = |error| Error::system("a pool's poller cannot be created", explained(error));
+        let workers = Arc::new(Poller::new().map_err(failed)?);
+        let polled = PolledLauncher::new(launcher.clone(), workers.clone());
+        let timeline = Timeline::open(config.name.as_deref());
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let scheduler = Scheduler::new(config, Box::new(polled), timeline.is_some(), cpus);
+        let numbers = scheduler.numbers();
+        let driver = Self::of(scheduler, workers, numbers, timeline).map_err(failed)?;
+        driver.attend(&launcher).map_err(failed)?;
+        Ok(driver)
     }
 }
 
@@ -322,7 +347,7 @@ impl Effects {
     }
 }
 
-impl std::fmt::Debug for Driver {
+impl<M: StateMachine> std::fmt::Debug for Driver<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Driver").finish_non_exhaustive()
     }

@@ -19,7 +19,7 @@ impl Driver {
         let mut state = self.lock()?;
         let now = Instant::now();
         self.examine_if_due(&mut state, now);
-        let result = change(&mut state.scheduler, now);
+        let result = change(&mut state.machine, now);
         if state.taken {
             self.follow_up(state, now);
             return Some(result);

@@ -1,7 +1,7 @@
 //! Defines what a waiting thread does: [`Drive`] drives the source of results meanwhile, and [`Wakes`] collects the waiters to
 //! wake.
 //!
-//! A pool's driver and the watch of processes implement [`Drive`].
+//! A driver implements [`Drive`], and so does what runs a function on a thread of its own.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -74,11 +74,11 @@ pub(crate) trait Drive: Send + Sync {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool;
 
     /// Does the work that is available now, unless another thread is doing it. Does not wait.
-    fn glance(&self);
+    fn glance(&self) {}
 
     /// Ensures progress for a future that waits for a result, because no thread drives for it.
-    fn watch(&self);
+    fn watch(&self) {}
 
     /// Cancels a task of this function: it never begins, or its process is killed.
-    fn cancel(&self, task: TaskId, function: &'static str);
+    fn cancel(&self, _task: TaskId, _function: &'static str) {}
 }

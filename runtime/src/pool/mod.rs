@@ -11,10 +11,9 @@ mod jobs;
 use std::{
     fmt,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread::JoinHandle,
     time::Instant,
 };
 
@@ -37,9 +36,9 @@ use crate::{
     caller::Caller,
     codec::{OwnedResult, ShortBytes},
     context::seed_of_call,
-    driver::state::Driver,
+    driver::{background::Engine, state::Driver},
     error::{Error, Result, TaskError, TaskErrorKind, TaskLocation},
-    handle::{Completer, Drive, Handle, Wakes, decode},
+    handle::{Completer, Handle, Wakes, decode},
     id::TaskId,
     observe::{
         ending::Endings,
@@ -51,11 +50,12 @@ use crate::{
     scheduler::{
         batch::{Batch, QueueId, Recipient, Single},
         config::{CallOptions, Config},
+        machine::StateMachine,
         state::Scheduler,
     },
     seed::Calls,
     start,
-    sys::{per_process::PerProcess, quiesce::is_own_thread},
+    sys::{limits::explained, per_process::PerProcess},
     task::{IntoTask, Tasks, travels},
 };
 use global::in_process_by_env;
@@ -120,12 +120,6 @@ pub(crate) struct Processes {
     engine: PerProcess<Result<Engine, String>>,
 }
 
-/// The driver of a pool's workers, and its background thread. Dropping it ends them.
-pub(crate) struct Engine {
-    pub(crate) driver: Arc<Driver>,
-    background: Option<JoinHandle<()>>,
-}
-
 /// Where the tasks of a pool run.
 pub(crate) enum Site<'a> {
     InProcess(&'a Arc<InProcess>),
@@ -142,7 +136,7 @@ impl Processes {
         let name = config.name.as_deref().map(Arc::from);
         let processes =
             Self { config: Arc::new(config), name, calls: Calls::new(), engine: PerProcess::new() };
-        let engine = Engine::new(&processes.config)?;
+        let engine = start_engine(&processes.config)?;
         // The pool is not shared yet, so there cannot be another engine.
         let _ = processes.engine.get_or_init(|| Ok(engine));
         Ok(processes)
@@ -153,7 +147,7 @@ impl Processes {
     /// Returns an error if this process is a fork of the one that built the pool and cannot have workers of the same kind.
     fn engine(&self) -> Result<&Engine> {
         let engine = self.engine.get_or_init(|| {
-            Engine::new(&self.config).map_err(|error| {
+            start_engine(&self.config).map_err(|error| {
                 format!(
                     "this pool was built by the process that this one was forked from, and cannot start workers of \
                      its own here: {error}; build a pool in this process"
@@ -164,50 +158,21 @@ impl Processes {
     }
 }
 
-impl Engine {
-    fn new(config: &Arc<Config>) -> Result<Self> {
-        // This must happen before anything starts a thread.
-        let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
-            function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
-            args: call.args.as_ref().map(ShortBytes::to_plain).unwrap_or_default(),
-            folder: config.surroundings.folder.clone(),
-            outcome: *outcome,
-        });
-        let (env, outputs) = (config.surroundings.env.clone(), config.surroundings.outputs);
-        let launcher = start::launcher(config.start_method, preload, env, outputs, config.start_timeout)
-            .map_err(Error::config)?;
-        let driver = Driver::new(config.clone(), launcher.into())?;
-        let background = Some(driver.start_background(config.name.as_deref())?);
-        Ok(Self { driver, background })
-    }
-
-    /// Returns the reference that handles hold. It keeps nothing open once the pool has ended.
-    fn exchange(&self) -> Weak<dyn Drive> {
-        Arc::<Driver>::downgrade(&self.driver)
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let driver = &self.driver;
-        driver.examine();
-        driver.with(|scheduler, now| scheduler.close(now));
-        let Some(thread) = self.background.take() else { return };
-        // A callback of the user may copy this process and return in both. The copy has no such thread.
-        if !driver.is_own() {
-            return std::mem::forget(thread);
-        }
-        if is_own_thread() {
-            // A callback of the user dropped the pool. This thread may be the pool's own, or one that the pool's own thread waits
-            // for, so the pool ends without being waited for.
-            return driver.leave_to_background();
-        }
-        if driver.wait_while(|scheduler| !scheduler.is_empty_of_workers()) {
-            driver.stop_background(thread);
-        } else {
-            std::mem::forget(thread);
-        }
-    }
+/// Starts the driver of a pool with these settings.
+fn start_engine(config: &Arc<Config>) -> Result<Engine> {
+    // This must happen before anything starts a thread.
+    let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
+        function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
+        args: call.args.as_ref().map(ShortBytes::to_plain).unwrap_or_default(),
+        folder: config.surroundings.folder.clone(),
+        outcome: *outcome,
+    });
+    let (env, outputs) = (config.surroundings.env.clone(), config.surroundings.outputs);
+    let launcher = start::launcher(config.start_method, preload, env, outputs, config.start_timeout)
+        .map_err(Error::config)?;
+    let driver = Driver::new(config.clone(), launcher.into())?;
+    let failed = |error| Error::system("a pool's thread cannot be started", explained(error));
+    Engine::start(driver, config.name.as_deref()).map_err(failed)
 }
 
 impl Pool {

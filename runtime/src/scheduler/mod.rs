@@ -15,6 +15,7 @@ pub(crate) mod events;
 pub(crate) mod feed;
 mod give_up;
 pub(crate) mod inbox;
+pub(crate) mod machine;
 pub(crate) mod policy;
 pub(crate) mod queue;
 pub(crate) mod queues;

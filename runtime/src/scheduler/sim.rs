@@ -11,6 +11,7 @@ use super::{
     config::{CallOptions, Config, Lives},
     feed::Feeder,
     inbox::{Inbox, Item},
+    machine::StateMachine,
     restarts::Intensity,
     state::Scheduler,
 };

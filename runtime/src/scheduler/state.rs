@@ -160,20 +160,8 @@ impl Scheduler {
         }
     }
 
-    pub(crate) fn effects(&mut self) -> Effects {
-        let mut effects = std::mem::take(&mut self.effects);
-        if let Some(timeline) = &mut self.queues.timeline {
-            std::mem::swap(&mut effects.timeline, timeline);
-        }
-        effects
-    }
-
     pub(crate) fn unfinished(&self) -> usize {
         self.queues.unfinished
-    }
-
-    pub(crate) fn is_empty_of_workers(&self) -> bool {
-        self.workers.is_vacant()
     }
 
     /// Returns the counter that numbers single tasks.
@@ -183,47 +171,6 @@ impl Scheduler {
 
     pub(crate) fn worker_ids(&self) -> impl Iterator<Item = WorkerId> + use<> {
         (0..self.target as u32).map(WorkerId)
-    }
-
-    /// Reads every busy worker although nothing may have arrived. This brings the code for reading into the processor's caches.
-    pub(crate) fn look(&mut self, now: Instant) {
-        let mut next = 0;
-        while let Some(place) = self.workers.next_active(next) {
-            next = place + 1;
-            if self.workers[place].in_flight_len() > 0 {
-                self.read(place, false, now);
-            }
-        }
-    }
-
-    /// Continues to send large frames where there is room. Returns whether there was room.
-    pub(crate) fn flush(&mut self) -> bool {
-        let mut some = false;
-        let mut next = 0;
-        while let Some(place) = self.workers.next_active(next) {
-            next = place + 1;
-            let worker = &mut self.workers[place];
-            if worker.has_room() {
-                worker.flush();
-                some = true;
-            }
-        }
-        some
-    }
-
-    /// Stops workers from waking the poller for their replies, because the leader looks at their rings.
-    pub(crate) fn unpark(&mut self) {
-        self.workers.unpark();
-    }
-
-    /// Returns whether the ring of a worker contains something.
-    pub(crate) fn has_arrivals(&self) -> bool {
-        self.workers.active().any(Supervisor::has_arrivals)
-    }
-
-    /// Has workers wake the poller for their replies from now on. Returns `false` if a reply has already arrived.
-    pub(crate) fn park(&mut self) -> bool {
-        self.workers.park()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     launch::fake::{Recalls, Told},
     scheduler::{
         config::{CallOptions, Config},
+        machine::StateMachine as _,
         sim::{MILLI, SECOND, Sim, config},
     },
     transport::Cause,

@@ -6,6 +6,7 @@ use crate::{
     launch::fake::Outcome,
     scheduler::{
         config::{CallOptions, Config},
+        machine::StateMachine as _,
         policy::SHARE_AFTER,
         sim::{MICRO, MILLI, SECOND, START, Sim, config},
     },

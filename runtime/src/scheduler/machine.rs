@@ -1,0 +1,179 @@
+//! Defines what a driver asks of the state machine that it drives, and how the scheduler answers.
+//!
+//! The driver calls these functions with its lock held and passes the current time. They never wait, print, or call code of users.
+//! What must happen outside the lock, they leave in [`Effects`].
+
+use std::time::Instant;
+
+use super::{batch::Single, effects::Effects, state::Scheduler};
+use crate::{supervisor::state::Supervisor, sys::poll::Event};
+
+/// Decides for the workers of one driver.
+pub(crate) trait StateMachine: Send + 'static {
+    /// A task that is submitted without the lock.
+    type Task: Send;
+    /// What is left of workers that have ended.
+    type Ended;
+
+    /// Queues a task that was submitted without the lock.
+    fn enqueue_single(&mut self, task: Self::Task, now: Instant);
+
+    /// Reacts to the events of the poller, to what else has arrived, and to what is due at `now`.
+    ///
+    /// It reads from workers, so only the leader may call it, and only after the records that it returned last were delivered.
+    fn react(&mut self, events: &[Event], now: Instant);
+
+    /// Returns what must happen outside the lock.
+    fn effects(&mut self) -> Effects;
+
+    /// Returns what must be dropped outside the lock after [`react`](Self::react), because that may take a while.
+    fn ended(&mut self) -> Option<Self::Ended> {
+        None
+    }
+
+    /// Returns when [`react`](Self::react) must be called even if the poller reports nothing.
+    fn deadline(&self, now: Instant) -> Option<Instant>;
+
+    /// Returns whether there is something to read that the poller does not report.
+    fn has_arrivals(&self) -> bool;
+
+    /// Has workers wake the poller for what they send from now on. Returns `false` if something has already arrived.
+    fn park(&mut self) -> bool;
+
+    /// Stops workers from waking the poller, because the leader looks at their rings.
+    fn unpark(&mut self) {}
+
+    /// Returns whether tasks are unfinished.
+    fn is_unfinished(&self) -> bool;
+
+    /// Returns whether no worker has a process.
+    fn is_empty_of_workers(&self) -> bool;
+
+    /// Returns whether threads that wait in [`Driver::wait_while`](crate::driver::state::Driver::wait_while) should look again.
+    fn has_news(&mut self) -> bool;
+
+    /// Accepts no more tasks, and ends the workers.
+    fn close(&mut self, _now: Instant) {}
+
+    /// Fails all present and future tasks, because other code has closed the descriptors.
+    ///
+    /// The descriptors' numbers may belong to other files, so the workers are not touched. They end by themselves, as their
+    /// connections have ended.
+    fn break_down(&mut self);
+
+    /// Sends waiting tasks to workers. Returns whether a worker could take another one immediately or soon.
+    fn dispatch(&mut self, _now: Instant) -> bool {
+        false
+    }
+
+    /// Returns whether a reply is likely so soon that sleeping is not worthwhile, and a core is free to spin on.
+    fn reply_is_near(&self) -> bool {
+        false
+    }
+
+    /// Continues to send large frames where there is room. Returns whether there was room.
+    fn flush(&mut self) -> bool {
+        false
+    }
+
+    /// Reads every busy worker although nothing may have arrived. This brings the code for reading into the processor's caches.
+    fn look(&mut self, _now: Instant) {}
+
+    /// Cancels a task of this function: it never begins, or its process is killed.
+    fn cancel_task(&mut self, _id: u64, _function: &'static str, _now: Instant) {}
+}
+
+impl StateMachine for Scheduler {
+    type Task = Single;
+    type Ended = ();
+
+    fn enqueue_single(&mut self, task: Single, now: Instant) {
+        self.enqueue_single(task, now);
+    }
+
+    fn react(&mut self, events: &[Event], now: Instant) {
+        self.handle(events, now);
+        self.tend(now);
+    }
+
+    fn effects(&mut self) -> Effects {
+        let mut effects = std::mem::take(&mut self.effects);
+        if let Some(timeline) = &mut self.queues.timeline {
+            std::mem::swap(&mut effects.timeline, timeline);
+        }
+        effects
+    }
+
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.deadline(now)
+    }
+
+    fn has_arrivals(&self) -> bool {
+        self.workers.active().any(Supervisor::has_arrivals)
+    }
+
+    fn park(&mut self) -> bool {
+        self.workers.park()
+    }
+
+    fn unpark(&mut self) {
+        self.workers.unpark();
+    }
+
+    fn is_unfinished(&self) -> bool {
+        self.unfinished() > 0
+    }
+
+    fn is_empty_of_workers(&self) -> bool {
+        self.workers.is_vacant()
+    }
+
+    fn has_news(&mut self) -> bool {
+        !self.is_unfinished() || self.is_empty_of_workers()
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.close(now);
+    }
+
+    fn break_down(&mut self) {
+        self.break_down();
+    }
+
+    fn dispatch(&mut self, now: Instant) -> bool {
+        self.dispatch(now);
+        self.wants_tasks()
+    }
+
+    fn reply_is_near(&self) -> bool {
+        self.reply_is_near()
+    }
+
+    fn flush(&mut self) -> bool {
+        let mut some = false;
+        let mut next = 0;
+        while let Some(place) = self.workers.next_active(next) {
+            next = place + 1;
+            let worker = &mut self.workers[place];
+            if worker.has_room() {
+                worker.flush();
+                some = true;
+            }
+        }
+        some
+    }
+
+    fn look(&mut self, now: Instant) {
+        let mut next = 0;
+        while let Some(place) = self.workers.next_active(next) {
+            next = place + 1;
+            if self.workers[place].in_flight_len() > 0 {
+                self.read(place, false, now);
+            }
+        }
+    }
+
+    fn cancel_task(&mut self, id: u64, function: &'static str, now: Instant) {
+        self.cancel_task(id, function, now);
+    }
+}
