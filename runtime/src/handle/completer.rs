@@ -1,6 +1,6 @@
 //! Stores the outcome of a task for its handle.
 //!
-//! `scheduler` and the watch of processes complete it while a lock is held, so nothing here runs user code. Waking is left to the
+//! `scheduler` and `process` complete it while a lock is held, so nothing here runs user code. Waking is left to the
 //! caller.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -12,7 +12,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use super::{Backend, Process, child::Child, in_process::InProcess, slot::Order};
+use super::{Backend, Process, child::Child, in_process::InProcess, slot::ProcessConfig};
 use crate::{
     context::seed_of_singles,
     error::{Error, Result},
@@ -20,6 +20,7 @@ use crate::{
     id::TaskId,
     launch::{Output, StartMethod, Surroundings},
     pool::{START_TIMEOUT, check_start_timeout, global::in_process_by_env, method_from_env},
+    scheduler::batch::{QueueId, Single},
     seed,
     task::{IntoTask, travels},
     transport::wants_socket,
@@ -404,17 +405,11 @@ impl ProcessBuilder {
             (Backend::InProcess(here), std::process::id(), Arc::downgrade(&exchange))
         } else {
             let (called, args) = travels(task.call, None)?;
-            let child = Child::launch(Order {
-                name: name.clone(),
-                function: called,
-                args,
-                number,
-                seed,
-                surroundings,
-                method,
-                start_timeout,
-                completer: completer.clone(),
-            })?;
+            let task =
+                Single { queue: QueueId::Pinned, number, function: called, args, to: completer.clone() };
+            let name = name.clone();
+            let child =
+                Child::launch(ProcessConfig { name, task, seed, surroundings, method, start_timeout })?;
             let (id, exchange) = (child.id(), child.exchange());
             (Backend::Child(child), id, exchange)
         };

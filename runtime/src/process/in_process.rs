@@ -14,7 +14,6 @@ use std::{
 use crate::{
     error::{Error, Exit, Result, TaskError, TaskLocation},
     handle::{Completer, Drive, Wakes},
-    id::TaskId,
     seed,
     sys::poll::Bell,
     task::Call,
@@ -88,12 +87,6 @@ impl Drive for InProcess {
         }
         true
     }
-
-    fn glance(&self) {}
-
-    fn watch(&self) {}
-
-    fn cancel(&self, _task: TaskId, _function: &'static str) {}
 }
 
 impl AsFd for InProcess {

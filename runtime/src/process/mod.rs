@@ -1,13 +1,14 @@
 //! Defines [`Process`], which runs one function in its own process.
 //!
-//! A process is a worker that serves one task and has no pool. One thread, the watch (`watcher.rs`), reads from all processes of a
-//! host, whether or not a thread waits for them, and reaps them when they end.
+//! A process is a worker that serves one task and has no pool. All processes of a host have one driver (`engine.rs`), which reads from
+//! them, whether or not a thread waits for them, and reaps them when they end.
 
 mod builder;
 mod child;
+mod engine;
 mod in_process;
+mod set;
 mod slot;
-mod watcher;
 
 use std::{
     fmt,
@@ -38,9 +39,9 @@ use crate::{
 /// at most two seconds. Threads that the function left running end with the process. Dropping a `Process` kills it, and
 /// [`detach`](Self::detach) lets it continue. No process outlives its parent, however the parent ends.
 ///
-/// The result is read as soon as it is available, by one thread that watches all processes. It may have any size, is stored until
-/// [`join`](Self::join) returns it, and does not block the process. `Process` is also a [`Future`] with the same output as
-/// `join`, for any executor.
+/// The result is read as soon as it is available, by a thread that waits for a process, or else by one thread for all processes. It
+/// may have any size, is stored until [`join`](Self::join) returns it, and does not block the process. `Process` is also a
+/// [`Future`] with the same output as `join`, for any executor.
 ///
 /// Within the function, [`is_worker`](crate::is_worker) returns `true`, [`worker_index`](crate::worker_index) returns `None`, and
 /// a `parallel!` that names no pool runs in that process. The function may create pools and processes. They end with its process.

@@ -1,45 +1,52 @@
-//! One process under watch: reads what it says, runs its task when it is ready, and turns its end into an outcome.
+//! A process that has not been reaped: reads what it sends, runs its task when it is ready, and turns its end into an outcome.
 //!
-//! Only the watching thread locks a [`ProcessSlot`]. It holds the process's supervisor and never waits.
+//! It holds the process's supervisor and never waits.
 
 use std::{
+    any::Any,
+    io,
     ops::ControlFlow,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use crate::{
-    caller::Caller,
     captured::Captured,
-    codec::{Encoded, ShortBytes},
-    error::{Exit, TaskError, TaskErrorKind, TaskLocation},
+    codec::Encoded,
+    error::{Error, Exit, TaskError, TaskErrorKind, TaskLocation},
     handle::{Completer, Outcome, Wakes},
-    id::{FunctionId, WorkerId},
-    launch::{Launcher, ResolvedOptions, StartMethod},
+    id::WorkerId,
+    launch::{Launcher, OUTPUT, PROCESS, ResolvedOptions, StartMethod},
     observe::{levels::levels, record::ForwardedRecord},
-    protocol::{EncodedTasks, Levels, Record, RunFlags},
+    protocol::{Levels, Record, RunFlags},
+    scheduler::{
+        batch::{Batch, Single},
+        effects::Effects,
+    },
     supervisor::{
         event::{ExitReport, Phase, WorkerEvent},
         exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
-        ledger::InFlightTasks,
         state::Supervisor,
     },
     sys::identified::CLOSED,
 };
 
 /// The settings of a process that is to be started.
-pub(crate) struct Order {
+pub(super) struct ProcessConfig {
     pub(super) name: Arc<str>,
-    pub(super) function: FunctionId,
-    pub(super) args: ShortBytes,
-    /// The ID of the task.
-    pub(super) number: u64,
+    pub(super) task: Single,
     /// The seed of the task.
     pub(super) seed: u64,
     pub(super) surroundings: ResolvedOptions,
     pub(super) method: StartMethod,
     pub(super) start_timeout: Duration,
-    pub(super) completer: Arc<Completer>,
+}
+
+impl ProcessConfig {
+    /// Returns the error of a process that cannot be started.
+    pub(super) fn not_started(&self, error: io::Error) -> Error {
+        Error::system(format!("process `{}` cannot be started", self.name), error)
+    }
 }
 
 /// How a process ended, if that is known. Empty until it has been reaped.
@@ -47,9 +54,10 @@ pub(super) type End = Arc<OnceLock<Option<Exit>>>;
 
 /// A process that has not been reaped.
 pub(super) struct ProcessSlot {
-    pub(super) supervisor: Supervisor<Sole>,
+    pub(super) supervisor: Supervisor<Batch>,
     /// Its task, until it is ready.
-    pub(super) sole: Option<Sole>,
+    pub(super) task: Option<Batch>,
+    pub(super) seed: u64,
     pub(super) name: Arc<str>,
     pub(super) function: &'static str,
     /// It did not reach its function in time.
@@ -64,69 +72,48 @@ pub(super) struct ProcessSlot {
     pub(super) oom_kills: Option<u64>,
     /// Started it, and keeps its template alive until it has ended.
     pub(super) launcher: Arc<dyn Launcher>,
-}
-
-/// The task of a process.
-pub(super) struct Sole {
-    pub(super) number: u64,
-    pub(super) seed: u64,
-    pub(super) function: &'static str,
-    pub(super) records: EncodedTasks,
-}
-
-impl InFlightTasks for Sole {
-    fn len(&self) -> u32 {
-        self.records.len()
-    }
-
-    fn first_task(&self) -> u64 {
-        self.number
-    }
-
-    fn records(&mut self) -> &mut EncodedTasks {
-        &mut self.records
-    }
-
-    fn done(&mut self, n: u32) {
-        self.records.advance(n);
-    }
-
-    fn take_first(&mut self, n: u32) -> Self {
-        Self {
-            number: self.number,
-            seed: self.seed,
-            function: self.function,
-            records: self.records.take_first(n),
-        }
-    }
-
-    fn function_after(&self, _n: u32) -> &'static str {
-        self.function
-    }
-}
-
-/// The identity of a process, for its log records.
-pub(super) struct About {
-    pid: u32,
-    caller: Caller,
-}
-
-impl About {
-    pub(super) fn says(&self, record: Record) -> ForwardedRecord {
-        ForwardedRecord { record, worker: WorkerId::ALONE, pid: self.pid, caller: self.caller.clone() }
-    }
+    /// Keeps its driver running.
+    pub(super) _engine: Arc<dyn Any + Send + Sync>,
 }
 
 impl ProcessSlot {
-    pub(super) fn about(&self) -> About {
-        About { pid: self.supervisor.pid().unwrap_or_default(), caller: self.completer.caller.get() }
+    fn pid(&self) -> u32 {
+        self.supervisor.pid().unwrap_or_default()
     }
 
-    /// Reads up to the next record, or all that has arrived. Returns whether there may be more, for another round.
-    pub(super) fn read(&mut self, now: Instant) -> (Vec<ForwardedRecord>, bool) {
-        let about = self.about();
-        let pid = about.pid;
-        let (mut words, mut has_started, mut outcome) = (Vec::new(), false, None);
+    /// Returns what makes its records ready for the logger.
+    fn forward(&self) -> impl Fn(Record) -> ForwardedRecord + use<> {
+        let (pid, caller) = (self.pid(), self.completer.caller.get());
+        move |record| ForwardedRecord { record, worker: WorkerId::ALONE, pid, caller: caller.clone() }
+    }
+
+    /// Reads what the poller has reported, up to the next record, and reaps the process if it has ended. Returns whether there is
+    /// more to read.
+    pub(super) fn read(&mut self, kind: u64, now: Instant, effects: &mut Effects) -> bool {
+        let forward = self.forward();
+        if kind == OUTPUT {
+            self.supervisor.read_output(|record, _| effects.records.push(forward(record)));
+            return false;
+        }
+        if !self.read_messages(now, effects) {
+            return true;
+        }
+        if kind == PROCESS {
+            self.supervisor.read_last_output(|record, _| effects.records.push(forward(record)));
+            if !effects.records.is_empty() {
+                return true;
+            }
+            if let Some(exit_report) = self.supervisor.reap(now) {
+                self.finish(exit_report, effects);
+            }
+        }
+        false
+    }
+
+    /// Reads up to the next record, or all that has arrived. Returns whether that was all.
+    fn read_messages(&mut self, now: Instant, effects: &mut Effects) -> bool {
+        let forward = self.forward();
+        let (mut has_started, mut outcome, mut to_the_end) = (false, None, true);
         let wrote = &mut self.wrote;
         let paused = self.supervisor.read(true, now, |step| {
             match step {
@@ -142,7 +129,8 @@ impl ProcessSlot {
                 // A process is not stopped in this way. Its owner sends signals.
                 WorkerEvent::Stopped { kind, .. } => outcome = Some(Err(kind)),
                 WorkerEvent::Said(record, _) => {
-                    words.push(about.says(record));
+                    effects.records.push(forward(record));
+                    to_the_end = false;
                     return ControlFlow::Break(());
                 }
             }
@@ -151,21 +139,20 @@ impl ProcessSlot {
         // It may have ended since it reported that it is ready.
         if has_started
             && self.supervisor.is_live()
-            && let Some(sole) = self.sole.take()
+            && let Some(task) = self.task.take()
         {
-            let seed = sole.seed;
             // Timelines do not show processes.
             let levels = Levels { is_timed: false, ..levels() };
-            self.supervisor.run(sole, RunFlags { levels, seed, ..RunFlags::default() });
+            self.supervisor.run(task, RunFlags { levels, seed: self.seed, ..RunFlags::default() });
             self.supervisor.ring(now);
         }
         if let Some(outcome) = outcome {
-            self.outcome = Some(outcome.map_err(|kind| self.error(kind, 1, pid)));
+            self.outcome = Some(outcome.map_err(|kind| self.error(kind, 1, self.pid())));
             if self.supervisor.is_idle() {
                 self.supervisor.drain(now);
             }
         }
-        (words, paused)
+        to_the_end && !paused && self.supervisor.park()
     }
 
     pub(super) fn on_deadline(&mut self, now: Instant) {
@@ -175,7 +162,9 @@ impl ProcessSlot {
     }
 
     /// Handles the end of the process.
-    pub(super) fn finish(&mut self, exit_report: ExitReport<Sole>) -> Wakes {
+    fn finish(&mut self, exit_report: ExitReport<Batch>, effects: &mut Effects) {
+        #[cfg(feature = "tracing")]
+        effects.ended.push(exit_report.pid);
         let exit = exit_report.exit.ok();
         let outcome = match self.outcome.take() {
             Some(outcome) => outcome,
@@ -189,9 +178,7 @@ impl ProcessSlot {
         if let Some(wrote) = self.wrote.take() {
             self.completer.tell(wrote);
         }
-        let mut wakes = Wakes::default();
-        self.completer.complete(outcome, &mut wakes);
-        wakes
+        self.completer.complete(outcome, &mut effects.wakes);
     }
 
     /// Gives up the process and completes its task with what is known.
@@ -208,7 +195,7 @@ impl ProcessSlot {
     }
 
     /// Returns the error of a process that ended without a result.
-    fn failure(&mut self, exit_report: ExitReport<Sole>) -> TaskError {
+    fn failure(&mut self, exit_report: ExitReport<Batch>) -> TaskError {
         let ExitReport { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = exit_report;
         let has_begun = running.is_some() || !unknown.is_empty();
         let is_signal = exit.is_ok_and(|exit| exit.signal().is_some());

@@ -1,7 +1,7 @@
 //! Values of which each process makes its own. A copy of a process (`fork`) does not touch what it has inherited: the numbers of
 //! descriptors and processes may mean something else there, and locks held by other threads stay locked forever.
 //!
-//! The pool, the watch of processes and the count of our threads are such values. An inherited value is leaked, never dropped.
+//! The engines of pools and processes, and the count of our threads are such values. An inherited value is leaked, never dropped.
 #![expect(unsafe_code, reason = "references to values that live as long as what holds them")]
 
 use std::{

@@ -1,6 +1,6 @@
 //! Waits for descriptors: epoll, timers, event counters, and waits for single descriptors.
 //!
-//! The driver, the watch of processes, the launchers and the worker's watching thread use it. Other code of the process may close
+//! The driver, the launchers and the worker's watching thread use it. Other code of the process may close
 //! descriptors, so [`Poller`] checks its seal before it uses a number.
 
 use std::{

@@ -4,7 +4,7 @@
 //! system call holds no lock. Each of our threads therefore holds `awake` of [`THREADS`] for reading except while it waits, and the
 //! thread that makes a copy holds it for writing.
 //!
-//! The driver and the watch of processes wait with [`OwnThread::rest`]. `launch` calls [`quiet`].
+//! The driver's background thread waits with [`OwnThread::rest`]. `launch` calls [`quiet`].
 
 use std::{
     cell::Cell,

@@ -1,0 +1,193 @@
+//! The state machine of single processes: reads what they send, and reaps them when they have ended.
+//!
+//! Their driver locks it, like the scheduler of a pool. What a process sends after a record is read only after that record has been
+//! delivered. So reading stops at the first record, and the processes that have more to read take turns.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::slot::{ProcessConfig, ProcessSlot};
+use crate::{
+    driver::state::LAUNCHER,
+    error::Result,
+    launch::{Launcher, Outputs, PROCESS, ResolvedOptions, Variable},
+    scheduler::{batch::Batch, effects::Effects, machine::StateMachine},
+    supervisor::state::Supervisor,
+    sys::poll::Event,
+};
+
+/// The kind of an event of a process's connection.
+const CONNECTION: u64 = 0;
+
+/// What processes have in common that come from one template.
+type TemplateKey = (Vec<Variable>, Outputs, Duration);
+
+/// The processes that have not been reaped.
+#[derive(Default)]
+pub(super) struct ProcessSet {
+    slots: BTreeMap<u32, ProcessSlot>,
+    /// What is to be read: the process, and what the poller has reported of it.
+    unread: VecDeque<(u32, u64)>,
+    /// The template that processes with the same settings share.
+    template: Option<(TemplateKey, Arc<dyn Launcher>)>,
+    /// How many times the shared template was tended.
+    pub(super) tended: u64,
+    /// A process has ended or the template was tended since threads that wait for that were woken.
+    has_news: bool,
+    /// They are dropped outside the lock, because the engine or a template may end with them.
+    ended: Vec<ProcessSlot>,
+    effects: Effects,
+}
+
+impl ProcessSet {
+    /// Adds a process that was just started.
+    pub(super) fn add(&mut self, number: u32, slot: ProcessSlot) {
+        // A forked process may have completed its handshake before the poller had its connection.
+        if slot.supervisor.has_arrivals() {
+            self.note(number, CONNECTION);
+        }
+        self.slots.insert(number, slot);
+    }
+
+    pub(super) fn contains(&self, number: u32) -> bool {
+        self.slots.contains_key(&number)
+    }
+
+    fn has_tended(&mut self) {
+        self.tended += 1;
+        self.has_news = true;
+    }
+
+    /// Returns the template from which this process can be forked. The first one that is made is kept for the processes that
+    /// follow. Returns `None` if that one has other settings.
+    pub(super) fn template(
+        &mut self,
+        config: &ProcessConfig,
+        make: impl FnOnce() -> Result<Arc<dyn Launcher>>,
+    ) -> Result<Option<Arc<dyn Launcher>>> {
+        let ResolvedOptions { env, outputs, .. } = &config.surroundings;
+        let key = (env.clone(), *outputs, config.start_timeout);
+        let (own, launcher) = match &mut self.template {
+            Some(template) => template,
+            None => self.template.insert((key.clone(), make()?)),
+        };
+        Ok((*own == key).then(|| launcher.clone()))
+    }
+
+    /// Notes that there is something to read.
+    fn note(&mut self, number: u32, kind: u64) {
+        if !self.unread.contains(&(number, kind)) {
+            self.unread.push_back((number, kind));
+        }
+    }
+
+    /// Reads what is to be read, up to the first record.
+    fn read(&mut self, now: Instant) {
+        for _ in 0..self.unread.len() {
+            if !self.effects.records.is_empty() {
+                return;
+            }
+            let Some((number, kind)) = self.unread.pop_front() else { return };
+            let Some(slot) = self.slots.get_mut(&number) else { continue };
+            let has_more = slot.read(kind, now, &mut self.effects);
+            if slot.supervisor.is_vacant() {
+                self.ended.extend(self.slots.remove(&number));
+                self.has_news = true;
+            }
+            if has_more {
+                self.note(number, kind);
+            }
+        }
+    }
+
+    /// Enforces the deadlines that have passed.
+    fn enforce_deadlines(&mut self, now: Instant) {
+        let is_due = |slot: &ProcessSlot| slot.supervisor.deadline().is_some_and(|deadline| deadline <= now);
+        let due: Vec<u32> = self.slots.iter().filter(|(_, slot)| is_due(slot)).map(|(n, _)| *n).collect();
+        for number in due {
+            let Some(slot) = self.slots.get_mut(&number) else { continue };
+            // A process that is late may have completed its handshake in time if this process was stopped since.
+            let to_the_end =
+                self.effects.records.is_empty() && !slot.read(CONNECTION, now, &mut self.effects);
+            if slot.supervisor.is_heard(to_the_end, now) {
+                slot.on_deadline(now);
+            }
+            if slot.supervisor.is_given_up() {
+                self.note(number, PROCESS);
+            } else if !to_the_end {
+                self.note(number, CONNECTION);
+            }
+        }
+    }
+}
+
+impl StateMachine for ProcessSet {
+    type Task = Infallible;
+    type Ended = Vec<ProcessSlot>;
+
+    fn enqueue_single(&mut self, task: Infallible, _now: Instant) {
+        match task {}
+    }
+
+    fn react(&mut self, events: &[Event], now: Instant) {
+        for event in events {
+            if event.key == LAUNCHER {
+                self.has_tended();
+                continue;
+            }
+            let (number, kind) = Supervisor::<Batch>::place_and_kind(event.key);
+            self.note(number as u32, kind);
+        }
+        self.read(now);
+        self.enforce_deadlines(now);
+    }
+
+    fn effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn ended(&mut self) -> Option<Vec<ProcessSlot>> {
+        (!self.ended.is_empty()).then(|| std::mem::take(&mut self.ended))
+    }
+
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        if self.has_arrivals() {
+            return Some(now);
+        }
+        self.slots.values().filter_map(|slot| slot.supervisor.deadline()).min()
+    }
+
+    fn has_arrivals(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Each process wakes the poller whenever it has been read to the end.
+    fn park(&mut self) -> bool {
+        !self.has_arrivals()
+    }
+
+    fn is_unfinished(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
+    fn is_empty_of_workers(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+
+    fn break_down(&mut self) {
+        for mut slot in std::mem::take(&mut self.slots).into_values() {
+            slot.abandon(&mut self.effects.wakes);
+            std::mem::forget(slot);
+        }
+        self.unread.clear();
+        self.has_tended();
+    }
+}
