@@ -63,7 +63,6 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("rest::", "there is nobody to rest"),
     ("forged::", "nothing is sent"),
     ("scribble::", "nothing is shared"),
-    ("seat::", "nobody drives"),
     (
         "settings::draw::a_task_that_is_started_again_draws_the_same",
         "several workers, or the end of one, are part of it",

@@ -145,7 +145,7 @@ fn an_event_arrives_once_with_typed_fields_and_its_place_before_the_result() {
             let event = &seen[0];
             assert_eq!((event.level, event.target.as_str()), (Level::WARN, "of our own"));
             assert_eq!(event.module.as_deref(), Some(module_path!()));
-            assert!(event.file.as_deref().is_some_and(|file| file.ends_with("subscriber.rs")));
+            assert!(event.file.as_deref().is_some_and(|file| file.ends_with("subscriber/mod.rs")));
             assert_eq!(event.line, Some(LINE));
             let expected = [
                 ("message", format!("task {n} speaks")),
