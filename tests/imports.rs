@@ -74,6 +74,8 @@ const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     // An `async` function runs as any other, on a runtime.
     ("executor", "dispatch"),
     ("worker", "context"),
+    // The start method of a pool in a worker.
+    ("launch", "context"),
     // How bytes become frames, and no more, is told where their prefix is.
     // The first floor above the bytes: a registered function decodes its own arguments.
     ("registry", "codec"),

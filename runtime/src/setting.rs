@@ -91,6 +91,15 @@ pub(crate) fn flag(name: &str) -> Result<bool> {
     Ok(variable(name, "0 or 1", parse)?.unwrap_or(false))
 }
 
+/// Reads `PROCESSION_IN_PROCESS`, which tells to run every task in this process.
+///
+/// # Errors
+///
+/// It is neither 0 nor 1.
+pub(crate) fn in_process_by_env() -> Result<bool> {
+    flag("PROCESSION_IN_PROCESS")
+}
+
 /// Reads `PROCESSION_WAIT_FOR_DEBUGGER`, which tells workers to wait for a debugger before their first task.
 ///
 /// # Errors

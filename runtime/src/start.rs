@@ -1,31 +1,27 @@
 //! Chooses what starts workers. This is the one module that names both sides, because a copy of the host becomes a template of
 //! workers.
 
-use std::time::Duration;
-
 use crate::{
-    launch::{ForkLauncher, Launcher, LocalLauncher, Outputs, StartMethod, Variable},
+    launch::{ForkLauncher, Launcher, LocalLauncher, ResolvedOptions, StartMethod},
     protocol::{Preload, Setup, VERSION},
     registry, worker,
 };
 
-/// Returns a launcher that starts workers by `method`, with this environment and with their output going there.
+/// Returns a launcher that starts workers with these settings.
 ///
 /// A template runs `preload` once before it forks workers. Under [`StartMethod::Fork`] the template is a copy of this process as it
 /// is now.
 ///
 /// # Errors
 ///
-/// Returns what this process lacks for `method`.
+/// Returns what this process lacks for their start method.
 pub(crate) fn launcher(
-    method: StartMethod,
+    options: &ResolvedOptions,
     preload: Option<Preload>,
-    env: Vec<Variable>,
-    outputs: Outputs,
-    start_timeout: Duration,
 ) -> Result<Box<dyn Launcher>, String> {
     let setup = Setup { version: VERSION, build_id: registry::build_id(), preload };
-    Ok(match method {
+    let ResolvedOptions { env, outputs, start_method, start_timeout, .. } = options.clone();
+    Ok(match start_method {
         StartMethod::Spawn => Box::new(LocalLauncher::new()?),
         StartMethod::ForkServer => Box::new(ForkLauncher::server(setup, env, outputs, start_timeout)?),
         StartMethod::Fork => {

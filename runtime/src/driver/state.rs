@@ -302,9 +302,8 @@ impl Driver {
         let failed = |error| Error::system("a pool's poller cannot be created", explained(error));
         let workers = Arc::new(Poller::new().map_err(failed)?);
         let polled = PolledLauncher::new(launcher.clone(), workers.clone());
-        let timeline = Timeline::open(config.name.as_deref());
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let scheduler = Scheduler::new(config, Box::new(polled), timeline.is_some(), cpus);
+        let timeline = Timeline::open(config.spawn.name.as_deref());
+        let scheduler = Scheduler::new(config, Box::new(polled), timeline.is_some());
         let numbers = scheduler.numbers();
         let driver = Self::of(scheduler, workers, numbers, timeline).map_err(failed)?;
         driver.attend(&launcher).map_err(failed)?;

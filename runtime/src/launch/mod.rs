@@ -16,6 +16,7 @@ mod missing;
 mod options;
 pub(crate) mod output;
 mod peer;
+mod setters;
 mod start_method;
 mod template;
 mod watched;
@@ -23,15 +24,15 @@ mod watched;
 use std::{fmt, io, os::fd::BorrowedFd};
 
 pub use output::Output;
-pub(crate) use start_method::METHODS;
 pub use start_method::StartMethod;
 
 pub(crate) use exit::CLOSED_WITHIN;
 pub(crate) use fork_server::ForkLauncher;
 pub(crate) use local::LocalLauncher;
-pub(crate) use options::{ResolvedOptions, Surroundings, Variable};
+pub(crate) use options::{ResolvedOptions, SpawnOptions, Variable};
 pub(crate) use output::{Outputs, Streams};
 pub(crate) use peer::Peer;
+pub(crate) use setters::{example, spawn_setters};
 pub(crate) use watched::{KIND_BITS, OUTPUT, PROCESS, PolledLauncher, Watched};
 
 use crate::{

@@ -1,6 +1,6 @@
 //! The settings of workers: variables, folder, niceness, CPUs, name, memory, and where their output goes.
 //!
-//! The builders collect the settings in [`Surroundings`], and [`Surroundings::settle`] checks them once. Each worker gets its
+//! The builders collect the settings in [`SpawnOptions`], and [`SpawnOptions::resolve`] checks them once. Each worker gets its
 //! variables when its program is executed, its pipes with the preamble, and the rest in the hello, as its [`WorkerSetup`].
 
 use std::{
@@ -8,19 +8,21 @@ use std::{
     fmt, io,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use super::Outputs;
+use super::{Outputs, StartMethod};
 use crate::{
     error::{Error, Result},
     escape::is_control,
     marker::{DEPTH, MARKER},
     protocol::{Folder, WorkerSetup},
-    setting::{brief, refused},
+    setting::{FOREVER, brief, limit, refused, waits_for_debugger},
     sys::{
-        cpu::{cpus, given_cpus, own_cpus},
+        cpu::{given_cpus, own_cpus},
         process::{CPUS, folder_id},
     },
+    transport::wants_socket,
 };
 
 /// A variable and its value. `None` removes the variable.
@@ -56,62 +58,77 @@ const LEAST_MEMORY_BYTES: u64 = 1 << 20;
 /// The kernel's maximum length of a string when it executes a program (`MAX_ARG_STRLEN`).
 const MOST_VARIABLE_BYTES: usize = 128 << 10;
 
-/// The settings before they are checked. The builders set the fields and call [`settle`](Self::settle).
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Surroundings {
+/// The default start timeout. It is long because machines may be under load.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The settings of the processes of a pool, or of a single process. The setters of the builders set the fields.
+#[derive(Clone, Debug)]
+pub(crate) struct SpawnOptions {
+    pub(crate) name: Option<String>,
     /// Added to this process's own variables. The last entry for a name counts.
     pub(crate) env: Vec<Variable>,
     pub(crate) current_dir: Option<PathBuf>,
-    /// Added to this process's own niceness.
-    pub(crate) nice: Option<i32>,
+    pub(crate) outputs: Outputs,
+    /// `None` means the method of the environment.
+    pub(crate) start_method: Option<StartMethod>,
+    pub(crate) start_timeout: Duration,
     pub(crate) pin_cpus: bool,
     /// How many threads libraries in a worker start. `None` means each worker's share of the CPUs.
     pub(crate) inner_threads: Option<usize>,
-    pub(crate) outputs: Outputs,
-    /// How much memory a worker may have in addition to what it has when it starts.
-    pub(crate) memory: Option<u64>,
+    /// What each worker applies to itself. Its folder, CPU and name follow from the settings above.
+    pub(crate) setup: WorkerSetup,
 }
 
 /// The settings after they were checked.
 #[derive(Clone, Debug)]
 pub(crate) struct ResolvedOptions {
+    pub(crate) name: Option<String>,
     /// The whole environment, with each name once: this process's own at the time of the check, and what was added.
     pub(crate) env: Vec<Variable>,
-    /// The working folder: the one that was set, or the one that this process had at the time of the check.
-    pub(crate) folder: Option<Folder>,
     pub(crate) outputs: Outputs,
-    nice: Option<i32>,
+    pub(crate) start_method: StartMethod,
+    pub(crate) start_timeout: Duration,
     /// The CPUs to which workers are pinned in turn. Empty if they are not pinned.
     cpus: Vec<u32>,
-    name: Option<String>,
-    pub(crate) memory: Option<u64>,
+    /// What each worker applies to itself, without its CPU and its name. The folder is the one that was set, or the one that this
+    /// process had at the time of the check.
+    pub(crate) setup: WorkerSetup,
 }
 
-impl Surroundings {
-    /// Checks all settings, for `workers` workers of a pool or process with this name.
+impl Default for SpawnOptions {
+    fn default() -> Self {
+        Self {
+            name: None,
+            env: Vec::new(),
+            current_dir: None,
+            outputs: Outputs::default(),
+            start_method: None,
+            start_timeout: START_TIMEOUT,
+            pin_cpus: false,
+            inner_threads: None,
+            setup: WorkerSetup::default(),
+        }
+    }
+}
+
+impl SpawnOptions {
+    /// Checks all settings, for `workers` workers. `cpus` counts the CPUs that they may use.
     ///
     /// # Errors
     ///
     /// A setting cannot be applied.
-    pub(crate) fn settle(self, name: Option<&str>, workers: usize) -> Result<ResolvedOptions> {
-        if let Some(name) = name {
+    pub(crate) fn resolve(self, workers: usize, cpus: impl FnOnce() -> usize) -> Result<ResolvedOptions> {
+        let start_timeout = limit("start_timeout", self.start_timeout, "every start would time out")?;
+        wants_socket()?;
+        let start_method = self.start_method.map_or_else(StartMethod::from_env, Ok)?;
+        if let Some(name) = &self.name {
             check_name(name)?;
         }
         if let Some(folder) = &self.current_dir {
             check_folder(folder)?;
         }
-        if let Some(nice) = self.nice.filter(|nice| !NICE.contains(nice)) {
-            let allowed = format_args!("a number from {} to {}", NICE.start(), NICE.end());
-            return Err(refused(format_args!("nice({nice})"), "there is no such niceness", allowed));
-        }
-        if let Some(bytes) = self.memory.filter(|&bytes| bytes < LEAST_MEMORY_BYTES) {
-            return Err(refused(
-                format_args!("memory_limit({bytes})"),
-                "no task could run",
-                format_args!("a number of bytes from {LEAST_MEMORY_BYTES}"),
-            ));
-        }
-        let cpus = if self.pin_cpus {
+        check_setup(&self.setup)?;
+        let pinned_to = if self.pin_cpus {
             own_cpus().map_err(|error| {
                 Error::system("the CPUs that this process may use cannot be determined", error)
             })?
@@ -119,17 +136,18 @@ impl Surroundings {
             Vec::new()
         };
         Ok(ResolvedOptions {
-            env: whole(self.environment(workers)?),
-            folder: folder(self.current_dir),
+            env: whole(self.environment(workers, cpus)?),
             outputs: self.outputs,
-            nice: self.nice,
-            cpus,
-            name: name.map(str::to_owned),
-            memory: self.memory,
+            start_method,
+            // A person who debugs needs any amount of time.
+            start_timeout: if waits_for_debugger()? { FOREVER } else { start_timeout },
+            cpus: pinned_to,
+            name: self.name,
+            setup: WorkerSetup { folder: folder(self.current_dir), ..self.setup },
         })
     }
 
-    fn environment(&self, workers: usize) -> Result<Vec<Variable>> {
+    fn environment(&self, workers: usize, cpus: impl FnOnce() -> usize) -> Result<Vec<Variable>> {
         let mut env: Vec<Variable> = Vec::new();
         for (name, value) in &self.env {
             check_variable(name, value.as_deref())?;
@@ -203,6 +221,23 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Checks what a worker applies to itself.
+///
+/// # Errors
+///
+/// A setting cannot be applied.
+fn check_setup(setup: &WorkerSetup) -> Result<()> {
+    if let Some(nice) = setup.nice.filter(|nice| !NICE.contains(nice)) {
+        let allowed = format_args!("a number from {} to {}", NICE.start(), NICE.end());
+        return Err(refused(format_args!("nice({nice})"), "there is no such niceness", allowed));
+    }
+    if let Some(bytes) = setup.memory_limit.filter(|&bytes| bytes < LEAST_MEMORY_BYTES) {
+        let allowed = format_args!("a number of bytes from {LEAST_MEMORY_BYTES}");
+        return Err(refused(format_args!("memory_limit({bytes})"), "no task could run", allowed));
+    }
+    Ok(())
+}
+
 /// Checks a working folder.
 ///
 /// # Errors
@@ -256,12 +291,12 @@ fn check_variable(name: &OsStr, value: Option<&OsStr>) -> Result<()> {
 }
 
 impl ResolvedOptions {
-    /// Returns the settings that the worker at this place applies to itself.
-    pub(crate) fn setup(&self, worker: u32) -> WorkerSetup {
+    /// Returns what the worker at this place applies to itself.
+    pub(crate) fn setup_of(&self, worker: u32) -> WorkerSetup {
         self.setup_in_turn(worker, &format!("-{worker}"))
     }
 
-    /// Returns the settings that a process for one function applies to itself. `before` processes were started before it.
+    /// Returns what a process for one function applies to itself. `before` processes were started before it.
     pub(crate) fn setup_alone(&self, before: u32) -> WorkerSetup {
         self.setup_in_turn(before, "")
     }
@@ -269,7 +304,7 @@ impl ResolvedOptions {
     fn setup_in_turn(&self, turn: u32, place: &str) -> WorkerSetup {
         let cpu = self.cpus.get(turn as usize % self.cpus.len().max(1)).copied();
         let title = self.name.as_deref().map(|name| title(name, place));
-        WorkerSetup { folder: self.folder.clone(), nice: self.nice, cpu, title, memory: self.memory }
+        WorkerSetup { cpu, title, ..self.setup.clone() }
     }
 }
 
@@ -285,9 +320,10 @@ fn title(name: &str, place: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::cpu::cpus;
 
-    fn value<'a>(settled: &'a ResolvedOptions, name: &str) -> Option<&'a Variable> {
-        settled.env.iter().find(|(other, _)| other == name)
+    fn value<'a>(resolved: &'a ResolvedOptions, name: &str) -> Option<&'a Variable> {
+        resolved.env.iter().find(|(other, _)| other == name)
     }
 
     #[test]
@@ -304,13 +340,13 @@ mod tests {
     #[test]
     fn the_last_word_about_a_variable_counts() {
         let env = |name: &str, value: Option<&str>| (name.into(), value.map(OsString::from));
-        let asked = Surroundings {
+        let asked = SpawnOptions {
             env: vec![env("A", Some("1")), env("B", Some("1")), env("A", None), env("B", Some("2"))],
-            ..Surroundings::default()
+            ..SpawnOptions::default()
         };
-        let settled = asked.settle(None, 1).unwrap();
-        assert_eq!(value(&settled, "A"), None);
-        assert_eq!(value(&settled, "B"), Some(&env("B", Some("2"))));
+        let resolved = asked.resolve(1, cpus).unwrap();
+        assert_eq!(value(&resolved, "A"), None);
+        assert_eq!(value(&resolved, "B"), Some(&env("B", Some("2"))));
     }
 
     #[test]
@@ -319,15 +355,15 @@ mod tests {
             (OsString::from("MKL_NUM_THREADS"), Some(OsString::from("7"))),
             (OsString::from("BLIS_NUM_THREADS"), None),
         ];
-        let asked = Surroundings { env, inner_threads: Some(3), ..Surroundings::default() };
-        let settled = asked.settle(None, 1).unwrap();
+        let asked = SpawnOptions { env, inner_threads: Some(3), ..SpawnOptions::default() };
+        let resolved = asked.resolve(1, cpus).unwrap();
         for (name, expected) in
             [("MKL_NUM_THREADS", Some("7")), ("BLIS_NUM_THREADS", None), ("RAYON_NUM_THREADS", Some("3"))]
         {
             let expected = expected.map(|value| (name.into(), Some(OsString::from(value))));
-            assert_eq!(value(&settled, name), expected.as_ref());
+            assert_eq!(value(&resolved, name), expected.as_ref());
         }
-        let shares = Surroundings::default().settle(None, 100_000).unwrap();
+        let shares = SpawnOptions::default().resolve(100_000, cpus).unwrap();
         if std::env::var_os("OMP_NUM_THREADS").is_none() {
             assert_eq!(
                 value(&shares, "OMP_NUM_THREADS"),
@@ -338,14 +374,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_refused_by_name() {
-        let refused = |asked: Surroundings| asked.settle(None, 1).unwrap_err().to_string();
-        let nice = |nice| Surroundings { nice: Some(nice), ..Surroundings::default() };
+        let refused = |asked: SpawnOptions| asked.resolve(1, cpus).unwrap_err().to_string();
+        let setup = |setup| SpawnOptions { setup, ..SpawnOptions::default() };
+        let nice = |nice| setup(WorkerSetup { nice: Some(nice), ..WorkerSetup::default() });
         assert!(refused(nice(20)).contains("nice(20)") && refused(nice(-21)).contains("-20 to 19"));
-        let threads = Surroundings { inner_threads: Some(0), ..Surroundings::default() };
+        let threads = SpawnOptions { inner_threads: Some(0), ..SpawnOptions::default() };
         assert!(refused(threads).contains("inner_threads(0)"));
-        let folder = Surroundings { current_dir: Some("a\0".into()), ..Surroundings::default() };
+        let folder = SpawnOptions { current_dir: Some("a\0".into()), ..SpawnOptions::default() };
         assert!(refused(folder).contains("current_dir(\"a\\0\")"));
-        let unnamed = Surroundings::default().settle(Some("a\0"), 1).unwrap_err().to_string();
+        let memory = setup(WorkerSetup { memory_limit: Some(1), ..WorkerSetup::default() });
+        assert!(refused(memory).contains("memory_limit(1)"));
+        let unnamed = refused(SpawnOptions { name: Some("a\0".to_owned()), ..SpawnOptions::default() });
         assert!(unnamed.contains("name(\"a\\0\")"), "{unnamed}");
         for (name, value, words) in [
             ("", Some("1"), "env(\"\")"),
@@ -355,7 +394,7 @@ mod tests {
             (DEPTH, None, "reserved for procession"),
         ] {
             let env = vec![(name.into(), value.map(OsString::from))];
-            let words_said = refused(Surroundings { env, ..Surroundings::default() });
+            let words_said = refused(SpawnOptions { env, ..SpawnOptions::default() });
             assert!(words_said.contains(words), "{words_said}");
         }
     }

@@ -3,12 +3,13 @@
 use std::{fmt, str::FromStr};
 
 use crate::{
+    context::is_worker,
     error::{Error, Result},
-    setting::brief,
+    setting::{brief, variable},
 };
 
 /// The names of the start methods.
-pub(crate) const METHODS: &str = "`spawn`, `forkserver` or `fork`";
+const METHODS: &str = "`spawn`, `forkserver` or `fork`";
 
 /// How workers are started.
 ///
@@ -52,6 +53,18 @@ pub enum StartMethod {
     /// is therefore an error in a process with a second thread. Workers also inherit a `log` logger that was set before. They log
     /// to their own copy of it, and not to this process. Build the pool first and set the logger afterwards.
     Fork,
+}
+
+impl StartMethod {
+    /// Returns the start method that `PROCESSION_START_METHOD` names, or the default. A worker has two threads and cannot be copied,
+    /// so its own pools use a fork server instead of copies.
+    pub(super) fn from_env() -> Result<Self> {
+        let method = variable("PROCESSION_START_METHOD", METHODS, |words| words.parse().ok())?;
+        Ok(match method.unwrap_or_default() {
+            Self::Fork if is_worker() => Self::ForkServer,
+            method => method,
+        })
+    }
 }
 
 impl fmt::Display for StartMethod {

@@ -18,6 +18,7 @@ use crate::{
     pool::{Jobs, Pool, global::global},
     scheduler::config::CallOptions,
     setting,
+    sys::cpu::cpus,
 };
 
 /// The settings before the semicolon of a `parallel!`. Part of the expansion's interface.
@@ -49,7 +50,7 @@ impl<'p> Settings<'p> {
     /// Sets the maximum number of workers used at a time: `jobs = 8`.
     #[must_use]
     pub fn jobs(mut self, jobs: impl Workers) -> Self {
-        self.options.workers = self.checked(jobs.into().count());
+        self.options.workers = self.checked(jobs.into().count(cpus));
         self
     }
 

@@ -2,25 +2,22 @@
 //!
 //! Every setting is checked here, so that the layers below receive valid ones only.
 
-use std::{any::type_name, ffi::OsString, path::PathBuf, time::Duration};
+use std::{any::type_name, time::Duration};
 
 use super::{Jobs, Pool};
 use crate::{
     error::{Error, Result},
-    launch::{METHODS, Output, StartMethod, Surroundings},
+    launch::{SpawnOptions, StartMethod, spawn_setters},
     protocol::Outcome,
     registry,
     scheduler::{
         config::{CallOptions, Config, Finalizer, Lives},
         restarts::Intensity,
     },
-    setting::{self, ABOVE_ZERO, FOREVER, refused, variable, waits_for_debugger},
+    setting::{self, ABOVE_ZERO, FOREVER, refused},
+    sys::cpu::all_and_own_cpus,
     task::{Call, Task, not_in_table},
-    transport::wants_socket,
 };
-
-/// The default start timeout. It is long because machines may be under load.
-pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Configures a [`Pool`]. Created by [`Pool::builder`].
 ///
@@ -53,13 +50,10 @@ pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Builder {
     jobs: Option<Jobs>,
     call: CallOptions,
-    name: Option<String>,
-    surroundings: Surroundings,
+    spawn: SpawnOptions,
     initializer: Option<(Call, Outcome)>,
     lives: Lives,
-    start_method: Option<StartMethod>,
     preload: Option<(Call, Outcome)>,
-    start_timeout: Duration,
     max_restarts: Intensity,
 }
 
@@ -68,13 +62,10 @@ impl Builder {
         Self {
             jobs: None,
             call: CallOptions::default(),
-            name: None,
-            surroundings: Surroundings::default(),
+            spawn: SpawnOptions::default(),
             initializer: None,
             lives: Lives::default(),
-            start_method: None,
             preload: None,
-            start_timeout: START_TIMEOUT,
             max_restarts: Intensity::default(),
         }
     }
@@ -117,234 +108,6 @@ impl Builder {
     /// ```
     pub fn chunk_size(mut self, tasks: usize) -> Self {
         self.call.batch = Some(tasks);
-        self
-    }
-
-    /// Sets the pool's name, which appears in errors and logs.
-    ///
-    /// `ps` lists each worker by this name and its index, as in `scoring-2`. The kernel cuts that to 15 bytes. A name has at most
-    /// 255 bytes. Control characters in it are escaped where it is shown.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn title() -> Option<String> {
-    ///     std::fs::read_to_string("/proc/self/comm").ok()
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).name("scoring").build()?;
-    /// let title = pool.submit(delayed!(title())).join()?;
-    /// assert_eq!(title.as_deref(), Some("scoring-0\n"));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// Sets an environment variable for the workers, in addition to this process's own variables.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn variable(name: &str) -> Option<String> {
-    ///     std::env::var(name).ok()
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).env("MODEL", "small").build()?;
-    /// assert_eq!(pool.submit(delayed!(variable("MODEL"))).join()?.as_deref(), Some("small"));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.surroundings.env.push((name.into(), Some(value.into())));
-        self
-    }
-
-    /// Removes an environment variable for the workers. For each name, the last call of [`env`](Self::env) or `env_remove`
-    /// counts.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn variable(name: &str) -> Option<String> {
-    ///     std::env::var(name).ok()
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).env_remove("HOME").build()?;
-    /// assert_eq!(pool.submit(delayed!(variable("HOME"))).join()?, None);
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
-        self.surroundings.env.push((name.into(), None));
-        self
-    }
-
-    /// Sets the working directory of the workers. Default: the working directory of this process.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn folder() -> Option<std::path::PathBuf> {
-    ///     std::env::current_dir().ok()
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).current_dir("/").build()?;
-    /// assert_eq!(pool.submit(delayed!(folder())).join()?, Some("/".into()));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.surroundings.current_dir = Some(folder.into());
-        self
-    }
-
-    /// Sets how much is added to the workers' niceness, as with the command `nice -n`. A higher number gives way to other
-    /// processes.
-    ///
-    /// The range is -20 to 19. A negative number requires privileges, and without them no worker starts. Default: 0.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::Pool;
-    ///
-    /// let background = Pool::builder().jobs(2).nice(10).build()?;
-    /// assert!(Pool::builder().nice(100).build().is_err());
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn nice(mut self, nice: i32) -> Self {
-        self.surroundings.nice = Some(nice);
-        self
-    }
-
-    /// Sets whether each worker is pinned to one CPU. Default: `false`.
-    ///
-    /// Worker *i* is pinned to the *i*-th CPU that the thread that builds the pool may use. If there are more workers than CPUs,
-    /// the assignment starts again from the first CPU. Processes and threads that a worker starts are pinned to the same CPU.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::Pool;
-    ///
-    /// let pool = Pool::builder().jobs(2).pin_cpus(true).build()?;
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn pin_cpus(mut self, pin: bool) -> Self {
-        self.surroundings.pin_cpus = pin;
-        self
-    }
-
-    /// Sets whether panics in workers capture a backtrace, regardless of the environment.
-    ///
-    /// By default `RUST_BACKTRACE` decides, as in any Rust program. The first backtrace of a process takes time and memory,
-    /// because the program's debug information is read. This method sets `RUST_BACKTRACE` to `1` or `0` for the workers. The last
-    /// call of this method or of [`env`](Self::env) with that name counts. See
-    /// [`RemotePanic::backtrace`](crate::RemotePanic::backtrace).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn third(numbers: Vec<u32>) -> u32 {
-    ///     numbers[2]
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).backtrace(false).build()?;
-    /// let error = pool.submit(delayed!(third(vec![1]))).join().unwrap_err();
-    /// assert_eq!(error.panic().map(|panic| panic.backtrace()), Some(""));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn backtrace(self, captures: bool) -> Self {
-        self.env("RUST_BACKTRACE", if captures { "1" } else { "0" })
-    }
-
-    /// Sets how many threads the libraries used by a worker may start. Default: the number of CPUs divided by the number of
-    /// workers, at least 1.
-    ///
-    /// This keeps the workers together from starting more threads than there are CPUs. The number is passed in the variables that
-    /// such libraries read: `RAYON_NUM_THREADS`, `OMP_NUM_THREADS`, `OPENBLAS_NUM_THREADS`, `MKL_NUM_THREADS`,
-    /// `BLIS_NUM_THREADS`, `VECLIB_MAXIMUM_THREADS`, `NUMBA_NUM_THREADS`, `NUMEXPR_NUM_THREADS`, `POLARS_MAX_THREADS` and
-    /// `TOKIO_WORKER_THREADS`.
-    ///
-    /// A call of [`env`](Self::env) or [`env_remove`](Self::env_remove) for one of these variables takes precedence. A variable
-    /// that is already set in this process's environment takes precedence over the default, but not over a number given here.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn threads() -> Option<String> {
-    ///     std::env::var("RAYON_NUM_THREADS").ok()
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(2).inner_threads(3).build()?;
-    /// assert_eq!(pool.submit(delayed!(threads())).join()?.as_deref(), Some("3"));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn inner_threads(mut self, threads: usize) -> Self {
-        self.surroundings.inner_threads = Some(threads);
-        self
-    }
-
-    /// Sets where the workers' stdout goes. Default: [`Output::Inherit`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Output, Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn greet() {
-    ///     println!("hello");
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).stdout(Output::Capture).build()?;
-    /// let (outcome, captured) = pool.submit(delayed!(greet())).join_captured();
-    /// outcome?;
-    /// assert_eq!(captured.stdout(), "hello\n");
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn stdout(mut self, output: Output) -> Self {
-        self.surroundings.outputs.stdout = output;
-        self
-    }
-
-    /// Sets where the workers' stderr goes. Default: [`Output::Inherit`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Output, Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn complain() {
-    ///     eprintln!("the disk is full");
-    ///     std::process::abort();
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).stderr(Output::Capture).build()?;
-    /// let error = pool.submit(delayed!(complain())).join().unwrap_err();
-    /// assert!(error.stderr_tail().is_some_and(|words| words.contains("the disk is full")));
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn stderr(mut self, output: Output) -> Self {
-        self.surroundings.outputs.stderr = output;
         self
     }
 
@@ -479,41 +242,6 @@ impl Builder {
         self
     }
 
-    /// Sets how many bytes of memory a worker may allocate in addition to what it starts with. The minimum is 1 MiB. Default: no
-    /// limit.
-    ///
-    /// A task that tries to allocate more fails as out of memory ([`is_out_of_memory`](crate::TaskError::is_out_of_memory)), and
-    /// its process ends. Other tasks are not affected.
-    ///
-    /// The limit applies to private writable memory (`RLIMIT_DATA`): the heap, anonymous mappings and thread stacks, whether used
-    /// or not. Mapped files, shared memory and address space that an allocator only reserves do not count. A task can check
-    /// whether memory is available, for example with `Vec::try_reserve`, and continue without it.
-    ///
-    /// If no limit is set, or the machine has less memory than the limit allows, the kernel may kill a worker that needs too
-    /// much. Such a task fails as out of memory, too. It is distinguished from other uses of SIGKILL by the kernel's count of
-    /// out-of-memory kills.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, delayed, worker};
-    ///
-    /// #[worker]
-    /// fn zeros(bytes: usize) -> usize {
-    ///     vec![0u8; bytes].len()
-    /// }
-    ///
-    /// let pool = Pool::builder().jobs(1).memory_limit(256 << 20).build()?;
-    /// assert_eq!(pool.submit(delayed!(zeros(1 << 20))).join()?, 1 << 20);
-    /// let error = pool.submit(delayed!(zeros(4 << 30))).join().unwrap_err();
-    /// assert!(error.is_out_of_memory() && !error.is_crash(), "{error}");
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn memory_limit(mut self, bytes: u64) -> Self {
-        self.surroundings.memory = Some(bytes);
-        self
-    }
-
     /// Shuts down workers that have been idle for `timeout`. The next call starts them again. Default: workers stay.
     ///
     /// # Examples
@@ -527,21 +255,6 @@ impl Builder {
     /// ```
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.lives.idle_timeout = Some(timeout.min(FOREVER));
-        self
-    }
-
-    /// Sets how workers are started. Default: `PROCESSION_START_METHOD`, or else [`StartMethod::Spawn`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use procession::{Pool, StartMethod};
-    ///
-    /// let pool = Pool::builder().start_method(StartMethod::ForkServer).build()?;
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn start_method(mut self, method: StartMethod) -> Self {
-        self.start_method = Some(method);
         self
     }
 
@@ -585,25 +298,6 @@ impl Builder {
     /// ```
     pub fn preload<T: 'static>(mut self, task: Task<T>) -> Self {
         self.preload = Some((task.call, outcome_of(type_name::<T>())));
-        self
-    }
-
-    /// Sets how long a worker may take to start before it is killed and another is tried. Default: 30 s.
-    ///
-    /// A template has the same time for its start, including [`preload`](Self::preload). The timeout must be above zero. A year
-    /// or more means no limit.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use procession::Pool;
-    ///
-    /// let pool = Pool::builder().start_timeout(Duration::from_secs(60)).build()?;
-    /// # Ok::<(), procession::Error>(())
-    /// ```
-    pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.start_timeout = timeout;
         self
     }
 
@@ -767,7 +461,9 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn build(self) -> Result<Pool> {
-        let jobs = self.jobs.map_or_else(Jobs::from_env, Ok)?.count()?;
+        // Asked once, because the kernel is slow to answer.
+        let (all, own) = all_and_own_cpus();
+        let jobs = self.jobs.map_or_else(|| Jobs::from_env(|| own), Ok)?.count(|| own)?;
         if let Some(tasks) = self.call.batch {
             setting::batch("chunk_size(0)", tasks)?;
         }
@@ -778,9 +474,7 @@ impl Builder {
         }
         let limit = |time| setting::limit("task_timeout", time, "every task would time out");
         let call = CallOptions { timeout: self.call.timeout.map(limit).transpose()?, ..self.call };
-        let start_timeout = check_start_timeout(self.start_timeout)?;
-        wants_socket()?;
-        let start_method = self.start_method.map_or_else(method_from_env, Ok)?;
+        let spawn = self.spawn.resolve(jobs, || own)?;
         let preload = self.preload.as_ref().map(|(call, _)| call);
         self.lives.check()?;
         let initializer = self.initializer.as_ref().map(|(call, _)| call);
@@ -790,7 +484,7 @@ impl Builder {
                 return Err(Error::config(format!("the {what} `{}` cannot be called: {words}", entry.name)));
             }
         }
-        if let (StartMethod::Spawn, Some(call)) = (start_method, preload) {
+        if let (StartMethod::Spawn, Some(call)) = (spawn.start_method, preload) {
             return Err(Error::config(format!(
                 "preload `{}`: StartMethod::Spawn executes each worker anew and has no process to load it in: use \
                  start_method(StartMethod::ForkServer), or an initializer, which runs in every worker",
@@ -801,43 +495,20 @@ impl Builder {
         if let Some(call) = tasks.find(|call| registry::id_of(call.entry).is_none()) {
             return Err(not_in_table(call, None).into());
         }
-        let surroundings = self.surroundings.settle(self.name.as_deref(), jobs)?;
         Pool::start(Config {
             jobs,
+            cpus: all,
             call,
-            name: self.name,
-            surroundings,
+            spawn,
             initializer: self.initializer,
             lives: self.lives,
-            start_method,
             preload: self.preload,
-            start_timeout,
             max_restarts: self.max_restarts,
         })
     }
 }
 
-/// Checks how long a start may take.
-///
-/// # Errors
-///
-/// Returns an error if the timeout is zero.
-pub(crate) fn check_start_timeout(timeout: Duration) -> Result<Duration> {
-    let timeout = setting::limit("start_timeout", timeout, "every start would time out")?;
-    // A person who debugs needs any amount of time.
-    Ok(if waits_for_debugger()? { FOREVER } else { timeout })
-}
-
-/// Returns the start method that `PROCESSION_START_METHOD` names, or the default. A worker has two threads and cannot be copied,
-/// so its own pools use a fork server instead of copies.
-pub(crate) fn method_from_env() -> Result<StartMethod> {
-    let method = variable("PROCESSION_START_METHOD", METHODS, |words| words.parse().ok())?;
-    let method = method.unwrap_or_default();
-    Ok(match method {
-        StartMethod::Fork if crate::context::is_worker() => StartMethod::ForkServer,
-        method => method,
-    })
-}
+spawn_setters!(Builder, Pool, "the workers", "each worker");
 
 /// Returns how a result of the type with this name describes failure. The template has the encoded result but not its type. If
 /// the compiler ever names types differently, an `Err` is not noticed.

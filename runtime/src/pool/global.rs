@@ -5,16 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::Pool;
-use crate::{error::Result, setting::flag, sys::per_process::PerProcess};
-
-/// Returns whether `PROCESSION_IN_PROCESS` is set to 1.
-///
-/// # Errors
-///
-/// Returns an error if the variable is neither 0 nor 1.
-pub(crate) fn in_process_by_env() -> Result<bool> {
-    flag("PROCESSION_IN_PROCESS")
-}
+use crate::{error::Result, sys::per_process::PerProcess};
 
 /// Returns the process's own pool. It is built on first use and kept.
 ///

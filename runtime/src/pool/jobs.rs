@@ -5,7 +5,6 @@ use std::{fmt, num::NonZeroUsize, str::FromStr};
 use crate::{
     error::Result,
     setting::{refused, variable},
-    sys::cpu::cpus,
 };
 
 /// The number of workers of a pool, or how it is computed from the number of CPUs.
@@ -41,20 +40,19 @@ const MOST_WORKERS: usize = 4096;
 const ALLOWED: &str = "a whole number from 1 to 4096, or -1 for all the CPUs, -2 for all but one, and so on";
 
 impl Jobs {
-    /// Returns the number of workers.
+    /// Returns the number of workers. `cpus` counts the CPUs.
     ///
     /// # Errors
     ///
     /// Returns an error if it is zero or more than `MOST_WORKERS`.
-    pub(crate) fn count(self) -> Result<usize> {
-        let all = cpus;
+    pub(crate) fn count(self, cpus: impl FnOnce() -> usize) -> Result<usize> {
         let count = match self {
-            Self::All => all(),
-            Self::AllBut(n) => all().saturating_sub(n).max(1),
+            Self::All => cpus(),
+            Self::AllBut(n) => cpus().saturating_sub(n).max(1),
             Self::Exactly(n) => n,
             Self::Signed(n) if n < 0 => {
                 let but = usize::try_from(n.unsigned_abs()).unwrap_or(usize::MAX) - 1;
-                return Self::AllBut(but).count();
+                cpus().saturating_sub(but).max(1)
             }
             Self::Signed(n) => usize::try_from(n).unwrap_or(usize::MAX),
         };
@@ -68,8 +66,8 @@ impl Jobs {
     }
 
     /// Returns the number that `PROCESSION_JOBS` sets, or else [`Jobs::All`].
-    pub(crate) fn from_env() -> Result<Self> {
-        let parse = |words: &str| words.parse::<Self>().ok().filter(|jobs| jobs.count().is_ok());
+    pub(crate) fn from_env(cpus: impl FnOnce() -> usize) -> Result<Self> {
+        let parse = |words: &str| words.parse::<Self>().ok().filter(|jobs| jobs.count(cpus).is_ok());
         Ok(variable("PROCESSION_JOBS", ALLOWED, parse)?.unwrap_or(Self::All))
     }
 }
@@ -160,19 +158,20 @@ impl fmt::Display for Jobs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::cpu::cpus;
 
     #[test]
     fn numbers_are_counted_as_joblib_counts_them() {
         let all = std::thread::available_parallelism().unwrap().get();
-        assert_eq!(Jobs::from(-1).count().unwrap(), all);
-        assert_eq!(Jobs::from(-2).count().unwrap(), all.saturating_sub(1).max(1));
-        assert_eq!(Jobs::from(-10_000).count().unwrap(), 1);
-        assert_eq!(Jobs::AllBut(1).count().unwrap(), all.saturating_sub(1).max(1));
-        assert_eq!(Jobs::from(3usize).count().unwrap(), 3);
-        assert!(Jobs::from(0).count().unwrap_err().to_string().contains("jobs = 0"));
-        assert!(Jobs::from(1_000_000).count().is_err());
-        assert!(Jobs::from(u64::MAX).count().is_err());
-        assert!(Jobs::from(i64::MIN).count().is_ok_and(|n| n == 1));
+        assert_eq!(Jobs::from(-1).count(cpus).unwrap(), all);
+        assert_eq!(Jobs::from(-2).count(cpus).unwrap(), all.saturating_sub(1).max(1));
+        assert_eq!(Jobs::from(-10_000).count(cpus).unwrap(), 1);
+        assert_eq!(Jobs::AllBut(1).count(cpus).unwrap(), all.saturating_sub(1).max(1));
+        assert_eq!(Jobs::from(3usize).count(cpus).unwrap(), 3);
+        assert!(Jobs::from(0).count(cpus).unwrap_err().to_string().contains("jobs = 0"));
+        assert!(Jobs::from(1_000_000).count(cpus).is_err());
+        assert!(Jobs::from(u64::MAX).count(cpus).is_err());
+        assert!(Jobs::from(i64::MIN).count(cpus).is_ok_and(|n| n == 1));
     }
 
     #[test]

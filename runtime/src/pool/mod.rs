@@ -25,8 +25,6 @@ pub use iter::{IMap, IMapUnordered};
 pub use iter::{ResultStream, ResultStreamUnordered};
 pub use jobs::{Jobs, ParseJobsError};
 
-pub(crate) use builder::{START_TIMEOUT, check_start_timeout, method_from_env};
-
 use crate::{
     call::{
         collect::{Collect, Opened, Values},
@@ -54,11 +52,11 @@ use crate::{
         state::Scheduler,
     },
     seed::Calls,
+    setting::in_process_by_env,
     start,
-    sys::{limits::explained, per_process::PerProcess},
+    sys::{cpu::cpus, limits::explained, per_process::PerProcess},
     task::{IntoTask, Tasks, travels},
 };
-use global::in_process_by_env;
 
 /// A pool of worker processes.
 ///
@@ -133,7 +131,7 @@ impl Processes {
     }
 
     fn new(config: Config) -> Result<Self> {
-        let name = config.name.as_deref().map(Arc::from);
+        let name = config.spawn.name.as_deref().map(Arc::from);
         let processes =
             Self { config: Arc::new(config), name, calls: Calls::new(), engine: PerProcess::new() };
         let engine = start_engine(&processes.config)?;
@@ -164,15 +162,13 @@ fn start_engine(config: &Arc<Config>) -> Result<Engine> {
     let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
         function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
         args: call.args.as_ref().map(ShortBytes::to_plain).unwrap_or_default(),
-        folder: config.surroundings.folder.clone(),
+        folder: config.spawn.setup.folder.clone(),
         outcome: *outcome,
     });
-    let (env, outputs) = (config.surroundings.env.clone(), config.surroundings.outputs);
-    let launcher = start::launcher(config.start_method, preload, env, outputs, config.start_timeout)
-        .map_err(Error::config)?;
+    let launcher = start::launcher(&config.spawn, preload).map_err(Error::config)?;
     let driver = Driver::new(config.clone(), launcher.into())?;
     let failed = |error| Error::system("a pool's thread cannot be started", explained(error));
-    Engine::start(driver, config.name.as_deref()).map_err(failed)
+    Engine::start(driver, config.spawn.name.as_deref()).map_err(failed)
 }
 
 impl Pool {
@@ -754,7 +750,7 @@ impl Pool {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn resize(&self, jobs: impl Into<Jobs>) -> Result<()> {
-        let jobs = jobs.into().count()?;
+        let jobs = jobs.into().count(cpus)?;
         self.check()?;
         self.set_jobs(Some(jobs));
         Ok(())
@@ -777,7 +773,7 @@ impl fmt::Debug for Pool {
         match &self.backend {
             Backend::InProcess(_) => f.field("in_process", &true),
             Backend::Processes(processes) => {
-                f.field("name", &processes.config.name).field("jobs", &self.jobs())
+                f.field("name", &processes.config.spawn.name).field("jobs", &self.jobs())
             }
         };
         f.finish()

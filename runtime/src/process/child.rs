@@ -48,7 +48,8 @@ impl Child {
     /// It cannot be started.
     pub(super) fn launch(config: ProcessConfig) -> Result<Self> {
         // Made before the background thread exists, because only a process with one thread can be copied.
-        let copy = (config.method == StartMethod::Fork).then(|| launcher_of(&config)).transpose()?;
+        let copy =
+            (config.spawn.start_method == StartMethod::Fork).then(|| launcher_of(&config)).transpose()?;
         let engine = engine::current()?;
         let number = (config.task.number % MOST_NUMBER) as u32;
         let mut supervisor = Supervisor::new(WorkerId(number));
@@ -71,7 +72,7 @@ impl Child {
             wrote: None,
             completer,
             end: end.clone(),
-            memory_limit: config.surroundings.memory,
+            memory_limit: config.spawn.setup.memory_limit,
             oom_kills: launcher.oom_kills(),
             launcher,
             _engine: engine.clone(),

@@ -43,9 +43,7 @@ static ENGINE: PerProcess<Mutex<Weak<Engine<ProcessSet>>>> = PerProcess::new();
 
 /// Returns a new launcher for this process. Under Fork it copies this process as it is now.
 pub(super) fn launcher_of(config: &ProcessConfig) -> Result<Arc<dyn Launcher>> {
-    let ResolvedOptions { env, outputs, .. } = config.surroundings.clone();
-    let launcher = start::launcher(config.method, None, env, outputs, config.start_timeout);
-    Ok(Arc::from(launcher.map_err(Error::config)?))
+    Ok(Arc::from(start::launcher(&config.spawn, None).map_err(Error::config)?))
 }
 
 /// Returns the engine of this process, which is made if there is none.
@@ -78,7 +76,7 @@ pub(super) fn launch(
         driver.attend(&launcher).map_err(failed)?;
         Ok(launcher)
     };
-    let shared = match config.method {
+    let shared = match config.spawn.start_method {
         StartMethod::ForkServer => {
             driver.look(|set| set.template(config, make)).ok_or_else(|| Error::config(FORKED))??
         }
@@ -103,13 +101,13 @@ fn launch_by(
         version: VERSION,
         build_id: registry::build_id(),
         worker: WorkerId::ALONE.0,
-        setup: config.surroundings.setup_alone(supervisor.id().0),
+        setup: config.spawn.setup_alone(supervisor.id().0),
         log_level: levels().log,
     };
-    let ResolvedOptions { env, outputs, .. } = &config.surroundings;
+    let ResolvedOptions { env, outputs, start_timeout, .. } = &config.spawn;
     let request = LaunchRequest { env, outputs: *outputs, key: 0 };
     let polled = PolledLauncher::new(launcher.clone(), driver.workers.clone());
-    let mut restarts = Restarts::new(Intensity::default(), config.start_timeout);
+    let mut restarts = Restarts::new(Intensity::default(), *start_timeout);
     loop {
         // A logger that this thread calls while it waits may copy this process.
         let tended = driver.look(|set| set.tended);
@@ -118,7 +116,7 @@ fn launch_by(
             return Err(LaunchError::Refused(CLOSED.to_owned()));
         }
         let now = Instant::now();
-        match supervisor.launch(&polled, &request, &hello, now, now + config.start_timeout) {
+        match supervisor.launch(&polled, &request, &hello, now, now + *start_timeout) {
             Ok(true) => return Ok(()),
             // The template from which it will be forked is being prepared.
             Ok(false) if is_shared => _ = driver.wait_while(|set| set.tended == tended),

@@ -69,8 +69,8 @@ impl ProcessSet {
         config: &ProcessConfig,
         make: impl FnOnce() -> Result<Arc<dyn Launcher>>,
     ) -> Result<Option<Arc<dyn Launcher>>> {
-        let ResolvedOptions { env, outputs, .. } = &config.surroundings;
-        let key = (env.clone(), *outputs, config.start_timeout);
+        let ResolvedOptions { env, outputs, start_timeout, .. } = &config.spawn;
+        let key = (env.clone(), *outputs, *start_timeout);
         let (own, launcher) = match &mut self.template {
             Some(template) => template,
             None => self.template.insert((key.clone(), make()?)),

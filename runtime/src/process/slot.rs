@@ -7,7 +7,7 @@ use std::{
     io,
     ops::ControlFlow,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Exit, TaskError, TaskErrorKind, TaskLocation},
     handle::{Completer, Outcome, Wakes},
     id::WorkerId,
-    launch::{Launcher, OUTPUT, PROCESS, ResolvedOptions, StartMethod},
+    launch::{Launcher, OUTPUT, PROCESS, ResolvedOptions},
     observe::{levels::levels, record::ForwardedRecord},
     protocol::{Levels, Record, RunFlags},
     scheduler::{
@@ -37,9 +37,7 @@ pub(super) struct ProcessConfig {
     pub(super) task: Single,
     /// The seed of the task.
     pub(super) seed: u64,
-    pub(super) surroundings: ResolvedOptions,
-    pub(super) method: StartMethod,
-    pub(super) start_timeout: Duration,
+    pub(super) spawn: ResolvedOptions,
 }
 
 impl ProcessConfig {

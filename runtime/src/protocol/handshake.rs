@@ -32,7 +32,7 @@ pub(crate) struct WorkerSetup {
     /// The name of the process. `None` means the program's name.
     pub(crate) title: Option<Vec<u8>>,
     /// How much memory the worker may have in addition to what it has when it starts.
-    pub(crate) memory: Option<u64>,
+    pub(crate) memory_limit: Option<u64>,
 }
 
 /// A working folder.

@@ -10,7 +10,7 @@ use std::{
 use super::restarts::Intensity;
 use crate::{
     error::{Error, Result},
-    launch::{ResolvedOptions, StartMethod},
+    launch::ResolvedOptions,
     protocol::Outcome,
     setting::refused,
     task::Call,
@@ -20,15 +20,15 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) jobs: usize,
+    /// The number of CPUs that the workers may use.
+    pub(crate) cpus: usize,
     /// The settings of calls that have no others.
     pub(crate) call: CallOptions,
-    pub(crate) name: Option<String>,
-    pub(crate) surroundings: ResolvedOptions,
+    /// The settings of its processes.
+    pub(crate) spawn: ResolvedOptions,
     pub(crate) initializer: Option<(Call, Outcome)>,
     pub(crate) lives: Lives,
-    pub(crate) start_method: StartMethod,
     pub(crate) preload: Option<(Call, Outcome)>,
-    pub(crate) start_timeout: Duration,
     pub(crate) max_restarts: Intensity,
 }
 

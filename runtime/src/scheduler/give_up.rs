@@ -48,7 +48,7 @@ impl Scheduler {
             self.pinned = None;
             return false;
         }
-        let start_timeout = self.config.start_timeout;
+        let start_timeout = self.config.spawn.start_timeout;
         let is_enough = Streak::add(&mut self.pinned, begun, now, start_timeout) >= start_timeout;
         self.pinned.take_if(|_| is_enough);
         is_enough
@@ -125,7 +125,7 @@ impl Scheduler {
                 worker.is_starting() || (worker.is_live() && initializing.contains(&worker.id()))
             })
             .filter_map(Supervisor::launched_at)
-            .filter(|&at| now.saturating_duration_since(at) < self.config.start_timeout);
+            .filter(|&at| now.saturating_duration_since(at) < self.config.spawn.start_timeout);
         begun.min().map_or(Others::None, Others::Start)
     }
 }

@@ -216,7 +216,7 @@ impl Scheduler {
             return killed_for_memory(report.exit);
         }
         let end = (report.exit, report.cause, report.reason.clone());
-        crash(end, report.panic.take(), self.config.surroundings.memory)
+        crash(end, report.panic.take(), self.config.spawn.setup.memory_limit)
     }
 
     /// Fails all present and future tasks, because other code has closed the pool's descriptors.

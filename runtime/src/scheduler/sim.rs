@@ -21,7 +21,7 @@ use crate::{
     handle::Completer,
     id::{FunctionId, WorkerId},
     launch::{
-        ResolvedOptions, StartMethod, Surroundings,
+        ResolvedOptions, SpawnOptions,
         fake::{FakeLauncher, FakeTask, FakeWorker},
     },
     observe::record::ForwardedRecord,
@@ -116,22 +116,21 @@ impl Called {
 
 /// The settings of a pool of two workers.
 pub(crate) fn config() -> Config {
-    static SURROUNDINGS: OnceLock<ResolvedOptions> = OnceLock::new();
-    let surroundings = SURROUNDINGS.get_or_init(|| {
-        let mut resolved = Surroundings::default().settle(None, 2).expect("plain settings");
+    static SPAWN: OnceLock<ResolvedOptions> = OnceLock::new();
+    let spawn = SPAWN.get_or_init(|| {
+        let options = SpawnOptions { start_timeout: 10 * SECOND, ..SpawnOptions::default() };
+        let mut resolved = options.resolve(2, || 2).expect("plain settings");
         resolved.env.clear();
         resolved
     });
     Config {
         jobs: 2,
+        cpus: 2,
         call: CallOptions { seed: Some(0), ..CallOptions::default() },
-        name: None,
-        surroundings: surroundings.clone(),
+        spawn: spawn.clone(),
         initializer: None,
         lives: Lives::default(),
-        start_method: StartMethod::Spawn,
         preload: None,
-        start_timeout: 10 * SECOND,
         max_restarts: Intensity::default(),
     }
 }
@@ -157,7 +156,7 @@ impl Sim {
         let launcher = FakeLauncher::default();
         let now = Instant::now();
         Self {
-            scheduler: Scheduler::new(Arc::new(config), Box::new(launcher.clone()), false, cpus),
+            scheduler: Scheduler::new(Arc::new(Config { cpus, ..config }), Box::new(launcher.clone()), false),
             launcher,
             now,
             begun: now,

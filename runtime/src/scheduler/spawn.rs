@@ -60,12 +60,12 @@ impl Scheduler {
             version: VERSION,
             build_id: registry::build_id(),
             worker: worker.id().0,
-            setup: self.config.surroundings.setup(worker.id().0),
+            setup: self.config.spawn.setup_of(worker.id().0),
             log_level: levels().log,
         };
-        let ResolvedOptions { env, outputs, .. } = &self.config.surroundings;
+        let ResolvedOptions { env, outputs, .. } = &self.config.spawn;
         let request = LaunchRequest { env, outputs: *outputs, key: 0 };
-        let deadline = now + self.config.start_timeout;
+        let deadline = now + self.config.spawn.start_timeout;
         if !worker.launch(&*self.launcher, &request, &hello, now, deadline)? {
             return Ok(false);
         }

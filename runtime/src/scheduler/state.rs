@@ -71,13 +71,8 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    /// Creates the scheduler of a pool without workers. `cpus` is the number of CPUs that they may use.
-    pub(crate) fn new(
-        config: Arc<Config>,
-        launcher: Box<dyn Launcher>,
-        has_timeline: bool,
-        cpus: usize,
-    ) -> Self {
+    /// Creates the scheduler of a pool without workers.
+    pub(crate) fn new(config: Arc<Config>, launcher: Box<dyn Launcher>, has_timeline: bool) -> Self {
         let mut scheduler = Self {
             workers: WorkerSet::default(),
             target: 0,
@@ -94,7 +89,7 @@ impl Scheduler {
                 look_at_feeds: None,
                 given_up: None,
                 options: config.call,
-                name: config.name.as_deref().map(Arc::from),
+                name: config.spawn.name.as_deref().map(Arc::from),
                 tallies: Vec::new(),
                 unserved: Endings::default(),
                 slowest: Slowest::default(),
@@ -103,8 +98,8 @@ impl Scheduler {
             next_id: Arc::default(),
             next_call: 0,
             seed: seed_of_singles(config.call.seed),
-            cpus,
-            restarts: Restarts::new(config.max_restarts, config.start_timeout),
+            cpus: config.cpus,
+            restarts: Restarts::new(config.max_restarts, config.spawn.start_timeout),
             pinned: None,
             share_after: SHARE_AFTER,
             said_why_slow: false,

@@ -21,10 +21,15 @@ pub(crate) fn own_cpus() -> io::Result<Vec<u32>> {
     Ok(cpus.filter_map(|cpu| u32::try_from(cpu).ok()).collect())
 }
 
-/// Returns how many CPUs this process may keep busy, as limited by affinity, cgroups, and the share that it was given as a worker.
-pub(crate) fn cpus() -> usize {
+/// Returns how many CPUs affinity and cgroups allow, and how many of them this process may keep busy: as a worker, its share.
+pub(crate) fn all_and_own_cpus() -> (usize, usize) {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
-    given_cpus().map_or(all, |given| given.min(all))
+    (all, given_cpus().map_or(all, |given| given.min(all)))
+}
+
+/// Returns how many CPUs this process may keep busy.
+pub(crate) fn cpus() -> usize {
+    all_and_own_cpus().1
 }
 
 /// Returns how many CPUs this process was given as a worker.

@@ -20,7 +20,7 @@ use crate::{
 ///
 /// A setting cannot be applied. The error is a message for the user.
 pub(super) fn take_up(setup: WorkerSetup) -> Result<(), Refused> {
-    let WorkerSetup { folder, nice, cpu, title, memory } = setup;
+    let WorkerSetup { folder, nice, cpu, title, memory_limit } = setup;
     if let Some(Folder { path, id }) = folder {
         let path = Path::new(OsStr::from_bytes(&path));
         enter(path, id).map_err(|error| {
@@ -34,7 +34,7 @@ pub(super) fn take_up(setup: WorkerSetup) -> Result<(), Refused> {
     if let Some(cpu) = cpu {
         pin_to(cpu).map_err(|error| refused(format_args!("it cannot be pinned to CPU {cpu}"), error))?;
     }
-    if let Some(bytes) = memory {
+    if let Some(bytes) = memory_limit {
         limit_memory(bytes)
             .map_err(|error| refused(format_args!("its memory cannot be limited to {bytes} bytes"), error))?;
     }
