@@ -125,8 +125,8 @@ fn side_by_side(calls: &[Call], collect: bool, krate: &Crate) -> TokenStream {
     let takes = (0..calls.len()).map(|i| {
         let member = member(i);
         match collect {
-            false => quote_spanned!(Span::mixed_site()=> #private::Member::take(#member)),
-            true => quote_spanned!(Span::mixed_site()=> #private::Member::outcome(#member)),
+            false => quote_spanned!(Span::mixed_site()=> #private::Member::take(#member, &mut joined)),
+            true => quote_spanned!(Span::mixed_site()=> #private::Member::outcome(#member, &mut joined)),
         }
     });
     let taken = match (calls.len(), collect) {
@@ -141,6 +141,6 @@ fn side_by_side(calls: &[Call], collect: bool, krate: &Crate) -> TokenStream {
     quote_spanned! {Span::mixed_site()=>
         let mut group = #new;
         #(#adds)*
-        ::core::result::Result::and_then(#private::Group::wait(&mut group), |()| #taken)
+        ::core::result::Result::and_then(#private::Group::wait(group), |mut joined| #taken)
     }
 }

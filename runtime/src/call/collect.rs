@@ -9,11 +9,12 @@ use serde::de::DeserializeOwned;
 
 use super::{order::ReorderBuffer, state::Call};
 use crate::{
+    codec::{Encoded, OwnedResult},
     error::{Error, TaskError, TaskErrorKind, TaskLocation},
     handle::{decode, decode_many, inherited},
     observe::report::Report,
     scheduler::inbox::Arrival,
-    task::Task,
+    task::{Call as Request, Task},
 };
 
 /// A call whose results will be collected, or the reason why it could not be opened. Part of the interface of macro expansions.
@@ -121,7 +122,10 @@ impl<T, E: From<TaskError>> Mode<Result<T, E>> for TryOutcomes {
 }
 
 /// Collects the results of one call of tasks that return `V`. Part of the interface of macro expansions.
-pub struct Collect<V, M: Mode<V>> {
+pub struct Collect<V, M: Mode<V>>(Collector<V, M>);
+
+/// Does the work of [`Collect`], and of groups of calls of different types.
+pub(crate) struct Collector<V, M: Mode<V>> {
     /// The call, or the error that it could not begin with or that ended it.
     call: Result<Call, M::Error>,
     results: ReorderBuffer<M::Item>,
@@ -135,18 +139,13 @@ impl<V: DeserializeOwned + 'static, M: Mode<V>> Collect<V, M> {
     /// Prepares to collect the results of a call.
     #[must_use]
     pub fn new(opened: impl Into<Opened>) -> Self {
-        let Opened { call, unordered } = opened.into();
-        let (call, report) = match call {
-            Ok((call, report)) => (Ok(call), report),
-            Err(error) => (Err(M::not_opened(error)), None),
-        };
-        Self { call, results: ReorderBuffer::new(unordered), function: "", report, result: PhantomData }
+        Self(Collector::new(opened.into()))
     }
 
     /// Passes the input through, and notes its length as that of the call if it is known. For calls with a single input.
     pub fn count<I: IntoIterator>(&mut self, input: I) -> I::IntoIter {
         let input = input.into_iter();
-        if let Some(report) = &mut self.report
+        if let Some(report) = &mut self.0.report
             && let (least, Some(most)) = input.size_hint()
             && least == most
         {
@@ -158,22 +157,46 @@ impl<V: DeserializeOwned + 'static, M: Mode<V>> Collect<V, M> {
     /// Pushes the next task. Returns `Break` once the call has failed and needs no more input.
     #[inline]
     pub fn push(&mut self, task: Task<V>) -> ControlFlow<()> {
-        if let Ok(call) = &mut self.call
+        if let Ok(call) = &mut self.0.call
             && call.push_simple(&task.call)
         {
             return ControlFlow::Continue(());
         }
-        self.push_slowly(task)
+        self.0.push_slowly(task.call)
+    }
+
+    /// Waits for the remaining results and returns all of them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error that the call could not begin with or that ended it.
+    pub fn finish(self) -> Result<Vec<M::Item>, M::Error> {
+        self.0.finish()
+    }
+}
+
+impl<V: Decode, M: Mode<V>> Collector<V, M> {
+    pub(crate) fn new(Opened { call, unordered }: Opened) -> Self {
+        let (call, report) = match call {
+            Ok((call, report)) => (Ok(call), report),
+            Err(error) => (Err(M::not_opened(error)), None),
+        };
+        Self { call, results: ReorderBuffer::new(unordered), function: "", report, result: PhantomData }
+    }
+
+    /// Pushes a task.
+    pub(crate) fn push(&mut self, request: Request) {
+        self.function = request.entry.name;
+        self.disown();
+        if let Ok(call) = &mut self.call {
+            call.push(request);
+        }
     }
 
     /// Pushes a task, and receives results while the window is full.
     #[inline(never)]
-    fn push_slowly(&mut self, task: Task<V>) -> ControlFlow<()> {
-        self.function = task.function();
-        self.disown();
-        if let Ok(call) = &mut self.call {
-            call.push(task.call);
-        }
+    fn push_slowly(&mut self, request: Request) -> ControlFlow<()> {
+        self.push(request);
         while let Ok(call) = &mut self.call {
             if call.has_room() {
                 return ControlFlow::Continue(());
@@ -226,12 +249,8 @@ impl<V: DeserializeOwned + 'static, M: Mode<V>> Collect<V, M> {
         }
     }
 
-    /// Waits for the remaining results and returns all of them.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error that the call could not begin with or that ended it.
-    pub fn finish(mut self) -> Result<Vec<M::Item>, M::Error> {
+    /// Waits for the remaining results and returns all of them, or the error that ended the call.
+    pub(crate) fn finish(mut self) -> Result<Vec<M::Item>, M::Error> {
         self.disown();
         if let (Some(report), Ok(call)) = (&mut self.report, &self.call) {
             report.expect(call.pushed());
@@ -254,12 +273,58 @@ impl<V, M: Mode<V>> fmt::Debug for Collect<V, M> {
     }
 }
 
+/// A result as it is collected: a value, or for a group of calls of different types, the encoded result.
+pub(crate) trait Decode: Sized {
+    fn decode(function: &'static str, result: Encoded<'_>, place: TaskLocation) -> Result<Self, TaskError>;
+
+    /// Passes the results of consecutive tasks to `keep`, until that breaks.
+    fn decode_many<'a>(
+        function: &'static str,
+        first: usize,
+        results: impl Iterator<Item = &'a [u8]>,
+        keep: impl FnMut(usize, Result<Self, TaskError>) -> ControlFlow<()>,
+    );
+}
+
+impl<T: DeserializeOwned + 'static> Decode for T {
+    #[inline]
+    fn decode(function: &'static str, result: Encoded<'_>, place: TaskLocation) -> Result<Self, TaskError> {
+        decode(function, result, place)
+    }
+
+    #[inline]
+    fn decode_many<'a>(
+        function: &'static str,
+        first: usize,
+        results: impl Iterator<Item = &'a [u8]>,
+        keep: impl FnMut(usize, Result<Self, TaskError>) -> ControlFlow<()>,
+    ) {
+        decode_many(function, first, results, keep);
+    }
+}
+
+impl Decode for OwnedResult {
+    fn decode(_: &'static str, result: Encoded<'_>, _: TaskLocation) -> Result<Self, TaskError> {
+        Ok(result.into_owned())
+    }
+
+    fn decode_many<'a>(
+        _: &'static str,
+        first: usize,
+        results: impl Iterator<Item = &'a [u8]>,
+        mut keep: impl FnMut(usize, Result<Self, TaskError>) -> ControlFlow<()>,
+    ) {
+        let mut results = (first..).zip(results);
+        let _ = results.try_for_each(|(index, result)| keep(index, Ok(Encoded::Short(result).into_owned())));
+    }
+}
+
 /// Decodes the results that have arrived. Passes each with its index to `judge`, and adds the items that it returns to `results`.
 ///
 /// # Errors
 ///
 /// Returns the first error of `judge`. Results after it are dropped.
-pub(crate) fn receive<V: DeserializeOwned + 'static, T, E>(
+pub(crate) fn receive<V: Decode, T, E>(
     call: &mut Call,
     function: &'static str,
     results: &mut ReorderBuffer<T>,
@@ -284,10 +349,10 @@ pub(crate) fn receive<V: DeserializeOwned + 'static, T, E>(
             }
         };
         match arrival {
-            Arrival::Many(arrived) => decode_many(function, first, arrived, keep),
+            Arrival::Many(arrived) => V::decode_many(function, first, arrived, keep),
             Arrival::One(outcome) => {
                 let place = TaskLocation { index: Some(first), attempts: 1, worker: None };
-                let _ = keep(first, outcome.and_then(|result| decode(function, result, place)));
+                let _ = keep(first, outcome.and_then(|result| V::decode(function, result, place)));
             }
         }
         results.close(run);
@@ -296,7 +361,7 @@ pub(crate) fn receive<V: DeserializeOwned + 'static, T, E>(
 }
 
 /// Updates a progress report with the news of a call.
-pub(crate) fn tell(report: &mut Report, call: &mut Call, failed: usize) {
+fn tell(report: &mut Report, call: &mut Call, failed: usize) {
     let (progress, ended) = call.news();
     report.progress(progress);
     report.add(&ended, failed);

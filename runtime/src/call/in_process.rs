@@ -63,7 +63,7 @@ impl InProcess {
     }
 
     /// Runs one task in this process.
-    pub(super) fn run(
+    pub(crate) fn run(
         &self,
         request: &Request,
         index: Option<usize>,

@@ -9,3 +9,4 @@ pub(crate) mod order;
 pub(crate) mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod window;

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::in_process::InProcess;
+use super::{in_process::InProcess, window::Window};
 use crate::{
     caller::{Caller, CallerCell},
     context::seed_of_call,
@@ -31,11 +31,6 @@ use crate::{
     task::{Call as Request, travels},
 };
 
-/// The size of the window in batches per worker. The window contains the tasks that were read from the input and not yet yielded
-/// to the caller.
-const WINDOW_BATCHES: usize = 4;
-/// The size of the arguments in flight above which no more input is read.
-const WINDOW_BYTES: usize = 64 << 20;
 /// Larger memory for results is freed after use.
 const MOST_SPARE_BYTES: usize = 4 << 20;
 
@@ -45,23 +40,11 @@ pub(crate) struct Call {
     inbox: Arc<Inbox>,
     /// The arrivals that were received last, whose memory is reused.
     spare: Arrivals,
-    /// The approximate size of the arguments of all tasks without a result.
-    bytes_out: usize,
-    pushed: usize,
-    received: usize,
-    /// The results that were received and cannot be yielded yet because an earlier one is missing.
-    held: usize,
-    window: usize,
-    batch_size: usize,
-    /// The number of tasks that were pushed and are not queued yet.
-    fed: usize,
+    window: Window,
     /// Whether the progress of the call is displayed.
     is_reported: bool,
     /// The tasks that have ended since the last report, if progress is displayed.
     ended: Vec<Range<usize>>,
-    /// How many more tasks may be pushed before more than the room in the feed must be checked: the window and the batch have
-    /// room for them.
-    quota: usize,
     /// The entry that was called last, and its ID.
     last: Option<(&'static Entry, FunctionId)>,
     /// The generation of the process that made the call.
@@ -125,16 +108,9 @@ impl Call {
             backend,
             inbox,
             spare: Arrivals::default(),
-            bytes_out: 0,
-            pushed: 0,
-            received: 0,
-            held: 0,
-            window: 1,
-            batch_size: 1,
-            fed: 0,
+            window: Window::new(),
             is_reported: report.is_some(),
             ended: Vec::new(),
-            quota: 0,
             last: None,
             generation: generation(),
         };
@@ -160,38 +136,36 @@ impl Call {
         // Another thread may have held its lock when the process was forked.
         std::mem::forget(std::mem::take(&mut self.inbox));
         self.backend = CallBackend::Ended(inherited_kind());
-        self.received = self.pushed;
-        (self.fed, self.quota, self.held, self.bytes_out) = (0, 0, 0, 0);
+        self.window.abandon();
         Some(inherited(self.last.map_or("", |(entry, _)| entry.name)))
     }
 
     /// Returns the number of tasks that were pushed and whose results were not received.
     pub(crate) fn outstanding(&self) -> usize {
-        self.pushed - self.received
+        self.window.outstanding()
     }
 
     /// Returns the number of tasks that were pushed.
     pub(crate) fn pushed(&self) -> usize {
-        self.pushed
+        self.window.pushed()
     }
 
     /// Sets how many results the caller holds back because an earlier one is missing. They count towards the window.
     pub(crate) fn set_held(&mut self, held: usize) {
-        self.held = held;
-        self.quota = 0;
+        self.window.set_held(held);
     }
 
     /// Returns whether the window has room for another task.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.outstanding() + self.held < self.window && self.bytes_out < WINDOW_BYTES
+        self.window.has_room()
     }
 
     /// Pushes the next task if it is simple and there is room for another task after it. Returns `false` if it must be
     /// [pushed](Self::push) instead.
     #[inline(always)]
     pub(crate) fn push_simple(&mut self, request: &Request) -> bool {
-        if self.quota > 0
+        if self.window.has_quota()
             && self.is_own()
             && let (CallBackend::Pool { feeder, .. }, Some((entry, function)), Ok(args)) =
                 (&mut self.backend, self.last, &request.args)
@@ -200,10 +174,7 @@ impl Call {
             && let Some((bytes, len)) = args.few()
             && feeder.push_few(function, bytes, len)
         {
-            self.quota -= 1;
-            self.pushed += 1;
-            self.fed += 1;
-            self.bytes_out += len;
+            self.window.use_quota(len);
             return true;
         }
         false
@@ -217,24 +188,14 @@ impl Call {
             && args.len() <= MOST_FED_BYTES
             && feeder.push(function, args)
         {
-            self.pushed += 1;
-            self.fed += 1;
-            self.bytes_out += args.len();
-            if feeder.is_wanted() || self.fed >= self.batch_size {
+            self.window.feed(args.len());
+            if feeder.is_wanted() || self.window.is_batch_full() {
                 self.flush();
             }
-            return self.measure_room();
+        } else {
+            self.push_slowly(request);
         }
-        self.push_slowly(request);
-        self.measure_room();
-    }
-
-    fn measure_room(&mut self) {
-        // One less than there is room for, because the slow path must see the last one.
-        let in_window = self.window.saturating_sub(self.outstanding() + self.held);
-        let in_batch = self.batch_size.saturating_sub(self.fed);
-        self.quota =
-            if self.bytes_out < WINDOW_BYTES { in_window.min(in_batch).saturating_sub(1) } else { 0 };
+        self.window.measure_quota();
     }
 
     /// Pushes a task that cannot go to the feed: the first of a function, one with large arguments or with an error, or one
@@ -242,14 +203,13 @@ impl Call {
     #[inline(never)]
     fn push_slowly(&mut self, request: Request) {
         self.flush();
-        let index = self.pushed;
+        let index = self.pushed();
         if !self.is_own() {
-            self.pushed += 1;
-            return;
+            return self.window.push(0);
         }
         match &self.backend {
             CallBackend::InProcess { here, seed } => {
-                self.pushed += 1;
+                self.window.push(0);
                 let outcome = here.run(&request, Some(index), seed::of(*seed, index as u64));
                 return self.inbox.give_one(index, outcome, &mut Wakes::default());
             }
@@ -272,8 +232,7 @@ impl Call {
         let Some(driver) = Driver::own(driver) else {
             return self.give_up(pool_ended(entry.name, index));
         };
-        self.pushed += 1;
-        self.bytes_out += args.len();
+        self.window.push(args.len());
         let queue = *queue;
         let batch = Batch {
             queue,
@@ -294,17 +253,17 @@ impl Call {
             let queue = *queue;
             driver.look(|scheduler| scheduler.skip(queue, error.kind()));
         }
-        self.inbox.give_one(self.pushed, Err(error), &mut Wakes::default());
-        self.pushed += 1;
+        self.inbox.give_one(self.pushed(), Err(error), &mut Wakes::default());
+        self.window.push(0);
     }
 
     /// Queues the tasks that were pushed.
     pub(crate) fn flush(&mut self) {
         let CallBackend::Pool { driver, queue, feeder, .. } = &self.backend else { return };
-        if self.fed == 0 || !self.is_own() {
+        if !self.window.has_fed() || !self.is_own() {
             return;
         }
-        self.fed = 0;
+        self.window.flush();
         if let Some(driver) = driver.upgrade() {
             let queue = *queue;
             let fed = driver.with_arrivals(|scheduler, now| {
@@ -312,12 +271,12 @@ impl Call {
                 scheduler.batch_of(queue)
             });
             if let Some((batch_size, most)) = fed {
-                self.resize(batch_size, most);
+                self.window.resize(batch_size, most);
             }
             return;
         }
         let function = self.last.map_or("", |(entry, _)| entry.name);
-        for index in feeder.next() as usize..self.pushed {
+        for index in feeder.next() as usize..self.pushed() {
             self.inbox.give_one(index, Err(pool_ended(function, index)), &mut Wakes::default());
         }
         self.backend = CallBackend::Ended(TaskErrorKind::Cancelled { why: POOL_ENDED });
@@ -339,21 +298,15 @@ impl Call {
             && let Some(driver) = Driver::own(driver)
             && let Some((batch_size, most)) = driver.look(|scheduler| scheduler.batch_of(*queue))
         {
-            self.resize(batch_size, most);
+            self.window.resize(batch_size, most);
         }
-    }
-
-    fn resize(&mut self, batch_size: usize, workers: usize) {
-        self.batch_size = batch_size;
-        self.window = (batch_size * workers).saturating_mul(WINDOW_BATCHES);
-        self.quota = 0;
     }
 
     /// Waits until a result has arrived, if one is outstanding.
     pub(crate) fn wait(&mut self) {
         self.flush();
         if let CallBackend::Pool { driver, .. } = &self.backend
-            && self.pushed > self.received
+            && self.outstanding() > 0
             && let Some(driver) = Driver::own(driver)
         {
             let inbox = &self.inbox;
@@ -379,7 +332,7 @@ impl Call {
     pub(crate) fn poll_wait(&mut self, waker: &std::task::Waker) -> bool {
         self.flush();
         let CallBackend::Pool { driver, .. } = &self.backend else { return true };
-        let Some(driver) = Driver::own(driver).filter(|_| self.pushed > self.received) else { return true };
+        let Some(driver) = Driver::own(driver).filter(|_| self.outstanding() > 0) else { return true };
         if self.inbox.lock().items.is_empty() {
             driver.glance();
         }
@@ -424,7 +377,7 @@ impl Call {
             std::mem::swap(&mut inbox.items, &mut arrivals.items);
         }
         let mut rest = &arrivals.bytes[..];
-        let before = self.received;
+        let mut received = 0;
         for (first, item) in arrivals.items.drain(..) {
             if self.is_reported {
                 self.ended.push(first..first + item.tasks());
@@ -433,14 +386,14 @@ impl Call {
                 Item::Many { tasks, len_bytes } => {
                     let (these, others) = rest.split_at(len_bytes);
                     rest = others;
-                    self.received += tasks as usize;
+                    received += tasks as usize;
                     take(first, Arrival::Many(Results::from_bytes(these, tasks)));
                 }
                 // Decoding may have copied this process.
                 Item::Wrote(output) if self.is_own() => output.show(),
                 Item::Wrote(_) => {}
                 Item::One(outcome) => {
-                    self.received += 1;
+                    received += 1;
                     match outcome {
                         Ok(mut result) => take(first, Arrival::One(Ok(result.as_encoded()))),
                         Err(error) => take(first, Arrival::One(Err(error))),
@@ -448,17 +401,12 @@ impl Call {
                 }
             }
         }
-        let many = self.received - before;
         arrivals.bytes.clear();
         if arrivals.bytes.capacity() <= MOST_SPARE_BYTES {
             self.spare = arrivals;
         }
-        // The size of the arguments is estimated by the mean, because the exact sizes are known to the scheduler only.
-        let out = self.pushed - before;
-        if out > 0 {
-            self.bytes_out -= (self.bytes_out as u128 * many as u128 / out as u128) as usize;
-        }
-        if many > 0 {
+        self.window.receive(received);
+        if received > 0 {
             self.measure();
         }
     }
@@ -467,11 +415,11 @@ impl Call {
     /// `wait`.
     pub(crate) fn cancel(&mut self, wait: bool) {
         let CallBackend::Pool { driver, queue, .. } = &self.backend else { return };
-        self.fed = 0;
+        self.window.flush();
         let Some(driver) = Driver::own(driver) else { return };
         let queue = *queue;
         driver.with(|scheduler, now| scheduler.cancel_call(queue, now));
-        while wait && self.received < self.pushed && self.is_own() {
+        while wait && self.outstanding() > 0 && self.is_own() {
             self.wait();
             self.receive(|_, _| {});
             // Progress that is not read would make `wait` return immediately.
@@ -482,10 +430,7 @@ impl Call {
 
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call")
-            .field("pushed", &self.pushed)
-            .field("received", &self.received)
-            .finish_non_exhaustive()
+        f.debug_struct("Call").field("window", &self.window).finish_non_exhaustive()
     }
 }
 
@@ -504,7 +449,7 @@ impl Drop for Call {
             && let Some(driver) = Driver::own(driver)
         {
             let queue = *queue;
-            if self.pushed > self.received {
+            if self.outstanding() > 0 {
                 self.cancel(false);
             } else {
                 driver.look(|scheduler| scheduler.close_call(queue));

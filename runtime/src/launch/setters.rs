@@ -6,34 +6,25 @@
 ///
 /// Both run a task of this function with these settings, and check its `result`.
 macro_rules! example {
-    (Pool, $uses:literal, $function:literal, $settings:literal, $task:literal, $check:literal) => {
-        concat!(
-            "```\nuse procession::{Pool, ",
-            $uses,
-            "delayed, worker};\n\n#[worker]\n",
-            $function,
-            "\n\nlet pool = Pool::builder().jobs(1).",
-            $settings,
-            ".build()?;\nlet result = pool.submit(delayed!(",
-            $task,
-            ")).join();\n",
-            $check,
-            "\n# Ok::<(), procession::Error>(())\n```"
+    (Pool, $($rest:literal),*) => {
+        $crate::launch::example!(
+            "Pool", "let pool = Pool::builder().jobs(1).", ".build()?;\nlet result = pool.submit(delayed!(",
+            ")).join();\n", $($rest),*
         )
     };
-    (Process, $uses:literal, $function:literal, $settings:literal, $task:literal, $check:literal) => {
+    (Process, $($rest:literal),*) => {
+        $crate::launch::example!(
+            "Process", "let mut process = Process::builder().", ".spawn(delayed!(",
+            "))?;\nlet result = process.join();\n", $($rest),*
+        )
+    };
+    (
+        $type:literal, $builder:literal, $run:literal, $join:literal,
+        $uses:literal, $function:literal, $settings:literal, $task:literal, $check:literal
+    ) => {
         concat!(
-            "```\nuse procession::{Process, ",
-            $uses,
-            "delayed, worker};\n\n#[worker]\n",
-            $function,
-            "\n\nlet mut process = Process::builder().",
-            $settings,
-            ".spawn(delayed!(",
-            $task,
-            "))?;\nlet result = process.join();\n",
-            $check,
-            "\n# Ok::<(), procession::Error>(())\n```"
+            "```\nuse procession::{", $type, ", ", $uses, "delayed, worker};\n\n#[worker]\n", $function, "\n\n",
+            $builder, $settings, $run, $task, $join, $check, "\n# Ok::<(), procession::Error>(())\n```"
         )
     };
 }
@@ -53,33 +44,23 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "",
+            #[doc = $crate::launch::example!($type, "",
                 "fn title() -> Option<String> {\n    std::fs::read_to_string(\"/proc/self/comm\").ok()\n}",
-                "name(\"scoring\")",
-                "title()",
-                "assert!(result?.is_some_and(|title| title.starts_with(\"scoring\")));"
-            )]
+                "name(\"scoring\")", "title()",
+                "assert!(result?.is_some_and(|title| title.starts_with(\"scoring\")));")]
             pub fn name(mut self, name: impl Into<String>) -> Self {
                 self.spawn.name = Some(name.into());
                 self
             }
 
-            #[doc = concat!(
-                "Sets an environment variable for ", $the, ", in addition to this process's own variables."
-            )]
+            #[doc = concat!("Sets an environment variable for ", $the, ", in addition to this process's own variables.")]
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "",
+            #[doc = $crate::launch::example!($type, "",
                 "fn variable(name: &str) -> Option<String> {\n    std::env::var(name).ok()\n}",
-                "env(\"MODEL\", \"small\")",
-                "variable(\"MODEL\")",
-                "assert_eq!(result?.as_deref(), Some(\"small\"));"
-            )]
+                "env(\"MODEL\", \"small\")", "variable(\"MODEL\")",
+                "assert_eq!(result?.as_deref(), Some(\"small\"));")]
             pub fn env(
                 mut self,
                 name: impl Into<std::ffi::OsString>,
@@ -95,55 +76,35 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "",
+            #[doc = $crate::launch::example!($type, "",
                 "fn variable(name: &str) -> Option<String> {\n    std::env::var(name).ok()\n}",
-                "env_remove(\"HOME\")",
-                "variable(\"HOME\")",
-                "assert_eq!(result?, None);"
-            )]
+                "env_remove(\"HOME\")", "variable(\"HOME\")", "assert_eq!(result?, None);")]
             pub fn env_remove(mut self, name: impl Into<std::ffi::OsString>) -> Self {
                 self.spawn.env.push((name.into(), None));
                 self
             }
 
-            #[doc = concat!(
-                "Sets the working directory of ", $the, ". Default: the working directory of this process."
-            )]
+            #[doc = concat!("Sets the working directory of ", $the, ". Default: the working directory of this process.")]
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "",
+            #[doc = $crate::launch::example!($type, "",
                 "fn folder() -> Option<std::path::PathBuf> {\n    std::env::current_dir().ok()\n}",
-                "current_dir(\"/\")",
-                "folder()",
-                "assert_eq!(result?, Some(\"/\".into()));"
-            )]
+                "current_dir(\"/\")", "folder()", "assert_eq!(result?, Some(\"/\".into()));")]
             pub fn current_dir(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
                 self.spawn.current_dir = Some(folder.into());
                 self
             }
 
-            #[doc = concat!(
-                "Sets how much is added to the niceness of ", $the, ", as with the command `nice -n`. Default: 0."
-            )]
+            #[doc = concat!("Sets how much is added to the niceness of ", $the, ", as with the command `nice -n`. Default: 0.")]
             ///
             /// A higher number gives way to other processes. The range is -20 to 19. A negative number requires privileges. Without
             /// them, no process starts.
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "",
-                "fn square(n: u64) -> u64 {\n    n * n\n}",
-                "nice(10)",
-                "square(7)",
-                "assert_eq!(result?, 49);"
-            )]
+            #[doc = $crate::launch::example!($type, "", "fn square(n: u64) -> u64 {\n    n * n\n}", "nice(10)",
+                "square(7)", "assert_eq!(result?, 49);")]
             pub fn nice(mut self, nice: i32) -> Self {
                 self.spawn.setup.nice = Some(nice);
                 self
@@ -157,22 +118,15 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "",
+            #[doc = $crate::launch::example!($type, "",
                 "fn cpus() -> usize {\n    std::thread::available_parallelism().map_or(0, |cpus| cpus.get())\n}",
-                "pin_cpus(true)",
-                "cpus()",
-                "assert_eq!(result?, 1);"
-            )]
+                "pin_cpus(true)", "cpus()", "assert_eq!(result?, 1);")]
             pub fn pin_cpus(mut self, pin: bool) -> Self {
                 self.spawn.pin_cpus = pin;
                 self
             }
 
-            #[doc = concat!(
-                "Sets whether panics in ", $the, " capture a backtrace, regardless of the environment."
-            )]
+            #[doc = concat!("Sets whether panics in ", $the, " capture a backtrace, regardless of the environment.")]
             ///
             /// By default `RUST_BACKTRACE` decides, as in any Rust program. The first backtrace of a process takes time and memory,
             /// because the program's debug information is read. This method sets `RUST_BACKTRACE` to `1` or `0`. The last call of
@@ -181,14 +135,9 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "",
-                "fn third(numbers: Vec<u32>) -> u32 {\n    numbers[2]\n}",
-                "backtrace(true)",
-                "third(vec![1])",
-                "let error = result.unwrap_err();\nassert!(error.panic().is_some_and(|panic| panic.backtrace().contains(\"third\")));"
-            )]
+            #[doc = $crate::launch::example!($type, "", "fn third(numbers: Vec<u32>) -> u32 {\n    numbers[2]\n}",
+                "backtrace(true)", "third(vec![1])",
+                "let error = result.unwrap_err();\nassert!(error.panic().is_some_and(|panic| panic.backtrace().contains(\"third\")));")]
             pub fn backtrace(self, captures: bool) -> Self {
                 self.env("RUST_BACKTRACE", if captures { "1" } else { "0" })
             }
@@ -207,14 +156,9 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "",
+            #[doc = $crate::launch::example!($type, "",
                 "fn threads() -> Option<String> {\n    std::env::var(\"RAYON_NUM_THREADS\").ok()\n}",
-                "inner_threads(3)",
-                "threads()",
-                "assert_eq!(result?.as_deref(), Some(\"3\"));"
-            )]
+                "inner_threads(3)", "threads()", "assert_eq!(result?.as_deref(), Some(\"3\"));")]
             pub fn inner_threads(mut self, threads: usize) -> Self {
                 self.spawn.inner_threads = Some(threads);
                 self
@@ -227,14 +171,8 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "Output, ",
-                "fn greet() {\n    println!(\"hello\");\n}",
-                "stdout(Output::Null)",
-                "greet()",
-                "assert_eq!(result?, ());"
-            )]
+            #[doc = $crate::launch::example!($type, "Output, ", "fn greet() {\n    println!(\"hello\");\n}",
+                "stdout(Output::Null)", "greet()", "assert_eq!(result?, ());")]
             pub fn stdout(mut self, output: $crate::launch::Output) -> Self {
                 self.spawn.outputs.stdout = output;
                 self
@@ -247,22 +185,16 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "Output, ",
+            #[doc = $crate::launch::example!($type, "Output, ",
                 "fn complain() {\n    eprintln!(\"the disk is full\");\n    std::process::abort();\n}",
-                "stderr(Output::Capture)",
-                "complain()",
-                "let error = result.unwrap_err();\nassert!(error.stderr_tail().is_some_and(|words| words.contains(\"the disk is full\")));"
-            )]
+                "stderr(Output::Capture)", "complain()",
+                "let error = result.unwrap_err();\nassert!(error.stderr_tail().is_some_and(|words| words.contains(\"the disk is full\")));")]
             pub fn stderr(mut self, output: $crate::launch::Output) -> Self {
                 self.spawn.outputs.stderr = output;
                 self
             }
 
-            #[doc = concat!(
-                "Sets how many bytes of memory ", $each, " may allocate in addition to what it starts with. Default: no limit."
-            )]
+            #[doc = concat!("Sets how many bytes of memory ", $each, " may allocate in addition to what it starts with. Default: no limit.")]
             ///
             /// The minimum is 1 MiB. A task that tries to allocate more fails as out of memory
             /// ([`is_out_of_memory`](crate::TaskError::is_out_of_memory)), and its process ends. Other tasks are not affected.
@@ -277,34 +209,22 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "",
-                "fn zeros(bytes: usize) -> usize {\n    vec![0u8; bytes].len()\n}",
-                "memory_limit(256 << 20)",
+            #[doc = $crate::launch::example!($type, "",
+                "fn zeros(bytes: usize) -> usize {\n    vec![0u8; bytes].len()\n}", "memory_limit(256 << 20)",
                 "zeros(4 << 30)",
-                "let error = result.unwrap_err();\nassert!(error.is_out_of_memory() && !error.is_crash(), \"{error}\");"
-            )]
+                "let error = result.unwrap_err();\nassert!(error.is_out_of_memory() && !error.is_crash(), \"{error}\");")]
             pub fn memory_limit(mut self, bytes: u64) -> Self {
                 self.spawn.setup.memory_limit = Some(bytes);
                 self
             }
 
-            #[doc = concat!(
-                "Sets how ", $each, " is started. Default: `PROCESSION_START_METHOD`, or else ",
-                "[`StartMethod::Spawn`](crate::StartMethod::Spawn)."
-            )]
+            #[doc = concat!("Sets how ", $each, " is started. Default: `PROCESSION_START_METHOD`, or else ",
+                "[`StartMethod::Spawn`](crate::StartMethod::Spawn).")]
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "StartMethod, ",
-                "fn square(n: u64) -> u64 {\n    n * n\n}",
-                "start_method(StartMethod::ForkServer)",
-                "square(7)",
-                "assert_eq!(result?, 49);"
-            )]
+            #[doc = $crate::launch::example!($type, "StartMethod, ", "fn square(n: u64) -> u64 {\n    n * n\n}",
+                "start_method(StartMethod::ForkServer)", "square(7)", "assert_eq!(result?, 49);")]
             pub fn start_method(mut self, method: $crate::launch::StartMethod) -> Self {
                 self.spawn.start_method = Some(method);
                 self
@@ -317,14 +237,8 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!(
-                $type,
-                "",
-                "fn square(n: u64) -> u64 {\n    n * n\n}",
-                "start_timeout(std::time::Duration::from_secs(60))",
-                "square(7)",
-                "assert_eq!(result?, 49);"
-            )]
+            #[doc = $crate::launch::example!($type, "", "fn square(n: u64) -> u64 {\n    n * n\n}",
+                "start_timeout(std::time::Duration::from_secs(60))", "square(7)", "assert_eq!(result?, 49);")]
             pub fn start_timeout(mut self, timeout: std::time::Duration) -> Self {
                 self.spawn.start_timeout = timeout;
                 self

@@ -12,9 +12,9 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Exit, Result, TaskError, TaskLocation},
+    call::in_process,
+    error::{Error, Exit, Result},
     handle::{Completer, Drive, Wakes},
-    seed,
     sys::poll::Bell,
     task::Call,
 };
@@ -45,9 +45,7 @@ impl InProcess {
     }
 
     fn run(&self, call: &Call, seed: u64, completer: &Completer) {
-        let place = TaskLocation { attempts: 1, ..TaskLocation::default() };
-        let outcome = seed::with(seed, || call.run())
-            .map_err(|fault| TaskError::new(call.entry.name, fault.into(), place));
+        let outcome = in_process::InProcess::default().run(call, None, seed);
         let code = if outcome.is_ok() { 0 } else { FAILED };
         let _ = self.exit.set(Exit::from_code(code));
         self.end.ring();
