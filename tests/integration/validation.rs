@@ -137,6 +137,7 @@ fn an_iterator_refuses_a_chunk_size_of_zero_and_takes_no_more_input() {
 fn what_is_allowed_works_to_its_ends() {
     let table: &[Set] = &[
         |b| b.chunk_size(usize::MAX),
+        |b| b.jobs(2).chunk_size(usize::MAX),
         |b| b.start_timeout(Duration::MAX),
         |b| b.task_timeout(Duration::MAX),
         |b| b.idle_timeout(Duration::MAX),

@@ -68,6 +68,17 @@ fn a_process_fails_when_its_descriptors_were_closed() {
     check("process", "running");
 }
 
+#[test]
+fn a_task_fails_when_descriptors_are_closed_before_its_watch_has_noticed_it() {
+    for call in ["future", "process"] {
+        let ended = Running::start(&mut probe(PROBE, &["closed at once", call])).end(WITHIN);
+        assert!(ended.status.success(), "{call}: {ended:?}");
+        let lines: Vec<&str> = ended.stdout.lines().collect();
+        let is_told = |line: &&str| line.contains("were closed by other code in this process (`closefrom`");
+        assert!(lines.len() == 10 && lines.iter().all(is_told), "{call}: {ended:?}");
+    }
+}
+
 /// Plays a scene of a worker or template that loses its descriptors, in every way in which it can be started and spoken to, and passes
 /// what it printed to `is_right`, with whether its answers need a descriptor.
 fn check_closing(what: &str, methods: &[&str], is_right: impl Fn(&[&str], bool) -> bool) {

@@ -106,7 +106,7 @@ impl Window {
     /// Sizes the window for batches of this size, and for so many workers.
     pub(super) fn resize(&mut self, batch_size: usize, workers: usize) {
         self.batch_size = batch_size;
-        self.most = (batch_size * workers).saturating_mul(WINDOW_BATCHES);
+        self.most = batch_size.saturating_mul(workers).saturating_mul(WINDOW_BATCHES);
         self.quota = 0;
     }
 

@@ -151,6 +151,31 @@ fn cpu_time() -> Duration {
     Duration::from_micros(micros.try_into().unwrap())
 }
 
+/// Closes descriptors at the moment when a pool that was at rest, or a process, is given a task. The thread that watches it may not have
+/// noticed the task yet. Prints the error of each time.
+pub(super) fn play_at_once(call: &str) {
+    let begun = scratch("begun");
+    for _ in 0..10 {
+        let task = delayed!(stay(begun.clone()));
+        let error = match call {
+            "future" => {
+                let pool = Pool::new(1).unwrap();
+                let handle = pool.submit(task);
+                close_from_3();
+                block_on(handle).unwrap_err()
+            }
+            "process" => {
+                let mut process = Process::spawn(task).unwrap();
+                close_from_3();
+                process.join().unwrap_err()
+            }
+            other => panic!("no call {other:?}"),
+        };
+        println!("{error}");
+    }
+    let _ = fs::remove_file(begun);
+}
+
 /// Closes descriptors before, or during, a call and prints its error. `then`: the numbers are `reused`, or `free`.
 pub(super) fn play(call: &str, when: &str, then: &str) {
     let others = || {

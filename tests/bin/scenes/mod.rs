@@ -139,6 +139,7 @@ pub(crate) fn play() {
         ["process", how] => start_failing_process(how),
         ["flush"] => Pool::new(1).unwrap().submit(delayed!(say_without_end())).join().unwrap(),
         ["cause", holder, method, what, how] => causes::play(holder, method, what, how),
+        ["closed at once", call] => closed::play_at_once(call),
         ["closed", call, when, then] => closed::play(call, when, then),
         ["closed one", then, index] => closed::play_one(then, index.parse().unwrap()),
         ["closing", what, method, then] => closing::play(what, method, then),
