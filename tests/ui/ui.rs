@@ -65,3 +65,8 @@ fn a_setting_of_the_wrong_type_is_an_error_at_its_value() {
 fn a_type_that_does_not_cross_is_one_error_of_our_own_at_the_type() {
     the_compiler_says_what_is_recorded("types");
 }
+
+#[test]
+fn a_question_mark_on_an_error_that_a_task_cannot_become_is_an_error_that_says_what_to_write() {
+    the_compiler_says_what_is_recorded("question");
+}

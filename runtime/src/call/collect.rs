@@ -61,6 +61,18 @@ pub struct Outcomes;
 #[derive(Debug)]
 pub struct TryOutcomes;
 
+/// Errors that the failure of a task can become. Part of the interface of macro expansions.
+#[diagnostic::on_unimplemented(
+    message = "`?` in `parallel!` cannot turn the failure of a task into `{Self}`",
+    label = "`{Self}` does not implement `From<procession::TaskError>`",
+    note = "implement `From<procession::TaskError>` for it, return `procession::RemoteError` from the function, or write the \
+            call without `?` to get each `Result`"
+)]
+pub trait FromTaskError: From<TaskError> {}
+
+#[diagnostic::do_not_recommend]
+impl<E: From<TaskError>> FromTaskError for E {}
+
 impl<T> Mode<T> for Values {
     type Item = T;
     type Error = Error;
@@ -75,7 +87,7 @@ impl<T> Mode<T> for Values {
     }
 }
 
-impl<T, E: From<TaskError>> Mode<Result<T, E>> for TryValues {
+impl<T, E: FromTaskError> Mode<Result<T, E>> for TryValues {
     type Item = T;
     type Error = E;
 
@@ -105,7 +117,7 @@ impl<T> Mode<T> for Outcomes {
     }
 }
 
-impl<T, E: From<TaskError>> Mode<Result<T, E>> for TryOutcomes {
+impl<T, E: FromTaskError> Mode<Result<T, E>> for TryOutcomes {
     type Item = Result<T, E>;
     type Error = Error;
 
