@@ -107,8 +107,9 @@ pub(super) struct Ledger {
     pub(super) look_at: Option<Instant>,
     /// The pause before the next look if there may be unannounced replies.
     pub(super) look_after: Duration,
-    /// For how long the oldest task in flight has run, as far as it was counted. Only tasks with a time limit are counted.
-    pub(super) ran: Duration,
+    /// For how long the oldest task in flight has run, as far as it was counted, if it was seen to have begun. Only tasks with a time
+    /// limit are counted.
+    pub(super) ran: Option<Duration>,
     /// When it was last counted. Without tasks, since when the worker is idle.
     pub(super) counted: Instant,
 }
@@ -263,23 +264,24 @@ impl Ledger {
 
     /// Returns when the running time of the oldest task must be counted next.
     pub(super) fn next_count(&self, limit: Duration) -> Instant {
-        self.counted + slice(limit).min(limit.saturating_sub(self.ran)).max(LEAST_SLICE)
+        self.counted + slice(limit).min(limit.saturating_sub(self.ran.unwrap_or_default())).max(LEAST_SLICE)
     }
 
     /// Starts counting from zero, because another task is the oldest or there is none.
     pub(super) fn count_anew(&mut self, now: Instant) {
-        self.ran = Duration::ZERO;
+        self.ran = None;
         self.counted = now;
     }
 
-    /// Adds the time since the last count if the task has begun. Returns whether the limit is reached.
+    /// Adds the time since the last count if the task had begun by then. A task that has begun since is counted from now on, because it
+    /// is not known when it began, and no task may be stopped early. Returns whether the limit is reached.
     pub(super) fn count(&mut self, limit: Duration, has_begun: bool, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.counted);
         self.counted = now;
-        if has_begun {
-            self.ran += passed.min(slice(limit) * 2 + LATE);
-        }
-        has_begun && self.ran >= limit
+        self.ran = has_begun.then(|| {
+            self.ran.map_or(Duration::ZERO, |ran| ran.saturating_add(passed.min(slice(limit) * 2 + LATE)))
+        });
+        self.ran.is_some_and(|ran| ran >= limit)
     }
 
     /// Schedules the first look at the ring. A worker with more tasks than the running one may have published a reply without

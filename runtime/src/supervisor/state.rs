@@ -209,7 +209,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             is_quiet,
             look_at: None,
             look_after: LOOK_AFTER,
-            ran: Duration::ZERO,
+            ran: None,
             counted: now,
         };
         let link = Link {

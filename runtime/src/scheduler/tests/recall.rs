@@ -64,7 +64,8 @@ fn a_task_is_stopped_at_its_time_limit_once_its_worker_has_said_what_it_has_begu
     let task = sim.submit(MILLI);
     sim.start_all();
     sim.worker(0).begin().unwrap();
-    sim.pass(SECOND + 20 * MILLI);
+    // The limit and a sixteenth.
+    sim.pass(SECOND + 64 * MILLI);
     assert!(!sim.worker(0).is_told_to_end());
     sim.worker(0).answer();
     sim.pass(20 * MILLI);

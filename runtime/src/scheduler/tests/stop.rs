@@ -78,12 +78,31 @@ fn a_task_is_stopped_at_its_time_limit_and_those_behind_it_run() {
     sim.worker(0).begin().unwrap();
     sim.pass(999 * MILLI);
     assert!(!sim.worker(0).is_told_to_end());
-    sim.pass(20 * MILLI);
+    // A sixteenth longer.
+    sim.pass(64 * MILLI);
     assert!(sim.worker(0).is_told_to_end());
     sim.run();
     assert!(tasks[0].error().is_timeout());
     assert!(tasks[1].is_done() && tasks[2].is_done());
     sim.end();
+}
+
+#[test]
+fn a_task_that_begins_late_has_its_whole_time() {
+    for late in [1, 50, 62, 63, 100] {
+        let mut sim = Sim::new(limited());
+        let task = sim.submit(MILLI);
+        sim.start_all();
+        sim.pass(late * MILLI);
+        sim.worker(0).begin().unwrap();
+        sim.pass(999 * MILLI);
+        assert!(!sim.worker(0).is_told_to_end(), "it began after {late} ms");
+        sim.pass(128 * MILLI);
+        assert!(sim.worker(0).is_told_to_end(), "it began after {late} ms");
+        sim.run();
+        assert!(task.error().is_timeout());
+        sim.end();
+    }
 }
 
 #[test]
