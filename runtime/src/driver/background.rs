@@ -13,7 +13,7 @@ use std::{
 use super::{
     leader::Leadership,
     poll::{ROUND, Until},
-    state::{BACKGROUND_BELL, Driver, WARM, earlier},
+    state::{BACKGROUND_BELL, Driver, LOOK_EVERY, WARM, earlier},
 };
 use crate::{
     escape::Escaped,
@@ -118,7 +118,15 @@ impl<M: StateMachine> Driver<M> {
                 state.background_alarm = due;
                 due.map(|alarm| alarm.saturating_duration_since(Instant::now()))
             };
-            let waited = thread.rest(|| self.background.wait(&mut events, timeout));
+            // A lost ring of the bell is found out by the end of a short wait.
+            let is_short = timeout.is_some_and(|timeout| timeout <= LOOK_EVERY);
+            let waited = thread.rest(|| {
+                if is_short {
+                    self.background.wait(&mut events, timeout)
+                } else {
+                    self.background.wait_for_bell(&self.background_bell, &mut events, timeout)
+                }
+            });
             if self.is_over() {
                 break;
             }

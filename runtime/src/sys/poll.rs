@@ -309,6 +309,39 @@ impl Poller {
         }
     }
 
+    /// Waits like [`wait`](Self::wait), and keeps the file of this bell open meanwhile.
+    ///
+    /// A ring is lost with its file. If other code closes the bell after it was rung and before this thread runs, a plain wait goes on
+    /// without it. The kernel keeps the files that a `poll` waits for, but not those of a set.
+    ///
+    /// # Errors
+    ///
+    /// Other code of the process has closed the set or the bell.
+    pub(crate) fn wait_for_bell(
+        &self,
+        bell: &Bell,
+        events: &mut Vec<Event>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        if self.is_whole() {
+            let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
+                let millis = timeout.as_nanos().div_ceil(1_000_000).min(1 << 30);
+                PollTimeout::try_from(millis as i32).unwrap_or(PollTimeout::NONE)
+            });
+            let mut fds = [
+                PollFd::new(self.epoll.as_fd(), PollFlags::POLLIN),
+                // It is always ready, and reports nothing that it is not asked for.
+                PollFd::new(bell.as_fd(), PollFlags::empty()),
+            ];
+            // After a signal the numbers may mean other files.
+            let polled = nix::poll::poll(&mut fds, timeout);
+            if polled.is_ok() && fds[1].any().unwrap_or(true) {
+                return Err(closed());
+            }
+        }
+        self.wait(events, Some(Duration::ZERO))
+    }
+
     /// Waits for events, for at most `timeout`, or without a limit if it is `None`. The timeout is rounded up to whole
     /// milliseconds.
     ///
@@ -343,5 +376,35 @@ impl Poller {
 impl AsFd for Poller {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{os::fd::AsRawFd as _, sync::mpsc, thread, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_ring_is_not_lost_if_other_code_closes_the_bell_right_after_it() {
+        for _ in 0..300 {
+            let (poller, bell) = (Poller::new().unwrap(), Bell::new().unwrap());
+            bell.add_to(&poller, 1).unwrap();
+            let (sender, receiver) = mpsc::channel();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    sender.send(()).unwrap();
+                    let begun = Instant::now();
+                    // If the bell was closed before the wait began, that is an error.
+                    let _ = poller.wait_for_bell(&bell, &mut Vec::new(), Some(Duration::from_secs(60)));
+                    assert!(begun.elapsed() < Duration::from_secs(30));
+                });
+                receiver.recv().unwrap();
+                assert!(bell.ring_in(&poller, 1));
+                nix::unistd::close(bell.as_fd().as_raw_fd()).unwrap();
+            });
+            // The number may be that of another eventfd by now, which has the same identity.
+            std::mem::forget(bell);
+        }
     }
 }
