@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{Arc, Weak, atomic::Ordering},
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -21,6 +21,7 @@ use crate::{
     scheduler::{machine::StateMachine, state::Scheduler},
     sys::{
         buffer_cache,
+        poll::Event,
         quiesce::{OwnThread, is_own_thread},
     },
 };
@@ -86,6 +87,16 @@ impl<M: StateMachine> Driver<M> {
         !self.is_closed() && self.background_bell.ring_in(&self.background, BACKGROUND_BELL)
     }
 
+    /// Waits for the workers' poller or the bell.
+    fn sleep(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        // If a ring of the bell is lost, a short wait ends all the same.
+        if timeout.is_some_and(|timeout| timeout <= LOOK_EVERY) {
+            self.background.wait(events, timeout)
+        } else {
+            self.background.wait_for_bell(&self.background_bell, events, timeout)
+        }
+    }
+
     /// Runs until the pool has ended. Returns `None` in a copy of this process that a logger or waker has made on this thread, where
     /// it is the only thread. Its end is then the end of the copy.
     fn run_background(&self) -> Option<()> {
@@ -118,15 +129,7 @@ impl<M: StateMachine> Driver<M> {
                 state.background_alarm = due;
                 due.map(|alarm| alarm.saturating_duration_since(Instant::now()))
             };
-            // A lost ring of the bell is found out by the end of a short wait.
-            let is_short = timeout.is_some_and(|timeout| timeout <= LOOK_EVERY);
-            let waited = thread.rest(|| {
-                if is_short {
-                    self.background.wait(&mut events, timeout)
-                } else {
-                    self.background.wait_for_bell(&self.background_bell, &mut events, timeout)
-                }
-            });
+            let waited = thread.rest(|| self.sleep(&mut events, timeout));
             if self.is_over() {
                 break;
             }

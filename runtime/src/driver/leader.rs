@@ -44,13 +44,6 @@ impl<M: StateMachine> Drive for Driver<M> {
     fn watch(&self) {
         self.hurry();
         let Some(mut state) = self.lock() else { return };
-        if state.background_alarm.is_none() {
-            // The background thread has not answered the last ring yet, which is lost if the descriptors have been closed since.
-            self.examine(&mut state);
-            if self.is_closed() {
-                return self.follow_up(state, Instant::now());
-            }
-        }
         if !state.taken && !state.listens && state.parked.is_empty() {
             // Leadership is kept warm for a caller's return, and a future does not return.
             state.warm = None;
