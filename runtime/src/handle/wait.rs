@@ -55,6 +55,9 @@ impl Wakes {
                 return;
             }
         }
+        // The last of them drops its subscriber, which is code of users.
+        #[cfg(feature = "tracing")]
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(self.callers)));
     }
 }
 

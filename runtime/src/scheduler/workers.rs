@@ -1,10 +1,7 @@
 //! Owns the workers by their places, and knows which of them are active. A turn of the driver looks only at those, however many
 //! others are parked.
 
-use std::{
-    collections::BTreeSet,
-    ops::{Index, IndexMut},
-};
+use std::ops::{Index, IndexMut};
 
 use super::{batch::Batch, policy::MOST_ACTIVE};
 use crate::supervisor::state::Supervisor;
@@ -17,8 +14,8 @@ use crate::supervisor::state::Supervisor;
 #[derive(Default)]
 pub(crate) struct WorkerSet {
     all: Vec<Supervisor<Batch>>,
-    active: BTreeSet<usize>,
-    parked: BTreeSet<usize>,
+    active: Places,
+    parked: Places,
     /// The leader looks at the rings, so a worker that becomes active need not wake the poller.
     looking: bool,
 }
@@ -38,38 +35,42 @@ impl WorkerSet {
 
     /// Returns the active workers. Some of them may be idle or vacant.
     pub(crate) fn active(&self) -> impl Iterator<Item = &Supervisor<Batch>> {
-        self.active.iter().map(|&place| &self.all[place])
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let place = self.next_active(next)?;
+            next = place + 1;
+            Some(&self.all[place])
+        })
     }
 
     /// Returns the first place from `from` on that is active.
     pub(crate) fn next_active(&self, from: usize) -> Option<usize> {
-        self.active.range(from..).next().copied()
+        self.active.next(from)
     }
 
     /// Returns the first place from `from` on that may have a process.
     pub(crate) fn next_occupied(&self, from: usize) -> Option<usize> {
-        let parked = self.parked.range(from..).next().copied();
-        self.next_active(from).into_iter().chain(parked).min()
+        self.next_active(from).into_iter().chain(self.parked.next(from)).min()
     }
 
     /// Returns the first vacant place from `from` on, among the first `most` places.
     pub(crate) fn next_vacant(&self, from: usize, most: usize) -> Option<usize> {
-        (from..most).find(|place| !self.parked.contains(place) && self.all[*place].is_vacant())
+        (from..most).find(|place| !self.parked.contains(*place) && self.all[*place].is_vacant())
     }
 
     /// Returns whether one of the first `most` workers is idle or could be started.
     pub(crate) fn has_spare(&self, most: usize) -> bool {
-        self.active.range(..most).count() < most
+        (0..most).any(|place| !self.active.contains(place))
             || self.all[..most].iter().any(|worker| worker.is_idle() || worker.is_vacant())
     }
 
     /// Returns how many workers are ready for tasks or have some.
     pub(crate) fn live(&self) -> usize {
-        self.parked.len() + self.active().filter(|worker| worker.is_live()).count()
+        self.parked.len + self.active().filter(|worker| worker.is_live()).count()
     }
 
     pub(crate) fn is_vacant(&self) -> bool {
-        self.parked.is_empty() && self.active().all(Supervisor::is_vacant)
+        self.parked.len == 0 && self.active().all(Supervisor::is_vacant)
     }
 
     /// Has workers wake the poller for their replies from now on, and parks idle workers. Returns `false` if a reply has
@@ -89,7 +90,7 @@ impl WorkerSet {
 
     /// Parks idle workers if many are active.
     pub(crate) fn park_idle(&mut self) {
-        if self.active.len() <= MOST_ACTIVE {
+        if self.active.len <= MOST_ACTIVE {
             return;
         }
         let mut next = 0;
@@ -104,7 +105,7 @@ impl WorkerSet {
     /// Parks this worker if it is idle. The poller reports what it sends.
     fn park_if_idle(&mut self, place: usize) {
         if has_nothing_to_do(&self.all[place]) {
-            self.active.remove(&place);
+            self.active.remove(place);
             if !self.all[place].is_vacant() {
                 self.parked.insert(place);
             }
@@ -137,9 +138,83 @@ impl Index<usize> for WorkerSet {
 impl IndexMut<usize> for WorkerSet {
     fn index_mut(&mut self, place: usize) -> &mut Self::Output {
         let worker = &mut self.all[place];
-        if self.active.insert(place) && self.parked.remove(&place) && self.looking {
+        if self.active.insert(place) && self.parked.remove(place) && self.looking {
             worker.unpark();
         }
         worker
+    }
+}
+
+/// A set of places. Every access to a worker looks into it, so it is one bit for each place: with sets of std, a call and its reply take
+/// 7 % longer (`benches/record/2026-11-29-what-stays.md`).
+#[derive(Debug, Default)]
+struct Places {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Places {
+    fn contains(&self, place: usize) -> bool {
+        self.words.get(place / 64).is_some_and(|word| word & bit(place) != 0)
+    }
+
+    /// Adds a place. Returns whether it was not in the set.
+    #[inline]
+    fn insert(&mut self, place: usize) -> bool {
+        if place / 64 >= self.words.len() {
+            self.words.resize(place / 64 + 1, 0);
+        }
+        let is_new = self.words[place / 64] & bit(place) == 0;
+        self.words[place / 64] |= bit(place);
+        self.len += usize::from(is_new);
+        is_new
+    }
+
+    /// Removes a place. Returns whether it was in the set.
+    fn remove(&mut self, place: usize) -> bool {
+        let was = self.contains(place);
+        if was {
+            self.words[place / 64] &= !bit(place);
+            self.len -= 1;
+        }
+        was
+    }
+
+    /// Returns the first place in the set from `from` on.
+    #[inline]
+    fn next(&self, from: usize) -> Option<usize> {
+        let mut start = from;
+        while let Some(word) = self.words.get(start / 64) {
+            let bits = word >> (start % 64);
+            if bits != 0 {
+                return Some(start + bits.trailing_zeros() as usize);
+            }
+            start = (start / 64 + 1) * 64;
+        }
+        None
+    }
+}
+
+fn bit(place: usize) -> u64 {
+    1 << (place % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_found_in_their_order() {
+        let mut places = Places::default();
+        for place in [0, 5, 63, 64, 199] {
+            assert!(places.insert(place) && !places.insert(place) && places.contains(place));
+        }
+        assert!(places.remove(63) && !places.remove(63) && !places.remove(1000));
+        let mut found = Vec::new();
+        while let Some(place) = places.next(found.last().map_or(0, |last| last + 1)) {
+            found.push(place);
+        }
+        assert_eq!((found, places.len), (vec![0, 5, 64, 199], 4));
+        assert!(!places.contains(63) && !places.contains(1000) && places.next(1000).is_none());
     }
 }
