@@ -69,8 +69,8 @@ fn a_process_fails_when_its_descriptors_were_closed() {
 }
 
 #[test]
-fn a_task_fails_when_descriptors_are_closed_before_its_watch_has_noticed_it() {
-    for call in ["future", "process"] {
+fn calls_fail_once_each_time_descriptors_are_closed_also_before_a_task_was_noticed() {
+    for call in ["future", "process", "parallel"] {
         let ended = Running::start(&mut probe(PROBE, &["closed at once", call])).end(WITHIN);
         assert!(ended.status.success(), "{call}: {ended:?}");
         let lines: Vec<&str> = ended.stdout.lines().collect();

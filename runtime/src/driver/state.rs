@@ -221,7 +221,7 @@ impl<M: StateMachine> Driver<M> {
         !self.is_closed() && self.bell.ring_in(&self.workers, BELL)
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Relaxed)
     }
 

@@ -1,6 +1,7 @@
 //! The pool of the process, which `parallel!` uses.
 //!
-//! It is built on first use and lives as long as the process. A worker has one without processes instead.
+//! It is built on first use and lives as long as the process. If other code has closed its descriptors, the next call builds another
+//! one. A worker has one without processes instead.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,20 +12,15 @@ use crate::{error::Result, sys::per_process::PerProcess};
 ///
 /// Inside a worker, calls that name no pool run in the worker.
 pub(crate) fn global() -> Result<&'static Pool> {
-    static POOL: PerProcess<Pool> = PerProcess::new();
     if crate::context::is_worker() {
         static HERE: PerProcess<Pool> = PerProcess::new();
         return Ok(HERE.get_or_init(Pool::in_process));
     }
-    if let Some(pool) = POOL.get() {
-        return Ok(pool);
-    }
+    static POOL: PerProcess<Mutex<Option<&'static Pool>>> = PerProcess::new();
     // If several threads arrive at once, one builds, and the others wait for its pool.
-    static BUILDING: PerProcess<Mutex<()>> = PerProcess::new();
-    let _building = BUILDING.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(pool) = POOL.get() {
+    let mut pool = POOL.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = pool.filter(|pool| !pool.is_broken_down()) {
         return Ok(pool);
     }
-    let pool = Pool::builder().build()?;
-    Ok(POOL.get_or_init(|| pool))
+    Ok(pool.insert(Box::leak(Box::new(Pool::builder().build()?))))
 }

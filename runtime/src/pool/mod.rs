@@ -244,6 +244,12 @@ impl Pool {
         Ok(Self { backend: Backend::Processes(Processes::new(config)?) })
     }
 
+    /// Returns whether other code has closed the pool's descriptors, so that it runs no more tasks.
+    pub(super) fn is_broken_down(&self) -> bool {
+        let Backend::Processes(processes) = &self.backend else { return false };
+        matches!(processes.engine.get(), Some(Ok(engine)) if engine.driver.is_closed())
+    }
+
     /// Opens a call. If the pool cannot run tasks, each of them fails with the reason.
     pub(crate) fn open(&self, options: CallOptions, report: Option<&Report>) -> Call {
         match self.site() {

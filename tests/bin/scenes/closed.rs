@@ -25,7 +25,7 @@ use nix::{
     },
     unistd,
 };
-use procession::{Pool, Process, delayed, worker};
+use procession::{Pool, Process, delayed, parallel, worker};
 
 use super::square;
 
@@ -168,6 +168,14 @@ pub(super) fn play_at_once(call: &str) {
                 let mut process = Process::spawn(task).unwrap();
                 close_from_3();
                 process.join().unwrap_err()
+            }
+            "parallel" => {
+                assert_eq!(parallel!(square(n) for n in 1..4).unwrap(), [1, 4, 9], "it has a pool again");
+                close_from_3();
+                // Workers that are awake need no descriptor for a few tasks.
+                let fails = || parallel!(square(n) for n in 1..4).err();
+                println!("{}", std::iter::repeat_with(fails).flatten().next().unwrap());
+                continue;
             }
             other => panic!("no call {other:?}"),
         };
