@@ -80,12 +80,15 @@ impl<M: StateMachine> Driver<M> {
         self.check_alarm(&state, now);
         let called = self.call_watchers(&mut state);
         let effects = state.effects();
-        if state.taken && (called || !effects.wakes.is_empty()) {
+        let wakes = effects.as_ref().is_some_and(|effects| !effects.wakes.is_empty());
+        if state.taken && (called || wakes) {
             // The thread to be woken may be the leader, which sleeps in the poller.
             self.ring();
         }
         drop(state);
-        effects.run();
+        if let Some(effects) = effects {
+            effects.run();
+        }
     }
 
     /// Wakes the leader or the background thread if something is due before its alarm.
@@ -173,13 +176,15 @@ impl<M: StateMachine> Driver<M> {
             self.call_watchers(&mut state);
             let effects = state.effects();
             let ended = state.machine.ended();
-            if effects.is_empty() && ended.is_none() {
+            if effects.is_none() && ended.is_none() {
                 return Some(state);
             }
-            let records = !effects.records.is_empty();
+            let records = effects.as_ref().is_some_and(|effects| !effects.records.is_empty());
             drop(state);
             drop(ended);
-            effects.run();
+            if let Some(effects) = effects {
+                effects.run();
+            }
             state = self.lock()?;
             state.seen = Instant::now();
             // A worker that sends records without end must not keep this thread from its other work.

@@ -123,13 +123,13 @@ impl<M: StateMachine> State<M> {
         self.warm.or_else(|| earlier(self.machine.deadline(self.seen), look))
     }
 
-    /// Takes the effects of the state machine, and writes what is to be entered in the timeline.
-    pub(super) fn effects(&mut self) -> Effects {
-        let mut effects = self.machine.effects();
+    /// Takes the effects of the state machine, if there are any, and writes what is to be entered in the timeline.
+    pub(super) fn effects(&mut self) -> Option<Effects> {
+        let mut effects = self.machine.effects()?;
         if let Some(timeline) = &mut self.timeline {
             timeline.write(std::mem::take(&mut effects.timeline));
         }
-        effects
+        Some(effects)
     }
 
     /// Wakes the threads that wait in [`Driver::wait_while`], if they should look again. Returns whether there were any.

@@ -146,8 +146,8 @@ impl StateMachine for ProcessSet {
         self.enforce_deadlines(now);
     }
 
-    fn effects(&mut self) -> Effects {
-        std::mem::take(&mut self.effects)
+    fn effects(&mut self) -> Option<Effects> {
+        (!self.effects.is_empty()).then(|| std::mem::take(&mut self.effects))
     }
 
     fn ended(&mut self) -> Option<Vec<ProcessSlot>> {

@@ -23,8 +23,8 @@ pub(crate) trait StateMachine: Send + 'static {
     /// It reads from workers, so only the leader may call it, and only after the records that it returned last were delivered.
     fn react(&mut self, events: &[Event], now: Instant);
 
-    /// Returns what must happen outside the lock.
-    fn effects(&mut self) -> Effects;
+    /// Returns what must happen outside the lock, if there is anything.
+    fn effects(&mut self) -> Option<Effects>;
 
     /// Returns what must be dropped outside the lock after [`react`](Self::react), because that may take a while.
     fn ended(&mut self) -> Option<Self::Ended> {
@@ -96,12 +96,13 @@ impl StateMachine for Scheduler {
         self.tend(now);
     }
 
-    fn effects(&mut self) -> Effects {
-        let mut effects = std::mem::take(&mut self.effects);
-        if let Some(timeline) = &mut self.queues.timeline {
-            std::mem::swap(&mut effects.timeline, timeline);
+    fn effects(&mut self) -> Option<Effects> {
+        let timeline = self.queues.timeline.as_mut().filter(|timeline| !timeline.is_empty());
+        if self.effects.is_empty() && timeline.is_none() {
+            return None;
         }
-        effects
+        let timeline = timeline.map(std::mem::take).unwrap_or_default();
+        Some(Effects { timeline, ..std::mem::take(&mut self.effects) })
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {

@@ -272,7 +272,7 @@ impl Sim {
             self.scheduler.handle(&events, self.now);
             self.scheduler.tend(self.now);
             self.scheduler.dispatch(self.now);
-            let effects = self.scheduler.effects();
+            let effects = self.scheduler.effects().unwrap_or_default();
             self.words.extend(effects.records);
             self.notes.extend(effects.notes);
             let has_obeyed = self.workers().iter().filter(|worker| worker.obey()).count() > 0;

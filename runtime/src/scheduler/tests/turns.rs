@@ -153,7 +153,7 @@ fn what_a_task_logs_is_delivered_before_anything_after_it() {
     sim.scheduler.handle(&[], sim.now);
     assert!(task.outcome().is_none(), "its record comes first");
     assert_eq!(sim.scheduler.deadline(sim.now), Some(sim.now));
-    assert_eq!(sim.scheduler.effects().records.len(), 1);
+    assert_eq!(sim.scheduler.effects().unwrap().records.len(), 1);
     sim.turn();
     assert!(task.is_done());
     sim.end();
