@@ -103,7 +103,7 @@ impl Window {
         self.quota = 0;
     }
 
-    /// Sizes the window for batches of this size, and for so many workers.
+    /// Sizes the window for batches of this size and this number of workers.
     pub(super) fn resize(&mut self, batch_size: usize, workers: usize) {
         self.batch_size = batch_size;
         self.most = batch_size.saturating_mul(workers).saturating_mul(WINDOW_BATCHES);

@@ -113,7 +113,7 @@ impl ProcessSet {
             // A process that is late may have completed its handshake in time if this process was stopped since.
             let to_the_end =
                 self.effects.records.is_empty() && !slot.read(CONNECTION, now, &mut self.effects);
-            if slot.supervisor.is_heard(to_the_end, now) {
+            if slot.supervisor.may_enforce(to_the_end, now) {
                 slot.on_deadline(now);
             }
             if slot.supervisor.is_given_up() {

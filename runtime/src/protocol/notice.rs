@@ -1,6 +1,7 @@
 //! The rare messages from worker to host: its part of the handshake, records, notes, panics and progress.
 //!
-//! All of them are one enum, in postcard's encoding behind one tag. A new one is a variant here, and an arm where the host reads it.
+//! All of them are one enum, in postcard's encoding behind one tag. A new one is a variant here, and an arm of
+//! `receive_notice` in `supervisor/receive.rs`, which handles every variant.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +30,8 @@ pub(crate) enum Notice {
         fraction: f64,
     },
     Note(Note),
-    /// The answer to a recall, where the host cannot see it at once: the tasks after `begun` that had been sent were taken back. No
-    /// worker sends it, but what connects a host with a worker on another machine.
+    /// The answer to a recall, where the host cannot see it at once: the tasks after `begun` that had been sent were taken back. Workers
+    /// on this machine do not send it. It is for connections to other machines.
     Recalled {
         begun: u32,
     },
@@ -124,7 +125,10 @@ mod tests {
             Notice::Said(Record::Log(log_record())),
             Notice::Panic { seq: 4, panic: RemotePanic::from_payload(&"out of corn") },
             Notice::Progress { seq: u32::MAX, fraction: 0.25 },
+            Notice::Note(Note::Sample { tasks: 1, encoding: 2, peak_rss_bytes: u64::MAX }),
+            Notice::Note(Note::Begun { nanos: 5 }),
             Notice::Note(Note::Late { nanos: 1, tasks: 2, task: 3, function: 4 }),
+            Notice::Recalled { begun: 6 },
         ]
     }
 

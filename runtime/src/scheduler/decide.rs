@@ -89,7 +89,8 @@ impl Scheduler {
         }
         let workers = self.workers.active().filter_map(Supervisor::deadline);
         let stops = self.workers.active().filter_map(Supervisor::stop_due);
-        let limits = self.workers.active().filter_map(|worker| worker.over_due(self.limit_of(worker)?));
+        let limits =
+            self.workers.active().filter_map(|worker| worker.limit_check_due(self.limit_of(worker)?));
         let back_off = self.restarts.not_before().filter(|_| self.wants_workers());
         let feeds = self.queues.look_at_feeds;
         // A closing pool does not look for idle workers.

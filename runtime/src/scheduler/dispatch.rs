@@ -1,7 +1,7 @@
 //! Sends queued tasks to workers, and moves tasks between workers.
 //!
 //! [`Scheduler::dispatch`] runs after every change and every event. It starts, fills and retires workers until nothing is left to
-//! do. How much is sent and when tasks are moved is decided by the functions and constants of `policy`.
+//! do. The functions of `decide`, with the constants of `policy`, decide how much is sent and when tasks are moved.
 
 use std::time::Instant;
 

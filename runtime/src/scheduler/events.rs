@@ -75,19 +75,21 @@ impl Scheduler {
     /// the deadline may be enforced now: everything was read, or the worker has sent more than could be read for too long.
     fn read_before_deadline(&mut self, place: usize, now: Instant) -> bool {
         let to_the_end = self.read(place, true, now);
-        self.workers[place].is_heard(to_the_end, now)
+        self.workers[place].may_enforce(to_the_end, now)
     }
 
     /// Stops the task of this worker that has exceeded its time limit.
     fn time_out(&mut self, place: usize, now: Instant) {
         let worker = &self.workers[place];
         let Some(limit) = self.limit_of(worker) else { return };
-        if worker.over_due(limit).is_none_or(|at| at > now) || !self.workers[place].is_over(limit, now) {
+        if worker.limit_check_due(limit).is_none_or(|at| at > now)
+            || !self.workers[place].check_limit(limit, now)
+        {
             return;
         }
         let is_over = |scheduler: &mut Self| {
             scheduler.limit_of(&scheduler.workers[place]) == Some(limit)
-                && scheduler.workers[place].is_over(limit, now)
+                && scheduler.workers[place].check_limit(limit, now)
         };
         // The task may have ended since. Tasks that were sent behind it may begin and end until they are taken back.
         if self.read_before_deadline(place, now)

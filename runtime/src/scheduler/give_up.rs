@@ -16,7 +16,7 @@ impl Scheduler {
     /// Handles an error of the launcher.
     pub(crate) fn launch_failed(&mut self, now: Instant, error: LaunchError) {
         match error {
-            error if error.is_shortage() => self.is_short(now, now, &error),
+            error if error.is_shortage() => self.start_lacks_resources(now, now, &error),
             LaunchError::Refused(why) => {
                 let kind = TaskErrorKind::NotStarted { why, cause: None };
                 if self.others(now) != Others::None {
@@ -31,19 +31,19 @@ impl Scheduler {
     }
 
     /// Handles a start, begun at `begun`, that failed because the system lacks a resource.
-    pub(super) fn is_short(&mut self, begun: Instant, now: Instant, of: &dyn std::fmt::Display) {
+    pub(super) fn start_lacks_resources(&mut self, begun: Instant, now: Instant, of: &dyn std::fmt::Display) {
         let others = self.others(now);
         if let Verdict::GiveUp { starts, time } = self.restarts.short(begun, others, now) {
             let why = format!("{of}; gave up after {starts} attempts in {time:.1?}");
             self.give_up_for_now(TaskErrorKind::NotStarted { why, cause: None }, now);
-        } else if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
+        } else if others == Others::Serve && self.pinned_waited_enough(begun, now) {
             self.fail_pinned(&TaskErrorKind::NotStarted { why: of.to_string(), cause: None });
         }
     }
 
     /// Returns whether pinned tasks have waited long enough for a worker that does not start. While other workers serve, starts
     /// are tried without end, but pinned tasks must not wait for that.
-    fn is_enough_for_pinned(&mut self, begun: Instant, now: Instant) -> bool {
+    fn pinned_waited_enough(&mut self, begun: Instant, now: Instant) -> bool {
         if !self.has_pinned_for_vacant() {
             self.pinned = None;
             return false;
@@ -84,7 +84,7 @@ impl Scheduler {
             self.restarts.failed(begun, others, now)
         };
         let Verdict::GiveUp { starts, time } = verdict else {
-            if others == Others::Serve && self.is_enough_for_pinned(begun, now) {
+            if others == Others::Serve && self.pinned_waited_enough(begun, now) {
                 self.fail_pinned(&TaskErrorKind::NotStarted { why, cause: cause.map(Box::new) });
             }
             return;

@@ -1,6 +1,8 @@
-//! The constants of the scheduler's decisions, each with its reason and the measurement that shows a wrong value.
+//! The constants of the scheduler's decisions, each with its reason and, where there is one, the measurement that shows a wrong value.
 //!
-//! The functions that use them are in `decide`, `dispatch`, `queue` and `restarts`. The measurements in quotes are those of
+//! Most of the functions that use them are in `decide`, `dispatch`, `queue` and `restarts`. Constants of the life of one worker are in
+//! `supervisor` (`ledger`, `stop`, `end`), those of polling and waiting in `driver` (`state`, `poll`), and those of the worker's side in
+//! `worker/replies.rs`. The measurements in quotes are those of
 //! `cargo bench -p procession-benches --bench limits`, and the records of both programs are in `benches/record`.
 
 use std::time::Duration;

@@ -163,7 +163,7 @@ impl Scheduler {
         if is_failed_start {
             let ExitReport { pid, exit, cause, reason, launched_at, .. } = report;
             match reason {
-                Some(reason) if report.was_short => self.is_short(launched_at, now, &reason),
+                Some(reason) if report.was_short => self.start_lacks_resources(launched_at, now, &reason),
                 reason => {
                     let why = why_not_started(&format!("worker {id} (pid {pid})"), exit, cause, reason);
                     self.start_failed(launched_at, now, why, None);

@@ -33,8 +33,8 @@ pub(crate) fn why_not_started(
     })
 }
 
-/// Returns whether the kernel may have killed a worker because there was no memory left: it was killed, not by its host, and the kernel has
-/// killed processes for that reason since they were counted last. They are counted anew, by `count`.
+/// Returns whether the kernel may have killed a worker because no memory was left. That is so if the worker was killed, but not by its
+/// host, and the kernel's count of such kills has grown since it was last read. `count` reads it.
 pub(crate) fn is_killed_for_memory(
     exit: Result<Exit, &'static str>,
     counted: &mut Option<u64>,

@@ -15,7 +15,7 @@ use crate::{
     id::has_begun,
     launch::Peer,
     panic::RemotePanic,
-    protocol::{EncodedTasks, Malformed, Notice, Reply, Results},
+    protocol::{EncodedTasks, Malformed, Reply, Results},
 };
 
 /// The number of slices in which the time that a task has run is counted. A slice counts for little more than its intended
@@ -212,10 +212,6 @@ impl Ledger {
         let oldest = *oldest;
         let stopped = if in_flight.tasks == 1 { in_flight.stop.as_ref() } else { None };
         let flow = match reply {
-            Reply::Notice(Notice::Panic { seq, panic }) => {
-                self.panic = Some((seq, panic));
-                return Ok(ControlFlow::Continue(()));
-            }
             Reply::Done { seq, nanos, .. } | Reply::Fault { seq, nanos, .. }
                 if seq == oldest
                     && let Some(Stop { kind, .. }) = stopped =>

@@ -1,6 +1,6 @@
 //! Reads what a worker sends, checks it, settles replies and reports events.
 //!
-//! A worker that sends what no worker of ours sends is killed. A reply is settled only after the output that the task wrote was
+//! A worker that sends an invalid message is killed. A reply is settled only after the output that the task wrote was
 //! read.
 
 use std::{io, ops::ControlFlow, time::Instant};
@@ -200,7 +200,7 @@ impl<T: InFlightTasks> Supervisor<T> {
 /// What the messages of a worker are checked against and change. It is apart from the receiver, which holds the messages.
 struct Reader<'a, T> {
     is_starting: bool,
-    /// `None` if it is no time for tasks: the worker is starting or draining.
+    /// `None` while the worker is starting or draining, when it has no tasks.
     in_flight: Option<&'a mut InFlight<T>>,
     transcript: Option<&'a mut Transcript>,
     ledger: &'a mut Ledger,
@@ -260,24 +260,38 @@ impl<T: InFlightTasks> Reader<'_, T> {
         self.ledger.settle_all(self.in_flight.as_deref_mut()?, frames, self.now, on)
     }
 
-    /// Receives one message. What the task wrote of which it is the outcome has been read.
+    /// Receives one message. If it is the outcome of a task, the output of that task has been read.
     fn receive_reply(
         &mut self,
         reply: Reply<'_>,
         on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
     ) -> Result<Next, End> {
         *self.messages += u32::from(reply.ends().is_none());
-        let flow = match reply {
-            Reply::Notice(Notice::Note(note)) => on(WorkerEvent::Noted(note)),
-            Reply::Notice(Notice::Said(record)) => {
-                let running = self.in_flight.as_deref().and_then(InFlight::oldest);
-                on(WorkerEvent::Said(record, running))
+        match reply {
+            Reply::Notice(notice) => self.receive_notice(notice, on),
+            outcome => Ok(self.receive_outcome(outcome, on)?.into()),
+        }
+    }
+
+    fn receive_notice(
+        &mut self,
+        notice: Notice,
+        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+    ) -> Result<Next, End> {
+        let running = self.in_flight.as_deref().and_then(InFlight::oldest);
+        let flow = match notice {
+            Notice::Ready(ready) if self.is_starting => return receive_handshake(&ready),
+            Notice::Ready(_) => return Err(Malformed.into()),
+            Notice::Refused(refused) => return self.receive_refusal(refused),
+            Notice::Said(record) => on(WorkerEvent::Said(record, running)),
+            Notice::Panic { seq, panic } => {
+                running.ok_or(Malformed)?;
+                self.ledger.panic = Some((seq, panic));
+                ControlFlow::Continue(())
             }
-            Reply::Notice(Notice::Progress { seq, fraction }) => self.receive_progress(seq, fraction, on),
-            Reply::Notice(Notice::Recalled { begun }) => self.receive_recalled(begun, on)?,
-            Reply::Notice(Notice::Refused(refused)) => return self.receive_refusal(refused),
-            Reply::Notice(Notice::Ready(ready)) if self.is_starting => return receive_handshake(&ready),
-            reply => self.receive_outcome(reply, on)?,
+            Notice::Progress { seq, fraction } => self.receive_progress(seq, fraction, on),
+            Notice::Note(note) => on(WorkerEvent::Noted(note)),
+            Notice::Recalled { begun } => self.receive_recalled(begun, on)?,
         };
         Ok(flow.into())
     }
@@ -324,7 +338,7 @@ impl<T: InFlightTasks> Reader<'_, T> {
         {
             return Ok(on(WorkerEvent::Recalled(self.ledger.recall(begun, in_flight)?)));
         }
-        // All tasks of which it was asked have ended.
+        // All tasks that were to be recalled have ended.
         Ok(ControlFlow::Continue(()))
     }
 

@@ -37,7 +37,7 @@ use crate::{
 /// time.
 const WEIGH_EVERY: Duration = Duration::from_micros(200);
 
-/// The bits of a poller's key that say what of a worker it is about.
+/// The bits of a poller's key that say which descriptor of a worker it stands for.
 const KIND: u64 = (1 << KIND_BITS) - 1;
 
 /// A place for one worker, and the worker's process if it has one.

@@ -84,9 +84,9 @@ impl<T: InFlightTasks> Supervisor<T> {
             .is_some_and(|in_flight| in_flight.stop.is_some() || in_flight.recall_due.is_some())
     }
 
-    /// Returns whether the worker's messages are known as far as can be waited for. `to_the_end` says whether it was read to the
-    /// end just now.
-    pub(crate) fn is_heard(&mut self, to_the_end: bool, now: Instant) -> bool {
+    /// Returns whether a deadline may be enforced: the worker was just now read to the end, as `to_the_end` says, or it has sent
+    /// more than was read for too long.
+    pub(crate) fn may_enforce(&mut self, to_the_end: bool, now: Instant) -> bool {
         to_the_end
             || self.link_mut().is_none_or(|link| now >= *link.put_off_since.get_or_insert(now) + MOST_PUT_OFF)
     }
@@ -116,16 +116,16 @@ impl<T: InFlightTasks> Supervisor<T> {
         };
     }
 
-    /// Returns when [`is_over`](Self::is_over) must be called for a task with this time limit.
-    pub(crate) fn over_due(&self, limit: Duration) -> Option<Instant> {
+    /// Returns when [`check_limit`](Self::check_limit) must be called for a task with this time limit.
+    pub(crate) fn limit_check_due(&self, limit: Duration) -> Option<Instant> {
         let State::Live { link, in_flight } = &self.state else { return None };
         let is_counting = in_flight.tasks > 0 && in_flight.stop.is_none();
         is_counting.then(|| link.ledger.next_count(limit))
     }
 
     /// Counts the running time of the oldest task in flight until now. Returns whether it has exceeded the limit.
-    pub(crate) fn is_over(&mut self, limit: Duration, now: Instant) -> bool {
-        // Of a worker that does not tell, it is assumed.
+    pub(crate) fn check_limit(&mut self, limit: Duration, now: Instant) -> bool {
+        // A worker that does not say what it has begun counts as running.
         let has_begun = self.has_begun() || self.peer().is_some_and(|peer| peer.begun().is_none());
         let State::Live { link, in_flight } = &mut self.state else { return false };
         in_flight.tasks > 0 && in_flight.stop.is_none() && link.ledger.count(limit, has_begun, now)

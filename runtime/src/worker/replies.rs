@@ -47,7 +47,7 @@ pub(super) struct Replies {
     pub(super) marks: bool,
 }
 
-/// How long the host may not be woken while short tasks follow each other.
+/// The longest time for which results of short tasks are kept back, so that the host is woken once for several.
 const HOLD: Duration = Duration::from_micros(50);
 
 /// The approximate duration of tasks that are timed together.

@@ -90,7 +90,7 @@ pub(super) fn serve(connection: Connection) {
     }
 }
 
-/// The reason if a frame from the host is not a request.
+/// The reason for which a worker ends if the host has sent a frame that is not a request.
 const NO_MESSAGE: &str = "it received an invalid message";
 
 /// Runs the tasks of one request. Returns `None` if it is not a request.
@@ -169,7 +169,7 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
     // The task may have forked. In a copy, what follows would be written to the original's connection.
     copy::leave_if_copy();
     if replies.is_initializer {
-        // Its worker would serve for a moment only, and so would the next.
+        // A worker whose initializer has closed its descriptors must not count as started.
         expect_whole();
     }
     if replies.marks {

@@ -122,11 +122,11 @@ fn a_stop_is_put_off_until_the_worker_is_read_to_the_end_but_not_for_long() {
     let (mut supervisor, _worker) = launched();
     let start = Instant::now();
     let after = |millis| start + Duration::from_millis(millis);
-    assert!(supervisor.is_heard(true, start), "it was read to the end");
-    assert!(!supervisor.is_heard(false, start), "its result may be in the rest");
-    assert!(!supervisor.is_heard(false, after(100)), "and still");
-    assert!(supervisor.is_heard(false, after(1000)), "it never stops sending");
-    assert!(supervisor.is_heard(false, after(1001)), "nor does it later");
+    assert!(supervisor.may_enforce(true, start), "it was read to the end");
+    assert!(!supervisor.may_enforce(false, start), "its result may be in the rest");
+    assert!(!supervisor.may_enforce(false, after(100)), "and still");
+    assert!(supervisor.may_enforce(false, after(1000)), "it never stops sending");
+    assert!(supervisor.may_enforce(false, after(1001)), "nor does it later");
     assert!(!supervisor.read(true, after(1002), |_| ControlFlow::Continue(())));
-    assert!(!supervisor.is_heard(false, after(1003)), "it was read to the end since");
+    assert!(!supervisor.may_enforce(false, after(1003)), "it was read to the end since");
 }

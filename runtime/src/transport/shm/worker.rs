@@ -145,7 +145,7 @@ impl Aside {
         self.is_cut.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether this was noted.
+    /// Returns whether user code has closed a descriptor that this worker needs, as [`cut`](Self::cut) has noted.
     pub(crate) fn is_cut(&self) -> bool {
         self.is_cut.load(Ordering::Relaxed)
     }
