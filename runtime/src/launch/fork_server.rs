@@ -199,7 +199,8 @@ impl ForkLauncher {
                 }
                 Ok(Some(Prepared::Failed(words))) => self.lose(state, template, Some(words)),
                 Ok(None) if is_readable(self.timer.as_fd()) => {
-                    let words = format!("its template was not ready within {:?}", self.start_timeout);
+                    let words =
+                        format!("its template{} was not ready within {:?}", self.runs(), self.start_timeout);
                     self.lose(state, template, Some(words));
                 }
                 Ok(None) => *state = State::Preparing(template, said),
@@ -225,6 +226,12 @@ impl ForkLauncher {
         }
     }
 
+    /// Names the preload of the template, if there is one.
+    fn runs(&self) -> String {
+        let preload = self.setup.preload.as_ref().map(name_of);
+        preload.map_or_else(String::new, |name| format!(", which runs the preload `{name}`,"))
+    }
+
     /// Gives up a template, for the reason in `words` or because it has ended by itself.
     fn lose(&self, state: &mut State, mut template: Template, words: Option<String>) {
         self.timer.unset();
@@ -243,8 +250,7 @@ impl ForkLauncher {
                 (Some(Ok(exit)), _) => format!(" with {exit}"),
                 (Some(Err(why)), _) => format!("; its exit status is unknown: {why}"),
             };
-            let at = preload.map_or("", |_| ", which runs the preload,");
-            format!("the template that workers are forked from{at} ended{how}")
+            format!("the template that workers are forked from{} ended{how}", self.runs())
         });
         *state = if self.is_copy {
             State::Gone(format!("{words}; under StartMethod::Fork it cannot be replaced"))
@@ -254,9 +260,14 @@ impl ForkLauncher {
     }
 }
 
+/// Returns the name of the function that is preloaded.
+fn name_of(preload: &Preload) -> &'static str {
+    registry::find(FunctionId(preload.function)).map_or("", |entry| entry.name)
+}
+
 /// Describes a preload that has closed the descriptors of its template.
 fn closed_by(preload: &Preload, exit: Option<Exit>) -> String {
-    let name = registry::find(FunctionId(preload.function)).map_or("", |entry| entry.name);
+    let name = name_of(preload);
     let exit = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
     format!("the preload `{name}` failed: {CLOSED_WITHIN}{exit}")
 }

@@ -233,7 +233,8 @@ macro_rules! spawn_setters {
             #[doc = concat!("Sets how long ", $each, " may take to start before it is killed. Default: 30 s.")]
             ///
             /// A pool then starts another worker. A template has the same time for its start, including a pool's
-            /// [`preload`](crate::Builder::preload). The timeout must be above zero. A year or more means no limit.
+            /// [`preload`](crate::Builder::preload). A pool's [`initializer`](crate::Builder::initializer) is a task and has no
+            /// time limit. The timeout must be above zero. A year or more means no limit.
             ///
             /// # Examples
             ///

@@ -267,8 +267,9 @@ impl Builder {
     /// [`StartMethod::Fork`] it runs when the pool is built. It may start threads if it joins them. Records that it logs stay in
     /// the template. If the template is killed, a new one is started and the task runs again.
     ///
-    /// If the task panics, ends its process or returns an `Err` in every attempt, or if it does not finish within
-    /// [`start_timeout`](Self::start_timeout), the pool's tasks fail with its error.
+    /// An attempt fails if the task panics, ends its process, returns an `Err`, or does not finish within
+    /// [`start_timeout`](Self::start_timeout). If all attempts that [`max_restarts`](Self::max_restarts) allows fail, the pool's
+    /// tasks fail with the error of the last.
     ///
     /// # Examples
     ///
