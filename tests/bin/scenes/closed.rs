@@ -38,6 +38,12 @@ fn stay(begun: PathBuf) {
     thread::sleep(Duration::from_secs(600));
 }
 
+/// Takes long enough for the host to sleep.
+#[worker]
+fn nap() {
+    thread::sleep(Duration::from_millis(20));
+}
+
 /// A file that does not exist yet.
 fn scratch(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("procession-closed-{}-{name}", std::process::id()));
@@ -155,7 +161,7 @@ fn cpu_time() -> Duration {
 /// noticed the task yet. Prints the error of each time.
 pub(super) fn play_at_once(call: &str) {
     let begun = scratch("begun");
-    for _ in 0..10 {
+    for _ in 0..4 {
         let task = delayed!(stay(begun.clone()));
         let error = match call {
             "future" => {
@@ -170,11 +176,11 @@ pub(super) fn play_at_once(call: &str) {
                 process.join().unwrap_err()
             }
             "parallel" => {
-                assert_eq!(parallel!(square(n) for n in 1..4).unwrap(), [1, 4, 9], "it has a pool again");
+                assert_eq!(parallel!(square(n) for n in 1..4).unwrap(), [1, 4, 9]);
                 close_from_3();
-                // Workers that are awake need no descriptor for a few tasks.
-                let fails = || parallel!(square(n) for n in 1..4).err();
-                println!("{}", std::iter::repeat_with(fails).flatten().next().unwrap());
+                // One call finds the pool as it is, unless another thread of it did. The next one has a new pool.
+                let errors: Vec<_> = (0..5).filter_map(|_| parallel!(nap() for _ in 0..2).err()).collect();
+                assert!(errors.len() <= 1, "{errors:?}");
                 continue;
             }
             other => panic!("no call {other:?}"),
