@@ -75,7 +75,7 @@ impl Child {
             memory_limit: config.spawn.setup.memory_limit,
             oom_kills: launcher.oom_kills(),
             launcher,
-            _engine: engine.clone(),
+            engine: None,
         };
         engine.driver.with(|set, _| set.add(number, slot)).ok_or_else(|| Error::config(FORKED))?;
         Ok(Self { pid, held, number, end, is_detached: false, engine })
@@ -148,7 +148,9 @@ impl Drop for Child {
             // code has closed the descriptors, the child ends by itself, because its connection has ended.
             return std::mem::forget(self.held.take());
         }
-        if !self.is_detached && self.end.get().is_none() {
+        if self.is_detached {
+            self.engine.driver.with(|set, _| set.keep(self.number, self.engine.clone()));
+        } else if self.end.get().is_none() {
             self.kill();
             self.wait();
         }

@@ -4,6 +4,7 @@
 //! delivered. So reading stops at the first record, and the processes that have more to read take turns.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
     sync::Arc,
@@ -51,6 +52,13 @@ impl ProcessSet {
             self.note(number, CONNECTION);
         }
         self.slots.insert(number, slot);
+    }
+
+    /// Keeps the engine as long as this process runs, because the process has no owner any more.
+    pub(super) fn keep(&mut self, number: u32, engine: Arc<dyn Any + Send + Sync>) {
+        if let Some(slot) = self.slots.get_mut(&number) {
+            slot.engine = Some(engine);
+        }
     }
 
     pub(super) fn contains(&self, number: u32) -> bool {

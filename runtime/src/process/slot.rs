@@ -70,8 +70,8 @@ pub(super) struct ProcessSlot {
     pub(super) oom_kills: Option<u64>,
     /// Started it, and keeps its template alive until it has ended.
     pub(super) launcher: Arc<dyn Launcher>,
-    /// Keeps its driver running.
-    pub(super) _engine: Arc<dyn Any + Send + Sync>,
+    /// Keeps the engine of a process that has no owner any more. An owner keeps it itself, and its drop waits for the engine's end.
+    pub(super) engine: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl ProcessSlot {
