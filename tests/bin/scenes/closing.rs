@@ -129,7 +129,7 @@ pub(super) fn play(what: &str, method: &str, then: &str) {
             let builder = if what == "print" { builder.stdout(Output::Capture) } else { builder };
             let pool = builder.build().unwrap();
             if what == "later" {
-                pool.broadcast(delayed!(square(3))).unwrap();
+                pool.broadcast(delayed!(own_pid())).unwrap().into_iter().for_each(until_at_rest);
             }
             println!(
                 "{:?}",
@@ -175,6 +175,33 @@ pub(super) fn play(what: &str, method: &str, then: &str) {
     }
     if let Some(others) = others {
         others.check(what == "later");
+    }
+}
+
+#[worker]
+fn own_pid() -> u32 {
+    std::process::id()
+}
+
+/// Waits until every thread of this process sleeps, and none has run meanwhile.
+fn until_at_rest(pid: u32) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let look = || -> Vec<(bool, String)> {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|thread| thread.unwrap().path());
+        let read = |thread: &Path, name| fs::read_to_string(thread.join(name)).unwrap();
+        let sleeps = |stat: String| stat.rsplit_once(") ").unwrap().1.starts_with('S');
+        threads.map(|thread| (sleeps(read(&thread, "stat")), read(&thread, "schedstat"))).collect()
+    };
+    let mut before = Vec::new();
+    loop {
+        let now = look();
+        if now == before && now.iter().all(|(sleeps, _)| *sleeps) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{pid} does not come to rest");
+        before = now;
+        // Nothing is what is waited for.
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
