@@ -50,8 +50,7 @@ impl Scheduler {
     /// Cancels tasks in flight. A task that has begun is stopped.
     fn cancel_at_workers(&mut self, what: Cancelled, now: Instant) {
         let mut next = 0;
-        while let Some(place) = self.workers.next_active(next) {
-            next = place + 1;
+        while let Some(place) = self.workers.next_active(&mut next) {
             if self.workers[place].in_flight().any(|batch| what.within(batch).is_some()) {
                 self.cancels.push((place, what));
                 self.recall(place, now);
@@ -111,8 +110,7 @@ impl Scheduler {
         self.queues.look_at_feeds = None;
         self.fail_queued(&TaskErrorKind::Cancelled { why: POOL_ENDED });
         let mut next = 0;
-        while let Some(place) = self.workers.next_occupied(next) {
-            next = place + 1;
+        while let Some(place) = self.workers.next_occupied(&mut next) {
             let worker = &mut self.workers[place];
             if worker.is_idle() {
                 worker.drain(now);

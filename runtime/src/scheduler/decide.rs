@@ -78,7 +78,7 @@ impl Scheduler {
         };
         let is_idle = || self.workers.has_spare(self.target) || self.workers.active().any(is_short);
         self.closing
-            || self.workers.next_vacant(0, self.target).is_some()
+            || self.workers.next_vacant(&mut 0, self.target).is_some()
             || (self.queues.queued == 0 && is_idle())
     }
 
@@ -108,7 +108,8 @@ impl Scheduler {
 
     pub(super) fn wants_workers(&self) -> bool {
         (self.queues.queued > 0 || !self.queues.pinned.is_empty())
-            && (self.workers.next_vacant(0, self.target).is_some() || self.wanted_beyond().next().is_some())
+            && (self.workers.next_vacant(&mut 0, self.target).is_some()
+                || self.wanted_beyond().next().is_some())
     }
 
     /// Returns the vacant places beyond the current size of the pool for which pinned tasks wait.

@@ -59,11 +59,10 @@ impl Scheduler {
             return;
         }
         let mut next = self.target;
-        while let Some(place) = self.workers.next_occupied(next) {
+        while let Some(place) = self.workers.next_occupied(&mut next) {
             if !self.queues.pinned.contains_key(&self.workers[place].id()) {
                 self.retire(place, now);
             }
-            next = place + 1;
         }
         self.retire_due(now);
         self.share(now);
@@ -85,8 +84,7 @@ impl Scheduler {
         }
         let flags = RunFlags { levels: levels(), ..RunFlags::default() };
         let mut next = 0;
-        while let Some(place) = self.workers.next_occupied(next) {
-            next = place + 1;
+        while let Some(place) = self.workers.next_occupied(&mut next) {
             let worker = &self.workers[place];
             let id = worker.id();
             if worker.is_idle()
@@ -159,8 +157,7 @@ impl Scheduler {
             return;
         }
         let mut next = 0;
-        while let Some(place) = self.workers.next_occupied(next).filter(|&place| place < self.target) {
-            next = place + 1;
+        while let Some(place) = self.workers.next_occupied(&mut next).filter(|&place| place < self.target) {
             if self.workers[place].is_idle() {
                 return self.workers[place].wake_ahead();
             }
@@ -179,12 +176,11 @@ impl Scheduler {
         let mut next = 0;
         while self.queues.queued > 0 {
             let place = if is_for_the_idle {
-                self.workers.next_occupied(next)
+                self.workers.next_occupied(&mut next)
             } else {
-                self.workers.next_active(next)
+                self.workers.next_active(&mut next)
             };
             let Some(place) = place.filter(|&place| place < self.target) else { return };
-            next = place + 1;
             let worker = &self.workers[place];
             let (id, is_idle) = (worker.id(), worker.is_idle());
             let quota = self.quota(worker);

@@ -20,8 +20,7 @@ impl Scheduler {
             self.read(place, true, now);
         }
         let mut next = 0;
-        while let Some(place) = self.workers.next_active(next) {
-            next = place + 1;
+        while let Some(place) = self.workers.next_active(&mut next) {
             if self.workers[place].has_arrivals() {
                 self.read(place, false, now);
             }
@@ -46,8 +45,7 @@ impl Scheduler {
     /// Does what is due at `now`. It reads from workers, so only the leader may call it.
     pub(crate) fn tend(&mut self, now: Instant) {
         let mut next = 0;
-        while let Some(place) = self.workers.next_active(next) {
-            next = place + 1;
+        while let Some(place) = self.workers.next_active(&mut next) {
             let worker = &self.workers[place];
             let late = worker.is_starting() && worker.deadline().is_some_and(|at| at <= now);
             // A worker that seems late may have finished its handshake in time while this process was stopped.

@@ -153,8 +153,7 @@ impl StateMachine for Scheduler {
     fn flush(&mut self) -> bool {
         let mut some = false;
         let mut next = 0;
-        while let Some(place) = self.workers.next_active(next) {
-            next = place + 1;
+        while let Some(place) = self.workers.next_active(&mut next) {
             let worker = &mut self.workers[place];
             if worker.has_room() {
                 worker.flush();
@@ -166,8 +165,7 @@ impl StateMachine for Scheduler {
 
     fn look(&mut self, now: Instant) {
         let mut next = 0;
-        while let Some(place) = self.workers.next_active(next) {
-            next = place + 1;
+        while let Some(place) = self.workers.next_active(&mut next) {
             if self.workers[place].in_flight_len() > 0 {
                 self.read(place, false, now);
             }

@@ -228,8 +228,7 @@ impl Scheduler {
         self.queues.given_up = Some(GivenUp { kind: kind.clone(), until: None, next_call: None });
         self.unread.clear();
         let mut next = 0;
-        while let Some(place) = self.workers.next_occupied(next) {
-            next = place + 1;
+        while let Some(place) = self.workers.next_occupied(&mut next) {
             let id = self.workers[place].id();
             let Some((pid, batches)) = self.workers[place].abandon() else { continue };
             let was_own = self.queues.initializing.remove(&id) | self.forget_leaving(id);

@@ -32,12 +32,11 @@ impl Scheduler {
         let mut next = 0;
         // Pinned tasks may wait for a worker at any place.
         while (places.len() < wanted || !self.queues.pinned.is_empty())
-            && let Some(place) = self.workers.next_vacant(next, self.target)
+            && let Some(place) = self.workers.next_vacant(&mut next, self.target)
         {
             if places.len() < wanted || self.queues.pinned.contains_key(&self.workers[place].id()) {
                 places.push(place);
             }
-            next = place + 1;
         }
         places.extend(self.wanted_beyond());
         if !places.is_empty() {

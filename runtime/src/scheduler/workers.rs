@@ -36,26 +36,23 @@ impl WorkerSet {
     /// Returns the active workers. Some of them may be idle or vacant.
     pub(crate) fn active(&self) -> impl Iterator<Item = &Supervisor<Batch>> {
         let mut next = 0;
-        std::iter::from_fn(move || {
-            let place = self.next_active(next)?;
-            next = place + 1;
-            Some(&self.all[place])
-        })
+        std::iter::from_fn(move || Some(&self.all[self.next_active(&mut next)?]))
     }
 
-    /// Returns the first place from `from` on that is active.
-    pub(crate) fn next_active(&self, from: usize) -> Option<usize> {
-        self.active.next(from)
+    /// Returns the first place from `next` on that is active, and moves `next` behind it.
+    pub(crate) fn next_active(&self, next: &mut usize) -> Option<usize> {
+        pass(next, self.active.next(*next))
     }
 
-    /// Returns the first place from `from` on that may have a process.
-    pub(crate) fn next_occupied(&self, from: usize) -> Option<usize> {
-        self.next_active(from).into_iter().chain(self.parked.next(from)).min()
+    /// Returns the first place from `next` on that may have a process, and moves `next` behind it.
+    pub(crate) fn next_occupied(&self, next: &mut usize) -> Option<usize> {
+        pass(next, self.active.next(*next).into_iter().chain(self.parked.next(*next)).min())
     }
 
-    /// Returns the first vacant place from `from` on, among the first `most` places.
-    pub(crate) fn next_vacant(&self, from: usize, most: usize) -> Option<usize> {
-        (from..most).find(|place| !self.parked.contains(*place) && self.all[*place].is_vacant())
+    /// Returns the first vacant place from `next` on, among the first `most` places, and moves `next` behind it.
+    pub(crate) fn next_vacant(&self, next: &mut usize, most: usize) -> Option<usize> {
+        let is_vacant = |place: &usize| !self.parked.contains(*place) && self.all[*place].is_vacant();
+        pass(next, (*next..most).find(is_vacant))
     }
 
     /// Returns whether one of the first `most` workers is idle or could be started.
@@ -78,8 +75,7 @@ impl WorkerSet {
     pub(crate) fn park(&mut self) -> bool {
         self.looking = false;
         let mut next = 0;
-        while let Some(place) = self.next_active(next) {
-            next = place + 1;
+        while let Some(place) = self.next_active(&mut next) {
             if !self.all[place].park() {
                 return false;
             }
@@ -94,8 +90,7 @@ impl WorkerSet {
             return;
         }
         let mut next = 0;
-        while let Some(place) = self.next_active(next) {
-            next = place + 1;
+        while let Some(place) = self.next_active(&mut next) {
             if has_nothing_to_do(&self.all[place]) && self.all[place].park() {
                 self.park_if_idle(place);
             }
@@ -116,11 +111,16 @@ impl WorkerSet {
     pub(crate) fn unpark(&mut self) {
         self.looking = true;
         let mut next = 0;
-        while let Some(place) = self.next_active(next) {
-            next = place + 1;
+        while let Some(place) = self.next_active(&mut next) {
             self.all[place].unpark();
         }
     }
+}
+
+/// Moves `next` behind this place.
+fn pass(next: &mut usize, place: Option<usize>) -> Option<usize> {
+    *next = place? + 1;
+    place
 }
 
 fn has_nothing_to_do(worker: &Supervisor<Batch>) -> bool {
