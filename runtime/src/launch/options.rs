@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Outputs, StartMethod};
+use super::{LaunchRequest, Outputs, StartMethod};
 use crate::{
     error::{Error, Result},
     escape::is_control,
@@ -299,6 +299,11 @@ impl ResolvedOptions {
     /// Returns what a process for one function applies to itself. `before` processes were started before it.
     pub(crate) fn setup_alone(&self, before: u32) -> WorkerSetup {
         self.setup_in_turn(before, "")
+    }
+
+    /// Returns the request for a worker with these settings. Its owner adds the key.
+    pub(crate) fn request(&self) -> LaunchRequest<'_> {
+        LaunchRequest { env: &self.env, outputs: self.outputs, key: 0 }
     }
 
     fn setup_in_turn(&self, turn: u32, place: &str) -> WorkerSetup {

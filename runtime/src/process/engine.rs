@@ -17,10 +17,9 @@ use crate::{
     error::{Error, Result},
     handle::Drive,
     id::WorkerId,
-    launch::{LaunchError, LaunchRequest, Launcher, PolledLauncher, ResolvedOptions, StartMethod},
+    launch::{LaunchError, Launcher, PolledLauncher, StartMethod},
     observe::levels::levels,
-    protocol::{Hello, VERSION},
-    registry,
+    protocol::Hello,
     scheduler::{
         batch::Batch,
         restarts::{Intensity, Others, Restarts, Verdict},
@@ -97,17 +96,10 @@ fn launch_by(
     supervisor: &mut Supervisor<Batch>,
     config: &ProcessConfig,
 ) -> Result<(), LaunchError> {
-    let hello = Hello {
-        version: VERSION,
-        build_id: registry::build_id(),
-        worker: WorkerId::ALONE.0,
-        setup: config.spawn.setup_alone(supervisor.id().0),
-        log_level: levels().log,
-    };
-    let ResolvedOptions { env, outputs, start_timeout, .. } = &config.spawn;
-    let request = LaunchRequest { env, outputs: *outputs, key: 0 };
+    let hello = Hello::new(WorkerId::ALONE, config.spawn.setup_alone(supervisor.id().0), levels().log);
+    let start_timeout = config.spawn.start_timeout;
     let polled = PolledLauncher::new(launcher.clone(), driver.workers.clone());
-    let mut restarts = Restarts::new(Intensity::default(), *start_timeout);
+    let mut restarts = Restarts::new(Intensity::default(), start_timeout);
     loop {
         // A logger that this thread calls while it waits may copy this process.
         let tended = driver.look(|set| set.tended);
@@ -116,7 +108,7 @@ fn launch_by(
             return Err(LaunchError::Refused(CLOSED.to_owned()));
         }
         let now = Instant::now();
-        match supervisor.launch(&polled, &request, &hello, now, now + *start_timeout) {
+        match supervisor.launch(&polled, &config.spawn.request(), &hello, now, now + start_timeout) {
             Ok(true) => return Ok(()),
             // The template from which it will be forked is being prepared.
             Ok(false) if is_shared => _ = driver.wait_while(|set| set.tended == tended),

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{id::WorkerId, registry};
+
 /// The version of the protocol. It changes whenever a byte of the protocol does.
 pub(crate) const VERSION: u32 = 6;
 
@@ -18,6 +20,13 @@ pub(crate) struct Hello {
     pub(crate) setup: WorkerSetup,
     /// The most verbose level of records that the host wants, numbered like `log::LevelFilter`.
     pub(crate) log_level: u8,
+}
+
+impl Hello {
+    /// Returns the hello of this program to a worker.
+    pub(crate) fn new(worker: WorkerId, setup: WorkerSetup, log_level: u8) -> Self {
+        Self { version: VERSION, build_id: registry::build_id(), worker: worker.0, setup, log_level }
+    }
 }
 
 /// The settings that a worker applies to itself before it is ready.

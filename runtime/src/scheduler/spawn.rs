@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use super::state::Scheduler;
 use crate::{
-    launch::{LaunchError, LaunchRequest, ResolvedOptions},
+    launch::LaunchError,
     observe::{levels::levels, timeline::Entry},
-    protocol::{Hello, VERSION},
-    registry,
+    protocol::Hello,
 };
 
 impl Scheduler {
@@ -55,17 +54,9 @@ impl Scheduler {
     /// Starts a worker at a vacant place. Returns `false` if the launcher is not ready because its template is still loading.
     fn launch_at(&mut self, place: usize, now: Instant) -> Result<bool, LaunchError> {
         let worker = &mut self.workers[place];
-        let hello = Hello {
-            version: VERSION,
-            build_id: registry::build_id(),
-            worker: worker.id().0,
-            setup: self.config.spawn.setup_of(worker.id().0),
-            log_level: levels().log,
-        };
-        let ResolvedOptions { env, outputs, .. } = &self.config.spawn;
-        let request = LaunchRequest { env, outputs: *outputs, key: 0 };
-        let deadline = now + self.config.spawn.start_timeout;
-        if !worker.launch(&*self.launcher, &request, &hello, now, deadline)? {
+        let spawn = &self.config.spawn;
+        let hello = Hello::new(worker.id(), spawn.setup_of(worker.id().0), levels().log);
+        if !worker.launch(&*self.launcher, &spawn.request(), &hello, now, now + spawn.start_timeout)? {
             return Ok(false);
         }
         let why_slow = worker.why_slow();

@@ -22,8 +22,7 @@ use crate::{
         LaunchError, LaunchRequest, Outputs,
         fake::{FakeLauncher, FakeWorker},
     },
-    protocol::{EncodedTasks, Hello, RunFlags, VERSION, WorkerSetup, put_record},
-    registry,
+    protocol::{EncodedTasks, Hello, RunFlags, WorkerSetup, put_record},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -95,13 +94,7 @@ impl Pair {
     }
 
     fn launch(&mut self) -> Result<bool, LaunchError> {
-        let hello = Hello {
-            version: VERSION,
-            build_id: registry::build_id(),
-            worker: 0,
-            setup: WorkerSetup::default(),
-            log_level: 0,
-        };
+        let hello = Hello::new(WorkerId(0), WorkerSetup::default(), 0);
         let request = LaunchRequest { env: &[], outputs: self.outputs, key: 0 };
         self.supervisor.launch(&self.launcher, &request, &hello, self.now, self.now + SECOND)
     }

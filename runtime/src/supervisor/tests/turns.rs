@@ -12,7 +12,7 @@ use crate::{
     error::Exit,
     id::WorkerId,
     launch::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Peer, Watched},
-    protocol::{EncodedTasks, Hello, Note, Notice, VERSION, WorkerSetup},
+    protocol::{EncodedTasks, Hello, Note, Notice, WorkerSetup},
     supervisor::{ledger::InFlightTasks, receive::MOST_MESSAGES, state::Supervisor},
     sys::{fd::stream_pair, identified::Identified},
     transport::{Body, FrameSender, Segment, offer, shm::worker::WorkerEnd},
@@ -87,8 +87,7 @@ fn launched() -> (Supervisor<NoTasks>, Box<dyn FrameSender>) {
     let (here, now) = (Here::default(), Instant::now());
     let mut supervisor = Supervisor::new(WorkerId(0));
     let request = LaunchRequest { env: &[], outputs: Outputs::default(), key: 0 };
-    let hello =
-        Hello { version: VERSION, build_id: 0, worker: 0, setup: WorkerSetup::default(), log_level: 0 };
+    let hello = Hello::new(WorkerId(0), WorkerSetup::default(), 0);
     let deadline = now + Duration::from_secs(60);
     assert!(supervisor.launch(&here, &request, &hello, now, deadline).unwrap());
     let worker = here.0.lock().unwrap().take().unwrap();
