@@ -13,7 +13,7 @@ use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout},
     sys::{
-        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
         eventfd::{EfdFlags, EventFd},
         socket::{AddressFamily, SockFlag, SockType, socketpair},
         timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
@@ -235,6 +235,14 @@ pub(crate) struct Event {
     pub(crate) key: u64,
 }
 
+/// Rounds a timeout up to whole milliseconds. `None` has no limit.
+fn in_millis(timeout: Option<Duration>) -> PollTimeout {
+    timeout.map_or(PollTimeout::NONE, |timeout| {
+        let millis = timeout.as_nanos().div_ceil(1_000_000).min(1 << 30);
+        PollTimeout::try_from(millis as i32).unwrap_or(PollTimeout::NONE)
+    })
+}
+
 /// The maximum number of events that one wait returns.
 const MOST_EVENTS: usize = 64;
 
@@ -324,10 +332,7 @@ impl Poller {
         timeout: Option<Duration>,
     ) -> io::Result<()> {
         if self.is_whole() {
-            let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
-                let millis = timeout.as_nanos().div_ceil(1_000_000).min(1 << 30);
-                PollTimeout::try_from(millis as i32).unwrap_or(PollTimeout::NONE)
-            });
+            let timeout = in_millis(timeout);
             let mut fds = [
                 PollFd::new(self.epoll.as_fd(), PollFlags::POLLIN),
                 // It is always ready, and reports nothing that it is not asked for.
@@ -350,11 +355,7 @@ impl Poller {
     /// Other code of the process has closed the set, which cannot be used any more. A wait that has already begun does not end
     /// because of that.
     pub(crate) fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = match timeout {
-            None => EpollTimeout::NONE,
-            Some(d) => EpollTimeout::try_from(d.as_nanos().div_ceil(1_000_000).min(1 << 30) as i32)
-                .unwrap_or(EpollTimeout::NONE),
-        };
+        let timeout = in_millis(timeout);
         let mut buffer = [EpollEvent::empty(); MOST_EVENTS];
         events.clear();
         if !self.is_whole() {
