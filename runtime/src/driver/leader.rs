@@ -112,7 +112,8 @@ impl<M: StateMachine> Driver<M> {
 
     /// Leads, or waits for the leader, while `still` returns `true`.
     ///
-    /// `still` may only ask for what [`StateMachine::has_news`] tells of. Returns `false` if this process is a copy of the one that made the driver.
+    /// `still` may only ask for what [`StateMachine::has_news`] tells of. Returns `false` if this process is a copy of the one that
+    /// made the driver.
     pub(crate) fn wait_while(&self, still: impl Fn(&M) -> bool) -> bool {
         self.wait(
             &mut || {

@@ -166,7 +166,8 @@ impl Template {
         is_readable(self.child.as_fd())
     }
 
-    /// Returns whether the template has ended, or cannot be used because other code has closed a descriptor of it. It says nothing while it waits for requests, so readable data means its end.
+    /// Returns whether the template has ended, or cannot be used because other code has closed a descriptor of it. It says nothing
+    /// while it waits for requests, so readable data means its end.
     pub(super) fn has_ended(&self) -> bool {
         let is_whole = self.child.held().is_whole() && self.control.is_whole();
         !is_whole || self.has_exited() || is_readable(self.control.as_fd())

@@ -103,7 +103,7 @@ pub(super) fn wait_for_a_stuck(step: &str) {
     if step == "result" {
         handle.join().unwrap();
         drop(pool.submit(delayed!(say_and_give())));
-        // Nobody reads what it gives.
+        // No process reads what it sends.
         signal::raise(signal::Signal::SIGSTOP).unwrap();
     }
     loop {

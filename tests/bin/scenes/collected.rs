@@ -31,7 +31,7 @@ fn say_and_end() {
     process::abort();
 }
 
-/// Whoever drives the pool calls this, and sees the worker's end no sooner than it has returned.
+/// The thread that drives the pool calls this, and sees the worker's end only after it has returned.
 struct Stall;
 
 impl log::Log for Stall {
@@ -121,7 +121,7 @@ pub(super) fn play(how: &str) {
                 }
             }
         })),
-        other => panic!("nobody collects in the manner of {other:?}"),
+        other => panic!("no way of collecting is called {other:?}"),
     }
     log::set_logger(&Stall).unwrap();
     log::set_max_level(log::LevelFilter::Info);

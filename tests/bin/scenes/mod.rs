@@ -298,7 +298,7 @@ fn without(what: &str) {
         }
         "madvise" => refuse(libc::SYS_madvise, None),
         "nothing" => {}
-        other => panic!("nobody refuses {other:?}"),
+        other => panic!("no refusal is called {other:?}"),
     }
     log::set_logger(&Print).unwrap();
     log::set_max_level(log::LevelFilter::Info);

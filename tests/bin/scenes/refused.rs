@@ -18,7 +18,7 @@ pub(super) fn refuse_by_name(call: &str) {
         "pidfd_open" => libc::SYS_pidfd_open,
         "pidfd_send_signal" => libc::SYS_pidfd_send_signal,
         "setpgid" => libc::SYS_setpgid,
-        other => panic!("nobody refuses {other:?}"),
+        other => panic!("no refusal is called {other:?}"),
     };
     refuse(number, None);
 }

@@ -151,13 +151,13 @@ impl Client<'_> {
         } else if error.is_crash() {
             "crashed"
         } else if error.is_lost() {
-            // So many workers were killed before they were of use that the pool was given up.
+            // The pool was given up, because too many workers were killed before they returned a result.
             let words = error.to_string();
             let is_explained = GIVEN_UP.iter().any(|why| words.contains(why));
-            assert!(is_explained, "{told:?}: nobody knows why it is lost: {words}");
+            assert!(is_explained, "{told:?}: it is lost without a known reason: {words}");
             "given up"
         } else {
-            panic!("{told:?}: an outcome that nobody expects: {error}");
+            panic!("{told:?}: an unexpected outcome: {error}");
         };
         *self.outcomes.entry(kind).or_default() += 1;
     }
@@ -315,7 +315,7 @@ impl Client<'_> {
         }
     }
 
-    /// It runs once on every worker, so that nobody counts it.
+    /// It runs once on every worker, so its executions are not counted.
     fn broadcast(&mut self) {
         if let Ok(squares) = self.pool.broadcast(delayed!(square(7))) {
             assert!(squares.iter().all(|square| *square == 49), "{squares:?}");
@@ -323,7 +323,7 @@ impl Client<'_> {
     }
 
     fn resize(&mut self) {
-        self.pool.resize(1 + self.random.below(4) as usize).expect("it may have so many");
+        self.pool.resize(1 + self.random.below(4) as usize).expect("a pool may have four workers");
     }
 
     fn large(&mut self) {

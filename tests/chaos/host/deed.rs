@@ -84,7 +84,7 @@ pub(super) fn printed_by(line: &str) -> Option<usize> {
     line.strip_prefix("task ")?.strip_suffix(" prints")?.parse().ok()
 }
 
-/// Whether a count is as it must be where a failure may be an error that nobody looks at: it is remembered.
+/// Checks a count and remembers a failure, where an error might not be looked at.
 fn must(count: u32, wanted: u32, words: &str) {
     if count != wanted {
         shared().around.faults.fetch_add(1, Ordering::SeqCst);
@@ -130,7 +130,7 @@ pub(super) fn finalize(micros: u64, is_initialized: bool) -> u64 {
     shared().around.finalizers.fetch_add(1, Ordering::SeqCst)
 }
 
-/// What the task of this number comes to.
+/// Returns the outcome of the task with this number.
 pub(super) fn answer(task: u64, what: u64) -> u64 {
     task.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ what
 }

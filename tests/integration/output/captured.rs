@@ -1,4 +1,4 @@
-//! Output that is kept for whoever has the outcome of the task.
+//! Output that is kept with the outcome of the task.
 
 use log::LevelFilter;
 use procession::{Output, TaskError, delayed, worker};

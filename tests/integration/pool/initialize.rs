@@ -82,7 +82,7 @@ fn check_failing_initializer(end: End) {
     assert!(error.to_string().contains(end.words()), "{error}");
     assert!(pool.map((0..3).map(|n| delayed!(echo(n)))).unwrap_err().to_string().contains(end.words()));
     assert!(pool.broadcast(delayed!(echo(1))).unwrap_err().to_string().contains(end.words()));
-    assert_eq!(numbers(&file).len(), attempts, "nobody tries again");
+    assert_eq!(numbers(&file).len(), attempts, "it is not tried again");
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn a_pool_has_as_many_workers_as_it_was_asked_for() {
             let places = pool.broadcast(delayed!(place())).unwrap();
             assert!(places.iter().map(|(index, _)| *index).eq((0..jobs).map(Some)), "{places:?}");
             let pids: BTreeSet<u32> = places.iter().map(|(_, pid)| *pid).collect();
-            assert!(pids.iter().copied().eq(workers()), "each worker once, and nobody else");
+            assert!(pids.iter().copied().eq(workers()), "each worker once, and no other process");
         }
     });
 }
@@ -349,8 +349,8 @@ fn the_warm_pool_grows_and_shrinks_to_jobs() {
                 .into_iter()
                 .collect()
         };
-        // Workers start when there is work and nobody idle for it, and those that are there go on meanwhile: one that is slow to start, on
-        // a loaded machine, finds nothing left to do. That is so by design: nobody waits for a start while a worker could do the task.
+        // Workers start when there is work and no worker is idle. The others continue meanwhile, so a worker that is slow to start on
+        // a loaded machine finds nothing left to do. This is intended: no task waits for a start while a worker could run it.
         until("three have something to do", || places(3) == BTreeSet::from([0, 1, 2]));
         assert_eq!(workers().len(), 3);
         assert_eq!(places(1), BTreeSet::from([0]));

@@ -211,7 +211,7 @@ fn a_terminated_process_fails_as_a_crash_by_sigterm() {
         assert!(error.is_crash() && error.to_string().contains("killed by SIGTERM"), "{error}");
         assert_eq!(error.exit().unwrap().signal(), Some(Signal::SIGTERM as i32));
         assert_eq!(process.exit_status(), error.exit());
-        // It has ended: nobody is signalled.
+        // It has ended, so no process is signalled.
         process.terminate().unwrap();
         process.kill().unwrap();
         assert_eq!(process.exit_status(), error.exit());
@@ -315,7 +315,7 @@ fn a_detached_process_runs_on_and_is_collected_by_somebody() {
         assert!(is_there(id));
         std::fs::write(go, "").unwrap();
         until("it is collected", || !is_there(id));
-        until("nobody watches any more", || threads().len() == before.threads.len());
+        until("no thread watches any more", || threads().len() == before.threads.len());
         until("nothing is left", || descriptors() == before.descriptors);
     });
 }
@@ -326,7 +326,7 @@ fn a_detached_process_ends_with_its_parent() {
     alone_with_warm_pool(|| {
         let folder = Folder::new();
         waiting(&folder).0.detach();
-        // In a static it is dropped by nobody.
+        // In a static it is never dropped.
         static KEPT: OnceLock<Process<u32>> = OnceLock::new();
         assert!(KEPT.set(waiting(&folder).0).is_ok());
     });
@@ -343,7 +343,7 @@ fn the_descriptor_becomes_readable_at_the_end() {
         assert!(!is_readable(&process, PollTimeout::ZERO));
         std::fs::write(go, "").unwrap();
         assert!(is_readable(&process, PollTimeout::from(60_000u16)));
-        // Whoever has been told so can ask.
+        // Once the descriptor is readable, the process can be asked how it ended.
         assert!(!process.is_alive());
         assert_eq!(code(&process), Some(0));
         assert!(is_readable(&process, PollTimeout::ZERO), "and stays so");

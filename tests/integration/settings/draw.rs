@@ -105,7 +105,7 @@ fn each_call_without_a_seed_draws_other_numbers_on_any_number_of_workers() {
             let mut draws = vec![pool.map(tasks()).unwrap(), pool.map(tasks()).unwrap()];
             draws.push(pool.imap(tasks()).map(Result::unwrap).collect());
             draws.push(parallel!(pool = &pool; draw() for _ in 0..DRAWS).unwrap());
-            // What a call with a seed draws, and how many calls went before it, is nobody's business, but it is a call.
+            // The numbers of a call with a seed do not depend on the calls before it, but it counts as a call.
             let seeded = parallel!(pool = &pool, seed = 42; draw() for _ in 0..DRAWS).unwrap();
             let pair: (u64, u64) = parallel!(pool = &pool; draw(), draw()).unwrap();
             draws.push(vec![pair.0, pair.1]);

@@ -254,7 +254,7 @@ fn jobs_are_the_cpus_that_affinity_allows() {
         sched_setaffinity(Pid::from_raw(0), &one).unwrap();
         assert_eq!((jobs(Jobs::All), jobs(Jobs::from(-1)), jobs(Jobs::AllBut(1))), (1, 1, 1));
         assert_eq!(jobs(Jobs::from(3)), 3, "who says a number gets it");
-        assert_eq!(Pool::builder().build().unwrap().jobs(), 1, "nobody has said one");
+        assert_eq!(Pool::builder().build().unwrap().jobs(), 1, "no setting says how many");
     });
 }
 

@@ -353,7 +353,7 @@ fn written(scene: &str) -> String {
     let mut child = command.stderr(slave).spawn().unwrap();
     drop(command);
     let mut bytes = Vec::new();
-    // The end is an error: nobody holds the other side any more.
+    // The end is an error, because no process has the other side any more.
     let _ = File::from(terminal.master).read_to_end(&mut bytes);
     assert!(child.wait().unwrap().success());
     String::from_utf8(bytes).unwrap()

@@ -70,7 +70,7 @@ fn check_failing_preload(attempts: &Path, pool: &Pool, words: &[&str]) {
     assert_eq!(numbers(attempts).len(), 5, "the attempts are bounded");
     check(pool.submit(delayed!(echo(1))).join().unwrap_err());
     check(pool.map((0..3).map(|n| delayed!(echo(n)))).unwrap_err().into_task_error().unwrap());
-    assert_eq!(numbers(attempts).len(), 5, "nobody tries again");
+    assert_eq!(numbers(attempts).len(), 5, "it is not tried again");
     assert_eq!(children().len(), 0, "and nothing is left of them");
 }
 

@@ -16,17 +16,17 @@ use crate::launch::{LaunchError, fake::Outcome};
 
 const KILLED: i32 = 9;
 
-/// A pool that retries its tasks so many times.
+/// Returns the settings of a pool with this number of retries.
 fn retried(retries: u32) -> Config {
     Config { call: CallOptions { retries: Some(retries), ..CallOptions::default() }, ..config() }
 }
 
-/// A pool whose tasks have a time limit.
+/// Returns the settings of a pool whose tasks have a time limit.
 fn limited() -> Config {
     Config { call: CallOptions { timeout: Some(SECOND), ..CallOptions::default() }, ..config() }
 }
 
-/// A call whose tasks are sent so many together.
+/// Returns the options of a call with batches of this size.
 fn batches_of(tasks: usize) -> CallOptions {
     CallOptions { batch: Some(tasks), ..CallOptions::default() }
 }

@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// The worker of these tests is this process, which is not held.
-struct Nobody;
+struct NoProcess;
 
-impl Peer for Nobody {
+impl Peer for NoProcess {
     fn pid(&self) -> u32 {
         std::process::id()
     }
@@ -46,7 +46,7 @@ impl Launcher for Here {
         let worker = WorkerEnd::new(Arc::new(Identified::new(theirs)), memory.as_ref()).unwrap();
         *self.0.lock().unwrap() = Some(worker.sender);
         Ok(Launch::Ready(Launched {
-            peer: Box::new(Nobody),
+            peer: Box::new(NoProcess),
             sender: end.sender,
             receiver: end.receiver,
             is_quiet: end.rings,
