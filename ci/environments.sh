@@ -288,9 +288,9 @@ limited "ulimit -i 0" --sigpending=0
 line "ulimit -s 128" "parts=$parts stack-1800" -- prlimit --stack=131072 "$program" $parts stack-1800
 line "ulimit -s unlimited" "parts=$parts stack-60000" -- prlimit --stack=unlimited "$program" $parts stack-60000
 line "ulimit -n 64" "parts=$parts descriptors" -- prlimit --nofile=64 "$program" $parts descriptors
-# A pool of workers that are spawned needs 15 before its first worker runs, the others 22, a process 10.
-files='error: .*RLIMIT_NOFILE .*is 12( .*|;.*|)'
-limited "ulimit -n 12" --nofile=12 "fork:pool=$files" "*:squares=$files" process:square=49
+# A pool of workers that are spawned needs 16 before its first worker runs, the others 22, a process 14.
+files='error: .*RLIMIT_NOFILE .*is 14( .*|;.*|)'
+limited "ulimit -n 14" --nofile=14 "*:squares=$files" process:square=49
 copied='error: .*the template of workers cannot fork one: pipe2: .*RLIMIT_NOFILE .*is 18( .*|;.*)'
 limited "ulimit -n 18" --nofile=18 "fork:squares=$copied" "forkserver:squares=$copied"
 limited "ulimit -v 300000" --as=307200000

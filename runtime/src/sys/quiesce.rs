@@ -10,7 +10,7 @@ use std::{
     cell::Cell,
     io,
     sync::{
-        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -23,6 +23,8 @@ static THREADS: PerProcess<Threads> = PerProcess::new();
 
 #[derive(Debug, Default)]
 struct Threads {
+    /// Held by the thread that is about to make a copy. A thread that rests, however briefly, then rests on.
+    copying: Mutex<()>,
     /// Held for reading by each of our threads that does not rest.
     awake: RwLock<()>,
     /// The number of our threads. Changed while `awake` is held.
@@ -71,12 +73,14 @@ impl Drop for OwnThread {
 }
 
 fn wake() -> RwLockReadGuard<'static, ()> {
+    let _no_copy = threads().copying.lock().unwrap_or_else(PoisonError::into_inner);
     threads().awake.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// While this exists, the thread that holds it is the only one that runs.
 #[derive(Debug)]
 pub(crate) struct Quiet {
+    _copying: MutexGuard<'static, ()>,
     _all_rest: RwLockWriteGuard<'static, ()>,
 }
 
@@ -86,6 +90,7 @@ pub(crate) struct Quiet {
 ///
 /// There are other threads. Returns the number of all threads, or the error that occurred while counting them.
 pub(crate) fn quiet(timeout: Duration) -> Result<Quiet, io::Result<usize>> {
+    let copying = threads().copying.lock().unwrap_or_else(PoisonError::into_inner);
     let deadline = Instant::now() + timeout;
     loop {
         let all_rest = match threads().awake.try_write() {
@@ -97,7 +102,7 @@ pub(crate) fn quiet(timeout: Duration) -> Result<Quiet, io::Result<usize>> {
         // A thread that has just ended or just begun is counted and is not one of ours, so it is waited for.
         match all_rest {
             Some(all_rest) if count == 1 + threads().own.load(Ordering::Relaxed) => {
-                return Ok(Quiet { _all_rest: all_rest });
+                return Ok(Quiet { _copying: copying, _all_rest: all_rest });
             }
             _ if Instant::now() > deadline => return Err(Ok(count)),
             _ => {}

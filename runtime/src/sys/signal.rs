@@ -252,7 +252,11 @@ fn is_ended_by_allocation(stack_pointer: usize) -> bool {
         let read = process_vm_readv(nix::unistd::getpid(), &mut [IoSliceMut::new(&mut bytes)], &[theirs]);
         let read = read.unwrap_or(0);
         let (words, _) = bytes[..read].as_chunks();
-        if words.iter().any(|&word| (start + 1..=start + CALL_BYTES).contains(&usize::from_ne_bytes(word))) {
+        // A difference, because an end of a range would stay behind on the stack and be found by a later search.
+        if words
+            .iter()
+            .any(|&word| (1..=CALL_BYTES).contains(&usize::from_ne_bytes(word).wrapping_sub(start)))
+        {
             return true;
         }
         if read < bytes.len() {
@@ -428,5 +432,26 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     if was_sent {
         // SAFETY: raise takes a number and may be called in a handler; it is delivered when the handler returns.
         unsafe { libc::raise(signal) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Searches, with its variables some way down the stack.
+    #[inline(never)]
+    fn search_from_below(here: usize) -> bool {
+        let room = std::hint::black_box([0u8; 4096]);
+        is_ended_by_allocation(here) || room[0] != 0
+    }
+
+    #[test]
+    fn a_search_of_the_stack_does_not_find_what_an_earlier_one_left_there() {
+        let local = 0usize;
+        let here = (&raw const local).addr();
+        assert!(!search_from_below(here));
+        // What was left there may be among the variables that the next function has not initialised when it is interrupted.
+        assert!(!is_ended_by_allocation(here - FRAMES_WORDS * size_of::<usize>()));
     }
 }
