@@ -155,7 +155,10 @@ impl<M: StateMachine> Driver<M> {
             state.owner = Some(std::thread::current().id());
             drop(state);
             let seat = Leadership(self);
-            while !self.arm(&mut *self.turn(self.lock()?, &mut events, Until::Now)?) {}
+            while !self.arm(&mut *self.turn(self.lock()?, &mut events, Until::Now)?) {
+                // A worker that never stops talking must not keep this process from being copied.
+                thread.rest(|| ());
+            }
             drop(seat);
         }
         Some(())
