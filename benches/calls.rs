@@ -1,4 +1,4 @@
-//! What a change of procession may change: calls one at a time, calls at once, every size of batch, large values.
+//! The costs that a change of procession may affect: calls one at a time, concurrent calls, batches of every size, large values.
 //!
 //! `cargo bench -p procession-benches --bench calls` measures; with `-- --test` it runs each once, as a test. A word after `--` picks
 //! the benches whose name has it. `limits` and `compare/` say how the figures stand beside the machine's and the peers'.

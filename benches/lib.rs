@@ -1,4 +1,4 @@
-//! What the measurements share: medians, figures from `/proc`, and the bare ping-pong and start that they are compared with.
+//! The common parts of the measurements: medians, figures from `/proc`, and the bare ping-pong and start that they are compared with.
 //!
 //! A measured program starts itself again for the bare comparisons; [`act_as_bare_child`] is the first thing in its `main`.
 
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Which bare child a process is to be.
+/// The variable that says which bare child a process is to be.
 const ROLE: &str = "BENCH_BARE_CHILD";
 
 /// The median of some measurements.
@@ -31,7 +31,7 @@ pub fn repeat(times: usize, mut measure: impl FnMut() -> Duration) -> Vec<Durati
     (0..times).map(|_| measure()).collect()
 }
 
-/// How long one run takes.
+/// Returns how long one run takes.
 pub fn time(run: impl FnOnce()) -> Duration {
     let start = Instant::now();
     run();

@@ -1,4 +1,4 @@
-//! What is promised about speed, each figure beside what the machine allows, in one run.
+//! The promises about speed: each figure beside the limit of the machine, in one run.
 //!
 //! `cargo bench -p procession-benches --bench limits` measures; with `-- --test` it runs each once, small, as a test. A word after
 //! `--` picks the measurements whose name has it.
@@ -29,7 +29,7 @@ fn pid() -> u32 {
     std::process::id()
 }
 
-/// How large the measurements are.
+/// The size of the measurements.
 struct Size {
     tasks: u64,
     flat_tasks: u64,

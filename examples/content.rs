@@ -101,7 +101,7 @@ fn has_magic(bytes: &[u8]) -> bool {
 
 /// Returns the name of the program that runs a script. `env` is skipped.
 fn interpreter_of(bytes: &[u8]) -> Option<String> {
-    /// As much of the first line as Linux reads.
+    /// The length of the first line that Linux reads, in bytes.
     const LONGEST_LINE: usize = 256;
 
     let line = bytes.strip_prefix(b"#!")?;

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use procession::{Pool, TaskError, delayed, worker};
 use serde::{Deserialize, Serialize};
 
-/// How a task ends.
+/// The way in which a task ends.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum End {
     Return,

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Which part of the program a module belongs to.
+/// The part of the program that a module belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Both,
@@ -164,7 +164,7 @@ fn floors() -> BTreeMap<&'static str, (u32, Side)> {
     FLOORS.iter().map(|&(room, floor, side)| (room, (floor, side))).collect()
 }
 
-/// Why this import breaks the rules, if it does.
+/// Returns why this import breaks the rules, if it does.
 fn fault(importer: &str, imported: &str) -> Option<String> {
     if importer == imported {
         return None;
@@ -313,10 +313,10 @@ fn a_fault_is_seen() {
     assert!(fault("pool", "codec").is_none());
 }
 
-/// How many lines a file may have, unless most of them are documentation.
+/// The number of lines that a file may have, unless most of them are documentation.
 const MOST_LINES: usize = 500;
 
-/// Whether a file of this text is too long. Functions are held to their length by `clippy::too_many_lines`.
+/// Returns whether a file of this text is too long. Functions are held to their length by `clippy::too_many_lines`.
 fn is_too_long(text: &str) -> bool {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let (comments, code): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with("//"));
@@ -343,7 +343,7 @@ fn a_file_that_is_too_long_is_seen() {
     assert!(!is_too_long(&"code\n/// It says\n    // what.\n".repeat(200)));
 }
 
-/// What stands between backquotes at the start of the rows of a table that has this heading.
+/// Returns the texts between backquotes at the start of the rows of a table that has this heading.
 fn first_column(document: &str, heading: &str) -> BTreeSet<String> {
     let table = document.split_once(heading).expect("the table is there").1;
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));

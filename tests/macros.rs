@@ -1,4 +1,4 @@
-//! What the macros' expansions do, through the encoding.
+//! The behaviour of the macros' expansions, checked through the encoding.
 
 #![forbid(unsafe_code)]
 

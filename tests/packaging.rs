@@ -1,4 +1,4 @@
-//! What users get: the published packages, and the systems that they are for.
+//! The published packages, and the systems that they support.
 
 use std::{path::Path, process::Command};
 

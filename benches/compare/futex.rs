@@ -24,14 +24,14 @@ const END: u32 = u32::MAX;
 #[repr(C, align(128))]
 struct Word(AtomicU32);
 
-/// What the two processes share.
+/// The memory that the two processes share.
 #[repr(C)]
 struct Words {
     request: Word,
     reply: Word,
 }
 
-/// How a word is waited for.
+/// The manner of waiting for a word.
 #[derive(Clone, Copy)]
 pub(crate) enum Manner {
     Sleep,

@@ -1,4 +1,4 @@
-//! What the machine allows: bare round trips, copies, and the encoding alone.
+//! The limits of the machine: bare round trips, copies, and the encoding alone.
 
 use std::{
     hint::black_box,
@@ -100,7 +100,7 @@ fn encode(n: u64, bytes: &mut [u8; 16]) -> &[u8] {
     postcard::to_slice(&n, bytes).expect("a number takes at most ten bytes")
 }
 
-/// What two cores do more than one: threads that share nothing.
+/// Measures what two cores do more than one, with threads that share nothing.
 pub(crate) fn two(size: &Size) -> Outcome {
     let rounds = timing::spin_rounds(size) * timing::SPINS;
     let run = |threads: u64| {

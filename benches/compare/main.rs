@@ -27,7 +27,7 @@ compare [--rounds N] [--test] [WORD]
   --test       everything once, as small as can be, with the results checked: for CI; writes no record
   WORD         only the rows in whose text, or in whose measurements' names, it occurs; writes no record";
 
-/// What the command line asks for.
+/// The options of the command line.
 struct Options {
     rounds: usize,
     test: bool,

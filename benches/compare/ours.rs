@@ -260,7 +260,7 @@ pub(crate) fn flat(size: &Size) -> Outcome {
     ])
 }
 
-/// What a worker at rest keeps in memory: its own pages and those of its executable and libraries, and the memory that it shares
+/// Measures what an idle worker keeps in memory: its own pages and those of its executable and libraries, and the memory that it shares
 /// with its host, once, whichever of the two has touched a page.
 pub(crate) fn rest(size: &Size) -> Outcome {
     let pool = pool(1)?;

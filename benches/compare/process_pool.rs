@@ -96,7 +96,7 @@ pub(crate) fn two(size: &Size) -> Outcome {
     Ok(vec![("gain", gain(size, || run(&one), || run(&two)))])
 }
 
-/// What a worker at rest keeps in memory.
+/// Measures what an idle worker keeps in memory.
 pub(crate) fn rest(size: &Size) -> Outcome {
     let pool = pool(1);
     let pid = pool.spawn((), |()| std::process::id()).join().map_err(|error| error.to_string())?;

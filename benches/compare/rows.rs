@@ -1,4 +1,4 @@
-//! What is measured: every row of the table, and the measurements that its figures come from.
+//! The rows of the table, and the measurements that their figures come from.
 
 use crate::{
     channels, machine, ours, process_pool, threads,
@@ -51,18 +51,18 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
 /// Measurements that are too long for more than one round; they compare their own end with their own start.
 pub(crate) const ONCE: &[&str] = &["ours.flat"];
 
-/// What a row's figures are.
+/// The unit of a row's figures.
 #[derive(Clone, Copy)]
 pub(crate) enum Unit {
     TasksPerSecond,
     BytesPerSecond,
     Seconds,
     Bytes,
-    /// How many times as fast.
+    /// A ratio: how many times as fast.
     Times,
 }
 
-/// What is asked for: of procession's own figure, or of its ratio to another.
+/// A requirement for procession's own figure, or for its ratio to another.
 #[derive(Clone, Copy)]
 pub(crate) enum Asked {
     Nothing,

@@ -19,25 +19,25 @@ use crate::{
 
 /// The only name in the answer of a measurement that cannot be done here; with it comes the reason.
 pub(crate) const MISSING: &str = "missing";
-/// What peers of Python are called, before the dot.
+/// The prefix of the names of Python's peers.
 const PYTHON: &str = "python.";
 /// A measurement that takes longer hangs.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What is known of one figure.
+/// The state of one figure.
 pub(crate) enum Known {
     Found { median: f64, least: f64, most: f64 },
     Missing(String),
 }
 
-/// How one run of a measurement ended.
+/// The end of one run of a measurement.
 enum Ending {
     Figures(Vec<(String, f64)>),
     Missing(String),
     Failed(String),
 }
 
-/// What all runs found.
+/// The results of all runs.
 #[derive(Default)]
 pub(crate) struct Runs {
     figures: BTreeMap<String, Vec<f64>>,
@@ -89,7 +89,7 @@ impl Runs {
         }
     }
 
-    /// What is known of `measurement/figure`.
+    /// Returns what is known of `measurement/figure`.
     pub(crate) fn known(&self, figure: &str) -> Known {
         if let Some(found) = self.figures.get(figure) {
             let least = found.iter().copied().fold(f64::INFINITY, f64::min);

@@ -120,13 +120,13 @@ pub(crate) fn record(table: &str, rounds: usize, load_before: &str) -> io::Resul
     Ok(())
 }
 
-/// How many threads wanted the machine's cores in the last minute; what other programs do is in every figure.
+/// Returns the load average of the last minute, because other programs affect every figure.
 pub(crate) fn load() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     load.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
-/// Where and how the figures were taken.
+/// Describes where and how the figures were taken.
 fn circumstances(rounds: usize, load_before: &str) -> String {
     let git = |args: &[&str]| output("git", &[&["-C", env!("CARGO_MANIFEST_DIR")], args].concat());
     let changed = if git(&["status", "--porcelain"]).is_empty() { "" } else { ", with changes" };
@@ -157,7 +157,7 @@ fn output(program: &str, args: &[&str]) -> String {
     said(Command::new(program).args(args))
 }
 
-/// What a command says, or that it is not here.
+/// Returns the output of a command, or that it is missing.
 fn said(command: &mut Command) -> String {
     match command.output() {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),

@@ -1,14 +1,14 @@
-//! What the measurements share: how large they are, and how they come to a figure.
+//! The common parts of the measurements: their size, and how a figure is computed.
 
 use std::time::{Duration, Instant};
 
-/// What a measurement found, by name; or why it cannot be done here.
+/// The figures of a measurement by name, or why it cannot be done here.
 pub(crate) type Outcome = Result<Vec<(&'static str, f64)>, String>;
 
-/// How large the measurements are.
+/// The size of the measurements.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
-    /// As small as can be, to see that they work.
+    /// The smallest size, to check that they work.
     pub(crate) test: bool,
 }
 
@@ -29,9 +29,9 @@ impl Size {
     }
 }
 
-/// How long runs are repeated within one measurement.
+/// The time for which runs are repeated within one measurement.
 const BUDGET: Duration = Duration::from_millis(500);
-/// How long samples are taken that are of seconds and not of microseconds.
+/// The time for which samples are taken that last seconds and not microseconds.
 const LONG_BUDGET: Duration = Duration::from_secs(3);
 /// The most of such samples.
 pub(crate) const LONG_SAMPLES: usize = 7;
@@ -95,7 +95,7 @@ pub(crate) fn throughput(size: &Size, bytes: usize, mut run: impl FnMut()) -> f6
     bytes as f64 / median_time(times)
 }
 
-/// How many times as fast the second is: the two take turns.
+/// Returns how many times as fast the second is. The two take turns.
 pub(crate) fn gain(size: &Size, mut one: impl FnMut(), mut two: impl FnMut()) -> f64 {
     one();
     two();
@@ -108,7 +108,7 @@ pub(crate) fn gain(size: &Size, mut one: impl FnMut(), mut two: impl FnMut()) ->
     median_time(alone) / median_time(together)
 }
 
-/// What the large measurements move.
+/// The number of bytes that the large measurements move.
 pub(crate) const LARGE_BYTES: usize = 64 << 20;
 
 /// Memory that was touched, as a large program has it; none if this machine cannot spare it.
@@ -143,7 +143,7 @@ pub(crate) fn spin(rounds: u64) -> u64 {
         .fold(1u64, |x, n| std::hint::black_box(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(n)))
 }
 
-/// How many tasks the CPU-bound measurements have, and how many rounds each.
+/// The number of tasks in the CPU-bound measurements, and the rounds of each.
 pub(crate) const SPINS: u64 = 64;
 
 /// Rounds of a CPU-bound task.

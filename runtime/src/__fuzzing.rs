@@ -1,4 +1,4 @@
-//! What the targets in `fuzz/` drive. Not public: it is there only for a build with `--cfg fuzzing`, and for this crate's own tests.
+//! The functions that the targets in `fuzz/` call. Compiled only with `--cfg fuzzing` and for this crate's own tests.
 
 use crate::{
     codec::{Encoded, output::decode_result},

@@ -21,7 +21,7 @@ use crate::{
 type Witness = fn(&RemotePanic);
 
 thread_local! {
-    /// How many tasks are running on this thread. A task may call another one in its own process.
+    /// The number of tasks that are running on this thread. A task may call another one in its own process.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     /// `SEEN` has entries.
     static HAS_SEEN: Cell<bool> = const { Cell::new(false) };
@@ -32,7 +32,7 @@ thread_local! {
     static WITNESS: Cell<Option<(u32, Witness)>> = const { Cell::new(None) };
 }
 
-/// How many panics are kept of a task that keeps catching them. The latest are kept.
+/// The number of panics that are kept for a task that catches them. The latest are kept.
 const MOST_SEEN: usize = 16;
 
 /// The messages of std when a panic reaches a function that must not unwind, and the process aborts. The panic itself was reported

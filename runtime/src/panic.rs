@@ -139,7 +139,7 @@ impl fmt::Display for RemotePanic {
     }
 }
 
-/// How much of a backtrace is requested.
+/// The amount of a backtrace that is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     Off,

@@ -15,7 +15,7 @@ pub(crate) const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The allowed times, as in errors.
 pub(crate) const ABOVE_ZERO: &str = "a time above zero (from a year on it is no limit)";
 
-/// How much of a value is repeated in an error.
+/// The number of characters of a value that are repeated in an error.
 const MOST_CHARS: usize = 60;
 
 /// Creates the error of a setting, as in `nice(20): niceness is no more than that; give a number from -20 to 19`.

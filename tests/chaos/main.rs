@@ -35,13 +35,13 @@ use crate::{held::Held, random::Random, shared::Shared};
 
 /// A host that has not come to the end of a call for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What the host leaves behind has so long to follow it.
+/// The time in which the processes that a host leaves behind must end.
 const FOLLOW: Duration = Duration::from_secs(10);
 /// A process that is stopped goes on after this long at the most.
 const MOST_STOP_MILLIS: u64 = 60;
 /// Once in this many times a template that is a copy of the host is not spared.
 const TEMPLATES: u64 = 5;
-/// What every process of this run has in its environment.
+/// The variable that every process of this run has in its environment.
 const TOKEN: &str = "CHAOS_TOKEN";
 
 const SIGNALS: [Signal; 15] = [
@@ -253,7 +253,7 @@ fn nothing_is_left(token: &str) -> Result<(), String> {
     }
 }
 
-/// What a host that hangs is at.
+/// Reports what a host that hangs is doing.
 fn report(shared: &Shared, host: u32) -> String {
     let mut words = format!("the host hangs; its clients are at {:#?}", shared.said());
     for pid in [host].into_iter().chain(descendants(host).into_iter().map(|pid| pid.as_raw().cast_unsigned()))

@@ -22,7 +22,7 @@ pub(crate) const SLOTS: usize = 1 << 18;
 /// Threads of the host that say what they are at.
 pub(crate) const CLIENTS: usize = 4;
 const WORDS: usize = 240;
-/// Where the memory is to be found.
+/// The variable with the descriptor of the memory.
 const VARIABLE: &str = "CHAOS_MEMORY";
 
 #[repr(C)]
@@ -31,24 +31,24 @@ pub(crate) struct Shared {
     pub(crate) beats: AtomicU64,
     /// The host has begun and sends signals are welcome.
     pub(crate) is_open: AtomicU32,
-    /// How often what surrounds tasks has run in this round.
+    /// The number of times that the functions around tasks have run in this round.
     pub(crate) around: Around,
     at: [[AtomicU8; WORDS]; CLIENTS],
     runs: [AtomicU32; SLOTS],
 }
 
-/// What runs around tasks, in workers and templates.
+/// The counts of the functions that run around tasks, in workers and templates.
 #[repr(C)]
 pub(crate) struct Around {
     pub(crate) preloads: AtomicU64,
     pub(crate) initializers: AtomicU64,
     pub(crate) finalizers: AtomicU64,
-    /// What is not as it must be in one of them, whose panic not everybody hears of.
+    /// The number of faults that were found in one of them. Its panic is not always reported.
     pub(crate) faults: AtomicU64,
 }
 
 impl Shared {
-    /// What a client is at.
+    /// Notes what a client is doing.
     pub(crate) fn say(&self, client: usize, words: &str) {
         let place = &self.at[client];
         let bytes = words.bytes().chain(std::iter::repeat(0));

@@ -1,4 +1,4 @@
-//! What every launcher promises, kept with real processes by each start method, over shared memory and over sockets.
+//! The promises of every launcher, checked with real processes by each start method, over shared memory and over sockets.
 //!
 //! The promises are in `program.rs`. `README.md` says what to write for a new launcher or transport.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]

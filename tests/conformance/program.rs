@@ -1,4 +1,4 @@
-//! What every launcher promises, as a program with one thread: `conformance METHOD PROMISE` keeps the promise or panics.
+//! The promises of every launcher, as a program with one thread: `conformance METHOD PROMISE` keeps the promise or panics.
 //!
 //! A copy of the host (`StartMethod::Fork`) can be made only of a process with one thread, so the promises are not tests themselves.
 //! `main.rs` runs each of them for every start method and transport.
@@ -20,7 +20,7 @@ use nix::{
 };
 use procession::{Builder, Exit, Output, Pool, Process, StartMethod, TaskError, delayed, worker};
 
-/// How long to wait for what comes at once, with room for a loaded machine.
+/// The time to wait for something that happens immediately, with room for a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A promise and what keeps it.

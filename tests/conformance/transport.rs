@@ -49,7 +49,7 @@ fn rings() -> Ends {
 /// Passes on few bytes at a time. So no piece of a stream ends where a frame does.
 struct Trickle<T>(T);
 
-/// How many bytes. Frames of every size cross it, and none has that size.
+/// The size in bytes. Frames of every size cross it, and none has that size.
 const FEW: usize = 997;
 
 impl Sink for Trickle<SocketSink> {

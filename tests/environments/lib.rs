@@ -16,7 +16,7 @@ use procession::{Output, Pool, Process, StartMethod, TaskError, delayed, paralle
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// A task may run for so long.
 const TASK_TIMEOUT: Duration = Duration::from_millis(100);
-/// What a large argument has, in bytes: more than fits into a ring.
+/// The size of a large argument in bytes: more than fits into a ring.
 const LARGE_BYTES: usize = 3 << 20;
 
 #[worker]
@@ -158,7 +158,7 @@ fn try_pool(part: &str, method: StartMethod) -> u32 {
     failed
 }
 
-/// Where memory is short, the kernel or the allocator ends a worker that takes too much.
+/// Checks that the kernel or the allocator ends a worker that takes too much memory.
 fn try_hog() -> u32 {
     let part = "hog";
     let outcome = Pool::builder()
@@ -176,7 +176,7 @@ fn try_hog() -> u32 {
     tell(part, "memory", &found, "out of memory")
 }
 
-/// How many descriptors a worker takes, without and with its stdout captured.
+/// Checks how many descriptors a worker takes, without and with its stdout captured.
 fn try_descriptors() -> u32 {
     let part = "descriptors";
     let open = |jobs, output| -> procession::Result<usize> {
@@ -197,7 +197,7 @@ fn try_descriptors() -> u32 {
     failed
 }
 
-/// Where there is one CPU, or a part of one, a pool has one worker by default.
+/// Checks that a pool has one worker by default where there is one CPU or a part of one.
 fn try_jobs() -> u32 {
     let found = Pool::builder().start_timeout(START_TIMEOUT).build();
     let found = found.map_or_else(|error| format!("error: {error}"), |pool| pool.jobs().to_string());
@@ -237,13 +237,13 @@ fn told(error: TaskError) -> String {
     error.to_string()
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn words(outcome: Result<(), TaskError>) -> Result<String, String> {
     let error = outcome.err().ok_or("it has a result")?;
     error.panic().map(|panic| panic.message().to_owned()).ok_or_else(|| error.to_string())
 }
 
-/// How the process of a task ended.
+/// Returns how the process of a task ended.
 fn end(outcome: Result<(), TaskError>, is_expected: impl Fn(&TaskError) -> bool) -> Result<String, String> {
     let error = outcome.err().ok_or("it has a result")?;
     let exit = error.exit().filter(|_| is_expected(&error));

@@ -119,7 +119,7 @@ fn poll_once<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output
     Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
-/// What is asked of every executor: many results, a failure, and that it does not stand still meanwhile.
+/// Checks on one executor: many results, a failure, and that the executor is not blocked meanwhile.
 async fn ask(pool: &Pool, gate: &Path) {
     assert_eq!(pool.submit(delayed!(echo(3))).await.unwrap(), 3);
     // The task ends only if this thread goes on.

@@ -1,4 +1,4 @@
-//! Whose fault a crash is: the task's that ran, and nobody else's; and how often each task is begun.
+//! A crash fails the task that ran, and no other. Each task is started the number of times that was promised.
 
 use std::path::Path;
 

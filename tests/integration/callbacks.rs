@@ -54,7 +54,7 @@ fn wait_for(file: &Path) {
 /// The name of a public call, and code that makes it.
 type PublicCall = (&'static str, fn(&Pool));
 
-/// What a user may call with a pool at hand.
+/// The functions that a user who has a pool may call.
 const CALLS: &[PublicCall] = &[
     ("submit and join", |pool| assert_eq!(pool.submit(delayed!(echo(1))).join().unwrap(), 1)),
     ("join with a timeout", |pool| {

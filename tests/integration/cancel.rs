@@ -1,4 +1,4 @@
-//! What is taken back does not run, or is ended; and the pool stays whole.
+//! A cancelled task does not run, or is stopped, and its pool stays usable.
 
 use std::{
     path::Path,

@@ -14,7 +14,7 @@ use crate::{
     scratch::Folder,
 };
 
-/// Where the task is when it happens.
+/// The moment in a task at which it happens.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
     DecodeArgument,
@@ -271,7 +271,7 @@ fn strike_once(file: &Path, end: End) {
     }
 }
 
-/// How many of this process's threads sleep.
+/// Returns how many of this process's threads are asleep.
 fn sleeping() -> usize {
     let threads = std::fs::read_dir("/proc/self/task").unwrap().filter_map(Result::ok);
     let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());

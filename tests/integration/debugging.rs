@@ -1,4 +1,4 @@
-//! What helps to look into workers: they wait for a debugger if they are asked to.
+//! Help for debugging: workers wait for a debugger if they are asked to.
 
 use std::{
     io::{BufRead, BufReader},

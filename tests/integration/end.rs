@@ -9,7 +9,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What ends a worker, or, in the case of a panic, only its task.
+/// The cause of the end of a worker, or, in the case of a panic, of its task only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum End {
     Panic,

@@ -1,4 +1,4 @@
-//! What workers and users write is shown without control characters, and no line of theirs can pass for one of ours.
+//! Text from workers and users is shown without control characters, and no line of it can pass for one of ours.
 
 use std::process::{Command, Stdio};
 
@@ -45,7 +45,7 @@ fn crash() {
     std::process::abort()
 }
 
-/// What a terminal acts on, but for the ends of lines.
+/// Returns whether a terminal would only display `c`, or end a line.
 fn is_plain(c: char) -> bool {
     let turns =
         matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -134,7 +134,7 @@ fn records_reach_the_logger_escaped() {
 /// In a process that plays a scene.
 const SCENE: &str = "PROCESSION_TESTS_ESCAPE_SCENE";
 
-/// What the test below looks at from without.
+/// The program whose output the test below reads.
 #[test]
 fn scene() {
     if std::env::var_os(SCENE).is_some() {

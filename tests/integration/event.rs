@@ -9,7 +9,7 @@ use std::{
 /// The smallest of executors.
 pub(crate) use pollster::block_on;
 
-/// What does not happen within this does not happen.
+/// The time within which an event must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Waits until it is so.

@@ -1,4 +1,4 @@
-//! Who shares a pool shares it fairly, and nobody waits while a worker is idle.
+//! Callers share a pool fairly, and no task waits while a worker is idle.
 
 use std::{
     path::Path,
@@ -194,7 +194,7 @@ fn spread(least: u64, many: u64) -> Vec<u64> {
     times
 }
 
-/// What an idle worker may take to get what lies at another: the pauses of the sharing, and a loaded machine's.
+/// The time in which an idle worker gets tasks that lie at another: the pauses of the sharing, and a loaded machine's.
 const SHARING: Duration = Duration::from_millis(60);
 
 fn check_ends_together(workers: usize, chunk: Option<usize>) {

@@ -40,7 +40,7 @@ fn copy() -> ForkResult {
     unsafe { fork() }.expect("a copy of this process")
 }
 
-/// How the copy ended; it is waited for.
+/// Waits for the copy and returns how it ended.
 fn end_of(copy: Pid) -> (Option<i32>, Option<i32>) {
     match waitpid(copy, None).expect("it is this process's child") {
         WaitStatus::Exited(_, code) => (Some(code), None),
@@ -87,7 +87,7 @@ fn a_task_that_forks_gives_its_own_result_over_a_socket_too() {
     alone(|| check_rounds("socket"));
 }
 
-/// What a copy does before it ends, or instead.
+/// The action of a copy before it ends, or instead.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Deed {
     Return,

@@ -127,7 +127,7 @@ fn a_result_that_panics_as_it_is_decoded_fails_its_task_alone() {
     });
 }
 
-/// What the logger of this process does with each record.
+/// The action of this process's logger on each record.
 static ON_RECORD: OnceLock<fn()> = OnceLock::new();
 
 struct Busy;

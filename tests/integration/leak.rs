@@ -1,4 +1,4 @@
-//! What a process has that must not be left over: children, descriptors, threads, shared segments.
+//! The resources of a process that must not be left over: children, descriptors, threads, shared segments.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,12 +11,12 @@ use crate::event::until;
 /// A joined thread is gone from the list of threads a moment after the join.
 const THREADS_LINGER: Duration = Duration::from_secs(1);
 
-/// What this process has at one time.
+/// The resources of this process at one time.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     /// Each child, and whether it is a zombie.
     pub(crate) children: BTreeMap<u32, bool>,
-    /// What each descriptor refers to.
+    /// The target of each descriptor.
     pub(crate) descriptors: BTreeMap<u32, String>,
     /// Each thread's name.
     pub(crate) threads: BTreeMap<u32, String>,

@@ -1,4 +1,4 @@
-//! What is handed in, and what has ended, costs no descriptor, no thread, no child and no segment.
+//! A task that was submitted or has ended costs no descriptor, no thread, no child and no segment.
 
 use std::path::Path;
 

@@ -14,7 +14,7 @@ use crate::{
     scratch::{Folder, append, numbers},
 };
 
-/// What a record carried when the parent's logger had it.
+/// The contents of a record when the parent's logger received it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) level: Level,

@@ -12,7 +12,7 @@ use crate::{
 };
 
 const MIB: usize = 1 << 20;
-/// What the pools of these tests allow.
+/// The memory limit of the pools of these tests, in bytes.
 const LIMIT: usize = 96 * MIB;
 
 #[worker]
@@ -40,7 +40,7 @@ fn hoard_in_a_thread() -> usize {
     std::thread::spawn(|| fill(10 * LIMIT)).join().expect("it does not get so far")
 }
 
-/// As C code does that does not look whether it was given memory.
+/// Writes to memory without checking that it was allocated, as some C code does.
 #[worker]
 fn write_without_looking() {
     // SAFETY: malloc takes any number.
@@ -50,7 +50,7 @@ fn write_without_looking() {
     unreachable!("the write faults");
 }
 
-/// As C code does that looks, and gives up.
+/// Aborts if memory was not allocated, as some C code does.
 #[worker]
 fn abort_without_memory() {
     // SAFETY: malloc takes any number.
@@ -293,7 +293,7 @@ fn a_task_that_ran_out_of_memory_is_tried_again_if_there_are_retries() {
 /// A group of processes that may have little memory, if one can be made here: that takes rights that few have.
 struct Group {
     folder: PathBuf,
-    /// Where this process was before.
+    /// The group that this process was in before.
     outer: PathBuf,
 }
 

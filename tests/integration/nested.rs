@@ -73,7 +73,7 @@ fn who_within() -> Result<Vec<(bool, Option<usize>, bool)>, RemoteError> {
     Ok(parallel!(who() for _ in 0..1)?)
 }
 
-/// How many workers a pool has that is made here and is not told, and how many threads rayon would start; then the same in there.
+/// Returns the default number of workers of a pool that is created here, and of rayon's threads; then the same within its workers.
 #[worker]
 fn shares(deeper: bool) -> Result<Vec<(usize, Option<String>)>, RemoteError> {
     let pool = Pool::builder().build()?;

@@ -1,4 +1,4 @@
-//! What tutorials on Python's multiprocessing warn of, and what is none of our users' cares. `docs/from-python.md` lists them.
+//! Pitfalls that tutorials on Python's multiprocessing warn of and that our users need not care about. `docs/from-python.md` lists them.
 
 use std::{
     collections::BTreeSet,

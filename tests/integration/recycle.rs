@@ -35,7 +35,7 @@ fn who_after(micros: u64) -> u32 {
     std::process::id()
 }
 
-/// How many tasks each process has run.
+/// Returns how many tasks each process has run.
 fn count(pids: impl IntoIterator<Item = u32>) -> BTreeMap<u32, usize> {
     let mut counts = BTreeMap::new();
     pids.into_iter().for_each(|pid| *counts.entry(pid).or_insert(0) += 1);

@@ -1,5 +1,5 @@
-//! Who waits, sleeps: a pool without work uses no CPU, whatever it did before, and neither does a host whose workers are busy; and what
-//! nobody waits for runs as soon as anything else.
+//! Waiting uses no CPU: neither a pool without work, whatever it did before, nor a host whose workers are busy. A task that no
+//! thread waits for runs as soon as any other.
 
 use std::{path::Path, time::Duration};
 

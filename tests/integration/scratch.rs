@@ -41,7 +41,7 @@ pub(crate) fn append(path: &Path, line: impl std::fmt::Display) {
     file.write_all(format!("{line}\n").as_bytes()).expect("room for a line");
 }
 
-/// Whether this is the first call with this path, whoever else calls at the same time.
+/// Returns whether this is the first call with this path, even if others call at the same time.
 pub(crate) fn is_first(path: &Path) -> bool {
     fs::File::create_new(path).is_ok()
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{alone::alone, event::take_time};
 
-/// What is written over. The places are those of `docs/protocol.md`.
+/// The place that is overwritten. The places are those of `docs/protocol.md`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Spot {
     /// The last task begun, and the first that may begin.
@@ -62,7 +62,7 @@ const WORDS: [Word; 6] =
     [Word::Mark, Word::ProducerParked, Word::ConsumerParked, Word::Tail, Word::Closed, Word::Head];
 
 impl Spot {
-    /// Where it begins, and how long it is.
+    /// Returns where it begins, and how long it is.
     fn place(self) -> (u64, u64) {
         let to_host = PAGE_BYTES + RING_STRIDE;
         match self {
@@ -86,7 +86,7 @@ fn spots() -> impl Iterator<Item = Spot> {
     ])
 }
 
-/// What is written there.
+/// The bytes that are written there.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Ink {
     Zeros,

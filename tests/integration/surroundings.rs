@@ -1,4 +1,4 @@
-//! What workers find around them: environment, folder, niceness, CPUs, threads of libraries, name; and where their output goes.
+//! The surroundings of workers: environment, folder, niceness, CPUs, threads of libraries, name; and the destination of their output.
 
 #![expect(unsafe_code, reason = "changes the environment, in a process of the test's own")]
 

@@ -17,9 +17,9 @@ use crate::{
 
 /// Longer than any test waits.
 const LONG: Duration = Duration::from_secs(60);
-/// What a task may take that is to fail.
+/// The time limit of a task that is to fail.
 const SHORT: Duration = Duration::from_millis(100);
-/// What a task may take that is to end well, on a machine that has much to do.
+/// The time limit of a task that is to succeed, on a loaded machine.
 const AMPLE: Duration = Duration::from_secs(5);
 /// A task that is past its limit is over within this, even if it will not go.
 const SOON: Duration = Duration::from_secs(2);

@@ -240,7 +240,7 @@ fn scene() {
     }
 }
 
-/// What each of the three says, where a variable has this value.
+/// Returns the errors of a pool, a process and a call if a variable has this value.
 fn said(name: &str, value: &OsStr) -> [String; 3] {
     let mut command = Command::new(std::env::current_exe().unwrap());
     for other in ["JOBS", "START_METHOD", "IN_PROCESS", "VERBOSE", "TRACE", "TRANSPORT", "WAIT_FOR_DEBUGGER"]

@@ -40,7 +40,7 @@ fn nested() -> u64 {
     pool.submit(delayed!(take(1))).join().expect("a result")
 }
 
-/// What the test does in a process that has the variable.
+/// Does the work of the test, in a process that has the variable.
 fn work(folder: &Path) {
     let pool = Pool::builder().jobs(2).retries(1).name("a \"name\"").build().unwrap();
     pool.map((0..20).map(|_| delayed!(take(1)))).unwrap();
@@ -55,7 +55,7 @@ fn work(folder: &Path) {
     parallel!(take(1) for _ in 0..5).unwrap();
 }
 
-/// What every event has.
+/// Checks the fields that every event has.
 fn check(event: &Value) {
     let text = |name: &str| event[name].as_str().unwrap_or_else(|| panic!("{name} is text in {event}"));
     let number = |name: &str| event[name].as_f64().unwrap_or_else(|| panic!("{name} is a number in {event}"));
@@ -140,7 +140,7 @@ fn a_timeline_has_a_row_a_worker_and_a_slice_a_task() {
     }
 }
 
-/// What a program of one call does with the file: what it has said on stderr.
+/// Runs a program that makes one call with the file, and returns its stderr.
 #[track_caller]
 fn said(file: &Path) -> String {
     let output = Command::new(std::env::current_exe().unwrap())

@@ -7,7 +7,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::program::{PATIENCE, PROBE, PROBE_AT_MAIN, Running, probe, unique};
 
-/// Who has it: a pool, a process, or either.
+/// The owner of the worker: a pool, a process, or either.
 #[derive(Clone, Copy, PartialEq)]
 enum By {
     Pool,
@@ -16,7 +16,7 @@ enum By {
 }
 use By::{Either, Pool, Process};
 
-/// How it is started: by Spawn, by ForkServer, by either that forks, or by any.
+/// The ways in which it is started: by Spawn, by ForkServer, by either that forks, or by any.
 const SPAWN: &[&str] = &["spawn"];
 const SERVER: &[&str] = &["forkserver"];
 const FORKED: &[&str] = &["forkserver", "fork"];

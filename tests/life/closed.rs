@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::program::{PATIENCE, PROBE, Running, probe};
 
-/// What hangs takes longer.
+/// The time limit of a program. One that hangs takes longer.
 const WITHIN: Duration = Duration::from_secs(30);
 
 fn check(call: &str, when: &str) {
@@ -102,13 +102,13 @@ fn check_closing(what: &str, methods: &[&str], is_right: impl Fn(&[&str], bool) 
 
 const ALL: &[&str] = &["spawn", "forkserver", "fork"];
 
-/// Whether an error says why, and what to do.
+/// Returns whether an error says why, and what to do.
 fn names_the_cause(error: &str) -> bool {
     error.contains("descriptors that procession uses") && error.contains("`closefrom`")
 }
 
-/// Whether it is the result, where it can be delivered, or an error that says why not. Over memory the host may see the end of the
-/// connection before the result, if the worker did not wait for its host's end yet.
+/// Returns whether `outcome` is the result, if it can be delivered, or an error that says why not. Over memory the host may see the end
+/// of the connection before the result, if the worker did not wait for its host's end yet.
 fn is_told(outcome: &str, result: &str, needs_one: bool) -> bool {
     (outcome == result && !needs_one) || (outcome.starts_with("Err") && names_the_cause(outcome))
 }

@@ -21,7 +21,7 @@ use nix::{
     unistd::{Pid, getpgid, getpgrp},
 };
 
-/// What a test says of the time that an end takes, with room for a loaded machine: the promise is two seconds.
+/// The time in which an end must happen, with room for a loaded machine: the promise is two seconds.
 const SOON: Duration = Duration::from_secs(2);
 
 /// A program with two workers under load, which are there.

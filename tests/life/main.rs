@@ -1,4 +1,4 @@
-//! How processes become workers and how they end: programs of `bin/` are run, and everything that comes of them is watched.
+//! The ways in which processes become workers and end: programs of `bin/` are run, and all their processes are observed.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "a test that is not run says so")]
 

@@ -1,10 +1,10 @@
-//! Where something is missing that workers take, the error names it, at once.
+//! If something is missing that workers need, the error names it immediately.
 
 use std::{path::Path, process::Command};
 
 use crate::program::{PATIENCE, PROBE, Running};
 
-/// What the program says that tries to have a worker.
+/// Returns what a program prints that tries to start a worker.
 fn said(command: &mut Command) -> String {
     let ended = Running::start(command.env_remove("PROCESSION_START_METHOD")).end(PATIENCE);
     assert!(ended.status.success(), "{ended:?}");

@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 /// Long enough for a loaded machine; whatever takes so long hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What of a program's life has its own name.
+/// The variable that identifies the processes of one run of a program.
 const TOKEN: &str = "PROBE_TOKEN";
 
 /// A program, its output, and all that came of it.
@@ -33,7 +33,7 @@ pub(crate) struct Running {
     pidfd: OwnedFd,
 }
 
-/// How a program ended and what it said.
+/// The end of a program, and its output.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
@@ -223,7 +223,7 @@ pub(crate) fn await_readable(fd: &impl std::os::fd::AsFd, deadline: Instant, wha
     assert!(is_readable_by(fd, deadline), "timed out: still waiting for {what}");
 }
 
-/// Whether there comes to be something to read before the deadline.
+/// Returns whether there is something to read before the deadline.
 pub(crate) fn is_readable_by(fd: &impl std::os::fd::AsFd, deadline: Instant) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -1,9 +1,9 @@
-//! Where the system refuses what shared memory needs, a pool talks to its workers over sockets, and says why. Where memory is short, tasks
-//! fail by that name.
+//! If the system refuses what shared memory needs, a pool talks to its workers over sockets, and logs why. If memory is short, tasks
+//! fail as out of memory.
 
 use crate::program::{PATIENCE, PROBE, PROBE_AT_MAIN, Running, probe};
 
-/// What the scene prints besides its logger's words. The task that ends its process is told apart from those that were ready behind it
+/// Checks what the scene prints besides its log records. The task that ends its process can be distinguished from those queued behind it
 /// only where a page can be shared.
 fn check(refused: &str, why: Option<&str>, blame: &str) {
     for method in ["spawn", "forkserver"] {
@@ -134,7 +134,7 @@ fn a_task_that_runs_out_of_memory_under_a_limit_of_the_shell_ends_by_that_name()
     }
 }
 
-/// Where `main` was entered, std gives each thread a small stack for signals.
+/// In a process that has entered `main`, std gives each thread a small stack for signals.
 #[test]
 fn how_a_thread_of_a_task_ends_its_process_is_told_wherever_workers_come_in() {
     for program in [PROBE, PROBE_AT_MAIN] {

@@ -26,7 +26,7 @@ fn run(command: &mut Command) -> Ended {
     Running::start(command).end(PATIENCE)
 }
 
-/// How often `main` has run.
+/// Returns how often `main` has run.
 fn mains(file: &Path) -> usize {
     fs::read_to_string(file).map_or(0, |text| text.lines().count())
 }
@@ -41,7 +41,7 @@ fn a_worker_never_runs_the_body_of_main() {
     }
 }
 
-/// What a worker found, by name; several values of one name in a row.
+/// The values that a worker found, by name. Values of the same name follow each other.
 struct Found(String);
 
 impl Found {
@@ -242,7 +242,7 @@ fn with_descriptor(program: &str, fd: OwnedFd) -> Command {
 /// Of the protocol, as `docs/protocol.md` gives it.
 const VERSION: u32 = 6;
 
-/// What a host sends before anything else: magic, version, token, and that it shares memory with rings.
+/// Returns what a host sends before anything else: magic, version, token, and that it shares memory with rings.
 fn preamble(magic: &[u8; 4], version: u32, token: u64) -> Vec<u8> {
     [&magic[..], &version.to_le_bytes(), &token.to_le_bytes(), &1u32.to_le_bytes()].concat()
 }

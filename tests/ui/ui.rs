@@ -1,4 +1,4 @@
-//! What the macros refuse, with the words and on whose tokens; and what compiles under the strictest lints.
+//! The code that the macros refuse, with message and position, and the code that compiles under the strictest lints.
 //!
 //! The first of these to run builds procession for the compiler's checks; each file takes a second or two after that.
 

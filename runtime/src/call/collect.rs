@@ -27,7 +27,7 @@ pub struct Opened {
 
 /// Decides what becomes of the outcomes of tasks that return `V`. Part of the interface of macro expansions.
 pub trait Mode<V> {
-    /// What is collected for each task.
+    /// The value that is collected for each task.
     type Item;
     /// The error of the whole call.
     type Error;

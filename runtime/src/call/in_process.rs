@@ -36,7 +36,7 @@ pub(crate) struct InProcess {
     /// The number of calls so far.
     pub(crate) calls: Calls,
     pub(crate) tasks: AtomicU64,
-    /// How tasks have ended.
+    /// The number of tasks that ended in each way.
     pub(crate) endings: Mutex<Endings>,
     /// The time that tasks took, in nanoseconds.
     pub(crate) busy: AtomicU64,

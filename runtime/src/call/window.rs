@@ -19,10 +19,10 @@ pub(super) struct Window {
     bytes_out: usize,
     /// The number of tasks that were pushed and are not queued yet.
     fed: usize,
-    /// How many tasks the window may contain.
+    /// The number of tasks that the window may contain.
     most: usize,
     batch_size: usize,
-    /// How many more tasks may be pushed before more than the room in the feed must be checked: the window and the batch have
+    /// The number of tasks that may still be pushed before more than the room in the feed must be checked: the window and the batch have
     /// room for them.
     quota: usize,
 }

@@ -5,7 +5,7 @@
 use postcard::{Deserializer as Postcard, Error, de_flavors::Slice};
 use serde::{Deserialize, Deserializer, de::Visitor};
 
-/// How many elements of a sequence or a map may take no bytes. The limit applies to the length that the peer claims.
+/// The number of elements of a sequence or a map that may take no bytes. The limit applies to the length that the peer claims.
 pub(super) const MOST_UNBACKED: u64 = 1 << 20;
 /// The error for more elements. Postcard has no such error and uses this one for nothing that we use.
 pub(super) const TOO_MANY_UNBACKED: Error = Error::DeserializeBadEncoding;

@@ -27,7 +27,7 @@ pub(crate) struct Injector<T> {
     row: AtomicU32,
 }
 
-/// What the submitter of a task must do.
+/// The next step of the submitter of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Then {

@@ -22,7 +22,7 @@ const LOOKS: u32 = 8;
 /// The longest sleep of the background thread while its pool is in use.
 pub(super) const ROUND: Duration = Duration::from_millis(900);
 
-/// How long [`Driver::turn`] may wait: not at all, or until a deadline, if there is one.
+/// The time for which [`Driver::turn`] may wait: not at all, or until a deadline, if there is one.
 pub(super) enum Until {
     Now,
     Then(Option<Instant>),

@@ -79,7 +79,7 @@ pub(crate) struct Driver<M: StateMachine = Scheduler> {
     _keeper: buffer_cache::Keeper,
 }
 
-/// What the lock protects: the state machine, and who leads.
+/// The data that the lock protects: the state machine, and who leads.
 pub(super) struct State<M: StateMachine> {
     pub(super) machine: M,
     timeline: Option<Timeline>,
@@ -93,25 +93,25 @@ pub(super) struct State<M: StateMachine> {
     pub(super) parked: Vec<Thread>,
     /// Threads that wait in [`Driver::wait_while`].
     pub(super) watching: Vec<Thread>,
-    /// When the leader will wake by itself. `None` means that it waits for an event.
+    /// The time at which the leader will wake by itself. `None` means that it waits for an event.
     pub(super) alarm: Option<Instant>,
     /// The same for the background thread.
     pub(super) background_alarm: Option<Instant>,
     /// Until when vacant leadership is kept warm.
     pub(super) warm: Option<Instant>,
-    /// When leadership was last given up.
+    /// The time at which leadership was last given up.
     pub(super) left: Option<Instant>,
-    /// How often leadership was given up.
+    /// The number of times that leadership was given up.
     pub(super) leavings: u64,
     /// The background poller reports what the workers' poller has.
     pub(super) armed: bool,
     /// Workers wake the poller for their replies, because no thread looks at the rings.
     pub(super) listens: bool,
-    /// When the descriptors were last checked.
+    /// The time at which the descriptors were last checked.
     pub(super) examined: Instant,
-    /// When the workers' poller was last called.
+    /// The time at which the workers' poller was last called.
     pub(super) polled: Instant,
-    /// When the clock was last read. It serves as the current time where microseconds do not matter.
+    /// The time at which the clock was last read. It serves as the current time where microseconds do not matter.
     pub(super) seen: Instant,
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How a process ended: with an exit code, or by a signal. A signal is displayed by name, such as `SIGSEGV`.
+/// The end of a process: an exit code, or a signal. A signal is displayed by name, such as `SIGSEGV`.
 ///
 /// # Examples
 ///

@@ -12,13 +12,13 @@ use crate::{escape::Lines, id::WorkerId, panic::RemotePanic};
 pub(crate) struct TaskLocation {
     /// The index of the task in its call.
     pub(crate) index: Option<usize>,
-    /// How many times the task was started.
+    /// The number of times that the task was started.
     pub(crate) attempts: u32,
     /// The worker that ran it last, by its place in the pool and its pid.
     pub(crate) worker: Option<(WorkerId, u32)>,
 }
 
-/// Why a task that ran has no result, as reported by the process that ran it. Crosses processes.
+/// The reason why a task that ran has no result, as reported by the process that ran it. Crosses processes.
 ///
 /// As small as possible, because a result without a fault is moved together with the space for one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! How the process of a worker ended.
+//! The end of a worker's process.
 
 use crate::{error::Exit, sys::child::Ended};
 

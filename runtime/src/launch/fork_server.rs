@@ -45,7 +45,7 @@ use crate::{
     },
 };
 
-/// What a copy of this process calls to become a template. The arguments are its end of the connection, its nesting depth and its
+/// The function that a copy of this process calls to become a template. Its arguments are its end of the connection, its depth and its
 /// environment.
 pub(super) type BecomeTemplate = unsafe fn(OwnedFd, u32, &[Variable]) -> !;
 

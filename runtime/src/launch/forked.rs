@@ -20,7 +20,7 @@ use crate::{
 /// A worker that a template has forked.
 pub(super) struct ForkedProcess {
     pub(super) pid: u32,
-    /// What the worker has started in its group ends with it. The template kills the group before it reaps the worker.
+    /// The processes that the worker has started in its group end with it. The template kills the group before it reaps the worker.
     pub(super) held: Held,
     /// The socket on which the template reports how the worker ended.
     pub(super) status: Identified,
@@ -80,8 +80,8 @@ impl Drop for ForkedProcess {
     }
 }
 
-/// How long to wait for a template to report that a worker has ended. It reports it immediately.
+/// The time to wait for a template to report that a worker has ended. It reports it immediately.
 pub(super) const REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long to wait for a killed process to end.
+/// The time to wait for a killed process to end.
 pub(super) const END_TIMEOUT: Duration = Duration::from_secs(60);

@@ -25,7 +25,7 @@ use crate::sys::{
 /// The inode that this process runs, even if the file has been replaced or deleted since.
 const SELF_EXE: &str = "/proc/self/exe";
 
-/// What to do if no process can be started.
+/// The advice for a system on which no process can be started.
 const IN_PROCESS: &str = "use Pool::in_process(), or set PROCESSION_IN_PROCESS=1";
 
 /// Checks that this program can be executed again.

@@ -80,7 +80,7 @@ pub(crate) enum Launch {
     NotYet,
 }
 
-/// Why a worker cannot be started. The `Display` output is for the user.
+/// The reason why a worker cannot be started. The `Display` output is for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LaunchError {
     /// The system is short of something, and this call failed. It may succeed later.
@@ -133,7 +133,7 @@ impl std::error::Error for LaunchError {}
 pub(crate) struct LaunchRequest<'a> {
     /// The whole environment.
     pub(crate) env: &'a [Variable],
-    /// Where the worker's output goes.
+    /// The destinations of the worker's output.
     pub(crate) outputs: Outputs,
     /// The key under which the owner's poller reports the worker.
     pub(crate) key: u64,
@@ -146,9 +146,9 @@ pub(crate) struct Launched {
     pub(crate) receiver: Box<dyn FrameReceiver>,
     /// The worker may have replies ready without announcing them.
     pub(crate) is_quiet: bool,
-    /// Why no memory is shared with the worker, unless that was requested.
+    /// The reason why no memory is shared with the worker, unless that was requested.
     pub(crate) why_slow: Option<String>,
-    /// What the worker's output is read from, if it comes here.
+    /// The sources of the worker's output, if this process reads it.
     pub(crate) streams: Option<Streams>,
     pub(crate) watched: Watched,
 }

@@ -73,9 +73,9 @@ pub(crate) struct SpawnOptions {
     pub(crate) start_method: Option<StartMethod>,
     pub(crate) start_timeout: Duration,
     pub(crate) pin_cpus: bool,
-    /// How many threads libraries in a worker start. `None` means each worker's share of the CPUs.
+    /// The number of threads that libraries in a worker start. `None` means each worker's share of the CPUs.
     pub(crate) inner_threads: Option<usize>,
-    /// What each worker applies to itself. Its folder, CPU and name follow from the settings above.
+    /// The settings that each worker applies to itself. Its folder, CPU and name follow from the settings above.
     pub(crate) setup: WorkerSetup,
 }
 
@@ -90,7 +90,7 @@ pub(crate) struct ResolvedOptions {
     pub(crate) start_timeout: Duration,
     /// The CPUs to which workers are pinned in turn. Empty if they are not pinned.
     cpus: Vec<u32>,
-    /// What each worker applies to itself, without its CPU and its name. The folder is the one that was set, or the one that this
+    /// The settings that each worker applies to itself, without its CPU and its name. The folder is the one that was set, or that this
     /// process had at the time of the check.
     pub(crate) setup: WorkerSetup,
 }

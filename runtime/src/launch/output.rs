@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Where the stdout or stderr of a worker goes.
+/// The destination of the stdout or stderr of a worker.
 ///
 /// This applies to everything that is written to the stream: by `println!`, by C's `printf`, and by processes that inherit it.
 /// The output of a pool's preload goes where this process's output goes, unless the setting is `Null`. A pool without processes
@@ -62,7 +62,7 @@ pub enum Output {
     Capture,
 }
 
-/// Where both of a worker's streams go.
+/// The destinations of both of a worker's streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outputs {
     pub(crate) stdout: Output,
@@ -145,7 +145,7 @@ pub(crate) struct StreamEnd {
     pub(crate) by_line: bool,
 }
 
-/// What the host reads one of a worker's streams from.
+/// The source from which the host reads one of a worker's streams.
 pub(crate) trait OutputSource: fmt::Debug + Send {
     /// Returns how many bytes can be read without waiting, or a large number if that is not known.
     fn pending_bytes(&self) -> usize;

@@ -11,7 +11,7 @@ use crate::{
 /// The names of the start methods.
 const METHODS: &str = "`spawn`, `forkserver` or `fork`";
 
-/// How workers are started.
+/// The way in which workers are started.
 ///
 /// | | a worker is | one more worker takes | shares memory with | available |
 /// |---|---|---|---|---|

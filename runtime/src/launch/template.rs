@@ -44,7 +44,7 @@ pub(super) enum State {
 pub(super) struct Stock {
     pub(super) next: Option<Order>,
     pub(super) template: Template,
-    /// Where workers' output goes.
+    /// The destinations of the workers' output.
     pub(super) outputs: Outputs,
 }
 

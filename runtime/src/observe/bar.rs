@@ -21,7 +21,7 @@ mod with {
 
     use crate::{escape::Escaped, terminal::Drawn};
 
-    /// How many tasks are shown with their progress. More could not be read.
+    /// The number of tasks that are shown with their progress. A longer list would be hard to read.
     const MOST_SHOWN: usize = 4;
 
     /// The bar if the number of tasks is known.

@@ -2,7 +2,7 @@
 
 use crate::error::TaskErrorKind;
 
-/// How a task ended.
+/// The way in which a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     Finished,
@@ -29,7 +29,7 @@ impl Ending {
     }
 }
 
-/// How many tasks ended in each way.
+/// The number of tasks that ended in each way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Endings([u64; ENDINGS]);
 

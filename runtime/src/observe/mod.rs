@@ -1,4 +1,4 @@
-//! What can be observed from outside: statistics, the timeline, progress, and the records and spans that workers forward.
+//! Observation from outside: statistics, the timeline, progress, and the records and spans that workers forward.
 //!
 //! The scheduler, the supervisors and calls feed it. It never influences what is run, and calls a user's logger only while no lock
 //! is held.

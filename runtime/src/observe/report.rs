@@ -1,4 +1,4 @@
-//! What a call reports on stderr while it runs: lines like those of joblib, and a bar.
+//! The progress that a call reports on stderr: lines like those of joblib, and a bar.
 //!
 //! A call that reports nothing has no [`Report`] and no cost.
 
@@ -275,7 +275,7 @@ impl fmt::Display for Failed {
     }
 }
 
-/// How many tasks are sent together, in words.
+/// Displays how many tasks are sent together.
 struct Batches(Option<usize>);
 
 impl fmt::Display for Batches {

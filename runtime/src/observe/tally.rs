@@ -11,7 +11,7 @@ use super::{
 };
 use crate::id::WorkerId;
 
-/// How many of the slowest tasks are kept.
+/// The number of slowest tasks that are kept.
 const MOST_SLOW: usize = 10;
 
 /// The counts of one worker's place.
@@ -30,7 +30,7 @@ pub(crate) struct Tally {
     pub(super) live_since: Option<Instant>,
     pub(super) initializing_since: Option<Instant>,
     pub(super) occupied_since: Option<Instant>,
-    /// When the worker last returned a result, or was given tasks while it had none.
+    /// The time at which the worker last returned a result, or was given tasks while it had none.
     pub(super) heard_at: Option<Instant>,
     /// The tasks that the worker has measured, and the time that encoding took in them.
     pub(super) sampled: u64,

@@ -31,7 +31,7 @@ use crate::{
 
 /// The variable.
 const NAME: &str = "PROCESSION_TRACE";
-/// How much is written at a time.
+/// The number of bytes that are written at a time.
 const BLOCK_BYTES: usize = 64 << 10;
 /// The beginning of each of our files, and of no other.
 const BEGINNING: &str =
@@ -58,7 +58,7 @@ struct Output {
     file: Option<File>,
     /// Not written yet.
     text: String,
-    /// Where the next text goes, over the closing bracket.
+    /// The position of the next text, over the closing bracket.
     end_bytes: u64,
     /// The zero of all times.
     start: u64,
@@ -210,7 +210,7 @@ fn check(path: &Path) -> io::Result<Option<Metadata>> {
     ))
 }
 
-/// What a scheduler enters in the timeline of its pool.
+/// An entry that a scheduler makes in the timeline of its pool.
 #[derive(Debug)]
 pub(crate) enum Entry {
     /// A process was launched.

@@ -236,7 +236,7 @@ impl Under {
 /// A place in the workers' program.
 struct Site {
     metadata: OnceLock<Metadata<'static>>,
-    /// What subscribers have answered about it: 0 nothing yet, 1 never, 2 sometimes, 3 always.
+    /// The answer of subscribers about it: 0 nothing yet, 1 never, 2 sometimes, 3 always.
     interest: AtomicU8,
     /// The number of the worker's fields, which come before ours.
     fields: usize,

@@ -26,7 +26,7 @@ use crate::{
 pub struct Settings<'p> {
     pool: Option<&'p Pool>,
     options: CallOptions,
-    /// Why a setting was refused.
+    /// The error of a setting that was refused.
     refused: Option<Error>,
     verbose: Option<u32>,
     progress: Option<String>,

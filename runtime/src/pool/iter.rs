@@ -116,13 +116,13 @@ pub struct ResultStream<T, I: Iterator>(Engine<Result<T, TaskError>, I>);
 #[must_use = "a stream does nothing until it is read"]
 pub struct ResultStreamUnordered<T, I: Iterator>(Engine<(usize, Result<T, TaskError>), I>);
 
-/// What all iterators and streams consist of: the input, the call, and the items that were received.
+/// The parts of every iterator and stream: the input, the call, and the items that were received.
 struct Engine<X, I: Iterator> {
     call: Call,
     input: Fuse<I>,
     ended: bool,
     function: &'static str,
-    /// Why a setting of the iterator was refused.
+    /// The error of a setting of the iterator that was refused.
     refused: Option<Error>,
     results: ReorderBuffer<X>,
     /// The next items.

@@ -118,7 +118,7 @@ pub(crate) struct Processes {
     engine: PerProcess<Result<Engine, String>>,
 }
 
-/// Where the tasks of a pool run.
+/// The place where the tasks of a pool run.
 pub(crate) enum Site<'a> {
     InProcess(&'a Arc<InProcess>),
     Workers(&'a Processes, &'a Engine),

@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-/// Why no process is started.
+/// The reason why a forked copy starts no process.
 pub(super) const FORKED: &str = "this process was forked from the one that was about to start it";
 
 /// The engine of this process, while there is one.

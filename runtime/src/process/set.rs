@@ -24,18 +24,18 @@ use crate::{
 /// The kind of an event of a process's connection.
 const CONNECTION: u64 = 0;
 
-/// What processes have in common that come from one template.
+/// The settings that processes from one template have in common.
 type TemplateKey = (Vec<Variable>, Outputs, Duration);
 
 /// The processes that have not been reaped.
 #[derive(Default)]
 pub(super) struct ProcessSet {
     slots: BTreeMap<u32, ProcessSlot>,
-    /// What is to be read: the process, and what the poller has reported of it.
+    /// The processes to read, each with the events that the poller has reported.
     unread: VecDeque<(u32, u64)>,
     /// The template that processes with the same settings share.
     template: Option<(TemplateKey, Arc<dyn Launcher>)>,
-    /// How many times the shared template was tended.
+    /// The number of times that the shared template was maintained.
     pub(super) tended: u64,
     /// A process has ended or the template was tended since threads that wait for that were woken.
     has_news: bool,

@@ -47,7 +47,7 @@ impl ProcessConfig {
     }
 }
 
-/// How a process ended, if that is known. Empty until it has been reaped.
+/// The exit status of a process, if it is known. Empty until it has been reaped.
 pub(super) type End = Arc<OnceLock<Option<Exit>>>;
 
 /// A process that has not been reaped.
@@ -66,7 +66,7 @@ pub(super) struct ProcessSlot {
     pub(super) completer: Arc<Completer>,
     pub(super) end: End,
     pub(super) memory_limit: Option<u64>,
-    /// How many processes the kernel had killed for lack of memory when this one was started.
+    /// The kernel's count of out-of-memory kills when this process was started.
     pub(super) oom_kills: Option<u64>,
     /// Started it, and keeps its template alive until it has ended.
     pub(super) launcher: Arc<dyn Launcher>,

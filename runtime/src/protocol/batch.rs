@@ -22,7 +22,7 @@ pub(crate) struct EncodedTasks(Kind);
 enum Kind {
     Small {
         bytes: Vec<u8>,
-        /// Where the first remaining task begins, except for those that are `done`.
+        /// The offset of the first remaining task, except for those that are `done`.
         at: usize,
         /// The number of tasks from `at` on that are done. They are skipped when the bytes are requested.
         done: u32,

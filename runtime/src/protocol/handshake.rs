@@ -40,7 +40,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) cpu: Option<u32>,
     /// The name of the process. `None` means the program's name.
     pub(crate) title: Option<Vec<u8>>,
-    /// How much memory the worker may have in addition to what it has when it starts.
+    /// The memory that the worker may have in addition to what it has when it starts, in bytes.
     pub(crate) memory_limit: Option<u64>,
 }
 

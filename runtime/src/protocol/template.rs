@@ -44,7 +44,7 @@ pub(crate) struct Preload {
     pub(crate) outcome: Outcome,
 }
 
-/// How the encoded result of a preload shows a failure.
+/// The outcome of a preload, as its encoded result shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
     /// It does not, because it is not a `Result`.

@@ -31,7 +31,7 @@ pub(crate) use producer::Producer;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub(crate) use scenario::play_script;
 
-/// Why an end cannot continue: the memory is unsuitable, or the peer wrote something that an honest peer never writes.
+/// The reason why an end cannot continue: the memory is unsuitable, or the peer wrote something that an honest peer never writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     /// The memory does not consist of a header and a power of two of data, or it is not aligned.

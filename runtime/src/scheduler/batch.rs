@@ -39,7 +39,7 @@ pub(crate) struct Batch {
     pub(crate) attempts: u32,
 }
 
-/// What was cancelled.
+/// The tasks that a cancellation applies to.
 #[derive(Clone, Copy)]
 pub(super) enum Cancelled {
     /// All tasks of a call.

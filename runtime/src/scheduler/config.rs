@@ -39,7 +39,7 @@ pub(crate) struct CallOptions {
     pub(crate) batch: Option<usize>,
     /// The maximum number of workers that run its tasks at a time. By default all of them.
     pub(crate) workers: Option<usize>,
-    /// How many times a task is retried after its worker dies. By default 0.
+    /// The number of times that a task is retried after its worker dies. By default 0.
     pub(crate) retries: Option<u32>,
     /// The time limit of each task. By default there is none.
     pub(crate) timeout: Option<Duration>,

@@ -22,7 +22,7 @@ pub(crate) struct Effects {
     /// Messages of the pool itself, to be logged.
     pub(crate) notes: Vec<String>,
     pub(crate) wakes: Wakes,
-    /// What is to be entered in the timeline. It is written before the lock is released, so that the entries stay in order.
+    /// The new entries for the timeline. They are written before the lock is released, so that the entries stay in order.
     pub(crate) timeline: Vec<Entry>,
 }
 

@@ -61,7 +61,7 @@ impl Item {
     }
 }
 
-/// What a call hands to its receiver.
+/// An item that a call passes to its receiver.
 #[derive(Debug)]
 pub(crate) enum Arrival<'a> {
     /// The results of consecutive tasks.

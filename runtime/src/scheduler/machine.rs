@@ -12,7 +12,7 @@ use crate::{supervisor::state::Supervisor, sys::poll::Event};
 pub(crate) trait StateMachine: Send + 'static {
     /// A task that is submitted without the lock.
     type Task: Send;
-    /// What is left of workers that have ended.
+    /// The remains of workers that have ended.
     type Ended;
 
     /// Queues a task that was submitted without the lock.

@@ -42,16 +42,16 @@ pub(crate) struct Queues {
     pub(crate) unfinished: usize,
     /// The tasks that only one worker may run, by worker.
     pub(crate) pinned: BTreeMap<WorkerId, VecDeque<Batch>>,
-    /// When the feeds must be checked again.
+    /// The time at which the feeds must be checked again.
     pub(crate) look_at_feeds: Option<Instant>,
-    /// When each worker last reported something, or received work while it was idle.
+    /// The time at which each worker last reported something, or received work while it was idle.
     pub(crate) progress: BTreeMap<WorkerId, Instant>,
     /// Workers whose tasks were taken back before they began, because the worker had reported nothing for too long. They get no
     /// tasks in advance until they report something.
     pub(crate) overdue: BTreeSet<WorkerId>,
     /// The workers whose initializer is running.
     pub(crate) initializing: BTreeSet<WorkerId>,
-    /// Why the pool was given up, if it was and no worker has served since.
+    /// The reason why the pool was given up, if it was and no worker has served since.
     pub(crate) given_up: Option<GivenUp>,
     /// The settings of single tasks.
     pub(crate) options: CallOptions,
@@ -59,17 +59,17 @@ pub(crate) struct Queues {
     pub(crate) name: Option<Arc<str>>,
     /// The statistics of each worker's place.
     pub(crate) tallies: Vec<Tally>,
-    /// How tasks ended that were at no worker.
+    /// The number of tasks that ended in each way while they were at no worker.
     pub(crate) unserved: Endings,
     pub(crate) slowest: Slowest,
-    /// What is to be entered in the timeline, if there is one.
+    /// The new entries for the timeline, if there is one.
     pub(crate) timeline: Option<Vec<Entry>>,
 }
 
-/// Why a pool was given up, and for which tasks.
+/// The reason why a pool was given up, and the tasks that this applies to.
 pub(crate) struct GivenUp {
     pub(crate) kind: TaskErrorKind,
-    /// When workers are started again. `None` means never.
+    /// The time at which workers are started again. `None` means never.
     pub(crate) until: Option<Instant>,
     /// Workers are started again immediately for calls from this number on, and for single tasks.
     pub(crate) next_call: Option<u64>,

@@ -37,7 +37,7 @@ struct Expected {
 
 struct Model {
     sim: Sim,
-    /// How many times the tasks are retried whose call does not say so.
+    /// The number of retries of tasks whose call does not set it.
     retries: u32,
     tasks: BTreeMap<Key, Expected>,
     singles: Vec<Submitted>,

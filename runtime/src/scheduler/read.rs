@@ -27,7 +27,7 @@ use crate::{
     supervisor::event::WorkerEvent,
 };
 
-/// What a worker is doing: running tasks of callers, the initializer or the finalizer.
+/// The activity of a worker: running tasks of callers, the initializer or the finalizer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Serving,
@@ -42,7 +42,7 @@ fn said(record: Record, worker: WorkerId, pid: u32, running: Option<&Batch>) -> 
     ForwardedRecord { record, worker, pid, caller }
 }
 
-/// What the events of a worker change while it is being read: everything but the workers.
+/// The state that the events of a worker change while it is being read: everything but the workers.
 struct Reader<'a> {
     worker: WorkerId,
     pid: u32,
@@ -57,7 +57,7 @@ struct Reader<'a> {
     seen: Seen,
 }
 
-/// What was seen of a worker while it was read.
+/// The observations about a worker while it was read.
 #[derive(Default)]
 struct Seen {
     has_started: bool,
@@ -69,7 +69,7 @@ struct Seen {
     has_said: bool,
     /// Its tasks that have not begun, if they were taken back.
     recalled: Option<Vec<Batch>>,
-    /// Why its initializer failed.
+    /// The reason why its initializer failed.
     failure: Option<(String, Option<TaskErrorKind>)>,
 }
 

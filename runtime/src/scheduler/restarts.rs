@@ -60,7 +60,7 @@ impl Streak {
     }
 }
 
-/// What the pool has besides a start that failed.
+/// The other workers of a pool in which a start has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Others {
     /// A worker serves.
@@ -83,7 +83,7 @@ pub(crate) struct Restarts {
     failures: Option<Streak>,
     /// The starts that the system refused while no worker served.
     shortages: Option<Streak>,
-    /// When the limit was exceeded. Only a start that was in progress then is still waited for.
+    /// The time at which the limit was exceeded. Only a start that was in progress then is still waited for.
     exceeded: Option<Instant>,
     /// The number of pauses since a start last succeeded.
     pauses: u32,

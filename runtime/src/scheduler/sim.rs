@@ -42,11 +42,11 @@ pub(super) struct Sim {
     pub(super) launcher: FakeLauncher,
     pub(super) now: Instant,
     pub(super) begun: Instant,
-    /// When each worker that is starting or running a task is done with it.
+    /// The time at which each worker has finished its start or its task.
     due: BTreeMap<usize, Instant>,
     /// The tasks that have ended at a worker: the worker, the task, and when it ended.
     pub(super) ran: Vec<Ran>,
-    /// What tasks have said.
+    /// The records that tasks have sent.
     pub(super) words: Vec<ForwardedRecord>,
     pub(super) notes: Vec<String>,
     next_number: u64,

@@ -65,7 +65,7 @@ pub(crate) struct Scheduler {
     /// The kernel's count of out-of-memory kills at the last look. The first look is when a worker is started.
     pub(crate) oom_kills: Option<u64>,
     pub(crate) leaving: Leaving,
-    /// What was cancelled at the worker of a place that has not said yet which of its tasks have begun.
+    /// The cancellations at workers (by place) that have not yet reported which of their tasks have begun.
     pub(super) cancels: Vec<(usize, Cancelled)>,
     pub(crate) effects: Effects,
 }
@@ -180,7 +180,7 @@ pub(crate) struct Leaving {
     pub(super) exits: Vec<Result<OwnedResult, TaskError>>,
     /// All workers leave, because the pool is being joined.
     pub(super) all: bool,
-    /// When to check next for workers that have been idle for too long.
+    /// The time of the next check for workers that have been idle for too long.
     pub(super) look_at: Option<Instant>,
     /// It was logged that a worker has grown too large.
     pub(super) said_grown: bool,

@@ -11,7 +11,7 @@ use crate::{
     transport::Cause,
 };
 
-/// What a worker was doing when it ended.
+/// The activity of a worker when it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Starting,
@@ -54,7 +54,7 @@ pub(crate) struct ExitReport<T> {
     /// Its exit status, or why that is unknown.
     pub(crate) exit: Result<Exit, &'static str>,
     pub(crate) cause: Option<Cause>,
-    /// Why it did not serve, in its own words or ours.
+    /// The reason why it did not serve, as it reported it or as the host found it.
     pub(crate) reason: Option<String>,
     /// It has reported that it could not start because the system lacks a resource.
     pub(crate) was_short: bool,
@@ -66,7 +66,7 @@ pub(crate) struct ExitReport<T> {
     pub(crate) stopped: Option<TaskErrorKind>,
     /// The task that it was running.
     pub(crate) running: Option<T>,
-    /// What that task had written, or what was written after the last task if none was running.
+    /// The output of that task, or the output after the last task if none was running.
     pub(crate) output: Option<Arc<Captured>>,
     /// The tasks that it had not begun.
     pub(crate) waiting: Vec<T>,

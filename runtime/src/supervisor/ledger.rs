@@ -60,7 +60,7 @@ pub(super) struct InFlight<T> {
     pub(super) tasks: usize,
     /// A recall has shown that none is left that has not begun.
     pub(super) all_begun: bool,
-    /// When the answer to a recall of these tasks is due. Meanwhile nothing is sent.
+    /// The time at which the answer to a recall of these tasks is due. Meanwhile nothing is sent.
     pub(super) recall_due: Option<Instant>,
     /// The newest task is being stopped. It has begun, and all others have ended.
     pub(super) stop: Option<Stop>,
@@ -71,7 +71,7 @@ pub(super) struct Stop {
     /// The error with which it ends.
     pub(super) kind: TaskErrorKind,
     pub(super) stage: Stage,
-    /// When the next stage is due.
+    /// The time at which the next stage is due.
     pub(super) due: Instant,
 }
 
@@ -97,20 +97,20 @@ pub(super) struct Ledger {
     pub(super) given: u64,
     /// The number of recalls that were not answered. If all tasks have ended meanwhile, the answer does not matter.
     pub(super) recalls: u32,
-    /// When the size of the process was last read.
+    /// The time at which the size of the process was last read.
     pub(super) weighed: Option<Instant>,
     /// The panic that the task with this sequence number has reported. The process may end before it can report more.
     pub(super) panic: Option<(u32, RemotePanic)>,
     /// The worker may publish replies without ringing.
     pub(super) is_quiet: bool,
-    /// When to look at the ring if the worker stays silent.
+    /// The time at which to look at the ring if the worker stays silent.
     pub(super) look_at: Option<Instant>,
     /// The pause before the next look if there may be unannounced replies.
     pub(super) look_after: Duration,
     /// For how long the oldest task in flight has run, as far as it was counted, if it was seen to have begun. Only tasks with a time
     /// limit are counted.
     pub(super) ran: Option<Duration>,
-    /// When it was last counted. Without tasks, since when the worker is idle.
+    /// The time of the last count. Without tasks, the time since which the worker is idle.
     pub(super) counted: Instant,
 }
 

@@ -20,10 +20,10 @@ use crate::{
     transport::Received,
 };
 
-/// How many messages that are not results are read from a worker before others get their turn. Our workers send few.
+/// The number of messages that are not results and are read from a worker before others get their turn. Our workers send few.
 pub(super) const MOST_MESSAGES: u32 = 250;
 
-/// What follows after something was received.
+/// The next step after something was received.
 enum Next {
     /// More may be received.
     More,
@@ -41,7 +41,7 @@ impl From<ControlFlow<()>> for Next {
     }
 }
 
-/// Why nothing more is received from a worker.
+/// The reason why nothing more is received from a worker.
 enum End {
     /// The connection has ended, for this reason if there is one.
     Closed(Option<String>),
@@ -197,7 +197,7 @@ impl<T: InFlightTasks> Supervisor<T> {
     }
 }
 
-/// What the messages of a worker are checked against and change. It is apart from the receiver, which holds the messages.
+/// The state that the messages of a worker are checked against and change. It is apart from the receiver, which holds the messages.
 struct Reader<'a, T> {
     is_starting: bool,
     /// `None` while the worker is starting or draining, when it has no tasks.

@@ -61,7 +61,7 @@ pub(super) enum State<T> {
 /// A process and the connection to it.
 pub(super) struct Link {
     pub(super) launched: Launched,
-    /// What [`Peer::can_recall`] has returned.
+    /// The answer of [`Peer::can_recall`].
     pub(super) can_recall: bool,
     /// The worker's captured output, if it is captured.
     pub(super) transcript: Option<Transcript>,

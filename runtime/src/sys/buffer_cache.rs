@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long an unused buffer is kept.
+/// The time for which an unused buffer is kept.
 pub(crate) const REST: Duration = Duration::from_secs(1);
 /// Smaller buffers are left to the allocator.
 const LEAST_BYTES: usize = 1 << 20;
@@ -28,7 +28,7 @@ static KEEPERS: AtomicUsize = AtomicUsize::new(0);
 
 struct Spare {
     bytes: Vec<u8>,
-    /// When the buffer was put here.
+    /// The time at which the buffer was put here.
     since: Instant,
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Child {
     reaped: bool,
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Code(i32),

@@ -116,7 +116,7 @@ impl Held {
     }
 }
 
-/// How long a process that cannot be signalled may take to end by itself after its connection was shut down.
+/// The time that a process that cannot be signalled may take to end by itself after its connection was shut down.
 pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(2);
 
 /// Prints a message, once per program, that a process is left that cannot be ended.

@@ -41,7 +41,7 @@ pub(super) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// Where control groups are mounted.
+/// The folder at which control groups are mounted.
 pub(super) const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Returns the folder of a control group, given its line in /proc/self/cgroup: in version 2 or, for this controller, in version 1.

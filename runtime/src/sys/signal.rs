@@ -235,7 +235,7 @@ fn note_failed_allocation(context: *mut libc::c_void) {
     }
 }
 
-/// How many words of the stack are searched. There are fewer between the abort and its cause.
+/// The number of words of the stack that are searched. There are fewer between the abort and its cause.
 const FRAMES_WORDS: usize = 1024;
 /// The number of words that are read at a time. std gives its threads 8 KiB of stack for signals, and the kernel uses part of it.
 const PIECE_WORDS: usize = 64;
@@ -281,7 +281,7 @@ fn stack_pointer(context: *mut libc::c_void) -> Option<usize> {
     }
 }
 
-/// How often a thread that may wait for itself is checked.
+/// The interval at which a thread that may wait for itself is checked.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// While it lives, this thread is checked at intervals. If an allocation has failed on it and Rust's handling of that does not

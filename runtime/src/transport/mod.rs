@@ -94,7 +94,7 @@ pub(crate) trait QueueingSender: FrameSender {
     fn is_peer_at_rest(&self) -> bool;
 }
 
-/// How the caller learns that there is room to send.
+/// The way in which the caller learns that there is room to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
     /// There is room now.

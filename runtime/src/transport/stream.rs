@@ -19,7 +19,7 @@ const SMALL_BYTES: usize = 64 << 10;
 const READ_BYTES: usize = 64 << 10;
 /// Memory for a large frame is reserved for as many more bytes as have arrived, or for this many.
 const AHEAD_BYTES: usize = 4 << 20;
-/// How many bytes an end that does not wait reads in one round, so that a peer that never pauses does not keep others waiting.
+/// The number of bytes that an end that does not wait reads in one round, so that a peer that never pauses does not keep others waiting.
 const ROUND_BYTES: usize = 1 << 20;
 
 /// Accepts bytes.
@@ -65,7 +65,7 @@ pub(super) struct FramedSender<S> {
     sink: S,
     waits: bool,
     queue: VecDeque<Piece>,
-    /// How many bytes of the first piece in the queue were sent.
+    /// The number of bytes of the first piece in the queue that were sent.
     gone: usize,
     queued: usize,
 }
@@ -233,7 +233,7 @@ pub(super) struct FramedReceiver<S> {
     large: Option<Large>,
     /// The last read of this round returned everything, so another read would find nothing.
     drained: bool,
-    /// How many bytes were read in this round.
+    /// The number of bytes that were read in this round.
     round_bytes: usize,
     closed: bool,
 }

@@ -17,7 +17,7 @@ use crate::{
     transport::{FrameReceiver, Received},
 };
 
-/// How often a worker that waits for a debugger checks whether one has attached.
+/// The interval at which a worker that waits for a debugger checks whether one has attached.
 const DEBUGGER_LOOK: Duration = Duration::from_millis(100);
 
 pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refused> {

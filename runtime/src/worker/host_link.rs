@@ -38,7 +38,7 @@ pub(super) static ASIDE: OnceLock<Aside> = OnceLock::new();
 
 pub(super) static WAITING: OnceLock<Waiting> = OnceLock::new();
 
-/// Whether the host is there. Ordered with the claim word: a task that begins sees that it has gone, or `is_busy` sees the task.
+/// The state of the host. Ordered with the claim word: a task that begins sees that it has gone, or `is_busy` sees the task.
 pub(super) static PHASE: Phase = Phase::new();
 
 /// The sequence number of the task that ended last.
@@ -53,8 +53,8 @@ static HOST_HAS_ENDED: AtomicBool = AtomicBool::new(false);
 /// The exit code of a process for one function that failed. Any Rust program that panics has the same.
 pub(super) const FAILED: i32 = 101;
 
-/// What a worker knows about its host. One word, so that a worker that becomes ready as its host ends is either found ready, and can
-/// be woken, or is not, and has nothing to finish.
+/// The state of the host, as far as a worker knows it. It is one word, so that a worker that becomes ready as its host ends is either found
+/// ready, and can be woken, or is not, and has nothing to finish.
 pub(super) struct Phase(AtomicU8);
 
 impl Phase {

@@ -31,7 +31,7 @@ use crate::{
     transport::Cause,
 };
 
-/// How long a worker that was told to leave may spend on exit handlers and similar code.
+/// The time that a worker that was asked to exit may spend on exit handlers and similar code.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The stack of the serving thread. The default of std is too small for code that was written for a main thread.

@@ -24,12 +24,12 @@ use crate::{
 pub(super) struct Replies {
     /// The reply that is being made.
     pub(super) reply: ReplyFrame,
-    /// When the clock was last read, and how many tasks ago.
+    /// The time at which the clock was last read, and the number of tasks since.
     timed: Instant,
     untimed: u32,
-    /// How many tasks are timed together.
+    /// The number of tasks that are timed together.
     stride: u32,
-    /// When the host was last woken.
+    /// The time at which the host was last woken.
     rung: Instant,
     /// There is a reply for which the host has not been woken.
     due: bool,
@@ -37,9 +37,9 @@ pub(super) struct Replies {
     is_timed: bool,
     /// The task is the initializer.
     pub(super) is_initializer: bool,
-    /// When some tasks were last measured.
+    /// The time at which some tasks were last measured.
     sampled: Option<Instant>,
-    /// How many more tasks to measure now.
+    /// The number of tasks that are still to be measured now.
     sample: Option<u32>,
     /// The result of the measurement: tasks, and nanoseconds for decoding and encoding.
     found: Option<(u64, u64)>,
@@ -56,7 +56,7 @@ const STRIDE: Duration = Duration::from_micros(5);
 /// The maximum number of tasks that are timed together.
 const MOST_STRIDE: u32 = 64;
 
-/// How often some tasks are measured, and how many.
+/// The interval at which some tasks are measured, and their number.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
 const SAMPLE_TASKS: u32 = 16;

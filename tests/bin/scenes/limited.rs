@@ -11,7 +11,7 @@ use nix::{
 };
 use procession::{Pool, Process, StartMethod, delayed, worker};
 
-/// How long a start may take. Long enough for one on a loaded machine.
+/// The time that a start may take. Long enough for one on a loaded machine.
 const START_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[worker]

@@ -245,7 +245,7 @@ fn squares_in(pool: &Pool) -> String {
     format!("the squares' sum is {}", squares.iter().sum::<u64>())
 }
 
-/// What a worker finds, a line for each thing.
+/// Returns what a worker finds, one line for each thing.
 #[worker]
 fn look_around() -> String {
     let mut found = Vec::new();

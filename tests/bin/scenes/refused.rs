@@ -104,7 +104,7 @@ fn panic_in(thread: bool) {
     panic!("as it was told");
 }
 
-/// What happens to a thread that a task has started.
+/// Does `what` on a thread that a task has started.
 #[worker]
 pub(super) fn do_in_a_thread(what: &str) {
     let what = what.to_owned();

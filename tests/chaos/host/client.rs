@@ -22,7 +22,7 @@ use crate::{
 /// The most tasks of one call.
 const MOST: u64 = 1500;
 
-/// What errors say of pools that were given up, and of processes that could not be started.
+/// The texts in the errors of pools that were given up, and of processes that could not be started.
 const GIVEN_UP: [&str; 2] = ["could be started", "could not be started"];
 
 /// A kind of call, and what makes it.
@@ -45,7 +45,7 @@ pub(super) struct Client<'a> {
     pub(super) slowest: (Duration, &'static str),
 }
 
-/// What a task was told, to be held against its outcome.
+/// The instructions that a task was given, to compare its outcome with.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     task: u64,

@@ -1,4 +1,4 @@
-//! What a task does to its worker, and the functions that run around tasks.
+//! The actions of a task on its worker, and the functions that run around tasks.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -12,7 +12,7 @@ use crate::{random::Random, shared::shared};
 /// The target of the records that the lines of tasks become.
 pub(super) const MODULE: &str = module_path!();
 
-/// What a task does besides counting that it runs. The rest of the word says how much of it.
+/// The action of a task, besides counting that it runs. The rest of the word is its amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
     Nothing,
@@ -67,14 +67,14 @@ pub(super) const INITIALIZED: u64 = 1 << 40;
 
 pub(super) const PRELOADED: u64 = 1 << 41;
 
-/// How often this process has run its pool's preload and its initializer, or is a copy of one that has.
+/// The number of times that this process, or the process that it is a copy of, has run its pool's preload and its initializer.
 static PRELOADS: AtomicU32 = AtomicU32::new(0);
 
 static INITIALIZERS: AtomicU32 = AtomicU32::new(0);
 
 static FINALIZERS: AtomicU32 = AtomicU32::new(0);
 
-/// What a task that prints writes as a line of its own.
+/// Returns the line that a task that prints writes.
 pub(super) fn line(task: u64) -> String {
     format!("task {task} prints")
 }

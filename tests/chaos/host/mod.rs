@@ -61,7 +61,7 @@ impl Log for Records {
     fn flush(&self) {}
 }
 
-/// What is counted of outcomes.
+/// The number of outcomes of each kind.
 #[derive(Default)]
 struct Tally {
     calls: BTreeMap<&'static str, u64>,

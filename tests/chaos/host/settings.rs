@@ -7,7 +7,7 @@ use procession::{Output, Pool, delayed};
 use super::deed::{INITIALIZED, PRELOADED, finalize, initialize, preload};
 use crate::random::Random;
 
-/// How a pool of a round is made.
+/// The settings of a pool of a round.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) jobs: usize,
@@ -16,7 +16,7 @@ pub(super) struct Settings {
     pub(super) max_tasks: Option<u64>,
     pub(super) idle_millis: Option<u64>,
     pub(super) chunk: Option<usize>,
-    /// How long it takes, and one in how many fails.
+    /// The time that it takes, and one in how many fails.
     pub(super) initializer: Option<(u64, u64)>,
     pub(super) finalizer: Option<u64>,
     pub(super) preload: Option<u64>,
@@ -46,7 +46,7 @@ impl Settings {
         }
     }
 
-    /// What a task's word says of its worker's pool.
+    /// Returns the bits of a task's word that describe its worker's pool.
     pub(super) fn bits(&self) -> u64 {
         [(self.initializer.is_some(), INITIALIZED), (self.preload.is_some(), PRELOADED)]
             .into_iter()

@@ -38,7 +38,7 @@ const ALONE: &str = "PROCESSION_TESTS_ALONE";
 /// A test that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What a test's process started has so long to follow it.
+/// The time in which the processes that a test's process has started must end after it.
 const FOLLOW: Duration = Duration::from_secs(10);
 
 /// Runs `body` in a process of its own, and then asserts that this process is left as `body` found it.

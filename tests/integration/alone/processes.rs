@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::{event::until, scratch::Folder};
 
-/// What each thread of each process of a test does: its name, its state, where in the kernel it waits, and its system call.
+/// Describes each thread of each process of a test: its name, its state, where in the kernel it waits, and its system call.
 pub(super) fn doing(folder: &Folder) -> String {
     let mut lines = String::new();
     for pid in processes_of(folder) {

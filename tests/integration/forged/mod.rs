@@ -68,7 +68,7 @@ fn close(number: u64) -> Vec<u8> {
     frame(&[&[NOTICE], &TRACE, &[0, 3], &varint(number)])
 }
 
-/// What a worker sends.
+/// A message that a worker forges.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Lie {
     /// A frame that is said to be this long, and the beginning of it.
@@ -77,7 +77,7 @@ enum Lie {
     Elements(u64),
     /// A result that took this long, and notes of such times.
     Time(u64),
-    /// How far this task is, and others.
+    /// The progress of this task, and of others.
     Progress(f64),
     /// Marks of records that were never sent.
     Mark(u64),
@@ -129,7 +129,7 @@ fn tell(lie: Lie) -> u64 {
     std::process::abort()
 }
 
-/// What a worker sends without end.
+/// A message that a worker sends without end.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Flood {
     /// Records of the `log` facade, by its macros.

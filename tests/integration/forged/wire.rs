@@ -29,7 +29,7 @@ const HEAD: u64 = 256;
 /// `docs/protocol.md`. Once it is used, what the sender sends is nonsense.
 pub(super) struct Wire {
     pub(super) memory: File,
-    /// Where the shared memory begins, and the ring to the host, if there is one.
+    /// The address of the shared memory, and the ring to the host, if there is one.
     pub(super) board: Option<u64>,
     pub(super) ring: Option<u64>,
     pub(super) socket: RawFd,
@@ -103,7 +103,7 @@ impl Wire {
     }
 }
 
-/// What goes before a frame.
+/// Returns the prefix of a frame.
 pub(super) fn prefix(head_len: u64, len: u64) -> [u8; 8] {
     (head_len << 48 | len).to_le_bytes()
 }

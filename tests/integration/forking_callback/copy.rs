@@ -50,7 +50,7 @@ pub(super) enum Code {
 /// The code that forks next, or 0.
 pub(super) static ARMED: AtomicU32 = AtomicU32::new(0);
 
-/// How many calls of that code do not fork before the one that does.
+/// The number of calls of that code before the one that forks.
 static BEFORE: AtomicU32 = AtomicU32::new(0);
 
 /// Only the thread that waits forks.

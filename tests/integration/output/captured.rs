@@ -53,7 +53,7 @@ fn a_large_result_comes_with_what_its_task_wrote() {
     });
 }
 
-/// What is promised of the error of a task that ended so.
+/// Checks what is promised about the error of a task that ended in this way.
 pub(super) fn check_tails(error: &TaskError, end: End) {
     assert_eq!(error.stdout_tail(), Some("the last words\n"), "{end:?}");
     let stderr = error.stderr_tail().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Where workers' stdout and stderr go: nowhere, into the parent's log, or to whoever has the task's outcome; whole, in order, each
-//! task's own, and however much it is.
+//! The destinations of workers' stdout and stderr: nowhere, the parent's log, or the thread that takes the task's outcome. All output
+//! arrives whole, in order, and with its own task, however long it is.
 #![expect(unsafe_code, reason = "what C writes is a promise, too")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "workers that write are what this is about")]
 
@@ -25,13 +25,13 @@ use crate::{
     scratch::{Folder, append, numbers},
 };
 
-/// What the pool keeps of a task's stream.
+/// The number of bytes that the pool keeps of a task's stream.
 const KEPT_BYTES: usize = 64 << 10;
 
 /// More than a pipe holds.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// What descriptors 1 and 2 are.
+/// Returns what descriptors 1 and 2 refer to.
 #[worker]
 fn streams() -> (PathBuf, PathBuf) {
     let link = |path| std::fs::read_link(path).expect("a stream that is open");

@@ -1,4 +1,4 @@
-//! What a test harness shows of what workers wrote.
+//! The part of the workers' output that a test harness shows.
 
 use std::process::{Command, Stdio};
 

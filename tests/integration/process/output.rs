@@ -1,4 +1,4 @@
-//! What a process writes and logs, and where it goes.
+//! The destinations of what a process writes and logs.
 
 use std::{path::Path, sync::Mutex};
 

@@ -1,4 +1,4 @@
-//! What a process has around it, by its builder and its start method.
+//! The environment of a process, as set by its builder and its start method.
 
 use std::{
     path::PathBuf,

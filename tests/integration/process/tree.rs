@@ -31,7 +31,7 @@ fn a_process_runs_a_parallel_itself_and_may_have_processes() {
     });
 }
 
-/// How deep it goes, and why no deeper.
+/// Returns how deep it goes, and why no deeper.
 #[worker]
 fn dive() -> (u32, String) {
     match Process::spawn(delayed!(dive())) {

@@ -23,7 +23,7 @@ fn draw_elsewhere() -> u64 {
     there
 }
 
-/// What the tasks of a call draw that this task makes.
+/// Returns what the tasks of a call within this task draw.
 #[worker]
 fn draw_within(n: usize) -> Vec<u64> {
     parallel!(draw() for _ in 0..n).expect("it runs here")
@@ -91,7 +91,7 @@ fn all_threads_of_a_task_draw_the_same_and_nobody_else_does() {
     });
 }
 
-/// What this task's own calls draw, one after the other.
+/// Returns what two calls within this task draw, one after the other.
 #[worker]
 fn draw_twice_within() -> [Vec<u64>; 2] {
     [(); 2].map(|()| parallel!(draw() for _ in 0..2).expect("it runs here"))

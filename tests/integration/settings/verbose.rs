@@ -1,4 +1,4 @@
-//! What a call says of its progress, and the bar that it draws.
+//! The lines in which a call reports its progress, and the bar that it draws.
 
 use std::{
     fs::File,
@@ -24,7 +24,7 @@ use crate::{
 /// In a process that plays a scene: its name.
 const SCENE: &str = "PROCESSION_TESTS_SCENE";
 
-/// What the tests below look at from without. Under Fork a second thread is refused, and a test has two.
+/// The program whose output the tests below read. Under Fork a second thread is refused, and a test has two.
 #[test]
 fn scene() {
     let Ok(name) = std::env::var(SCENE) else { return };
@@ -257,13 +257,13 @@ fn verbose_tells_of_inputs_without_a_length_of_tuples_of_failures_and_of_steps()
 /// A terminal is so wide.
 const COLUMNS: u16 = 120;
 
-/// What a scene draws on a terminal, each state of the line apart.
+/// Returns what a scene draws on a terminal: each state of the line.
 pub(super) fn drawn(scene: &str) -> Vec<String> {
     let states = written(scene);
     states.split(['\r', '\n']).map(str::to_owned).filter(|state| !state.trim().is_empty()).collect()
 }
 
-/// What stands on a terminal and above it when the scene has ended.
+/// Returns the lines on a terminal and above it when the scene has ended.
 fn screen(scene: &str) -> Vec<String> {
     let text = written(scene);
     let (mut rows, mut row, mut column): (Vec<Vec<char>>, usize, usize) = (vec![Vec::new()], 0, 0);

@@ -106,7 +106,7 @@ fn a_copy_of_this_process_keeps_the_logger_that_was_set_before_and_forwards_with
         fn flush(&self) {}
     }
     static COUNT: Count = Count(AtomicU32::new(0));
-    /// What the logger of this process has counted.
+    /// Returns what the logger of this process has counted.
     #[worker]
     fn say() -> u32 {
         log::info!("said");

@@ -27,7 +27,7 @@ use crate::{
     scratch::{Folder, append, numbers},
 };
 
-/// What a preload leaves for the workers.
+/// The data that a preload leaves for the workers.
 static LOADED: OnceLock<Vec<u64>> = OnceLock::new();
 
 thread_local! {
@@ -41,7 +41,7 @@ fn load(runs: &Path, value: u64) {
     ON_THIS_THREAD.set(7);
 }
 
-/// What was loaded, who says so, and who has made it.
+/// Returns what was loaded, this process, and its parent.
 #[worker]
 fn look() -> (Option<u64>, u32, u32) {
     let loaded = LOADED.get().and_then(|loaded| loaded.last().copied());
@@ -245,7 +245,7 @@ fn a_process_that_waits_for_a_slow_preload_sleeps() {
     });
 }
 
-/// What this process has used of the CPUs.
+/// Returns the CPU time that this process has used.
 fn cpu_ticks() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();

@@ -1,4 +1,4 @@
-//! What functions say by `tracing` in workers reaches the parent's subscriber: once, typed, in its spans, under the caller's span.
+//! Events and spans of `tracing` in workers reach the parent's subscriber: once, typed, in its spans, under the caller's span.
 
 mod collector;
 

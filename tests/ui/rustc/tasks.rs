@@ -1,4 +1,4 @@
-//! What is no task where tasks are wanted, and functions that are no workers: the errors say what to write.
+//! Arguments that are no tasks, and functions that are no workers: the errors say what to write.
 #![allow(unused)]
 use procession::{Pool, Process, delayed, worker};
 

@@ -90,7 +90,7 @@ impl QueueingSender for Sender {
     }
 }
 
-/// What the worker writes to its first captured stream.
+/// The bytes that the worker writes to its first captured stream.
 #[derive(Debug)]
 pub(super) struct Written(pub(super) FakeWorker);
 
@@ -113,7 +113,7 @@ impl OutputSource for Written {
 
 pub(super) struct Receiver {
     worker: FakeWorker,
-    /// What was taken from the worker and not consumed.
+    /// The bytes that were taken from the worker and not consumed.
     bytes: Vec<u8>,
 }
 

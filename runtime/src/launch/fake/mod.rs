@@ -24,21 +24,21 @@ pub(crate) struct FakeLauncher(Arc<Mutex<Launches>>);
 
 #[derive(Default)]
 pub(crate) struct Launches {
-    /// What becomes of the next starts. Later ones succeed.
+    /// The outcomes of the next starts. Later ones succeed.
     pub(crate) outcomes: VecDeque<Outcome>,
     /// All workers that were started, in order.
     pub(crate) workers: Vec<FakeWorker>,
     pub(crate) recalls: Recalls,
     /// The number of starts that were asked for.
     pub(crate) asked: usize,
-    /// How many starts were announced last.
+    /// The number of starts that were last announced.
     pub(crate) wanted: usize,
     pub(crate) oom_kills: Option<u64>,
     /// Workers are ready at once, and run what they are sent as soon as they are woken.
     pub(crate) is_prompt: bool,
 }
 
-/// What becomes of a start.
+/// The outcome of a start.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     NotYet,

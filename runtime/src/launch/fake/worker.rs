@@ -20,13 +20,13 @@ use crate::{
 /// The token in the boundaries of captured output.
 pub(super) const TOKEN: u64 = 0xfeed;
 
-/// How workers answer when their tasks are recalled.
+/// The manner in which workers answer when their tasks are recalled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Recalls {
     /// At once, by a board.
     #[default]
     Now,
-    /// When the test says so, by a message. What has begun is known only then, or when the worker has ended.
+    /// By a message, when the test sends it. What has begun is known only then, or when the worker has ended.
     Later,
     /// Not at all.
     Never,
@@ -71,10 +71,10 @@ pub(super) struct State {
     /// The task that it was told to end, if not by its board.
     pub(super) to_end: Option<u32>,
     pub(super) hello: Option<Hello>,
-    /// What was sent to it and has not begun.
+    /// The tasks that were sent to it and have not begun.
     pub(super) waiting: VecDeque<FakeTask>,
     pub(super) running: Option<FakeTask>,
-    /// What it has sent and the host has not read.
+    /// The bytes that it has sent and the host has not read.
     pub(super) sent: Vec<u8>,
     /// It has closed its end of the connection.
     pub(super) is_closed: bool,
@@ -88,7 +88,7 @@ pub(super) struct State {
     pub(super) is_unsignalled: bool,
     pub(super) is_given_up: bool,
     pub(super) resident_bytes: Option<u64>,
-    /// What it has written to its first captured stream and the host has not read.
+    /// The bytes that it has written to its first captured stream and the host has not read.
     pub(super) written: Vec<u8>,
     /// A large frame that it has sent.
     pub(super) large: Option<(Vec<u8>, Vec<u8>)>,

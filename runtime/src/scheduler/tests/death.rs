@@ -1,4 +1,4 @@
-//! What becomes of the tasks of a worker that ends or sends nonsense.
+//! The outcome of the tasks of a worker that ends or sends nonsense.
 
 use super::{KILLED, batches_of, retried};
 use crate::{

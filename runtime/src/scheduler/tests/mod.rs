@@ -1,4 +1,4 @@
-//! What the scheduler promises, on virtual time.
+//! The promises of the scheduler, checked on virtual time.
 
 mod death;
 mod initialize;

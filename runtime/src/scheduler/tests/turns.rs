@@ -1,4 +1,4 @@
-//! Which task runs when, and on how many workers.
+//! The order in which tasks run, and the number of workers that run them.
 
 use super::{KILLED, shortage};
 use crate::{

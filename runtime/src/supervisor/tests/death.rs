@@ -6,7 +6,7 @@ use crate::{
     supervisor::event::{ExitReport, Phase},
 };
 
-/// What a worker is doing when it dies.
+/// The activity of a worker when it dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     Starting,
@@ -19,7 +19,7 @@ enum When {
     Draining,
 }
 
-/// How it dies.
+/// The way in which it dies.
 #[derive(Clone, Copy, Debug)]
 enum How {
     Code,

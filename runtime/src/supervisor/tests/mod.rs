@@ -75,7 +75,7 @@ struct Pair {
     outputs: Outputs,
     now: Instant,
     next: u64,
-    /// What the worker has reported.
+    /// The reports of the worker.
     seen: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a worker says, and when it is reported.
+//! The output and the records of a worker, and the time at which they are reported.
 
 use super::{Load, MILLI, Pair, numbers};
 use crate::{

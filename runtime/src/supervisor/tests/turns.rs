@@ -1,4 +1,4 @@
-//! How much of what a worker sends is read in a turn.
+//! The amount that is read from a worker in one turn.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{

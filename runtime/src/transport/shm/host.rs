@@ -105,7 +105,7 @@ impl Source for HostSource {
     }
 }
 
-/// How many marks and empty frames are skipped in one round, so that a peer that sends nothing else does not keep others waiting.
+/// The number of marks and empty frames that are skipped in one round, so that a peer that sends nothing else does not keep others waiting.
 const MOST_SKIPPED: u32 = 1000;
 
 /// Receives from the ring, and from the socket what was sent aside.
@@ -114,11 +114,11 @@ pub(super) struct HostReceiver {
     pub(super) aside: FramedReceiver<SocketSource>,
     /// There may be something on the socket.
     pub(super) readable: bool,
-    /// How many frames have arrived there, except for empty ones.
+    /// The number of frames that have arrived there, except for empty ones.
     pub(super) aside_seen: u64,
-    /// How many must have arrived there before the ring is read further.
+    /// The number of frames that must have arrived there before the ring is read further.
     pub(super) aside_due: u64,
-    /// How many marks and empty frames were skipped in this round.
+    /// The number of marks and empty frames that were skipped in this round.
     pub(super) skipped: u32,
     /// The frames that were returned last came from the socket.
     pub(super) from_aside: bool,

@@ -34,11 +34,11 @@ use crate::{
     },
 };
 
-/// How long a worker that may spin does so before it sleeps.
+/// The time for which a worker that may spin does so before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 /// With less room than this, no piece of a large frame is sent.
 const ROOM_BYTES: usize = 64 << 10;
-/// How many times the ring is checked between two looks at the clock.
+/// The number of times that the ring is checked between two readings of the clock.
 const SPINS_A_LOOK: u32 = 64;
 
 /// The host's end of a connection, and the descriptor to pass to the worker.
@@ -50,7 +50,7 @@ pub(crate) struct HostEnd {
     pub(crate) segment: Option<Identified>,
     /// The shared memory contains rings.
     pub(crate) rings: bool,
-    /// Why there are no rings, unless that was requested.
+    /// The reason why there are no rings, unless that was requested.
     pub(crate) why_not: Option<String>,
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn send_alone(socket: Arc<Identified>, frame: &[u8]) -> io::Result<()
     FramedSender::new(SocketSink::new(socket), true).send(&[], Body::Borrowed(frame))
 }
 
-/// How the serving thread waits. Other threads change that here.
+/// The manner in which the serving thread waits. Other threads change it here.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     state: Arc<WaitingState>,
