@@ -3,7 +3,7 @@
 //!
 //! Without the feature `tracing`, a [`Caller`] is empty.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 #[cfg(feature = "tracing")]
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -12,6 +12,8 @@ use std::{
 
 #[cfg(feature = "tracing")]
 use tracing_core::{Dispatch, LevelFilter, dispatcher, span::Id, subscriber::NoSubscriber};
+
+use crate::sync::ignore_poison;
 
 /// The subscriber and the span that were current.
 #[cfg(not(feature = "tracing"))]
@@ -42,17 +44,13 @@ impl CallerCell {
 
     /// Returns the caller.
     pub(crate) fn get(&self) -> Caller {
-        if cfg!(feature = "tracing") {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-        } else {
-            Caller::default()
-        }
+        if cfg!(feature = "tracing") { ignore_poison(self.0.lock()).clone() } else { Caller::default() }
     }
 
     /// Removes and returns the caller. Dropping it may run code of a subscriber, so no lock may be held then.
     pub(crate) fn take(&self) -> Caller {
         if cfg!(feature = "tracing") {
-            std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+            std::mem::take(&mut *ignore_poison(self.0.lock()))
         } else {
             Caller::default()
         }

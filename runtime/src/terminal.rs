@@ -18,14 +18,14 @@ mod bars {
         cell::Cell,
         panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
         sync::{
-            Mutex, MutexGuard, PoisonError,
+            Mutex, MutexGuard,
             atomic::{AtomicUsize, Ordering},
         },
     };
 
     use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, WeakProgressBar};
 
-    use crate::sys::per_process::PerProcess;
+    use crate::{sync::ignore_poison, sys::per_process::PerProcess};
 
     /// The bars of all calls on all threads of this process. A forked copy has none: those that it has inherited are its parent's.
     static BARS: PerProcess<Bars> = PerProcess::new();
@@ -62,7 +62,7 @@ mod bars {
         }
 
         fn lock(&self) -> MutexGuard<'_, Screen> {
-            self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+            ignore_poison(self.screen.lock())
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::{
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use crate::{
     protocol::Outcome,
     scheduler::config::Finalizer,
     seed::{self, Calls},
+    sync::ignore_poison,
     task::Call as Request,
 };
 
@@ -58,7 +59,7 @@ impl InProcess {
 
     pub(crate) fn stats(&self) -> Stats {
         let busy = Duration::from_nanos(self.busy.load(Ordering::Relaxed));
-        let endings = *self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        let endings = *ignore_poison(self.endings.lock());
         Stats::in_process(endings, busy)
     }
 
@@ -81,7 +82,7 @@ impl InProcess {
         let start = Instant::now();
         let outcome = initialized.clone().and_then(|()| Ok(seed::with(seed, || request.run())?));
         let ended = outcome.as_ref().map_or_else(Ending::of, |_| Ending::Finished);
-        self.endings.lock().unwrap_or_else(PoisonError::into_inner).add(ended, 1);
+        ignore_poison(self.endings.lock()).add(ended, 1);
         self.busy.fetch_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         outcome.map_err(|kind| TaskError::new(request.entry.name, kind, place))
     }

@@ -5,9 +5,7 @@
 //! immediately, unless many tasks are submitted in a row and no thread waits for one. Then several are passed on together. No
 //! task stays here forever: a thread that goes to sleep ends the row and looks here once more after that.
 
-use std::sync::PoisonError;
-
-use crate::sync::{AtomicU32, Mutex, Ordering, fence};
+use crate::sync::{AtomicU32, Mutex, Ordering, fence, ignore_poison};
 
 /// After this many tasks in a row, more are likely to follow.
 const FEW: u32 = if cfg!(loom) { 0 } else { 4 };
@@ -53,7 +51,7 @@ impl<T> Injector<T> {
     /// Adds a task. Returns what the caller must do.
     pub(crate) fn put(&self, task: T) -> Then {
         let waiting = {
-            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tasks = ignore_poison(self.tasks.lock());
             tasks.push(task);
             tasks.len()
         };
@@ -77,7 +75,7 @@ impl<T> Injector<T> {
     /// Moves all tasks into `into`, which must be empty and whose memory is used for the next tasks.
     pub(crate) fn take(&self, into: &mut Vec<T>) {
         if !self.is_empty() {
-            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tasks = ignore_poison(self.tasks.lock());
             self.is_laden.store(0, Ordering::Relaxed);
             std::mem::swap(&mut *tasks, into);
         }

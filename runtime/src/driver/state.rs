@@ -12,7 +12,7 @@ use std::{
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{Thread, ThreadId},
@@ -26,6 +26,7 @@ use crate::{
     launch::{Launcher, PolledLauncher},
     observe::timeline::Timeline,
     scheduler::{config::Config, effects::Effects, machine::StateMachine, state::Scheduler},
+    sync::ignore_poison,
     sys::{
         buffer_cache,
         generation::generation,
@@ -277,7 +278,7 @@ impl<M: StateMachine> Driver<M> {
     /// because a lock that another thread held stays locked in a copy.
     pub(super) fn lock(&self) -> Option<MutexGuard<'_, State<M>>> {
         if self.is_own() {
-            return Some(self.state.lock().unwrap_or_else(PoisonError::into_inner));
+            return Some(ignore_poison(self.state.lock()));
         }
         // The copy must not drop it either.
         self.leak();

@@ -3,7 +3,7 @@
 //! `scheduler` and `process` complete it while a lock is held, so nothing here runs user code. Waking is left to the
 //! caller.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::wait::{Waiter, Wakes};
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     captured::Captured,
     codec::OwnedResult,
     error::TaskError,
+    sync::ignore_poison,
 };
 
 /// The outcome of a task before it is decoded.
@@ -37,7 +38,7 @@ pub(super) enum Slot {
 
 impl Completer {
     pub(super) fn lock(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.slot.lock())
     }
 
     /// Returns whether there is a result. If there is none, this thread will be unparked when there is.

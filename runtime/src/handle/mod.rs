@@ -11,7 +11,7 @@ use std::{
     future::Future,
     marker::PhantomData,
     pin::Pin,
-    sync::{Arc, MutexGuard, TryLockError, Weak},
+    sync::{Arc, MutexGuard, Weak},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -26,6 +26,7 @@ use crate::{
     captured::Captured,
     error::{TaskError, TaskErrorKind, TaskLocation},
     id::TaskId,
+    sync::if_free,
     sys::generation::generation,
 };
 use completer::Slot;
@@ -274,14 +275,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     /// Locks the slot. Returns `None` in a copy of the process that submitted the task, where another thread may have held the
     /// lock.
     fn slot(&self) -> Option<MutexGuard<'_, Slot>> {
-        if self.is_own() {
-            return Some(self.shared.lock());
-        }
-        match self.shared.slot.try_lock() {
-            Ok(slot) => Some(slot),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        if self.is_own() { Some(self.shared.lock()) } else { if_free(self.shared.slot.try_lock()) }
     }
 
     fn is_taken(&self) -> bool {

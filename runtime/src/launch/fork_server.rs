@@ -12,7 +12,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -33,6 +33,7 @@ use crate::{
     marker::{DESCRIPTORS_CLOSED, Marker, Role, SOCKET_FD},
     protocol::{Preamble, Preload, Prepared, Setup},
     registry,
+    sync::ignore_poison,
     sys::{
         exit::flush_streams,
         fd::{file_of, set_nonblocking, stream_pair},
@@ -156,7 +157,7 @@ impl ForkLauncher {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.state.lock())
     }
 
     /// Creates the connection of a template and sends the preamble and the setup. Returns our end, its end, and the token.

@@ -14,7 +14,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -26,6 +26,7 @@ use crate::{
     escape::{Lines, is_control},
     id::WorkerId,
     setting::brief,
+    sync::ignore_poison,
     sys::{env::setting, exit::say, generation::generation, process::monotonic_nanos, signal::grow_file},
 };
 
@@ -246,7 +247,7 @@ impl Timeline {
     }
 
     fn lock(&self) -> MutexGuard<'_, Output> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.file.lock())
     }
 
     /// Writes these entries. Events that happen at a time of the host get the current time.

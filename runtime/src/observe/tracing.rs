@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU8, Ordering},
     },
 };
@@ -27,6 +27,7 @@ use crate::{
     escape::{Escaped, Lines},
     id::WorkerId,
     protocol::{FieldValue, Parent, Said, SourceLocation, TraceRecord, level_number},
+    sync::ignore_poison,
     sys::per_process::PerProcess,
 };
 
@@ -70,7 +71,7 @@ static SPANS: PerProcess<Mutex<Spans>> = PerProcess::new();
 type Spans = HashMap<u32, HashMap<u64, Arc<HostSpan>>>;
 
 fn spans() -> MutexGuard<'static, Spans> {
-    SPANS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+    ignore_poison(SPANS.get_or_init(Mutex::default).lock())
 }
 
 fn find(pid: u32, span: u64) -> Option<Arc<HostSpan>> {
@@ -263,7 +264,7 @@ impl Site {
         static SITES: PerProcess<Mutex<HashMap<(SourceLocation, bool), &'static Site>>> = PerProcess::new();
         let is_span = kind == Kind::SPAN;
         let key = (place.clone(), is_span);
-        let lock = || SITES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || ignore_poison(SITES.get_or_init(Mutex::default).lock());
         let (known, many) = {
             let sites = lock();
             (sites.get(&key).copied(), sites.len())

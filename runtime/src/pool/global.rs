@@ -3,10 +3,10 @@
 //! It is built on first use and lives as long as the process. If other code has closed its descriptors, the next call builds another
 //! one. A worker has one without processes instead.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::Pool;
-use crate::{error::Result, sys::per_process::PerProcess};
+use crate::{error::Result, sync::ignore_poison, sys::per_process::PerProcess};
 
 /// Returns the process's own pool. It is built on first use and kept.
 ///
@@ -18,7 +18,7 @@ pub(crate) fn global() -> Result<&'static Pool> {
     }
     static POOL: PerProcess<Mutex<Option<&'static Pool>>> = PerProcess::new();
     // If several threads arrive at once, one builds, and the others wait for its pool.
-    let mut pool = POOL.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pool = ignore_poison(POOL.get_or_init(Mutex::default).lock());
     if let Some(pool) = pool.filter(|pool| !pool.is_broken_down()) {
         return Ok(pool);
     }

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Instant,
 };
 
@@ -26,6 +26,7 @@ use crate::{
     },
     start,
     supervisor::state::Supervisor,
+    sync::ignore_poison,
     sys::{
         identified::CLOSED,
         limits::explained,
@@ -47,7 +48,7 @@ pub(super) fn launcher_of(config: &ProcessConfig) -> Result<Arc<dyn Launcher>> {
 
 /// Returns the engine of this process, which is made if there is none.
 pub(super) fn current() -> Result<Arc<Engine<ProcessSet>>> {
-    let mut current = ENGINE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut current = ignore_poison(ENGINE.get_or_init(Mutex::default).lock());
     match current.upgrade() {
         Some(engine) if engine.driver.is_whole() => return Ok(engine),
         // If its descriptors were closed, it is never dropped.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     error::TaskError,
     handle::{Waiter, Wakes},
     protocol::Results,
+    sync::ignore_poison,
 };
 
 /// The results of a call that the caller has not received yet, in the order in which they arrived.
@@ -72,7 +73,7 @@ pub(crate) enum Arrival<'a> {
 
 impl Inbox {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Arrivals> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.state.lock())
     }
 
     /// Adds the results of consecutive tasks.

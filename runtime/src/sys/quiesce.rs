@@ -10,13 +10,14 @@ use std::{
     cell::Cell,
     io,
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+        Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use super::{per_process::PerProcess, procfs::thread_count};
+use crate::sync::{if_free, ignore_poison};
 
 /// A copy of this process has none of its threads, and locks held by them stay locked there.
 static THREADS: PerProcess<Threads> = PerProcess::new();
@@ -73,8 +74,8 @@ impl Drop for OwnThread {
 }
 
 fn wake() -> RwLockReadGuard<'static, ()> {
-    let _no_copy = threads().copying.lock().unwrap_or_else(PoisonError::into_inner);
-    threads().awake.read().unwrap_or_else(PoisonError::into_inner)
+    let _no_copy = ignore_poison(threads().copying.lock());
+    ignore_poison(threads().awake.read())
 }
 
 /// While this exists, the thread that holds it is the only one that runs.
@@ -90,14 +91,10 @@ pub(crate) struct Quiet {
 ///
 /// There are other threads. Returns the number of all threads, or the error that occurred while counting them.
 pub(crate) fn quiet(timeout: Duration) -> Result<Quiet, io::Result<usize>> {
-    let copying = threads().copying.lock().unwrap_or_else(PoisonError::into_inner);
+    let copying = ignore_poison(threads().copying.lock());
     let deadline = Instant::now() + timeout;
     loop {
-        let all_rest = match threads().awake.try_write() {
-            Ok(guard) => Some(guard),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        };
+        let all_rest = if_free(threads().awake.try_write());
         let count = thread_count().map_err(Err)?;
         // A thread that has just ended or just begun is counted and is not one of ours, so it is waited for.
         match all_rest {

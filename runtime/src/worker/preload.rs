@@ -7,7 +7,7 @@ use std::{
     fs::File,
     os::{fd::AsFd, unix::ffi::OsStrExt},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,7 @@ use crate::{
     panic::RemotePanic,
     protocol::{Folder, Preload, Prepared, Setup, VERSION},
     registry::{self, Entry},
+    sync::ignore_poison,
     sys::{
         exit::{end_now, flush_streams},
         fd::{out_of_the_way, write_whole},
@@ -77,7 +78,7 @@ fn run(
     control: &Identified,
     host: Option<&Identified>,
 ) -> Result<(), String> {
-    let set_preloading = |now| *PRELOADING.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    let set_preloading = |now| *ignore_poison(PRELOADING.lock()) = now;
     let words = |what: &str| Prepared::Failed(format!("the preload `{}` {what}", entry.name)).to_bytes();
     set_preloading(control.try_clone().ok().map(|control| Preloading {
         name: entry.name,
@@ -134,7 +135,7 @@ fn visit(folder: &Folder) -> Result<Identified, String> {
 
 /// Returns whether the preload has not closed the connection of [`PRELOADING`].
 fn is_connection_whole() -> bool {
-    let preloading = PRELOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    let preloading = ignore_poison(PRELOADING.lock());
     preloading.as_ref().is_none_or(|preloading| preloading.control.is_whole())
 }
 
@@ -144,9 +145,7 @@ fn panicked(name: &str, panic: &RemotePanic) -> String {
 
 /// Tells the host about a panic that ends the process before its outcome could be sent.
 fn tell_of_panic(panic: &RemotePanic) {
-    if let Some(Preloading { name, control, .. }) =
-        &*PRELOADING.lock().unwrap_or_else(PoisonError::into_inner)
-    {
+    if let Some(Preloading { name, control, .. }) = &*ignore_poison(PRELOADING.lock()) {
         let words = Prepared::Failed(panicked(name, panic)).to_bytes();
         let _ = control.check().and_then(|control| write_whole(control, &words));
     }

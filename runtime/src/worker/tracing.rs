@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
@@ -24,6 +24,7 @@ use super::host_link;
 use crate::{
     context::RUNNING,
     protocol::{self, FieldValue, Notice, Parent, Said, SourceLocation, TraceRecord, level_number},
+    sync::ignore_poison,
 };
 
 /// The most verbose level that the host wants. 0 is none, 5 is all.
@@ -75,7 +76,7 @@ thread_local! {
 
 impl Forwarder {
     fn spans(&self) -> MutexGuard<'_, HashMap<u64, Span>> {
-        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.spans.lock())
     }
 }
 

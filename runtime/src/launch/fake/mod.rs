@@ -7,7 +7,7 @@ mod worker;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 pub(crate) use self::worker::{FakeTask, FakeWorker, Recalls, Told};
@@ -16,7 +16,7 @@ use self::{
     worker::{State, TOKEN},
 };
 use super::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Streams, Watched, output::StreamEnd};
-use crate::transport::Segment;
+use crate::{sync::ignore_poison, transport::Segment};
 
 /// Starts fake workers.
 #[derive(Clone, Default)]
@@ -47,7 +47,7 @@ pub(crate) enum Outcome {
 
 impl FakeLauncher {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Launches> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.0.lock())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use crate::{
     launch::{PROCESS, Peer},
     protocol::{Hello, LogRecord, Notice, Ready, Refused, ReplyFrame, ReplyWire, VERSION, encode_boundary},
     registry,
+    sync::ignore_poison,
     transport::{Board, Cause},
 };
 
@@ -100,7 +101,7 @@ impl FakeWorker {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.0.lock())
     }
 
     /// Returns the keys of what the owner's poller would report now.

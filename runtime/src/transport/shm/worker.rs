@@ -8,7 +8,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
@@ -18,6 +18,7 @@ use super::{ROOM_BYTES, SPIN, SPINS_A_LOOK, broken, segment::Part, wake};
 use crate::{
     frame::{PREFIX_BYTES, Prefix},
     ring::{Alarm, Consumer, Producer},
+    sync::ignore_poison,
     sys::{buffer_cache, futex, identified::Identified},
     transport::{
         Body, FrameReceiver, FrameSender, Room, Segment,
@@ -123,7 +124,7 @@ pub(crate) struct Aside {
 impl Aside {
     /// Sends a frame and waits until it was sent.
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut socket = ignore_poison(self.socket.lock());
         socket.send(&[], Body::Borrowed(frame))?;
         // A thread that sees the number, and reports it to the host, knows that the frame is on its way.
         // SYNC(aside-sent): pairs with the Acquire load of `sent` in `WorkerSender::send`.
@@ -133,7 +134,7 @@ impl Aside {
 
     /// Wakes the host. If the host has gone, the watching thread ends this process.
     fn ring(&self) {
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut socket = ignore_poison(self.socket.lock());
         if socket.send(&[], Body::Borrowed(&[])).is_err() && !self.own.is_whole() {
             self.cut();
         }
@@ -161,11 +162,11 @@ struct Alone(Aside);
 
 impl FrameSender for Alone {
     fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
-        self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).send(head, body)
+        ignore_poison(self.0.socket.lock()).send(head, body)
     }
 
     fn send_brief(&mut self, head: u64, body: &[u8]) -> io::Result<()> {
-        self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).send_brief(head, body)
+        ignore_poison(self.0.socket.lock()).send_brief(head, body)
     }
 
     fn ring(&mut self) {}
