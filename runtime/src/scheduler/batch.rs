@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
-use super::{effects::Effects, inbox::Inbox, policy::MOST_BATCH_BYTES};
+use super::inbox::Inbox;
 use crate::{
     caller::Caller,
     captured::Captured,
@@ -41,7 +41,7 @@ pub(crate) struct Batch {
 
 /// The tasks that a cancellation applies to.
 #[derive(Clone, Copy)]
-pub(super) enum Cancelled {
+pub(crate) enum Cancelled {
     /// All tasks of a call.
     Call(QueueId),
     /// The task with this number, which has a handle.
@@ -50,7 +50,7 @@ pub(super) enum Cancelled {
 
 impl Cancelled {
     /// Returns which tasks of a batch were cancelled.
-    pub(super) fn within(self, batch: &Batch) -> Option<Range<u32>> {
+    pub(crate) fn within(self, batch: &Batch) -> Option<Range<u32>> {
         match self {
             Self::Call(id) => (batch.queue == id).then_some(0..batch.len()),
             Self::Task(number) => {
@@ -62,7 +62,7 @@ impl Cancelled {
     }
 
     /// Returns the error of a task that has not begun.
-    pub(super) fn kind(self) -> TaskErrorKind {
+    pub(crate) fn kind(self) -> TaskErrorKind {
         let why = match self {
             Self::Call(_) => "its call has ended",
             Self::Task(_) => "it was taken back before it began",
@@ -182,15 +182,6 @@ impl Batch {
         TaskLocation { index, attempts: self.attempts, worker }
     }
 
-    /// Delivers the captured output of the first task, before its outcome.
-    pub(crate) fn tell(&self, output: Option<Arc<Captured>>, effects: &mut Effects) {
-        match (output, &self.to) {
-            (None, _) => {}
-            (Some(output), Recipient::Unclaimed) => effects.outputs.push(output),
-            (Some(output), to) => to.tell(self.first, output, &mut effects.wakes),
-        }
-    }
-
     /// Returns the name of the first task's function.
     pub(crate) fn function(&self) -> &'static str {
         name_of(self.records.function_after(0))
@@ -201,13 +192,13 @@ impl Batch {
         self.records.functions().map(|function| name_of(Some(function)))
     }
 
-    /// Appends the tasks of `next`. Returns `next` if the two cannot be one batch.
-    pub(super) fn absorb(&mut self, mut next: Self) -> Option<Self> {
+    /// Appends the tasks of `next`. Returns `next` if the two cannot be one batch of at most this size.
+    pub(crate) fn absorb(&mut self, mut next: Self, most_bytes: usize) -> Option<Self> {
         let fits = self.first + u64::from(self.len()) == next.first
             && self.attempts == next.attempts
             && !self.records.is_large()
             && !next.records.is_large()
-            && self.records.len_bytes() + next.records.len_bytes() <= MOST_BATCH_BYTES;
+            && self.records.len_bytes() + next.records.len_bytes() <= most_bytes;
         match (&mut self.to, &mut next.to) {
             (Recipient::Call(_), Recipient::Call(_)) if fits => {}
             (Recipient::Handles(handles), Recipient::Handles(others)) if fits => handles.append(others),

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::batch::{Batch, Recipient};
 use crate::{
     captured::Captured,
     handle::Wakes,
@@ -33,5 +34,14 @@ impl Effects {
             return false;
         }
         self.records.is_empty() && self.outputs.is_empty() && self.notes.is_empty() && self.wakes.is_empty()
+    }
+
+    /// Delivers the captured output of the first task of a batch, before its outcome.
+    pub(super) fn tell(&mut self, batch: &Batch, output: Option<Arc<Captured>>) {
+        match (output, &batch.to) {
+            (None, _) => {}
+            (Some(output), Recipient::Unclaimed) => self.outputs.push(output),
+            (Some(output), to) => to.tell(batch.first, output, &mut self.wakes),
+        }
     }
 }

@@ -92,7 +92,7 @@ impl Queue {
                 let at = self.queue.partition_point(|other| other.first < batch.first);
                 return self.queue.insert(at, batch);
             }
-            Some(last) => last.absorb(batch),
+            Some(last) => last.absorb(batch, MOST_BATCH_BYTES),
             None => Some(batch),
         };
         self.queue.extend(rest);

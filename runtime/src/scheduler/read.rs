@@ -113,7 +113,7 @@ impl Reader<'_> {
         self.seen.has_replied = true;
         let (worker, by) = (self.worker, (self.worker, self.pid));
         let output = self.output.take();
-        load.tell(output.clone(), self.effects);
+        self.effects.tell(load, output.clone());
         match (self.role, outcome) {
             (Role::Serving, Ok(result)) => {
                 self.queues.done_one(load, nanos, Ok(result), worker, self.effects);
