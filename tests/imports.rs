@@ -47,6 +47,8 @@ const FLOORS: &[(&str, u32, Side)] = &[
     // The two ends.
     // What running code may ask.
     ("context", 3, Both),
+    // What waits and runs, and where results go.
+    ("batch", 3, Host),
     ("launch", 3, Host),
     // The one module that names both sides: a copy of the host becomes a template of workers.
     ("start", 4, Both),

@@ -250,6 +250,7 @@ compile_error!("procession runs on Linux only: its workers need memfd, futexes, 
 extern crate self as procession;
 
 mod arity;
+mod batch;
 mod call;
 mod caller;
 mod captured;

@@ -9,11 +9,11 @@ use serde::de::DeserializeOwned;
 
 use super::{order::ReorderBuffer, state::Call};
 use crate::{
+    batch::inbox::Arrival,
     codec::{Encoded, OwnedResult},
     error::{Error, TaskError, TaskErrorKind, TaskLocation},
     handle::{decode, decode_many, inherited},
     observe::report::Report,
-    scheduler::inbox::Arrival,
     task::{Call as Request, Task},
 };
 

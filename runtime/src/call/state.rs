@@ -10,6 +10,10 @@ use std::{
 
 use super::{in_process::InProcess, window::Window};
 use crate::{
+    batch::{
+        Batch, QueueId, Recipient,
+        inbox::{Arrival, Arrivals, Inbox, Item},
+    },
     caller::{Caller, CallerCell},
     context::seed_of_call,
     driver::state::Driver,
@@ -20,10 +24,8 @@ use crate::{
     protocol::{EncodedTasks, Results},
     registry::Entry,
     scheduler::{
-        batch::{Batch, QueueId, Recipient},
         config::{CallOptions, Config},
         feed::Feeder,
-        inbox::{Arrival, Arrivals, Inbox, Item},
         policy::MOST_FED_BYTES,
     },
     seed::{self, Calls},

@@ -10,7 +10,7 @@ use super::{
     poll::Until,
     state::{Driver, POLL_EVERY},
 };
-use crate::scheduler::{batch::Single, state::Scheduler};
+use crate::{batch::Single, scheduler::state::Scheduler};
 
 impl Driver {
     /// Changes the scheduler like [`with`](Self::with), for a caller that will submit more. If no other thread leads, it also

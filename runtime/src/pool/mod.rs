@@ -26,6 +26,7 @@ pub use iter::{ResultStream, ResultStreamUnordered};
 pub use jobs::{Jobs, ParseJobsError};
 
 use crate::{
+    batch::{Batch, QueueId, Recipient, Single},
     call::{
         collect::{Collect, Opened, Values},
         in_process::InProcess,
@@ -46,7 +47,6 @@ use crate::{
     protocol::{EncodedTasks, Outcome, Preload},
     registry,
     scheduler::{
-        batch::{Batch, QueueId, Recipient, Single},
         config::{CallOptions, Config},
         machine::StateMachine,
         state::Scheduler,

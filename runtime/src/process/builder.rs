@@ -9,12 +9,12 @@ use serde::de::DeserializeOwned;
 
 use super::{Backend, Process, child::Child, in_process::InProcess, slot::ProcessConfig};
 use crate::{
+    batch::{QueueId, Single},
     context::seed_of_singles,
     error::{Error, Result},
     handle::{Completer, Drive, Handle},
     id::TaskId,
     launch::{SpawnOptions, spawn_setters},
-    scheduler::batch::{QueueId, Single},
     seed,
     setting::in_process_by_env,
     sys::cpu::cpus,

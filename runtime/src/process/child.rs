@@ -15,12 +15,12 @@ use super::{
     slot::{End, ProcessConfig, ProcessSlot},
 };
 use crate::{
+    batch::Batch,
     driver::background::Engine,
     error::{Error, Exit, Result},
     handle::Drive,
     id::WorkerId,
     launch::StartMethod,
-    scheduler::batch::Batch,
     supervisor::state::Supervisor,
     sys::{held::Held, identified::CLOSED, poll::wait_readable},
 };

@@ -10,6 +10,7 @@ use std::{
 
 use super::{set::ProcessSet, slot::ProcessConfig};
 use crate::{
+    batch::Batch,
     driver::{
         background::Engine,
         state::{Driver, LOOK_EVERY},
@@ -20,10 +21,7 @@ use crate::{
     launch::{LaunchError, Launcher, PolledLauncher, StartMethod},
     observe::levels::levels,
     protocol::Hello,
-    scheduler::{
-        batch::Batch,
-        restarts::{Intensity, Others, Restarts, Verdict},
-    },
+    scheduler::restarts::{Intensity, Others, Restarts, Verdict},
     start,
     supervisor::state::Supervisor,
     sync::ignore_poison,

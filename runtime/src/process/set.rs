@@ -13,10 +13,11 @@ use std::{
 
 use super::slot::{ProcessConfig, ProcessSlot};
 use crate::{
+    batch::Batch,
     driver::state::LAUNCHER,
     error::Result,
     launch::{Launcher, Outputs, PROCESS, ResolvedOptions, Variable},
-    scheduler::{batch::Batch, effects::Effects, machine::StateMachine},
+    scheduler::{effects::Effects, machine::StateMachine},
     supervisor::state::Supervisor,
     sys::poll::Event,
 };

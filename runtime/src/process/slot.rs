@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    batch::{Batch, Single},
     captured::Captured,
     codec::Encoded,
     error::{Error, Exit, TaskError, TaskErrorKind, TaskLocation},
@@ -19,10 +20,7 @@ use crate::{
     launch::{Launcher, OUTPUT, PROCESS, ResolvedOptions},
     observe::{levels::levels, record::ForwardedRecord},
     protocol::{Levels, Record, RunFlags},
-    scheduler::{
-        batch::{Batch, Single},
-        effects::Effects,
-    },
+    scheduler::effects::Effects,
     supervisor::{
         event::{ExitReport, Phase, WorkerEvent},
         exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},

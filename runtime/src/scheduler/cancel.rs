@@ -4,13 +4,10 @@
 
 use std::{mem, time::Instant};
 
-use super::{
-    batch::{Batch, Cancelled, QueueId},
-    state::Scheduler,
-};
+use super::state::Scheduler;
 use crate::{
+    batch::{Batch, Cancelled, InFlightTasks, QueueId},
     error::{POOL_ENDED, TaskErrorKind},
-    supervisor::ledger::InFlightTasks,
 };
 
 /// The error of a task that was cancelled while it ran.

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    batch::{Batch, QueueId},
     policy::{
         BATCH, BATCH_BYTES, MOST_IN_BATCH, MOST_SHARE_AFTER, NEAR, PREFETCH, SHARE_AFTER, SHARES_PER_CORE,
         STALLS_AFTER,
@@ -13,8 +12,9 @@ use super::{
     state::Scheduler,
 };
 use crate::{
+    batch::{Batch, InFlightTasks, QueueId},
     id::WorkerId,
-    supervisor::{ledger::InFlightTasks, state::Supervisor},
+    supervisor::state::Supervisor,
 };
 
 /// Returns whether other workers could run tasks that this worker has not begun.

@@ -6,16 +6,16 @@
 use std::time::Instant;
 
 use super::{
-    batch::{Batch, QueueId},
     decide::{batch_len, has_movable_tasks, has_room},
     policy::{BATCH_BYTES, LOOK_AT_FEEDS_AFTER, MOST_SHARE_AFTER, SHARE_AFTER, WORTH_MOVING},
     queues::Queues,
     state::Scheduler,
 };
 use crate::{
+    batch::{Batch, InFlightTasks, QueueId},
     observe::levels::levels,
     protocol::RunFlags,
-    supervisor::{ledger::InFlightTasks, state::Supervisor},
+    supervisor::state::Supervisor,
 };
 
 impl Scheduler {

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::batch::{Batch, Recipient};
 use crate::{
+    batch::{Batch, Recipient},
     captured::Captured,
     handle::Wakes,
     observe::{record::ForwardedRecord, timeline::Entry},

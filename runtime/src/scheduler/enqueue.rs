@@ -4,18 +4,12 @@
 
 use std::time::Instant;
 
-use super::{
-    batch::{Batch, QueueId, Single},
-    config::CallOptions,
-    feed::Feed,
-    queue::Queue,
-    state::Scheduler,
-};
+use super::{config::CallOptions, feed::Feed, queue::Queue, state::Scheduler};
 use crate::{
+    batch::{Batch, InFlightTasks, QueueId, Single},
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     observe::ending::Ending,
-    supervisor::ledger::InFlightTasks,
 };
 
 impl Scheduler {

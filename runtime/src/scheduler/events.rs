@@ -5,8 +5,9 @@
 
 use std::time::Instant;
 
-use super::{batch::Batch, state::Scheduler};
+use super::state::Scheduler;
 use crate::{
+    batch::Batch,
     error::TaskErrorKind,
     launch::{OUTPUT, PROCESS},
     supervisor::state::Supervisor,

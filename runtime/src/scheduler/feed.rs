@@ -8,12 +8,9 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use super::{
-    batch::{Batch, QueueId, Recipient},
-    inbox::Inbox,
-    policy::FEED_BYTES,
-};
+use super::policy::FEED_BYTES;
 use crate::{
+    batch::{Batch, QueueId, Recipient, inbox::Inbox},
     codec::HERE_BYTES,
     id::FunctionId,
     protocol::{EncodedTasks, RECORD_HEAD_BYTES},

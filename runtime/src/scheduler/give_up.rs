@@ -5,12 +5,13 @@
 use std::time::Instant;
 
 use super::{
-    batch::Batch,
     queues::GivenUp,
     restarts::{Others, Streak, Verdict},
     state::Scheduler,
 };
-use crate::{error::TaskErrorKind, id::WorkerId, launch::LaunchError, supervisor::state::Supervisor};
+use crate::{
+    batch::Batch, error::TaskErrorKind, id::WorkerId, launch::LaunchError, supervisor::state::Supervisor,
+};
 
 impl Scheduler {
     /// Handles an error of the launcher.

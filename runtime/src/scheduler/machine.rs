@@ -5,8 +5,8 @@
 
 use std::time::Instant;
 
-use super::{batch::Single, effects::Effects, state::Scheduler};
-use crate::{supervisor::state::Supervisor, sys::poll::Event};
+use super::{effects::Effects, state::Scheduler};
+use crate::{batch::Single, supervisor::state::Supervisor, sys::poll::Event};
 
 /// Decides for the workers of one driver.
 pub(crate) trait StateMachine: Send + 'static {

@@ -4,7 +4,6 @@
 //! feeds it the events of the poller and the current time, and performs the effects that it leaves in [`effects`]. It must never
 //! block, wait for a thread, call code of users, read a clock, or make a system call by itself. README.md beside this file explains the design.
 
-pub(crate) mod batch;
 mod cancel;
 pub(crate) mod config;
 mod decide;
@@ -14,7 +13,6 @@ mod enqueue;
 pub(crate) mod events;
 pub(crate) mod feed;
 mod give_up;
-pub(crate) mod inbox;
 pub(crate) mod machine;
 pub(crate) mod policy;
 pub(crate) mod queue;

@@ -10,12 +10,15 @@ use std::{
 };
 
 use super::{
-    batch::{Batch, QueueId, Recipient, Single},
     config::CallOptions,
     feed::Feed,
     policy::{BATCH, MOST_BATCH_BYTES, MOST_CANCELLED, MOST_IN_BATCH, MOST_JUMP, SHORT, WAKING},
 };
-use crate::{handle::Completer, id::WorkerId, supervisor::ledger::InFlightTasks};
+use crate::{
+    batch::{Batch, InFlightTasks, QueueId, Recipient, Single},
+    handle::Completer,
+    id::WorkerId,
+};
 
 /// The queue of one caller.
 pub(crate) struct Queue {

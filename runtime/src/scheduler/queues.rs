@@ -10,13 +10,13 @@ use std::{
 };
 
 use super::{
-    batch::{Batch, QueueId, Recipient, Single, name_of},
     config::{CallOptions, Finalizer},
     effects::Effects,
     policy::MOST_RESTING_QUEUES,
     queue::Queue,
 };
 use crate::{
+    batch::{Batch, InFlightTasks, QueueId, Recipient, Single, name_of},
     captured::Captured,
     codec::Encoded,
     error::{TaskError, TaskErrorKind, TaskLocation},
@@ -27,7 +27,6 @@ use crate::{
         timeline::Entry,
     },
     protocol::Results,
-    supervisor::ledger::InFlightTasks,
 };
 
 /// All state of the scheduler except the workers, so that it can be changed while a worker is being read.

@@ -9,7 +9,6 @@ use std::{
 };
 
 use super::{
-    batch::Batch,
     config::Config,
     effects::Effects,
     policy::SHARE_AFTER,
@@ -18,6 +17,7 @@ use super::{
     state::{Leaving, Scheduler},
 };
 use crate::{
+    batch::Batch,
     captured::Captured,
     codec::Encoded,
     error::TaskErrorKind,

@@ -5,8 +5,9 @@
 
 use std::{mem, time::Instant};
 
-use super::{batch::Batch, cancel::stopped_by, queues::GivenUp, state::Scheduler};
+use super::{cancel::stopped_by, queues::GivenUp, state::Scheduler};
 use crate::{
+    batch::{Batch, InFlightTasks},
     codec::Encoded,
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::WorkerId,
@@ -16,7 +17,6 @@ use crate::{
     supervisor::{
         event::{ExitReport, Phase},
         exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
-        ledger::InFlightTasks,
     },
     sys::identified::CLOSED,
     task::Call,

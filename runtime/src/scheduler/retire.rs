@@ -6,11 +6,9 @@
 
 use std::time::Instant;
 
-use super::{
-    batch::{Batch, QueueId, Recipient},
-    state::Scheduler,
-};
+use super::state::Scheduler;
 use crate::{
+    batch::{Batch, QueueId, Recipient},
     codec::OwnedResult,
     error::{Result, TaskError},
     id::WorkerId,

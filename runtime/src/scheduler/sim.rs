@@ -7,15 +7,17 @@ use std::{
 };
 
 use super::{
-    batch::{Batch, QueueId, Recipient, Single},
     config::{CallOptions, Config, Lives},
     feed::Feeder,
-    inbox::{Inbox, Item},
     machine::StateMachine,
     restarts::Intensity,
     state::Scheduler,
 };
 use crate::{
+    batch::{
+        Batch, QueueId, Recipient, Single,
+        inbox::{Inbox, Item},
+    },
     codec::ShortBytes,
     error::TaskError,
     handle::Completer,

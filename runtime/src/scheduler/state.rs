@@ -13,7 +13,6 @@ use std::{
 };
 
 use super::{
-    batch::Cancelled,
     config::Config,
     effects::Effects,
     policy::SHARE_AFTER,
@@ -22,6 +21,7 @@ use super::{
     workers::WorkerSet,
 };
 use crate::{
+    batch::Cancelled,
     codec::OwnedResult,
     context::seed_of_singles,
     error::{Result, TaskError},

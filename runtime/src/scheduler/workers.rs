@@ -3,8 +3,8 @@
 
 use std::ops::{Index, IndexMut};
 
-use super::{batch::Batch, policy::MOST_ACTIVE};
-use crate::supervisor::state::Supervisor;
+use super::policy::MOST_ACTIVE;
+use crate::{batch::Batch, supervisor::state::Supervisor};
 
 /// The worker set of a pool.
 ///

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::{
     event::{ExitReport, Phase},
-    ledger::{InFlight, InFlightTasks},
+    ledger::InFlight,
     state::{State, Supervisor},
 };
 /// The time that a worker has to end by itself after its connection has ended.
 pub(super) const END_GRACE: Duration = Duration::from_secs(2);
+
+use crate::batch::InFlightTasks;
 
 impl<T: InFlightTasks> Supervisor<T> {
     /// Asks an idle worker to leave: Idle → Draining.

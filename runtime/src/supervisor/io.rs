@@ -4,10 +4,9 @@
 
 use std::{io, time::Instant};
 
-use super::{
-    ledger::InFlightTasks,
-    state::{State, Supervisor},
-};
+use super::state::{State, Supervisor};
+
+use crate::batch::InFlightTasks;
 
 impl<T: InFlightTasks> Supervisor<T> {
     /// Wakes the worker for what it was sent.

@@ -10,12 +10,13 @@ use std::{
 
 use super::event::WorkerEvent;
 use crate::{
+    batch::InFlightTasks,
     error::TaskErrorKind,
     frame::Frames,
     id::has_begun,
     launch::Peer,
     panic::RemotePanic,
-    protocol::{EncodedTasks, Malformed, Reply, Results},
+    protocol::{Malformed, Reply, Results},
 };
 
 /// The number of slices in which the time that a task has run is counted. A slice counts for little more than its intended
@@ -36,22 +37,6 @@ pub(super) const LOOK_AFTER: Duration = Duration::from_millis(1);
 /// The longest pause between two looks. A worker with a single task is looked at this often: it would ring, unless a task has
 /// overwritten the memory that it shares with the host.
 const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
-
-/// Consecutive tasks, as a supervisor needs them.
-pub(crate) trait InFlightTasks: Sized {
-    /// Returns how many tasks are left.
-    fn len(&self) -> u32;
-    /// Returns the number of the first task that is left. The numbers of the others follow it.
-    fn first_task(&self) -> u64;
-    /// Returns the encoded tasks.
-    fn records(&mut self) -> &mut EncodedTasks;
-    /// Removes the first `n` tasks, which have their outcome.
-    fn done(&mut self, n: u32);
-    /// Splits off the first `n` tasks.
-    fn take_first(&mut self, n: u32) -> Self;
-    /// Returns the name of the function of the task after the first `n`.
-    fn function_after(&self, n: u32) -> &'static str;
-}
 
 /// The tasks that were sent and have no outcome yet, oldest first.
 pub(super) struct InFlight<T> {

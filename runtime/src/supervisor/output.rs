@@ -4,10 +4,11 @@
 
 use super::{
     capture::{Line, Transcript},
-    ledger::{InFlight, InFlightTasks},
+    ledger::InFlight,
     state::{State, Supervisor},
 };
 use crate::{
+    batch::InFlightTasks,
     launch::{Launched, Peer, Watched, output::StreamName},
     protocol::{LogRecord, Record},
 };

@@ -8,11 +8,12 @@ use std::{io, ops::ControlFlow, time::Instant};
 use super::{
     capture::Transcript,
     event::WorkerEvent,
-    ledger::{InFlight, InFlightTasks, Ledger},
+    ledger::{InFlight, Ledger},
     output::record_of,
     state::{Link, State, Supervisor},
 };
 use crate::{
+    batch::InFlightTasks,
     frame::Frames,
     launch::{Launched, Peer, Watched},
     protocol::{Malformed, Notice, Ready, Record, Refused, Reply, VERSION},

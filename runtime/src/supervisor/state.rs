@@ -24,9 +24,10 @@ use std::{
 use super::{
     capture::Transcript,
     event::Phase,
-    ledger::{InFlight, InFlightTasks, LOOK_AFTER, Ledger},
+    ledger::{InFlight, LOOK_AFTER, Ledger},
 };
 use crate::{
+    batch::InFlightTasks,
     id::{WorkerId, has_begun},
     launch::{KIND_BITS, Launch, LaunchError, LaunchRequest, Launched, Launcher, Peer},
     protocol::{Hello, RunFlags, RunHead, Wire},

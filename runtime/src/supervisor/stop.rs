@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::{
     end::END_GRACE,
-    ledger::{InFlightTasks, Stage, Stop},
+    ledger::{Stage, Stop},
     state::{State, Supervisor},
 };
-use crate::error::TaskErrorKind;
+use crate::{batch::InFlightTasks, error::TaskErrorKind};
 
 /// The time that a task has to return after it was told to end. Its process is terminated after that.
 const TELL_GRACE: Duration = Duration::from_millis(100);

@@ -13,10 +13,10 @@ use std::{
 
 use super::{
     event::{ExitReport, WorkerEvent},
-    ledger::InFlightTasks,
     state::Supervisor,
 };
 use crate::{
+    batch::InFlightTasks,
     id::{FunctionId, WorkerId},
     launch::{
         LaunchError, LaunchRequest, Outputs,

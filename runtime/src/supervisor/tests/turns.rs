@@ -9,11 +9,12 @@ use std::{
 };
 
 use crate::{
+    batch::InFlightTasks,
     error::Exit,
     id::WorkerId,
     launch::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Peer, Watched},
     protocol::{EncodedTasks, Hello, Note, Notice, WorkerSetup},
-    supervisor::{ledger::InFlightTasks, receive::MOST_MESSAGES, state::Supervisor},
+    supervisor::{receive::MOST_MESSAGES, state::Supervisor},
     sys::{fd::stream_pair, identified::Identified},
     transport::{Body, FrameSender, Segment, offer, shm::worker::WorkerEnd},
 };

@@ -3,9 +3,11 @@
 //! A batch is the unit in which tasks wait, are sent and come back. The queues and the supervisors split and join batches. A
 //! batch never mixes tasks of different queues, and does not know at which worker it is.
 
+pub(crate) mod inbox;
+
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
-use super::inbox::Inbox;
+use self::inbox::Inbox;
 use crate::{
     caller::Caller,
     captured::Captured,
@@ -15,8 +17,23 @@ use crate::{
     id::{FunctionId, WorkerId},
     protocol::{EncodedTasks, Results},
     registry,
-    supervisor::ledger::InFlightTasks,
 };
+
+/// Consecutive tasks, as a supervisor needs them.
+pub(crate) trait InFlightTasks: Sized {
+    /// Returns how many tasks are left.
+    fn len(&self) -> u32;
+    /// Returns the number of the first task that is left. The numbers of the others follow it.
+    fn first_task(&self) -> u64;
+    /// Returns the encoded tasks.
+    fn records(&mut self) -> &mut EncodedTasks;
+    /// Removes the first `n` tasks, which have their outcome.
+    fn done(&mut self, n: u32);
+    /// Splits off the first `n` tasks.
+    fn take_first(&mut self, n: u32) -> Self;
+    /// Returns the name of the function of the task after the first `n`.
+    fn function_after(&self, n: u32) -> &'static str;
+}
 
 /// Identifies a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
