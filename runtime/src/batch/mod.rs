@@ -19,22 +19,6 @@ use crate::{
     registry,
 };
 
-/// Consecutive tasks, as a supervisor needs them.
-pub(crate) trait InFlightTasks: Sized {
-    /// Returns how many tasks are left.
-    fn len(&self) -> u32;
-    /// Returns the number of the first task that is left. The numbers of the others follow it.
-    fn first_task(&self) -> u64;
-    /// Returns the encoded tasks.
-    fn records(&mut self) -> &mut EncodedTasks;
-    /// Removes the first `n` tasks, which have their outcome.
-    fn done(&mut self, n: u32);
-    /// Splits off the first `n` tasks.
-    fn take_first(&mut self, n: u32) -> Self;
-    /// Returns the name of the function of the task after the first `n`.
-    fn function_after(&self, n: u32) -> &'static str;
-}
-
 /// Identifies a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QueueId {
@@ -125,30 +109,21 @@ pub(crate) enum Recipient {
     Unclaimed,
 }
 
-impl InFlightTasks for Batch {
+impl Batch {
+    /// Returns how many tasks are left.
     #[inline]
-    fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.records.len()
     }
 
-    fn first_task(&self) -> u64 {
-        self.first
-    }
-
-    fn records(&mut self) -> &mut EncodedTasks {
-        &mut self.records
-    }
-
-    fn done(&mut self, n: u32) {
+    /// Removes the first `n` tasks, which have their outcome.
+    pub(crate) fn done(&mut self, n: u32) {
         self.records.advance(n);
         self.first = self.first.wrapping_add(u64::from(n));
     }
 
-    fn function_after(&self, n: u32) -> &'static str {
-        name_of(self.records.function_after(n))
-    }
-
-    fn take_first(&mut self, n: u32) -> Self {
+    /// Splits off the first `n` tasks.
+    pub(crate) fn take_first(&mut self, n: u32) -> Self {
         let n = n.min(self.len());
         let to = match &mut self.to {
             Recipient::Call(inbox) => Recipient::Call(inbox.clone()),
@@ -175,21 +150,7 @@ impl InFlightTasks for Batch {
         self.first += u64::from(n);
         first
     }
-}
 
-impl Recipient {
-    /// Returns the caller of the first task.
-    pub(crate) fn caller(&self) -> Caller {
-        match self {
-            Self::Call(inbox) => inbox.caller.get(),
-            Self::Handles(handles) => handles.front().map(|handle| handle.caller.get()).unwrap_or_default(),
-            Self::Member { handle, .. } => handle.caller.get(),
-            Self::Unclaimed => Caller::default(),
-        }
-    }
-}
-
-impl Batch {
     /// Returns the place of the first task, for its error.
     pub(crate) fn place(&self, worker: Option<(WorkerId, u32)>) -> TaskLocation {
         let index = match self.to {
@@ -201,7 +162,12 @@ impl Batch {
 
     /// Returns the name of the first task's function.
     pub(crate) fn function(&self) -> &'static str {
-        name_of(self.records.function_after(0))
+        self.function_after(0)
+    }
+
+    /// Returns the name of the function of the task after the first `n`.
+    pub(crate) fn function_after(&self, n: u32) -> &'static str {
+        name_of(self.records.function_after(n))
     }
 
     /// Returns the names of the functions of all tasks, in order.
@@ -231,6 +197,16 @@ pub(crate) fn name_of(function: Option<FunctionId>) -> &'static str {
 }
 
 impl Recipient {
+    /// Returns the caller of the first task.
+    pub(crate) fn caller(&self) -> Caller {
+        match self {
+            Self::Call(inbox) => inbox.caller.get(),
+            Self::Handles(handles) => handles.front().map(|handle| handle.caller.get()).unwrap_or_default(),
+            Self::Member { handle, .. } => handle.caller.get(),
+            Self::Unclaimed => Caller::default(),
+        }
+    }
+
     /// Delivers the captured output of the first task, which has this number, before its outcome.
     pub(crate) fn tell(&self, number: u64, output: Arc<Captured>, wakes: &mut Wakes) {
         match self {

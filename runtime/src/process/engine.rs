@@ -10,7 +10,6 @@ use std::{
 
 use super::{set::ProcessSet, slot::ProcessConfig};
 use crate::{
-    batch::Batch,
     driver::{
         background::Engine,
         state::{Driver, LOOK_EVERY},
@@ -64,7 +63,7 @@ pub(super) fn current() -> Result<Arc<Engine<ProcessSet>>> {
 /// template alive.
 pub(super) fn launch(
     driver: &Driver<ProcessSet>,
-    supervisor: &mut Supervisor<Batch>,
+    supervisor: &mut Supervisor,
     copy: Option<Arc<dyn Launcher>>,
     config: &ProcessConfig,
 ) -> Result<Arc<dyn Launcher>> {
@@ -92,7 +91,7 @@ fn launch_by(
     launcher: &Arc<dyn Launcher>,
     is_shared: bool,
     driver: &Driver<ProcessSet>,
-    supervisor: &mut Supervisor<Batch>,
+    supervisor: &mut Supervisor,
     config: &ProcessConfig,
 ) -> Result<(), LaunchError> {
     let hello = Hello::new(WorkerId::ALONE, config.spawn.setup_alone(supervisor.id().0), levels().log);

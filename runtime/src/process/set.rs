@@ -13,7 +13,6 @@ use std::{
 
 use super::slot::{ProcessConfig, ProcessSlot};
 use crate::{
-    batch::Batch,
     driver::state::LAUNCHER,
     error::Result,
     launch::{Launcher, Outputs, PROCESS, ResolvedOptions, Variable},
@@ -148,7 +147,7 @@ impl StateMachine for ProcessSet {
                 self.has_tended();
                 continue;
             }
-            let (number, kind) = Supervisor::<Batch>::place_and_kind(event.key);
+            let (number, kind) = Supervisor::place_and_kind(event.key);
             self.note(number as u32, kind);
         }
         self.read(now);

@@ -50,7 +50,7 @@ pub(super) type End = Arc<OnceLock<Option<Exit>>>;
 
 /// A process that has not been reaped.
 pub(super) struct ProcessSlot {
-    pub(super) supervisor: Supervisor<Batch>,
+    pub(super) supervisor: Supervisor,
     /// Its task, until it is ready.
     pub(super) task: Option<Batch>,
     pub(super) seed: u64,
@@ -158,7 +158,7 @@ impl ProcessSlot {
     }
 
     /// Handles the end of the process.
-    fn finish(&mut self, exit_report: ExitReport<Batch>, effects: &mut Effects) {
+    fn finish(&mut self, exit_report: ExitReport, effects: &mut Effects) {
         #[cfg(feature = "tracing")]
         effects.ended.push(exit_report.pid);
         let exit = exit_report.exit.ok();
@@ -191,7 +191,7 @@ impl ProcessSlot {
     }
 
     /// Returns the error of a process that ended without a result.
-    fn failure(&mut self, exit_report: ExitReport<Batch>) -> TaskError {
+    fn failure(&mut self, exit_report: ExitReport) -> TaskError {
         let ExitReport { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = exit_report;
         let has_begun = running.is_some() || !unknown.is_empty();
         let is_signal = exit.is_ok_and(|exit| exit.signal().is_some());

@@ -6,7 +6,7 @@ use std::{mem, time::Instant};
 
 use super::state::Scheduler;
 use crate::{
-    batch::{Batch, Cancelled, InFlightTasks, QueueId},
+    batch::{Batch, Cancelled, QueueId},
     error::{POOL_ENDED, TaskErrorKind},
 };
 

@@ -12,7 +12,7 @@ use super::{
     state::Scheduler,
 };
 use crate::{
-    batch::{Batch, InFlightTasks, QueueId},
+    batch::{Batch, QueueId},
     id::WorkerId,
     supervisor::state::Supervisor,
 };
@@ -21,7 +21,7 @@ use crate::{
 ///
 /// Pinned tasks, which no other worker may run, are sent to idle workers only, so they are the oldest. A call that uses as many
 /// workers as it may cannot use another.
-pub(super) fn has_movable_tasks(worker: &Supervisor<Batch>, queues: &Queues) -> bool {
+pub(super) fn has_movable_tasks(worker: &Supervisor, queues: &Queues) -> bool {
     let may_move = |batch: &Batch| queues.by_id.get(&batch.queue).is_some_and(Queue::has_use_for_another);
     worker.in_flight_len() > 1
         && worker.newest().is_some_and(|batch| batch.queue != QueueId::Pinned)
@@ -30,7 +30,7 @@ pub(super) fn has_movable_tasks(worker: &Supervisor<Batch>, queues: &Queues) -> 
 }
 
 /// Returns whether this worker may be sent the next tasks of a queue although it has others: they will not take long.
-pub(super) fn has_room(worker: &Supervisor<Batch>, id: QueueId, queues: &Queues) -> bool {
+pub(super) fn has_room(worker: &Supervisor, id: QueueId, queues: &Queues) -> bool {
     let Some(newest) = worker.newest() else { return true };
     let queue = &queues.by_id[&id];
     let is_full = newest.records.len_bytes() > BATCH_BYTES;
@@ -68,7 +68,7 @@ pub(super) fn batch_len(queue: &Queue, can_recall: bool, live: usize, cpus: usiz
 impl Scheduler {
     /// Returns whether a worker could take a task immediately or soon, and no task waits for it.
     pub(crate) fn wants_tasks(&self) -> bool {
-        let is_short = |worker: &Supervisor<Batch>| {
+        let is_short = |worker: &Supervisor| {
             worker.is_live()
                 && worker.newest().is_none_or(|newest| {
                     let queue = self.queues.by_id.get(&newest.queue);
@@ -119,7 +119,7 @@ impl Scheduler {
     }
 
     /// Returns the time limit of this worker's oldest task.
-    pub(crate) fn limit_of(&self, worker: &Supervisor<Batch>) -> Option<Duration> {
+    pub(crate) fn limit_of(&self, worker: &Supervisor) -> Option<Duration> {
         if !self.has_limits {
             return None;
         }
@@ -145,7 +145,7 @@ impl Scheduler {
     }
 
     /// Returns until when this worker keeps tasks that it has not begun, because it is one of enough responsive workers.
-    pub(super) fn kept_until(&self, worker: &Supervisor<Batch>, responsive: usize) -> Option<Instant> {
+    pub(super) fn kept_until(&self, worker: &Supervisor, responsive: usize) -> Option<Instant> {
         if responsive >= self.cpus { self.stalls_at(worker) } else { None }
     }
 
@@ -160,7 +160,7 @@ impl Scheduler {
     }
 
     /// Returns when a worker that has only short tasks should have reported something.
-    pub(super) fn stalls_at(&self, worker: &Supervisor<Batch>) -> Option<Instant> {
+    pub(super) fn stalls_at(&self, worker: &Supervisor) -> Option<Instant> {
         let queue = self.queues.by_id.get(&worker.newest()?.queue)?;
         if !queue.is_short() || queue.estimate(worker.in_flight_len())? >= SHARE_AFTER {
             return None;
@@ -197,7 +197,7 @@ impl Scheduler {
 
     /// Returns whether a reply is likely so soon that sleeping is not worthwhile, and a core is free to spin on.
     pub(crate) fn reply_is_near(&self) -> bool {
-        let is_near = |worker: &Supervisor<Batch>| {
+        let is_near = |worker: &Supervisor| {
             worker.in_flight().next().is_some_and(|batch| {
                 let queue = self.queues.by_id.get(&batch.queue);
                 queue.and_then(|queue| queue.estimate(1)).is_none_or(|time| time < NEAR)

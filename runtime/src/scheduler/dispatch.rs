@@ -11,12 +11,7 @@ use super::{
     queues::Queues,
     state::Scheduler,
 };
-use crate::{
-    batch::{Batch, InFlightTasks, QueueId},
-    observe::levels::levels,
-    protocol::RunFlags,
-    supervisor::state::Supervisor,
-};
+use crate::{batch::QueueId, observe::levels::levels, protocol::RunFlags, supervisor::state::Supervisor};
 
 impl Scheduler {
     /// If a worker is idle, queues what is in the feeds of calls whose queue has run dry. Returns whether there was something.
@@ -165,7 +160,7 @@ impl Scheduler {
     }
 
     /// Sends a batch to each worker that `wants` one, from the queue whose turn it is.
-    fn fill(&mut self, now: Instant, wants: impl Fn(&Supervisor<Batch>, QueueId, &Queues) -> bool) {
+    fn fill(&mut self, now: Instant, wants: impl Fn(&Supervisor, QueueId, &Queues) -> bool) {
         if self.queues.queued == 0 {
             return;
         }
@@ -204,7 +199,7 @@ impl Scheduler {
     }
 
     /// Returns whether tasks may be sent to this worker at all.
-    fn may_be_sent_more(&self, worker: &Supervisor<Batch>) -> bool {
+    fn may_be_sent_more(&self, worker: &Supervisor) -> bool {
         let id = worker.id();
         // Nothing is sent behind a task that is being stopped, because its process may be killed at any moment.
         worker.is_live()
@@ -217,9 +212,9 @@ impl Scheduler {
     /// Returns the turn from which this worker gets its next batch, if it `wants` one: that of the first queue that may use it.
     fn next_turn(
         &self,
-        worker: &Supervisor<Batch>,
+        worker: &Supervisor,
         responsive: usize,
-        wants: &impl Fn(&Supervisor<Batch>, QueueId, &Queues) -> bool,
+        wants: &impl Fn(&Supervisor, QueueId, &Queues) -> bool,
     ) -> Option<usize> {
         let turn = self.queues.turns.iter().position(|queue| {
             let queue = &self.queues.by_id[queue];

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{config::CallOptions, feed::Feed, queue::Queue, state::Scheduler};
 use crate::{
-    batch::{Batch, InFlightTasks, QueueId, Single},
+    batch::{Batch, QueueId, Single},
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     observe::ending::Ending,

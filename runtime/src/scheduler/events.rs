@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use super::state::Scheduler;
 use crate::{
-    batch::Batch,
     error::TaskErrorKind,
     launch::{OUTPUT, PROCESS},
     supervisor::state::Supervisor,
@@ -27,7 +26,7 @@ impl Scheduler {
             }
         }
         for event in events {
-            let (place, kind) = Supervisor::<Batch>::place_and_kind(event.key);
+            let (place, kind) = Supervisor::place_and_kind(event.key);
             if self.workers.get(place).is_none_or(|worker| !worker.owns(event.key)) {
                 continue;
             }
@@ -57,7 +56,7 @@ impl Scheduler {
                 self.reap(place, now);
                 continue;
             }
-            let is_due = |worker: &Supervisor<Batch>| worker.stop_due().is_some_and(|at| at <= now);
+            let is_due = |worker: &Supervisor| worker.stop_due().is_some_and(|at| at <= now);
             // The task may have ended since.
             if is_due(&self.workers[place])
                 && self.read_before_deadline(place, now)

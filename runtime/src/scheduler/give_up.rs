@@ -9,9 +9,7 @@ use super::{
     restarts::{Others, Streak, Verdict},
     state::Scheduler,
 };
-use crate::{
-    batch::Batch, error::TaskErrorKind, id::WorkerId, launch::LaunchError, supervisor::state::Supervisor,
-};
+use crate::{error::TaskErrorKind, id::WorkerId, launch::LaunchError, supervisor::state::Supervisor};
 
 impl Scheduler {
     /// Handles an error of the launcher.
@@ -108,8 +106,7 @@ impl Scheduler {
     /// Returns whether a worker could run tasks.
     fn some_serve(&self) -> bool {
         let initializing = &self.queues.initializing;
-        let is_initializing =
-            |worker: &&Supervisor<Batch>| worker.is_live() && initializing.contains(&worker.id());
+        let is_initializing = |worker: &&Supervisor| worker.is_live() && initializing.contains(&worker.id());
         self.workers.live() > self.workers.active().filter(is_initializing).count()
     }
 

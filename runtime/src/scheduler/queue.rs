@@ -15,7 +15,7 @@ use super::{
     policy::{BATCH, MOST_BATCH_BYTES, MOST_CANCELLED, MOST_IN_BATCH, MOST_JUMP, SHORT, WAKING},
 };
 use crate::{
-    batch::{Batch, InFlightTasks, QueueId, Recipient, Single},
+    batch::{Batch, QueueId, Recipient, Single},
     handle::Completer,
     id::WorkerId,
 };

@@ -16,7 +16,7 @@ use super::{
     queue::Queue,
 };
 use crate::{
-    batch::{Batch, InFlightTasks, QueueId, Recipient, Single, name_of},
+    batch::{Batch, QueueId, Recipient, Single, name_of},
     captured::Captured,
     codec::Encoded,
     error::{TaskError, TaskErrorKind, TaskLocation},

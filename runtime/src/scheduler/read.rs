@@ -75,30 +75,30 @@ struct Seen {
 
 impl Reader<'_> {
     /// Handles an event. Breaks if no more may be read.
-    fn on(&mut self, event: WorkerEvent<'_, Batch>) -> ControlFlow<()> {
+    fn on(&mut self, event: WorkerEvent<'_>) -> ControlFlow<()> {
         match event {
             WorkerEvent::Started => self.seen.has_started = true,
-            WorkerEvent::Done { load, results } if self.role == Role::Serving => {
+            WorkerEvent::Done { batch, results } if self.role == Role::Serving => {
                 self.seen.has_replied = true;
-                self.queues.done(load, results, self.worker, self.effects);
+                self.queues.done(batch, results, self.worker, self.effects);
             }
-            WorkerEvent::Done { load, results } => {
-                results.for_each(|result| self.task_ended(load, 0, Ok(Encoded::Short(result))));
+            WorkerEvent::Done { batch, results } => {
+                results.for_each(|result| self.task_ended(batch, 0, Ok(Encoded::Short(result))));
             }
-            WorkerEvent::DoneOne { load, nanos, result } => self.task_ended(load, nanos, Ok(result)),
-            WorkerEvent::Failed { load, nanos, fault } => self.task_ended(load, nanos, Err(fault.into())),
-            WorkerEvent::Stopped { load, nanos, kind } => {
+            WorkerEvent::DoneOne { batch, nanos, result } => self.task_ended(batch, nanos, Ok(result)),
+            WorkerEvent::Failed { batch, nanos, fault } => self.task_ended(batch, nanos, Err(fault.into())),
+            WorkerEvent::Stopped { batch, nanos, kind } => {
                 self.seen.has_stopped = true;
-                self.task_ended(load, nanos, Err(kind));
+                self.task_ended(batch, nanos, Err(kind));
             }
-            WorkerEvent::Progress { load, fraction } => {
-                load.to.give_progress(load.first, fraction, &mut self.effects.wakes);
+            WorkerEvent::Progress { batch, fraction } => {
+                batch.to.give_progress(batch.first, fraction, &mut self.effects.wakes);
             }
             WorkerEvent::Recalled(batches) => self.seen.recalled = Some(batches),
             WorkerEvent::Wrote(output) => self.output = Some(output),
             WorkerEvent::Noted(note) => self.noted(note),
-            WorkerEvent::Said(record, load) => {
-                self.effects.records.push(said(record, self.worker, self.pid, load));
+            WorkerEvent::Said(record, batch) => {
+                self.effects.records.push(said(record, self.worker, self.pid, batch));
                 self.seen.has_said = true;
             }
         }
@@ -109,16 +109,16 @@ impl Reader<'_> {
     }
 
     /// Handles the outcome of the first task of a batch.
-    fn task_ended(&mut self, load: &mut Batch, nanos: u64, outcome: Result<Encoded<'_>, TaskErrorKind>) {
+    fn task_ended(&mut self, batch: &mut Batch, nanos: u64, outcome: Result<Encoded<'_>, TaskErrorKind>) {
         self.seen.has_replied = true;
         let (worker, by) = (self.worker, (self.worker, self.pid));
         let output = self.output.take();
-        self.effects.tell(load, output.clone());
+        self.effects.tell(batch, output.clone());
         match (self.role, outcome) {
             (Role::Serving, Ok(result)) => {
-                self.queues.done_one(load, nanos, Ok(result), worker, self.effects);
+                self.queues.done_one(batch, nanos, Ok(result), worker, self.effects);
             }
-            (Role::Serving, Err(kind)) => self.queues.failed(load, nanos, kind, by, output, self.effects),
+            (Role::Serving, Err(kind)) => self.queues.failed(batch, nanos, kind, by, output, self.effects),
             (Role::Initializing, outcome) => self.initializer_ended(outcome),
             (Role::Finalizing, Ok(result)) => self.leaving.add_exit(Ok(result.into_owned())),
             (Role::Finalizing, Err(kind)) => {
@@ -171,7 +171,7 @@ impl Scheduler {
         let records = &mut self.effects.records;
         let is_said = |records: &[ForwardedRecord]| records.iter().any(|record| record.worker == id);
         if !is_said(records) {
-            let on = |record, load: Option<&Batch>| records.push(said(record, id, pid, load));
+            let on = |record, batch: Option<&Batch>| records.push(said(record, id, pid, batch));
             if last { worker.read_last_output(on) } else { worker.read_output(on) }
         }
         is_said(&self.effects.records)

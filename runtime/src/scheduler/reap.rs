@@ -7,7 +7,7 @@ use std::{mem, time::Instant};
 
 use super::{cancel::stopped_by, queues::GivenUp, state::Scheduler};
 use crate::{
-    batch::{Batch, InFlightTasks},
+    batch::Batch,
     codec::Encoded,
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::WorkerId,
@@ -37,7 +37,7 @@ pub(super) fn the_initializer(initializer: Option<&(Call, Outcome)>) -> String {
 }
 
 /// Returns whether this was the end of a start: the worker has not returned anything, and no task has ended it.
-fn is_failed_start(report: &ExitReport<Batch>) -> bool {
+fn is_failed_start(report: &ExitReport) -> bool {
     let has_not_served = match report.was {
         Phase::Starting => true,
         Phase::Serving => !report.had_begun() && !report.was_useful,
@@ -48,7 +48,7 @@ fn is_failed_start(report: &ExitReport<Batch>) -> bool {
 }
 
 /// If a worker ran out of memory while it read its next task, that is the task that it was running.
-fn blame_next(report: &mut ExitReport<Batch>) {
+fn blame_next(report: &mut ExitReport) {
     if report.running.is_none() && report.cause == Some(Cause::OutOfMemory) && !report.waiting.is_empty() {
         let mut next = report.waiting.remove(0);
         report.running = Some(next.take_first(1));
@@ -59,7 +59,7 @@ fn blame_next(report: &mut ExitReport<Batch>) {
 }
 
 /// Returns the error of a task of which it is unknown whether it ran.
-fn unknown_outcome(report: &ExitReport<Batch>) -> TaskErrorKind {
+fn unknown_outcome(report: &ExitReport) -> TaskErrorKind {
     let how = match (report.exit, &report.reason) {
         (Ok(exit), _) if report.cause == Some(Cause::DescriptorsClosed) => {
             format!(" ({exit}): {CLOSED_WITHIN}")
@@ -96,7 +96,7 @@ impl Scheduler {
     }
 
     /// Enters the end of a worker in the timeline, and logs it if a task has closed the worker's descriptors.
-    fn announce_end(&mut self, id: WorkerId, report: &ExitReport<Batch>) {
+    fn announce_end(&mut self, id: WorkerId, report: &ExitReport) {
         let ExitReport { pid, exit, .. } = *report;
         #[cfg(feature = "tracing")]
         self.effects.ended.push(pid);
@@ -113,7 +113,7 @@ impl Scheduler {
         }
     }
 
-    fn initializer_died(&mut self, mut report: ExitReport<Batch>, now: Instant) {
+    fn initializer_died(&mut self, mut report: ExitReport, now: Instant) {
         if report.killed {
             return;
         }
@@ -123,7 +123,7 @@ impl Scheduler {
         self.start_failed(report.launched_at, now, words, Some(kind));
     }
 
-    fn finalizer_died(&mut self, id: WorkerId, mut report: ExitReport<Batch>) {
+    fn finalizer_died(&mut self, id: WorkerId, mut report: ExitReport) {
         if !report.had_begun() && report.waiting.is_empty() {
             // It had finished its finalizer.
             return;
@@ -135,7 +135,7 @@ impl Scheduler {
     }
 
     /// Settles the tasks of a worker, and handles its end as a failed start if it has never served.
-    fn settle(&mut self, place: usize, mut report: ExitReport<Batch>, now: Instant) {
+    fn settle(&mut self, place: usize, mut report: ExitReport, now: Instant) {
         let id = self.workers[place].id();
         let is_failed_start = is_failed_start(&report) && !self.closing;
         let by_kernel = !report.killed && self.is_killed_for_memory(report.exit);
@@ -173,7 +173,7 @@ impl Scheduler {
     }
 
     /// Returns why the task that a worker was running did not end by itself.
-    fn cause_of_death(&self, report: &mut ExitReport<Batch>, by_kernel: bool) -> TaskErrorKind {
+    fn cause_of_death(&self, report: &mut ExitReport, by_kernel: bool) -> TaskErrorKind {
         match (&report.stopped, &report.reason) {
             (Some(kind), _) => kind.clone(),
             (None, Some(reason)) if report.killed => {
@@ -184,7 +184,7 @@ impl Scheduler {
     }
 
     /// Queues the task that a worker was running again if its worker died and it may be retried, and fails it otherwise.
-    fn retry_or_fail(&mut self, task: Batch, kind: &TaskErrorKind, id: WorkerId, report: &ExitReport<Batch>) {
+    fn retry_or_fail(&mut self, task: Batch, kind: &TaskErrorKind, id: WorkerId, report: &ExitReport) {
         self.queues.leave(&task, id);
         let retries = self.queues.options_of(task.queue).retries.unwrap_or(0);
         let died = matches!(kind, TaskErrorKind::Crash { .. } | TaskErrorKind::OutOfMemory { .. });
@@ -200,7 +200,7 @@ impl Scheduler {
     }
 
     /// Fails tasks with their worker, the first of which wrote the output of the report.
-    fn fail_at(&mut self, batch: Batch, kind: &TaskErrorKind, id: WorkerId, report: &ExitReport<Batch>) {
+    fn fail_at(&mut self, batch: Batch, kind: &TaskErrorKind, id: WorkerId, report: &ExitReport) {
         let output = report.output.as_ref();
         self.effects.tell(&batch, output.cloned());
         self.queues.fail(batch, kind, Some((id, report.pid, output)), &mut self.effects);
@@ -211,7 +211,7 @@ impl Scheduler {
     }
 
     /// Returns the cause of a worker's death, like [`crash`], with what the pool knows about its memory.
-    fn crash(&self, report: &mut ExitReport<Batch>, by_kernel: bool) -> TaskErrorKind {
+    fn crash(&self, report: &mut ExitReport, by_kernel: bool) -> TaskErrorKind {
         if by_kernel {
             return killed_for_memory(report.exit);
         }

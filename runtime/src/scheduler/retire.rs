@@ -22,7 +22,7 @@ use crate::{
 impl Scheduler {
     /// Returns how many more tasks may be sent to this worker.
     #[inline]
-    pub(crate) fn quota(&self, worker: &Supervisor<Batch>) -> usize {
+    pub(crate) fn quota(&self, worker: &Supervisor) -> usize {
         self.config.lives.quota(worker.given())
     }
 

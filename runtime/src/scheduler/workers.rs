@@ -4,7 +4,7 @@
 use std::ops::{Index, IndexMut};
 
 use super::policy::MOST_ACTIVE;
-use crate::{batch::Batch, supervisor::state::Supervisor};
+use crate::supervisor::state::Supervisor;
 
 /// The worker set of a pool.
 ///
@@ -13,7 +13,7 @@ use crate::{batch::Batch, supervisor::state::Supervisor};
 /// [`park`](Self::park), or when many workers are active.
 #[derive(Default)]
 pub(crate) struct WorkerSet {
-    all: Vec<Supervisor<Batch>>,
+    all: Vec<Supervisor>,
     active: Places,
     parked: Places,
     /// The leader looks at the rings, so a worker that becomes active need not wake the poller.
@@ -25,16 +25,16 @@ impl WorkerSet {
         self.all.len()
     }
 
-    pub(crate) fn push(&mut self, worker: Supervisor<Batch>) {
+    pub(crate) fn push(&mut self, worker: Supervisor) {
         self.all.push(worker);
     }
 
-    pub(crate) fn get(&self, place: usize) -> Option<&Supervisor<Batch>> {
+    pub(crate) fn get(&self, place: usize) -> Option<&Supervisor> {
         self.all.get(place)
     }
 
     /// Returns the active workers. Some of them may be idle or vacant.
-    pub(crate) fn active(&self) -> impl Iterator<Item = &Supervisor<Batch>> {
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Supervisor> {
         let mut next = 0;
         std::iter::from_fn(move || Some(&self.all[self.next_active(&mut next)?]))
     }
@@ -123,12 +123,12 @@ fn pass(next: &mut usize, place: Option<usize>) -> Option<usize> {
     place
 }
 
-fn has_nothing_to_do(worker: &Supervisor<Batch>) -> bool {
+fn has_nothing_to_do(worker: &Supervisor) -> bool {
     worker.is_vacant() || (worker.is_idle() && worker.deadline().is_none())
 }
 
 impl Index<usize> for WorkerSet {
-    type Output = Supervisor<Batch>;
+    type Output = Supervisor;
 
     fn index(&self, place: usize) -> &Self::Output {
         &self.all[place]

@@ -10,12 +10,12 @@ use super::{
     ledger::InFlight,
     state::{State, Supervisor},
 };
+use crate::batch::Batch;
+
 /// The time that a worker has to end by itself after its connection has ended.
 pub(super) const END_GRACE: Duration = Duration::from_secs(2);
 
-use crate::batch::InFlightTasks;
-
-impl<T: InFlightTasks> Supervisor<T> {
+impl Supervisor {
     /// Asks an idle worker to leave: Idle → Draining.
     pub(crate) fn drain(&mut self, now: Instant) {
         debug_assert!(self.is_idle(), "only an idle worker is drained");
@@ -63,7 +63,7 @@ impl<T: InFlightTasks> Supervisor<T> {
     /// Reaps the process if it has ended. The place is vacant then, and the exit report is returned.
     ///
     /// Everything that the worker sent before its end must have been read.
-    pub(crate) fn reap(&mut self, now: Instant) -> Option<ExitReport<T>> {
+    pub(crate) fn reap(&mut self, now: Instant) -> Option<ExitReport> {
         let link = self.link_mut()?;
         let exit = match link.launched.peer.try_reap() {
             Some(exit) => exit,
@@ -80,7 +80,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             unreachable!("`lose` has just made it so")
         };
         link.launched.unwatch();
-        let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
+        let oldest = in_flight.batches.front().map(|(seq, _)| *seq);
         let mut exit_report = ExitReport {
             pid: link.launched.peer.pid(),
             launched_at: link.launched_at,
@@ -103,10 +103,10 @@ impl<T: InFlightTasks> Supervisor<T> {
             // other value was not written by a worker of ours and means nothing.
             if oldest == Some(begun) || begun == link.ledger.ended_seq {
                 exit_report.waiting = in_flight.split_begun(begun);
-                exit_report.running = in_flight.loads.pop_front().map(|(_, load)| load);
+                exit_report.running = in_flight.batches.pop_front().map(|(_, batch)| batch);
             }
         }
-        exit_report.unknown = in_flight.loads.into_iter().map(|(_, load)| load).collect();
+        exit_report.unknown = in_flight.batches.into_iter().map(|(_, batch)| batch).collect();
         if let Some(mut transcript) = link.transcript {
             let seq = oldest.filter(|_| exit_report.had_begun()).unwrap_or(link.ledger.next_seq);
             exit_report.output = transcript.take(seq);
@@ -133,7 +133,7 @@ impl<T: InFlightTasks> Supervisor<T> {
 
     /// Abandons the process because the numbers of its descriptors may belong to other files: any state → Vacant. Nothing is
     /// closed or signalled. Returns the process's pid and the tasks without an outcome.
-    pub(crate) fn abandon(&mut self) -> Option<(u32, impl Iterator<Item = T> + use<T>)> {
+    pub(crate) fn abandon(&mut self) -> Option<(u32, impl Iterator<Item = Batch> + use<>)> {
         let (link, in_flight) = match std::mem::replace(&mut self.state, State::Vacant) {
             State::Vacant => return None,
             State::Starting { link, .. } | State::Draining { link, .. } => (link, InFlight::new()),
@@ -141,6 +141,6 @@ impl<T: InFlightTasks> Supervisor<T> {
         };
         let pid = link.launched.peer.pid();
         std::mem::forget(link);
-        Some((pid, in_flight.loads.into_iter().map(|(_, load)| load)))
+        Some((pid, in_flight.batches.into_iter().map(|(_, batch)| batch)))
     }
 }

@@ -6,9 +6,7 @@ use std::{io, time::Instant};
 
 use super::state::{State, Supervisor};
 
-use crate::batch::InFlightTasks;
-
-impl<T: InFlightTasks> Supervisor<T> {
+impl Supervisor {
     /// Wakes the worker for what it was sent.
     pub(crate) fn ring(&mut self, now: Instant) {
         if let State::Live { link, in_flight } = &mut self.state {

@@ -10,7 +10,7 @@ use std::{
 
 use super::event::WorkerEvent;
 use crate::{
-    batch::InFlightTasks,
+    batch::Batch,
     error::TaskErrorKind,
     frame::Frames,
     id::has_begun,
@@ -39,9 +39,9 @@ pub(super) const LOOK_AFTER: Duration = Duration::from_millis(1);
 const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// The tasks that were sent and have no outcome yet, oldest first.
-pub(super) struct InFlight<T> {
-    /// The loads, each with the sequence number of its first task. No load is empty.
-    pub(super) loads: VecDeque<(u32, T)>,
+pub(super) struct InFlight {
+    /// The batches, each with the sequence number of its first task. No batch is empty.
+    pub(super) batches: VecDeque<(u32, Batch)>,
     pub(super) tasks: usize,
     /// A recall has shown that none is left that has not begun.
     pub(super) all_begun: bool,
@@ -99,25 +99,25 @@ pub(super) struct Ledger {
     pub(super) counted: Instant,
 }
 
-impl<T> InFlight<T> {
+impl InFlight {
     pub(super) fn new() -> Self {
-        Self { loads: VecDeque::new(), tasks: 0, all_begun: false, recall_due: None, stop: None }
+        Self { batches: VecDeque::new(), tasks: 0, all_begun: false, recall_due: None, stop: None }
     }
 }
 
-impl<T: InFlightTasks> InFlight<T> {
-    pub(super) fn oldest(&self) -> Option<&T> {
-        self.loads.front().map(|(_, load)| load)
+impl InFlight {
+    pub(super) fn oldest(&self) -> Option<&Batch> {
+        self.batches.front().map(|(_, batch)| batch)
     }
 
-    /// Removes the first `n` tasks of the oldest load, which have their outcome.
+    /// Removes the first `n` tasks of the oldest batch, which have their outcome.
     fn done(&mut self, n: u32) {
-        if let Some((seq, load)) = self.loads.front_mut() {
-            load.done(n);
+        if let Some((seq, batch)) = self.batches.front_mut() {
+            batch.done(n);
             *seq = seq.wrapping_add(n);
             self.tasks -= n as usize;
-            if load.len() == 0 {
-                self.loads.pop_front();
+            if batch.len() == 0 {
+                self.batches.pop_front();
             }
             if self.tasks == 0 {
                 self.stop = None;
@@ -130,29 +130,29 @@ impl<T: InFlightTasks> InFlight<T> {
     /// begun since.
     pub(super) fn first_after(&self, seq: u32, peer: &dyn Peer) -> Option<(u64, &'static str)> {
         let begun = peer.begun();
-        self.loads.iter().find_map(|(first, load)| {
+        self.batches.iter().find_map(|(first, batch)| {
             // Negative if all of them come after it.
             let n = seq.wrapping_sub(*first).wrapping_add(1).cast_signed().max(0).cast_unsigned();
             let has_begun = begun.is_none_or(|begun| has_begun(first.wrapping_add(n), begun));
-            (n < load.len() && has_begun).then(|| (load.first_task() + u64::from(n), load.function_after(n)))
+            (n < batch.len() && has_begun).then(|| (batch.first + u64::from(n), batch.function_after(n)))
         })
     }
 
     /// Keeps the tasks that have begun and returns the others.
-    pub(super) fn split_begun(&mut self, begun: u32) -> Vec<T> {
+    pub(super) fn split_begun(&mut self, begun: u32) -> Vec<Batch> {
         let mut rest = Vec::new();
-        for (seq, mut load) in std::mem::take(&mut self.loads) {
+        for (seq, mut batch) in std::mem::take(&mut self.batches) {
             // Negative if even the first has not begun.
             let n = begun.wrapping_sub(seq).wrapping_add(1).cast_signed().max(0).cast_unsigned();
-            if n >= load.len() {
-                self.loads.push_back((seq, load));
+            if n >= batch.len() {
+                self.batches.push_back((seq, batch));
                 continue;
             }
             if n > 0 {
-                self.loads.push_back((seq, load.take_first(n)));
+                self.batches.push_back((seq, batch.take_first(n)));
             }
-            self.tasks -= load.len() as usize;
-            rest.push(load);
+            self.tasks -= batch.len() as usize;
+            rest.push(batch);
         }
         rest
     }
@@ -161,39 +161,39 @@ impl<T: InFlightTasks> InFlight<T> {
 impl Ledger {
     /// Passes the results at the start of `frames` to `on`, if they belong to the oldest tasks. Returns the frames after them.
     #[inline]
-    pub(super) fn settle_all<'f, T: InFlightTasks>(
+    pub(super) fn settle_all<'f>(
         &mut self,
-        in_flight: &mut InFlight<T>,
+        in_flight: &mut InFlight,
         frames: Frames<'f>,
         now: Instant,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+        on: &mut impl FnMut(WorkerEvent<'_>) -> ControlFlow<()>,
     ) -> Option<Frames<'f>> {
-        let (seq, load) = in_flight.loads.front_mut()?;
+        let (seq, batch) = in_flight.batches.front_mut()?;
         let seq = *seq;
         // The outcome of a task that is being stopped is decided already.
-        let stopped = u32::from(in_flight.stop.is_some() && in_flight.tasks == load.len() as usize);
-        let (results, after) = Results::split_from(frames, seq, load.len() - stopped);
+        let stopped = u32::from(in_flight.stop.is_some() && in_flight.tasks == batch.len() as usize);
+        let (results, after) = Results::split_from(frames, seq, batch.len() - stopped);
         let n = results.len();
         if n == 0 {
             return None;
         }
         self.ended_seq = seq.wrapping_add(n).wrapping_sub(1);
         // Reading never pauses after results, so the answer of `on` is ignored.
-        let _ = on(WorkerEvent::Done { load, results });
+        let _ = on(WorkerEvent::Done { batch, results });
         in_flight.done(n);
         self.settled(n, in_flight.tasks, now);
         Some(after)
     }
 
     /// Settles one reply. Replies arrive in the order of the requests, so it must be about the oldest task.
-    pub(super) fn settle<T: InFlightTasks>(
+    pub(super) fn settle(
         &mut self,
-        in_flight: &mut InFlight<T>,
+        in_flight: &mut InFlight,
         reply: Reply<'_>,
         now: Instant,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+        on: &mut impl FnMut(WorkerEvent<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Malformed> {
-        let (oldest, load) = in_flight.loads.front_mut().ok_or(Malformed)?;
+        let (oldest, batch) = in_flight.batches.front_mut().ok_or(Malformed)?;
         let oldest = *oldest;
         let stopped = if in_flight.tasks == 1 { in_flight.stop.as_ref() } else { None };
         let flow = match reply {
@@ -201,13 +201,13 @@ impl Ledger {
                 if seq == oldest
                     && let Some(Stop { kind, .. }) = stopped =>
             {
-                on(WorkerEvent::Stopped { load, nanos, kind: kind.clone() })
+                on(WorkerEvent::Stopped { batch, nanos, kind: kind.clone() })
             }
             Reply::Done { seq, nanos, result } if seq == oldest => {
-                on(WorkerEvent::DoneOne { load, nanos, result })
+                on(WorkerEvent::DoneOne { batch, nanos, result })
             }
             Reply::Fault { seq, nanos, fault } if seq == oldest => {
-                on(WorkerEvent::Failed { load, nanos, fault })
+                on(WorkerEvent::Failed { batch, nanos, fault })
             }
             _ => return Err(Malformed),
         };
@@ -219,12 +219,8 @@ impl Ledger {
 
     /// Takes back the tasks after `begun`, which the worker has begun last. A well-behaved worker has begun the last task with an
     /// outcome or one in flight. (Tasks that were taken back are between the two.) Otherwise nothing is taken back.
-    pub(super) fn recall<T: InFlightTasks>(
-        &mut self,
-        begun: u32,
-        in_flight: &mut InFlight<T>,
-    ) -> Result<Vec<T>, Malformed> {
-        let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
+    pub(super) fn recall(&mut self, begun: u32, in_flight: &mut InFlight) -> Result<Vec<Batch>, Malformed> {
+        let oldest = in_flight.batches.front().map(|(seq, _)| *seq);
         let is_in_flight =
             oldest.is_some_and(|seq| has_begun(seq, begun)) && !has_begun(self.next_seq, begun);
         if begun != self.ended_seq && !is_in_flight {
@@ -232,7 +228,7 @@ impl Ledger {
         }
         in_flight.all_begun = true;
         let taken = in_flight.split_begun(begun);
-        self.given -= taken.iter().map(|load| u64::from(load.len())).sum::<u64>();
+        self.given -= taken.iter().map(|batch| u64::from(batch.len())).sum::<u64>();
         Ok(taken)
     }
 

@@ -8,17 +8,13 @@ use super::{
     state::{State, Supervisor},
 };
 use crate::{
-    batch::InFlightTasks,
+    batch::Batch,
     launch::{Launched, Peer, Watched, output::StreamName},
     protocol::{LogRecord, Record},
 };
 
 /// Returns the record that a line becomes, if records of its level are wanted.
-pub(super) fn record_of<T: InFlightTasks>(
-    line: Line,
-    in_flight: Option<&InFlight<T>>,
-    peer: &dyn Peer,
-) -> Option<LogRecord> {
+pub(super) fn record_of(line: Line, in_flight: Option<&InFlight>, peer: &dyn Peer) -> Option<LogRecord> {
     let level = match line.stream {
         StreamName::Stdout => log::Level::Info,
         StreamName::Stderr => log::Level::Warn,
@@ -47,16 +43,16 @@ fn module_of(function: &str) -> &str {
     path.rsplit_once("::").map_or(path, |(module, _)| module)
 }
 
-impl<T: InFlightTasks> Supervisor<T> {
+impl Supervisor {
     /// Reads what the worker has written until now.
-    pub(crate) fn read_output(&mut self, on: impl FnMut(Record, Option<&T>)) {
+    pub(crate) fn read_output(&mut self, on: impl FnMut(Record, Option<&Batch>)) {
         self.with_transcript(on, |transcript, next_seq, watched, say| {
             transcript.read(next_seq, watched, say);
         });
     }
 
     /// Reads the rest of what the worker has written, after its process has ended.
-    pub(crate) fn read_last_output(&mut self, on: impl FnMut(Record, Option<&T>)) {
+    pub(crate) fn read_last_output(&mut self, on: impl FnMut(Record, Option<&Batch>)) {
         self.with_transcript(on, |transcript, next_seq, watched, say| {
             transcript.end(next_seq, watched, say);
         });
@@ -64,7 +60,7 @@ impl<T: InFlightTasks> Supervisor<T> {
 
     fn with_transcript(
         &mut self,
-        mut on: impl FnMut(Record, Option<&T>),
+        mut on: impl FnMut(Record, Option<&Batch>),
         read: impl FnOnce(&mut Transcript, u32, &Watched, &mut dyn FnMut(Line)),
     ) {
         let (link, in_flight) = match &mut self.state {

@@ -13,7 +13,6 @@ use super::{
     state::{Link, State, Supervisor},
 };
 use crate::{
-    batch::InFlightTasks,
     frame::Frames,
     launch::{Launched, Peer, Watched},
     protocol::{Malformed, Notice, Ready, Record, Refused, Reply, VERSION},
@@ -67,14 +66,14 @@ impl From<io::Error> for End {
     }
 }
 
-impl<T: InFlightTasks> Supervisor<T> {
+impl Supervisor {
     /// Reads what the worker has sent and passes it to `on`, until there is no more or `on` breaks. `readable` means that the
     /// poller reported the connection. Returns whether it stopped early so that other workers get their turn.
     pub(crate) fn read(
         &mut self,
         readable: bool,
         now: Instant,
-        on: impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+        on: impl FnMut(WorkerEvent<'_>) -> ControlFlow<()>,
     ) -> bool {
         let paused = self.receive_all(readable, now, on);
         // The message may have been that there is room.
@@ -86,7 +85,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         &mut self,
         readable: bool,
         now: Instant,
-        mut on: impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+        mut on: impl FnMut(WorkerEvent<'_>) -> ControlFlow<()>,
     ) -> bool {
         // Determined before its messages are read to the end.
         let is_at_rest = self.is_look_due(now) && self.is_at_rest();
@@ -119,7 +118,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         is_at_rest: bool,
         messages: &mut u32,
         now: Instant,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
+        on: &mut impl FnMut(WorkerEvent<'_>) -> ControlFlow<()>,
     ) -> Result<Next, End> {
         let is_starting = self.is_starting();
         let (link, in_flight) = match &mut self.state {
@@ -141,6 +140,7 @@ impl<T: InFlightTasks> Supervisor<T> {
             was_short,
             messages,
             now,
+            on,
         };
         let received = match held.take() {
             Some((head, body)) => Received::Large { head, body },
@@ -149,7 +149,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         match received {
             Received::Frames(frames) => {
                 let mut rest = frames;
-                let next = reader.receive_frames(&mut rest, on);
+                let next = reader.receive_frames(&mut rest);
                 let seen = frames.as_bytes().len() - rest.as_bytes().len();
                 receiver.consume(seen);
                 self.traffic.1 += seen as u64;
@@ -157,13 +157,13 @@ impl<T: InFlightTasks> Supervisor<T> {
             }
             Received::Large { head, body } => {
                 if let Some(seq) = Reply::ends_large(&head)
-                    && reader.read_output_of(seq, on)
+                    && reader.read_output_of(seq)
                 {
                     *held = Some((head, body));
                     return Ok(Next::Stop);
                 }
                 self.traffic.1 += (head.len() + body.len()) as u64;
-                reader.receive_reply(Reply::decode_large(&head, body)?, on)
+                reader.receive_reply(Reply::decode_large(&head, body)?)
             }
             Received::Nothing => {
                 *put_off_since = None;
@@ -199,10 +199,10 @@ impl<T: InFlightTasks> Supervisor<T> {
 }
 
 /// The state that the messages of a worker are checked against and change. It is apart from the receiver, which holds the messages.
-struct Reader<'a, T> {
+struct Reader<'a, F> {
     is_starting: bool,
     /// `None` while the worker is starting or draining, when it has no tasks.
-    in_flight: Option<&'a mut InFlight<T>>,
+    in_flight: Option<&'a mut InFlight>,
     transcript: Option<&'a mut Transcript>,
     ledger: &'a mut Ledger,
     peer: &'a dyn Peer,
@@ -212,17 +212,15 @@ struct Reader<'a, T> {
     /// The number of messages that are not results.
     messages: &'a mut u32,
     now: Instant,
+    /// Reports an event.
+    on: &'a mut F,
 }
 
-impl<T: InFlightTasks> Reader<'_, T> {
+impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
     /// Receives frames, and removes them from `rest`.
-    fn receive_frames(
-        &mut self,
-        rest: &mut Frames<'_>,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
-    ) -> Result<Next, End> {
+    fn receive_frames(&mut self, rest: &mut Frames<'_>) -> Result<Next, End> {
         while *self.messages < MOST_MESSAGES {
-            if let Some(after) = self.receive_results(*rest, on) {
+            if let Some(after) = self.receive_results(*rest) {
                 *rest = after;
                 continue;
             }
@@ -234,12 +232,12 @@ impl<T: InFlightTasks> Reader<'_, T> {
                 return Ok(Next::More);
             };
             if let Some(seq) = reply.ends()
-                && self.read_output_of(seq, on)
+                && self.read_output_of(seq)
             {
                 return Ok(Next::Stop);
             }
             *rest = after;
-            match self.receive_reply(reply, on)? {
+            match self.receive_reply(reply)? {
                 Next::More => {}
                 next => return Ok(next),
             }
@@ -249,95 +247,70 @@ impl<T: InFlightTasks> Reader<'_, T> {
 
     /// Settles the results at the start of `frames`, if they belong to the oldest tasks. Returns the frames after them.
     #[inline]
-    fn receive_results<'f>(
-        &mut self,
-        frames: Frames<'f>,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
-    ) -> Option<Frames<'f>> {
+    fn receive_results<'f>(&mut self, frames: Frames<'f>) -> Option<Frames<'f>> {
         // The output of each task must be read before its result.
         if self.transcript.is_some() {
             return None;
         }
-        self.ledger.settle_all(self.in_flight.as_deref_mut()?, frames, self.now, on)
+        self.ledger.settle_all(self.in_flight.as_deref_mut()?, frames, self.now, self.on)
     }
 
     /// Receives one message. If it is the outcome of a task, the output of that task has been read.
-    fn receive_reply(
-        &mut self,
-        reply: Reply<'_>,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
-    ) -> Result<Next, End> {
+    fn receive_reply(&mut self, reply: Reply<'_>) -> Result<Next, End> {
         *self.messages += u32::from(reply.ends().is_none());
         match reply {
-            Reply::Notice(notice) => self.receive_notice(notice, on),
-            outcome => Ok(self.receive_outcome(outcome, on)?.into()),
+            Reply::Notice(notice) => self.receive_notice(notice),
+            outcome => Ok(self.receive_outcome(outcome)?.into()),
         }
     }
 
-    fn receive_notice(
-        &mut self,
-        notice: Notice,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
-    ) -> Result<Next, End> {
+    fn receive_notice(&mut self, notice: Notice) -> Result<Next, End> {
         let running = self.in_flight.as_deref().and_then(InFlight::oldest);
         let flow = match notice {
             Notice::Ready(ready) if self.is_starting => return receive_handshake(&ready),
             Notice::Ready(_) => return Err(Malformed.into()),
             Notice::Refused(refused) => return self.receive_refusal(refused),
-            Notice::Said(record) => on(WorkerEvent::Said(record, running)),
+            Notice::Said(record) => (self.on)(WorkerEvent::Said(record, running)),
             Notice::Panic { seq, panic } => {
                 running.ok_or(Malformed)?;
                 self.ledger.panic = Some((seq, panic));
                 ControlFlow::Continue(())
             }
-            Notice::Progress { seq, fraction } => self.receive_progress(seq, fraction, on),
-            Notice::Note(note) => on(WorkerEvent::Noted(note)),
-            Notice::Recalled { begun } => self.receive_recalled(begun, on)?,
+            Notice::Progress { seq, fraction } => self.receive_progress(seq, fraction),
+            Notice::Note(note) => (self.on)(WorkerEvent::Noted(note)),
+            Notice::Recalled { begun } => self.receive_recalled(begun)?,
         };
         Ok(flow.into())
     }
 
     /// Settles the oldest task in flight, after its captured output was reported.
-    fn receive_outcome(
-        &mut self,
-        reply: Reply<'_>,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, Malformed> {
+    fn receive_outcome(&mut self, reply: Reply<'_>) -> Result<ControlFlow<()>, Malformed> {
         let in_flight = self.in_flight.as_deref_mut().ok_or(Malformed)?;
         let transcript = self.transcript.as_deref_mut();
         if let Some(output) = transcript.zip(reply.ends()).and_then(|(transcript, seq)| transcript.take(seq))
         {
-            let _ = on(WorkerEvent::Wrote(output));
+            let _ = (self.on)(WorkerEvent::Wrote(output));
         }
-        self.ledger.settle(in_flight, reply, self.now, on)
+        self.ledger.settle(in_flight, reply, self.now, self.on)
     }
 
-    fn receive_progress(
-        &mut self,
-        seq: u32,
-        fraction: f64,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        let oldest = self.in_flight.as_deref_mut().and_then(|in_flight| in_flight.loads.front_mut());
+    fn receive_progress(&mut self, seq: u32, fraction: f64) -> ControlFlow<()> {
+        let oldest = self.in_flight.as_deref_mut().and_then(|in_flight| in_flight.batches.front_mut());
         match oldest {
-            Some((oldest, load)) if *oldest == seq => on(WorkerEvent::Progress { load, fraction }),
+            Some((oldest, batch)) if *oldest == seq => (self.on)(WorkerEvent::Progress { batch, fraction }),
             // A thread that an earlier task left behind may report progress of that task.
             _ => ControlFlow::Continue(()),
         }
     }
 
     /// Receives the answer to a recall.
-    fn receive_recalled(
-        &mut self,
-        begun: u32,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, Malformed> {
+    fn receive_recalled(&mut self, begun: u32) -> Result<ControlFlow<()>, Malformed> {
         self.ledger.recalls = self.ledger.recalls.checked_sub(1).ok_or(Malformed)?;
         if let Some(in_flight) = self.in_flight.as_deref_mut()
             && self.ledger.recalls == 0
             && in_flight.recall_due.take().is_some()
         {
-            return Ok(on(WorkerEvent::Recalled(self.ledger.recall(begun, in_flight)?)));
+            return Ok((self.on)(WorkerEvent::Recalled(self.ledger.recall(begun, in_flight)?)));
         }
         // All tasks that were to be recalled have ended.
         Ok(ControlFlow::Continue(()))
@@ -370,11 +343,7 @@ impl<T: InFlightTasks> Reader<'_, T> {
 
     /// Reads all output of task `seq`, whose reply has arrived: it was written before the reply. Returns whether a line was
     /// reported, which must reach the user's logger before the reply is settled.
-    fn read_output_of(
-        &mut self,
-        seq: u32,
-        on: &mut impl FnMut(WorkerEvent<'_, T>) -> ControlFlow<()>,
-    ) -> bool {
+    fn read_output_of(&mut self, seq: u32) -> bool {
         let (Some(transcript), Some(in_flight)) = (&mut self.transcript, self.in_flight.as_deref()) else {
             return false;
         };
@@ -384,7 +353,7 @@ impl<T: InFlightTasks> Reader<'_, T> {
                 if let Some(record) = record_of(line, Some(in_flight), self.peer) {
                     said = true;
                     // The other lines have been read already, so the answer of `on` is ignored.
-                    let _ = on(WorkerEvent::Said(Record::Log(record), in_flight.oldest()));
+                    let _ = (self.on)(WorkerEvent::Said(Record::Log(record), in_flight.oldest()));
                 }
             });
         }

@@ -27,7 +27,7 @@ use super::{
     ledger::{InFlight, LOOK_AFTER, Ledger},
 };
 use crate::{
-    batch::InFlightTasks,
+    batch::Batch,
     id::{WorkerId, has_begun},
     launch::{KIND_BITS, Launch, LaunchError, LaunchRequest, Launched, Launcher, Peer},
     protocol::{Hello, RunFlags, RunHead, Wire},
@@ -42,21 +42,21 @@ const WEIGH_EVERY: Duration = Duration::from_micros(200);
 const KIND: u64 = (1 << KIND_BITS) - 1;
 
 /// A place for one worker, and the worker's process if it has one.
-pub(crate) struct Supervisor<T> {
+pub(crate) struct Supervisor {
     id: WorkerId,
     /// The number of processes that have had this place, so that an event of an earlier process is recognized.
     generation: u32,
-    pub(super) state: State<T>,
+    pub(super) state: State,
     /// The bytes sent to and received from all processes that have had this place.
     pub(super) traffic: (u64, u64),
 }
 
-pub(super) enum State<T> {
+pub(super) enum State {
     Vacant,
     Starting { link: Link, deadline: Instant },
-    Live { link: Link, in_flight: InFlight<T> },
+    Live { link: Link, in_flight: InFlight },
     Draining { link: Link, deadline: Instant },
-    Lost { link: Link, in_flight: InFlight<T>, deadline: Instant, was: Phase, reason: Option<String> },
+    Lost { link: Link, in_flight: InFlight, deadline: Instant, was: Phase, reason: Option<String> },
 }
 
 /// A process and the connection to it.
@@ -81,7 +81,7 @@ pub(super) struct Link {
     pub(super) given_up: bool,
 }
 
-impl<T: InFlightTasks> Supervisor<T> {
+impl Supervisor {
     pub(crate) fn new(id: WorkerId) -> Self {
         Self { id, generation: 0, state: State::Vacant, traffic: (0, 0) }
     }
@@ -136,7 +136,7 @@ impl<T: InFlightTasks> Supervisor<T> {
         matches!(&self.state, State::Live { in_flight, .. } if in_flight.tasks == 0)
     }
 
-    pub(super) fn in_flight_or_none(&self) -> Option<&InFlight<T>> {
+    pub(super) fn in_flight_or_none(&self) -> Option<&InFlight> {
         match &self.state {
             State::Live { in_flight, .. } | State::Lost { in_flight, .. } => Some(in_flight),
             _ => None,
@@ -144,8 +144,8 @@ impl<T: InFlightTasks> Supervisor<T> {
     }
 
     /// Returns the tasks that were sent and have no outcome yet, oldest first.
-    pub(crate) fn in_flight(&self) -> impl Iterator<Item = &T> {
-        self.in_flight_or_none().into_iter().flat_map(|in_flight| &in_flight.loads).map(|(_, load)| load)
+    pub(crate) fn in_flight(&self) -> impl Iterator<Item = &Batch> {
+        self.in_flight_or_none().into_iter().flat_map(|in_flight| &in_flight.batches).map(|(_, batch)| batch)
     }
 
     /// Returns the number of tasks in flight.
@@ -154,8 +154,8 @@ impl<T: InFlightTasks> Supervisor<T> {
     }
 
     /// Returns the newest tasks in flight.
-    pub(crate) fn newest(&self) -> Option<&T> {
-        self.in_flight_or_none()?.loads.back().map(|(_, load)| load)
+    pub(crate) fn newest(&self) -> Option<&Batch> {
+        self.in_flight_or_none()?.batches.back().map(|(_, batch)| batch)
     }
 
     /// Returns the key under which the poller reports this worker's connection.
@@ -231,14 +231,14 @@ impl<T: InFlightTasks> Supervisor<T> {
     }
 
     /// Sends tasks: Idle or Busy → Busy. If the worker has gone, the tasks are settled when it is reaped.
-    pub(crate) fn run(&mut self, mut load: T, flags: RunFlags) {
+    pub(crate) fn run(&mut self, mut batch: Batch, flags: RunFlags) {
         let State::Live { link, in_flight } = &mut self.state else {
             unreachable!("only a live worker is given tasks")
         };
-        let (first_seq, count, first_task) = (link.ledger.next_seq, load.len(), load.first_task());
+        let (first_seq, count, first_task) = (link.ledger.next_seq, batch.len(), batch.first);
         let head = RunHead { flags, first_seq, count, first_task };
         let sender = &mut link.launched.sender;
-        let sent = match load.records().wire() {
+        let sent = match batch.records.wire() {
             Wire::Small(records) => {
                 self.traffic.0 += records.len() as u64;
                 sender.send(head.to_bytes(None).as_slice(), Body::Borrowed(records))
@@ -261,13 +261,13 @@ impl<T: InFlightTasks> Supervisor<T> {
         link.ledger.given += u64::from(count);
         in_flight.tasks += count as usize;
         in_flight.all_begun = false;
-        in_flight.loads.push_back((first_seq, load));
+        in_flight.batches.push_back((first_seq, batch));
     }
 
     /// Returns whether the worker has begun at least one of its tasks in flight.
     pub(crate) fn has_begun(&self) -> bool {
         let State::Live { link, in_flight } = &self.state else { return false };
-        let oldest = in_flight.loads.front().map(|(seq, _)| *seq);
+        let oldest = in_flight.batches.front().map(|(seq, _)| *seq);
         oldest.zip(link.launched.peer.begun()).is_some_and(|(seq, begun)| has_begun(seq, begun))
     }
 
@@ -316,7 +316,7 @@ impl<T: InFlightTasks> Supervisor<T> {
     pub(super) fn is_at_rest(&self) -> bool {
         let State::Live { link, in_flight } = &self.state else { return false };
         let Launched { sender, peer, .. } = &link.launched;
-        in_flight.loads.front().is_some_and(|(oldest, _)| peer.bars(*oldest)) || sender.is_peer_at_rest()
+        in_flight.batches.front().is_some_and(|(oldest, _)| peer.bars(*oldest)) || sender.is_peer_at_rest()
     }
 
     /// Returns whether a look at the worker's ring is due.
@@ -367,7 +367,7 @@ impl Link {
     }
 }
 
-impl<T> std::fmt::Debug for Supervisor<T> {
+impl std::fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Supervisor")
             .field("id", &self.id)

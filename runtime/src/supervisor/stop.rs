@@ -10,7 +10,7 @@ use super::{
     ledger::{Stage, Stop},
     state::{State, Supervisor},
 };
-use crate::{batch::InFlightTasks, error::TaskErrorKind};
+use crate::{batch::Batch, error::TaskErrorKind};
 
 /// The time that a task has to return after it was told to end. Its process is terminated after that.
 const TELL_GRACE: Duration = Duration::from_millis(100);
@@ -22,7 +22,7 @@ const TERM_GRACE: Duration = Duration::from_millis(250);
 /// unless the user's logger is slow.
 const MOST_PUT_OFF: Duration = Duration::from_millis(500);
 
-impl<T: InFlightTasks> Supervisor<T> {
+impl Supervisor {
     /// Returns whether tasks that the worker has not begun can be taken back. If so, the task that it was running when it died is
     /// known.
     pub(crate) fn can_recall(&self) -> bool {
@@ -33,7 +33,7 @@ impl<T: InFlightTasks> Supervisor<T> {
     /// and the tasks come with [`WorkerEvent::Recalled`] or, if the worker ends, with its exit report.
     ///
     /// [`WorkerEvent::Recalled`]: super::event::WorkerEvent::Recalled
-    pub(crate) fn take_back(&mut self, now: Instant) -> Option<Vec<T>> {
+    pub(crate) fn take_back(&mut self, now: Instant) -> Option<Vec<Batch>> {
         // A lost worker may still begin its tasks, until its process has ended.
         let (State::Live { link, in_flight } | State::Lost { link, in_flight, .. }) = &mut self.state else {
             return Some(Vec::new());
@@ -58,9 +58,9 @@ impl<T: InFlightTasks> Supervisor<T> {
     pub(crate) fn stop(&mut self, kind: TaskErrorKind, now: Instant) {
         if let State::Live { link, in_flight } | State::Lost { link, in_flight, .. } = &mut self.state
             && in_flight.stop.is_none()
-            && let Some((seq, load)) = in_flight.loads.back()
+            && let Some((seq, batch)) = in_flight.batches.back()
         {
-            let newest = seq.wrapping_add(load.len()).wrapping_sub(1);
+            let newest = seq.wrapping_add(batch.len()).wrapping_sub(1);
             if !link.launched.peer.tell_to_end(newest) {
                 link.launched.sender.close();
             }

@@ -1,6 +1,6 @@
 //! Every death of a worker in every phase.
 
-use super::{Load, MILLI, Pair, SECOND, numbers};
+use super::{MILLI, Pair, SECOND, numbers};
 use crate::{
     error::{Exit, TaskErrorKind},
     supervisor::event::{ExitReport, Phase},
@@ -35,7 +35,7 @@ enum How {
     Unkillable,
 }
 
-fn die(when: When, how: How) -> (Pair, ExitReport<Load>) {
+fn die(when: When, how: How) -> (Pair, ExitReport) {
     let mut pair = Pair::new();
     assert!(pair.launch().expect("the launcher is ready") && pair.supervisor.is_starting());
     let worker = pair.worker();

@@ -16,7 +16,7 @@ use super::{
     state::Supervisor,
 };
 use crate::{
-    batch::InFlightTasks,
+    batch::{Batch, QueueId, Recipient},
     id::{FunctionId, WorkerId},
     launch::{
         LaunchError, LaunchRequest, Outputs,
@@ -29,48 +29,21 @@ const SECOND: Duration = Duration::from_secs(1);
 
 const MILLI: Duration = Duration::from_millis(1);
 
-/// Consecutive tasks.
-struct Load {
-    first: u64,
-    records: EncodedTasks,
+/// Returns a batch of this many tasks, whose results have no recipient.
+fn batch(first: u64, tasks: u32) -> Batch {
+    let mut bytes = Vec::new();
+    (0..tasks).for_each(|_| put_record(FunctionId(0), &[], &mut bytes));
+    let (queue, records) = (QueueId::Pinned, EncodedTasks::from_bytes(bytes));
+    Batch { queue, first, records, to: Recipient::Unclaimed, attempts: 1 }
 }
 
-impl InFlightTasks for Load {
-    fn len(&self) -> u32 {
-        self.records.len()
-    }
-
-    fn first_task(&self) -> u64 {
-        self.first
-    }
-
-    fn records(&mut self) -> &mut EncodedTasks {
-        &mut self.records
-    }
-
-    fn done(&mut self, n: u32) {
-        self.records.advance(n);
-        self.first += u64::from(n);
-    }
-
-    fn take_first(&mut self, n: u32) -> Self {
-        let first = Self { first: self.first, records: self.records.take_first(n) };
-        self.first += u64::from(n);
-        first
-    }
-
-    fn function_after(&self, _n: u32) -> &'static str {
-        "f"
-    }
-}
-
-fn numbers<'a>(loads: impl IntoIterator<Item = &'a Load>) -> Vec<u64> {
-    loads.into_iter().flat_map(|load| load.first..load.first + u64::from(load.len())).collect()
+fn numbers<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> Vec<u64> {
+    batches.into_iter().flat_map(|batch| batch.first..batch.first + u64::from(batch.len())).collect()
 }
 
 /// A supervisor and its worker.
 struct Pair {
-    supervisor: Supervisor<Load>,
+    supervisor: Supervisor,
     launcher: FakeLauncher,
     outputs: Outputs,
     now: Instant,
@@ -104,32 +77,31 @@ impl Pair {
     }
 
     fn run(&mut self, tasks: u32) {
-        let mut bytes = Vec::new();
-        (0..tasks).for_each(|_| put_record(FunctionId(0), &[], &mut bytes));
-        let load = Load { first: self.next, records: EncodedTasks::from_bytes(bytes) };
+        let batch = batch(self.next, tasks);
         self.next += u64::from(tasks);
-        self.supervisor.run(load, RunFlags::default());
+        self.supervisor.run(batch, RunFlags::default());
         self.supervisor.ring(self.now);
     }
 
     /// Reads all that the worker has sent.
     fn read(&mut self) {
         let seen = &mut self.seen;
-        let on = |event: WorkerEvent<'_, Load>| {
+        let on = |event: WorkerEvent<'_>| {
             match event {
                 WorkerEvent::Started => seen.push("started".to_owned()),
-                WorkerEvent::Done { load, results } => {
-                    (0..results.len()).for_each(|n| seen.push(format!("done {}", load.first + u64::from(n))));
+                WorkerEvent::Done { batch, results } => {
+                    (0..results.len())
+                        .for_each(|n| seen.push(format!("done {}", batch.first + u64::from(n))));
                 }
-                WorkerEvent::DoneOne { load, .. } => seen.push(format!("done {}", load.first)),
-                WorkerEvent::Failed { load, .. } => seen.push(format!("failed {}", load.first)),
-                WorkerEvent::Stopped { load, .. } => seen.push(format!("stopped {}", load.first)),
-                WorkerEvent::Progress { load, .. } => seen.push(format!("progress {}", load.first)),
+                WorkerEvent::DoneOne { batch, .. } => seen.push(format!("done {}", batch.first)),
+                WorkerEvent::Failed { batch, .. } => seen.push(format!("failed {}", batch.first)),
+                WorkerEvent::Stopped { batch, .. } => seen.push(format!("stopped {}", batch.first)),
+                WorkerEvent::Progress { batch, .. } => seen.push(format!("progress {}", batch.first)),
                 WorkerEvent::Said(..) => seen.push("said".to_owned()),
                 WorkerEvent::Wrote(output) => seen.push(format!("wrote {:?}", output.stdout())),
                 WorkerEvent::Noted(_) => seen.push("noted".to_owned()),
-                WorkerEvent::Recalled(loads) => {
-                    seen.extend(numbers(&loads).iter().map(|number| format!("recalled {number}")));
+                WorkerEvent::Recalled(batches) => {
+                    seen.extend(numbers(&batches).iter().map(|number| format!("recalled {number}")));
                 }
             }
             ControlFlow::Continue(())
@@ -156,7 +128,7 @@ impl Pair {
         panic!("the process is not ended");
     }
 
-    fn reap(&mut self) -> ExitReport<Load> {
+    fn reap(&mut self) -> ExitReport {
         self.read();
         let report = self.supervisor.reap(self.now).expect("the process has ended");
         assert!(self.supervisor.is_vacant());

@@ -1,7 +1,8 @@
 //! The output and the records of a worker, and the time at which they are reported.
 
-use super::{Load, MILLI, Pair, numbers};
+use super::{MILLI, Pair, numbers};
 use crate::{
+    batch::Batch,
     error::Exit,
     launch::{Output, Outputs},
     protocol::{Note, Notice, Record, Refused},
@@ -59,8 +60,8 @@ fn lines_that_are_forwarded_come_before_the_outcome_of_their_task() {
     worker.begin();
     worker.write("one\ntwo\nth");
     let mut lines = Vec::new();
-    let mut line = |record: Record, load: Option<&Load>| {
-        assert_eq!((record.task(), load.map(|load| load.first)), (Some(0), Some(0)));
+    let mut line = |record: Record, batch: Option<&Batch>| {
+        assert_eq!((record.task(), batch.map(|batch| batch.first)), (Some(0), Some(0)));
         lines.push(message(record));
     };
     pair.supervisor.read_output(&mut line);

@@ -9,11 +9,10 @@ use std::{
 };
 
 use crate::{
-    batch::InFlightTasks,
     error::Exit,
     id::WorkerId,
     launch::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Outputs, Peer, Watched},
-    protocol::{EncodedTasks, Hello, Note, Notice, WorkerSetup},
+    protocol::{Hello, Note, Notice, WorkerSetup},
     supervisor::{receive::MOST_MESSAGES, state::Supervisor},
     sys::{fd::stream_pair, identified::Identified},
     transport::{Body, FrameSender, Segment, offer, shm::worker::WorkerEnd},
@@ -58,33 +57,7 @@ impl Launcher for Here {
     }
 }
 
-struct NoTasks;
-
-impl InFlightTasks for NoTasks {
-    fn len(&self) -> u32 {
-        0
-    }
-
-    fn first_task(&self) -> u64 {
-        0
-    }
-
-    fn records(&mut self) -> &mut EncodedTasks {
-        unreachable!("no tasks are sent")
-    }
-
-    fn done(&mut self, _: u32) {}
-
-    fn take_first(&mut self, _: u32) -> Self {
-        Self
-    }
-
-    fn function_after(&self, _: u32) -> &'static str {
-        ""
-    }
-}
-
-fn launched() -> (Supervisor<NoTasks>, Box<dyn FrameSender>) {
+fn launched() -> (Supervisor, Box<dyn FrameSender>) {
     let (here, now) = (Here::default(), Instant::now());
     let mut supervisor = Supervisor::new(WorkerId(0));
     let request = LaunchRequest { env: &[], outputs: Outputs::default(), key: 0 };
