@@ -4,7 +4,7 @@ use crate::{
     codec::{Encoded, output::decode_result},
     frame::Frames,
     protocol::{Reply, Results, ToWorker},
-    transport::{Received, play_frames},
+    transport::{Incoming, play_frames},
 };
 
 /// Plays a script of what two ends of a ring and a hostile peer do.
@@ -23,7 +23,7 @@ pub fn hostile_ring(script: &[u8]) {
 /// Something does not hold that must.
 pub fn hostile_frames(script: &[u8]) {
     play_frames(script, |received| match received {
-        Received::Frames(frames) => {
+        Incoming::Frames(frames) => {
             let first = frames.split_brief().map_or(0, |(head, ..)| head as u32);
             let (results, rest) = Results::split_from(frames, first, 100);
             let (count, results_len) = (results.len() as usize, results.as_bytes().len());
@@ -40,14 +40,14 @@ pub fn hostile_frames(script: &[u8]) {
                 results_len
             }
         }
-        Received::Large { head, body } => {
+        Incoming::Large { head, body } => {
             decode_frame(&head, &body);
             if let Ok(Reply::Done { result, .. }) = Reply::decode_large(&head, body) {
                 decode_as_result(result);
             }
             0
         }
-        Received::Nothing | Received::Paused | Received::Closed => 0,
+        Incoming::Nothing | Incoming::Paused | Incoming::Closed => 0,
     });
 }
 

@@ -19,12 +19,12 @@ pub(crate) const DEFAULT: u64 = 0;
 
 thread_local! {
     /// The task that runs on this thread in the process that called it.
-    static HERE: Cell<Option<InProcess>> = const { Cell::new(None) };
+    static HERE: Cell<Option<LocalTask>> = const { Cell::new(None) };
 }
 
 /// A task that runs in the process that called it.
 #[derive(Clone, Copy)]
-struct InProcess {
+struct LocalTask {
     /// Its seed.
     number: u64,
     /// The number of calls that it has made.
@@ -75,19 +75,19 @@ pub(crate) fn here() -> Option<u64> {
 /// Returns the number of a call that begins in the task on this thread, if that task runs in the process that called it.
 pub(crate) fn begin_call_here() -> Option<u64> {
     let task = HERE.try_with(Cell::get).ok().flatten()?;
-    HERE.set(Some(InProcess { calls: task.calls + 1, ..task }));
+    HERE.set(Some(LocalTask { calls: task.calls + 1, ..task }));
     Some(task.calls)
 }
 
 /// Runs a task that has this seed.
 pub(crate) fn with<R>(number: u64, run: impl FnOnce() -> R) -> R {
-    struct Back(Option<InProcess>);
+    struct Back(Option<LocalTask>);
     impl Drop for Back {
         fn drop(&mut self) {
             let _ = HERE.try_with(|here| here.set(self.0));
         }
     }
-    let _back = Back(HERE.replace(Some(InProcess { number, calls: 0 })));
+    let _back = Back(HERE.replace(Some(LocalTask { number, calls: 0 })));
     run()
 }
 

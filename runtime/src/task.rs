@@ -12,7 +12,6 @@ use crate::{
     error::{Fault, Result, TaskError, TaskErrorKind, TaskLocation},
     id::FunctionId,
     registry::{self, Entry},
-    task::Call as Request,
 };
 
 /// One call of a function that has not run yet. Created by [`delayed!`](crate::delayed).
@@ -35,7 +34,7 @@ use crate::{
 /// ```
 #[must_use = "a task does nothing by itself: submit it to a pool, spawn it, or call it"]
 pub struct Task<T> {
-    pub(crate) call: Call,
+    pub(crate) call: EncodedCall,
     result: PhantomData<fn() -> T>,
 }
 
@@ -71,13 +70,13 @@ impl<T, I: IntoIterator<Item = Task<T>>> Tasks<T> for I {}
 
 /// A task without the type of its result, as handled by schedulers and transports.
 #[derive(Clone)]
-pub(crate) struct Call {
+pub(crate) struct EncodedCall {
     pub(crate) entry: &'static Entry,
     /// The encoded arguments, or the reason why they could not be encoded.
     pub(crate) args: Result<ShortBytes, Box<str>>,
 }
 
-impl fmt::Debug for Call {
+impl fmt::Debug for EncodedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut f = f.debug_struct("Task");
         f.field("function", &self.entry.name);
@@ -145,7 +144,7 @@ impl<T> Task<T> {
     }
 }
 
-impl Call {
+impl EncodedCall {
     /// Runs the call in this process and returns its encoded result.
     pub(crate) fn run(&self) -> Result<OwnedResult, Fault> {
         let args = self.args.as_ref().map_err(|words| Fault::codec(words.to_string()))?;
@@ -230,12 +229,12 @@ impl Args {
     /// Creates the task: a call of the function of `entry` that returns a `T`.
     #[inline]
     pub fn task<T>(self, entry: &'static Entry) -> Task<T> {
-        Task { call: Call { entry, args: self.bytes }, result: PhantomData }
+        Task { call: EncodedCall { entry, args: self.bytes }, result: PhantomData }
     }
 }
 
 /// Returns the error of a function that the linker left out of the table.
-pub(crate) fn not_in_table(request: &Request, index: Option<usize>) -> TaskError {
+pub(crate) fn not_in_table(request: &EncodedCall, index: Option<usize>) -> TaskError {
     let message = concat!(
         "the linker left it out of the table of workers: is the section `linkme_",
         procession_macros::own_name!(WORKERS),
@@ -247,7 +246,7 @@ pub(crate) fn not_in_table(request: &Request, index: Option<usize>) -> TaskError
 
 /// Returns a task's function and arguments, if it can be sent to another process.
 pub(crate) fn travels(
-    call: crate::task::Call,
+    call: crate::task::EncodedCall,
     index: Option<usize>,
 ) -> Result<(FunctionId, ShortBytes), TaskError> {
     let Some(function) = registry::id_of(call.entry) else { return Err(not_in_table(&call, index)) };

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    FrameReceiver, HostEnd, Received, Segment,
+    FrameReceiver, HostEnd, Incoming, Segment,
     shm::offer_rings,
     stream::{FramedReceiver, Read, Source},
 };
@@ -25,7 +25,7 @@ use crate::{
 
 /// Plays a script. The first byte selects the channel. Each piece is a byte for the action, one for the length, and its bytes.
 /// Everything that is received goes to `on`, which returns how much of it was consumed.
-pub(crate) fn play_frames(script: &[u8], on: impl FnMut(Received<'_>) -> usize) {
+pub(crate) fn play_frames(script: &[u8], on: impl FnMut(Incoming<'_>) -> usize) {
     match script.split_first() {
         Some((first, script)) if first & 1 == 0 => over_bytes(script, on),
         Some((_, script)) => over_memory(script, on).expect("a socket and a page are to be had"),
@@ -53,23 +53,23 @@ fn dress(what: u8, piece: &[u8]) -> Vec<u8> {
 }
 
 /// Receives until nothing is left. Returns `false` if the stream is broken or has ended.
-fn receive(receiver: &mut dyn FrameReceiver, on: &mut impl FnMut(Received<'_>) -> usize) -> bool {
+fn receive(receiver: &mut dyn FrameReceiver, on: &mut impl FnMut(Incoming<'_>) -> usize) -> bool {
     receiver.begin(true);
     loop {
         let (seen, is_whole) = match receiver.recv() {
-            Ok(Received::Nothing) => return true,
-            Ok(Received::Paused) => {
+            Ok(Incoming::Nothing) => return true,
+            Ok(Incoming::Paused) => {
                 receiver.begin(true);
                 continue;
             }
-            Ok(Received::Closed) | Err(_) => return false,
-            Ok(Received::Frames(frames)) => {
+            Ok(Incoming::Closed) | Err(_) => return false,
+            Ok(Incoming::Frames(frames)) => {
                 let all = frames.as_bytes().len();
                 assert!(
                     frames.split_first().is_some() || frames.split_brief().is_some(),
                     "one whole frame at least"
                 );
-                let seen = on(Received::Frames(frames));
+                let seen = on(Incoming::Frames(frames));
                 assert!(seen <= all);
                 (seen, false)
             }
@@ -85,12 +85,12 @@ fn receive(receiver: &mut dyn FrameReceiver, on: &mut impl FnMut(Received<'_>) -
 }
 
 /// Returns bytes that are ready.
-struct Ready {
+struct ReadyBytes {
     bytes: Vec<u8>,
     socket: OwnedFd,
 }
 
-impl Source for Ready {
+impl Source for ReadyBytes {
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
         let n = self.bytes.len().min(most);
         target.extend(self.bytes.drain(..n));
@@ -116,14 +116,14 @@ impl Source for Ready {
     }
 }
 
-fn over_bytes(mut script: &[u8], mut on: impl FnMut(Received<'_>) -> usize) {
+fn over_bytes(mut script: &[u8], mut on: impl FnMut(Incoming<'_>) -> usize) {
     let (socket, _) = stream_pair().expect("a socket is to be had");
     let mut pieces = Vec::new();
     while let Some((_, piece, rest)) = split(script) {
         pieces.push(piece);
         script = rest;
     }
-    let source = Ready { bytes: Vec::new(), socket };
+    let source = ReadyBytes { bytes: Vec::new(), socket };
     let mut receiver = FramedReceiver::new(source, false);
     let mut sent = 0;
     for piece in pieces {
@@ -138,7 +138,7 @@ fn over_bytes(mut script: &[u8], mut on: impl FnMut(Received<'_>) -> usize) {
     }
 }
 
-fn over_memory(mut script: &[u8], mut on: impl FnMut(Received<'_>) -> usize) -> io::Result<()> {
+fn over_memory(mut script: &[u8], mut on: impl FnMut(Incoming<'_>) -> usize) -> io::Result<()> {
     let (host, peer) = stream_pair()?;
     set_nonblocking(host.as_fd())?;
     set_nonblocking(peer.as_fd())?;

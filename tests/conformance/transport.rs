@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Body, FrameReceiver, HostEnd, QueueingSender, Received, Room, Segment, SharedBytes, WorkerEnd,
+    Body, FrameReceiver, HostEnd, Incoming, QueueingSender, Room, Segment, SharedBytes, WorkerEnd,
     shm::{offer_rings, over_socket},
     socket::{SocketSink, SocketSource},
     stream::{FramedReceiver, FramedSender, Read, Sink, Source},
@@ -123,13 +123,13 @@ fn trickle() -> Ends {
 /// Returns the next received frame as one part.
 fn take(receiver: &mut dyn FrameReceiver) -> Option<Option<Vec<u8>>> {
     let (frame, seen) = match receiver.recv().unwrap() {
-        Received::Frames(frames) => {
+        Incoming::Frames(frames) => {
             let (frame, rest) = frames.split_first().expect("one whole frame at least");
             (frame.to_vec(), frames.as_bytes().len() - rest.as_bytes().len())
         }
-        Received::Large { head, body } => ([head, body].concat(), 0),
-        Received::Closed => return Some(None),
-        Received::Nothing | Received::Paused => return None,
+        Incoming::Large { head, body } => ([head, body].concat(), 0),
+        Incoming::Closed => return Some(None),
+        Incoming::Nothing | Incoming::Paused => return None,
     };
     receiver.consume(seen);
     Some(Some(frame))
@@ -221,13 +221,13 @@ fn an_end_that_never_waits_says_so((host, worker): Ends) {
     let mut from_worker = host.receiver;
     let mut to_host = worker.sender;
     from_worker.begin(true);
-    assert!(matches!(from_worker.recv().unwrap(), Received::Nothing));
+    assert!(matches!(from_worker.recv().unwrap(), Incoming::Nothing));
     to_host.send(b"a", Body::Borrowed(b"b")).unwrap();
     to_host.send(b"", Body::Borrowed(b"")).unwrap();
     assert_eq!(next(&mut *from_worker).as_deref(), Some(&b"ab"[..]));
     assert_eq!(next(&mut *from_worker).as_deref(), Some(&b""[..]));
     from_worker.begin(true);
-    assert!(matches!(from_worker.recv().unwrap(), Received::Nothing));
+    assert!(matches!(from_worker.recv().unwrap(), Incoming::Nothing));
 }
 
 fn what_was_not_seen_to_is_given_again((host, worker): Ends) {
@@ -237,7 +237,7 @@ fn what_was_not_seen_to_is_given_again((host, worker): Ends) {
     to_host.send(b"two", Body::Borrowed(b"")).unwrap();
     from_worker.begin(true);
     for _ in 0..2 {
-        let Received::Frames(frames) = from_worker.recv().unwrap() else { panic!("frames") };
+        let Incoming::Frames(frames) = from_worker.recv().unwrap() else { panic!("frames") };
         assert_eq!(frames.split_first().map(|(first, _)| first), Some(&b"one"[..]));
         from_worker.consume(0);
     }
@@ -335,7 +335,7 @@ fn a_length_that_no_frame_has_is_an_error_and_commits_no_memory() {
     }
     // A length that a frame may have is not a reason to reserve that much.
     let (mut receiver, _peer) = receiver_of(&(1u64 << 40).to_le_bytes(), false);
-    assert!(matches!(receiver.recv().unwrap(), Received::Nothing));
+    assert!(matches!(receiver.recv().unwrap(), Incoming::Nothing));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
     error::{Error, TaskError, TaskErrorKind, TaskLocation},
     handle::{decode, decode_many, inherited},
     observe::report::Report,
-    task::{Call as Request, Task},
+    task::{EncodedCall, Task},
 };
 
 /// A call whose results will be collected, or the reason why it could not be opened. Part of the interface of macro expansions.
@@ -197,7 +197,7 @@ impl<V: Decode, M: Mode<V>> Collector<V, M> {
     }
 
     /// Pushes a task.
-    pub(crate) fn push(&mut self, request: Request) {
+    pub(crate) fn push(&mut self, request: EncodedCall) {
         self.function = request.entry.name;
         self.disown();
         if let Ok(call) = &mut self.call {
@@ -207,7 +207,7 @@ impl<V: Decode, M: Mode<V>> Collector<V, M> {
 
     /// Pushes a task, and receives results while the window is full.
     #[inline(never)]
-    fn push_slowly(&mut self, request: Request) -> ControlFlow<()> {
+    fn push_slowly(&mut self, request: EncodedCall) -> ControlFlow<()> {
         self.push(request);
         while let Ok(call) = &mut self.call {
             if call.has_room() {

@@ -19,18 +19,18 @@ use crate::{
         ending::{Ending, Endings},
         stats::Stats,
     },
-    protocol::Outcome,
+    protocol::ReturnKind,
     scheduler::config::Finalizer,
     seed::{self, Calls},
     sync::ignore_poison,
-    task::Call as Request,
+    task::EncodedCall,
 };
 
 /// The state of a pool without processes: the functions that run once, before the first task and after the last, and the
 /// statistics.
 #[derive(Debug, Default)]
 pub(crate) struct InProcess {
-    pub(crate) first: Vec<(Request, Outcome)>,
+    pub(crate) first: Vec<(EncodedCall, ReturnKind)>,
     pub(crate) finalizer: Option<Finalizer>,
     pub(crate) initialized: OnceLock<Result<(), TaskErrorKind>>,
     pub(crate) seed: Option<u64>,
@@ -45,14 +45,14 @@ pub(crate) struct InProcess {
 
 impl InProcess {
     /// Runs a task that was submitted individually. Returns its number and its outcome.
-    pub(crate) fn run_single(&self, request: &Request) -> (TaskId, Result<OwnedResult, TaskError>) {
+    pub(crate) fn run_single(&self, request: &EncodedCall) -> (TaskId, Result<OwnedResult, TaskError>) {
         let number = self.tasks.fetch_add(1, Ordering::Relaxed);
         let seed = seed_of_singles(self.seed);
         (TaskId(number), self.run(request, None, seed::of(seed, number)))
     }
 
     /// Runs the only task of a broadcast.
-    pub(crate) fn run_broadcast(&self, request: &Request) -> Result<OwnedResult, TaskError> {
+    pub(crate) fn run_broadcast(&self, request: &EncodedCall) -> Result<OwnedResult, TaskError> {
         let seed = seed_of_call(None, self.seed, &self.calls);
         self.run(request, Some(0), seed::of(seed, 0))
     }
@@ -66,7 +66,7 @@ impl InProcess {
     /// Runs one task in this process.
     pub(crate) fn run(
         &self,
-        request: &Request,
+        request: &EncodedCall,
         index: Option<usize>,
         seed: u64,
     ) -> Result<OwnedResult, TaskError> {
@@ -89,7 +89,7 @@ impl InProcess {
 
     /// Runs the finalizer, if there is one and a task has run.
     pub(crate) fn finalize(&self) -> Option<Result<OwnedResult, TaskError>> {
-        let Request { entry, .. } = self.finalizer.as_ref()?.call;
+        let EncodedCall { entry, .. } = self.finalizer.as_ref()?.call;
         self.initialized.get()?.as_ref().ok()?;
         let place = TaskLocation { attempts: 1, ..TaskLocation::default() };
         let outcome = self.finalizer.as_ref()?.call.run();

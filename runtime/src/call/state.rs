@@ -30,7 +30,7 @@ use crate::{
     },
     seed::{self, Calls},
     sys::generation::generation,
-    task::{Call as Request, travels},
+    task::{EncodedCall, travels},
 };
 
 /// Larger memory for results is freed after use.
@@ -166,7 +166,7 @@ impl Call {
     /// Pushes the next task if it is simple and there is room for another task after it. Returns `false` if it must be
     /// [pushed](Self::push) instead.
     #[inline(always)]
-    pub(crate) fn push_simple(&mut self, request: &Request) -> bool {
+    pub(crate) fn push_simple(&mut self, request: &EncodedCall) -> bool {
         if self.window.has_quota()
             && self.is_own()
             && let (CallBackend::Pool { feeder, .. }, Some((entry, function)), Ok(args)) =
@@ -183,7 +183,7 @@ impl Call {
     }
 
     /// Pushes the next task.
-    pub(crate) fn push(&mut self, request: Request) {
+    pub(crate) fn push(&mut self, request: EncodedCall) {
         if let (CallBackend::Pool { feeder, .. }, Some((entry, function)), Ok(args)) =
             (&mut self.backend, self.last, &request.args)
             && std::ptr::eq(entry, request.entry)
@@ -203,7 +203,7 @@ impl Call {
     /// Pushes a task that cannot go to the feed: the first of a function, one with large arguments or with an error, or one
     /// without room.
     #[inline(never)]
-    fn push_slowly(&mut self, request: Request) {
+    fn push_slowly(&mut self, request: EncodedCall) {
         self.flush();
         let index = self.pushed();
         if !self.is_own() {
@@ -228,7 +228,7 @@ impl Call {
         };
         self.last = Some((entry, function));
         if args.len() <= MOST_FED_BYTES {
-            return self.push(Request { entry, args: Ok(args) });
+            return self.push(EncodedCall { entry, args: Ok(args) });
         }
         let CallBackend::Pool { driver, queue, .. } = &self.backend else { return };
         let Some(driver) = Driver::own(driver) else {

@@ -11,7 +11,7 @@ use crate::{
     driver::state::Driver,
     error::TaskErrorKind,
     launch::fake::FakeLauncher,
-    protocol::Outcome,
+    protocol::ReturnKind,
     registry,
     scheduler::{
         config::{CallOptions, Config, Finalizer},
@@ -174,7 +174,7 @@ fn large_arguments_and_functions_that_are_not_in_the_table_keep_their_places() {
 fn a_pool_without_workers_is_prepared_once_and_tidied_up_once() {
     let prepare = || Args::new().task::<()>(&registry::TESTED[1]).call;
     let here = InProcess {
-        first: vec![(prepare(), Outcome::Value)],
+        first: vec![(prepare(), ReturnKind::Value)],
         finalizer: Some(Finalizer::new::<()>(prepare())),
         ..InProcess::default()
     };
@@ -183,7 +183,7 @@ fn a_pool_without_workers_is_prepared_once_and_tidied_up_once() {
     assert!(here.finalize().expect("a task has run").is_ok());
     assert!(here.stats().to_string().contains('1'));
     let mut wrong =
-        InProcess { first: vec![(double(u64::MAX).call, Outcome::Value)], ..InProcess::default() };
+        InProcess { first: vec![(double(u64::MAX).call, ReturnKind::Value)], ..InProcess::default() };
     assert!(wrong.run_single(&double(4).call).1.is_err(), "it could not be prepared");
     wrong.finalizer = Some(Finalizer::new::<()>(prepare()));
     assert!(wrong.finalize().is_none());

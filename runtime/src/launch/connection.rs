@@ -19,25 +19,25 @@ use super::{
 use crate::{
     protocol::{Notice, Preamble, Refused, Reply},
     sys::{fd::stream_pair, identified::Identified, pass::send_with_fds},
-    transport::{HostEnd, Received, offer},
+    transport::{HostEnd, Incoming, offer},
 };
 
 /// The host's ends of what it shares with one worker.
-pub(super) struct Connection {
+pub(super) struct WorkerConnection {
     socket: Arc<Identified>,
     end: HostEnd,
     token: u64,
     pipes: Pipes,
 }
 
-impl Connection {
+impl WorkerConnection {
     /// Creates the connection and sends the preamble. Also returns the worker's end of the socket.
     pub(super) fn new(token: u64, outputs: Outputs) -> io::Result<(Self, OwnedFd)> {
         let (socket, theirs) = stream_pair()?;
         let socket = Arc::new(Identified::new(socket));
         let end = offer(socket.clone())?;
         let pipes = outputs.open()?;
-        let preamble = Preamble { token, rings: end.rings, sinks: outputs.sinks() };
+        let preamble = Preamble { token, rings: end.rings, targets: outputs.targets() };
         let fds: Vec<_> = end.segment.iter().map(AsFd::as_fd).chain(pipes.theirs()).collect();
         send_with_fds(socket.as_fd(), &preamble.to_bytes(), &fds)?;
         Ok((Self { socket, end, token, pipes }, theirs))
@@ -52,7 +52,7 @@ impl Connection {
     pub(super) fn refusal(self) -> Option<Refused> {
         let mut receiver = self.end.receiver;
         receiver.begin(true);
-        let Received::Frames(frames) = receiver.recv().ok()? else { return None };
+        let Incoming::Frames(frames) = receiver.recv().ok()? else { return None };
         match Reply::decode(frames.split_first()?.0) {
             Ok(Reply::Notice(Notice::Refused(refused))) => Some(refused),
             _ => None,
@@ -69,9 +69,9 @@ impl Connection {
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for WorkerConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").finish_non_exhaustive()
+        f.debug_struct("WorkerConnection").finish_non_exhaustive()
     }
 }
 

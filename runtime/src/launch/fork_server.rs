@@ -25,7 +25,7 @@ use super::{
     exit::{CLOSED_WITHIN, exit},
     forked::REPORT_TIMEOUT,
     missing::{check_executable, check_holding},
-    template::{State, Stock, Template},
+    template::{Stock, Template, TemplateState},
 };
 use crate::{
     error::Exit,
@@ -75,7 +75,7 @@ pub(crate) struct ForkLauncher {
     timer: Timer,
     /// The number of consecutive templates that ended before they forked a worker that was requested.
     barren: AtomicU32,
-    state: Mutex<State>,
+    state: Mutex<TemplateState>,
 }
 
 impl ForkLauncher {
@@ -141,7 +141,7 @@ impl ForkLauncher {
         let failed = |error| format!("a template cannot be watched: {error}");
         let (poller, timer) = (Poller::new().map_err(failed)?, Timer::new().map_err(failed)?);
         poller.add(timer.as_fd(), TIMER).map_err(failed)?;
-        let state = Mutex::new(State::Absent);
+        let state = Mutex::new(TemplateState::Absent);
         Ok(Self {
             depth: next_depth()?,
             env,
@@ -156,7 +156,7 @@ impl ForkLauncher {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, TemplateState> {
         ignore_poison(self.state.lock())
     }
 
@@ -167,7 +167,7 @@ impl ForkLauncher {
         let setup = file_of(c"procession-setup", &self.setup.to_bytes())?;
         send_with_fds(
             ours.as_fd(),
-            &Preamble { token, rings: false, sinks: self.outputs.without_host() }.to_bytes(),
+            &Preamble { token, rings: false, targets: self.outputs.without_host() }.to_bytes(),
             &[setup.as_fd()],
         )?;
         set_nonblocking(ours.as_fd())?;
@@ -182,21 +182,21 @@ impl ForkLauncher {
     }
 
     /// Absent → Preparing.
-    fn prepare(&self, state: &mut State, template: Template) -> io::Result<()> {
+    fn prepare(&self, state: &mut TemplateState, template: Template) -> io::Result<()> {
         self.poller.add(template.control.as_fd(), CONTROL)?;
         self.poller.add(template.child.as_fd(), PROCESS)?;
         self.timer.set(self.start_timeout);
-        *state = State::Preparing(template, Vec::new());
+        *state = TemplateState::Preparing(template, Vec::new());
         Ok(())
     }
 
     /// Checks the template. Preparing → Ready, or any → Absent, Failed or Gone.
-    fn look(&self, state: &mut State) {
-        match std::mem::replace(state, State::Absent) {
-            State::Preparing(template, mut said) => match template.listen(&mut said) {
+    fn look(&self, state: &mut TemplateState) {
+        match std::mem::replace(state, TemplateState::Absent) {
+            TemplateState::Preparing(template, mut said) => match template.listen(&mut said) {
                 Ok(Some(Prepared::Ready)) => {
                     self.timer.unset();
-                    *state = State::Ready(Stock { next: None, template, outputs: self.outputs });
+                    *state = TemplateState::Ready(Stock { next: None, template, outputs: self.outputs });
                 }
                 Ok(Some(Prepared::Failed(words))) => self.lose(state, template, Some(words)),
                 Ok(None) if is_readable(self.timer.as_fd()) => {
@@ -204,24 +204,24 @@ impl ForkLauncher {
                         format!("its template{} was not ready within {:?}", self.runs(), self.start_timeout);
                     self.lose(state, template, Some(words));
                 }
-                Ok(None) => *state = State::Preparing(template, said),
+                Ok(None) => *state = TemplateState::Preparing(template, said),
                 Err(words) => self.lose(state, template, words),
             },
-            State::Ready(stock) if stock.template.has_ended() => {
+            TemplateState::Ready(stock) if stock.template.has_ended() => {
                 let Stock { next, template, .. } = stock;
                 drop(next);
                 self.lose(state, template, None);
                 // The template had done its work until now. The next worker comes from another one.
-                if let State::Failed(_) = state {
-                    *state = State::Absent;
+                if let TemplateState::Failed(_) = state {
+                    *state = TemplateState::Absent;
                 }
             }
-            State::Ready(mut stock) => {
+            TemplateState::Ready(mut stock) => {
                 if is_readable(self.timer.as_fd()) {
                     self.timer.unset();
                     stock.order();
                 }
-                *state = State::Ready(stock);
+                *state = TemplateState::Ready(stock);
             }
             as_it_was => *state = as_it_was,
         }
@@ -234,7 +234,7 @@ impl ForkLauncher {
     }
 
     /// Gives up a template, for the reason in `words` or because it has ended by itself.
-    fn lose(&self, state: &mut State, mut template: Template, words: Option<String>) {
+    fn lose(&self, state: &mut TemplateState, mut template: Template, words: Option<String>) {
         self.timer.unset();
         self.poller.remove(template.control.as_fd());
         self.poller.remove(template.child.as_fd());
@@ -254,9 +254,9 @@ impl ForkLauncher {
             format!("the template that workers are forked from{} ended{how}", self.runs())
         });
         *state = if self.is_copy {
-            State::Gone(format!("{words}; under StartMethod::Fork it cannot be replaced"))
+            TemplateState::Gone(format!("{words}; under StartMethod::Fork it cannot be replaced"))
         } else {
-            State::Failed(words)
+            TemplateState::Failed(words)
         };
     }
 }
@@ -310,7 +310,7 @@ impl Launcher for ForkLauncher {
     fn launch(&self, _request: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
         let mut state = self.lock();
         self.look(&mut state);
-        if let State::Ready(stock) = &mut *state {
+        if let TemplateState::Ready(stock) = &mut *state {
             let outcome = stock.take();
             self.timer.set(REFILL_AFTER);
             match outcome {
@@ -321,7 +321,7 @@ impl Launcher for ForkLauncher {
                 Err(error) => {
                     // The template may have ended, which would explain the error.
                     self.look(&mut state);
-                    let is_there = matches!(*state, State::Ready(_) | State::Gone(_));
+                    let is_there = matches!(*state, TemplateState::Ready(_) | TemplateState::Gone(_));
                     if is_there || self.barren.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_BARREN {
                         self.barren.store(0, Ordering::Relaxed);
                         return Err(not_forked(&error));
@@ -330,15 +330,15 @@ impl Launcher for ForkLauncher {
             }
         }
         match &mut *state {
-            State::Absent => {
+            TemplateState::Absent => {
                 self.prepare(&mut state, self.execute()?)?;
                 Ok(Launch::NotYet)
             }
-            State::Preparing(..) | State::Ready(_) => Ok(Launch::NotYet),
-            State::Gone(words) => Err(LaunchError::Refused(words.clone())),
-            State::Failed(words) => {
+            TemplateState::Preparing(..) | TemplateState::Ready(_) => Ok(Launch::NotYet),
+            TemplateState::Gone(words) => Err(LaunchError::Refused(words.clone())),
+            TemplateState::Failed(words) => {
                 let error = LaunchError::Failed(words.clone());
-                *state = State::Absent;
+                *state = TemplateState::Absent;
                 Err(error)
             }
         }

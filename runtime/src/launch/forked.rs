@@ -8,7 +8,7 @@ use std::{os::fd::AsFd, time::Duration};
 use super::exit::UNTOLD;
 use crate::{
     error::Exit,
-    protocol::{REPORT_BYTES, Report},
+    protocol::{REPORT_BYTES, TemplateReport},
     sys::{
         held::{Held, REFUSED_GRACE, say_left},
         identified::Identified,
@@ -46,11 +46,11 @@ impl ForkedProcess {
         let mut bytes = [0; REPORT_BYTES];
         let report = recv_with_fds::<1>(status, &mut bytes);
         self.reaped = true;
-        Some(match report.ok().and_then(|_| Report::from_bytes(bytes)) {
-            Some(Report::Exited(code)) => Ok(Exit::from_code(code)),
-            Some(Report::Signaled(signal)) => Ok(Exit::from_signal(signal)),
-            Some(Report::Vanished) => Err("other code in its template collected its exit status"),
-            Some(Report::Untold) => Err(UNTOLD),
+        Some(match report.ok().and_then(|_| TemplateReport::from_bytes(bytes)) {
+            Some(TemplateReport::Exited(code)) => Ok(Exit::from_code(code)),
+            Some(TemplateReport::Signaled(signal)) => Ok(Exit::from_signal(signal)),
+            Some(TemplateReport::Vanished) => Err("other code in its template collected its exit status"),
+            Some(TemplateReport::Untold) => Err(UNTOLD),
             _ => Err("its exit status is unknown, because the template that it was forked from ended first"),
         })
     }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use super::{
     Launch, LaunchError, LaunchRequest, Launcher,
-    connection::{Connection, random_token},
+    connection::{WorkerConnection, random_token},
     executable::{execute_self, next_depth},
     missing::check_executable,
     peer::LocalProcess,
@@ -33,7 +33,7 @@ impl LocalLauncher {
 impl Launcher for LocalLauncher {
     fn launch(&self, request: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
         let token = random_token();
-        let (connection, theirs) = Connection::new(token, request.outputs)?;
+        let (connection, theirs) = WorkerConnection::new(token, request.outputs)?;
         let marker = Marker { role: Role::Worker, fd: SOCKET_FD, token, depth: self.depth };
         let mut child = match execute_self(request.env, marker, theirs.as_fd()) {
             // The process has ended and there is nothing to hold, but it may have said why.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    protocol::Sink,
+    protocol::StreamTarget,
     sys::{
         fd::{pending_bytes, pipe, read_some, set_nonblocking},
         identified::Identified,
@@ -86,17 +86,17 @@ pub(super) struct Pipes {
 
 impl Outputs {
     /// Returns what the worker is told.
-    pub(super) fn sinks(self) -> [Sink; 2] {
+    pub(super) fn targets(self) -> [StreamTarget; 2] {
         [self.stdout, self.stderr].map(|output| match output {
-            Output::Inherit => Sink::Inherit,
-            Output::Null => Sink::Null,
-            Output::Log | Output::Capture => Sink::Host,
+            Output::Inherit => StreamTarget::Inherit,
+            Output::Null => StreamTarget::Null,
+            Output::Log | Output::Capture => StreamTarget::Host,
         })
     }
 
     /// Returns what a template is told. The host does not read the output of a template.
-    pub(super) fn without_host(self) -> [Sink; 2] {
-        self.sinks().map(|sink| if sink == Sink::Host { Sink::Inherit } else { sink })
+    pub(super) fn without_host(self) -> [StreamTarget; 2] {
+        self.targets().map(|target| if target == StreamTarget::Host { StreamTarget::Inherit } else { target })
     }
 
     pub(super) fn open(self) -> io::Result<Pipes> {

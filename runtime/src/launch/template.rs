@@ -6,12 +6,12 @@ use std::{io, os::fd::AsFd, time::Duration};
 
 use super::{
     Launched, Outputs,
-    connection::{Connection, random_token},
+    connection::{WorkerConnection, random_token},
     forked::ForkedProcess,
     peer::LocalProcess,
 };
 use crate::{
-    protocol::{FORK_REQUEST, Prepared, REPORT_BYTES, Report},
+    protocol::{FORK_REQUEST, Prepared, REPORT_BYTES, TemplateReport},
     sys::{
         child::Child,
         fd::{Failed, read_append, stream_pair},
@@ -24,7 +24,7 @@ use crate::{
 
 /// The state of the template.
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum TemplateState {
     /// There is no template.
     Absent,
     /// The template loads what workers share. The bytes are what it has said so far.
@@ -55,7 +55,7 @@ pub(super) struct Order(Option<Made>);
 /// The connection to such a worker, and the socket on which the template reports how it ends.
 #[derive(Debug)]
 struct Made {
-    connection: Connection,
+    connection: WorkerConnection,
     status: Identified,
 }
 
@@ -94,7 +94,7 @@ impl Stock {
 
 impl Order {
     fn new(template: &Template, outputs: Outputs) -> io::Result<Self> {
-        let (connection, theirs) = Connection::new(random_token(), outputs)?;
+        let (connection, theirs) = WorkerConnection::new(random_token(), outputs)?;
         let (status, told) = stream_pair()?;
         send_with_fds(template.control.check()?, &[FORK_REQUEST], &[theirs.as_fd(), told.as_fd()]).map_err(
             |error| match error.kind() {
@@ -116,14 +116,14 @@ impl Order {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
         }
         let pidfd = recv_with_fds::<1>(status.as_fd(), &mut bytes)?.pop();
-        match (Report::from_bytes(bytes), pidfd) {
-            (Some(Report::Forked(pid)), Some(pidfd)) => {
+        match (TemplateReport::from_bytes(bytes), pidfd) {
+            (Some(TemplateReport::Forked(pid)), Some(pidfd)) => {
                 let mut held = Held::new(pidfd);
                 held.ends_with(connection.socket());
                 let process = ForkedProcess { pid, held, status, reaped: false };
                 Ok(connection.launched(LocalProcess::Forked(process)))
             }
-            (Some(Report::NotForked(errno)), _) => Err(refused_template(errno)),
+            (Some(TemplateReport::NotForked(errno)), _) => Err(refused_template(errno)),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }

@@ -3,9 +3,9 @@
 use std::{fmt, time::Duration};
 
 /// A duration in a suitable unit.
-pub(super) struct Short(pub(crate) Duration);
+pub(super) struct ShortDuration(pub(crate) Duration);
 
-impl fmt::Display for Short {
+impl fmt::Display for ShortDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.0.as_nanos() as f64;
         let (number, unit) = match nanos {
@@ -20,9 +20,9 @@ impl fmt::Display for Short {
 }
 
 /// A number of bytes in a suitable unit.
-pub(super) struct Bytes(pub(crate) u64);
+pub(super) struct ByteCount(pub(crate) u64);
 
-impl fmt::Display for Bytes {
+impl fmt::Display for ByteCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut number, mut unit) = (self.0 as f64, "B");
         for next in ["KiB", "MiB", "GiB", "TiB"] {
@@ -42,12 +42,13 @@ mod tests {
 
     #[test]
     fn times_and_sizes_are_short() {
-        let check = |nanos, words: &str| assert_eq!(Short(Duration::from_nanos(nanos)).to_string(), words);
+        let check =
+            |nanos, words: &str| assert_eq!(ShortDuration(Duration::from_nanos(nanos)).to_string(), words);
         check(7, "7 ns");
         check(1_500, "1.50 µs");
         check(25_000_000, "25.0 ms");
         check(250_000_000_000, "250 s");
-        assert_eq!(Bytes(17).to_string(), "17 B");
-        assert_eq!(Bytes(3 << 20).to_string(), "3.0 MiB");
+        assert_eq!(ByteCount(17).to_string(), "17 B");
+        assert_eq!(ByteCount(3 << 20).to_string(), "3.0 MiB");
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn emit(record: &LogRecord, worker: WorkerId, pid: u32) {
         return;
     }
     let own = record.fields.iter().map(|(name, value)| (one_line(name), one_line(value))).collect();
-    let fields = Fields { own, worker: worker.0, pid, task: record.task };
+    let fields = ForwardedFields { own, worker: worker.0, pid, task: record.task };
     let (module, file) = (record.module.as_deref().map(one_line), record.file.as_deref().map(one_line));
     let mut builder = RecordBuilder::new();
     builder
@@ -46,7 +46,7 @@ fn one_line(words: &str) -> Cow<'_, str> {
     if words.contains(is_control) { Escaped(words).to_string().into() } else { words.into() }
 }
 
-struct Fields<'a> {
+struct ForwardedFields<'a> {
     /// The record's own fields, escaped.
     own: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     worker: u32,
@@ -54,7 +54,7 @@ struct Fields<'a> {
     task: Option<u64>,
 }
 
-impl Source for Fields<'_> {
+impl Source for ForwardedFields<'_> {
     fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), Error> {
         for (name, value) in &self.own {
             visitor.visit_pair(Key::from_str(name), Value::from(&**value))?;

@@ -75,7 +75,7 @@ impl Label for &String {
 /// The report of one call.
 #[derive(Debug)]
 pub(crate) struct Report {
-    lines: Lines,
+    lines: LineReport,
     bar: Option<Bar>,
     /// The number of tasks that have ended.
     done: usize,
@@ -89,7 +89,7 @@ pub(crate) struct Report {
 }
 
 #[derive(Debug)]
-struct Lines {
+struct LineReport {
     verbose: u32,
     jobs: usize,
     /// As set by the call.
@@ -109,7 +109,7 @@ impl Report {
         if verbose == 0 && bar.is_none() {
             return None;
         }
-        let lines = Lines { verbose, jobs, batch, start: Instant::now() };
+        let lines = LineReport { verbose, jobs, batch, start: Instant::now() };
         let workers = if jobs == 1 { "worker" } else { "workers" };
         lines.print(format_args!("{jobs} {workers}, {}", Batches(batch)));
         Some(Box::new(Self {
@@ -213,7 +213,7 @@ fn milestone(done: usize, verbose: u32) -> u64 {
     (done as f64 / apart).sqrt() as u64
 }
 
-impl Lines {
+impl LineReport {
     fn tell(&self, done: usize, total: Option<usize>) {
         let elapsed = self.start.elapsed();
         match total {
@@ -233,7 +233,7 @@ impl Lines {
     fn tell_end(&self, done: usize, failed: usize, total: Option<usize>, how: &str) {
         if self.verbose > 0 {
             let elapsed = Time(self.start.elapsed());
-            let failed = Failed(failed);
+            let failed = FailedCount(failed);
             match total {
                 Some(total) => {
                     self.print(format_args!(
@@ -267,9 +267,9 @@ impl fmt::Display for Time {
 }
 
 /// The number of failed tasks, if any.
-struct Failed(usize);
+struct FailedCount(usize);
 
-impl fmt::Display for Failed {
+impl fmt::Display for FailedCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 > 0 { write!(f, ", {} failed", self.0) } else { Ok(()) }
     }

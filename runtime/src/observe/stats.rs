@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    amount::Short,
+    amount::ShortDuration,
     ending::{Ending, Endings},
 };
 
@@ -175,7 +175,7 @@ impl Stats {
         if tasks < ENOUGH_TASKS || working >= calling {
             return None;
         }
-        let each = |time: Duration| Short(Duration::from_secs_f64(time.as_secs_f64() / tasks as f64));
+        let each = |time: Duration| ShortDuration(Duration::from_secs_f64(time.as_secs_f64() / tasks as f64));
         Some(format!(
             "a task works for {} and calling it takes {}: give each task more to do, a range in the place of a number",
             each(working),

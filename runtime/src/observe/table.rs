@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    amount::{Bytes, Short},
+    amount::{ByteCount, ShortDuration},
     stats::{Stats, WorkerStats},
 };
 
@@ -15,7 +15,7 @@ impl fmt::Display for Stats {
         }
         for task in self.slowest() {
             let index = task.task_index.map_or_else(|| "a task".to_owned(), |index| format!("task {index}"));
-            let (took, function, worker) = (Short(task.took), &task.function, task.worker);
+            let (took, function, worker) = (ShortDuration(task.took), &task.function, task.worker);
             writeln!(f, "{took:>10}  {index} of `{function}` on worker {worker}")?;
         }
         match self.hint() {
@@ -50,16 +50,16 @@ fn row(worker: &WorkerStats, name: String, pid: String) -> [String; HEADS.len()]
         pid,
         worker.tasks().to_string(),
         (worker.tasks() - worker.finished()).to_string(),
-        Short(worker.working()).to_string(),
-        Short(worker.encoding).to_string(),
-        Short(worker.transport).to_string(),
-        Short(worker.waiting).to_string(),
-        Short(worker.startup).to_string(),
-        Short(worker.initializing).to_string(),
+        ShortDuration(worker.working()).to_string(),
+        ShortDuration(worker.encoding).to_string(),
+        ShortDuration(worker.transport).to_string(),
+        ShortDuration(worker.waiting).to_string(),
+        ShortDuration(worker.startup).to_string(),
+        ShortDuration(worker.initializing).to_string(),
         worker.restarts.to_string(),
-        Bytes(worker.bytes_sent).to_string(),
-        Bytes(worker.bytes_received).to_string(),
-        Bytes(worker.peak_rss_bytes).to_string(),
+        ByteCount(worker.bytes_sent).to_string(),
+        ByteCount(worker.bytes_received).to_string(),
+        ByteCount(worker.peak_rss_bytes).to_string(),
     ]
 }
 

@@ -45,7 +45,7 @@ const MOST_NAMES: u32 = 100;
 /// One pool's part of the timeline.
 #[derive(Debug)]
 pub(crate) struct Timeline {
-    file: &'static Mutex<Output>,
+    file: &'static Mutex<TraceFile>,
     /// Takes the place of a process in the format.
     pool: u32,
     /// For each worker, the time until which its tasks are known.
@@ -53,7 +53,7 @@ pub(crate) struct Timeline {
 }
 
 #[derive(Debug)]
-struct Output {
+struct TraceFile {
     path: PathBuf,
     /// `None` if the file could not be written to the end.
     file: Option<File>,
@@ -65,7 +65,7 @@ struct Output {
     start: u64,
 }
 
-impl Output {
+impl TraceFile {
     fn flush(&mut self) {
         let Some(file) = &mut self.file else { return };
         let end = self.end_bytes;
@@ -98,7 +98,7 @@ impl Output {
 }
 
 /// The file named by the environment, and the process that writes it.
-static TARGET: OnceLock<Option<(u32, Mutex<Output>)>> = OnceLock::new();
+static TARGET: OnceLock<Option<(u32, Mutex<TraceFile>)>> = OnceLock::new();
 
 /// Returns whether this process writes a timeline.
 pub(crate) fn is_on() -> bool {
@@ -106,15 +106,15 @@ pub(crate) fn is_on() -> bool {
 }
 
 /// Returns the file named by the environment. It is opened once, by the outermost process. A copy of that process does not use it.
-fn output() -> Option<&'static Mutex<Output>> {
+fn output() -> Option<&'static Mutex<TraceFile>> {
     let target = TARGET.get_or_init(|| {
         let path = setting(NAME).filter(|path| !path.is_empty() && !crate::context::is_worker());
-        Some((generation(), Mutex::new(Output::create(path?.into())?)))
+        Some((generation(), Mutex::new(TraceFile::create(path?.into())?)))
     });
     target.as_ref().filter(|(process, _)| *process == generation()).map(|(_, output)| output)
 }
 
-impl Output {
+impl TraceFile {
     /// Creates the file. Prints an error if that fails.
     fn create(path: PathBuf) -> Option<Self> {
         match create(&path) {
@@ -213,7 +213,7 @@ fn check(path: &Path) -> io::Result<Option<Metadata>> {
 
 /// An entry that a scheduler makes in the timeline of its pool.
 #[derive(Debug)]
-pub(crate) enum Entry {
+pub(crate) enum TimelineEntry {
     /// A process was launched.
     Started { worker: WorkerId, pid: u32 },
     /// A process has ended, with this status if it is known.
@@ -246,31 +246,31 @@ impl Timeline {
         Some(timeline)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Output> {
+    fn lock(&self) -> MutexGuard<'_, TraceFile> {
         ignore_poison(self.file.lock())
     }
 
     /// Writes these entries. Events that happen at a time of the host get the current time.
-    pub(crate) fn write(&mut self, entries: impl IntoIterator<Item = Entry>) {
+    pub(crate) fn write(&mut self, entries: impl IntoIterator<Item = TimelineEntry>) {
         for entry in entries {
             match entry {
-                Entry::Started { worker, pid } => self.started(worker, pid),
-                Entry::Ended { worker, pid, exit, is_orderly } => {
+                TimelineEntry::Started { worker, pid } => self.started(worker, pid),
+                TimelineEntry::Ended { worker, pid, exit, is_orderly } => {
                     let how = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
                     let name = if is_orderly { "end" } else { "crash" };
                     self.instant(worker, name, &[("process", &pid.to_string()), ("how", &how)]);
                 }
-                Entry::Begun { worker, nanos } => {
+                TimelineEntry::Begun { worker, nanos } => {
                     self.known.insert(worker, nanos);
                 }
-                Entry::Task { worker, function, number, nanos, failed } => {
+                TimelineEntry::Task { worker, function, number, nanos, failed } => {
                     self.task(worker, function, number, nanos, failed);
                 }
-                Entry::Retried { worker, function, number } => {
+                TimelineEntry::Retried { worker, function, number } => {
                     let args = [("function", function), ("index", &number.to_string())];
                     self.instant(worker, "retry", &args);
                 }
-                Entry::Idle => self.flush(),
+                TimelineEntry::Idle => self.flush(),
             }
         }
     }

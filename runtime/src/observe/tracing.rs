@@ -49,7 +49,7 @@ struct HostSpan {
     dispatch: Dispatch,
     /// `None` if the subscriber does not want it.
     id: Option<Id>,
-    site: &'static Site,
+    site: &'static ForwardedCallsite,
     parent: Option<Arc<HostSpan>>,
     /// The number of spans above it.
     depth: usize,
@@ -96,7 +96,11 @@ pub(crate) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
             if spans().get(&pid).is_some_and(|spans| spans.len() >= MOST_SPANS) {
                 return;
             }
-            let new = HostSpan::new(Site::of(place, Kind::SPAN), &Under::new(*parent, pid, caller), values);
+            let new = HostSpan::new(
+                ForwardedCallsite::of(place, Kind::SPAN),
+                &Under::new(*parent, pid, caller),
+                values,
+            );
             let before = spans().entry(pid).or_default().insert(*span, Arc::new(new));
             drop(before);
         }
@@ -119,7 +123,7 @@ pub(crate) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
             drop(gone);
         }
         TraceRecord::Event { parent, place, values } => {
-            let site = Site::of(place, Kind::EVENT);
+            let site = ForwardedCallsite::of(place, Kind::EVENT);
             if site.is_never() {
                 return;
             }
@@ -136,7 +140,7 @@ pub(crate) fn emit(said: &Said, worker: WorkerId, pid: u32, caller: &Caller) {
 
 impl HostSpan {
     /// Makes the span here, if the subscriber wants it.
-    fn new(site: &'static Site, parent: &Under, values: &[(u32, FieldValue)]) -> Self {
+    fn new(site: &'static ForwardedCallsite, parent: &Under, values: &[(u32, FieldValue)]) -> Self {
         let depth = parent.span.as_ref().map_or(0, |span| span.depth + 1);
         parent.within(|| {
             let enabled = depth < MOST_DEPTH && site.is_enabled(&parent.dispatch);
@@ -204,7 +208,12 @@ impl Under {
     }
 
     /// Makes an event here, if the subscriber wants it.
-    fn event(&self, site: &'static Site, values: &[(u32, FieldValue)], own: &[(&str, Option<&dyn Value>)]) {
+    fn event(
+        &self,
+        site: &'static ForwardedCallsite,
+        values: &[(u32, FieldValue)],
+        own: &[(&str, Option<&dyn Value>)],
+    ) {
         self.within(|| {
             if site.is_enabled(&self.dispatch) {
                 with_values(site, values, own, |values| {
@@ -235,7 +244,7 @@ impl Under {
 }
 
 /// A place in the workers' program.
-struct Site {
+struct ForwardedCallsite {
     metadata: OnceLock<Metadata<'static>>,
     /// The answer of subscribers about it: 0 nothing yet, 1 never, 2 sometimes, 3 always.
     interest: AtomicU8,
@@ -243,7 +252,7 @@ struct Site {
     fields: usize,
 }
 
-impl Callsite for Site {
+impl Callsite for ForwardedCallsite {
     fn set_interest(&self, interest: Interest) {
         let interest = match () {
             () if interest.is_never() => 1,
@@ -258,10 +267,11 @@ impl Callsite for Site {
     }
 }
 
-impl Site {
+impl ForwardedCallsite {
     /// Returns the site of a place.
     fn of(place: &SourceLocation, kind: Kind) -> &'static Self {
-        static SITES: PerProcess<Mutex<HashMap<(SourceLocation, bool), &'static Site>>> = PerProcess::new();
+        static SITES: PerProcess<Mutex<HashMap<(SourceLocation, bool), &'static ForwardedCallsite>>> =
+            PerProcess::new();
         let is_span = kind == Kind::SPAN;
         let key = (place.clone(), is_span);
         let lock = || ignore_poison(SITES.get_or_init(Mutex::default).lock());
@@ -287,7 +297,7 @@ impl Site {
 
     /// Returns the site for all places beyond the limit.
     fn of_no_place(level: u8, is_span: bool) -> &'static Self {
-        static SITES: [OnceLock<&'static Site>; 10] = [const { OnceLock::new() }; 10];
+        static SITES: [OnceLock<&'static ForwardedCallsite>; 10] = [const { OnceLock::new() }; 10];
         let level = level.clamp(1, 5);
         SITES[usize::from(level - 1) + if is_span { 5 } else { 0 }].get_or_init(|| {
             let place = SourceLocation {
@@ -360,7 +370,7 @@ impl fmt::Debug for Verbatim<'_> {
 
 /// Calls `then` with the values assigned to the site's fields, and with the fields that are added.
 fn with_values<R>(
-    site: &'static Site,
+    site: &'static ForwardedCallsite,
     values: &[(u32, FieldValue)],
     own: &[(&str, Option<&dyn Value>)],
     then: impl FnOnce(&ValueSet<'_>) -> R,

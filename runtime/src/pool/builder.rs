@@ -8,7 +8,7 @@ use super::{Jobs, Pool};
 use crate::{
     error::{Error, Result},
     launch::{SpawnOptions, StartMethod, spawn_setters},
-    protocol::Outcome,
+    protocol::ReturnKind,
     registry,
     scheduler::{
         config::{CallOptions, Config, Finalizer, Lives},
@@ -16,7 +16,7 @@ use crate::{
     },
     setting::{self, ABOVE_ZERO, FOREVER, refused},
     sys::cpu::all_and_own_cpus,
-    task::{Call, Task, not_in_table},
+    task::{EncodedCall, Task, not_in_table},
 };
 
 /// Configures a [`Pool`]. Created by [`Pool::builder`].
@@ -51,9 +51,9 @@ pub struct Builder {
     jobs: Option<Jobs>,
     call: CallOptions,
     spawn: SpawnOptions,
-    initializer: Option<(Call, Outcome)>,
+    initializer: Option<(EncodedCall, ReturnKind)>,
     lives: Lives,
-    preload: Option<(Call, Outcome)>,
+    preload: Option<(EncodedCall, ReturnKind)>,
     max_restarts: Intensity,
 }
 
@@ -148,7 +148,7 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn initializer<T>(mut self, task: Task<T>) -> Self {
-        self.initializer = Some((task.call, outcome_of(type_name::<T>())));
+        self.initializer = Some((task.call, return_kind(type_name::<T>())));
         self
     }
 
@@ -298,7 +298,7 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn preload<T: 'static>(mut self, task: Task<T>) -> Self {
-        self.preload = Some((task.call, outcome_of(type_name::<T>())));
+        self.preload = Some((task.call, return_kind(type_name::<T>())));
         self
     }
 
@@ -481,7 +481,7 @@ impl Builder {
         let initializer = self.initializer.as_ref().map(|(call, _)| call);
         let finalizer = self.lives.finalizer.as_ref().map(|finalizer| &finalizer.call);
         for (what, call) in [("initializer", initializer), ("finalizer", finalizer), ("preload", preload)] {
-            if let Some(Call { entry, args: Err(words) }) = call {
+            if let Some(EncodedCall { entry, args: Err(words) }) = call {
                 return Err(Error::config(format!("the {what} `{}` cannot be called: {words}", entry.name)));
             }
         }
@@ -511,15 +511,15 @@ impl Builder {
 
 spawn_setters!(Builder, Pool, "the workers", "each worker");
 
-/// Returns how a result of the type with this name describes failure. The template has the encoded result but not its type. If
+/// Returns the kind of the type with this name. The template has the encoded result but not its type. If
 /// the compiler ever names types differently, an `Err` is not noticed.
-fn outcome_of(type_name: &str) -> Outcome {
+fn return_kind(type_name: &str) -> ReturnKind {
     if !type_name.starts_with("core::result::Result<") {
-        Outcome::Value
+        ReturnKind::Value
     } else if type_name.ends_with("::RemoteError>") || type_name.ends_with("::String>") {
-        Outcome::Text
+        ReturnKind::Text
     } else {
-        Outcome::Result
+        ReturnKind::Result
     }
 }
 
@@ -530,14 +530,14 @@ mod tests {
 
     #[test]
     fn a_result_is_known_by_the_name_of_its_type() {
-        for (name, outcome) in [
-            (type_name::<()>(), Outcome::Value),
-            (type_name::<Option<Result<(), String>>>(), Outcome::Value),
-            (type_name::<Result<u32, RemoteError>>(), Outcome::Text),
-            (type_name::<Result<(), String>>(), Outcome::Text),
-            (type_name::<std::result::Result<(), u8>>(), Outcome::Result),
+        for (name, kind) in [
+            (type_name::<()>(), ReturnKind::Value),
+            (type_name::<Option<Result<(), String>>>(), ReturnKind::Value),
+            (type_name::<Result<u32, RemoteError>>(), ReturnKind::Text),
+            (type_name::<Result<(), String>>(), ReturnKind::Text),
+            (type_name::<std::result::Result<(), u8>>(), ReturnKind::Result),
         ] {
-            assert_eq!(outcome_of(name), outcome, "{name}");
+            assert_eq!(return_kind(name), kind, "{name}");
         }
     }
 }

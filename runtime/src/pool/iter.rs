@@ -43,7 +43,7 @@ use crate::{
 /// # Ok::<(), procession::Error>(())
 /// ```
 #[must_use = "an iterator does nothing until it is read"]
-pub struct IMap<T, I: Iterator>(Engine<Result<T, TaskError>, I>);
+pub struct IMap<T, I: Iterator>(LazyCall<Result<T, TaskError>, I>);
 
 /// Iterates over the results of a call as they become ready, with their index in the input. Created by [`Pool::imap_unordered`].
 ///
@@ -63,7 +63,7 @@ pub struct IMap<T, I: Iterator>(Engine<Result<T, TaskError>, I>);
 /// # Ok::<(), procession::Error>(())
 /// ```
 #[must_use = "an iterator does nothing until it is read"]
-pub struct IMapUnordered<T, I: Iterator>(Engine<(usize, Result<T, TaskError>), I>);
+pub struct IMapUnordered<T, I: Iterator>(LazyCall<(usize, Result<T, TaskError>), I>);
 
 /// Streams the results of a call in the order of the input. Created by [`Pool::stream`].
 ///
@@ -88,7 +88,7 @@ pub struct IMapUnordered<T, I: Iterator>(Engine<(usize, Result<T, TaskError>), I
 /// ```
 #[cfg(feature = "futures")]
 #[must_use = "a stream does nothing until it is read"]
-pub struct ResultStream<T, I: Iterator>(Engine<Result<T, TaskError>, I>);
+pub struct ResultStream<T, I: Iterator>(LazyCall<Result<T, TaskError>, I>);
 
 /// Streams the results of a call as they become ready, with their index in the input. Created by [`Pool::stream_unordered`].
 ///
@@ -114,10 +114,10 @@ pub struct ResultStream<T, I: Iterator>(Engine<Result<T, TaskError>, I>);
 /// ```
 #[cfg(feature = "futures")]
 #[must_use = "a stream does nothing until it is read"]
-pub struct ResultStreamUnordered<T, I: Iterator>(Engine<(usize, Result<T, TaskError>), I>);
+pub struct ResultStreamUnordered<T, I: Iterator>(LazyCall<(usize, Result<T, TaskError>), I>);
 
 /// The parts of every iterator and stream: the input, the call, and the items that were received.
-struct Engine<X, I: Iterator> {
+struct LazyCall<X, I: Iterator> {
     call: Call,
     input: Fuse<I>,
     ended: bool,
@@ -130,13 +130,13 @@ struct Engine<X, I: Iterator> {
 }
 
 /// An item: a result, with its index if results are yielded in the order of completion.
-trait Item<T> {
+trait ResultItem<T> {
     const UNORDERED: bool;
 
     fn new(index: usize, result: Result<T, TaskError>) -> Self;
 }
 
-impl<T> Item<T> for Result<T, TaskError> {
+impl<T> ResultItem<T> for Result<T, TaskError> {
     const UNORDERED: bool = false;
 
     #[inline]
@@ -145,7 +145,7 @@ impl<T> Item<T> for Result<T, TaskError> {
     }
 }
 
-impl<T> Item<T> for (usize, Result<T, TaskError>) {
+impl<T> ResultItem<T> for (usize, Result<T, TaskError>) {
     const UNORDERED: bool = true;
 
     #[inline]
@@ -154,10 +154,10 @@ impl<T> Item<T> for (usize, Result<T, TaskError>) {
     }
 }
 
-impl<X, I: Iterator> Engine<X, I> {
+impl<X, I: Iterator> LazyCall<X, I> {
     fn new<T>(pool: &Pool, input: I) -> Self
     where
-        X: Item<T>,
+        X: ResultItem<T>,
     {
         Self {
             call: pool.open(CallOptions::default(), None),
@@ -181,7 +181,7 @@ impl<X, I: Iterator> Engine<X, I> {
     #[inline]
     fn next<T: DeserializeOwned + 'static>(&mut self) -> Option<X>
     where
-        X: Item<T>,
+        X: ResultItem<T>,
         I: Iterator<Item = Task<T>>,
     {
         loop {
@@ -197,7 +197,7 @@ impl<X, I: Iterator> Engine<X, I> {
     #[cfg(feature = "futures")]
     fn poll_next<T: DeserializeOwned + 'static>(&mut self, waker: &Waker) -> Poll<Option<X>>
     where
-        X: Item<T>,
+        X: ResultItem<T>,
         I: Iterator<Item = Task<T>>,
     {
         loop {
@@ -216,7 +216,7 @@ impl<X, I: Iterator> Engine<X, I> {
     #[inline]
     fn poll<T: DeserializeOwned + 'static>(&mut self) -> Poll<Option<X>>
     where
-        X: Item<T>,
+        X: ResultItem<T>,
         I: Iterator<Item = Task<T>>,
     {
         if let Some(error) = self.refused.take() {
@@ -239,7 +239,7 @@ impl<X, I: Iterator> Engine<X, I> {
     /// Receives the results that have arrived, when no item is left.
     fn receive<T: DeserializeOwned + 'static>(&mut self)
     where
-        X: Item<T>,
+        X: ResultItem<T>,
     {
         let Self { call, function, results, ready, .. } = self;
         let Ok(()) =
@@ -251,7 +251,7 @@ impl<X, I: Iterator> Engine<X, I> {
     /// Ends the input because a setting was refused. Returns the error of the task that would be next.
     fn refuse<T>(&mut self, error: &Error) -> Option<X>
     where
-        X: Item<T>,
+        X: ResultItem<T>,
         I: Iterator<Item = Task<T>>,
     {
         let kind = TaskErrorKind::lost(error);
@@ -294,7 +294,7 @@ macro_rules! results {
     ($(#[$example:meta])* $name:ident) => {
         impl<T: DeserializeOwned + 'static, I: Iterator<Item = Task<T>>> $name<T, I> {
             pub(super) fn new(pool: &Pool, input: I) -> Self {
-                Self(Engine::new(pool, input))
+                Self(LazyCall::new(pool, input))
             }
 
             /// Sets how many tasks are sent to a worker together. By default, the number is found by measuring.

@@ -44,7 +44,7 @@ use crate::{
         report::{Report, verbose_by_env},
         stats::Stats,
     },
-    protocol::{EncodedTasks, Outcome, Preload},
+    protocol::{EncodedTasks, Preload, ReturnKind},
     registry,
     scheduler::{
         config::{CallOptions, Config},
@@ -159,11 +159,11 @@ impl Processes {
 /// Starts the driver of a pool with these settings.
 fn start_engine(config: &Arc<Config>) -> Result<Engine> {
     // This must happen before anything starts a thread.
-    let preload = config.preload.as_ref().map(|(call, outcome)| Preload {
+    let preload = config.preload.as_ref().map(|&(ref call, returns)| Preload {
         function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
         args: call.args.as_ref().map(ShortBytes::to_plain).unwrap_or_default(),
         folder: config.spawn.setup.folder.clone(),
-        outcome: *outcome,
+        returns,
     });
     let launcher = start::launcher(&config.spawn, preload).map_err(Error::config)?;
     let driver = Driver::new(config.clone(), launcher.into())?;
@@ -235,7 +235,7 @@ impl Pool {
     fn start(config: Config) -> Result<Self> {
         if in_process_by_env()? {
             // The environment and the working directory are those of this process and do not change.
-            let preload = config.preload.map(|(call, _)| (call, Outcome::Value));
+            let preload = config.preload.map(|(call, _)| (call, ReturnKind::Value));
             let first = preload.into_iter().chain(config.initializer).collect();
             let (finalizer, seed) = (config.lives.finalizer, config.call.seed);
             let here = InProcess { first, finalizer, seed, ..InProcess::default() };

@@ -7,7 +7,7 @@ use std::sync::{
 
 use serde::de::DeserializeOwned;
 
-use super::{Backend, Process, child::Child, in_process::InProcess, slot::ProcessConfig};
+use super::{Backend, Process, child::OwnedProcess, in_process::FunctionThread, slot::ProcessConfig};
 use crate::{
     batch::{QueueId, Single},
     context::seed_of_singles,
@@ -89,7 +89,7 @@ impl ProcessBuilder {
         let seed = seed_of_singles(None);
         let completer = Arc::new(Completer::new());
         let (backend, id, exchange) = if in_process_by_env()? {
-            let here = InProcess::spawn(&name, task.call, seed::of(seed, number), completer.clone())
+            let here = FunctionThread::spawn(&name, task.call, seed::of(seed, number), completer.clone())
                 .map_err(|error| {
                     Error::system(format!("process `{name}`: a thread cannot be started"), error)
                 })?;
@@ -100,7 +100,7 @@ impl ProcessBuilder {
             let task =
                 Single { queue: QueueId::Pinned, number, function: called, args, to: completer.clone() };
             let name = name.clone();
-            let child = Child::launch(ProcessConfig { name, task, seed, spawn })?;
+            let child = OwnedProcess::launch(ProcessConfig { name, task, seed, spawn })?;
             let (id, exchange) = (child.id(), child.exchange());
             (Backend::Child(child), id, exchange)
         };

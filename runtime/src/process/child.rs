@@ -12,7 +12,7 @@ use std::{
 use super::{
     engine::{self, FORKED, launcher_of},
     set::ProcessSet,
-    slot::{End, ProcessConfig, ProcessSlot},
+    slot::{ExitCell, ProcessConfig, ProcessSlot},
 };
 use crate::{
     batch::Batch,
@@ -29,18 +29,18 @@ use crate::{
 const MOST_NUMBER: u64 = 1 << 30;
 
 /// A process that has an owner. It is killed and reaped when this is dropped, unless it was detached.
-pub(super) struct Child {
+pub(super) struct OwnedProcess {
     pid: u32,
     /// Taken only to be leaked, in a copy of this process.
     held: Option<Held>,
     /// Its number in the engine.
     number: u32,
-    end: End,
+    end: ExitCell,
     is_detached: bool,
     engine: Arc<Engine<ProcessSet>>,
 }
 
-impl Child {
+impl OwnedProcess {
     /// Starts a process.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Child {
         let pid = peer.pid();
         let held = peer.held().expect("it runs on this machine").try_clone();
         let held = Some(held.map_err(|error| config.not_started(error))?);
-        let end = End::default();
+        let end = ExitCell::default();
         let completer = config.task.to.clone();
         let task = Batch::from(config.task);
         let slot = ProcessSlot {
@@ -134,14 +134,14 @@ impl Child {
     }
 }
 
-impl AsFd for Child {
+impl AsFd for OwnedProcess {
     /// Becomes readable when the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.held().as_fd()
     }
 }
 
-impl Drop for Child {
+impl Drop for OwnedProcess {
     fn drop(&mut self) {
         if !self.is_held() {
             // The descriptor's number means something else here. In a copy of this process the child is the original's. If other

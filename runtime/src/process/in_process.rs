@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Exit, Result},
     handle::{Completer, Drive, Wakes},
     sys::poll::Bell,
-    task::Call,
+    task::EncodedCall,
 };
 
 /// The exit code of a process whose function panicked.
@@ -24,17 +24,17 @@ const FAILED: i32 = 101;
 
 /// A function that runs on a thread of this process.
 #[derive(Debug)]
-pub(super) struct InProcess {
+pub(super) struct FunctionThread {
     exit: OnceLock<Exit>,
     /// Rung when the function has ended, and never silenced.
     end: Bell,
 }
 
-impl InProcess {
+impl FunctionThread {
     /// Runs the call on a thread with this name.
     pub(super) fn spawn(
         name: &str,
-        call: Call,
+        call: EncodedCall,
         seed: u64,
         completer: Arc<Completer>,
     ) -> io::Result<Arc<Self>> {
@@ -44,7 +44,7 @@ impl InProcess {
         Ok(here)
     }
 
-    fn run(&self, call: &Call, seed: u64, completer: &Completer) {
+    fn run(&self, call: &EncodedCall, seed: u64, completer: &Completer) {
         let outcome = in_process::InProcess::default().run(call, None, seed);
         let code = if outcome.is_ok() { 0 } else { FAILED };
         let _ = self.exit.set(Exit::from_code(code));
@@ -73,7 +73,7 @@ impl InProcess {
     }
 }
 
-impl Drive for InProcess {
+impl Drive for FunctionThread {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
         // The waiting thread is unparked at the end.
         while !ready() {
@@ -87,7 +87,7 @@ impl Drive for InProcess {
     }
 }
 
-impl AsFd for InProcess {
+impl AsFd for FunctionThread {
     /// Becomes readable when the function has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.end.as_fd()

@@ -24,8 +24,8 @@ use serde::de::DeserializeOwned;
 
 pub use builder::ProcessBuilder;
 
-use child::Child;
-use in_process::InProcess;
+use child::OwnedProcess;
+use in_process::FunctionThread;
 
 use crate::{
     error::{Error, Exit, Result, TaskError, TaskErrorKind, TaskLocation},
@@ -78,9 +78,9 @@ pub struct Process<T> {
 }
 
 enum Backend {
-    Child(Child),
+    Child(OwnedProcess),
     /// With `PROCESSION_IN_PROCESS=1`.
-    InProcess(Arc<InProcess>),
+    InProcess(Arc<FunctionThread>),
 }
 
 impl<T: DeserializeOwned + 'static> Process<T> {

@@ -46,7 +46,7 @@ impl ProcessConfig {
 }
 
 /// The exit status of a process, if it is known. Empty until it has been reaped.
-pub(super) type End = Arc<OnceLock<Option<Exit>>>;
+pub(super) type ExitCell = Arc<OnceLock<Option<Exit>>>;
 
 /// A process that has not been reaped.
 pub(super) struct ProcessSlot {
@@ -62,7 +62,7 @@ pub(super) struct ProcessSlot {
     /// The output of the function, if it is kept.
     pub(super) wrote: Option<Arc<Captured>>,
     pub(super) completer: Arc<Completer>,
-    pub(super) end: End,
+    pub(super) end: ExitCell,
     pub(super) memory_limit: Option<u64>,
     /// The kernel's count of out-of-memory kills when this process was started.
     pub(super) oom_kills: Option<u64>,

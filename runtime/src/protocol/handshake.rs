@@ -84,8 +84,8 @@ impl From<&str> for Refused {
 #[cfg(test)]
 mod tests {
     use crate::protocol::{
-        preamble::{PREAMBLE_BYTES, Preamble, Sink},
-        template::{Prepared, REPORT_BYTES, Report},
+        preamble::{PREAMBLE_BYTES, Preamble, StreamTarget},
+        template::{Prepared, REPORT_BYTES, TemplateReport},
     };
 
     #[test]
@@ -101,9 +101,9 @@ mod tests {
 
     #[test]
     fn a_preamble_comes_back_as_it_was_made() {
-        for stdout in Sink::ALL {
-            for stderr in Sink::ALL {
-                let preamble = Preamble { token: 0xfeed, rings: stdout == stderr, sinks: [stdout, stderr] };
+        for stdout in StreamTarget::ALL {
+            for stderr in StreamTarget::ALL {
+                let preamble = Preamble { token: 0xfeed, rings: stdout == stderr, targets: [stdout, stderr] };
                 assert_eq!(Preamble::from_bytes(preamble.to_bytes()), Some(preamble));
             }
         }
@@ -113,15 +113,15 @@ mod tests {
     #[test]
     fn a_report_comes_back_as_it_was_made() {
         for report in [
-            Report::Forked(u32::MAX),
-            Report::NotForked(11),
-            Report::Exited(-1),
-            Report::Signaled(9),
-            Report::Vanished,
-            Report::Untold,
+            TemplateReport::Forked(u32::MAX),
+            TemplateReport::NotForked(11),
+            TemplateReport::Exited(-1),
+            TemplateReport::Signaled(9),
+            TemplateReport::Vanished,
+            TemplateReport::Untold,
         ] {
-            assert_eq!(Report::from_bytes(report.to_bytes()), Some(report));
+            assert_eq!(TemplateReport::from_bytes(report.to_bytes()), Some(report));
         }
-        assert_eq!(Report::from_bytes([0; REPORT_BYTES]), None);
+        assert_eq!(TemplateReport::from_bytes([0; REPORT_BYTES]), None);
     }
 }

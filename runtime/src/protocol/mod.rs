@@ -23,10 +23,10 @@ pub(crate) use boundary::{Boundary, encode_boundary, find_boundary};
 pub(crate) use encoding::Malformed;
 pub(crate) use handshake::{Folder, Hello, Ready, Refused, VERSION, WorkerSetup};
 pub(crate) use notice::{LogRecord, Note, Notice, Record};
-pub(crate) use preamble::{PREAMBLE_BYTES, Preamble, Sink};
+pub(crate) use preamble::{PREAMBLE_BYTES, Preamble, StreamTarget};
 pub(crate) use reply::{Reply, ReplyFrame, ReplyWire};
 pub(crate) use request::{Levels, RunFlags, RunHead, RunTask, RunTasks, ToWorker};
 pub(crate) use results::Results;
-pub(crate) use template::{FORK_REQUEST, Outcome, Preload, Prepared, REPORT_BYTES, Report, Setup};
+pub(crate) use template::{FORK_REQUEST, Preload, Prepared, REPORT_BYTES, ReturnKind, Setup, TemplateReport};
 #[cfg(feature = "tracing")]
 pub(crate) use trace::{FieldValue, Parent, Said, SourceLocation, TraceRecord, level_number};

@@ -11,12 +11,12 @@ pub(crate) struct Preamble {
     /// The memory that comes with the preamble holds rings.
     pub(crate) rings: bool,
     /// The destinations of stdout and stderr.
-    pub(crate) sinks: [Sink; 2],
+    pub(crate) targets: [StreamTarget; 2],
 }
 
 /// The destination of one of a worker's streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Sink {
+pub(crate) enum StreamTarget {
     /// To where it went when the process started.
     #[default]
     Inherit,
@@ -26,11 +26,11 @@ pub(crate) enum Sink {
     Host,
 }
 
-impl Sink {
+impl StreamTarget {
     pub(super) const ALL: [Self; 3] = [Self::Inherit, Self::Null, Self::Host];
 
     fn from_bits(bits: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|sink| *sink as u32 == bits)
+        Self::ALL.into_iter().find(|target| *target as u32 == bits)
     }
 }
 
@@ -43,7 +43,7 @@ const STDOUT_SHIFT: u32 = 1;
 
 const STDERR_SHIFT: u32 = 3;
 
-const SINK_MASK: u32 = 0b11;
+const TARGET_MASK: u32 = 0b11;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"prcs");
 
@@ -53,7 +53,7 @@ impl Preamble {
         bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[4..8].copy_from_slice(&VERSION.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.token.to_le_bytes());
-        let [stdout, stderr] = self.sinks.map(|sink| sink as u32);
+        let [stdout, stderr] = self.targets.map(|target| target as u32);
         let there_is = u32::from(self.rings) | stdout << STDOUT_SHIFT | stderr << STDERR_SHIFT;
         bytes[16..].copy_from_slice(&there_is.to_le_bytes());
         bytes
@@ -66,14 +66,14 @@ impl Preamble {
         let (token, rings) = token.split_first_chunk::<8>()?;
         let token = u64::from_le_bytes(*token);
         let there_is = u32::from_le_bytes(*rings.first_chunk()?);
-        let sinks = [
-            Sink::from_bits(there_is >> STDOUT_SHIFT & SINK_MASK)?,
-            Sink::from_bits(there_is >> STDERR_SHIFT & SINK_MASK)?,
+        let targets = [
+            StreamTarget::from_bits(there_is >> STDOUT_SHIFT & TARGET_MASK)?,
+            StreamTarget::from_bits(there_is >> STDERR_SHIFT & TARGET_MASK)?,
         ];
         (u32::from_le_bytes(*magic) == MAGIC && u32::from_le_bytes(*version) == VERSION).then_some(Self {
             token,
             rings: there_is & RINGS != 0,
-            sinks,
+            targets,
         })
     }
 }

@@ -40,22 +40,22 @@ pub(crate) struct Preload {
     pub(crate) args: Vec<u8>,
     /// The working folder.
     pub(crate) folder: Option<Folder>,
-    /// The kind of its result.
-    pub(crate) outcome: Outcome,
+    /// The kind of its return type.
+    pub(crate) returns: ReturnKind,
 }
 
-/// The outcome of a preload, as its encoded result shows it.
+/// The kind of a function's return type, which says how its encoded result shows a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Outcome {
-    /// It does not, because it is not a `Result`.
+pub(crate) enum ReturnKind {
+    /// Not a `Result`, so no result is a failure.
     Value,
-    /// It is a `Result` whose error begins with its message.
+    /// A `Result` whose error begins with its message.
     Text,
-    /// It is a `Result`.
+    /// Another `Result`.
     Result,
 }
 
-impl Outcome {
+impl ReturnKind {
     /// Checks the result of a preload. An `Err` is a failure, because it would affect every worker.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ pub(crate) const FORK_REQUEST: u8 = b'f';
 
 /// A report of a template about one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Report {
+pub(crate) enum TemplateReport {
     /// It was forked and has this pid. A pidfd comes with the report.
     Forked(u32),
     /// It could not be forked, for this reason (an errno).
@@ -138,7 +138,7 @@ pub(crate) enum Report {
 /// A tag and a number.
 pub(crate) const REPORT_BYTES: usize = 8;
 
-impl Report {
+impl TemplateReport {
     pub(crate) fn to_bytes(self) -> [u8; REPORT_BYTES] {
         let (tag, number) = match self {
             Self::Forked(pid) => (1u32, pid),

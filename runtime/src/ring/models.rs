@@ -19,14 +19,14 @@ use crate::sync::{AtomicU32, Ordering};
 /// A header and a few bytes that both ends hold. The threads of a model take turns on one thread, so a plain reference count
 /// suffices.
 #[derive(Clone)]
-struct Watched(Rc<(Header, Vec<UnsafeCell<u8>>)>);
+struct ModelMemory(Rc<(Header, Vec<UnsafeCell<u8>>)>);
 
-fn ring(capacity: usize) -> (Producer<Watched>, Consumer<Watched>) {
-    let place = Watched(Rc::new((Header::new(), (0..capacity).map(|_| UnsafeCell::new(0)).collect())));
+fn ring(capacity: usize) -> (Producer<ModelMemory>, Consumer<ModelMemory>) {
+    let place = ModelMemory(Rc::new((Header::new(), (0..capacity).map(|_| UnsafeCell::new(0)).collect())));
     (Producer::attach(place.clone()).unwrap(), Consumer::attach(place).unwrap())
 }
 
-impl RingMemory for Watched {
+impl RingMemory for ModelMemory {
     fn capacity(&self) -> Result<usize, Broken> {
         Ok(self.0.1.len())
     }
@@ -77,7 +77,7 @@ impl Futex {
 }
 
 /// Writes bytes one by one, and sleeps while there is no room.
-fn write_all(producer: &mut Producer<Watched>, bytes: &[u8], consumers: &Futex, producers: &Futex) {
+fn write_all(producer: &mut Producer<ModelMemory>, bytes: &[u8], consumers: &Futex, producers: &Futex) {
     for byte in bytes {
         while producer.write(&[&[*byte]]) == Ok(0) {
             if producer.park() {
@@ -91,7 +91,12 @@ fn write_all(producer: &mut Producer<Watched>, bytes: &[u8], consumers: &Futex, 
 }
 
 /// Reads `len` bytes, and sleeps while there are none.
-fn read_all(consumer: &mut Consumer<Watched>, len: usize, consumers: &Futex, producers: &Futex) -> Vec<u8> {
+fn read_all(
+    consumer: &mut Consumer<ModelMemory>,
+    len: usize,
+    consumers: &Futex,
+    producers: &Futex,
+) -> Vec<u8> {
     let mut out = Vec::new();
     while out.len() < len {
         if consumer.read(&mut out, usize::MAX).unwrap() > 0 {

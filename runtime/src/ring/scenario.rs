@@ -18,11 +18,11 @@ pub(super) enum Step {
     Len,
     Close,
     /// Either end rings for the other.
-    Ring(End),
-    Park(End),
-    Unpark(End),
+    Ring(Side),
+    Park(Side),
+    Unpark(Side),
     /// Another end replaces this one.
-    Attach(End),
+    Attach(Side),
     /// The peer writes a shared word.
     Store(Word, u64),
     /// The peer changes a shared word by a little.
@@ -32,12 +32,12 @@ pub(super) enum Step {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum Side {
     Producer,
     Consumer,
 }
 
-impl End {
+impl Side {
     fn other(self) -> Self {
         match self {
             Self::Producer => Self::Consumer,
@@ -103,10 +103,10 @@ struct Honest {
 }
 
 impl Honest {
-    fn parked(&mut self, end: End) -> &mut bool {
+    fn parked(&mut self, end: Side) -> &mut bool {
         match end {
-            End::Producer => &mut self.producer_parked,
-            End::Consumer => &mut self.consumer_parked,
+            Side::Producer => &mut self.producer_parked,
+            Side::Consumer => &mut self.consumer_parked,
         }
     }
 }
@@ -142,10 +142,10 @@ impl Play {
         }
     }
 
-    fn ring(&mut self, by: End) {
+    fn ring(&mut self, by: Side) {
         let rings = match by {
-            End::Producer => [self.producer.take_bell(), self.producer.take_bell()],
-            End::Consumer => [self.consumer.take_bell(), self.consumer.take_bell()],
+            Side::Producer => [self.producer.take_bell(), self.producer.take_bell()],
+            Side::Consumer => [self.consumer.take_bell(), self.consumer.take_bell()],
         };
         if let Some(honest) = &mut self.honest {
             assert_eq!(rings[0], std::mem::take(honest.parked(by.other())));
@@ -153,45 +153,45 @@ impl Play {
         assert!(!rings[1]);
     }
 
-    fn park(&mut self, end: End) {
+    fn park(&mut self, end: Side) {
         let sleeps = match end {
-            End::Producer => self.producer.park(),
-            End::Consumer => self.consumer.park(),
+            Side::Producer => self.producer.park(),
+            Side::Consumer => self.consumer.park(),
         };
         let bell = match end {
-            End::Producer => self.producer.bell(),
-            End::Consumer => self.consumer.bell(),
+            Side::Producer => self.producer.bell(),
+            Side::Consumer => self.consumer.bell(),
         };
         assert_eq!(bell.load(Ordering::Relaxed), u32::from(sleeps));
         if let Some(honest) = &mut self.honest {
             let must_sleep = match end {
-                End::Producer => honest.bytes.len() == self.capacity,
-                End::Consumer => honest.bytes.is_empty() && !honest.closed,
+                Side::Producer => honest.bytes.len() == self.capacity,
+                Side::Consumer => honest.bytes.is_empty() && !honest.closed,
             };
             assert_eq!(sleeps, must_sleep);
             *honest.parked(end) = sleeps;
         }
     }
 
-    fn unpark(&mut self, end: End) {
+    fn unpark(&mut self, end: Side) {
         match end {
-            End::Producer => self.producer.unpark(),
-            End::Consumer => self.consumer.unpark(),
+            Side::Producer => self.producer.unpark(),
+            Side::Consumer => self.consumer.unpark(),
         }
         self.honest.iter_mut().for_each(|honest| *honest.parked(end) = false);
     }
 
-    fn attach(&mut self, end: End) {
+    fn attach(&mut self, end: Side) {
         let refused = match end {
-            End::Producer => {
+            Side::Producer => {
                 Producer::attach(self.memory.clone()).map(|producer| self.producer = producer).err()
             }
-            End::Consumer => {
+            Side::Consumer => {
                 Consumer::attach(self.memory.clone()).map(|consumer| self.consumer = consumer).err()
             }
         };
         if let Some(honest) = &self.honest {
-            let used = if end == End::Producer { honest.written } else { honest.read };
+            let used = if end == Side::Producer { honest.written } else { honest.read };
             assert_eq!(refused, used.then_some(Broken::Used));
         }
     }
@@ -307,12 +307,12 @@ impl Iterator for Script<'_> {
             3 => Step::Room,
             4 => Step::Len,
             5 => Step::Close,
-            6 => Step::Ring(End::Producer),
-            7 => Step::Ring(End::Consumer),
-            8 => Step::Park(End::Producer),
-            9 => Step::Park(End::Consumer),
-            10 => Step::Unpark(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
-            11 => Step::Attach(if self.byte() & 1 == 0 { End::Producer } else { End::Consumer }),
+            6 => Step::Ring(Side::Producer),
+            7 => Step::Ring(Side::Consumer),
+            8 => Step::Park(Side::Producer),
+            9 => Step::Park(Side::Consumer),
+            10 => Step::Unpark(if self.byte() & 1 == 0 { Side::Producer } else { Side::Consumer }),
+            11 => Step::Attach(if self.byte() & 1 == 0 { Side::Producer } else { Side::Consumer }),
             12 => Step::Store(self.word(), u64::from_le_bytes(self.bytes())),
             13 | 14 => Step::Nudge(self.word(), self.byte() as i8),
             _ => Step::Scribble(u16::from_le_bytes(self.bytes()), self.byte()),

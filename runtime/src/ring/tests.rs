@@ -16,7 +16,7 @@ use super::{
     Broken, Consumer, HEADER_BYTES, Producer,
     heap::Heap,
     memory::RingMemory,
-    scenario::{End, Step, Word, play, play_script},
+    scenario::{Side, Step, Word, play, play_script},
 };
 use crate::sys::futex;
 
@@ -269,8 +269,8 @@ fn a_peer_that_moves_the_cursors_while_an_end_works_gains_nothing() {
     peer.join().unwrap();
 }
 
-fn end() -> impl Strategy<Value = End> {
-    prop_oneof![Just(End::Producer), Just(End::Consumer)]
+fn end() -> impl Strategy<Value = Side> {
+    prop_oneof![Just(Side::Producer), Just(Side::Consumer)]
 }
 
 /// Actions of two honest ends.

@@ -11,9 +11,9 @@ use super::restarts::Intensity;
 use crate::{
     error::{Error, Result},
     launch::ResolvedOptions,
-    protocol::Outcome,
+    protocol::ReturnKind,
     setting::refused,
-    task::Call,
+    task::EncodedCall,
 };
 
 /// The checked settings of a pool.
@@ -26,9 +26,9 @@ pub(crate) struct Config {
     pub(crate) call: CallOptions,
     /// The settings of its processes.
     pub(crate) spawn: ResolvedOptions,
-    pub(crate) initializer: Option<(Call, Outcome)>,
+    pub(crate) initializer: Option<(EncodedCall, ReturnKind)>,
     pub(crate) lives: Lives,
-    pub(crate) preload: Option<(Call, Outcome)>,
+    pub(crate) preload: Option<(EncodedCall, ReturnKind)>,
     pub(crate) max_restarts: Intensity,
 }
 
@@ -76,13 +76,13 @@ pub(crate) struct Lives {
 /// The function that a worker runs before it leaves in good order.
 #[derive(Clone, Debug)]
 pub(crate) struct Finalizer {
-    pub(crate) call: Call,
+    pub(crate) call: EncodedCall,
     /// The type of its result, and the name of that type.
     result: (TypeId, &'static str),
 }
 
 impl Finalizer {
-    pub(crate) fn new<T: 'static>(call: Call) -> Self {
+    pub(crate) fn new<T: 'static>(call: EncodedCall) -> Self {
         Self { call, result: (TypeId::of::<T>(), type_name::<T>()) }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     batch::{Batch, Recipient},
     captured::Captured,
     handle::Wakes,
-    observe::{record::ForwardedRecord, timeline::Entry},
+    observe::{record::ForwardedRecord, timeline::TimelineEntry},
 };
 
 /// The effects that the driver performs after it has released the lock.
@@ -24,7 +24,7 @@ pub(crate) struct Effects {
     pub(crate) notes: Vec<String>,
     pub(crate) wakes: Wakes,
     /// The new entries for the timeline. They are written before the lock is released, so that the entries stay in order.
-    pub(crate) timeline: Vec<Entry>,
+    pub(crate) timeline: Vec<TimelineEntry>,
 }
 
 impl Effects {

@@ -24,7 +24,7 @@ use crate::{
     observe::{
         ending::{Ending, Endings},
         tally::{Slowest, Tally},
-        timeline::Entry,
+        timeline::TimelineEntry,
     },
     protocol::Results,
 };
@@ -62,7 +62,7 @@ pub(crate) struct Queues {
     pub(crate) unserved: Endings,
     pub(crate) slowest: Slowest,
     /// The new entries for the timeline, if there is one.
-    pub(crate) timeline: Option<Vec<Entry>>,
+    pub(crate) timeline: Option<Vec<TimelineEntry>>,
 }
 
 /// The reason why a pool was given up, and the tasks that this applies to.
@@ -195,7 +195,7 @@ impl Queues {
         if self.unfinished == 0
             && let Some(timeline) = &mut self.timeline
         {
-            timeline.push(Entry::Idle);
+            timeline.push(TimelineEntry::Idle);
         }
         let Some(queue) = self.by_id.get_mut(&id) else { return };
         queue.measure(n, nanos);
@@ -295,7 +295,7 @@ impl Queues {
             self.slowest.put(function, index, nanos, worker);
         }
         if let Some(timeline) = &mut self.timeline {
-            timeline.push(Entry::Task { worker, function, number, nanos, failed });
+            timeline.push(TimelineEntry::Task { worker, function, number, nanos, failed });
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     error::{Exit, TaskError},
     launch::{
         LaunchError,
-        fake::{FakeTask, FakeWorker, Outcome, Recalls},
+        fake::{FakeTask, FakeWorker, Recalls, StartOutcome},
     },
 };
 
@@ -235,10 +235,10 @@ impl Model {
     fn fail_next_start(&mut self, how: u8) {
         let shortage = std::io::Error::from_raw_os_error(nix::libc::EAGAIN);
         self.sim.launcher.lock().outcomes.push_back(match how % 4 {
-            0 => Outcome::NotYet,
-            1 => Outcome::Fails(LaunchError::Refused("no".to_owned())),
-            2 => Outcome::Fails(LaunchError::Failed("it failed".to_owned())),
-            _ => Outcome::Fails(LaunchError::new("a worker cannot be made", &shortage)),
+            0 => StartOutcome::NotYet,
+            1 => StartOutcome::Fails(LaunchError::Refused("no".to_owned())),
+            2 => StartOutcome::Fails(LaunchError::Failed("it failed".to_owned())),
+            _ => StartOutcome::Fails(LaunchError::new("a worker cannot be made", &shortage)),
         });
     }
 

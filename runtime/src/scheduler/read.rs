@@ -22,14 +22,14 @@ use crate::{
     codec::Encoded,
     error::TaskErrorKind,
     id::{FunctionId, WorkerId},
-    observe::{record::ForwardedRecord, timeline::Entry},
+    observe::{record::ForwardedRecord, timeline::TimelineEntry},
     protocol::{Note, Record},
     supervisor::event::WorkerEvent,
 };
 
 /// The activity of a worker: running tasks of callers, the initializer or the finalizer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum Activity {
     Serving,
     Initializing,
     Finalizing,
@@ -43,10 +43,10 @@ fn said(record: Record, worker: WorkerId, pid: u32, running: Option<&Batch>) -> 
 }
 
 /// The state that the events of a worker change while it is being read: everything but the workers.
-struct Reader<'a> {
+struct EventHandler<'a> {
     worker: WorkerId,
     pid: u32,
-    role: Role,
+    activity: Activity,
     now: Instant,
     config: &'a Config,
     queues: &'a mut Queues,
@@ -73,12 +73,12 @@ struct Seen {
     failure: Option<(String, Option<TaskErrorKind>)>,
 }
 
-impl Reader<'_> {
+impl EventHandler<'_> {
     /// Handles an event. Breaks if no more may be read.
     fn on(&mut self, event: WorkerEvent<'_>) -> ControlFlow<()> {
         match event {
             WorkerEvent::Started => self.seen.has_started = true,
-            WorkerEvent::Done { batch, results } if self.role == Role::Serving => {
+            WorkerEvent::Done { batch, results } if self.activity == Activity::Serving => {
                 self.seen.has_replied = true;
                 self.queues.done(batch, results, self.worker, self.effects);
             }
@@ -114,14 +114,16 @@ impl Reader<'_> {
         let (worker, by) = (self.worker, (self.worker, self.pid));
         let output = self.output.take();
         self.effects.tell(batch, output.clone());
-        match (self.role, outcome) {
-            (Role::Serving, Ok(result)) => {
+        match (self.activity, outcome) {
+            (Activity::Serving, Ok(result)) => {
                 self.queues.done_one(batch, nanos, Ok(result), worker, self.effects);
             }
-            (Role::Serving, Err(kind)) => self.queues.failed(batch, nanos, kind, by, output, self.effects),
-            (Role::Initializing, outcome) => self.initializer_ended(outcome),
-            (Role::Finalizing, Ok(result)) => self.leaving.add_exit(Ok(result.into_owned())),
-            (Role::Finalizing, Err(kind)) => {
+            (Activity::Serving, Err(kind)) => {
+                self.queues.failed(batch, nanos, kind, by, output, self.effects)
+            }
+            (Activity::Initializing, outcome) => self.initializer_ended(outcome),
+            (Activity::Finalizing, Ok(result)) => self.leaving.add_exit(Ok(result.into_owned())),
+            (Activity::Finalizing, Err(kind)) => {
                 let finalizer = self.config.lives.finalizer.as_ref();
                 self.leaving.add_exit(Err(self.queues.exit_error(finalizer, kind, by)));
             }
@@ -155,7 +157,7 @@ impl Reader<'_> {
             }
             Note::Begun { nanos } => {
                 if let Some(timeline) = &mut queues.timeline {
-                    timeline.push(Entry::Begun { worker, nanos });
+                    timeline.push(TimelineEntry::Begun { worker, nanos });
                 }
             }
         }
@@ -177,13 +179,13 @@ impl Scheduler {
         is_said(&self.effects.records)
     }
 
-    fn role(&self, id: WorkerId) -> Role {
+    fn activity(&self, id: WorkerId) -> Activity {
         if self.queues.initializing.contains(&id) {
-            Role::Initializing
+            Activity::Initializing
         } else if self.leaving.is_finalizing(id) {
-            Role::Finalizing
+            Activity::Finalizing
         } else {
-            Role::Serving
+            Activity::Serving
         }
     }
 
@@ -198,10 +200,10 @@ impl Scheduler {
             self.unread.insert(place);
             return false;
         }
-        let mut reader = Reader {
+        let mut handler = EventHandler {
             worker: id,
             pid: worker.pid().unwrap_or_default(),
-            role: self.role(id),
+            activity: self.activity(id),
             now,
             config: &self.config,
             queues: &mut self.queues,
@@ -210,8 +212,8 @@ impl Scheduler {
             output: None,
             seen: Seen::default(),
         };
-        let paused = self.workers[place].read(readable, now, |event| reader.on(event));
-        let Reader { role, seen, .. } = reader;
+        let paused = self.workers[place].read(readable, now, |event| handler.on(event));
+        let EventHandler { activity, seen, .. } = handler;
         let to_the_end = !paused && !seen.has_said;
         if !to_the_end {
             self.unread.insert(place);
@@ -223,7 +225,7 @@ impl Scheduler {
             self.worker_started(place, now);
         }
         if seen.has_replied {
-            self.worker_replied(place, role, was_useful, now);
+            self.worker_replied(place, activity, was_useful, now);
         }
         if seen.has_stopped && self.workers[place].is_idle() && !self.workers[place].can_recall() {
             // The worker was told to stop by closing its connection, so it cannot receive more tasks.
@@ -256,7 +258,7 @@ impl Scheduler {
     }
 
     /// Notes that a worker has returned outcomes. `was_useful` says whether it had done so before.
-    fn worker_replied(&mut self, place: usize, role: Role, was_useful: bool, now: Instant) {
+    fn worker_replied(&mut self, place: usize, activity: Activity, was_useful: bool, now: Instant) {
         let worker = &self.workers[place];
         let (id, is_idle) = (worker.id(), worker.is_idle());
         let tally = self.queues.tally(id);
@@ -265,7 +267,7 @@ impl Scheduler {
         }
         tally.heard(now);
         self.worker_reported(id, now);
-        if role == Role::Serving {
+        if activity == Activity::Serving {
             self.check_memory(place, now);
         }
         if !was_useful {

@@ -12,27 +12,27 @@ use crate::{
     error::{Exit, POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::CLOSED_WITHIN,
-    observe::timeline::Entry,
-    protocol::Outcome,
+    observe::timeline::TimelineEntry,
+    protocol::ReturnKind,
     supervisor::{
         event::{ExitReport, Phase},
         exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
     },
     sys::identified::CLOSED,
-    task::Call,
+    task::EncodedCall,
     transport::Cause,
 };
 
 /// Returns the failure that an initializer's result describes, if it does.
 pub(super) fn failure(
-    initializer: Option<&(Call, Outcome)>,
+    initializer: Option<&(EncodedCall, ReturnKind)>,
     result: &Encoded<'_>,
 ) -> Option<(String, Option<TaskErrorKind>)> {
     let (call, outcome) = initializer?;
     outcome.check("initializer", call.entry.name, result).map_err(|words| (words, None)).err()
 }
 
-pub(super) fn the_initializer(initializer: Option<&(Call, Outcome)>) -> String {
+pub(super) fn the_initializer(initializer: Option<&(EncodedCall, ReturnKind)>) -> String {
     format!("the initializer `{}`", initializer.map_or("", |(call, _)| call.entry.name))
 }
 
@@ -102,7 +102,7 @@ impl Scheduler {
         self.effects.ended.push(pid);
         if let Some(timeline) = &mut self.queues.timeline {
             let is_orderly = report.was == Phase::Draining || exit.is_ok_and(|exit| exit.code() == Some(0));
-            timeline.push(Entry::Ended { worker: id, pid, exit: exit.ok(), is_orderly });
+            timeline.push(TimelineEntry::Ended { worker: id, pid, exit: exit.ok(), is_orderly });
         }
         // Which task ended a worker is known only if the worker could note what it began.
         let is_unexplained = !report.had_begun() && report.cause == Some(Cause::DescriptorsClosed);
@@ -194,7 +194,7 @@ impl Scheduler {
         self.effects.outputs.extend(report.output.clone());
         if let Some(timeline) = &mut self.queues.timeline {
             let (function, number) = (task.function(), task.first);
-            timeline.push(Entry::Retried { worker: id, function, number });
+            timeline.push(TimelineEntry::Retried { worker: id, function, number });
         }
         self.queues.put_first(task, id);
     }

@@ -16,7 +16,7 @@ use crate::{
     protocol::{EncodedTasks, RunFlags},
     registry,
     supervisor::state::Supervisor,
-    task::Call,
+    task::EncodedCall,
 };
 
 impl Scheduler {
@@ -27,7 +27,7 @@ impl Scheduler {
     }
 
     /// Has this worker run a function for the pool. It belongs to no caller and is not counted as a task.
-    pub(crate) fn run_own(&mut self, place: usize, call: Call, now: Instant) {
+    pub(crate) fn run_own(&mut self, place: usize, call: EncodedCall, now: Instant) {
         let (Some(function), Ok(args)) = (registry::id_of(call.entry), call.args) else { return };
         let batch = Batch {
             queue: QueueId::Pinned,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::state::Scheduler;
 use crate::{
     launch::LaunchError,
-    observe::{levels::levels, timeline::Entry},
+    observe::{levels::levels, timeline::TimelineEntry},
     protocol::Hello,
 };
 
@@ -65,7 +65,7 @@ impl Scheduler {
         self.queues.tally(worker.id()).launched(now);
         let (id, pid) = (worker.id(), worker.pid().unwrap_or_default());
         if let Some(timeline) = &mut self.queues.timeline {
-            timeline.push(Entry::Started { worker: id, pid });
+            timeline.push(TimelineEntry::Started { worker: id, pid });
         }
         if let Some(why) = why_slow
             && !std::mem::replace(&mut self.said_why_slow, true)

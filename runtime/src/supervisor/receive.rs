@@ -17,7 +17,7 @@ use crate::{
     launch::{Launched, Peer, Watched},
     protocol::{Malformed, Notice, Ready, Record, Refused, Reply, VERSION},
     registry,
-    transport::Received,
+    transport::Incoming,
 };
 
 /// The number of messages that are not results and are read from a worker before others get their turn. Our workers send few.
@@ -42,20 +42,20 @@ impl From<ControlFlow<()>> for Next {
 }
 
 /// The reason why nothing more is received from a worker.
-enum End {
+enum ReceiveError {
     /// The connection has ended, for this reason if there is one.
     Closed(Option<String>),
     /// The worker broke the protocol, so it is killed.
     Nonsense(String),
 }
 
-impl From<Malformed> for End {
+impl From<Malformed> for ReceiveError {
     fn from(_: Malformed) -> Self {
         Self::Nonsense("it sent an invalid message".to_owned())
     }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for ReceiveError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory => {
@@ -119,7 +119,7 @@ impl Supervisor {
         messages: &mut u32,
         now: Instant,
         on: &mut impl FnMut(WorkerEvent<'_>) -> ControlFlow<()>,
-    ) -> Result<Next, End> {
+    ) -> Result<Next, ReceiveError> {
         let is_starting = self.is_starting();
         let (link, in_flight) = match &mut self.state {
             State::Vacant | State::Lost { .. } => return Ok(Next::Stop),
@@ -143,11 +143,11 @@ impl Supervisor {
             on,
         };
         let received = match held.take() {
-            Some((head, body)) => Received::Large { head, body },
+            Some((head, body)) => Incoming::Large { head, body },
             None => receiver.recv()?,
         };
         match received {
-            Received::Frames(frames) => {
+            Incoming::Frames(frames) => {
                 let mut rest = frames;
                 let next = reader.receive_frames(&mut rest);
                 let seen = frames.as_bytes().len() - rest.as_bytes().len();
@@ -155,7 +155,7 @@ impl Supervisor {
                 self.traffic.1 += seen as u64;
                 next
             }
-            Received::Large { head, body } => {
+            Incoming::Large { head, body } => {
                 if let Some(seq) = Reply::ends_large(&head)
                     && reader.read_output_of(seq)
                 {
@@ -165,12 +165,12 @@ impl Supervisor {
                 self.traffic.1 += (head.len() + body.len()) as u64;
                 reader.receive_reply(Reply::decode_large(&head, body)?)
             }
-            Received::Nothing => {
+            Incoming::Nothing => {
                 *put_off_since = None;
                 reader.receive_nothing(is_at_rest)
             }
-            Received::Paused => Ok(Next::Pause),
-            Received::Closed => Err(End::Closed(None)),
+            Incoming::Paused => Ok(Next::Pause),
+            Incoming::Closed => Err(ReceiveError::Closed(None)),
         }
     }
 
@@ -183,10 +183,10 @@ impl Supervisor {
     }
 
     /// Loses the worker. Its process is about to end, and is killed if it broke the protocol.
-    fn receive_no_more(&mut self, end: End, now: Instant) {
+    fn receive_no_more(&mut self, end: ReceiveError, now: Instant) {
         match end {
-            End::Closed(why) => self.lose(now, why),
-            End::Nonsense(why) => {
+            ReceiveError::Closed(why) => self.lose(now, why),
+            ReceiveError::Nonsense(why) => {
                 self.lose(now, Some(why));
                 self.kill();
             }
@@ -218,7 +218,7 @@ struct Reader<'a, F> {
 
 impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
     /// Receives frames, and removes them from `rest`.
-    fn receive_frames(&mut self, rest: &mut Frames<'_>) -> Result<Next, End> {
+    fn receive_frames(&mut self, rest: &mut Frames<'_>) -> Result<Next, ReceiveError> {
         while *self.messages < MOST_MESSAGES {
             if let Some(after) = self.receive_results(*rest) {
                 *rest = after;
@@ -256,7 +256,7 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
     }
 
     /// Receives one message. If it is the outcome of a task, the output of that task has been read.
-    fn receive_reply(&mut self, reply: Reply<'_>) -> Result<Next, End> {
+    fn receive_reply(&mut self, reply: Reply<'_>) -> Result<Next, ReceiveError> {
         *self.messages += u32::from(reply.ends().is_none());
         match reply {
             Reply::Notice(notice) => self.receive_notice(notice),
@@ -264,7 +264,7 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
         }
     }
 
-    fn receive_notice(&mut self, notice: Notice) -> Result<Next, End> {
+    fn receive_notice(&mut self, notice: Notice) -> Result<Next, ReceiveError> {
         let running = self.in_flight.as_deref().and_then(InFlight::oldest);
         let flow = match notice {
             Notice::Ready(ready) if self.is_starting => return receive_handshake(&ready),
@@ -317,24 +317,26 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
     }
 
     /// Receives the reason for which the worker leaves, or does not become one.
-    fn receive_refusal(&mut self, refused: Refused) -> Result<Next, End> {
+    fn receive_refusal(&mut self, refused: Refused) -> Result<Next, ReceiveError> {
         let Refused { reason, is_short } = refused;
         if self.is_starting {
             *self.was_short = is_short;
-            return Err(End::Closed(Some(reason)));
+            return Err(ReceiveError::Closed(Some(reason)));
         }
         *self.last_words = Some(reason);
         Ok(Next::More)
     }
 
     /// Schedules the next look at the worker, which has sent nothing more.
-    fn receive_nothing(&mut self, is_at_rest: bool) -> Result<Next, End> {
+    fn receive_nothing(&mut self, is_at_rest: bool) -> Result<Next, ReceiveError> {
         if let Some(in_flight) = self.in_flight.as_deref() {
             if is_at_rest && in_flight.tasks > 0 {
-                return Err(End::Nonsense("it left tasks without a reply".to_owned()));
+                return Err(ReceiveError::Nonsense("it left tasks without a reply".to_owned()));
             }
             if in_flight.recall_due.is_some_and(|due| due <= self.now) {
-                return Err(End::Nonsense("it did not say in time which tasks have begun".to_owned()));
+                return Err(ReceiveError::Nonsense(
+                    "it did not say in time which tasks have begun".to_owned(),
+                ));
             }
             self.ledger.look_again(in_flight.tasks, self.now);
         }
@@ -362,10 +364,13 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
 }
 
 /// Checks that the worker is of this program.
-fn receive_handshake(ready: &Ready) -> Result<Next, End> {
+fn receive_handshake(ready: &Ready) -> Result<Next, ReceiveError> {
     let own = registry::build_id();
     if ready.version == VERSION && ready.build_id == own {
         return Ok(Next::Ready);
     }
-    Err(End::Closed(Some(format!("it is build {:016x} and this program is {own:016x}", ready.build_id))))
+    Err(ReceiveError::Closed(Some(format!(
+        "it is build {:016x} and this program is {own:016x}",
+        ready.build_id
+    ))))
 }

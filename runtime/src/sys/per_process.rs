@@ -14,9 +14,9 @@ use std::{
 use super::generation::generation;
 
 /// A value of this process. A value that a copy has inherited is never read and never dropped.
-pub(crate) struct PerProcess<T>(AtomicPtr<Slot<T>>, PhantomData<T>);
+pub(crate) struct PerProcess<T>(AtomicPtr<ProcessValue<T>>, PhantomData<T>);
 
-struct Slot<T> {
+struct ProcessValue<T> {
     /// The generation of the process that made the value.
     generation: u32,
     value: T,
@@ -51,7 +51,7 @@ impl<T: Send + Sync> PerProcess<T> {
         if let Some(value) = self.get() {
             return value;
         }
-        let made = Box::into_raw(Box::new(Slot { generation: generation(), value }));
+        let made = Box::into_raw(Box::new(ProcessValue { generation: generation(), value }));
         // SYNC(per-process): pairs with the Acquire load in `get`, and with itself where two threads come at once.
         if self.0.compare_exchange(before, made, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // SAFETY: it comes from `Box::into_raw` just above, and no other code has seen it.

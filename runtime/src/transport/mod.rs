@@ -1,7 +1,7 @@
 //! Moves frames between two processes. A frame is bytes of any length, in two parts, of which the first is short.
 //!
 //! The host's end never waits. [`FrameSender::send`] queues what the peer does not accept yet, and [`FrameReceiver::recv`] returns
-//! [`Received::Nothing`]. The worker's end waits for both, which cannot deadlock because the host always reads.
+//! [`Incoming::Nothing`]. The worker's end waits for both, which cannot deadlock because the host always reads.
 //!
 //! There are two transports: rings in shared memory ([`shm`]) and, if no memory can be shared, a stream socket (`socket.rs`). Both
 //! carry the same stream of frames (`stream.rs`). `supervisor` and `worker` use them. No transport knows what a message means.
@@ -116,9 +116,9 @@ pub(crate) trait FrameReceiver: Send {
     /// # Errors
     ///
     /// The stream is not a stream of frames, or the connection failed.
-    fn recv(&mut self) -> io::Result<Received<'_>>;
+    fn recv(&mut self) -> io::Result<Incoming<'_>>;
 
-    /// Consumes bytes of the [`Received::Frames`]. The rest is returned again.
+    /// Consumes bytes of the [`Incoming::Frames`]. The rest is returned again.
     fn consume(&mut self, len_bytes: usize);
 
     /// Returns whether something has arrived that no poller reports. Checks once, without a system call.
@@ -139,7 +139,7 @@ pub(crate) trait FrameReceiver: Send {
 
 /// The result of [`FrameReceiver::recv`].
 #[derive(Debug)]
-pub(crate) enum Received<'a> {
+pub(crate) enum Incoming<'a> {
     /// Frames, of which the last may be incomplete. The caller says how many of the bytes it has consumed.
     Frames(Frames<'a>),
     /// One frame that is too large to arrive in one piece.

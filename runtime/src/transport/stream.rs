@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 
-use super::{Body, FrameReceiver, FrameSender, QueueingSender, Received, Room, SharedBytes};
+use super::{Body, FrameReceiver, FrameSender, Incoming, QueueingSender, Room, SharedBytes};
 use crate::{
     frame::{Frames, MOST_HEAD_BYTES, PREFIX_BYTES, Prefix},
     sys::{buffer_cache, memory::advise_huge},
@@ -265,7 +265,7 @@ pub(super) enum Found {
 }
 
 /// The kind of the data at the start of the buffer.
-enum Next {
+enum DataKind {
     Whole,
     Mark(u64),
     Large { head_len: usize, len: usize },
@@ -300,15 +300,19 @@ impl<S: Source> FramedReceiver<S> {
         Frames::new(&self.buffer[self.start..])
     }
 
-    fn next(&self) -> io::Result<Next> {
+    fn next(&self) -> io::Result<DataKind> {
         let rest = &self.buffer[self.start..];
-        let Some((prefix, rest)) = rest.split_first_chunk::<PREFIX_BYTES>() else { return Ok(Next::Part) };
+        let Some((prefix, rest)) = rest.split_first_chunk::<PREFIX_BYTES>() else {
+            return Ok(DataKind::Part);
+        };
         match Prefix::from_bytes(*prefix) {
             Err(_) => Err(broken("the connection carried an invalid frame")),
-            Ok(Prefix::Mark(count)) => Ok(Next::Mark(count)),
-            Ok(Prefix::Frame { len, .. } | Prefix::Brief { len, .. }) if rest.len() >= len => Ok(Next::Whole),
-            Ok(Prefix::Frame { head_len, len }) if len > LARGE_BYTES => Ok(Next::Large { head_len, len }),
-            Ok(Prefix::Frame { .. } | Prefix::Brief { .. }) => Ok(Next::Part),
+            Ok(Prefix::Mark(count)) => Ok(DataKind::Mark(count)),
+            Ok(Prefix::Frame { len, .. } | Prefix::Brief { len, .. }) if rest.len() >= len => {
+                Ok(DataKind::Whole)
+            }
+            Ok(Prefix::Frame { head_len, len }) if len > LARGE_BYTES => Ok(DataKind::Large { head_len, len }),
+            Ok(Prefix::Frame { .. } | Prefix::Brief { .. }) => Ok(DataKind::Part),
         }
     }
 
@@ -322,12 +326,12 @@ impl<S: Source> FramedReceiver<S> {
                 }
             } else {
                 match self.next()? {
-                    Next::Whole => return Ok(Found::Frames),
-                    Next::Mark(count) => {
+                    DataKind::Whole => return Ok(Found::Frames),
+                    DataKind::Mark(count) => {
                         self.start += PREFIX_BYTES;
                         return Ok(Found::Mark(count));
                     }
-                    Next::Large { head_len, len } => {
+                    DataKind::Large { head_len, len } => {
                         // Everything in the buffer belongs to this frame.
                         let arrived = &self.buffer[self.start + PREFIX_BYTES..];
                         let (head, body) = arrived.split_at(head_len.min(arrived.len()));
@@ -341,7 +345,7 @@ impl<S: Source> FramedReceiver<S> {
                         self.start = 0;
                         continue;
                     }
-                    Next::Part => {}
+                    DataKind::Part => {}
                 }
             }
             if self.closed {
@@ -405,13 +409,13 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
         (self.drained, self.round_bytes) = (false, 0);
     }
 
-    fn recv(&mut self) -> io::Result<Received<'_>> {
+    fn recv(&mut self) -> io::Result<Incoming<'_>> {
         match self.poll()? {
-            Found::Frames => Ok(Received::Frames(self.frames())),
-            Found::Large { head, body } => Ok(Received::Large { head, body }),
-            Found::Nothing => Ok(Received::Nothing),
-            Found::Paused => Ok(Received::Paused),
-            Found::Closed => Ok(Received::Closed),
+            Found::Frames => Ok(Incoming::Frames(self.frames())),
+            Found::Large { head, body } => Ok(Incoming::Large { head, body }),
+            Found::Nothing => Ok(Incoming::Nothing),
+            Found::Paused => Ok(Incoming::Paused),
+            Found::Closed => Ok(Incoming::Closed),
             Found::Mark(_) => Err(broken("a mark on a connection that has no other")),
         }
     }
@@ -422,7 +426,7 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
 
     fn has_arrivals(&self) -> bool {
         // Part of a frame does not count yet.
-        matches!(self.next(), Ok(Next::Whole | Next::Mark(_))) || self.source.has_arrivals()
+        matches!(self.next(), Ok(DataKind::Whole | DataKind::Mark(_))) || self.source.has_arrivals()
     }
 
     fn is_midway(&self) -> bool {

@@ -16,7 +16,7 @@ use crate::{
     escape::Lines,
     marker::{DEPTH, MARKER_CSTR, Marker, START_FAILED},
     panic::RemotePanic,
-    protocol::{Notice, PREAMBLE_BYTES, Preamble, Refused, Sink},
+    protocol::{Notice, PREAMBLE_BYTES, Preamble, Refused, StreamTarget},
     sys::{
         cpu::name_as_program,
         env::{set_env, take_env},
@@ -69,7 +69,7 @@ pub(super) fn refused(what: impl std::fmt::Display, error: std::io::Error) -> Re
 }
 
 /// The connection of a worker before the handshake.
-pub(super) struct Connection {
+pub(super) struct HostConnection {
     pub(super) socket: Arc<Identified>,
     /// Shared with the host, or private to this process if no memory can be shared.
     pub(super) board: Board,
@@ -120,14 +120,14 @@ pub(super) fn recv_preamble(
 }
 
 /// Receives the rest of a worker's connection. A connection that was passed on by a template needs no token.
-pub(super) fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection, Refused> {
+pub(super) fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<HostConnection, Refused> {
     let (preamble, fds) = recv_preamble(socket.as_fd(), token)?;
     let socket = Arc::new(Identified::new(socket));
     let _ = TOLD.set(socket.clone());
     let mut fds = fds?;
-    let pipes = preamble.sinks.iter().filter(|sink| **sink == Sink::Host).count();
+    let pipes = preamble.targets.iter().filter(|target| **target == StreamTarget::Host).count();
     let pipes = fds.split_off(fds.len().saturating_sub(pipes));
-    output::redirect(preamble.sinks, preamble.token, pipes)
+    output::redirect(preamble.targets, preamble.token, pipes)
         .map_err(|error| refused("its output cannot be redirected", error))?;
     let segment = fds.pop();
     let is_shared = segment.is_some();
@@ -138,7 +138,7 @@ pub(super) fn take_up(socket: OwnedFd, token: Option<u64>) -> Result<Connection,
     };
     let memory = memory.map_err(|error| refused("the memory that it shares cannot be mapped", error))?;
     let board = memory.board();
-    Ok(Connection { socket, board, is_shared, rings: preamble.rings.then_some(memory) })
+    Ok(HostConnection { socket, board, is_shared, rings: preamble.rings.then_some(memory) })
 }
 
 /// Opens descriptors 0 to 2 if they were closed in the parent. Otherwise the next file that is opened would be used as a standard

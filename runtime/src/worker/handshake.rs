@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    host_link::{PHASE, send},
+    host_link::{HOST_STATE, send},
     log, setup,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     registry,
     setting::waits_for_debugger,
     sys::{env::is_traced, exit::say},
-    transport::{FrameReceiver, Received},
+    transport::{FrameReceiver, Incoming},
 };
 
 /// The interval at which a worker that waits for a debugger checks whether one has attached.
@@ -23,7 +23,7 @@ const DEBUGGER_LOOK: Duration = Duration::from_millis(100);
 pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refused> {
     receiver.begin(true);
     let (hello, seen) = match receiver.recv() {
-        Ok(Received::Frames(frames)) => match frames.split_first() {
+        Ok(Incoming::Frames(frames)) => match frames.split_first() {
             Some((frame, rest)) => match ToWorker::decode(frame, &[]) {
                 Ok(ToWorker::Hello(hello)) => (hello, frames.as_bytes().len() - rest.as_bytes().len()),
                 _ => return Err("the host's first message was not a hello".into()),
@@ -52,7 +52,7 @@ pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refuse
     if waits_for_debugger().unwrap_or(false) {
         wait_for_debugger(worker);
     }
-    PHASE.become_ready();
+    HOST_STATE.become_ready();
     send(&Notice::Ready(Ready { version: VERSION, build_id: own, pid: std::process::id() }));
     Ok(())
 }

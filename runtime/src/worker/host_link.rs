@@ -39,7 +39,7 @@ pub(super) static ASIDE: OnceLock<Aside> = OnceLock::new();
 pub(super) static WAITING: OnceLock<Waiting> = OnceLock::new();
 
 /// The state of the host. Ordered with the claim word: a task that begins sees that it has gone, or `is_busy` sees the task.
-pub(super) static PHASE: Phase = Phase::new();
+pub(super) static HOST_STATE: HostState = HostState::new();
 
 /// The sequence number of the task that ended last.
 pub(super) static ENDED_SEQ: AtomicU32 = AtomicU32::new(0);
@@ -55,9 +55,9 @@ pub(super) const FAILED: i32 = 101;
 
 /// The state of the host, as far as a worker knows it. It is one word, so that a worker that becomes ready as its host ends is either found
 /// ready, and can be woken, or is not, and has nothing to finish.
-pub(super) struct Phase(AtomicU8);
+pub(super) struct HostState(AtomicU8);
 
-impl Phase {
+impl HostState {
     const STARTING: u8 = 0;
     const READY: u8 = 1;
     const STOPPING: u8 = 2;
@@ -90,7 +90,7 @@ impl Phase {
 /// Notes that the host has gone. No more tasks begin, and the serving thread ends when it has nothing to do. Returns whether this
 /// worker had shaken hands. One that had not may miss the stop and wait for the host forever.
 pub(super) fn stop() -> bool {
-    let was_ready = PHASE.stop();
+    let was_ready = HOST_STATE.stop();
     if let Some(waiting) = WAITING.get() {
         waiting.end();
     }
@@ -235,17 +235,17 @@ pub(super) fn farewell() -> i32 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::Phase;
+    use super::HostState;
 
     #[test]
     fn a_worker_that_becomes_ready_as_its_host_ends_is_found_ready_or_is_stopped_for_good() {
-        let ready_first = Phase::new();
+        let ready_first = HostState::new();
         ready_first.become_ready();
         assert!(!ready_first.is_stopping());
         assert!(ready_first.stop(), "it is woken, and leaves in order");
         assert!(ready_first.is_stopping());
 
-        let stopped_first = Phase::new();
+        let stopped_first = HostState::new();
         assert!(!stopped_first.stop(), "it has nothing to finish");
         stopped_first.become_ready();
         assert!(stopped_first.is_stopping(), "no task begins");

@@ -14,7 +14,7 @@ use nix::{
 };
 
 use super::{
-    connect::{Connection, or_fail, refused, take_up},
+    connect::{HostConnection, or_fail, refused, take_up},
     copy, host_link, serve,
 };
 use crate::{
@@ -62,13 +62,13 @@ struct Lifeline {
 
 impl Lifeline {
     /// Made before user code runs, which may close descriptors.
-    fn new(connection: &Connection, host: Option<Identified>) -> Self {
+    fn new(connection: &HostConnection, host: Option<Identified>) -> Self {
         Self { socket: connection.socket.clone(), host, parent: getppid(), is_shared: connection.is_shared }
     }
 }
 
 /// Serves on a thread named `main` and watches the connection on this one, so that a busy worker ends with its host, too.
-pub(super) fn serve_and_watch(connection: Connection) -> Result<std::convert::Infallible, Refused> {
+pub(super) fn serve_and_watch(connection: HostConnection) -> Result<std::convert::Infallible, Refused> {
     let host = hold_host(connection.socket.as_fd()).unwrap_or_else(|_ended| {
         // A copy of the host may hold the other end of the connection.
         shutdown_both(connection.socket.as_fd());
@@ -89,7 +89,10 @@ pub(super) fn serve_and_watch(connection: Connection) -> Result<std::convert::In
 
 /// Like [`serve_and_watch`], with the threads exchanged: serves on this thread, which has the stack it needs and whose
 /// thread-locals were filled by the preload.
-fn watch_and_serve(connection: Connection, lifeline: Lifeline) -> Result<std::convert::Infallible, Refused> {
+fn watch_and_serve(
+    connection: HostConnection,
+    lifeline: Lifeline,
+) -> Result<std::convert::Infallible, Refused> {
     std::thread::Builder::new()
         .name("watch".to_owned())
         .stack_size(WATCH_STACK_BYTES)

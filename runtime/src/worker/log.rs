@@ -13,11 +13,11 @@ use crate::{
     protocol::{self, LogRecord, Notice},
 };
 
-struct Forwarder;
+struct LogForwarder;
 
 /// Installs the forwarding logger. A function that sets its own logger gets an error from `log`, as in any program that sets two.
 pub(super) fn install(level: u8) {
-    if log::set_logger(&Forwarder).is_ok() {
+    if log::set_logger(&LogForwarder).is_ok() {
         set_level(level);
     }
 }
@@ -30,7 +30,7 @@ pub(super) fn set_level(level: u8) {
     }
 }
 
-impl log::Log for Forwarder {
+impl log::Log for LogForwarder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
     }

@@ -11,7 +11,7 @@ use std::{
 
 use super::host_link::note_cut;
 use crate::{
-    protocol::{Sink, encode_boundary},
+    protocol::{StreamTarget, encode_boundary},
     sys::{
         exit::flush_stdout,
         fd::{open_null, out_of_the_way, redirect_stderr, redirect_stdout},
@@ -35,14 +35,14 @@ struct Marked {
 /// # Errors
 ///
 /// A pipe is missing, or a system call fails.
-pub(super) fn redirect(sinks: [Sink; 2], token: u64, pipes: Vec<OwnedFd>) -> io::Result<()> {
+pub(super) fn redirect(targets: [StreamTarget; 2], token: u64, pipes: Vec<OwnedFd>) -> io::Result<()> {
     let mut given = pipes.into_iter();
     let mut kept = Vec::new();
-    for (sink, redirect) in sinks.into_iter().zip([redirect_stdout, redirect_stderr]) {
-        match sink {
-            Sink::Inherit => {}
-            Sink::Null => redirect(open_null()?.as_fd())?,
-            Sink::Host => {
+    for (target, redirect) in targets.into_iter().zip([redirect_stdout, redirect_stderr]) {
+        match target {
+            StreamTarget::Inherit => {}
+            StreamTarget::Null => redirect(open_null()?.as_fd())?,
+            StreamTarget::Host => {
                 let pipe = given.next().ok_or(io::ErrorKind::UnexpectedEof)?;
                 redirect(pipe.as_fd())?;
                 kept.push(Identified::new(out_of_the_way(pipe)));

@@ -6,11 +6,11 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    connect::{Connection, fail, refused},
+    connect::{HostConnection, fail, refused},
     copy,
     handshake::shake_hands,
     host_link::{
-        ASIDE, ENDED_SEQ, HAS_FAILED, PHASE, SENDER, WAITING, break_off, end_without_descriptors,
+        ASIDE, ENDED_SEQ, HAS_FAILED, HOST_STATE, SENDER, WAITING, break_off, end_without_descriptors,
         expect_whole, farewell, is_whole, leave, note_cause, send, tell_of_panic, watch_memory,
         watch_overflow,
     },
@@ -30,12 +30,12 @@ use crate::{
         exit::{end_group, end_now},
         signal::forget_failed_allocations,
     },
-    transport::{Cause, Received, WorkerEnd},
+    transport::{Cause, Incoming, WorkerEnd},
 };
 
 /// Serves until the host closes the connection.
 #[expect(clippy::exit, reason = "a worker has no main to return from")]
-pub(super) fn serve(connection: Connection) {
+pub(super) fn serve(connection: HostConnection) {
     let socket = connection.socket.clone();
     let end = WorkerEnd::new(connection.socket, connection.rings.as_ref())
         .unwrap_or_else(|error| fail(&refused("its end of the connection cannot be made", error)));
@@ -55,7 +55,7 @@ pub(super) fn serve(connection: Connection) {
     loop {
         receiver.begin(true);
         let seen = match receiver.recv() {
-            Ok(Received::Frames(frames)) => {
+            Ok(Incoming::Frames(frames)) => {
                 let mut rest = frames;
                 while let Some((frame, after)) = rest.split_first() {
                     if run_all(frame, Vec::new(), &mut replies).is_none() {
@@ -68,16 +68,16 @@ pub(super) fn serve(connection: Connection) {
                 }
                 frames.as_bytes().len() - rest.as_bytes().len()
             }
-            Ok(Received::Large { head, body }) => {
+            Ok(Incoming::Large { head, body }) => {
                 if run_all(&head, body, &mut replies).is_none() {
                     break_off(NO_MESSAGE);
                 }
                 0
             }
-            Ok(Received::Nothing | Received::Paused) => 0,
-            Ok(Received::Closed) => leave(&socket, farewell()),
+            Ok(Incoming::Nothing | Incoming::Paused) => 0,
+            Ok(Incoming::Closed) => leave(&socket, farewell()),
             Err(_) if !is_whole() => end_without_descriptors(true),
-            Err(_) if PHASE.is_stopping() => leave(&socket, 0),
+            Err(_) if HOST_STATE.is_stopping() => leave(&socket, 0),
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::OutOfMemory {
                     note_cause(Cause::OutOfMemory);
@@ -142,7 +142,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
 /// Runs a task and makes its reply.
 #[inline]
 fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &mut Replies) {
-    if PHASE.is_stopping() {
+    if HOST_STATE.is_stopping() {
         end_group(0);
     }
     RUNNING.store(task.task.wrapping_add(1), Ordering::Relaxed);

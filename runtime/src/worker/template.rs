@@ -21,7 +21,7 @@ use super::{
 use crate::{
     context::IS_TEMPLATE,
     marker::HOST_GONE,
-    protocol::{FORK_REQUEST, Prepared, Refused, Report, Setup},
+    protocol::{FORK_REQUEST, Prepared, Refused, Setup, TemplateReport},
     sys::{
         child::{Child, Ended},
         exit::end_group,
@@ -50,7 +50,7 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
     // Set up before forking, so that overflows of the preload are detected, and workers need not determine where the stack ends.
     watch_overflow();
     watch_memory();
-    let prepared = output::redirect(preamble.sinks, preamble.token, Vec::new())
+    let prepared = output::redirect(preamble.targets, preamble.token, Vec::new())
         .map_err(|error| format!("the template's output cannot be redirected: {error}"))
         .and_then(|()| {
             let mut fds = fds.map_err(|refused| format!("the template: {}", refused.reason))?;
@@ -114,13 +114,13 @@ fn fork_worker(socket: OwnedFd, status: OwnedFd, workers: &mut Vec<Forked>) -> O
             return Some(socket);
         }
         Ok(Fork::Parent(child)) => {
-            let report = Report::Forked(child.pid());
+            let report = TemplateReport::Forked(child.pid());
             // If the host does not listen, it does not need the worker, which ends with its connection.
             let _ = send_with_fds(status.as_fd(), &report.to_bytes(), &[child.as_fd()]);
             workers.push(Forked { child, status: Identified::new(status) });
         }
         Err(error) => {
-            let report = Report::NotForked(errno_of(&error).unwrap_or_default());
+            let report = TemplateReport::NotForked(errno_of(&error).unwrap_or_default());
             let _ = write_whole(status.as_fd(), &report.to_bytes());
         }
     }
@@ -131,10 +131,10 @@ fn fork_worker(socket: OwnedFd, status: OwnedFd, workers: &mut Vec<Forked>) -> O
 fn tell_of_end(worker: &mut Forked) -> bool {
     let report = match worker.child.try_reap() {
         None => return false,
-        Some(Ended::Code(code)) => Report::Exited(code),
-        Some(Ended::Signal(signal)) => Report::Signaled(signal),
-        Some(Ended::Unknown) => Report::Vanished,
-        Some(Ended::Untold) => Report::Untold,
+        Some(Ended::Code(code)) => TemplateReport::Exited(code),
+        Some(Ended::Signal(signal)) => TemplateReport::Signaled(signal),
+        Some(Ended::Unknown) => TemplateReport::Vanished,
+        Some(Ended::Untold) => TemplateReport::Untold,
     };
     let _ = write_whole(worker.status.as_fd(), &report.to_bytes());
     true

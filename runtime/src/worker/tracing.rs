@@ -38,13 +38,13 @@ pub(super) fn set_level(level: u8) {
     LEVEL.store(level, Ordering::Relaxed);
     if !is_installed() {
         // A function that has set its own subscriber keeps it.
-        let _ = dispatcher::set_global_default(Dispatch::new(Forwarder::default()));
+        let _ = dispatcher::set_global_default(Dispatch::new(TracingForwarder::default()));
     }
     rebuild_interest_cache();
 }
 
 fn is_installed() -> bool {
-    dispatcher::get_default(|dispatch| dispatch.is::<Forwarder>())
+    dispatcher::get_default(|dispatch| dispatch.is::<TracingForwarder>())
 }
 
 fn level() -> LevelFilter {
@@ -59,12 +59,12 @@ fn level() -> LevelFilter {
 }
 
 #[derive(Default)]
-struct Forwarder {
+struct TracingForwarder {
     next: AtomicU64,
-    spans: Mutex<HashMap<u64, Span>>,
+    spans: Mutex<HashMap<u64, WorkerSpan>>,
 }
 
-struct Span {
+struct WorkerSpan {
     metadata: &'static Metadata<'static>,
     holders: usize,
 }
@@ -74,8 +74,8 @@ thread_local! {
     static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Forwarder {
-    fn spans(&self) -> MutexGuard<'_, HashMap<u64, Span>> {
+impl TracingForwarder {
+    fn spans(&self) -> MutexGuard<'_, HashMap<u64, WorkerSpan>> {
         ignore_poison(self.spans.lock())
     }
 }
@@ -109,7 +109,7 @@ fn send(record: TraceRecord) {
     host_link::send(&Notice::Said(protocol::Record::Trace(Said { task, record })));
 }
 
-impl Subscriber for Forwarder {
+impl Subscriber for TracingForwarder {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if self.enabled(metadata) { Interest::always() } else { Interest::never() }
     }
@@ -125,8 +125,8 @@ impl Subscriber for Forwarder {
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let metadata = span.metadata();
-        self.spans().insert(number, Span { metadata, holders: 1 });
-        let mut values = Values::default();
+        self.spans().insert(number, WorkerSpan { metadata, holders: 1 });
+        let mut values = FieldValues::default();
         span.record(&mut values);
         send(TraceRecord::NewSpan {
             span: number,
@@ -138,7 +138,7 @@ impl Subscriber for Forwarder {
     }
 
     fn record(&self, span: &Id, record: &Record<'_>) {
-        let mut values = Values::default();
+        let mut values = FieldValues::default();
         record.record(&mut values);
         send(TraceRecord::Values { span: span.into_u64(), values: values.0 });
     }
@@ -148,7 +148,7 @@ impl Subscriber for Forwarder {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut values = Values::default();
+        let mut values = FieldValues::default();
         event.record(&mut values);
         send(TraceRecord::Event {
             parent: parent(event.is_root(), event.parent()),
@@ -201,15 +201,15 @@ impl Subscriber for Forwarder {
 
 /// Values, each with the index of its field.
 #[derive(Default)]
-struct Values(Vec<(u32, FieldValue)>);
+struct FieldValues(Vec<(u32, FieldValue)>);
 
-impl Values {
+impl FieldValues {
     fn put(&mut self, field: &Field, value: FieldValue) {
         self.0.extend(u32::try_from(field.index()).map(|index| (index, value)));
     }
 }
 
-impl Visit for Values {
+impl Visit for FieldValues {
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.put(field, FieldValue::F64(value));
     }

@@ -7,7 +7,7 @@ use crate::{
     frame::Frames,
     launch::output::OutputSource,
     protocol::ToWorker,
-    transport::{Body, FrameReceiver, FrameSender, QueueingSender, Received, Room},
+    transport::{Body, FrameReceiver, FrameSender, Incoming, QueueingSender, Room},
 };
 
 pub(super) struct Sender {
@@ -126,18 +126,18 @@ impl Receiver {
 impl FrameReceiver for Receiver {
     fn begin(&mut self, _readable: bool) {}
 
-    fn recv(&mut self) -> io::Result<Received<'_>> {
+    fn recv(&mut self) -> io::Result<Incoming<'_>> {
         let mut state = self.worker.lock();
         self.bytes.append(&mut state.sent);
         if self.bytes.is_empty()
             && let Some((head, body)) = state.large.take()
         {
-            return Ok(Received::Large { head, body });
+            return Ok(Incoming::Large { head, body });
         }
         Ok(match (self.bytes.is_empty(), state.is_closed) {
-            (false, _) => Received::Frames(Frames::new(&self.bytes)),
-            (true, true) => Received::Closed,
-            (true, false) => Received::Nothing,
+            (false, _) => Incoming::Frames(Frames::new(&self.bytes)),
+            (true, true) => Incoming::Closed,
+            (true, false) => Incoming::Nothing,
         })
     }
 

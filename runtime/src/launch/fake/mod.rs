@@ -13,7 +13,7 @@ use std::{
 pub(crate) use self::worker::{FakeTask, FakeWorker, Recalls, Told};
 use self::{
     connection::{Receiver, Sender, Written},
-    worker::{State, TOKEN},
+    worker::{FakeState, TOKEN},
 };
 use super::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Streams, Watched, output::StreamEnd};
 use crate::{sync::ignore_poison, transport::Segment};
@@ -25,7 +25,7 @@ pub(crate) struct FakeLauncher(Arc<Mutex<Launches>>);
 #[derive(Default)]
 pub(crate) struct Launches {
     /// The outcomes of the next starts. Later ones succeed.
-    pub(crate) outcomes: VecDeque<Outcome>,
+    pub(crate) outcomes: VecDeque<StartOutcome>,
     /// All workers that were started, in order.
     pub(crate) workers: Vec<FakeWorker>,
     pub(crate) recalls: Recalls,
@@ -40,7 +40,7 @@ pub(crate) struct Launches {
 
 /// The outcome of a start.
 #[derive(Clone, Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum StartOutcome {
     NotYet,
     Fails(LaunchError),
 }
@@ -56,19 +56,19 @@ impl Launcher for FakeLauncher {
         let mut launches = self.lock();
         launches.asked += 1;
         match launches.outcomes.pop_front() {
-            Some(Outcome::NotYet) => return Ok(Launch::NotYet),
-            Some(Outcome::Fails(error)) => return Err(error),
+            Some(StartOutcome::NotYet) => return Ok(Launch::NotYet),
+            Some(StartOutcome::Fails(error)) => return Err(error),
             None => {}
         }
         let board = (launches.recalls == Recalls::Now)
             .then(|| Segment::unshared().expect("memory for a board").board());
-        let state = State {
+        let state = FakeState {
             key: request.key,
             pid: 1000 + launches.workers.len() as u32,
             board,
             recalls: launches.recalls,
             is_prompt: launches.is_prompt,
-            ..State::default()
+            ..FakeState::default()
         };
         let worker = FakeWorker::new(state);
         let stream = request.outputs.read_by_host().next().map(|(name, by_line)| StreamEnd {

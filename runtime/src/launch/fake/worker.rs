@@ -35,7 +35,7 @@ pub(crate) enum Recalls {
 
 /// A worker that a test plays.
 #[derive(Clone)]
-pub(crate) struct FakeWorker(Arc<Mutex<State>>);
+pub(crate) struct FakeWorker(Arc<Mutex<FakeState>>);
 
 impl fmt::Debug for FakeWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +60,7 @@ pub(crate) struct FakeTask {
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct FakeState {
     pub(super) key: u64,
     pub(super) pid: u32,
     pub(super) board: Option<Board>,
@@ -96,11 +96,11 @@ pub(super) struct State {
 }
 
 impl FakeWorker {
-    pub(super) fn new(state: State) -> Self {
+    pub(super) fn new(state: FakeState) -> Self {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, FakeState> {
         ignore_poison(self.0.lock())
     }
 
@@ -344,7 +344,7 @@ fn run(task: &FakeTask) -> Result<Vec<u8>, Fault> {
     Ok([head, body].concat())
 }
 
-impl State {
+impl FakeState {
     /// Returns whether everything that it was sent has been taken back.
     fn has_run_all(&self) -> bool {
         let floor = |seq| self.board.as_ref().is_some_and(|board| board.claim().bars(seq));

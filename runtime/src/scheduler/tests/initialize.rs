@@ -11,18 +11,18 @@ use crate::{
         restarts::Intensity,
         sim::{MILLI, SECOND, Sim, config},
     },
-    task::Call,
+    task::EncodedCall,
 };
 
 /// A call of the function that initializes and finalizes the workers of these tests.
-fn prepare() -> Call {
-    Call { entry: &registry::TESTED[1], args: Ok(ShortBytes::new()) }
+fn prepare() -> EncodedCall {
+    EncodedCall { entry: &registry::TESTED[1], args: Ok(ShortBytes::new()) }
 }
 
 /// A pool of one worker whose workers run `prepare` first and last.
 fn prepared() -> Config {
     let lives = Lives { finalizer: Some(Finalizer::new::<()>(prepare())), ..Lives::default() };
-    Config { jobs: 1, initializer: Some((prepare(), protocol::Outcome::Value)), lives, ..config() }
+    Config { jobs: 1, initializer: Some((prepare(), protocol::ReturnKind::Value)), lives, ..config() }
 }
 
 fn is_prepare(task: &FakeTask) -> bool {

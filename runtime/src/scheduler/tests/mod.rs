@@ -12,7 +12,7 @@ use super::{
     config::{CallOptions, Config},
     sim::{MILLI, SECOND, Sim, config},
 };
-use crate::launch::{LaunchError, fake::Outcome};
+use crate::launch::{LaunchError, fake::StartOutcome};
 
 const KILLED: i32 = 9;
 
@@ -34,7 +34,7 @@ fn batches_of(tasks: usize) -> CallOptions {
 #[test]
 fn a_launcher_is_told_how_many_workers_the_tasks_want_before_the_first_is_requested() {
     let mut sim = Sim::new(Config { jobs: 4, ..config() });
-    sim.launcher.lock().outcomes.push_back(Outcome::NotYet);
+    sim.launcher.lock().outcomes.push_back(StartOutcome::NotYet);
     let tasks: Vec<_> = (0..3).map(|_| sim.submit(MILLI)).collect();
     sim.turn();
     assert_eq!(sim.launcher.lock().asked, 1);

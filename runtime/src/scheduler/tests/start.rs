@@ -7,7 +7,7 @@ use crate::{
     error::Exit,
     launch::{
         LaunchError,
-        fake::{Outcome, Told},
+        fake::{StartOutcome, Told},
     },
     scheduler::{
         config::Config,
@@ -92,7 +92,7 @@ fn a_late_worker_is_killed_at_the_start_timeout_and_another_is_started() {
 #[test]
 fn a_launcher_that_is_not_ready_is_asked_again_when_it_is_tended() {
     let mut sim = Sim::new(config());
-    sim.launcher.lock().outcomes.extend([Outcome::NotYet, Outcome::NotYet]);
+    sim.launcher.lock().outcomes.extend([StartOutcome::NotYet, StartOutcome::NotYet]);
     let task = sim.submit(MILLI);
     sim.turn();
     assert_eq!(sim.launcher.lock().asked, 1);
@@ -107,14 +107,14 @@ fn a_launcher_that_is_not_ready_is_asked_again_when_it_is_tended() {
 #[test]
 fn a_shortage_is_waited_out_for_the_start_timeout() {
     let mut sim = Sim::new(config());
-    sim.launcher.lock().outcomes.extend(vec![Outcome::Fails(shortage()); 5]);
+    sim.launcher.lock().outcomes.extend(vec![StartOutcome::Fails(shortage()); 5]);
     let task = sim.submit(MILLI);
     sim.run();
     assert!(task.is_done());
     assert_eq!(sim.launcher.lock().asked, 6);
 
     let mut sim = Sim::new(config());
-    sim.launcher.lock().outcomes.extend(vec![Outcome::Fails(shortage()); 1000]);
+    sim.launcher.lock().outcomes.extend(vec![StartOutcome::Fails(shortage()); 1000]);
     let task = sim.submit(MILLI);
     sim.run();
     let error = task.error();
@@ -131,7 +131,7 @@ fn a_shortage_is_waited_out_for_the_start_timeout() {
 #[test]
 fn what_the_system_refuses_for_good_fails_at_once() {
     let mut sim = Sim::new(config());
-    sim.launcher.lock().outcomes.push_back(Outcome::Fails(LaunchError::Refused("no".to_owned())));
+    sim.launcher.lock().outcomes.push_back(StartOutcome::Fails(LaunchError::Refused("no".to_owned())));
     let task = sim.submit(MILLI);
     sim.turn();
     assert!(task.error().to_string().contains("no worker could be started: no"));
@@ -145,7 +145,7 @@ fn a_start_that_fails_while_another_worker_serves_fails_no_task() {
     sim.start_all();
     sim.worker(0).begin().unwrap();
     let refused = LaunchError::Refused("no".to_owned());
-    sim.launcher.lock().outcomes.extend(vec![Outcome::Fails(refused); 20]);
+    sim.launcher.lock().outcomes.extend(vec![StartOutcome::Fails(refused); 20]);
     let second = sim.submit(MILLI);
     sim.pass(SECOND);
     assert!(sim.launcher.lock().asked > 3, "it is tried again");

@@ -3,7 +3,7 @@
 use super::{KILLED, shortage};
 use crate::{
     error::Exit,
-    launch::fake::Outcome,
+    launch::fake::StartOutcome,
     scheduler::{
         config::{CallOptions, Config},
         machine::StateMachine as _,
@@ -185,7 +185,7 @@ fn a_pinned_task_does_not_wait_without_end_for_a_worker_that_does_not_start() {
     sim.start_all();
     sim.worker(0).begin().expect("the long task");
     let member = sim.pin(1, MILLI);
-    sim.launcher.lock().outcomes.extend(vec![Outcome::Fails(shortage()); 1000]);
+    sim.launcher.lock().outcomes.extend(vec![StartOutcome::Fails(shortage()); 1000]);
     sim.pass(30 * SECOND);
     assert!(member.error().is_lost(), "though another worker serves");
     sim.cancel(&busy);

@@ -7,7 +7,7 @@ use crate::{
     error::{Exit, TaskErrorKind},
     launch::{
         LaunchError, Peer,
-        fake::{Outcome, Recalls, Told},
+        fake::{Recalls, StartOutcome, Told},
     },
     protocol::{Notice, VERSION},
     supervisor::event::Phase,
@@ -19,7 +19,7 @@ fn a_start_ends_with_the_handshake_or_at_its_deadline() {
     pair.launcher
         .lock()
         .outcomes
-        .extend([Outcome::NotYet, Outcome::Fails(LaunchError::Refused("no".to_owned()))]);
+        .extend([StartOutcome::NotYet, StartOutcome::Fails(LaunchError::Refused("no".to_owned()))]);
     assert!(!pair.launch().unwrap(), "the launcher is not ready");
     assert!(pair.supervisor.is_vacant());
     assert_eq!(pair.launch(), Err(LaunchError::Refused("no".to_owned())));

@@ -15,7 +15,7 @@ use crate::{
     ring::{Consumer, Producer},
     sys::identified::Identified,
     transport::{
-        FrameReceiver, Received, Room,
+        FrameReceiver, Incoming, Room,
         socket::{SocketSink, SocketSource},
         stream::{Found, FramedReceiver, Read, Sink, Source},
     },
@@ -214,16 +214,16 @@ impl FrameReceiver for HostReceiver {
         self.aside.begin(readable);
     }
 
-    fn recv(&mut self) -> io::Result<Received<'_>> {
+    fn recv(&mut self) -> io::Result<Incoming<'_>> {
         let turn = self.turn()?;
         self.from_aside = matches!(turn, Turn::Aside(_));
         Ok(match turn {
-            Turn::Ring => Received::Frames(self.ring.frames()),
-            Turn::Aside(len) => Received::Frames(Frames::new(&self.aside.frames().as_bytes()[..len])),
-            Turn::Large(head, body) => Received::Large { head, body },
-            Turn::Nothing if self.closed => Received::Closed,
-            Turn::Nothing => Received::Nothing,
-            Turn::Paused => Received::Paused,
+            Turn::Ring => Incoming::Frames(self.ring.frames()),
+            Turn::Aside(len) => Incoming::Frames(Frames::new(&self.aside.frames().as_bytes()[..len])),
+            Turn::Large(head, body) => Incoming::Large { head, body },
+            Turn::Nothing if self.closed => Incoming::Closed,
+            Turn::Nothing => Incoming::Nothing,
+            Turn::Paused => Incoming::Paused,
         })
     }
 
