@@ -32,7 +32,7 @@ pub(crate) use local::LocalLauncher;
 pub(crate) use options::{ResolvedOptions, SpawnOptions, Variable};
 pub(crate) use output::{Outputs, Streams};
 pub(crate) use peer::Peer;
-pub(crate) use setters::{example, spawn_setters};
+pub(crate) use setters::{run, spawn_setters};
 pub(crate) use watched::{KIND_BITS, OUTPUT, PROCESS, PolledLauncher, Watched};
 
 use crate::{

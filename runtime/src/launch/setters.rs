@@ -2,29 +2,26 @@
 //!
 //! The builders of pools and of processes have the same setters, which are declared and documented here once.
 
-/// Returns the example of a setter: for a pool, or for a process.
-///
-/// Both run a task of this function with these settings, and check its `result`.
-macro_rules! example {
-    (Pool, $($rest:literal),*) => {
-        $crate::launch::example!(
-            "Pool", "let pool = Pool::builder().jobs(1).", ".build()?;\nlet result = pool.submit(delayed!(",
-            ")).join();\n", $($rest),*
-        )
-    };
-    (Process, $($rest:literal),*) => {
-        $crate::launch::example!(
-            "Process", "let mut process = Process::builder().", ".spawn(delayed!(",
-            "))?;\nlet result = process.join();\n", $($rest),*
-        )
-    };
-    (
-        $type:literal, $builder:literal, $run:literal, $join:literal,
-        $uses:literal, $function:literal, $settings:literal, $task:literal, $check:literal
-    ) => {
+/// Returns the lines of an example that run a task with these settings, in a pool or in a process, and name its `result`.
+macro_rules! run {
+    (Pool, $settings:literal, $task:literal) => {
         concat!(
-            "```\nuse procession::{", $type, ", ", $uses, "delayed, worker};\n\n#[worker]\n", $function, "\n\n",
-            $builder, $settings, $run, $task, $join, $check, "\n# Ok::<(), procession::Error>(())\n```"
+            "let pool = Pool::builder().jobs(1).",
+            $settings,
+            ".build()?;\n",
+            "let result = pool.submit(delayed!(",
+            $task,
+            ")).join();"
+        )
+    };
+    (Process, $settings:literal, $task:literal) => {
+        concat!(
+            "let mut process = Process::builder().",
+            $settings,
+            ".spawn(delayed!(",
+            $task,
+            "))?;\n",
+            "let result = process.join();"
         )
     };
 }
@@ -44,10 +41,18 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "",
-                "fn title() -> Option<String> {\n    std::fs::read_to_string(\"/proc/self/comm\").ok()\n}",
-                "name(\"scoring\")", "title()",
-                "assert!(result?.is_some_and(|title| title.starts_with(\"scoring\")));")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn title() -> Option<String> {
+            ///     std::fs::read_to_string("/proc/self/comm").ok()
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "name(\"scoring\")", "title()")]
+            /// assert!(result?.is_some_and(|title| title.starts_with("scoring")));
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn name(mut self, name: impl Into<String>) -> Self {
                 self.spawn.name = Some(name.into());
                 self
@@ -57,10 +62,18 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "",
-                "fn variable(name: &str) -> Option<String> {\n    std::env::var(name).ok()\n}",
-                "env(\"MODEL\", \"small\")", "variable(\"MODEL\")",
-                "assert_eq!(result?.as_deref(), Some(\"small\"));")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn variable(name: &str) -> Option<String> {
+            ///     std::env::var(name).ok()
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "env(\"MODEL\", \"small\")", "variable(\"MODEL\")")]
+            /// assert_eq!(result?.as_deref(), Some("small"));
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn env(
                 mut self,
                 name: impl Into<std::ffi::OsString>,
@@ -76,9 +89,18 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "",
-                "fn variable(name: &str) -> Option<String> {\n    std::env::var(name).ok()\n}",
-                "env_remove(\"HOME\")", "variable(\"HOME\")", "assert_eq!(result?, None);")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn variable(name: &str) -> Option<String> {
+            ///     std::env::var(name).ok()
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "env_remove(\"HOME\")", "variable(\"HOME\")")]
+            /// assert_eq!(result?, None);
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn env_remove(mut self, name: impl Into<std::ffi::OsString>) -> Self {
                 self.spawn.env.push((name.into(), None));
                 self
@@ -88,9 +110,18 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "",
-                "fn folder() -> Option<std::path::PathBuf> {\n    std::env::current_dir().ok()\n}",
-                "current_dir(\"/\")", "folder()", "assert_eq!(result?, Some(\"/\".into()));")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn folder() -> Option<std::path::PathBuf> {
+            ///     std::env::current_dir().ok()
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "current_dir(\"/\")", "folder()")]
+            /// assert_eq!(result?, Some("/".into()));
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn current_dir(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
                 self.spawn.current_dir = Some(folder.into());
                 self
@@ -103,8 +134,18 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "", "fn square(n: u64) -> u64 {\n    n * n\n}", "nice(10)",
-                "square(7)", "assert_eq!(result?, 49);")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn square(n: u64) -> u64 {
+            ///     n * n
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "nice(10)", "square(7)")]
+            /// assert_eq!(result?, 49);
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn nice(mut self, nice: i32) -> Self {
                 self.spawn.setup.nice = Some(nice);
                 self
@@ -118,9 +159,18 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "",
-                "fn cpus() -> usize {\n    std::thread::available_parallelism().map_or(0, |cpus| cpus.get())\n}",
-                "pin_cpus(true)", "cpus()", "assert_eq!(result?, 1);")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn cpus() -> usize {
+            ///     std::thread::available_parallelism().map_or(0, |cpus| cpus.get())
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "pin_cpus(true)", "cpus()")]
+            /// assert_eq!(result?, 1);
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn pin_cpus(mut self, pin: bool) -> Self {
                 self.spawn.pin_cpus = pin;
                 self
@@ -135,9 +185,19 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "", "fn third(numbers: Vec<u32>) -> u32 {\n    numbers[2]\n}",
-                "backtrace(true)", "third(vec![1])",
-                "let error = result.unwrap_err();\nassert!(error.panic().is_some_and(|panic| panic.backtrace().contains(\"third\")));")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn third(numbers: Vec<u32>) -> u32 {
+            ///     numbers[2]
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "backtrace(true)", "third(vec![1])")]
+            /// let error = result.unwrap_err();
+            /// assert!(error.panic().is_some_and(|panic| panic.backtrace().contains("third")));
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn backtrace(self, captures: bool) -> Self {
                 self.env("RUST_BACKTRACE", if captures { "1" } else { "0" })
             }
@@ -156,9 +216,18 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "",
-                "fn threads() -> Option<String> {\n    std::env::var(\"RAYON_NUM_THREADS\").ok()\n}",
-                "inner_threads(3)", "threads()", "assert_eq!(result?.as_deref(), Some(\"3\"));")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn threads() -> Option<String> {
+            ///     std::env::var("RAYON_NUM_THREADS").ok()
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "inner_threads(3)", "threads()")]
+            /// assert_eq!(result?.as_deref(), Some("3"));
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn inner_threads(mut self, threads: usize) -> Self {
                 self.spawn.inner_threads = Some(threads);
                 self
@@ -171,8 +240,18 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "Output, ", "fn greet() {\n    println!(\"hello\");\n}",
-                "stdout(Output::Null)", "greet()", "assert_eq!(result?, ());")]
+            /// ```
+            #[doc = concat!("use procession::{Output, ", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn greet() {
+            ///     println!("hello");
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "stdout(Output::Null)", "greet()")]
+            /// assert_eq!(result?, ());
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn stdout(mut self, output: $crate::launch::Output) -> Self {
                 self.spawn.outputs.stdout = output;
                 self
@@ -185,10 +264,20 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "Output, ",
-                "fn complain() {\n    eprintln!(\"the disk is full\");\n    std::process::abort();\n}",
-                "stderr(Output::Capture)", "complain()",
-                "let error = result.unwrap_err();\nassert!(error.stderr_tail().is_some_and(|words| words.contains(\"the disk is full\")));")]
+            /// ```
+            #[doc = concat!("use procession::{Output, ", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn complain() {
+            ///     eprintln!("the disk is full");
+            ///     std::process::abort();
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "stderr(Output::Capture)", "complain()")]
+            /// let error = result.unwrap_err();
+            /// assert!(error.stderr_tail().is_some_and(|words| words.contains("the disk is full")));
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn stderr(mut self, output: $crate::launch::Output) -> Self {
                 self.spawn.outputs.stderr = output;
                 self
@@ -209,10 +298,19 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "",
-                "fn zeros(bytes: usize) -> usize {\n    vec![0u8; bytes].len()\n}", "memory_limit(256 << 20)",
-                "zeros(4 << 30)",
-                "let error = result.unwrap_err();\nassert!(error.is_out_of_memory() && !error.is_crash(), \"{error}\");")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn zeros(bytes: usize) -> usize {
+            ///     vec![0u8; bytes].len()
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "memory_limit(256 << 20)", "zeros(4 << 30)")]
+            /// let error = result.unwrap_err();
+            /// assert!(error.is_out_of_memory() && !error.is_crash(), "{error}");
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn memory_limit(mut self, bytes: u64) -> Self {
                 self.spawn.setup.memory_limit = Some(bytes);
                 self
@@ -223,8 +321,18 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "StartMethod, ", "fn square(n: u64) -> u64 {\n    n * n\n}",
-                "start_method(StartMethod::ForkServer)", "square(7)", "assert_eq!(result?, 49);")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", StartMethod, delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn square(n: u64) -> u64 {
+            ///     n * n
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "start_method(StartMethod::ForkServer)", "square(7)")]
+            /// assert_eq!(result?, 49);
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn start_method(mut self, method: $crate::launch::StartMethod) -> Self {
                 self.spawn.start_method = Some(method);
                 self
@@ -238,8 +346,18 @@ macro_rules! spawn_setters {
             ///
             /// # Examples
             ///
-            #[doc = $crate::launch::example!($type, "", "fn square(n: u64) -> u64 {\n    n * n\n}",
-                "start_timeout(std::time::Duration::from_secs(60))", "square(7)", "assert_eq!(result?, 49);")]
+            /// ```
+            #[doc = concat!("use procession::{", stringify!($type), ", delayed, worker};")]
+            ///
+            /// #[worker]
+            /// fn square(n: u64) -> u64 {
+            ///     n * n
+            /// }
+            ///
+            #[doc = $crate::launch::run!($type, "start_timeout(std::time::Duration::from_secs(60))", "square(7)")]
+            /// assert_eq!(result?, 49);
+            /// # Ok::<(), procession::Error>(())
+            /// ```
             pub fn start_timeout(mut self, timeout: std::time::Duration) -> Self {
                 self.spawn.start_timeout = timeout;
                 self
@@ -248,4 +366,4 @@ macro_rules! spawn_setters {
     };
 }
 
-pub(crate) use {example, spawn_setters};
+pub(crate) use {run, spawn_setters};
