@@ -76,6 +76,17 @@ impl Inbox {
         ignore_poison(self.state.lock())
     }
 
+    /// Returns whether something has arrived. If nothing has, this waiter is woken when something does.
+    pub(crate) fn has_some_or_wait(&self, waiter: impl FnOnce() -> Waiter) -> bool {
+        let mut arrivals = self.lock();
+        let has_some = !arrivals.items.is_empty() || !arrivals.progress.is_empty();
+        let before = (!has_some).then(|| arrivals.waiting.replace(waiter()));
+        drop(arrivals);
+        // Dropping a waker runs an executor's code, so no lock may be held.
+        drop(before);
+        has_some
+    }
+
     /// Adds the results of consecutive tasks.
     pub(crate) fn give(&self, first: usize, results: Results<'_>, wakes: &mut Wakes) {
         let bytes = results.as_bytes();

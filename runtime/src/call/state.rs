@@ -129,6 +129,12 @@ impl Call {
         self.generation == generation()
     }
 
+    /// Returns the pool that runs the tasks and their queue there, unless the pool has ended or belongs to another process.
+    fn pool(&self) -> Option<(Arc<Driver>, QueueId)> {
+        let CallBackend::Pool { driver, queue, .. } = &self.backend else { return None };
+        Some((Driver::own(driver)?, *queue))
+    }
+
     /// In a fork of the process that made the call, ends the call. Returns the error once.
     pub(crate) fn disown(&mut self) -> Option<TaskError> {
         if self.is_own() {
@@ -230,12 +236,10 @@ impl Call {
         if args.len() <= MOST_FED_BYTES {
             return self.push(EncodedCall { entry, args: Ok(args) });
         }
-        let CallBackend::Pool { driver, queue, .. } = &self.backend else { return };
-        let Some(driver) = Driver::own(driver) else {
+        let Some((driver, queue)) = self.pool() else {
             return self.give_up(pool_ended(entry.name, index));
         };
         self.window.push(args.len());
-        let queue = *queue;
         let batch = Batch {
             queue,
             first: 0,
@@ -249,10 +253,7 @@ impl Call {
 
     /// Fails the next task, which was not queued.
     fn give_up(&mut self, error: TaskError) {
-        if let CallBackend::Pool { driver, queue, .. } = &self.backend
-            && let Some(driver) = Driver::own(driver)
-        {
-            let queue = *queue;
+        if let Some((driver, queue)) = self.pool() {
             driver.look(|scheduler| scheduler.skip(queue, error.kind()));
         }
         self.inbox.give_one(self.pushed(), Err(error), &mut Wakes::default());
@@ -286,19 +287,16 @@ impl Call {
 
     /// Changes the settings of the call.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut CallOptions)) {
-        if let CallBackend::Pool { driver, queue, .. } = &self.backend
-            && let Some(driver) = Driver::own(driver)
-        {
-            driver.look(|scheduler| scheduler.change_call(*queue, change));
+        if let Some((driver, queue)) = self.pool() {
+            driver.look(|scheduler| scheduler.change_call(queue, change));
         }
         self.measure();
     }
 
     /// Sizes the window and the batch by the current measurements.
     fn measure(&mut self) {
-        if let CallBackend::Pool { driver, queue, .. } = &self.backend
-            && let Some(driver) = Driver::own(driver)
-            && let Some((batch_size, most)) = driver.look(|scheduler| scheduler.batch_of(*queue))
+        if let Some((driver, queue)) = self.pool()
+            && let Some((batch_size, most)) = driver.look(|scheduler| scheduler.batch_of(queue))
         {
             self.window.resize(batch_size, most);
         }
@@ -307,24 +305,11 @@ impl Call {
     /// Waits until a result has arrived, if one is outstanding.
     pub(crate) fn wait(&mut self) {
         self.flush();
-        if let CallBackend::Pool { driver, .. } = &self.backend
-            && self.outstanding() > 0
-            && let Some(driver) = Driver::own(driver)
+        if self.outstanding() > 0
+            && let Some((driver, _)) = self.pool()
         {
-            let inbox = &self.inbox;
-            driver.wait(
-                &mut || {
-                    let mut arrivals = inbox.lock();
-                    let some = !arrivals.items.is_empty() || !arrivals.progress.is_empty();
-                    let before =
-                        (!some).then(|| arrivals.waiting.replace(Waiter::Thread(std::thread::current())));
-                    drop(arrivals);
-                    // Dropping a waker runs an executor's code, so no lock may be held.
-                    drop(before);
-                    some
-                },
-                None,
-            );
+            let this_thread = || Waiter::Thread(std::thread::current());
+            driver.wait(&mut || self.inbox.has_some_or_wait(this_thread), None);
         }
     }
 
@@ -333,26 +318,15 @@ impl Call {
     #[cfg(feature = "futures")]
     pub(crate) fn poll_wait(&mut self, waker: &std::task::Waker) -> bool {
         self.flush();
-        let CallBackend::Pool { driver, .. } = &self.backend else { return true };
-        let Some(driver) = Driver::own(driver).filter(|_| self.outstanding() > 0) else { return true };
+        let Some((driver, _)) = self.pool().filter(|_| self.outstanding() > 0) else { return true };
         if self.inbox.lock().items.is_empty() {
             driver.glance();
         }
         // Cloning runs an executor's code, so no lock may be held.
         let waker = waker.clone();
-        if !self.is_own() {
+        if !self.is_own() || self.inbox.has_some_or_wait(|| Waiter::Waker(waker)) {
             return true;
         }
-        let mut arrivals = self.inbox.lock();
-        if !arrivals.items.is_empty() {
-            drop(arrivals);
-            drop(waker);
-            return true;
-        }
-        let before = arrivals.waiting.replace(Waiter::Waker(waker));
-        drop(arrivals);
-        // Dropping a waker runs an executor's code, so no lock may be held.
-        drop(before);
         driver.watch();
         !self.is_own()
     }
@@ -416,10 +390,8 @@ impl Call {
     /// Cancels the call: fails queued tasks and stops running ones, which are killed if they do not end soon. Waits for that if
     /// `wait`.
     pub(crate) fn cancel(&mut self, wait: bool) {
-        let CallBackend::Pool { driver, queue, .. } = &self.backend else { return };
         self.window.flush();
-        let Some(driver) = Driver::own(driver) else { return };
-        let queue = *queue;
+        let Some((driver, queue)) = self.pool() else { return };
         driver.with(|scheduler, now| scheduler.cancel_call(queue, now));
         while wait && self.outstanding() > 0 && self.is_own() {
             self.wait();
@@ -447,10 +419,7 @@ impl Drop for Call {
         }
         let waiter = self.inbox.lock().waiting.take();
         drop(waiter);
-        if let CallBackend::Pool { driver, queue, .. } = &self.backend
-            && let Some(driver) = Driver::own(driver)
-        {
-            let queue = *queue;
+        if let Some((driver, queue)) = self.pool() {
             if self.outstanding() > 0 {
                 self.cancel(false);
             } else {
@@ -464,6 +433,6 @@ fn pool_ended(function: &'static str, index: usize) -> TaskError {
     ended(function, TaskErrorKind::Cancelled { why: POOL_ENDED }, index)
 }
 
-pub(super) fn ended(function: &'static str, kind: TaskErrorKind, index: usize) -> TaskError {
+fn ended(function: &'static str, kind: TaskErrorKind, index: usize) -> TaskError {
     TaskError::new(function, kind, TaskLocation { index: Some(index), ..TaskLocation::default() })
 }
