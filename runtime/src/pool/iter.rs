@@ -130,13 +130,17 @@ struct LazyCall<X, I: Iterator> {
 }
 
 /// An item: a result, with its index if results are yielded in the order of completion.
-trait ResultItem<T> {
+trait ResultItem {
+    type Value: DeserializeOwned + 'static;
+
     const UNORDERED: bool;
 
-    fn new(index: usize, result: Result<T, TaskError>) -> Self;
+    fn new(index: usize, result: Result<Self::Value, TaskError>) -> Self;
 }
 
-impl<T> ResultItem<T> for Result<T, TaskError> {
+impl<T: DeserializeOwned + 'static> ResultItem for Result<T, TaskError> {
+    type Value = T;
+
     const UNORDERED: bool = false;
 
     #[inline]
@@ -145,7 +149,9 @@ impl<T> ResultItem<T> for Result<T, TaskError> {
     }
 }
 
-impl<T> ResultItem<T> for (usize, Result<T, TaskError>) {
+impl<T: DeserializeOwned + 'static> ResultItem for (usize, Result<T, TaskError>) {
+    type Value = T;
+
     const UNORDERED: bool = true;
 
     #[inline]
@@ -154,11 +160,8 @@ impl<T> ResultItem<T> for (usize, Result<T, TaskError>) {
     }
 }
 
-impl<X, I: Iterator> LazyCall<X, I> {
-    fn new<T>(pool: &Pool, input: I) -> Self
-    where
-        X: ResultItem<T>,
-    {
+impl<X: ResultItem, I: Iterator<Item = Task<X::Value>>> LazyCall<X, I> {
+    fn new(pool: &Pool, input: I) -> Self {
         Self {
             call: pool.open(CallOptions::default(), None),
             input: input.fuse(),
@@ -179,11 +182,7 @@ impl<X, I: Iterator> LazyCall<X, I> {
 
     /// Returns the next item, or `None` after the last. [Waits](Call::wait) for results.
     #[inline]
-    fn next<T: DeserializeOwned + 'static>(&mut self) -> Option<X>
-    where
-        X: ResultItem<T>,
-        I: Iterator<Item = Task<T>>,
-    {
+    fn next(&mut self) -> Option<X> {
         loop {
             if let Poll::Ready(item) = self.poll() {
                 return item;
@@ -195,11 +194,7 @@ impl<X, I: Iterator> LazyCall<X, I> {
 
     /// Returns the next item, or `None` after the last. Wakes the waker when there is one.
     #[cfg(feature = "futures")]
-    fn poll_next<T: DeserializeOwned + 'static>(&mut self, waker: &Waker) -> Poll<Option<X>>
-    where
-        X: ResultItem<T>,
-        I: Iterator<Item = Task<T>>,
-    {
+    fn poll_next(&mut self, waker: &Waker) -> Poll<Option<X>> {
         loop {
             if let Poll::Ready(item) = self.poll() {
                 return Poll::Ready(item);
@@ -214,11 +209,7 @@ impl<X, I: Iterator> LazyCall<X, I> {
     /// Returns the next item if it was received, or `None` after the last. Otherwise it has read as much input as the window
     /// allows, and results must be received.
     #[inline]
-    fn poll<T: DeserializeOwned + 'static>(&mut self) -> Poll<Option<X>>
-    where
-        X: ResultItem<T>,
-        I: Iterator<Item = Task<T>>,
-    {
+    fn poll(&mut self) -> Poll<Option<X>> {
         if let Some(error) = self.refused.take() {
             return Poll::Ready(self.refuse(&error));
         }
@@ -237,10 +228,7 @@ impl<X, I: Iterator> LazyCall<X, I> {
     }
 
     /// Receives the results that have arrived, when no item is left.
-    fn receive<T: DeserializeOwned + 'static>(&mut self)
-    where
-        X: ResultItem<T>,
-    {
+    fn receive(&mut self) {
         let Self { call, function, results, ready, .. } = self;
         let Ok(()) =
             receive(call, function, results, |index, result| Ok::<_, Infallible>(X::new(index, result)));
@@ -249,11 +237,7 @@ impl<X, I: Iterator> LazyCall<X, I> {
     }
 
     /// Ends the input because a setting was refused. Returns the error of the task that would be next.
-    fn refuse<T>(&mut self, error: &Error) -> Option<X>
-    where
-        X: ResultItem<T>,
-        I: Iterator<Item = Task<T>>,
-    {
+    fn refuse(&mut self, error: &Error) -> Option<X> {
         let kind = TaskErrorKind::lost(error);
         let task = self.input.next();
         self.ended = true;
@@ -263,10 +247,7 @@ impl<X, I: Iterator> LazyCall<X, I> {
     }
 
     /// Reads as much input as the window allows.
-    fn fill<T>(&mut self)
-    where
-        I: Iterator<Item = Task<T>>,
-    {
+    fn fill(&mut self) {
         let Self { call, input, ended, function, results, .. } = self;
         call.set_held(results.held());
         if !*ended && call.has_room() {
