@@ -48,14 +48,14 @@ pub(crate) fn brief(value: impl fmt::Display) -> String {
     }
 }
 
-/// Checks a time limit. Returns it, or a year if it is longer.
+/// Checks the time limit of a setting. Returns it, or a year if it is longer.
 ///
 /// # Errors
 ///
 /// It is zero.
-pub(crate) fn limit(setting: &str, time: Duration, why: &str) -> Result<Duration> {
+pub(crate) fn limit(setting: impl fmt::Display, time: Duration, why: &str) -> Result<Duration> {
     if time.is_zero() {
-        return Err(refused(format_args!("{setting}({time:?})"), why, ABOVE_ZERO));
+        return Err(refused(setting, why, ABOVE_ZERO));
     }
     Ok(time.min(FOREVER))
 }
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_above_zero_and_at_most_a_year() {
-        let error = limit("start_timeout", Duration::ZERO, "nothing starts in no time").unwrap_err();
+        let error = limit("start_timeout(0ns)", Duration::ZERO, "nothing starts in no time").unwrap_err();
         assert!(
             error
                 .to_string()

@@ -1,6 +1,8 @@
 //! Chooses what starts workers. This is the one module that names both sides, because a copy of the host becomes a template of
 //! workers.
 
+use std::sync::Arc;
+
 use crate::{
     launch::{ForkLauncher, Launcher, LocalLauncher, ResolvedOptions, StartMethod},
     protocol::{Preload, Setup, VERSION},
@@ -18,14 +20,11 @@ use crate::{
 pub(crate) fn launcher(
     options: &ResolvedOptions,
     preload: Option<Preload>,
-) -> Result<Box<dyn Launcher>, String> {
+) -> Result<Arc<dyn Launcher>, String> {
     let setup = Setup { version: VERSION, build_id: registry::build_id(), preload };
-    let ResolvedOptions { env, outputs, start_method, start_timeout, .. } = options.clone();
-    Ok(match start_method {
-        StartMethod::Spawn => Box::new(LocalLauncher::new()?),
-        StartMethod::ForkServer => Box::new(ForkLauncher::server(setup, env, outputs, start_timeout)?),
-        StartMethod::Fork => {
-            Box::new(ForkLauncher::copy(setup, env, outputs, start_timeout, worker::become_template)?)
-        }
+    Ok(match options.start_method {
+        StartMethod::Spawn => Arc::new(LocalLauncher::new()?),
+        StartMethod::ForkServer => Arc::new(ForkLauncher::server(setup, options.clone())?),
+        StartMethod::Fork => Arc::new(ForkLauncher::copy(setup, options.clone(), worker::become_template)?),
     })
 }

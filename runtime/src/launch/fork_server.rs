@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::{
-    Launch, LaunchError, LaunchRequest, Launcher, Outputs, Variable,
+    Launch, LaunchError, LaunchRequest, Launcher, ResolvedOptions, Variable,
     connection::random_token,
     executable::{execute_self, next_depth},
     exit::{CLOSED_WITHIN, exit},
@@ -65,10 +65,8 @@ const TIMER: u64 = 2;
 #[derive(Debug)]
 pub(crate) struct ForkLauncher {
     depth: u32,
-    env: Vec<Variable>,
-    outputs: Outputs,
     setup: Setup,
-    start_timeout: Duration,
+    options: ResolvedOptions,
     /// The template is a copy of this process and cannot be made again.
     is_copy: bool,
     poller: Poller,
@@ -84,14 +82,9 @@ impl ForkLauncher {
     /// # Errors
     ///
     /// This program cannot be executed again. The error is a message for the user.
-    pub(crate) fn server(
-        setup: Setup,
-        env: Vec<Variable>,
-        outputs: Outputs,
-        start_timeout: Duration,
-    ) -> Result<Self, String> {
+    pub(crate) fn server(setup: Setup, options: ResolvedOptions) -> Result<Self, String> {
         check_executable()?;
-        Self::new(setup, env, outputs, start_timeout, false)
+        Self::new(setup, options, false)
     }
 
     /// Creates a launcher whose template is a copy of this process, and makes the copy now.
@@ -101,13 +94,11 @@ impl ForkLauncher {
     /// This process has threads other than this one and our own, or it cannot be copied. The error is a message for the user.
     pub(crate) fn copy(
         setup: Setup,
-        env: Vec<Variable>,
-        outputs: Outputs,
-        start_timeout: Duration,
+        options: ResolvedOptions,
         become_template: BecomeTemplate,
     ) -> Result<Self, String> {
         check_holding()?;
-        let launcher = Self::new(setup, env, outputs, start_timeout, true)?;
+        let launcher = Self::new(setup, options, true)?;
         let quiet = alone()?;
         let made = launcher.connect().and_then(|(control, theirs, _)| {
             flush_streams();
@@ -121,7 +112,7 @@ impl ForkLauncher {
                     // The lock belongs to the host. This process makes its own.
                     std::mem::forget(quiet);
                     // SAFETY: this is that copy, in which nothing but `theirs` is used again: the call does not return.
-                    unsafe { become_template(theirs, launcher.depth, &launcher.env) }
+                    unsafe { become_template(theirs, launcher.depth, &launcher.options.env) }
                 }
             }
         });
@@ -131,28 +122,19 @@ impl ForkLauncher {
         Ok(launcher)
     }
 
-    fn new(
-        setup: Setup,
-        env: Vec<Variable>,
-        outputs: Outputs,
-        start_timeout: Duration,
-        is_copy: bool,
-    ) -> Result<Self, String> {
+    fn new(setup: Setup, options: ResolvedOptions, is_copy: bool) -> Result<Self, String> {
         let failed = |error| format!("a template cannot be watched: {error}");
         let (poller, timer) = (Poller::new().map_err(failed)?, Timer::new().map_err(failed)?);
         poller.add(timer.as_fd(), TIMER).map_err(failed)?;
-        let state = Mutex::new(TemplateState::Absent);
         Ok(Self {
             depth: next_depth()?,
-            env,
-            outputs,
             setup,
-            start_timeout,
+            options,
             is_copy,
             poller,
             timer,
             barren: AtomicU32::new(0),
-            state,
+            state: Mutex::new(TemplateState::Absent),
         })
     }
 
@@ -167,7 +149,7 @@ impl ForkLauncher {
         let setup = file_of(c"procession-setup", &self.setup.to_bytes())?;
         send_with_fds(
             ours.as_fd(),
-            &Preamble { token, rings: false, targets: self.outputs.without_host() }.to_bytes(),
+            &Preamble { token, rings: false, targets: self.options.outputs.without_host() }.to_bytes(),
             &[setup.as_fd()],
         )?;
         set_nonblocking(ours.as_fd())?;
@@ -177,7 +159,7 @@ impl ForkLauncher {
     fn execute(&self) -> Result<Template, LaunchError> {
         let (control, theirs, token) = self.connect()?;
         let marker = Marker { role: Role::Template, fd: SOCKET_FD, token, depth: self.depth };
-        let child = execute_self(&self.env, marker, theirs.as_fd())?;
+        let child = execute_self(&self.options.env, marker, theirs.as_fd())?;
         Ok(Template { control, child })
     }
 
@@ -185,7 +167,7 @@ impl ForkLauncher {
     fn prepare(&self, state: &mut TemplateState, template: Template) -> io::Result<()> {
         self.poller.add(template.control.as_fd(), CONTROL)?;
         self.poller.add(template.child.as_fd(), PROCESS)?;
-        self.timer.set(self.start_timeout);
+        self.timer.set(self.options.start_timeout);
         *state = TemplateState::Preparing(template, Vec::new());
         Ok(())
     }
@@ -196,12 +178,13 @@ impl ForkLauncher {
             TemplateState::Preparing(template, mut said) => match template.listen(&mut said) {
                 Ok(Some(Prepared::Ready)) => {
                     self.timer.unset();
-                    *state = TemplateState::Ready(Stock { next: None, template, outputs: self.outputs });
+                    *state =
+                        TemplateState::Ready(Stock { next: None, template, outputs: self.options.outputs });
                 }
                 Ok(Some(Prepared::Failed(words))) => self.lose(state, template, Some(words)),
                 Ok(None) if is_readable(self.timer.as_fd()) => {
-                    let words =
-                        format!("its template{} was not ready within {:?}", self.runs(), self.start_timeout);
+                    let timeout = self.options.start_timeout;
+                    let words = format!("its template{} was not ready within {timeout:?}", self.runs());
                     self.lose(state, template, Some(words));
                 }
                 Ok(None) => *state = TemplateState::Preparing(template, said),

@@ -8,6 +8,7 @@ use std::{
     fmt, io,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -62,16 +63,16 @@ const MOST_VARIABLE_BYTES: usize = 128 << 10;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings of the processes of a pool, or of a single process. The setters of the builders set the fields.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SpawnOptions {
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<Arc<str>>,
     /// Added to this process's own variables. The last entry for a name counts.
     pub(crate) env: Vec<Variable>,
     pub(crate) current_dir: Option<PathBuf>,
     pub(crate) outputs: Outputs,
     /// `None` means the method of the environment.
     pub(crate) start_method: Option<StartMethod>,
-    pub(crate) start_timeout: Duration,
+    pub(crate) start_timeout: Option<Duration>,
     pub(crate) pin_cpus: bool,
     /// The number of threads that libraries in a worker start. `None` means each worker's share of the CPUs.
     pub(crate) inner_threads: Option<usize>,
@@ -82,7 +83,7 @@ pub(crate) struct SpawnOptions {
 /// The settings after they were checked.
 #[derive(Clone, Debug)]
 pub(crate) struct ResolvedOptions {
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<Arc<str>>,
     /// The whole environment, with each name once: this process's own at the time of the check, and what was added.
     pub(crate) env: Vec<Variable>,
     pub(crate) outputs: Outputs,
@@ -95,22 +96,6 @@ pub(crate) struct ResolvedOptions {
     pub(crate) setup: WorkerSetup,
 }
 
-impl Default for SpawnOptions {
-    fn default() -> Self {
-        Self {
-            name: None,
-            env: Vec::new(),
-            current_dir: None,
-            outputs: Outputs::default(),
-            start_method: None,
-            start_timeout: START_TIMEOUT,
-            pin_cpus: false,
-            inner_threads: None,
-            setup: WorkerSetup::default(),
-        }
-    }
-}
-
 impl SpawnOptions {
     /// Checks all settings, for `workers` workers. `cpus` counts the CPUs that they may use.
     ///
@@ -118,7 +103,9 @@ impl SpawnOptions {
     ///
     /// A setting cannot be applied.
     pub(crate) fn resolve(self, workers: usize, cpus: impl FnOnce() -> usize) -> Result<ResolvedOptions> {
-        let start_timeout = limit("start_timeout", self.start_timeout, "every start would time out")?;
+        let start_timeout = self.start_timeout.unwrap_or(START_TIMEOUT);
+        let setting = format_args!("start_timeout({start_timeout:?})");
+        let start_timeout = limit(setting, start_timeout, "every start would time out")?;
         wants_socket()?;
         let start_method = self.start_method.map_or_else(StartMethod::from_env, Ok)?;
         if let Some(name) = &self.name {
@@ -389,7 +376,7 @@ mod tests {
         assert!(refused(folder).contains("current_dir(\"a\\0\")"));
         let memory = setup(WorkerSetup { memory_limit: Some(1), ..WorkerSetup::default() });
         assert!(refused(memory).contains("memory_limit(1)"));
-        let unnamed = refused(SpawnOptions { name: Some("a\0".to_owned()), ..SpawnOptions::default() });
+        let unnamed = refused(SpawnOptions { name: Some("a\0".into()), ..SpawnOptions::default() });
         assert!(unnamed.contains("name(\"a\\0\")"), "{unnamed}");
         for (name, value, words) in [
             ("", Some("1"), "env(\"\")"),

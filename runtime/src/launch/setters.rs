@@ -54,7 +54,7 @@ macro_rules! spawn_setters {
             /// # Ok::<(), procession::Error>(())
             /// ```
             pub fn name(mut self, name: impl Into<String>) -> Self {
-                self.spawn.name = Some(name.into());
+                self.spawn.name = Some(name.into().into());
                 self
             }
 
@@ -359,7 +359,7 @@ macro_rules! spawn_setters {
             /// # Ok::<(), procession::Error>(())
             /// ```
             pub fn start_timeout(mut self, timeout: std::time::Duration) -> Self {
-                self.spawn.start_timeout = timeout;
+                self.spawn.start_timeout = Some(timeout);
                 self
             }
         }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::Result,
-    setting::{ABOVE_ZERO, FOREVER, refused},
+    setting::{ABOVE_ZERO, limit, refused},
 };
 
 /// Types that can be the value of `timeout`. Part of the expansion's interface.
@@ -76,12 +76,11 @@ impl Span {
     ///
     /// No task can end in that time.
     pub(super) fn limit(&self) -> Result<Duration> {
-        let why = match self.time {
-            Some(time) if !time.is_zero() => return Ok(time.min(FOREVER)),
-            Some(_) => "every task would time out",
-            None => "that is not a time",
-        };
-        Err(refused(format_args!("timeout = {}", self.words), why, ABOVE_ZERO))
+        let setting = format_args!("timeout = {}", self.words);
+        match self.time {
+            Some(time) => limit(setting, time, "every task would time out"),
+            None => Err(refused(setting, "that is not a time", ABOVE_ZERO)),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
         config::{CallOptions, Config, Finalizer, Lives},
         restarts::Intensity,
     },
-    setting::{self, ABOVE_ZERO, FOREVER, refused},
+    setting::{self, FOREVER},
     sys::cpu::all_and_own_cpus,
     task::{EncodedCall, Task, not_in_table},
 };
@@ -468,12 +468,11 @@ impl Builder {
         if let Some(tasks) = self.call.batch {
             setting::batch("chunk_size(0)", tasks)?;
         }
-        if self.max_restarts.within.is_zero() {
-            let Intensity { most, within } = self.max_restarts;
-            let setting = format_args!("max_restarts({most}, {within:?})");
-            return Err(refused(setting, "starts would have no time to fail in", ABOVE_ZERO));
-        }
-        let limit = |time| setting::limit("task_timeout", time, "every task would time out");
+        let Intensity { most, within } = self.max_restarts;
+        let setting = format_args!("max_restarts({most}, {within:?})");
+        setting::limit(setting, within, "starts would have no time to fail in")?;
+        let limit =
+            |time| setting::limit(format_args!("task_timeout({time:?})"), time, "every task would time out");
         let call = CallOptions { timeout: self.call.timeout.map(limit).transpose()?, ..self.call };
         let spawn = self.spawn.resolve(jobs, || own)?;
         let preload = self.preload.as_ref().map(|(call, _)| call);
@@ -481,8 +480,13 @@ impl Builder {
         let initializer = self.initializer.as_ref().map(|(call, _)| call);
         let finalizer = self.lives.finalizer.as_ref().map(|finalizer| &finalizer.call);
         for (what, call) in [("initializer", initializer), ("finalizer", finalizer), ("preload", preload)] {
-            if let Some(EncodedCall { entry, args: Err(words) }) = call {
-                return Err(Error::config(format!("the {what} `{}` cannot be called: {words}", entry.name)));
+            let Some(call) = call else { continue };
+            if let Err(words) = &call.args {
+                let name = call.entry.name;
+                return Err(Error::config(format!("the {what} `{name}` cannot be called: {words}")));
+            }
+            if registry::id_of(call.entry).is_none() {
+                return Err(not_in_table(call, None).into());
             }
         }
         if let (StartMethod::Spawn, Some(call)) = (spawn.start_method, preload) {
@@ -491,10 +495,6 @@ impl Builder {
                  start_method(StartMethod::ForkServer), or an initializer, which runs in every worker",
                 call.entry.name
             )));
-        }
-        let mut tasks = initializer.into_iter().chain(finalizer).chain(preload);
-        if let Some(call) = tasks.find(|call| registry::id_of(call.entry).is_none()) {
-            return Err(not_in_table(call, None).into());
         }
         Pool::start(Config {
             jobs,

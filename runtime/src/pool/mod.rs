@@ -111,7 +111,6 @@ enum Backend {
 
 pub(crate) struct Processes {
     pub(crate) config: Arc<Config>,
-    name: Option<Arc<str>>,
     /// The number of calls so far.
     pub(crate) calls: Calls,
     /// The engine, or why there is none. A fork of this process makes its own when it first uses the pool.
@@ -125,15 +124,8 @@ pub(crate) enum Site<'a> {
 }
 
 impl Processes {
-    /// Returns the pool's name, for errors.
-    fn name(&self) -> Option<&Arc<str>> {
-        self.name.as_ref()
-    }
-
     fn new(config: Config) -> Result<Self> {
-        let name = config.spawn.name.as_deref().map(Arc::from);
-        let processes =
-            Self { config: Arc::new(config), name, calls: Calls::new(), engine: PerProcess::new() };
+        let processes = Self { config: Arc::new(config), calls: Calls::new(), engine: PerProcess::new() };
         let engine = start_engine(&processes.config)?;
         // The pool is not shared yet, so there cannot be another engine.
         let _ = processes.engine.get_or_init(|| Ok(engine));
@@ -166,7 +158,7 @@ fn start_engine(config: &Arc<Config>) -> Result<Engine> {
         returns,
     });
     let launcher = start::launcher(&config.spawn, preload).map_err(Error::config)?;
-    let driver = Driver::new(config.clone(), launcher.into())?;
+    let driver = Driver::new(config.clone(), launcher)?;
     let failed = |error| Error::system("a pool's thread cannot be started", explained(error));
     Engine::start(driver, config.spawn.name.as_deref()).map_err(failed)
 }
@@ -291,11 +283,6 @@ impl Pool {
         }
     }
 
-    /// Returns an error if the pool cannot run anything in this process.
-    fn check(&self) -> Result<()> {
-        self.site().map(drop)
-    }
-
     /// Returns the maximum number of workers. For a pool without processes this is 1.
     ///
     /// # Examples
@@ -371,11 +358,7 @@ impl Pool {
     /// assert_eq!(first_large, 64);
     /// # Ok::<(), procession::Error>(())
     /// ```
-    pub fn imap<T, I>(&self, tasks: I) -> IMap<T, I::IntoIter>
-    where
-        T: DeserializeOwned + 'static,
-        I: Tasks<T>,
-    {
+    pub fn imap<T: DeserializeOwned + 'static, I: Tasks<T>>(&self, tasks: I) -> IMap<T, I::IntoIter> {
         IMap::new(self, tasks.into_iter())
     }
 
@@ -399,11 +382,10 @@ impl Pool {
     /// }
     /// # Ok::<(), procession::Error>(())
     /// ```
-    pub fn imap_unordered<T, I>(&self, tasks: I) -> IMapUnordered<T, I::IntoIter>
-    where
-        T: DeserializeOwned + 'static,
-        I: Tasks<T>,
-    {
+    pub fn imap_unordered<T: DeserializeOwned + 'static, I: Tasks<T>>(
+        &self,
+        tasks: I,
+    ) -> IMapUnordered<T, I::IntoIter> {
         IMapUnordered::new(self, tasks.into_iter())
     }
 
@@ -437,11 +419,10 @@ impl Pool {
     /// # }).unwrap();
     /// ```
     #[cfg(feature = "futures")]
-    pub fn stream<T, I>(&self, tasks: I) -> ResultStream<T, I::IntoIter>
-    where
-        T: DeserializeOwned + 'static,
-        I: Tasks<T>,
-    {
+    pub fn stream<T: DeserializeOwned + 'static, I: Tasks<T>>(
+        &self,
+        tasks: I,
+    ) -> ResultStream<T, I::IntoIter> {
         ResultStream::new(self, tasks.into_iter())
     }
 
@@ -450,11 +431,10 @@ impl Pool {
     ///
     /// In other respects it is the same as [`stream`](Self::stream).
     #[cfg(feature = "futures")]
-    pub fn stream_unordered<T, I>(&self, tasks: I) -> ResultStreamUnordered<T, I::IntoIter>
-    where
-        T: DeserializeOwned + 'static,
-        I: Tasks<T>,
-    {
+    pub fn stream_unordered<T: DeserializeOwned + 'static, I: Tasks<T>>(
+        &self,
+        tasks: I,
+    ) -> ResultStreamUnordered<T, I::IntoIter> {
         ResultStreamUnordered::new(self, tasks.into_iter())
     }
 
@@ -502,7 +482,10 @@ impl Pool {
             Ok(parts) => parts,
             Err(error) => {
                 engine.driver.look(|scheduler| scheduler.refused(error.kind()));
-                completer.complete(Err(error.in_pool(processes.name())), &mut Wakes::default());
+                completer.complete(
+                    Err(error.in_pool(processes.config.spawn.name.as_ref())),
+                    &mut Wakes::default(),
+                );
                 return Handle::new(completer, None, name, TaskId(0));
             }
         };
@@ -550,8 +533,8 @@ impl Pool {
                 return Ok(vec![decode(name, here.run_broadcast(&task.call)?.as_encoded(), place)?]);
             }
         };
-        let (function, args) =
-            travels(task.call, Some(0)).map_err(|error| error.in_pool(processes.name()))?;
+        let (function, args) = travels(task.call, Some(0))
+            .map_err(|error| error.in_pool(processes.config.spawn.name.as_ref()))?;
         let seed = seed_of_call(None, processes.config.call.seed, &processes.calls);
         let handles: Option<Vec<Handle<T>>> = engine.driver.with(|scheduler, now| {
             let ids = scheduler.worker_ids();
@@ -757,7 +740,7 @@ impl Pool {
     /// ```
     pub fn resize(&self, jobs: impl Into<Jobs>) -> Result<()> {
         let jobs = jobs.into().count(cpus)?;
-        self.check()?;
+        self.site()?;
         self.set_jobs(Some(jobs));
         Ok(())
     }

@@ -83,7 +83,7 @@ impl ProcessBuilder {
         let spawn = self.spawn.resolve(1, cpus)?;
         let (function, number) = (task.function(), NEXT.fetch_add(1, Ordering::Relaxed));
         let name: Arc<str> = match &spawn.name {
-            Some(name) => name.as_str().into(),
+            Some(name) => name.clone(),
             None => format!("{}-{number}", function.rsplit("::").next().unwrap_or(function)).into(),
         };
         let seed = seed_of_singles(None);

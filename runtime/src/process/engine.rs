@@ -40,7 +40,7 @@ static ENGINE: PerProcess<Mutex<Weak<Engine<ProcessSet>>>> = PerProcess::new();
 
 /// Returns a new launcher for this process. Under Fork it copies this process as it is now.
 pub(super) fn launcher_of(config: &ProcessConfig) -> Result<Arc<dyn Launcher>> {
-    Ok(Arc::from(start::launcher(&config.spawn, None).map_err(Error::config)?))
+    start::launcher(&config.spawn, None).map_err(Error::config)
 }
 
 /// Returns the engine of this process, which is made if there is none.

@@ -120,7 +120,7 @@ impl Called {
 pub(crate) fn config() -> Config {
     static SPAWN: OnceLock<ResolvedOptions> = OnceLock::new();
     let spawn = SPAWN.get_or_init(|| {
-        let options = SpawnOptions { start_timeout: 10 * SECOND, ..SpawnOptions::default() };
+        let options = SpawnOptions { start_timeout: Some(10 * SECOND), ..SpawnOptions::default() };
         let mut resolved = options.resolve(2, || 2).expect("plain settings");
         resolved.env.clear();
         resolved

@@ -89,7 +89,7 @@ impl Scheduler {
                 look_at_feeds: None,
                 given_up: None,
                 options: config.call,
-                name: config.spawn.name.as_deref().map(Arc::from),
+                name: config.spawn.name.clone(),
                 tallies: Vec::new(),
                 unserved: Endings::default(),
                 slowest: Slowest::default(),
