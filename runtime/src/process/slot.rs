@@ -23,7 +23,7 @@ use crate::{
     scheduler::effects::Effects,
     supervisor::{
         event::{ExitReport, Phase, WorkerEvent},
-        exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
+        exit::{cause_of_death, is_killed_for_memory, why_not_started},
         state::Supervisor,
     },
     sys::identified::CLOSED,
@@ -186,32 +186,26 @@ impl ProcessSlot {
         self.completer.complete(outcome, wakes);
     }
 
-    fn is_killed_for_memory(&mut self, exit: Result<Exit, &'static str>) -> bool {
-        is_killed_for_memory(exit, &mut self.oom_kills, || self.launcher.oom_kills())
-    }
-
     /// Returns the error of a process that ended without a result.
-    fn failure(&mut self, exit_report: ExitReport) -> TaskError {
-        let ExitReport { pid, was, exit, cause, reason, panic, killed, running, unknown, .. } = exit_report;
-        let has_begun = running.is_some() || !unknown.is_empty();
-        let is_signal = exit.is_ok_and(|exit| exit.signal().is_some());
-        let kind = match reason {
-            Some(reason) if self.is_late || (killed && was == Phase::Starting) => could_not_start(&reason),
-            Some(reason) if killed => {
-                TaskErrorKind::Lost { message: format!("its process was killed: {reason}") }
+    fn failure(&mut self, mut report: ExitReport) -> TaskError {
+        let has_begun = report.had_begun();
+        let is_signal = report.exit.is_ok_and(|exit| exit.signal().is_some());
+        let by_kernel = is_killed_for_memory(&report, &mut self.oom_kills, &*self.launcher);
+        let kind = match &report.reason {
+            Some(reason) if self.is_late || (report.killed && report.was == Phase::Starting) => {
+                could_not_start(reason)
             }
-            _ if !killed && self.is_killed_for_memory(exit) => killed_for_memory(exit),
-            reason if !has_begun && !is_signal => {
-                could_not_start(&why_not_started("it", exit, cause, reason))
+            _ if !report.killed && !has_begun && !is_signal => {
+                could_not_start(&why_not_started("it", &report))
             }
-            reason => match crash((exit, cause, reason), panic, self.memory_limit) {
+            _ => match cause_of_death(&mut report, by_kernel, self.memory_limit) {
                 TaskErrorKind::Crash { exit, cause: None } if !has_begun => {
                     TaskErrorKind::Crash { exit, cause: Some("killed while starting".into()) }
                 }
                 kind => kind,
             },
         };
-        self.error(kind, u32::from(has_begun), pid)
+        self.error(kind, u32::from(has_begun), report.pid)
     }
 
     fn error(&self, kind: TaskErrorKind, attempts: u32, pid: u32) -> TaskError {

@@ -9,14 +9,14 @@ use super::{cancel::stopped_by, queues::GivenUp, state::Scheduler};
 use crate::{
     batch::Batch,
     codec::Encoded,
-    error::{Exit, POOL_ENDED, TaskErrorKind},
+    error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     launch::CLOSED_WITHIN,
     observe::timeline::TimelineEntry,
     protocol::ReturnKind,
     supervisor::{
         event::{ExitReport, Phase},
-        exit::{crash, is_killed_for_memory, killed_for_memory, why_not_started},
+        exit::{cause_of_death, is_killed_for_memory, why_not_started},
     },
     sys::identified::CLOSED,
     task::EncodedCall,
@@ -117,8 +117,8 @@ impl Scheduler {
         if report.killed {
             return;
         }
-        let by_kernel = self.is_killed_for_memory(report.exit);
-        let kind = self.crash(&mut report, by_kernel);
+        let by_kernel = self.is_killed_for_memory(&report);
+        let kind = self.cause_of_death(&mut report, by_kernel);
         let words = kind.of(&the_initializer(self.config.initializer.as_ref()));
         self.start_failed(report.launched_at, now, words, Some(kind));
     }
@@ -128,7 +128,7 @@ impl Scheduler {
             // It had finished its finalizer.
             return;
         }
-        let kind = report.stopped.take().unwrap_or_else(|| self.crash(&mut report, false));
+        let kind = self.cause_of_death(&mut report, false);
         let by = (id, report.pid);
         let error = self.queues.exit_error(self.config.lives.finalizer.as_ref(), kind, by);
         self.leaving.add_exit(Err(error));
@@ -138,7 +138,7 @@ impl Scheduler {
     fn settle(&mut self, place: usize, mut report: ExitReport, now: Instant) {
         let id = self.workers[place].id();
         let is_failed_start = is_failed_start(&report) && !self.closing;
-        let by_kernel = !report.killed && self.is_killed_for_memory(report.exit);
+        let by_kernel = self.is_killed_for_memory(&report);
         blame_next(&mut report);
         let cancels = self.requeue(place, mem::take(&mut report.waiting));
         if let Some(task) = report.running.take() {
@@ -161,25 +161,12 @@ impl Scheduler {
             self.fail_at(batch, &kind, id, &report);
         }
         if is_failed_start {
-            let ExitReport { pid, exit, cause, reason, launched_at, .. } = report;
-            match reason {
-                Some(reason) if report.was_short => self.start_lacks_resources(launched_at, now, &reason),
-                reason => {
-                    let why = why_not_started(&format!("worker {id} (pid {pid})"), exit, cause, reason);
-                    self.start_failed(launched_at, now, why, None);
-                }
+            let why = why_not_started(&format!("worker {id} (pid {})", report.pid), &report);
+            if report.was_short {
+                self.start_lacks_resources(report.launched_at, now, &why);
+            } else {
+                self.start_failed(report.launched_at, now, why, None);
             }
-        }
-    }
-
-    /// Returns why the task that a worker was running did not end by itself.
-    fn cause_of_death(&self, report: &mut ExitReport, by_kernel: bool) -> TaskErrorKind {
-        match (&report.stopped, &report.reason) {
-            (Some(kind), _) => kind.clone(),
-            (None, Some(reason)) if report.killed => {
-                TaskErrorKind::Lost { message: format!("its worker was killed: {reason}") }
-            }
-            _ => self.crash(report, by_kernel),
         }
     }
 
@@ -206,17 +193,13 @@ impl Scheduler {
         self.queues.fail(batch, kind, Some((id, report.pid, output)), &mut self.effects);
     }
 
-    fn is_killed_for_memory(&mut self, exit: Result<Exit, &'static str>) -> bool {
-        is_killed_for_memory(exit, &mut self.oom_kills, || self.launcher.oom_kills())
+    /// Returns the error of the task that a worker was running when it ended.
+    fn cause_of_death(&self, report: &mut ExitReport, by_kernel: bool) -> TaskErrorKind {
+        cause_of_death(report, by_kernel, self.config.spawn.setup.memory_limit)
     }
 
-    /// Returns the cause of a worker's death, like [`crash`], with what the pool knows about its memory.
-    fn crash(&self, report: &mut ExitReport, by_kernel: bool) -> TaskErrorKind {
-        if by_kernel {
-            return killed_for_memory(report.exit);
-        }
-        let end = (report.exit, report.cause, report.reason.clone());
-        crash(end, report.panic.take(), self.config.spawn.setup.memory_limit)
+    fn is_killed_for_memory(&mut self, report: &ExitReport) -> bool {
+        is_killed_for_memory(report, &mut self.oom_kills, &*self.launcher)
     }
 
     /// Fails all present and future tasks, because other code has closed the pool's descriptors.
