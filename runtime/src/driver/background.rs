@@ -154,12 +154,12 @@ impl<M: StateMachine> Driver<M> {
             state.taken = true;
             state.owner = Some(std::thread::current().id());
             drop(state);
-            let seat = Leadership(self);
+            let leadership = Leadership(self);
             while !self.arm(&mut *self.turn(self.lock()?, &mut events, Until::Now)?) {
                 // A worker that never stops talking must not keep this process from being copied.
                 thread.rest(|| ());
             }
-            drop(seat);
+            drop(leadership);
         }
         Some(())
     }

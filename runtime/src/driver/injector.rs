@@ -18,9 +18,9 @@ const TOGETHER: usize = if cfg!(loom) { 2 } else { 16 };
 pub(crate) struct Injector<T> {
     tasks: Mutex<Vec<T>>,
     /// 1 if there are tasks here.
-    is_laden: AtomicU32,
+    has_tasks: AtomicU32,
     /// 1 if a worker could run a task immediately.
-    is_hungry: AtomicU32,
+    wants_tasks: AtomicU32,
     /// The number of tasks in the current row: those submitted since a thread last waited for a task or went to sleep.
     row: AtomicU32,
 }
@@ -42,8 +42,8 @@ impl<T> Injector<T> {
     pub(crate) fn new() -> Self {
         Self {
             tasks: Mutex::new(Vec::new()),
-            is_laden: AtomicU32::new(0),
-            is_hungry: AtomicU32::new(1),
+            has_tasks: AtomicU32::new(0),
+            wants_tasks: AtomicU32::new(1),
             row: AtomicU32::new(0),
         }
     }
@@ -55,13 +55,13 @@ impl<T> Injector<T> {
             tasks.push(task);
             tasks.len()
         };
-        self.is_laden.store(1, Ordering::Relaxed);
+        self.has_tasks.store(1, Ordering::Relaxed);
         let row = self.row.fetch_add(1, Ordering::Relaxed);
-        // SYNC(handed-in): pairs with the fences in `is_well_fed` and `rest`. One of the two fences comes first. Either this
-        // thread sees that a worker is hungry and that the row has ended, or the other thread sees that a task was added.
+        // SYNC(handed-in): pairs with the fences in `note_demand` and `rest`. One of the two fences comes first. Either this
+        // thread sees that a worker wants tasks and that the row has ended, or the other thread sees that a task was added.
         fence(Ordering::SeqCst);
         let is_row = row >= ROW && self.row.load(Ordering::Relaxed) > ROW;
-        if self.is_hungry.load(Ordering::Relaxed) == 0 || (is_row && waiting < TOGETHER) {
+        if self.wants_tasks.load(Ordering::Relaxed) == 0 || (is_row && waiting < TOGETHER) {
             return Then::Nothing;
         }
         if row < FEW { Then::Feed } else { Then::FeedAndRead }
@@ -69,24 +69,24 @@ impl<T> Injector<T> {
 
     /// Returns whether there is nothing here. It may miss a task that is being added.
     pub(crate) fn is_empty(&self) -> bool {
-        self.is_laden.load(Ordering::Relaxed) == 0
+        self.has_tasks.load(Ordering::Relaxed) == 0
     }
 
     /// Moves all tasks into `into`, which must be empty and whose memory is used for the next tasks.
     pub(crate) fn take(&self, into: &mut Vec<T>) {
         if !self.is_empty() {
             let mut tasks = ignore_poison(self.tasks.lock());
-            self.is_laden.store(0, Ordering::Relaxed);
+            self.has_tasks.store(0, Ordering::Relaxed);
             std::mem::swap(&mut *tasks, into);
         }
     }
 
     /// Notes whether a worker could run a task immediately. Returns `false` if it could and there are tasks here.
-    pub(crate) fn is_well_fed(&self, is_hungry: bool) -> bool {
-        self.is_hungry.swap(u32::from(is_hungry), Ordering::Relaxed);
+    pub(crate) fn note_demand(&self, wants_tasks: bool) -> bool {
+        self.wants_tasks.swap(u32::from(wants_tasks), Ordering::Relaxed);
         // SYNC(handed-in): pairs with the fence in `put`.
         fence(Ordering::SeqCst);
-        !is_hungry || self.is_empty()
+        !wants_tasks || self.is_empty()
     }
 
     /// Ends the row, because a thread waits for a task or goes to sleep. Returns `false` if there are tasks here.
@@ -123,9 +123,9 @@ mod tests {
         let mut taken = Vec::new();
         injector.take(&mut taken);
         assert_eq!(taken, (48..61).collect::<Vec<_>>());
-        assert!(injector.rest() && injector.is_well_fed(true) && injector.is_well_fed(false));
-        assert_eq!(injector.put(61), Then::Nothing, "no worker is hungry");
-        assert!(!injector.is_well_fed(true));
+        assert!(injector.rest() && injector.note_demand(true) && injector.note_demand(false));
+        assert_eq!(injector.put(61), Then::Nothing, "no worker wants tasks");
+        assert!(!injector.note_demand(true));
     }
 }
 
@@ -136,7 +136,7 @@ mod models {
     /// One round of the leader before it sleeps. Returns `false` if there is more to do.
     fn round(injector: &Injector<u32>) -> bool {
         injector.take(&mut Vec::new());
-        injector.is_well_fed(true) && injector.rest()
+        injector.note_demand(true) && injector.rest()
     }
 
     /// A task that is passed on gets a reply, and a reply wakes the leader for one more round, so no task stays behind.

@@ -35,10 +35,9 @@ impl<M: StateMachine> Drive for Driver<M> {
         if state.taken {
             return;
         }
-        self.take_lead(&mut state);
-        let seat = Leadership(self);
+        let leadership = self.take_lead(&mut state);
         drop(self.turn(state, &mut Vec::new(), Until::Now));
-        drop(seat);
+        drop(leadership);
     }
 
     fn watch(&self) {
@@ -91,8 +90,8 @@ impl<M: StateMachine> Driver<M> {
                 self.lock()?.parked.retain(|thread| thread.id() != me.id());
                 continue;
             }
-            let rested = self.take_lead(&mut state);
-            let seat = Leadership(self);
+            let rested = state.listens;
+            let leadership = self.take_lead(&mut state);
             if rested {
                 // A worker that was woken needs a while to reply. Handling a reply once now, with nothing to handle, halves the
                 // time that it will take then.
@@ -105,7 +104,7 @@ impl<M: StateMachine> Driver<M> {
             while !ready() && deadline.is_none_or(|deadline| deadline > Instant::now()) {
                 drop(self.turn(self.lock()?, &mut events, Until::Then(deadline))?);
             }
-            drop(seat);
+            drop(leadership);
         }
         None
     }
@@ -138,13 +137,12 @@ impl<M: StateMachine> Driver<M> {
         }
     }
 
-    /// Takes leadership, which must be vacant. Returns whether the pool was at rest.
-    pub(super) fn take_lead(&self, state: &mut State<M>) -> bool {
+    /// Takes leadership, which must be vacant. The lock must be released before the leadership is dropped.
+    pub(super) fn take_lead(&self, state: &mut State<M>) -> Leadership<'_, M> {
         state.taken = true;
         state.owner = Some(std::thread::current().id());
         state.warm = None;
-        let rested = state.listens;
-        if rested {
+        if state.listens {
             // The background poller may stay armed. While the leader looks at the rings, workers do not wake it.
             state.listens = false;
             state.machine.unpark();
@@ -152,7 +150,7 @@ impl<M: StateMachine> Driver<M> {
             state.seen = Instant::now();
             state.polled = state.seen;
         }
-        rested
+        Leadership(self)
     }
 
     /// Gives up leadership: to a parked thread, or else it is kept warm for the next caller.

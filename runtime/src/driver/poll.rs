@@ -68,7 +68,7 @@ impl<M: StateMachine> Driver<M> {
         loop {
             self.take_in(state, now);
             let wants_tasks = state.machine.dispatch(now);
-            if self.injector.is_well_fed(wants_tasks) {
+            if self.injector.note_demand(wants_tasks) {
                 return;
             }
         }
@@ -174,17 +174,10 @@ impl<M: StateMachine> Driver<M> {
             state.machine.react(events, now);
             self.feed(&mut state, now);
             self.call_watchers(&mut state);
-            let effects = state.effects();
-            let ended = state.machine.ended();
-            if effects.is_none() && ended.is_none() {
-                return Some(state);
-            }
-            let records = effects.as_ref().is_some_and(|effects| !effects.records.is_empty());
+            let Some(effects) = state.effects() else { return Some(state) };
+            let records = !effects.records.is_empty();
             drop(state);
-            drop(ended);
-            if let Some(effects) = effects {
-                effects.run();
-            }
+            effects.run();
             state = self.lock()?;
             state.seen = Instant::now();
             // A worker that sends records without end must not keep this thread from its other work.

@@ -21,6 +21,7 @@ use std::{
 
 use super::injector::Injector;
 use crate::{
+    batch::Single,
     error::{Error, Result},
     escape::Lines,
     launch::{Launcher, PolledLauncher},
@@ -55,7 +56,7 @@ pub(crate) struct Driver<M: StateMachine = Scheduler> {
     /// The counter that numbers single tasks.
     pub(super) next_id: Arc<AtomicU64>,
     /// Single tasks that were submitted and not passed to the state machine yet.
-    pub(super) injector: Injector<M::Task>,
+    pub(super) injector: Injector<Single>,
     /// Polls the workers, the launcher and the leader's bell.
     pub(crate) workers: Arc<Poller>,
     /// The launcher that is polled along with the workers.
@@ -85,7 +86,7 @@ pub(super) struct State<M: StateMachine> {
     pub(super) machine: M,
     timeline: Option<Timeline>,
     /// Memory for tasks on their way from the injector.
-    pub(super) taken_in: Vec<M::Task>,
+    pub(super) taken_in: Vec<Single>,
     /// A thread leads.
     pub(super) taken: bool,
     /// The leader. A logger that the leader calls may itself wait for a task.
@@ -324,6 +325,7 @@ impl Effects {
 
     /// Performs the effects while `own` returns `Some`.
     fn perform(&mut self, own: impl Fn() -> Option<()>) -> Option<()> {
+        self.dropped.clear();
         for note in &self.notes {
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 aside(|| ::log::info!(target: "procession", "{}", Lines(note)));

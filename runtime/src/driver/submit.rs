@@ -6,7 +6,6 @@ use std::{sync::atomic::Ordering, time::Instant};
 
 use super::{
     injector::Then,
-    leader::Leadership,
     poll::Until,
     state::{Driver, POLL_EVERY},
 };
@@ -24,8 +23,7 @@ impl Driver {
             self.follow_up(state, now);
             return Some(result);
         }
-        self.take_lead(&mut state);
-        let seat = Leadership(self);
+        let leadership = self.take_lead(&mut state);
         let mut events = Vec::new();
         // A caller that never pauses must not delay the handling of deaths and deadlines.
         state.seen = now;
@@ -35,7 +33,7 @@ impl Driver {
         } else {
             self.react(state, &mut events)
         });
-        drop(seat);
+        drop(leadership);
         Some(result)
     }
 

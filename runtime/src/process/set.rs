@@ -6,7 +6,6 @@
 use std::{
     any::Any,
     collections::{BTreeMap, VecDeque},
-    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -39,8 +38,6 @@ pub(super) struct ProcessSet {
     pub(super) tended: u64,
     /// A process has ended or the template was tended since threads that wait for that were woken.
     has_news: bool,
-    /// They are dropped outside the lock, because the engine or a template may end with them.
-    ended: Vec<ProcessSlot>,
     effects: Effects,
 }
 
@@ -102,8 +99,11 @@ impl ProcessSet {
             let Some((number, kind)) = self.unread.pop_front() else { return };
             let Some(slot) = self.slots.get_mut(&number) else { continue };
             let has_more = slot.read(kind, now, &mut self.effects);
-            if slot.supervisor.is_vacant() {
-                self.ended.extend(self.slots.remove(&number));
+            if slot.supervisor.is_vacant()
+                && let Some(slot) = self.slots.remove(&number)
+            {
+                // The engine or a template may end with it.
+                self.effects.dropped.push(Box::new(slot));
                 self.has_news = true;
             }
             if has_more {
@@ -134,13 +134,6 @@ impl ProcessSet {
 }
 
 impl StateMachine for ProcessSet {
-    type Task = Infallible;
-    type Ended = Vec<ProcessSlot>;
-
-    fn enqueue_single(&mut self, task: Infallible, _now: Instant) {
-        match task {}
-    }
-
     fn react(&mut self, events: &[Event], now: Instant) {
         for event in events {
             if event.key == LAUNCHER {
@@ -156,10 +149,6 @@ impl StateMachine for ProcessSet {
 
     fn effects(&mut self) -> Option<Effects> {
         (!self.effects.is_empty()).then(|| std::mem::take(&mut self.effects))
-    }
-
-    fn ended(&mut self) -> Option<Vec<ProcessSlot>> {
-        (!self.ended.is_empty()).then(|| std::mem::take(&mut self.ended))
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {

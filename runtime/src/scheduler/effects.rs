@@ -2,7 +2,7 @@
 //!
 //! The scheduler adds to them and never performs them, because they call loggers and wakers of users.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use crate::{
     batch::{Batch, Recipient},
@@ -14,6 +14,8 @@ use crate::{
 /// The effects that the driver performs after it has released the lock.
 #[derive(Default)]
 pub(crate) struct Effects {
+    /// Values whose drop may take a while.
+    pub(crate) dropped: Vec<Box<dyn Any + Send>>,
     /// Captured output that belongs to no outcome, to be printed.
     pub(crate) outputs: Vec<Arc<Captured>>,
     pub(crate) records: Vec<ForwardedRecord>,
@@ -33,7 +35,11 @@ impl Effects {
         if !self.ended.is_empty() {
             return false;
         }
-        self.records.is_empty() && self.outputs.is_empty() && self.notes.is_empty() && self.wakes.is_empty()
+        self.dropped.is_empty()
+            && self.records.is_empty()
+            && self.outputs.is_empty()
+            && self.notes.is_empty()
+            && self.wakes.is_empty()
     }
 
     /// Delivers the captured output of the first task of a batch, before its outcome.

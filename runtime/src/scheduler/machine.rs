@@ -10,14 +10,6 @@ use crate::{batch::Single, supervisor::state::Supervisor, sys::poll::Event};
 
 /// Decides for the workers of one driver.
 pub(crate) trait StateMachine: Send + 'static {
-    /// A task that is submitted without the lock.
-    type Task: Send;
-    /// The remains of workers that have ended.
-    type Ended;
-
-    /// Queues a task that was submitted without the lock.
-    fn enqueue_single(&mut self, task: Self::Task, now: Instant);
-
     /// Reacts to the events of the poller, to what else has arrived, and to what is due at `now`.
     ///
     /// It reads from workers, so only the leader may call it, and only after the records that it returned last were delivered.
@@ -25,11 +17,6 @@ pub(crate) trait StateMachine: Send + 'static {
 
     /// Returns what must happen outside the lock, if there is anything.
     fn effects(&mut self) -> Option<Effects>;
-
-    /// Returns what must be dropped outside the lock after [`react`](Self::react), because that may take a while.
-    fn ended(&mut self) -> Option<Self::Ended> {
-        None
-    }
 
     /// Returns when [`react`](Self::react) must be called even if the poller reports nothing.
     fn deadline(&self, now: Instant) -> Option<Instant>;
@@ -79,14 +66,16 @@ pub(crate) trait StateMachine: Send + 'static {
     /// Reads every busy worker although nothing may have arrived. This brings the code for reading into the processor's caches.
     fn look(&mut self, _now: Instant) {}
 
+    /// Queues a task that was submitted without the lock.
+    fn enqueue_single(&mut self, _task: Single, _now: Instant) {
+        unreachable!("only the driver of a pool accepts tasks")
+    }
+
     /// Cancels a task of this function: it never begins, or its process is killed.
     fn cancel_task(&mut self, _id: u64, _function: &'static str, _now: Instant) {}
 }
 
 impl StateMachine for Scheduler {
-    type Task = Single;
-    type Ended = ();
-
     fn enqueue_single(&mut self, task: Single, now: Instant) {
         self.enqueue_single(task, now);
     }
