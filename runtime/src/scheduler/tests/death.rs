@@ -136,7 +136,11 @@ fn what_no_worker_of_ours_sends_ends_the_worker_and_not_the_pool() {
         sim.worker(0).send(frame);
         sim.run();
         let error = tasks[0].error();
-        assert!(error.is_lost() && error.to_string().contains("its process was killed: it sent an invalid message"), "{error}");
+        assert!(
+            error.is_lost()
+                && error.to_string().contains("its process was killed: it sent an invalid message"),
+            "{error}"
+        );
         assert!(tasks[1].is_done() && tasks[2].is_done());
         assert!(sim.worker(0).told().contains(&Told::Kill));
         sim.end();
