@@ -59,14 +59,14 @@ integration() {
 # The same, by copies of the host. The tests that this start method cannot pass are named first, with the reason.
 integration_by_fork() {
     cargo test --quiet --workspace --test integration -- --exact --nocapture \
-        alone::the_tests_that_do_not_run_under_fork_are_few_and_say_why || return
+        alone::few_tests_do_not_run_under_fork_and_each_has_a_reason || return
     integration PROCESSION_START_METHOD=fork
 }
 
 # Every call in the calling process. The tests that need processes by what they are about are named first, with the reason.
 integration_in_process() {
     cargo test --quiet --workspace --test integration -- --exact --nocapture \
-        alone::the_tests_that_do_not_run_in_process_say_why || return
+        alone::each_test_that_does_not_run_in_process_has_a_reason || return
     integration PROCESSION_IN_PROCESS=1
 }
 

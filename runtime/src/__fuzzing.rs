@@ -109,7 +109,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
         #[test]
-        fn whatever_a_peer_sends_is_refused_or_decoded(script in vec(any::<u8>(), 0..600)) {
+        fn any_bytes_from_a_peer_are_refused_or_decoded(script in vec(any::<u8>(), 0..600)) {
             hostile_frames(&script);
         }
 

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_comes_through_with_a_control_character() {
+    fn no_text_is_shown_with_a_control_character() {
         for c in all() {
             let text = format!("a{c}b{c}");
             let (one_line, lines, shown) =
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_acts_on_is_written_as_rust_writes_it() {
+    fn control_characters_are_shown_as_rust_escapes() {
         assert_eq!(
             Escaped("a\x1b[2J\x07\r\n\u{9b}\u{202e}").to_string(),
             r"a\u{1b}[2J\u{7}\r\n\u{9b}\u{202e}"

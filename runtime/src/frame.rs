@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_frame_has_before_it_is_refused() {
+    fn an_impossible_prefix_is_refused() {
         let brief = ((1u64 << 62) + MOST_BRIEF_BYTES as u64 + 1).to_le_bytes();
         for bytes in [*b"garbage?", brief, (1u64 << 57).to_le_bytes(), (3u64 << 48 | 2).to_le_bytes()] {
             assert!(Prefix::from_bytes(bytes).is_err(), "{bytes:?}");

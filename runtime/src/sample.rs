@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_lies_between_is_counted_and_only_while_it_is_on() {
+    fn only_time_between_begin_and_end_is_counted_and_only_during_a_sample() {
         begin();
         end();
         start();

@@ -28,14 +28,14 @@ macro_rules! conformance {
             super::conformance! {
                 @ $method, $transport:
                 a_worker_starts_within_the_timeout
-                a_worker_that_does_not_start_says_why
+                a_worker_that_does_not_start_reports_why
                 a_worker_ends_when_its_connection_ends
                 a_worker_that_was_killed_is_reported
                 kill_and_terminate_end_a_process
                 the_exit_status_is_reported
                 output_is_delivered_completely
                 memory_use_is_reported
-                a_running_task_can_be_told_to_end
+                a_running_task_can_be_asked_to_end
                 tasks_that_have_not_begun_survive_their_worker
                 workers_end_with_their_host
             }

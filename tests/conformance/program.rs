@@ -28,14 +28,14 @@ type Promise = (&'static str, fn(StartMethod));
 
 const PROMISES: &[Promise] = &[
     ("a_worker_starts_within_the_timeout", a_worker_starts_within_the_timeout),
-    ("a_worker_that_does_not_start_says_why", a_worker_that_does_not_start_says_why),
+    ("a_worker_that_does_not_start_reports_why", a_worker_that_does_not_start_reports_why),
     ("a_worker_ends_when_its_connection_ends", a_worker_ends_when_its_connection_ends),
     ("a_worker_that_was_killed_is_reported", a_worker_that_was_killed_is_reported),
     ("kill_and_terminate_end_a_process", kill_and_terminate_end_a_process),
     ("the_exit_status_is_reported", the_exit_status_is_reported),
     ("output_is_delivered_completely", output_is_delivered_completely),
     ("memory_use_is_reported", memory_use_is_reported),
-    ("a_running_task_can_be_told_to_end", a_running_task_can_be_told_to_end),
+    ("a_running_task_can_be_asked_to_end", a_running_task_can_be_asked_to_end),
     ("tasks_that_have_not_begun_survive_their_worker", tasks_that_have_not_begun_survive_their_worker),
     ("workers_end_with_their_host", workers_end_with_their_host),
 ];
@@ -174,7 +174,7 @@ fn a_worker_starts_within_the_timeout(method: StartMethod) {
     assert!(begun.elapsed() < PATIENCE);
 }
 
-fn a_worker_that_does_not_start_says_why(method: StartMethod) {
+fn a_worker_that_does_not_start_reports_why(method: StartMethod) {
     let folder = scratch();
     fs::create_dir(&folder).unwrap();
     let pool = pool(method).current_dir(&folder).max_restarts(0, PATIENCE).build().unwrap();
@@ -244,7 +244,7 @@ fn memory_use_is_reported(method: StartMethod) {
     assert!((1 << 18..1 << 36).contains(&bytes), "{bytes} bytes");
 }
 
-fn a_running_task_can_be_told_to_end(method: StartMethod) {
+fn a_running_task_can_be_asked_to_end(method: StartMethod) {
     let limit = Duration::from_millis(50);
     let pool = pool(method).task_timeout(limit).build().unwrap();
     let error = pool.submit(delayed!(until_told())).join().unwrap_err();

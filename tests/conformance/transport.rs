@@ -217,7 +217,7 @@ fn frames_of_every_size_arrive_whole_and_in_order((host, worker): Ends) {
     assert_eq!(next(&mut *from_worker), None, "the other end closed between two frames");
 }
 
-fn an_end_that_never_waits_says_so((host, worker): Ends) {
+fn an_end_that_never_waits_reports_that_nothing_has_arrived((host, worker): Ends) {
     let mut from_worker = host.receiver;
     let mut to_host = worker.sender;
     from_worker.begin(true);
@@ -230,7 +230,7 @@ fn an_end_that_never_waits_says_so((host, worker): Ends) {
     assert!(matches!(from_worker.recv().unwrap(), Incoming::Nothing));
 }
 
-fn what_was_not_seen_to_is_given_again((host, worker): Ends) {
+fn frames_that_were_not_consumed_are_returned_again((host, worker): Ends) {
     let mut from_worker = host.receiver;
     let mut to_host = worker.sender;
     to_host.send(b"one", Body::Borrowed(b"")).unwrap();
@@ -245,7 +245,7 @@ fn what_was_not_seen_to_is_given_again((host, worker): Ends) {
     assert_eq!(next(&mut *from_worker).as_deref(), Some(&b"two"[..]));
 }
 
-fn what_goes_aside_is_seen_before_what_was_sent_after_it((host, worker): Ends) {
+fn frames_sent_aside_are_received_before_later_ones((host, worker): Ends) {
     let mut from_worker = host.receiver;
     let WorkerEnd { sender: mut to_host, aside, .. } = worker;
     // The frames that go aside must fit into the socket, because no thread reads meanwhile.
@@ -272,7 +272,7 @@ fn what_goes_aside_is_seen_before_what_was_sent_after_it((host, worker): Ends) {
     }
 }
 
-fn a_peer_that_is_gone_is_told_of_once_all_is_read((host, worker): Ends) {
+fn the_end_of_a_peer_is_reported_once_everything_is_read((host, worker): Ends) {
     let mut from_worker = host.receiver;
     let mut to_host = worker.sender;
     to_host.send(b"last", Body::Borrowed(b"words")).unwrap();
@@ -289,10 +289,10 @@ macro_rules! conformance {
             super::conformance! {
                 @ $transport:
                 frames_of_every_size_arrive_whole_and_in_order
-                an_end_that_never_waits_says_so
-                what_was_not_seen_to_is_given_again
-                what_goes_aside_is_seen_before_what_was_sent_after_it
-                a_peer_that_is_gone_is_told_of_once_all_is_read
+                an_end_that_never_waits_reports_that_nothing_has_arrived
+                frames_that_were_not_consumed_are_returned_again
+                frames_sent_aside_are_received_before_later_ones
+                the_end_of_a_peer_is_reported_once_everything_is_read
             }
         })*
     };
@@ -339,7 +339,7 @@ fn a_length_that_no_frame_has_is_an_error_and_commits_no_memory() {
 }
 
 #[test]
-fn a_ring_that_tells_of_records_that_were_not_sent_is_an_error() {
+fn a_mark_for_records_that_were_not_sent_is_an_error() {
     let (host, worker) = pair();
     let mut host = offer_rings(host).unwrap();
     let memory = Segment::attach(host.segment.as_ref().unwrap().as_fd(), true).unwrap();

@@ -125,7 +125,7 @@ fn an_async_function_stays_one_in_the_parent() {
 }
 
 #[test]
-fn panics_and_crashes_of_async_functions_are_told_as_any_others() {
+fn panics_and_crashes_of_async_functions_are_reported_like_any_others() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let runtime_before = pool.submit(delayed!(runtime())).join().unwrap();
@@ -158,7 +158,7 @@ fn a_worker_has_one_runtime_made_at_first_use() {
 }
 
 #[test]
-fn what_an_async_function_leaves_behind_goes_on_with_the_next() {
+fn futures_that_an_async_function_spawned_continue_during_the_next() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         pool.submit(delayed!(leave_behind())).join().unwrap();

@@ -126,7 +126,7 @@ fn a_crash_without_retries_is_one_attempt() {
 }
 
 #[test]
-fn retries_are_exactly_so_many_more_attempts() {
+fn each_retry_is_exactly_one_more_attempt() {
     alone(|| {
         for retries in [1, 3] {
             let folder = Folder::new();

@@ -162,7 +162,7 @@ fn poll_once<F: Future + Unpin>(future: &mut F, waker: &Waker) {
 }
 
 #[test]
-fn every_call_comes_to_its_end_in_a_waker_that_the_pools_own_thread_wakes() {
+fn every_call_completes_in_a_waker_that_the_pools_own_thread_wakes() {
     alone(|| {
         check(|pool, caller| {
             let mut handle = pool.submit(delayed!(nap(20)));
@@ -173,7 +173,7 @@ fn every_call_comes_to_its_end_in_a_waker_that_the_pools_own_thread_wakes() {
 }
 
 #[test]
-fn every_call_comes_to_its_end_in_a_waker_that_a_process_s_end_wakes() {
+fn every_call_completes_in_a_waker_that_the_end_of_a_process_wakes() {
     alone(|| {
         check(|_, caller| {
             let mut process = Process::spawn(delayed!(nap(20))).unwrap();
@@ -211,7 +211,7 @@ fn calling_waker() -> Waker {
 }
 
 #[test]
-fn every_call_comes_to_its_end_while_a_waker_is_cloned() {
+fn every_call_completes_while_a_waker_is_cloned() {
     alone(|| {
         check(|pool, caller| {
             // It ends while its waker is cloned: whoever has its result must not wait for the clone, which waits for later tasks.
@@ -223,7 +223,7 @@ fn every_call_comes_to_its_end_while_a_waker_is_cloned() {
 }
 
 #[test]
-fn every_call_comes_to_its_end_while_a_waker_is_dropped() {
+fn every_call_completes_while_a_waker_is_dropped() {
     alone(|| {
         check(|pool, caller| {
             let mut handle = pool.submit(delayed!(nap(300)));
@@ -238,7 +238,7 @@ fn every_call_comes_to_its_end_while_a_waker_is_dropped() {
 }
 
 #[test]
-fn every_call_comes_to_its_end_while_a_waker_of_a_process_is_dropped() {
+fn every_call_completes_while_a_waker_of_a_process_is_dropped() {
     alone(|| {
         check(|_, caller| {
             let folder = Folder::new();
@@ -321,7 +321,7 @@ fn set_logger(caller: Arc<Caller>) {
 }
 
 #[test]
-fn every_call_comes_to_its_end_in_a_logger_on_the_thread_that_waits() {
+fn every_call_completes_in_a_logger_on_the_thread_that_waits() {
     alone(|| {
         check(|pool, caller| {
             set_logger(caller);
@@ -331,7 +331,7 @@ fn every_call_comes_to_its_end_in_a_logger_on_the_thread_that_waits() {
 }
 
 #[test]
-fn every_call_comes_to_its_end_in_a_logger_on_the_pools_own_thread() {
+fn every_call_completes_in_a_logger_on_the_pools_own_thread() {
     alone(|| {
         check(|pool, caller| {
             set_logger(caller.clone());
@@ -342,7 +342,7 @@ fn every_call_comes_to_its_end_in_a_logger_on_the_pools_own_thread() {
 }
 
 #[test]
-fn every_call_comes_to_its_end_in_a_logger_that_a_process_speaks_to() {
+fn every_call_completes_in_a_logger_that_receives_records_of_a_process() {
     alone(|| {
         check(|_, caller| {
             set_logger(caller);
@@ -365,7 +365,7 @@ fn trace_call() {
 }
 
 #[test]
-fn every_call_comes_to_its_end_in_a_subscriber() {
+fn every_call_completes_in_a_subscriber() {
     alone(|| {
         check(|pool, caller| {
             let subscriber = tracing_subscriber::registry().with(Calling(caller));
@@ -403,7 +403,7 @@ fn pass(value: Value) -> Value {
 }
 
 #[test]
-fn every_call_comes_to_its_end_while_arguments_are_encoded_and_results_decoded() {
+fn every_call_completes_while_arguments_are_encoded_and_results_decoded() {
     alone(|| {
         check(|pool, caller| {
             *ENCODED.lock().unwrap() = Some(caller);
@@ -421,7 +421,7 @@ fn every_call_comes_to_its_end_while_arguments_are_encoded_and_results_decoded()
 }
 
 #[test]
-fn every_call_comes_to_its_end_in_the_iterator_that_gives_a_call_its_tasks() {
+fn every_call_completes_in_the_iterator_that_gives_a_call_its_tasks() {
     alone(|| {
         check(|pool, caller| {
             let input = (0..100).map(|n| {

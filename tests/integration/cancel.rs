@@ -113,7 +113,7 @@ fn a_running_task_that_is_cancelled_has_its_process_killed() {
 }
 
 #[test]
-fn cancelling_what_has_ended_changes_nothing() {
+fn cancelling_an_ended_task_changes_nothing() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let before = pool.submit(delayed!(pid())).join().unwrap();
@@ -151,7 +151,7 @@ fn a_task_can_be_cancelled_while_another_thread_drives() {
 }
 
 #[test]
-fn the_first_failure_ends_a_call_whatever_else_runs() {
+fn the_first_failure_ends_a_call_within_a_second() {
     alone(|| {
         let folder = Folder::new();
         let begun = folder.path("begun");
@@ -230,7 +230,7 @@ fn dropping_a_lazy_iterator_ends_its_call() {
 }
 
 #[test]
-fn ending_the_pool_ends_what_runs_within_a_second() {
+fn ending_the_pool_ends_running_tasks_within_a_second() {
     alone(|| {
         let folder = Folder::new();
         let (first, second) = (folder.path("1"), folder.path("2"));
@@ -260,7 +260,7 @@ fn note_briefly(file: &Path, n: u64) -> u64 {
 }
 
 #[test]
-fn of_many_short_tasks_those_whose_cancelling_says_so_never_begin() {
+fn a_short_task_that_was_reported_as_cancelled_never_begins() {
     alone(|| {
         let folder = Folder::new();
         let ran = folder.path("ran");
@@ -334,7 +334,7 @@ fn fail_or_speak(file: &Path, n: u64) {
 }
 
 #[test]
-fn a_failed_call_waits_for_tasks_that_say_how_far_they_are_without_spinning() {
+fn a_failed_call_waits_for_tasks_that_report_progress_without_spinning() {
     alone(|| {
         let there = Folder::new();
         let pool = Pool::new(2).unwrap();
@@ -372,7 +372,7 @@ fn fall_silent(is_first: bool, file: &Path) {
 }
 
 #[test]
-fn what_is_cancelled_behind_a_task_whose_worker_is_lost_says_nothing_of_that_task() {
+fn the_error_of_a_task_cancelled_behind_a_lost_one_does_not_mention_that_one() {
     alone(|| {
         let folder = Folder::new();
         let file = folder.path("runs");

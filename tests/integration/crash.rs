@@ -185,7 +185,7 @@ fn a_worker_that_another_process_kills_while_idle_is_replaced() {
 }
 
 #[test]
-fn a_task_sent_to_a_worker_that_is_being_killed_runs_or_tells_why_it_did_not() {
+fn a_task_sent_to_a_worker_that_is_being_killed_runs_or_fails_with_the_reason() {
     alone(|| {
         use nix::{sys::signal, unistd::Pid};
         let pool = Pool::new(1).unwrap();
@@ -209,7 +209,7 @@ fn note_and_echo(log: &Path, n: u64) -> Vec<u64> {
 }
 
 #[test]
-fn workers_killed_at_any_time_lose_no_result_and_double_none() {
+fn workers_killed_at_any_time_lose_and_duplicate_no_result() {
     alone(|| {
         use nix::{sys::signal, unistd::Pid};
         const ROUNDS: u64 = 200;
@@ -279,7 +279,7 @@ fn sleeping() -> usize {
 }
 
 #[test]
-fn of_broadcasts_that_wait_for_one_worker_a_crash_fails_one_alone() {
+fn a_crash_fails_only_one_of_the_broadcasts_that_wait_for_a_worker() {
     alone(|| {
         let there = Folder::new();
         let (begun, go, struck) = (there.path("begun"), there.path("go"), there.path("struck"));

@@ -64,7 +64,7 @@ fn assert_escaped(shown: &str) {
 }
 
 #[test]
-fn the_words_of_a_panic_are_escaped_where_they_are_shown_and_whole_where_they_are_asked_for() {
+fn the_message_of_a_panic_is_escaped_when_displayed_and_unchanged_when_returned() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let error = pool.submit(delayed!(panic_with(HOSTILE))).join().unwrap_err();
@@ -149,7 +149,7 @@ fn scene() {
 }
 
 #[test]
-fn what_was_captured_is_shown_escaped() {
+fn captured_output_is_shown_escaped() {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "escape::scene", "--nocapture", "--test-threads=1"])
         .env(SCENE, "1")

@@ -43,7 +43,7 @@ fn be_alone(file: &Path) {
     std::fs::remove_file(file).expect("nobody else has removed it");
 }
 
-fn check_nobody_waits_behind(long: u64, all: u64, chunk: Option<usize>) {
+fn check_no_task_waits_behind(long: u64, all: u64, chunk: Option<usize>) {
     let folder = Folder::new();
     let file = folder.path("ran");
     let mut pool = Pool::builder().jobs(2);
@@ -58,21 +58,21 @@ fn check_nobody_waits_behind(long: u64, all: u64, chunk: Option<usize>) {
 
 #[test]
 fn no_short_task_waits_behind_a_long_first_one() {
-    alone(|| check_nobody_waits_behind(0, 6, None));
+    alone(|| check_no_task_waits_behind(0, 6, None));
 }
 
 #[test]
 fn no_short_task_waits_behind_a_long_one_among_quick_ones() {
     // By then batches are large, for the tasks are quick.
-    alone(|| check_nobody_waits_behind(300, 304, None));
+    alone(|| check_no_task_waits_behind(300, 304, None));
 }
 
 #[test]
 fn no_short_task_waits_behind_a_long_one_in_a_batch_of_the_callers_size() {
     alone(|| {
-        check_nobody_waits_behind(0, 50, Some(50));
-        check_nobody_waits_behind(30, 100, Some(25));
-        check_nobody_waits_behind(49, 50, Some(50));
+        check_no_task_waits_behind(0, 50, Some(50));
+        check_no_task_waits_behind(30, 100, Some(25));
+        check_no_task_waits_behind(49, 50, Some(50));
     });
 }
 
@@ -169,7 +169,7 @@ fn a_call_uses_no_more_workers_than_it_was_given() {
 
 /// Takes so long, and says who took it, from when to when, by a clock that all processes share.
 #[worker]
-fn take_and_tell(micros: u64) -> (u32, Duration, Duration) {
+fn take_and_report(micros: u64) -> (u32, Duration, Duration) {
     let begun = now();
     take_time(Duration::from_micros(micros));
     (std::process::id(), begun, now())
@@ -204,7 +204,7 @@ fn check_ends_together(workers: usize, chunk: Option<usize>) {
     }
     let pool = pool.build().unwrap();
     pool.broadcast(delayed!(take(1))).unwrap();
-    let told = pool.map(spread(20, 300).into_iter().map(|micros| delayed!(take_and_tell(micros)))).unwrap();
+    let told = pool.map(spread(20, 300).into_iter().map(|micros| delayed!(take_and_report(micros)))).unwrap();
     // As they were measured: on a loaded machine a task takes longer than it asked for.
     let longest = told.iter().map(|(_, begun, ended)| *ended - *begun).max().unwrap();
     let mut last = std::collections::BTreeMap::new();
@@ -222,7 +222,7 @@ fn check_ends_together(workers: usize, chunk: Option<usize>) {
 }
 
 #[test]
-fn workers_end_within_the_longest_task_of_each_other_whatever_tasks_take() {
+fn workers_end_within_one_longest_task_of_each_other() {
     alone(|| {
         check_ends_together(2, None);
         check_ends_together(4, None);
@@ -271,7 +271,7 @@ fn every_worker_of_a_crowd_has_its_part_of_tasks_that_sleep() {
         let pool = Pool::new(workers).unwrap();
         pool.broadcast(delayed!(echo(1))).unwrap();
         assert_eq!(pool.map((0..3_000).map(|n| delayed!(echo(n)))).unwrap().len(), 3_000);
-        let told = pool.map((0..400).map(|_| delayed!(take_and_tell(3_000)))).unwrap();
+        let told = pool.map((0..400).map(|_| delayed!(take_and_report(3_000)))).unwrap();
         let pids: std::collections::BTreeSet<u32> = told.into_iter().map(|(pid, ..)| pid).collect();
         assert_eq!(pids.len(), workers);
     });

@@ -77,7 +77,7 @@ fn drop_in_a_copy<T>(what: &str, value: &T) {
 }
 
 #[test]
-fn a_copy_that_other_code_forks_harms_nothing_of_its_parents() {
+fn a_copy_that_other_code_forks_does_not_harm_its_parent() {
     alone(|| {
         let folder = Folder::new();
         let (now, go) = (folder.path("now"), folder.path("go"));
@@ -191,7 +191,7 @@ fn a_copy_has_a_pool_of_its_own_behind_parallel() {
 }
 
 #[test]
-fn what_was_handed_in_before_a_copy_was_made_is_an_error_there_unless_it_has_ended() {
+fn a_task_submitted_before_a_copy_was_made_is_an_error_there_unless_it_has_ended() {
     alone(|| {
         let folder = Folder::new();
         let go = folder.path("go");
@@ -237,7 +237,7 @@ fn what_was_handed_in_before_a_copy_was_made_is_an_error_there_unless_it_has_end
 }
 
 #[test]
-fn a_copy_that_cannot_have_workers_says_what_to_do() {
+fn the_error_of_a_copy_that_cannot_have_workers_says_what_to_do() {
     alone_in_one_thread(|| {
         let pool = Pool::builder().jobs(1).start_method(StartMethod::Fork).build().unwrap();
         assert_ne!(pool.submit(delayed!(pid())).join().unwrap(), std::process::id());

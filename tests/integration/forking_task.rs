@@ -174,7 +174,7 @@ fn check_deeds(pool: &Pool) {
 }
 
 #[test]
-fn whatever_a_copy_of_a_worker_does_nothing_of_it_reaches_the_host() {
+fn nothing_that_a_copy_of_a_worker_does_reaches_the_host() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         collect(LevelFilter::Info);
@@ -183,7 +183,7 @@ fn whatever_a_copy_of_a_worker_does_nothing_of_it_reaches_the_host() {
 }
 
 #[test]
-fn whatever_a_copy_of_a_worker_does_nothing_of_it_reaches_the_host_under_a_memory_limit() {
+fn nothing_that_a_copy_of_a_worker_does_reaches_the_host_under_a_memory_limit() {
     alone(|| {
         let builder = Pool::builder().jobs(1).start_method(StartMethod::ForkServer);
         let pool = builder.memory_limit(512 << 20).build().unwrap();
@@ -313,7 +313,7 @@ fn log_before_exec() -> bool {
 }
 
 #[test]
-fn a_copy_that_executes_a_program_tells_nothing_before() {
+fn a_copy_that_executes_a_program_sends_nothing_before() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         collect(LevelFilter::Info);

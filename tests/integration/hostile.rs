@@ -57,7 +57,7 @@ fn start_something_that_stays() -> u32 {
 }
 
 #[test]
-fn what_a_worker_started_ends_with_an_idle_pool() {
+fn the_children_of_a_worker_end_with_an_idle_pool() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let child = pool.submit(delayed!(start_something_that_stays())).join().unwrap();
@@ -74,7 +74,7 @@ fn raise_real_time_signal() {
 }
 
 #[test]
-fn a_real_time_signal_is_told_by_its_number() {
+fn a_real_time_signal_is_reported_by_its_number() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let error = pool.submit(delayed!(raise_real_time_signal())).join().unwrap_err();
@@ -172,7 +172,7 @@ fn results_behind_the_record_of_a_slow_logger_are_not_forgotten() {
 }
 
 #[test]
-fn a_logger_that_panics_costs_nobody_a_result() {
+fn a_logger_that_panics_costs_no_result() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         on_each_record(|| panic!("this logger always panics"));

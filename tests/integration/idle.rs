@@ -47,7 +47,7 @@ fn idle_workers_leave_and_the_next_call_brings_them_back() {
 }
 
 #[test]
-fn they_leave_though_nobody_waits_for_anything() {
+fn idle_workers_leave_even_if_no_thread_waits() {
     alone(|| {
         let pool = pool(1, BRIEF);
         let handle = pool.submit(delayed!(pid()));
@@ -72,7 +72,7 @@ fn a_worker_that_is_used_stays() {
 }
 
 #[test]
-fn a_long_task_is_no_rest() {
+fn a_worker_with_a_long_task_is_not_idle() {
     alone(|| {
         #[worker]
         fn take(time: Duration) -> u32 {
@@ -87,7 +87,7 @@ fn a_long_task_is_no_rest() {
 }
 
 #[test]
-fn no_task_is_lost_where_workers_leave_just_as_it_comes() {
+fn no_task_is_lost_if_workers_leave_just_as_it_arrives() {
     alone(|| {
         let folder = Folder::new();
         let file = folder.path("ran");
@@ -147,7 +147,7 @@ fn a_lazy_call_goes_on_after_its_workers_have_left() {
 }
 
 #[test]
-fn a_time_without_end_is_one_as_any_other() {
+fn a_timeout_may_be_the_longest_duration() {
     alone(|| {
         let pool =
             Pool::builder().jobs(1).idle_timeout(Duration::MAX).start_timeout(Duration::MAX).build().unwrap();

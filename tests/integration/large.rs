@@ -66,7 +66,7 @@ fn the_memory_of_large_values_is_given_back_after_a_rest() {
 }
 
 #[test]
-fn large_values_of_every_size_arrive_as_they_were_whatever_memory_they_are_put_in() {
+fn large_values_of_every_size_arrive_unchanged_in_new_and_reused_memory() {
     alone(|| {
         let pool = Pool::new(2).unwrap();
         // Around the sizes from which on values take another way, up and down, so that memory that was used before fits and does not.

@@ -235,7 +235,7 @@ fn each_level_arrives_as_itself() {
 }
 
 #[test]
-fn what_the_parents_logger_does_not_want_it_does_not_get() {
+fn the_parents_logger_gets_no_record_that_it_has_disabled() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         collect(LevelFilter::Info);

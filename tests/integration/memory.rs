@@ -149,7 +149,7 @@ fn a_task_past_the_limit_fails_as_out_of_memory_and_its_worker_is_replaced() {
 }
 
 #[test]
-fn a_process_past_its_limit_fails_as_out_of_memory_whatever_started_it() {
+fn a_process_past_its_limit_fails_as_out_of_memory_under_every_start_method() {
     alone(|| {
         let process = || Process::builder().memory_limit(LIMIT as u64);
         for method in [StartMethod::Spawn, StartMethod::ForkServer] {
@@ -182,7 +182,7 @@ fn a_task_that_aborts_as_it_was_refused_memory_fails_as_out_of_memory() {
 }
 
 #[test]
-fn what_an_earlier_task_of_the_batch_was_refused_is_not_why_a_task_ends() {
+fn a_failed_allocation_of_an_earlier_task_is_not_the_cause_of_a_crash() {
     alone(|| {
         let pool = Pool::builder().jobs(1).chunk_size(2).memory_limit(LIMIT as u64).build().unwrap();
         for end in [End::Abort, End::Segfault] {
@@ -195,7 +195,7 @@ fn what_an_earlier_task_of_the_batch_was_refused_is_not_why_a_task_ends() {
 }
 
 #[test]
-fn a_task_whose_memory_is_not_limited_is_not_out_of_memory_for_what_it_was_refused() {
+fn without_a_memory_limit_a_failed_allocation_is_not_the_cause_of_a_crash() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         for end in [End::Abort, End::Segfault] {
@@ -206,7 +206,7 @@ fn a_task_whose_memory_is_not_limited_is_not_out_of_memory_for_what_it_was_refus
 }
 
 #[test]
-fn a_panic_that_ends_the_process_is_told_though_something_was_refused_before() {
+fn a_panic_that_ends_the_process_is_reported_even_after_a_failed_allocation() {
     alone(|| {
         let error = pool().submit(delayed!(be_refused_and_panic())).join().unwrap_err();
         let panic = error.panic().unwrap_or_else(|| panic!("it panicked: {error}"));
@@ -215,7 +215,7 @@ fn a_panic_that_ends_the_process_is_told_though_something_was_refused_before() {
 }
 
 #[test]
-fn a_panic_where_memory_is_short_is_told_with_its_backtrace() {
+fn a_panic_with_little_memory_is_reported_with_its_backtrace() {
     alone(|| {
         let builder = Pool::builder().jobs(1).memory_limit(LIMIT as u64);
         let pool = builder.env("RUST_BACKTRACE", "1").build().unwrap();
@@ -260,7 +260,7 @@ fn a_task_that_can_do_without_goes_on() {
 }
 
 #[test]
-fn other_ends_are_told_apart_under_a_limit() {
+fn other_causes_are_distinguished_under_a_limit() {
     alone(|| {
         let pool = pool();
         for end in [End::Abort, End::Exit, End::Segfault, End::Kill, End::StackOverflow] {
@@ -331,7 +331,7 @@ impl Drop for Group {
 }
 
 #[test]
-fn the_kernels_killing_for_want_of_memory_is_told_apart_from_others() {
+fn a_kill_by_the_kernel_for_lack_of_memory_is_distinguished_from_others() {
     alone(|| {
         let Some(_group) = Group::new(LIMIT) else {
             eprintln!("no group of processes with little memory can be made here");

@@ -129,7 +129,7 @@ fn a_parallel_of_parallels_neither_deadlocks_nor_multiplies() {
 }
 
 #[test]
-fn a_failure_within_is_told_outside() {
+fn a_failure_of_a_nested_call_is_reported_outside() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let error = pool.submit(delayed!(nested_failure())).join().unwrap().unwrap_err();

@@ -188,7 +188,7 @@ fn an_endless_input_of_slow_tasks_is_hardly_read_ahead() {
 }
 
 #[test]
-fn a_result_that_nobody_takes_holds_the_input_back() {
+fn a_result_that_is_not_taken_holds_the_input_back() {
     alone(|| {
         let folder = Folder::new();
         let go = folder.path("go");
@@ -304,7 +304,7 @@ fn a_producer_that_becomes_slow_does_not_hold_its_tasks_back() {
 }
 
 #[test]
-fn so_many_tasks_travel_together_as_the_iterator_is_told() {
+fn an_iterator_sends_chunks_of_the_requested_size() {
     alone(|| {
         let pool = Pool::builder().jobs(2).chunk_size(1000).build().unwrap();
         let results = pool.imap((0..300).map(|n| delayed!(double(n)))).chunk_size(7).map(Result::unwrap);

@@ -110,7 +110,7 @@ fn panicked(
 }
 
 #[test]
-fn a_panic_tells_what_and_where() {
+fn a_panic_is_reported_with_its_message_and_place() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let error = panicked(&pool, delayed!(third(vec![1])));
@@ -128,7 +128,7 @@ fn a_panic_tells_what_and_where() {
 }
 
 #[test]
-fn a_backtrace_comes_along_when_it_is_asked_for_and_not_unasked() {
+fn a_backtrace_is_captured_if_and_only_if_it_is_requested() {
     alone(|| {
         let of = |builder: Builder| {
             let pool = builder.jobs(1).build().unwrap();
@@ -156,7 +156,7 @@ fn a_backtrace_comes_along_when_it_is_asked_for_and_not_unasked() {
 }
 
 #[test]
-fn a_process_has_a_backtrace_when_it_is_asked_for() {
+fn a_process_has_a_backtrace_if_it_is_requested() {
     alone(|| {
         for asked in [true, false] {
             let mut process = Process::builder().backtrace(asked).spawn(delayed!(third(vec![1]))).unwrap();
@@ -167,7 +167,7 @@ fn a_process_has_a_backtrace_when_it_is_asked_for() {
 }
 
 #[test]
-fn the_panic_of_a_call_says_which_task_it_was() {
+fn the_panic_of_a_call_names_its_task() {
     alone(|| {
         let pool = Pool::new(2).unwrap();
         let error = parallel!(pool = &pool; formatted(n) for n in [3]).unwrap_err();
@@ -205,7 +205,7 @@ fn odd_panics_are_panics_like_any_other() {
 }
 
 #[test]
-fn the_panic_that_ends_the_task_is_the_one_that_is_told() {
+fn the_panic_that_ends_the_task_is_the_one_that_is_reported() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let error = panicked(&pool, delayed!(twice("the first")));
@@ -226,7 +226,7 @@ fn an_abort_after_a_panic_that_was_caught_is_a_crash() {
 }
 
 #[test]
-fn a_panic_that_cannot_unwind_is_told_though_it_ends_the_process() {
+fn a_panic_that_cannot_unwind_is_reported_although_it_ends_the_process() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let error = pool.submit(delayed!(through_a_foreign_frame())).join().unwrap_err();

@@ -178,7 +178,7 @@ fn a_worker_has_threads_and_children_as_any_process() {
 
 /// "The `.join` is the culprit here: it's waiting for the process to end."
 #[test]
-fn what_was_handed_in_runs_whether_or_not_anybody_joins() {
+fn submitted_tasks_run_even_if_they_are_never_joined() {
     alone(|| {
         let folder = Folder::new();
         let go = folder.path("go");

@@ -275,7 +275,7 @@ mod size {
     }
 
     #[test]
-    fn what_lies_ready_in_a_worker_that_has_grown_runs_elsewhere() {
+    fn tasks_queued_at_a_worker_that_has_grown_run_elsewhere() {
         alone(|| {
             let pool = Pool::builder().jobs(1).max_worker_rss(100 << 20).chunk_size(40).build().unwrap();
             let pids = pool.map((0..120).map(|_| delayed!(grow(10)))).unwrap();

@@ -131,7 +131,7 @@ fn a_call_and_a_submit_behind_it_leave_the_pool_at_rest() {
 
 /// Whoever drives sleeps, and was not to look for what had been handed in meanwhile, but each second.
 #[test]
-fn what_is_handed_in_now_and_then_runs_while_another_thread_waits_for_a_long_task() {
+fn occasional_tasks_run_while_another_thread_waits_for_a_long_one() {
     alone(|| {
         let folder = Folder::new();
         let (file, go) = (folder.path("numbers"), folder.path("go"));

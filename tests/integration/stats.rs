@@ -46,7 +46,7 @@ fn sum<T: std::iter::Sum>(stats: &Stats, of: impl Fn(&procession::WorkerStats) -
 }
 
 #[test]
-fn a_pool_that_has_done_nothing_says_so() {
+fn the_statistics_of_an_unused_pool_are_zero() {
     alone(|| {
         let stats = Pool::new(2).unwrap().stats();
         assert_eq!(stats.workers().len(), 2);
@@ -187,7 +187,7 @@ fn tasks_of_a_call_that_ends_early_are_counted_as_cancelled() {
 }
 
 #[test]
-fn the_time_of_tasks_is_told_apart_from_waiting() {
+fn the_time_of_tasks_is_separated_from_waiting() {
     alone(|| {
         let pool = Pool::builder().jobs(1).initializer(delayed!(take(20))).build().unwrap();
         pool.submit(delayed!(take(30))).join().unwrap();
@@ -266,7 +266,7 @@ fn restarts_are_counted_and_what_a_place_has_done_stays() {
 }
 
 #[test]
-fn the_most_memory_is_told_of_each_worker() {
+fn the_peak_memory_of_each_worker_is_reported() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         pool.submit(delayed!(bytes(1))).join().unwrap();
@@ -295,7 +295,7 @@ fn many_small_tasks_bring_a_hint_and_few_long_ones_none() {
 }
 
 #[test]
-fn encoding_is_estimated_from_what_workers_tell() {
+fn encoding_is_estimated_from_samples_of_the_workers() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         until("a worker has told", || {

@@ -97,7 +97,7 @@ fn a_variable_that_was_removed_is_not_there() {
 }
 
 #[test]
-fn workers_are_so_much_nicer_than_their_host() {
+fn workers_have_the_requested_niceness() {
     alone(|| {
         let own = *niceness().first().unwrap();
         for add in [1, 5, 19] {
@@ -128,7 +128,7 @@ fn workers_are_pinned_to_the_hosts_cpus_in_turn() {
 }
 
 #[test]
-fn libraries_in_workers_are_told_how_many_threads_to_start() {
+fn variables_limit_the_threads_of_libraries_in_workers() {
     alone(|| {
         let cpus = std::thread::available_parallelism().unwrap().get();
         let get = |pool: &Pool, name: &str| pool.submit(delayed!(variable(name.to_owned()))).join().unwrap();
@@ -168,7 +168,7 @@ fn inherited(inner_threads: Option<usize>) -> Option<String> {
 }
 
 #[test]
-fn what_the_hosts_environment_says_of_threads_goes_before_the_default_only() {
+fn the_hosts_environment_overrides_only_the_default_number_of_threads() {
     alone(|| {
         let pool = Pool::builder().jobs(1).env("OMP_NUM_THREADS", "11").build().unwrap();
         assert_eq!(pool.submit(delayed!(inherited(None))).join().unwrap().as_deref(), Some("11"));
@@ -200,7 +200,7 @@ fn a_worker_is_listed_by_its_pools_name_and_its_place() {
 }
 
 #[test]
-fn surroundings_that_cannot_be_had_are_refused_when_the_pool_is_built() {
+fn impossible_surroundings_are_refused_when_the_pool_is_built() {
     alone(|| {
         assert!(refused(Pool::builder().nice(20)).contains("nice(20)"));
         assert!(refused(Pool::builder().nice(-21)).contains("-20 to 19"));

@@ -138,7 +138,7 @@ fn a_task_that_ignores_sigterm_is_killed() {
 }
 
 #[test]
-fn a_task_past_its_limit_is_told_and_one_that_then_returns_spares_its_worker() {
+fn a_task_past_its_limit_is_asked_to_end_and_its_worker_is_kept_if_it_does() {
     alone(|| {
         let folder = Folder::new();
         let pool = pool(1, SHORT);
@@ -153,7 +153,7 @@ fn a_task_past_its_limit_is_told_and_one_that_then_returns_spares_its_worker() {
 }
 
 #[test]
-fn a_task_that_is_cancelled_is_told_too() {
+fn a_cancelled_task_is_asked_to_end_too() {
     alone(|| {
         #[worker]
         fn begin_and_heed(begun: &Path, file: &Path) {
@@ -202,7 +202,7 @@ fn waiting_does_not_count() {
 }
 
 #[test]
-fn what_waits_behind_a_task_past_its_limit_runs_once() {
+fn tasks_behind_one_past_its_limit_run_once() {
     alone(|| {
         for jobs in [1, 2] {
             let folder = Folder::new();
@@ -225,7 +225,7 @@ fn what_waits_behind_a_task_past_its_limit_runs_once() {
 }
 
 #[test]
-fn a_limit_needs_nobody_who_waits() {
+fn a_limit_is_enforced_even_if_no_thread_waits() {
     alone(|| {
         let folder = Folder::new();
         let pool = pool(1, SHORT);
@@ -239,7 +239,7 @@ fn a_limit_needs_nobody_who_waits() {
 }
 
 #[test]
-fn a_limit_holds_in_lazy_calls_that_nobody_reads() {
+fn a_limit_holds_in_lazy_calls_that_are_not_read() {
     alone(|| {
         let folder = Folder::new();
         let who = folder.path("who");
@@ -350,7 +350,7 @@ fn tasks_within_their_limit_do_not_notice_that_there_is_one() {
 }
 
 #[test]
-fn a_limit_of_nothing_is_refused() {
+fn a_limit_of_zero_is_refused() {
     let error = Pool::builder().task_timeout(Duration::ZERO).build().unwrap_err();
     assert!(error.to_string().contains("task_timeout"), "{error}");
 }

@@ -134,7 +134,7 @@ fn an_iterator_refuses_a_chunk_size_of_zero_and_takes_no_more_input() {
 }
 
 #[test]
-fn what_is_allowed_works_to_its_ends() {
+fn allowed_values_work_up_to_their_limits() {
     let table: &[Set] = &[
         |b| b.chunk_size(usize::MAX),
         |b| b.jobs(2).chunk_size(usize::MAX),

@@ -274,7 +274,7 @@ fn a_killed_program_leaves_a_whole_timeline_and_nothing_else() {
 }
 
 #[test]
-fn of_programs_that_write_to_one_file_one_has_it_whole() {
+fn programs_that_share_a_timeline_file_leave_it_whole() {
     let folder = folder("shared");
     let file = folder.join("run.json");
     std::thread::scope(|scope| {

@@ -302,7 +302,7 @@ fn for_every_way_in_which_a_task_can_end_the_error_says_why() {
 }
 
 #[test]
-fn what_a_constructor_prints_before_a_worker_has_connected_does_no_harm() {
+fn output_of_a_constructor_before_a_worker_has_connected_does_no_harm() {
     for program in [PROBE, PROBE_AT_MAIN] {
         for method in ["spawn", "forkserver"] {
             for transport in ["memory", "socket"] {
@@ -338,7 +338,7 @@ fn apart(script: &str) -> Option<Command> {
 }
 
 #[test]
-fn where_a_pid_namespace_has_no_room_the_error_says_so() {
+fn the_error_names_a_pid_namespace_without_room() {
     // The first process of the namespace has ended; or there has been none, and threads cannot be there.
     for (script, method, words) in [
         ("/bin/true; exec \"$0\" \"$@\"", "fork", "this process cannot be copied: Cannot allocate memory"),
@@ -355,7 +355,7 @@ fn where_a_pid_namespace_has_no_room_the_error_says_so() {
 }
 
 #[test]
-fn a_task_that_the_kernel_kills_for_want_of_memory_ends_by_that_name() {
+fn a_task_that_the_kernel_kills_for_lack_of_memory_fails_as_out_of_memory() {
     let folders = [
         ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
         ("/sys/fs/cgroup/unified", "memory.max"),

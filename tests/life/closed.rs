@@ -114,7 +114,7 @@ fn is_told(outcome: &str, result: &str, needs_one: bool) -> bool {
 }
 
 #[test]
-fn a_task_that_closes_descriptors_has_its_result_or_an_error_that_says_so() {
+fn a_task_that_closes_descriptors_has_its_result_or_an_error_that_names_the_cause() {
     for what in ["first", "no memory"] {
         check_closing(
             what,
@@ -171,7 +171,7 @@ fn an_initializer_that_closes_descriptors_is_named() {
 }
 
 #[test]
-fn a_finalizer_that_closes_descriptors_has_its_result_or_an_error_that_says_so() {
+fn a_finalizer_that_closes_descriptors_has_its_result_or_an_error_that_names_the_cause() {
     check_closing("finalizer", ALL, |lines, needs_one| match lines {
         ["Ok([17])"] => !needs_one,
         [error] => needs_one && names_the_cause(error),
@@ -188,7 +188,7 @@ fn a_preload_that_closes_descriptors_is_named() {
 }
 
 #[test]
-fn a_process_whose_function_closes_descriptors_has_its_result_or_an_error_that_says_so() {
+fn a_process_whose_function_closes_descriptors_has_its_result_or_an_error_that_names_the_cause() {
     check_closing(
         "process",
         ALL,

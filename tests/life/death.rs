@@ -69,7 +69,7 @@ fn kill_9_of_the_parent_leaves_no_process_with_idle_or_busy_workers_wherever_the
 }
 
 #[test]
-fn what_the_tasks_of_idle_workers_have_started_ends_with_the_program() {
+fn children_of_tasks_of_idle_workers_end_with_the_program() {
     for program in [PROBE, PROBE_AT_MAIN] {
         for method in ["spawn", "forkserver"] {
             for transport in ["memory", "socket"] {
@@ -196,7 +196,7 @@ fn ordinary_run() -> Duration {
 }
 
 #[test]
-fn a_worker_that_starts_as_its_host_ends_is_gone_at_once_whatever_step_it_is_in() {
+fn a_worker_that_starts_as_its_host_ends_exits_immediately_at_every_step() {
     for (program, method) in
         [(PROBE, "spawn"), (PROBE_AT_MAIN, "spawn"), (PROBE, "forkserver"), (PROBE, "fork")]
     {
@@ -221,7 +221,7 @@ fn a_worker_that_starts_as_its_host_ends_is_gone_at_once_whatever_step_it_is_in(
 }
 
 #[test]
-fn a_worker_that_is_stuck_as_its_host_ends_is_gone_at_once_wherever_it_is_stuck() {
+fn a_worker_that_is_stuck_as_its_host_ends_exits_immediately() {
     for step in ["initializer", "preload", "debugger", "result"] {
         let mut command = probe(PROBE, &["stuck", step]);
         if step == "debugger" {
@@ -260,7 +260,7 @@ fn until_asleep(processes: impl Iterator<Item = u32>) {
 }
 
 #[test]
-fn what_a_worker_printed_is_flushed_when_it_leaves() {
+fn output_of_a_worker_is_flushed_when_it_exits() {
     for program in [PROBE, PROBE_AT_MAIN] {
         let ended = Running::start(&mut probe(program, &["flush"])).end(PATIENCE);
         assert_eq!(ended.quietly(), "a line without an end");

@@ -76,7 +76,7 @@ fn a_pool_at_the_limit_of_its_user_works_on_or_names_the_limit_and_works_again_o
 }
 
 #[test]
-fn so_does_a_pool_whose_template_is_at_the_limit() {
+fn a_pool_whose_template_is_at_the_limit_works_on_or_names_it_and_works_again_once_it_is_lifted() {
     check_user_limit("forkserver");
 }
 

@@ -81,7 +81,7 @@ fn a_pool_without_proc_names_it() {
 }
 
 #[test]
-fn a_program_that_another_loader_has_started_is_told_so() {
+fn a_program_that_another_loader_has_started_gets_an_error_that_names_it() {
     let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
     let Some(loader) = loaders.into_iter().find(|loader| Path::new(loader).exists()) else {
         return println!("not run: `missing::loader`: there is none of {loaders:?}");
@@ -93,7 +93,7 @@ fn a_program_that_another_loader_has_started_is_told_so() {
 }
 
 #[test]
-fn a_program_under_a_valgrind_without_pidfd_open_is_told_so_and_works_in_process() {
+fn a_program_under_a_valgrind_without_pidfd_open_gets_an_error_that_names_it_and_works_in_process() {
     let valgrind = || {
         let mut command = Command::new("valgrind");
         command.args(["--quiet", "--tool=none", PROBE, "try"]);

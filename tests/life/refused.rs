@@ -41,7 +41,7 @@ fn a_task_may_fork_where_the_kernel_does_not_wipe_a_page_in_copies() {
 }
 
 #[test]
-fn nothing_is_said_where_nothing_is_refused() {
+fn nothing_is_logged_if_nothing_is_refused() {
     check("nothing", None, "crash true, lost false");
 }
 
@@ -67,7 +67,7 @@ fn a_pool_works_over_sockets_where_files_may_not_be_as_large_as_its_memory() {
 
 /// Under each limit of the shell a pool works, or its error says what is missing; nothing hangs, and nobody is killed.
 #[test]
-fn under_each_limit_a_pool_works_or_says_what_is_missing() {
+fn under_each_limit_a_pool_works_or_reports_what_is_missing() {
     for (limit, words) in [
         ("-n 24", None),
         ("-s 128", None),
@@ -95,7 +95,7 @@ fn under_each_limit_a_pool_works_or_says_what_is_missing() {
 }
 
 #[test]
-fn a_task_that_uses_up_its_processor_time_ends_by_that_name() {
+fn a_task_that_uses_up_its_processor_time_fails_with_that_cause() {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "ulimit -S -t 1; exec \"$0\" spin", PROBE]);
     let ended = Running::start(&mut command).end(PATIENCE);
@@ -119,7 +119,7 @@ fn check_short_of_memory(program: &str, limit: &str, what: &str, may_do: bool) {
 }
 
 #[test]
-fn a_panic_that_runs_out_of_memory_with_its_backtrace_ends_by_that_name_and_does_not_hang() {
+fn a_panic_whose_backtrace_runs_out_of_memory_fails_as_out_of_memory_and_does_not_hang() {
     for (limit, may_do) in [("-d 10000", false), ("-d 15000", true), ("-v 60000", true), ("-v 80000", true)] {
         for (program, what) in [(PROBE, "panic"), (PROBE, "thread"), (PROBE_AT_MAIN, "thread")] {
             check_short_of_memory(program, limit, what, may_do);
@@ -128,7 +128,7 @@ fn a_panic_that_runs_out_of_memory_with_its_backtrace_ends_by_that_name_and_does
 }
 
 #[test]
-fn a_task_that_runs_out_of_memory_under_a_limit_of_the_shell_ends_by_that_name() {
+fn a_task_that_runs_out_of_memory_under_a_limit_of_the_shell_fails_as_out_of_memory() {
     for limit in ["-v 80000", "-d 15000"] {
         check_short_of_memory(PROBE, limit, "fill", false);
     }
@@ -136,7 +136,7 @@ fn a_task_that_runs_out_of_memory_under_a_limit_of_the_shell_ends_by_that_name()
 
 /// In a process that has entered `main`, std gives each thread a small stack for signals.
 #[test]
-fn how_a_thread_of_a_task_ends_its_process_is_told_wherever_workers_come_in() {
+fn a_process_that_a_thread_of_a_task_ends_is_reported_with_its_cause_at_both_entries() {
     for program in [PROBE, PROBE_AT_MAIN] {
         for (what, start, end) in [
             ("abort", "out of memory: false; ", "killed by SIGABRT"),

@@ -28,7 +28,7 @@ fn workers_that_cannot_be_signalled_end_with_their_connection() {
 }
 
 #[test]
-fn a_program_ends_whose_workers_cannot_be_ended_and_says_so_once() {
+fn a_program_whose_workers_cannot_be_ended_ends_and_reports_them_once() {
     for method in ["spawn", "forkserver"] {
         // Once the program has ended the kernel continues what is stopped in groups of its own, by a SIGHUP, of which it ends.
         let ended = Running::start(&mut unsignalled(method, "stopped", "memory")).end(PATIENCE);

@@ -23,7 +23,7 @@ fn two_versions_in_one_program_work_side_by_side_and_in_each_other() {
 }
 
 #[test]
-fn of_two_versions_one_comes_in_at_main_and_the_other_before_it() {
+fn one_of_two_versions_may_enter_at_main_and_the_other_before_it() {
     check("two_versions_at_main", "both versions are at work\n");
 }
 

@@ -124,7 +124,7 @@ fn a_marker_of_a_template_that_leads_nowhere_ends_the_process_and_never_runs_mai
 }
 
 #[test]
-fn constructors_have_run_in_a_worker_that_came_in_at_main() {
+fn constructors_have_run_in_a_worker_that_entered_at_main() {
     assert_eq!(state(PROBE_AT_MAIN).one("constructed"), "true");
 }
 
@@ -181,7 +181,7 @@ fn a_program_whose_standard_streams_are_closed_has_workers() {
 }
 
 #[test]
-fn a_stack_overflow_says_so_on_stderr_and_in_the_error() {
+fn a_stack_overflow_is_named_on_stderr_and_in_the_error() {
     for program in [PROBE, PROBE_AT_MAIN] {
         let ended = run(&mut probe(program, &["overflow"]));
         assert!(ended.stdout.contains("stack overflow"), "{ended:?}");

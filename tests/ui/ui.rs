@@ -19,17 +19,17 @@ fn one_by_one(tries: impl FnOnce(&trybuild::TestCases)) {
 }
 
 #[test]
-fn what_is_right_compiles_under_the_strictest_lints() {
+fn correct_code_compiles_under_the_strictest_lints() {
     one_by_one(|cases| cases.pass("pass/*.rs"));
 }
 
 #[test]
-fn refusals_land_on_the_users_tokens_and_say_what_to_write() {
+fn errors_point_at_the_users_tokens_and_say_what_to_write() {
     one_by_one(|cases| cases.compile_fail("fail/*.rs"));
 }
 
 #[expect(clippy::print_stdout, reason = "what is not tried is named")]
-fn the_compiler_says_what_is_recorded(file: &str) {
+fn check_recorded_messages(file: &str) {
     let version =
         Command::new("rustc").arg("--version").output().expect("rustc runs, for it built this test");
     if String::from_utf8_lossy(&version.stdout).starts_with(RECORDED) {
@@ -43,30 +43,30 @@ fn the_compiler_says_what_is_recorded(file: &str) {
 
 #[test]
 fn a_call_that_cannot_be_is_an_error_at_the_call() {
-    the_compiler_says_what_is_recorded("calls");
+    check_recorded_messages("calls");
 }
 
 #[test]
 fn a_function_that_is_no_worker_is_an_error_that_the_documentation_of_delayed_explains() {
-    the_compiler_says_what_is_recorded("no_worker");
+    check_recorded_messages("no_worker");
 }
 
 #[test]
-fn what_is_no_task_is_an_error_that_says_to_wrap_the_call() {
-    the_compiler_says_what_is_recorded("tasks");
+fn an_argument_that_is_no_task_is_an_error_that_says_to_wrap_the_call() {
+    check_recorded_messages("tasks");
 }
 
 #[test]
 fn a_setting_of_the_wrong_type_is_an_error_at_its_value() {
-    the_compiler_says_what_is_recorded("settings");
+    check_recorded_messages("settings");
 }
 
 #[test]
 fn a_type_that_does_not_cross_is_one_error_of_our_own_at_the_type() {
-    the_compiler_says_what_is_recorded("types");
+    check_recorded_messages("types");
 }
 
 #[test]
 fn a_question_mark_on_an_error_that_a_task_cannot_become_is_an_error_that_says_what_to_write() {
-    the_compiler_says_what_is_recorded("question");
+    check_recorded_messages("question");
 }

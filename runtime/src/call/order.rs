@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn values_leave_in_the_order_of_the_input_whatever_the_order_of_arrival() {
+    fn values_are_yielded_in_input_order_for_every_order_of_arrival() {
         for seed in 0..500 {
             check(seed, false);
             check(seed, true);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_longer_arrives_is_filled_up_from_the_first_gap() {
+    fn missing_values_are_filled_in_from_the_first_gap() {
         let mut buffer = ReorderBuffer::new(false);
         for first in [0, 2] {
             let mut run = buffer.open(first, 1);

@@ -127,7 +127,7 @@ mod tests {
     };
 
     #[test]
-    fn byte_vectors_have_one_encoding_whichever_way_they_take() {
+    fn byte_vectors_have_one_encoding_on_both_paths() {
         for len in [0usize, 1, 127, 128, 300, 70_000] {
             let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let (mut short, mut large, mut long) = (Vec::new(), Vec::new(), Vec::new());

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kept_workers_from_starting_is_told_and_asked_for() {
+    fn an_error_displays_the_reason_why_no_worker_started_and_has_its_predicates() {
         let crash = TaskErrorKind::Crash { exit: Ok(Exit::from_code(3)), cause: None };
         let why = format!("{}; given up", crash.of("the initializer `a::load`"));
         let kind = TaskErrorKind::NotStarted { why, cause: Some(Box::new(crash)) };

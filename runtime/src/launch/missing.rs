@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_by_what_it_means() {
+    fn an_error_of_the_system_is_explained() {
         let words = |errno: Errno| why_not_executed(&errno.into());
         for (errno, meaning) in [
             (Errno::E2BIG, "the environment are larger"),

@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_ends_in_the_workers_place_whatever_the_pools_name() {
+    fn a_title_ends_in_the_workers_place_for_every_name_of_the_pool() {
         assert_eq!(title("scoring", "-2"), b"scoring-2");
         assert_eq!(title("a name that is too long", "-4095"), b"a name tha-4095");
         assert_eq!(title("żółw żółw żółw", "-12"), "żółw żó-12".as_bytes());
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_says_of_threads_goes_before_what_is_said_by_default() {
+    fn thread_counts_that_the_user_sets_override_the_default() {
         let env = vec![
             (OsString::from("MKL_NUM_THREADS"), Some(OsString::from("7"))),
             (OsString::from("BLIS_NUM_THREADS"), None),
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_refused_by_name() {
+    fn impossible_settings_are_refused_by_name() {
         let refused = |asked: SpawnOptions| asked.resolve(1, cpus).unwrap_err().to_string();
         let setup = |setup| SpawnOptions { setup, ..SpawnOptions::default() };
         let nice = |nice| setup(WorkerSetup { nice: Some(nice), ..WorkerSetup::default() });

@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_is_not_verbose_speaks_seldom_and_ever_more_seldom() {
+    fn a_call_that_is_little_verbose_reports_less_and_less_often() {
         let spoken = |verbose| {
             let mut last = 0;
             (1..=1000)

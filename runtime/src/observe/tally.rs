@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_tells_nonsense_of_its_time_is_counted_all_the_same() {
+    fn a_worker_that_reports_impossible_times_is_still_counted() {
         let (mut tally, now) = (Tally { busy: Duration::MAX, ..Tally::default() }, Instant::now());
         tally.sampled_encoding = Duration::MAX;
         tally.done(Ending::Failed, 5000, u64::MAX);

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_displayed_number_of_jobs_is_parsed_to_the_same() {
         for jobs in [Jobs::All, Jobs::AllBut(2), Jobs::Signed(4), Jobs::Signed(-3)] {
             assert_eq!(jobs.to_string().parse(), Ok(jobs));
         }

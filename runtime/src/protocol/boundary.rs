@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_found_wherever_it_stands_and_however_it_comes() {
+    fn a_mark_is_found_at_every_position_and_in_every_number_of_pieces() {
         let mark = encode_boundary(7, 9);
         for text in [&b""[..], b"words\n", b"\0", b"\0prc", b"\0prc\x07\0\0\0\0\0"] {
             let bytes = [text, &mark, b"more"].concat();
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_mark_and_has_another_token_is_text() {
+    fn a_mark_with_another_token_is_text() {
         let bytes = encode_boundary(8, 9);
         match find_boundary(&bytes, 7) {
             Boundary::None => {}

@@ -89,7 +89,7 @@ mod tests {
     };
 
     #[test]
-    fn what_a_template_says_is_understood_once_it_is_whole() {
+    fn the_answer_of_a_template_is_decoded_once_it_is_complete() {
         let said = Prepared::Failed("out of corn".to_owned());
         let bytes = said.to_bytes();
         for n in 0..bytes.len() {

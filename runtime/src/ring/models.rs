@@ -118,7 +118,7 @@ fn bounded(interruptions: usize) -> loom::model::Builder {
 }
 
 #[test]
-fn what_is_published_arrives_whole_and_in_order() {
+fn published_bytes_arrive_complete_and_in_order() {
     loom::model(|| {
         let (mut producer, mut consumer) = ring(4);
         let writer = thread::spawn(move || {

@@ -30,7 +30,7 @@ fn pattern(len: usize, salt: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_written_is_read_whichever_end_comes_first() {
+fn written_bytes_are_read_in_either_order_of_attachment() {
     let memory = Heap::new(HEADER_BYTES + 16);
     let mut consumer = Consumer::attach(memory.clone()).unwrap();
     let mut producer = Producer::attach(memory).unwrap();

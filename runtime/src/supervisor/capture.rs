@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tasks_have_written_is_each_ones_own_though_others_are_silent() {
+    fn each_task_gets_its_own_output_even_if_others_write_nothing() {
         let check = |written: &[&str]| {
             let mut transcript = transcript(written);
             for (seq, words) in (1..).zip(written) {

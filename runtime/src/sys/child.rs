@@ -353,8 +353,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_has_started_in_its_group_ends_with_it_whoever_collects_it() {
-        const NAME: &str = "what_a_child_has_started_in_its_group_ends_with_it_whoever_collects_it";
+    fn the_group_of_a_child_ends_with_it_even_if_other_code_reaps_it() {
+        const NAME: &str = "the_group_of_a_child_ends_with_it_even_if_other_code_reaps_it";
         in_namespace(NAME, || {
             let (leader, _) = start(c"/bin/true", &[c"true"]);
             let groups_have_descriptors = leader.held().kill_group();

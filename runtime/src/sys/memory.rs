@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn killings_for_want_of_memory_are_found_among_other_counts() {
+    fn out_of_memory_kills_are_found_among_other_counts() {
         assert_eq!(oom_kills_in("low 0\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n"), Some(5));
         assert_eq!(oom_kills_in("nr_free_pages 9\noom_kill 12\n"), Some(12));
         assert_eq!(oom_kills_in("oom 4\n"), None);

@@ -72,11 +72,11 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "several workers, or the end of one, are part of it",
     ),
     (
-        "settings::draw::all_threads_of_a_task_draw_the_same_and_nobody_else_does",
+        "settings::draw::all_threads_of_a_task_draw_the_same_and_no_other_task_does",
         "several workers, or the end of one, are part of it",
     ),
     (
-        "settings::draw::each_call_of_a_task_draws_other_numbers_whatever_its_worker_has_done_before",
+        "settings::draw::each_call_of_a_task_draws_other_numbers_regardless_of_its_workers_past",
         "a task's calls are numbered by its worker",
     ),
     (
@@ -118,7 +118,7 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "the calling thread keeps its runtime, or a crash would be the test's own",
     ),
     (
-        "async_worker::panics_and_crashes_of_async_functions_are_told_as_any_others",
+        "async_worker::panics_and_crashes_of_async_functions_are_reported_like_any_others",
         "the calling thread keeps its runtime, or a crash would be the test's own",
     ),
     (
@@ -126,7 +126,7 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "the calling thread keeps its runtime, or a crash would be the test's own",
     ),
     (
-        "async_worker::what_an_async_function_leaves_behind_goes_on_with_the_next",
+        "async_worker::futures_that_an_async_function_spawned_continue_during_the_next",
         "the calling thread keeps its runtime, or a crash would be the test's own",
     ),
     (
@@ -183,10 +183,10 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "records of the calling process have no worker",
     ),
     (
-        "logs::what_the_parents_logger_does_not_want_it_does_not_get",
+        "logs::the_parents_logger_gets_no_record_that_it_has_disabled",
         "records of the calling process have no worker",
     ),
-    ("order::a_result_that_nobody_takes_holds_the_input_back", "it needs several workers that work at once"),
+    ("order::a_result_that_is_not_taken_holds_the_input_back", "it needs several workers that work at once"),
     ("order::a_slow_producers_tasks_are_not_held_back", "it needs several workers that work at once"),
     (
         "order::a_slow_producers_tasks_are_not_held_back_to_fill_a_chunk",
@@ -196,34 +196,31 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "order::imap_unordered_gives_each_result_once_and_the_quick_before_the_slow",
         "it needs several workers that work at once",
     ),
-    (
-        "panic::a_backtrace_comes_along_when_it_is_asked_for_and_not_unasked",
-        "there is no worker to be told of",
-    ),
+    ("panic::a_backtrace_is_captured_if_and_only_if_it_is_requested", "there is no worker to be told of"),
     (
         "panic::a_function_with_a_hook_of_its_own_still_panics_for_its_caller",
         "there is no worker to be told of",
     ),
-    ("panic::a_process_has_a_backtrace_when_it_is_asked_for", "there is no worker to be told of"),
+    ("panic::a_process_has_a_backtrace_if_it_is_requested", "there is no worker to be told of"),
     ("panic::a_panic_can_be_raised_again_in_the_caller", "there is no worker to be told of"),
-    ("panic::a_panic_tells_what_and_where", "there is no worker to be told of"),
+    ("panic::a_panic_is_reported_with_its_message_and_place", "there is no worker to be told of"),
     (
-        "panic::a_panic_that_cannot_unwind_is_told_though_it_ends_the_process",
+        "panic::a_panic_that_cannot_unwind_is_reported_although_it_ends_the_process",
         "there is no worker to be told of",
     ),
     ("panic::an_abort_after_a_panic_that_was_caught_is_a_crash", "there is no worker to be told of"),
     ("panic::odd_panics_are_panics_like_any_other", "there is no worker to be told of"),
-    ("panic::the_panic_that_ends_the_task_is_the_one_that_is_told", "there is no worker to be told of"),
+    ("panic::the_panic_that_ends_the_task_is_the_one_that_is_reported", "there is no worker to be told of"),
     ("pitfalls::a_lock_that_another_thread_holds_is_free_in_workers", "it is about processes"),
     ("pitfalls::each_pool_has_a_start_method_of_its_own", "it is about processes"),
     ("pitfalls::fork_with_a_second_thread_is_an_error_and_no_deadlock", "it is about processes"),
-    ("pitfalls::what_was_handed_in_runs_whether_or_not_anybody_joins", "it is about processes"),
+    ("pitfalls::submitted_tasks_run_even_if_they_are_never_joined", "it is about processes"),
     (
-        "pool::broadcast::a_broadcast_whose_argument_does_not_encode_says_so_and_starts_nothing",
+        "pool::broadcast::a_broadcast_whose_argument_does_not_encode_is_an_error_and_starts_nothing",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::handle::a_handle_is_finished_without_anybody_waiting",
+        "pool::handle::a_handle_becomes_finished_even_if_no_thread_waits",
         "it is about workers that start, end, or work at once",
     ),
     ("pool::a_lazy_iterator_may_outlive_its_pool", "it is about workers that start, end, or work at once"),
@@ -232,7 +229,7 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::a_pool_has_as_many_workers_as_it_was_asked_for",
+        "pool::a_pool_has_the_requested_number_of_workers",
         "it is about workers that start, end, or work at once",
     ),
     (
@@ -258,7 +255,7 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::initialize::an_initializer_that_panics_stops_the_pool_with_its_own_words",
+        "pool::initialize::an_initializer_that_panics_stops_the_pool_with_its_own_message",
         "it is about workers that start, end, or work at once",
     ),
     (
@@ -290,20 +287,20 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::handle::handles_are_futures_that_nobody_needs_to_drive",
+        "pool::handle::handles_are_futures_that_complete_on_any_executor",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::handle::handles_of_a_pool_that_has_ended_say_so",
+        "pool::handle::handles_of_a_pool_that_has_ended_are_errors",
         "it is about workers that start, end, or work at once",
     ),
     (
-        "pool::handle::join_timeout_says_not_yet_and_can_be_asked_again",
+        "pool::handle::join_timeout_may_be_called_again_after_it_has_expired",
         "it is about workers that start, end, or work at once",
     ),
     ("pool::several_pools_live_side_by_side", "it is about workers that start, end, or work at once"),
     (
-        "pool::the_environment_says_how_many_workers_there_are",
+        "pool::the_environment_sets_the_number_of_workers",
         "it is about workers that start, end, or work at once",
     ),
     ("pool::the_warm_pool_grows_and_shrinks_to_jobs", "it is about workers that start, end, or work at once"),
@@ -311,7 +308,10 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "pool::two_hundred_workers_on_few_cores_make_progress",
         "it is about workers that start, end, or work at once",
     ),
-    ("pool::whoever_waits_hears_of_the_pools_end", "it is about workers that start, end, or work at once"),
+    (
+        "pool::every_waiting_thread_learns_of_the_pools_end",
+        "it is about workers that start, end, or work at once",
+    ),
     (
         "pool::workers_have_the_environment_that_they_were_given",
         "it is about workers that start, end, or work at once",
@@ -325,7 +325,7 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "what the calling process says has no worker",
     ),
     (
-        "subscriber::events_stand_under_the_span_in_which_the_task_was_handed_in",
+        "subscriber::events_are_children_of_the_span_in_which_the_task_was_submitted",
         "what the calling process says has no worker",
     ),
     (
@@ -336,10 +336,10 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "subscriber::a_subscriber_that_panics_as_spans_are_left_and_closed_keeps_no_result_of_a_process",
         "a panic of the subscriber and a crash would be the test's own",
     ),
-    ("subscriber::futures_that_are_in_a_span_say_so", "what the calling process says has no worker"),
+    ("subscriber::events_of_a_future_arrive_within_its_span", "what the calling process says has no worker"),
     ("subscriber::spans_of_a_process_end_with_it", "what the calling process says has no worker"),
     (
-        "subscriber::what_was_said_before_a_panic_or_a_crash_arrives_and_spans_end_with_the_process",
+        "subscriber::events_before_a_panic_or_a_crash_arrive_and_spans_end_with_the_process",
         "what the calling process says has no worker",
     ),
 ];

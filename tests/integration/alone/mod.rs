@@ -155,7 +155,7 @@ fn is_in_process() -> bool {
 }
 
 #[test]
-fn the_tests_that_do_not_run_in_process_say_why() {
+fn each_test_that_does_not_run_in_process_has_a_reason() {
     println!("tests and modules (`name::`) that do not run in process:");
     for (name, why) in NOT_IN_PROCESS {
         println!("  {name}: {why}");
@@ -163,7 +163,7 @@ fn the_tests_that_do_not_run_in_process_say_why() {
 }
 
 #[test]
-fn the_tests_that_do_not_run_under_fork_are_few_and_say_why() {
+fn few_tests_do_not_run_under_fork_and_each_has_a_reason() {
     println!("{} tests do not run under fork:", NOT_UNDER_FORK.len());
     for (name, why) in NOT_UNDER_FORK {
         println!("  {name}: {why}");

@@ -22,7 +22,7 @@ pub(super) fn doing(folder: &Folder) -> String {
 }
 
 #[test]
-fn a_test_that_hangs_says_what_its_processes_do() {
+fn a_test_that_hangs_reports_what_its_processes_do() {
     let folder = Folder::new();
     let mut child =
         Command::new("sleep").arg("60").env("PROCESSION_TESTS_FOLDER", folder.root()).spawn().unwrap();

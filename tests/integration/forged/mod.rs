@@ -417,6 +417,6 @@ fn a_flood_of_spans_does_not_starve_other_workers() {
 }
 
 #[test]
-fn a_flood_of_frames_that_say_nothing_does_not_starve_other_workers() {
+fn a_flood_of_empty_and_invalid_frames_does_not_starve_other_workers() {
     alone(|| [Flood::Empty, Flood::Marks, Flood::Frame].into_iter().for_each(check_flood));
 }

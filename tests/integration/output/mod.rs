@@ -150,7 +150,7 @@ fn output_goes_where_the_parents_goes_or_nowhere() {
 }
 
 #[test]
-fn lines_become_records_that_say_where_they_are_from() {
+fn lines_become_records_that_name_their_origin() {
     alone(|| {
         let pool = pool(1, Output::Log);
         collect(LevelFilter::Info);
@@ -268,7 +268,7 @@ fn lines_of_levels_that_are_off_are_dropped() {
 }
 
 #[test]
-fn much_output_that_nobody_waits_for_is_read_all_the_same() {
+fn much_output_is_read_even_if_no_thread_waits() {
     alone(|| {
         let folder = Folder::new();
         let done = folder.path("done");
@@ -288,7 +288,7 @@ fn much_output_that_nobody_waits_for_is_read_all_the_same() {
 }
 
 #[test]
-fn a_worker_that_never_stops_to_write_keeps_nobody_waiting() {
+fn a_worker_that_never_stops_writing_does_not_delay_others() {
     alone(|| {
         for output in [Output::Capture, Output::Log] {
             let pool = pool(1, output);

@@ -83,7 +83,7 @@ impl<'de> serde::Deserialize<'de> for Stubborn {
 }
 
 #[test]
-fn a_broadcast_whose_argument_does_not_encode_says_so_and_starts_nothing() {
+fn a_broadcast_whose_argument_does_not_encode_is_an_error_and_starts_nothing() {
     alone(|| {
         #[worker]
         fn take(value: Stubborn) -> usize {

@@ -46,7 +46,7 @@ fn handles_may_be_joined_in_any_order_and_by_other_threads() {
 }
 
 #[test]
-fn handles_are_futures_that_nobody_needs_to_drive() {
+fn handles_are_futures_that_complete_on_any_executor() {
     alone(|| {
         let pool = Pool::new(2).unwrap();
         for n in 0..200 {
@@ -86,7 +86,7 @@ fn futures_and_waiting_threads_share_a_pool() {
 }
 
 #[test]
-fn join_timeout_says_not_yet_and_can_be_asked_again() {
+fn join_timeout_may_be_called_again_after_it_has_expired() {
     alone(|| {
         let there = Folder::new();
         let go = there.path("go");
@@ -104,7 +104,7 @@ fn join_timeout_says_not_yet_and_can_be_asked_again() {
 }
 
 #[test]
-fn a_handle_is_finished_without_anybody_waiting() {
+fn a_handle_becomes_finished_even_if_no_thread_waits() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let handle = pool.submit(delayed!(echo(5)));
@@ -130,7 +130,7 @@ fn dropping_a_handle_cancels_nothing() {
 }
 
 #[test]
-fn handles_of_a_pool_that_has_ended_say_so() {
+fn handles_of_a_pool_that_has_ended_are_errors() {
     alone(|| {
         let there = Folder::new();
         let (begun, never) = (there.path("begun"), there.path("never"));

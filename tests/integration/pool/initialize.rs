@@ -86,7 +86,7 @@ fn check_failing_initializer(end: End) {
 }
 
 #[test]
-fn an_initializer_that_panics_stops_the_pool_with_its_own_words() {
+fn an_initializer_that_panics_stops_the_pool_with_its_own_message() {
     alone(|| check_failing_initializer(End::Panic));
 }
 

@@ -68,7 +68,7 @@ fn wrongly(_n: u64) -> bool {
 }
 
 #[test]
-fn a_pool_has_as_many_workers_as_it_was_asked_for() {
+fn a_pool_has_the_requested_number_of_workers() {
     alone(|| {
         for jobs in [1, 2, 5] {
             let pool = Pool::new(jobs).unwrap();
@@ -95,7 +95,7 @@ fn impossible_settings_are_refused_with_a_way_out() {
 }
 
 #[test]
-fn the_environment_says_how_many_workers_there_are() {
+fn the_environment_sets_the_number_of_workers() {
     alone(|| {
         for (words, jobs) in [("3", 3), (" 2 ", 2)] {
             let pool = Pool::builder().jobs(1).env("PROCESSION_JOBS", words).build().unwrap();
@@ -179,7 +179,7 @@ fn threads_that_make_their_first_parallel_call_at_once_share_one_pool() {
 }
 
 #[test]
-fn join_finishes_what_was_handed_in() {
+fn join_finishes_submitted_tasks() {
     alone(|| {
         let there = Folder::new();
         let file = there.path("ran");
@@ -246,7 +246,7 @@ fn the_environment_can_put_every_call_in_process() {
 }
 
 #[test]
-fn whoever_waits_hears_of_the_pools_end() {
+fn every_waiting_thread_learns_of_the_pools_end() {
     alone(|| {
         let there = Folder::new();
         let (begun, never) = (there.path("begun"), there.path("never"));

@@ -175,7 +175,7 @@ fn a_result_is_given_once_and_asking_again_is_an_error() {
 }
 
 #[test]
-fn whatever_ends_a_process_is_told_by_name() {
+fn every_cause_of_the_end_of_a_process_is_reported_by_name() {
     alone(|| {
         for end in [End::Panic, End::Exit, End::Abort, End::Segfault, End::Kill, End::StackOverflow] {
             let mut process = Process::builder().name("doomed").spawn(delayed!(strike(end))).unwrap();
@@ -253,7 +253,7 @@ fn a_process_that_is_ended_as_it_starts_fails_by_that_signal() {
 }
 
 #[test]
-fn a_process_that_somebody_else_kills_is_seen_to_have_ended() {
+fn a_process_that_other_code_kills_is_seen_to_have_ended() {
     alone(|| {
         let folder = Folder::new();
         let (mut process, _) = waiting(&folder);
@@ -265,7 +265,7 @@ fn a_process_that_somebody_else_kills_is_seen_to_have_ended() {
 }
 
 #[test]
-fn a_result_larger_than_any_buffer_waits_here_and_its_process_ends_though_nobody_joins() {
+fn a_process_with_a_result_larger_than_any_buffer_ends_before_it_is_joined() {
     const LEN: usize = 64 << 20;
     alone(|| {
         let mut bytes = Process::spawn(delayed!(many_bytes(LEN))).unwrap();
@@ -302,7 +302,7 @@ fn a_dropped_process_is_killed_and_collected() {
 }
 
 #[test]
-fn a_detached_process_runs_on_and_is_collected_by_somebody() {
+fn a_detached_process_runs_on_and_is_reaped() {
     alone(|| {
         let folder = Folder::new();
         let before = Snapshot::take();
@@ -375,7 +375,7 @@ fn a_process_may_be_sent_to_another_thread_and_joined_there() {
 }
 
 #[test]
-fn processes_are_named_by_their_function_and_a_number_or_as_was_said() {
+fn processes_are_named_by_their_function_and_a_number_or_by_the_user() {
     alone(|| {
         let (a, b) = (Process::spawn(delayed!(echo(1))).unwrap(), Process::spawn(delayed!(echo(1))).unwrap());
         for name in [a.name(), b.name()] {

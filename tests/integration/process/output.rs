@@ -21,7 +21,7 @@ fn write_and_strike(end: End) {
 }
 
 #[test]
-fn what_a_process_writes_goes_where_its_builder_was_told() {
+fn the_output_of_a_process_goes_where_its_builder_says() {
     alone(|| {
         for (output, expected) in [(Output::Capture, true), (Output::Log, true), (Output::Null, false)] {
             for end in [End::Panic, End::Abort] {
@@ -109,7 +109,7 @@ fn speak_for_ever(begun: &Path) {
 }
 
 #[test]
-fn a_process_that_never_stops_talking_keeps_nobody_waiting() {
+fn a_process_that_never_stops_writing_does_not_delay_others() {
     alone(|| {
         let folder = Folder::new();
         let begun = folder.path("begun");
@@ -132,7 +132,7 @@ fn speak(go: &Path, times: u32) {
 }
 
 #[test]
-fn what_a_process_logs_is_out_before_its_end_is_seen_and_a_logger_may_join_processes() {
+fn records_of_a_process_are_delivered_before_its_end_and_a_logger_may_join_processes() {
     alone(|| {
         let folder = Folder::new();
         let go = folder.path("go");

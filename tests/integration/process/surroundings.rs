@@ -35,7 +35,7 @@ fn look_at_oneself() -> (String, i64, usize, Option<String>) {
 }
 
 #[test]
-fn each_process_has_the_surroundings_that_its_builder_was_told() {
+fn each_process_has_the_surroundings_that_its_builder_sets() {
     alone(|| {
         let folder = Folder::new();
         let own = std::env::current_dir().unwrap();

@@ -83,7 +83,7 @@ fn draws_of_imap_of_submit_and_of_nested_calls_are_the_same_on_any_number_of_wor
 }
 
 #[test]
-fn all_threads_of_a_task_draw_the_same_and_nobody_else_does() {
+fn all_threads_of_a_task_draw_the_same_and_no_other_task_does() {
     alone(|| {
         let pool = Pool::new(2).unwrap();
         let draws = parallel!(pool = &pool, seed = 5; draw_elsewhere() for _ in 0..DRAWS).unwrap();
@@ -133,7 +133,7 @@ fn each_call_without_a_seed_draws_other_numbers_on_any_number_of_workers() {
 }
 
 #[test]
-fn each_call_of_a_task_draws_other_numbers_whatever_its_worker_has_done_before() {
+fn each_call_of_a_task_draws_other_numbers_regardless_of_its_workers_past() {
     alone(|| {
         let within = |jobs: usize| {
             let pool = Pool::new(jobs).unwrap();

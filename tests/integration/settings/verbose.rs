@@ -204,7 +204,7 @@ fn counts(lines: &[String]) -> Vec<usize> {
 }
 
 #[test]
-fn verbose_says_more_the_larger_it_is() {
+fn a_larger_verbose_reports_more() {
     assert_eq!(lines_of(&mut command("nothing")), [""; 0]);
     let lines = lines_of(&mut command("now and then"));
     assert!(lines[0].starts_with("[Parallel(jobs=2)]: 2 workers"), "{lines:?}");
@@ -223,7 +223,7 @@ fn verbose_says_more_the_larger_it_is() {
 }
 
 #[test]
-fn verbose_of_calls_that_are_not_told_is_in_the_environment() {
+fn the_environment_sets_verbose_of_calls_that_do_not() {
     assert_eq!(lines_of(&mut command("by default")), [""; 0]);
     let counted = counts(&lines_of(command("by default").env("PROCESSION_VERBOSE", "50")));
     assert_eq!(counted, (1..=12).collect::<Vec<_>>());
@@ -235,7 +235,7 @@ fn verbose_of_calls_that_are_not_told_is_in_the_environment() {
 }
 
 #[test]
-fn verbose_tells_of_inputs_without_a_length_of_tuples_of_failures_and_of_steps() {
+fn verbose_reports_inputs_without_a_length_tuples_failures_and_steps() {
     let lines = lines_of(&mut command("a generator"));
     assert_eq!(counts(&lines), [1, 2, 3], "{lines:?}");
     assert!(lines.last().unwrap().contains("Done   3 out of   3 | "), "{lines:?}");
@@ -381,7 +381,7 @@ fn a_bar_of_a_call_that_fails_stays_where_it_was_and_counts_failures() {
 }
 
 #[test]
-fn a_bar_is_quiet_where_nobody_sees_it() {
+fn a_bar_is_not_drawn_without_a_terminal() {
     for scene in ["a bar", "a bar of steps", "a bar that fails"] {
         assert_eq!(lines_of(&mut command(scene)), [""; 0], "{scene}");
     }

@@ -179,7 +179,7 @@ fn a_template_that_is_killed_is_made_again_and_tasks_that_run_go_on() {
 }
 
 #[test]
-fn a_pool_whose_template_is_gone_fails_all_that_it_is_given_at_once() {
+fn a_pool_whose_template_is_gone_fails_every_task_immediately() {
     alone_in_one_thread(|| {
         let pool = Pool::builder().jobs(1).chunk_size(1).start_method(StartMethod::Fork).build().unwrap();
         let (_, _, template) = pool.submit(delayed!(look())).join().unwrap();
@@ -212,7 +212,7 @@ fn a_copy_of_this_process_that_is_killed_leaves_its_workers_and_an_error_for_the
 }
 
 #[test]
-fn tasks_can_be_handed_in_while_a_slow_preload_runs_and_the_pool_then_ends_promptly() {
+fn tasks_can_be_submitted_while_a_slow_preload_runs_and_the_pool_then_ends_promptly() {
     alone(|| {
         let there = Folder::new();
         let (begun, never) = (there.path("begun"), there.path("never"));
@@ -308,7 +308,7 @@ fn weigh() -> (usize, usize) {
 }
 
 #[test]
-fn what_a_template_has_loaded_is_shared_by_its_workers() {
+fn the_memory_that_a_template_has_loaded_is_shared_by_its_workers() {
     alone(|| {
         let pool = server().jobs(3).preload(delayed!(load_much())).build().unwrap();
         let _ = pool.broadcast(delayed!(weigh())).unwrap();
@@ -334,7 +334,7 @@ fn a_preload_without_a_template_is_refused_with_a_way_out() {
 }
 
 #[test]
-fn the_environment_says_how_workers_come_to_be_and_a_mistake_is_refused_by_name() {
+fn the_environment_sets_the_start_method_and_a_mistake_is_refused_by_name() {
     #[worker]
     fn build() -> Result<(bool, u32), String> {
         let pool = Pool::new(1).map_err(|error| error.to_string())?;

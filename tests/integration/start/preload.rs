@@ -75,7 +75,7 @@ fn check_failing_preload(attempts: &Path, pool: &Pool, words: &[&str]) {
 }
 
 #[test]
-fn a_preload_that_panics_is_the_error_of_calls_with_its_words_after_bounded_attempts() {
+fn a_preload_that_panics_is_the_error_of_calls_with_its_message_after_bounded_attempts() {
     alone(|| {
         let there = Folder::new();
         let attempts = there.path("attempts");
@@ -106,7 +106,7 @@ fn a_preload_that_ends_its_process_is_the_error_of_calls_with_the_cause() {
 }
 
 #[test]
-fn a_preload_that_returns_an_error_is_the_error_of_calls_with_its_words() {
+fn a_preload_that_returns_an_error_is_the_error_of_calls_with_its_message() {
     alone(|| {
         let there = Folder::new();
         let attempts = there.path("attempts");
@@ -122,7 +122,7 @@ fn a_preload_that_returns_an_error_is_the_error_of_calls_with_its_words() {
 }
 
 #[test]
-fn a_preload_that_leaves_threads_behind_is_an_error_that_says_so() {
+fn a_preload_that_leaves_threads_behind_is_an_error() {
     alone(|| {
         let there = Folder::new();
         let attempts = there.path("attempts");
@@ -140,7 +140,7 @@ fn a_preload_may_start_threads_that_it_joins() {
 }
 
 #[test]
-fn a_preload_that_takes_longer_than_the_start_timeout_is_an_error_that_says_so() {
+fn a_preload_that_takes_longer_than_the_start_timeout_is_an_error() {
     alone(|| {
         let there = Folder::new();
         let (begun, never) = (there.path("begun"), there.path("never"));
@@ -158,7 +158,7 @@ fn a_preload_that_takes_longer_than_the_start_timeout_is_an_error_that_says_so()
 }
 
 #[test]
-fn a_failed_preload_of_a_copy_of_this_process_is_an_error_that_says_that_there_is_no_other() {
+fn a_failed_preload_of_a_copy_of_this_process_is_not_tried_again() {
     alone_in_one_thread(|| {
         let there = Folder::new();
         let attempts = there.path("attempts");

@@ -168,7 +168,7 @@ fn an_event_arrives_once_with_typed_fields_and_its_place_before_the_result() {
 }
 
 #[test]
-fn events_stand_under_the_span_in_which_the_task_was_handed_in() {
+fn events_are_children_of_the_span_in_which_the_task_was_submitted() {
     alone(|| {
         let pool = Pool::new(2).unwrap();
         let collector = collect(LevelFilter::INFO);
@@ -230,7 +230,7 @@ fn spans_of_a_worker_are_made_again_with_their_fields_and_end() {
 }
 
 #[test]
-fn what_was_said_before_a_panic_or_a_crash_arrives_and_spans_end_with_the_process() {
+fn events_before_a_panic_or_a_crash_arrive_and_spans_end_with_the_process() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let collector = collect(LevelFilter::INFO);
@@ -344,7 +344,7 @@ fn a_subscriber_that_panics_as_spans_are_left_and_closed_keeps_no_result_of_a_pr
 }
 
 #[test]
-fn futures_that_are_in_a_span_say_so() {
+fn events_of_a_future_arrive_within_its_span() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let collector = collect(LevelFilter::INFO);
@@ -356,7 +356,7 @@ fn futures_that_are_in_a_span_say_so() {
 }
 
 #[test]
-fn what_the_parent_has_turned_off_is_never_evaluated_in_the_worker() {
+fn levels_that_the_parent_has_disabled_are_never_evaluated_in_the_worker() {
     alone(|| {
         let folder = Folder::new();
         let evaluated = folder.path("evaluated");
@@ -412,7 +412,7 @@ fn records_of_log_become_events_once_where_the_parent_wants_that() {
 }
 
 #[test]
-fn the_subscriber_of_the_caller_is_told_and_no_other() {
+fn only_the_subscriber_of_the_caller_receives_events() {
     alone(|| {
         let pool = Pool::new(1).unwrap();
         let (mine, other) = (Collector::default(), Collector::default());
@@ -444,7 +444,7 @@ fn events_of_several_threads_and_long_ones_arrive_whole() {
 }
 
 #[test]
-fn a_pool_in_process_speaks_to_the_same_subscriber() {
+fn a_pool_in_process_uses_the_same_subscriber() {
     alone(|| {
         let collector = collect(LevelFilter::INFO);
         tracing::info_span!("here").in_scope(|| Pool::in_process().submit(delayed!(say(5)))).join().unwrap();

@@ -126,7 +126,7 @@ fn a_stopped_task_of_a_worker_without_a_board_ends_its_worker() {
 }
 
 #[test]
-fn what_no_worker_of_ours_sends_ends_the_worker_and_not_the_pool() {
+fn an_invalid_message_ends_the_worker_and_not_the_pool() {
     let garbage: [&[u8]; 4] = [b"", b"\xffgarbage", &[5], &[3, 0, 0]];
     for frame in garbage {
         let mut sim = Sim::new(Config { jobs: 1, ..config() });
@@ -163,7 +163,7 @@ fn a_worker_that_leaves_tasks_unanswered_is_killed_and_they_run_elsewhere() {
 }
 
 #[test]
-fn a_task_that_the_kernel_kills_for_memory_says_so() {
+fn a_task_that_the_kernel_kills_for_memory_fails_as_out_of_memory() {
     let mut sim = Sim::new(config());
     sim.launcher.lock().oom_kills = Some(3);
     let task = sim.submit(MILLI);

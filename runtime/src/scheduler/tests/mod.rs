@@ -32,7 +32,7 @@ fn batches_of(tasks: usize) -> CallOptions {
 }
 
 #[test]
-fn a_launcher_is_told_how_many_workers_the_tasks_want_before_the_first_is_requested() {
+fn a_launcher_learns_how_many_workers_are_wanted_before_the_first_request() {
     let mut sim = Sim::new(Config { jobs: 4, ..config() });
     sim.launcher.lock().outcomes.push_back(StartOutcome::NotYet);
     let tasks: Vec<_> = (0..3).map(|_| sim.submit(MILLI)).collect();

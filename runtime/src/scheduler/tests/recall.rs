@@ -24,7 +24,7 @@ fn pool_of_late_answers(tasks: usize, retries: u32) -> (Sim, Called) {
 }
 
 #[test]
-fn a_call_is_cancelled_at_a_worker_that_says_later_what_it_has_begun() {
+fn a_call_is_cancelled_at_a_worker_that_answers_the_recall_later() {
     let (mut sim, mut call) = pool_of_late_answers(5, 0);
     sim.cancel_call(&call);
     sim.turn();
@@ -47,7 +47,7 @@ fn a_call_is_cancelled_at_a_worker_that_says_later_what_it_has_begun() {
 }
 
 #[test]
-fn what_was_cancelled_at_a_worker_that_ends_without_an_answer_does_not_run_again() {
+fn a_cancelled_task_of_a_worker_that_ends_without_an_answer_does_not_run_again() {
     let (mut sim, mut call) = pool_of_late_answers(5, 3);
     sim.cancel_call(&call);
     sim.worker(0).end(Exit::from_signal(KILLED));
@@ -58,7 +58,7 @@ fn what_was_cancelled_at_a_worker_that_ends_without_an_answer_does_not_run_again
 }
 
 #[test]
-fn a_task_is_stopped_at_its_time_limit_once_its_worker_has_said_what_it_has_begun() {
+fn a_task_is_stopped_at_its_time_limit_once_its_worker_has_answered_the_recall() {
     let mut sim = Sim::new(Config { jobs: 1, ..limited() });
     sim.launcher.lock().recalls = Recalls::Later;
     let task = sim.submit(MILLI);
@@ -76,7 +76,7 @@ fn a_task_is_stopped_at_its_time_limit_once_its_worker_has_said_what_it_has_begu
 }
 
 #[test]
-fn a_worker_that_never_says_what_it_has_begun_is_replaced_and_the_rest_runs() {
+fn a_worker_that_never_answers_a_recall_is_replaced_and_its_other_tasks_run() {
     let mut sim = Sim::new(Config { jobs: 2, ..config() });
     sim.launcher.lock().recalls = Recalls::Later;
     let mut call = sim.call_with((0..10).map(|_| MILLI), batches_of(10));

@@ -14,7 +14,7 @@ fn lives(lives: Lives) -> Config {
 }
 
 #[test]
-fn closing_fails_what_waits_kills_what_runs_and_drains_what_is_idle() {
+fn closing_fails_waiting_tasks_kills_busy_workers_and_drains_idle_ones() {
     let mut sim = Sim::new(config());
     let mut call = sim.call_with((0..2).map(|_| MILLI), CallOptions { retries: Some(7), ..batches_of(1) });
     sim.start_all();

@@ -129,7 +129,7 @@ fn a_shortage_is_waited_out_for_the_start_timeout() {
 }
 
 #[test]
-fn what_the_system_refuses_for_good_fails_at_once() {
+fn a_permanent_refusal_by_the_system_fails_immediately() {
     let mut sim = Sim::new(config());
     sim.launcher.lock().outcomes.push_back(StartOutcome::Fails(LaunchError::Refused("no".to_owned())));
     let task = sim.submit(MILLI);

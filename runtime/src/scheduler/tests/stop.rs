@@ -31,7 +31,7 @@ fn a_cancelled_task_that_has_not_begun_never_begins() {
 }
 
 #[test]
-fn a_cancelled_task_that_runs_is_told_to_end_then_terminated_then_killed() {
+fn a_cancelled_task_that_runs_is_asked_to_end_then_terminated_then_killed() {
     let mut sim = Sim::new(config());
     let task = sim.submit(SECOND);
     sim.start_all();
@@ -54,7 +54,7 @@ fn a_cancelled_task_that_runs_is_told_to_end_then_terminated_then_killed() {
 }
 
 #[test]
-fn a_worker_whose_task_returns_when_told_to_end_continues() {
+fn a_worker_whose_task_returns_when_asked_to_end_continues() {
     let mut sim = Sim::new(config());
     let task = sim.submit(SECOND);
     sim.start_all();

@@ -121,7 +121,7 @@ fn a_call_uses_no_more_workers_than_it_may() {
 }
 
 #[test]
-fn of_many_more_workers_than_cores_few_run_short_tasks_and_all_run_long_ones() {
+fn with_many_more_workers_than_cores_few_run_short_tasks_and_all_run_long_ones() {
     let settings = || Config { jobs: 64, ..config() };
     let mut sim = Sim::on(2, settings());
     let mut call = sim.call((0..10).map(|_| 5 * MICRO));
@@ -143,7 +143,7 @@ fn of_many_more_workers_than_cores_few_run_short_tasks_and_all_run_long_ones() {
 }
 
 #[test]
-fn what_a_task_logs_is_delivered_before_anything_after_it() {
+fn records_of_a_task_are_delivered_before_anything_that_follows() {
     let mut sim = Sim::new(config());
     let task = sim.submit(MILLI);
     sim.start_all();

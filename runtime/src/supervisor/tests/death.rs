@@ -84,7 +84,7 @@ fn die(when: When, how: How) -> (Pair, ExitReport) {
 }
 
 #[test]
-fn every_death_in_every_phase_is_reported_with_what_became_of_each_task() {
+fn every_death_in_every_phase_is_reported_with_the_fate_of_each_task() {
     use When::{Draining, Greeting, Idle, Replied, Running, Starting, Stopping, Waiting};
     let phases = [Starting, Greeting, Idle, Waiting, Running, Stopping, Replied, Draining];
     let deaths =

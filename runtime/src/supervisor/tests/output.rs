@@ -17,7 +17,7 @@ fn message(record: Record) -> String {
 }
 
 #[test]
-fn what_a_task_writes_is_told_before_its_outcome() {
+fn output_of_a_task_is_reported_before_its_outcome() {
     let mut pair = Pair::new();
     pair.outputs = Outputs { stdout: Output::Capture, ..Outputs::default() };
     pair.launch().expect("the launcher is ready");

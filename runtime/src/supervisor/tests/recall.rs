@@ -69,7 +69,7 @@ fn an_answer_that_comes_after_the_tasks_have_ended_takes_nothing_back() {
 }
 
 #[test]
-fn a_worker_that_does_not_answer_a_recall_in_time_is_killed_and_its_end_tells_what_has_begun() {
+fn a_worker_that_does_not_answer_a_recall_in_time_is_killed_and_its_end_shows_what_has_begun() {
     let mut pair = recalled_later(3);
     assert!(pair.supervisor.take_back(pair.now).is_none());
     let asked = pair.now;

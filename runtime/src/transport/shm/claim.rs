@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_taken_back_never_begins() {
+    fn a_recalled_task_never_begins() {
         let word = ClaimWord::new();
         assert!(word.begin(1));
         assert_eq!(word.take_back(5), 1);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_nothing_is_taken_back_from_runs_more_tasks_than_there_are_numbers() {
+    fn without_recalls_a_worker_runs_more_tasks_than_there_are_numbers() {
         let word = ClaimWord::new();
         let step = 1 << 20;
         for seq in (0..=u32::MAX).step_by(step).chain((0..=u32::MAX).step_by(step)).skip(1) {
@@ -130,7 +130,7 @@ mod models {
 
     /// In every order of events, each of two tasks has exactly one owner.
     #[test]
-    fn a_task_is_begun_or_taken_back_never_both_and_never_neither() {
+    fn a_task_is_begun_or_recalled_and_never_both_or_neither() {
         loom::model(|| {
             let word = loom::sync::Arc::new(ClaimWord::new());
             let worker = {
