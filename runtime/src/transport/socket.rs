@@ -8,10 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    Room,
-    stream::{Read, Sink, Source},
-};
+use super::stream::{Read, Sink, Source};
 use crate::sys::{fd, identified::Identified};
 
 /// Frames up to this size are copied together before they are sent. One short copy costs less than passing a list of parts to the
@@ -51,29 +48,10 @@ impl Sink for SocketSink {
         }
     }
 
-    fn wait(&mut self) -> io::Result<()> {
-        // A blocking socket waits when it is written to.
-        Ok(())
-    }
-
-    fn ring(&mut self) {}
-
-    fn has_room(&mut self) -> bool {
-        false
-    }
-
-    fn await_room(&mut self) -> Room {
-        Room::Writable
-    }
-
     fn close(&mut self) {
         if let Ok(socket) = self.socket.check() {
             fd::shutdown_write(socket);
         }
-    }
-
-    fn is_peer_at_rest(&self) -> bool {
-        false
     }
 }
 
@@ -90,33 +68,15 @@ impl SocketSource {
 
 impl Source for SocketSource {
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
-        let socket = self.socket.check()?;
-        loop {
-            match fd::read_append(socket, target, most) {
-                Ok(0) => return Ok(Read::Closed),
-                Ok(n) => return Ok(Read::Bytes(n)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Read::Nothing),
-                // The peer ended before it had read everything that was sent to it.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Read::Closed),
-                Err(error) => return Err(error),
-            }
+        match fd::read_some(self.socket.check()?, target, most) {
+            Ok(Some(0)) => Ok(Read::Closed),
+            Ok(Some(n)) => Ok(Read::Bytes(n)),
+            Ok(None) => Ok(Read::Nothing),
+            // The peer ended before it had read everything that was sent to it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Read::Closed),
+            Err(error) => Err(error),
         }
     }
-
-    fn wait(&mut self, _near: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn has_arrivals(&self) -> bool {
-        false
-    }
-
-    fn park(&mut self) -> bool {
-        true
-    }
-
-    fn unpark(&mut self) {}
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

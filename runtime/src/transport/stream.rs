@@ -23,6 +23,8 @@ const AHEAD_BYTES: usize = 4 << 20;
 const ROUND_BYTES: usize = 1 << 20;
 
 /// Accepts bytes.
+///
+/// The defaults are those of a socket, of which the kernel does the rest: it waits for room in `write`, and wakes the peer.
 pub(super) trait Sink: Send {
     /// Accepts as many bytes of the parts as there is room for. Returns 0 if there is no room.
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize>;
@@ -32,23 +34,41 @@ pub(super) trait Sink: Send {
         false
     }
     /// Waits for room. Only on an end that waits.
-    fn wait(&mut self) -> io::Result<()>;
-    fn ring(&mut self);
-    fn has_room(&mut self) -> bool;
-    fn await_room(&mut self) -> Room;
-    fn close(&mut self);
-    fn is_peer_at_rest(&self) -> bool;
+    fn wait(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn ring(&mut self) {}
+    /// Only on an end that never waits, like what follows.
+    fn has_room(&mut self) -> bool {
+        false
+    }
+    fn await_room(&mut self) -> Room {
+        Room::Writable
+    }
+    fn close(&mut self) {}
+    fn is_peer_at_rest(&self) -> bool {
+        false
+    }
 }
 
 /// Provides bytes.
+///
+/// The defaults are those of a socket, of which the kernel does the rest: it waits in `read`, and reports what arrives.
 pub(super) trait Source: Send {
     /// Appends at most `most` bytes.
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read>;
     /// Waits until there is something to read. It is `near` in the middle of a frame. Only on an end that waits.
-    fn wait(&mut self, near: bool) -> io::Result<()>;
-    fn has_arrivals(&self) -> bool;
-    fn park(&mut self) -> bool;
-    fn unpark(&mut self);
+    fn wait(&mut self, _near: bool) -> io::Result<()> {
+        Ok(())
+    }
+    /// Only on an end that never waits, like what follows.
+    fn has_arrivals(&self) -> bool {
+        false
+    }
+    fn park(&mut self) -> bool {
+        true
+    }
+    fn unpark(&mut self) {}
     fn poll_fd(&self) -> BorrowedFd<'_>;
 }
 

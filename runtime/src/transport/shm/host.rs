@@ -32,10 +32,6 @@ impl Sink for HostSink {
         self.producer.write(parts).map_err(broken)
     }
 
-    fn wait(&mut self) -> io::Result<()> {
-        unreachable!("the host never waits")
-    }
-
     fn ring(&mut self) {
         if self.producer.take_bell() {
             wake(self.producer.peer_bell());
@@ -76,10 +72,6 @@ impl Source for HostSource {
             wake(self.consumer.peer_bell());
         }
         Ok(Read::Bytes(n))
-    }
-
-    fn wait(&mut self, _near: bool) -> io::Result<()> {
-        unreachable!("the host never waits")
     }
 
     fn has_arrivals(&self) -> bool {

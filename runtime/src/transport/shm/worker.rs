@@ -21,7 +21,7 @@ use crate::{
     sync::ignore_poison,
     sys::{buffer_cache, futex, identified::Identified},
     transport::{
-        Body, FrameReceiver, FrameSender, Room, Segment,
+        Body, FrameReceiver, FrameSender, Segment,
         socket::{SocketSink, SocketSource},
         stream::{FramedReceiver, FramedSender, Read, Sink, Source},
     },
@@ -257,20 +257,6 @@ impl Sink for WorkerSink {
             self.aside.ring();
         }
     }
-
-    fn has_room(&mut self) -> bool {
-        true
-    }
-
-    fn await_room(&mut self) -> Room {
-        Room::Now
-    }
-
-    fn close(&mut self) {}
-
-    fn is_peer_at_rest(&self) -> bool {
-        false
-    }
 }
 
 struct WorkerSource {
@@ -319,18 +305,6 @@ impl Source for WorkerSource {
             }
         }
         Ok(())
-    }
-
-    fn has_arrivals(&self) -> bool {
-        !self.consumer.is_empty()
-    }
-
-    fn park(&mut self) -> bool {
-        self.consumer.park()
-    }
-
-    fn unpark(&mut self) {
-        self.consumer.unpark();
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
