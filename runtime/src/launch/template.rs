@@ -14,7 +14,7 @@ use crate::{
     protocol::{FORK_REQUEST, Prepared, REPORT_BYTES, TemplateReport},
     sys::{
         child::Child,
-        fd::{Failed, read_append, stream_pair},
+        fd::{Failed, read_some, stream_pair},
         held::Held,
         identified::Identified,
         pass::{recv_with_fds, send_with_fds},
@@ -144,15 +144,11 @@ impl Template {
         let ended = self.has_exited();
         loop {
             said.reserve(4096);
-            match self.control.check().and_then(|control| read_append(control, said, 4096)) {
-                Ok(0) => return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None),
-                Ok(_) if said.len() < MOST_WORDS_BYTES => {}
-                Ok(_) => return Err(Some("its template sent an invalid message".to_owned())),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None);
-                }
+            match self.control.check().and_then(|control| read_some(control, said, 4096)) {
+                Ok(Some(0)) => return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None),
+                Ok(Some(_)) if said.len() < MOST_WORDS_BYTES => {}
+                Ok(Some(_)) => return Err(Some("its template sent an invalid message".to_owned())),
+                Ok(None) => break,
                 Err(error) => return Err(Some(format!("its template's messages cannot be read: {error}"))),
             }
         }

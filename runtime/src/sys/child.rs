@@ -21,6 +21,7 @@ use nix::{
 };
 
 use super::{
+    fd::uninterrupted,
     held::{Held, REFUSED_GRACE, say_left},
     identified::Identified,
     poll::wait_readable,
@@ -94,7 +95,7 @@ impl Reserve {
 /// Reaps a child without a descriptor once it has ended with its connection. The kernel looks up the number once, at the beginning
 /// of the wait, so a process that gets the number later is not reaped.
 fn collect_unheld(pid: Pid) {
-    let collect = move || while waitid(Id::Pid(pid), WaitPidFlag::WEXITED) == Err(Errno::EINTR) {};
+    let collect = move || uninterrupted(|| waitid(Id::Pid(pid), WaitPidFlag::WEXITED));
     let _ = std::thread::Builder::new().name("collect".to_owned()).stack_size(64 << 10).spawn(collect);
 }
 

@@ -91,18 +91,25 @@ pub(crate) fn pending_bytes(fd: BorrowedFd<'_>) -> usize {
     if done == 0 { usize::try_from(bytes).unwrap_or(0) } else { PIPE_BYTES }
 }
 
+/// Makes a system call, and again after each signal.
+pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Reads once, at most `most` bytes, and appends them. Returns their number, which is 0 at the end, or `None` if there is nothing
 /// to read yet. The vector must have room for them.
 pub(crate) fn read_some(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -> io::Result<Option<usize>> {
-    loop {
-        match read_append(fd, target, most) {
-            Ok(n) => return Ok(Some(n)),
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock => return Ok(None),
-                _ => return Err(error),
-            },
-        }
+    match uninterrupted(|| read_append(fd, target, most)) {
+        Ok(n) => Ok(Some(n)),
+        // The peer ended before it had read everything that was sent to it.
+        Err(Errno::ECONNRESET) => Ok(Some(0)),
+        Err(Errno::EAGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -162,22 +169,18 @@ pub(crate) fn read_file(fd: OwnedFd) -> io::Result<Vec<u8>> {
 /// Writes all bytes and waits for room.
 pub(crate) fn write_whole(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match write_one(fd, bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+        let n = write_one(fd, bytes)?;
+        bytes = &bytes[n..];
     }
     Ok(())
 }
 
-/// Reads once, at most `most` bytes, and appends them. The vector must have room for them.
-pub(crate) fn read_append(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+fn read_append(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -> nix::Result<usize> {
     let spare = target.spare_capacity_mut();
     let most = most.min(spare.len());
     // SAFETY: `spare` is writable for its length, and read writes at most `most` bytes, which is no more.
     let n = unsafe { libc::read(fd.as_raw_fd(), spare.as_mut_ptr().cast(), most) };
-    let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+    let n = usize::try_from(n).map_err(|_| Errno::last())?;
     let len = target.len() + n;
     // SAFETY: read has initialised the `n` bytes after the old length, and they lie within the capacity.
     unsafe { target.set_len(len) };
@@ -186,7 +189,7 @@ pub(crate) fn read_append(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize)
 
 /// Writes once, without SIGPIPE.
 pub(crate) fn write_one(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    match nix::sys::socket::send(fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+    match uninterrupted(|| nix::sys::socket::send(fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)) {
         // A system call filter refused it. `sendmsg` does the same.
         Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => write_some(fd, &[IoSlice::new(bytes)]),
         sent => Ok(sent?),
@@ -195,7 +198,7 @@ pub(crate) fn write_one(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 
 /// Writes several parts in order, with one call and without SIGPIPE.
 pub(crate) fn write_some(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    Ok(sendmsg::<()>(fd.as_raw_fd(), parts, &[], MsgFlags::MSG_NOSIGNAL, None)?)
+    Ok(uninterrupted(|| sendmsg::<()>(fd.as_raw_fd(), parts, &[], MsgFlags::MSG_NOSIGNAL, None))?)
 }
 
 /// Tells the peer that no more data will be sent.

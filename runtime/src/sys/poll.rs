@@ -21,7 +21,7 @@ use nix::{
 };
 
 use super::{
-    fd::{failed, identity},
+    fd::{failed, identity, uninterrupted},
     identified::{Identified, closed},
 };
 
@@ -77,7 +77,7 @@ pub(crate) fn is_ended(fd: BorrowedFd<'_>) -> bool {
 /// Waits until some of these are readable or at their end. Returns which.
 pub(crate) fn wait_any(fds: &[BorrowedFd<'_>]) -> io::Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    poll(&mut polled, PollTimeout::NONE)?;
+    uninterrupted(|| nix::poll::poll(&mut polled, PollTimeout::NONE))?;
     Ok(polled.iter().map(|fd| fd.any().unwrap_or(true)).collect())
 }
 
@@ -85,32 +85,22 @@ pub(crate) fn wait_any(fds: &[BorrowedFd<'_>]) -> io::Result<Vec<bool>> {
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-    Ok(poll(&mut fds, timeout)? > 0)
+    Ok(uninterrupted(|| nix::poll::poll(&mut fds, timeout))? > 0)
 }
 
 /// Writes all bytes to a pipe. Waits for room even if other code has made the pipe non-blocking.
 pub(crate) fn write_waiting(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match nix::unistd::write(fd, bytes) {
+        match uninterrupted(|| nix::unistd::write(fd, bytes)) {
             Ok(n) => bytes = &bytes[n..],
-            Err(nix::errno::Errno::EINTR) => {}
             Err(nix::errno::Errno::EAGAIN) => {
-                poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::NONE)?;
+                let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+                uninterrupted(|| nix::poll::poll(&mut fds, PollTimeout::NONE))?;
             }
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
-}
-
-/// Polls, and again after each signal. Returns how many descriptors are ready.
-fn poll(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Result<i32> {
-    loop {
-        match nix::poll::poll(fds, timeout) {
-            Err(nix::errno::Errno::EINTR) => {}
-            outcome => return Ok(outcome?),
-        }
-    }
 }
 
 /// A timer that becomes readable when its time has passed.

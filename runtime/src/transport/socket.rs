@@ -30,21 +30,17 @@ impl SocketSink {
 impl Sink for SocketSink {
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
         let socket = self.socket.check()?;
-        loop {
-            let sent = if parts.iter().map(|part| part.len()).sum::<usize>() <= SMALL_BYTES {
-                self.scratch.clear();
-                parts.iter().for_each(|part| self.scratch.extend_from_slice(part));
-                fd::write_one(socket, &self.scratch)
-            } else {
-                let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-                fd::write_some(socket, &parts)
-            };
-            match sent {
-                Ok(n) => return Ok(n),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-                Err(error) => return Err(error),
-            }
+        let sent = if parts.iter().map(|part| part.len()).sum::<usize>() <= SMALL_BYTES {
+            self.scratch.clear();
+            parts.iter().for_each(|part| self.scratch.extend_from_slice(part));
+            fd::write_one(socket, &self.scratch)
+        } else {
+            let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+            fd::write_some(socket, &parts)
+        };
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
         }
     }
 
@@ -68,14 +64,11 @@ impl SocketSource {
 
 impl Source for SocketSource {
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
-        match fd::read_some(self.socket.check()?, target, most) {
-            Ok(Some(0)) => Ok(Read::Closed),
-            Ok(Some(n)) => Ok(Read::Bytes(n)),
-            Ok(None) => Ok(Read::Nothing),
-            // The peer ended before it had read everything that was sent to it.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Read::Closed),
-            Err(error) => Err(error),
-        }
+        Ok(match fd::read_some(self.socket.check()?, target, most)? {
+            Some(0) => Read::Closed,
+            Some(n) => Read::Bytes(n),
+            None => Read::Nothing,
+        })
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
