@@ -309,7 +309,7 @@ impl Queues {
         output: Option<Arc<Captured>>,
         effects: &mut Effects,
     ) {
-        let error = self.error(batch, kind, Some(by)).with_output(output);
+        let error = self.error(batch.function(), kind, batch.place(Some(by))).with_output(output);
         self.done_one(batch, nanos, Err(error), by.0, effects);
     }
 
@@ -329,8 +329,10 @@ impl Queues {
         };
         endings.add(Ending::of(kind), u64::from(batch.len()));
         let output = worker.and_then(|(.., output)| output);
-        while batch.len() > 0 {
-            let error = self.error(&batch, kind.clone(), by).with_output(output.cloned());
+        // All at once, because a batch looks for its first task behind those that are done.
+        let functions: Vec<_> = batch.functions().collect();
+        for function in functions {
+            let error = self.error(function, kind.clone(), batch.place(by)).with_output(output.cloned());
             batch.to.give_one(batch.first, Err(error), &mut effects.wakes);
             batch.done(1);
             self.unfinished -= 1;
@@ -338,8 +340,8 @@ impl Queues {
         self.remove_if_done(batch.queue);
     }
 
-    fn error(&self, batch: &Batch, kind: TaskErrorKind, worker: Option<(WorkerId, u32)>) -> TaskError {
-        TaskError::new(batch.function(), kind, batch.place(worker)).in_pool(self.name.as_ref())
+    fn error(&self, function: &'static str, kind: TaskErrorKind, place: TaskLocation) -> TaskError {
+        TaskError::new(function, kind, place).in_pool(self.name.as_ref())
     }
 
     /// Returns the error of a finalizer that gave no result.
@@ -351,7 +353,7 @@ impl Queues {
     ) -> TaskError {
         let function = finalizer.map_or("", |finalizer| finalizer.call.entry.name);
         let place = TaskLocation { index: None, attempts: 1, worker: Some(worker) };
-        TaskError::new(function, kind, place).in_pool(self.name.as_ref())
+        self.error(function, kind, place)
     }
 
     /// Removes a queue that is empty and to which its caller adds nothing more.
