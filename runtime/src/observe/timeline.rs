@@ -27,7 +27,7 @@ use crate::{
     id::WorkerId,
     setting::brief,
     sync::ignore_poison,
-    sys::{env::setting, exit::say, generation::generation, process::monotonic_nanos, signal::grow_file},
+    sys::{env::setting, exit::say, fd::grow_file, generation::generation, process::monotonic_nanos},
 };
 
 /// The variable.

@@ -2,7 +2,7 @@
 //!
 //! All parts that handle sockets, pipes or memory files use it. Every descriptor that is made here is close-on-exec from its
 //! creation. Waiting is in `poll`, and passing descriptors to other processes is in `pass`.
-#![expect(unsafe_code, reason = "taking ownership of descriptors that arrive as bare numbers")]
+#![expect(unsafe_code, reason = "descriptors that arrive as bare numbers, and calls that nix does not wrap")]
 
 use std::{
     ffi::CStr,
@@ -20,11 +20,10 @@ use nix::{
     libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
+        signal::{SigSet, SigmaskHow, Signal},
         socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendmsg, socketpair},
     },
 };
-
-use super::signal::grow_file;
 
 /// The error of a system call. The name of the call is empty where only the error is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +134,27 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
     fcntl(fd, FcntlArg::F_SETFL(flags)).map_err(failed("fcntl"))?;
     Ok(())
+}
+
+/// Runs code that makes a file larger. Beyond the file size limit (`ulimit -f`) the kernel sends SIGXFSZ, which ends a process.
+/// Here it only causes an error.
+pub(crate) fn grow_file<R>(grow: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGXFSZ);
+    let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let outcome = grow();
+    let outcome = outcome.map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => {
+            // The signal is pending for this thread.
+            let (set, no_time) = (set.as_ref(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
+            // SAFETY: the set and the time are whole and outlive the call; without a siginfo the kernel writes nothing.
+            unsafe { libc::sigtimedwait(set, std::ptr::null_mut(), &raw const no_time) };
+            io::Error::new(error.kind(), "the file size limit is too low (ulimit -f)")
+        }
+        _ => error,
+    });
+    before.thread_set_mask()?;
+    outcome
 }
 
 /// Returns a descriptor to pass on, from which these bytes can be read to the end. It is a file without a name. If no such file can

@@ -25,8 +25,8 @@ use nix::{
 };
 
 use super::{
+    fd::grow_file,
     procfs::{group_folder, page_bytes},
-    signal::grow_file,
 };
 
 /// Creates a zeroed segment whose size cannot be changed.
@@ -62,20 +62,13 @@ pub(crate) fn advise_huge(start: *const u8, len_bytes: usize) {
 
 /// Returns a separate word that is zero now, and zero again in each copy of this process, made by any code. It is never freed.
 pub(crate) fn wiped_by_fork() -> io::Result<&'static AtomicU32> {
-    let len = NonZeroUsize::new(size_of::<AtomicU32>()).expect("it has a size");
-    let rights = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: the kernel chooses a place for new pages, so that no other code uses them.
-    let page = unsafe { mmap_anonymous(None, len, rights, MapFlags::MAP_PRIVATE) }?;
+    let page = Mapping::private(size_of::<AtomicU32>())?;
     // SAFETY: the pages were mapped just now; what is wiped in a copy is theirs alone.
-    let advised = unsafe { madvise(page, len.get(), MmapAdvise::MADV_WIPEONFORK) };
-    if let Err(error) = advised {
-        // SAFETY: the pages were mapped just now, and nothing refers to them.
-        let _ = unsafe { munmap(page, len.get()) };
-        return Err(error.into());
-    }
+    unsafe { madvise(page.base().cast(), page.len_bytes(), MmapAdvise::MADV_WIPEONFORK) }?;
+    let base = page.keep();
     // SAFETY: readable, writable, zeroed, aligned as pages are, and mapped for as long as the process lives. All that touches it is
     // atomic, the kernel's wiping apart, which is over when the copy begins to run.
-    Ok(unsafe { page.cast::<AtomicU32>().as_ref() })
+    Ok(unsafe { base.cast::<AtomicU32>().as_ref() })
 }
 
 /// A mapping of a whole segment, readable and writable, shared with all processes that map it.
@@ -124,6 +117,11 @@ impl Mapping {
     /// aligned to a page, and may be written by others at any time.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
+    }
+
+    /// Keeps the memory mapped for as long as the process lives. Returns its start.
+    pub(super) fn keep(self) -> NonNull<u8> {
+        std::mem::ManuallyDrop::new(self).base
     }
 }
 

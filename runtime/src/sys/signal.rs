@@ -22,12 +22,12 @@ use nix::{
     libc,
     sys::{
         resource::{RLIM_INFINITY, Resource, getrlimit},
-        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction},
+        signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
         uio::{RemoteIoVec, process_vm_readv},
     },
 };
 
-use super::exit::end_group;
+use super::{exit::end_group, memory::Mapping};
 
 /// Ignores SIGPIPE, as the start of std does, and SIGTTOU. A worker is in the background of its terminal, where printing would stop
 /// it under `stty tostop`.
@@ -74,27 +74,6 @@ unsafe fn handle(signal: Signal, handler: Handler, flags: SaFlags) -> io::Result
     // SAFETY: the handler does only what a handler may (the caller's promise).
     unsafe { sigaction(signal, &SigAction::new(SigHandler::SigAction(handler), flags, SigSet::empty())) }?;
     Ok(())
-}
-
-/// Runs code that makes a file larger. Beyond the file size limit (`ulimit -f`) the kernel sends SIGXFSZ, which ends a process.
-/// Here it only causes an error.
-pub(crate) fn grow_file<R>(grow: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGXFSZ);
-    let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    let outcome = grow();
-    let outcome = outcome.map_err(|error| match error.kind() {
-        io::ErrorKind::FileTooLarge => {
-            // The signal is pending for this thread.
-            let (set, no_time) = (set.as_ref(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
-            // SAFETY: the set and the time are whole and outlive the call; without a siginfo the kernel writes nothing.
-            unsafe { libc::sigtimedwait(set, null_mut(), &raw const no_time) };
-            io::Error::new(error.kind(), "the file size limit is too low (ulimit -f)")
-        }
-        _ => error,
-    });
-    before.thread_set_mask()?;
-    outcome
 }
 
 /// The socket whose hangup ends this process, and the exit code.
@@ -177,12 +156,8 @@ pub(crate) fn watch_stack(on_overflow: fn()) -> io::Result<()> {
     GUARD_START.store(start, Ordering::Relaxed);
     GUARD_END.store(end, Ordering::Relaxed);
     let _ = ON_OVERFLOW.set(on_overflow);
-    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
-    let len = std::num::NonZeroUsize::new(HANDLER_STACK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
-    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
-    // SAFETY: without MAP_FIXED the kernel picks an address that is not in use.
-    let base = unsafe { mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
-    let stack = libc::stack_t { ss_sp: base.as_ptr(), ss_flags: 0, ss_size: HANDLER_STACK_BYTES };
+    let base = Mapping::private(HANDLER_STACK_BYTES)?.keep();
+    let stack = libc::stack_t { ss_sp: base.as_ptr().cast(), ss_flags: 0, ss_size: HANDLER_STACK_BYTES };
     // SAFETY: the stack is mapped, of that size, used by nothing else, and never unmapped: the thread lives as long as the worker.
     if unsafe { libc::sigaltstack(&raw const stack, null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
