@@ -63,14 +63,9 @@ impl ReturnKind {
     /// The result is a failure. The error is a message for the user, with `what` and the name of the function.
     pub(crate) fn check(self, what: &str, name: &str, result: &Encoded<'_>) -> Result<(), String> {
         let result = match result {
-            Encoded::Short(bytes) => bytes,
-            Encoded::Large(head, body) => {
-                if head.is_empty() {
-                    &body[..]
-                } else {
-                    &head[..]
-                }
-            }
+            Encoded::Short(bytes) => *bytes,
+            Encoded::Large(head, body) if head.is_empty() => &body[..],
+            Encoded::Large(head, _) => &head[..],
         };
         // The first byte of an encoded `Result`. 0 is `Ok`.
         match (self, result.split_first()) {

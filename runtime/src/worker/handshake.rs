@@ -20,18 +20,16 @@ use crate::{
 /// The interval at which a worker that waits for a debugger checks whether one has attached.
 const DEBUGGER_LOOK: Duration = Duration::from_millis(100);
 
+const NO_HELLO: &str = "the host's first message was not a hello";
+
 pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refused> {
     receiver.begin(true);
-    let (hello, seen) = match receiver.recv() {
-        Ok(Incoming::Frames(frames)) => match frames.split_first() {
-            Some((frame, rest)) => match ToWorker::decode(frame, &[]) {
-                Ok(ToWorker::Hello(hello)) => (hello, frames.as_bytes().len() - rest.as_bytes().len()),
-                _ => return Err("the host's first message was not a hello".into()),
-            },
-            None => return Err("the host's first message was not a hello".into()),
-        },
-        _ => return Err("the host ended before its hello".into()),
+    let Ok(Incoming::Frames(frames)) = receiver.recv() else {
+        return Err("the host ended before its hello".into());
     };
+    let Some((frame, rest)) = frames.split_first() else { return Err(NO_HELLO.into()) };
+    let Ok(ToWorker::Hello(hello)) = ToWorker::decode(frame, &[]) else { return Err(NO_HELLO.into()) };
+    let seen = frames.as_bytes().len() - rest.as_bytes().len();
     receiver.consume(seen);
     let Hello { version, build_id, worker, setup, log_level } = hello;
     if version != VERSION {

@@ -197,20 +197,14 @@ pub(super) fn note_cause(cause: Cause) {
 
 /// Arranges that a failed allocation that ends this process is noted on the board.
 pub(super) fn watch_memory() {
-    fn note() {
-        note_cause(Cause::OutOfMemory);
-    }
     // Without it, the process ends with a plain SIGABRT. Only the message is worse.
-    let _ = watch_allocations(note);
+    let _ = watch_allocations(|| note_cause(Cause::OutOfMemory));
 }
 
 /// Arranges that a stack overflow of this thread is noted on the board and printed.
 pub(super) fn watch_overflow() {
-    fn note() {
-        note_cause(Cause::StackOverflow);
-    }
     // Without it, an overflow is a plain SIGSEGV. Only the message is worse.
-    let _ = watch_stack(note);
+    let _ = watch_stack(|| note_cause(Cause::StackOverflow));
 }
 
 /// Ends this process, which cannot continue with its connection, and tells the host why. The message bypasses the rings, which may

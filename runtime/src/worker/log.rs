@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use log::{
-    Level, LevelFilter, Metadata, Record,
+    LevelFilter, Metadata, Record,
     kv::{Error, Key, Value, VisitSource},
 };
 
@@ -43,7 +43,7 @@ impl log::Log for LogForwarder {
         // A field that cannot be read is left out, because the record matters more.
         let _ = record.key_values().visit(&mut fields);
         let record = LogRecord {
-            level: level_number(record.level()),
+            level: record.level() as u8,
             target: record.target().to_owned(),
             message: record.args().to_string(),
             module: record.module_path().map(str::to_owned),
@@ -56,10 +56,6 @@ impl log::Log for LogForwarder {
     }
 
     fn flush(&self) {}
-}
-
-fn level_number(level: Level) -> u8 {
-    level as u8
 }
 
 struct Fields(Vec<(String, String)>);

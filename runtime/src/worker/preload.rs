@@ -88,10 +88,7 @@ fn run(
     }));
     forget_failed_allocations();
     dispatch::set_witness(tell_of_panic);
-    let back = match &preload.folder {
-        Some(folder) => Some(visit(folder)?),
-        None => None,
-    };
+    let back = preload.folder.as_ref().map(visit).transpose()?;
     let (mut result, mut large) = (Vec::new(), Vec::new());
     end_on_hangup(control.as_fd(), HOST_GONE)
         .map_err(|error| format!("its connection cannot be watched: {error}"))?;

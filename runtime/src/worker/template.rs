@@ -60,10 +60,7 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
             read_file(setup).map_err(|error| format!("the template's setup cannot be read: {error}"))
         })
         .and_then(|setup| prepare(Setup::from_bytes(&setup), &control, host.as_ref()));
-    let prepared = match prepared {
-        Ok(()) => Prepared::Ready,
-        Err(words) => Prepared::Failed(words),
-    };
+    let prepared = prepared.map_or_else(Prepared::Failed, |()| Prepared::Ready);
     // If the host has gone, the loop below sees the end of the connection.
     let _ = write_whole(control.as_fd(), &prepared.to_bytes());
     let mut workers: Vec<Forked> = Vec::new();

@@ -45,19 +45,18 @@ const SEGMENT_BYTES: usize = PAGE_BYTES + 2 * RING_STRIDE;
 /// The reason that a worker recorded for its own death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    StackOverflow,
-    OutOfMemory,
+    StackOverflow = 1,
+    OutOfMemory = 2,
     /// Its connection to the host ended while a task ran.
-    ConnectionEnded,
+    ConnectionEnded = 3,
     /// User code has closed descriptors that this process needs to serve.
-    DescriptorsClosed,
+    DescriptorsClosed = 4,
 }
 
-/// The causes as they are recorded.
-const STACK_OVERFLOW: u32 = 1;
-const OUT_OF_MEMORY: u32 = 2;
-const CONNECTION_ENDED: u32 = 3;
-const DESCRIPTORS_CLOSED: u32 = 4;
+impl Cause {
+    const ALL: [Self; 4] =
+        [Self::StackOverflow, Self::OutOfMemory, Self::ConnectionEnded, Self::DescriptorsClosed];
+}
 
 /// One side's mapping of the shared memory.
 #[derive(Clone, Debug)]
@@ -168,25 +167,14 @@ impl Board {
 
     /// Records why this process is about to end. Async-signal-safe.
     pub(crate) fn set_cause(&self, cause: Cause) {
-        let number = match cause {
-            Cause::StackOverflow => STACK_OVERFLOW,
-            Cause::OutOfMemory => OUT_OF_MEMORY,
-            Cause::ConnectionEnded => CONNECTION_ENDED,
-            Cause::DescriptorsClosed => DESCRIPTORS_CLOSED,
-        };
         // SYNC(cause): pairs with the Acquire load in `cause`. The process ends behind it; nothing else is ordered by it. The first counts.
-        let _ = self.page().cause.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed);
+        let _ = self.page().cause.compare_exchange(0, cause as u32, Ordering::Release, Ordering::Relaxed);
     }
 
     /// Returns what the worker recorded.
     pub(crate) fn cause(&self) -> Option<Cause> {
         // SYNC(cause): pairs with the Release store in `set_cause`.
-        match self.page().cause.load(Ordering::Acquire) {
-            STACK_OVERFLOW => Some(Cause::StackOverflow),
-            OUT_OF_MEMORY => Some(Cause::OutOfMemory),
-            CONNECTION_ENDED => Some(Cause::ConnectionEnded),
-            DESCRIPTORS_CLOSED => Some(Cause::DescriptorsClosed),
-            _ => None,
-        }
+        let recorded = self.page().cause.load(Ordering::Acquire);
+        Cause::ALL.into_iter().find(|cause| *cause as u32 == recorded)
     }
 }
