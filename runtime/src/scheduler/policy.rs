@@ -1,9 +1,11 @@
-//! The constants of the scheduler's decisions, each with its reason and, where there is one, the measurement that shows a wrong value.
+//! The constants of the scheduler's decisions, each with its reason and the measurement that shows a wrong value.
+//!
+//! "Not measured" means that no benchmark depends on the value: it follows from the reason that is given, or from another constant.
 //!
 //! Most of the functions that use them are in `decide`, `dispatch`, `queue` and `restarts`. Constants of the life of one worker are in
 //! `supervisor` (`ledger`, `stop`, `end`), those of polling and waiting in `driver` (`state`, `poll`), and those of the worker's side in
 //! `worker/replies.rs`. The measurements in quotes are those of
-//! `cargo bench -p procession-benches --bench limits`, and the records of both programs are in `benches/record`.
+//! `cargo bench -p procession-benches --bench limits`. Their results are in `benches/record`, for example in `2026-11-29-limits.md`.
 
 use std::time::Duration;
 
@@ -17,10 +19,12 @@ pub(crate) const BATCH: Duration = Duration::from_micros(200);
 pub(crate) const MOST_IN_BATCH: usize = 8192;
 
 /// The size of the arguments at which a batch ends, because a batch that is taken back has been sent in vain. A task with larger
-/// arguments is sent alone to an idle worker, and nothing is sent behind it. Two batches fit into a ring (`transport/shm`).
+/// arguments is sent alone to an idle worker, and nothing is sent behind it. Two batches, and the prefixes of their frames, fit into a
+/// ring (256 KiB, `transport/shm`), so the host does not wait for room. Not measured.
 pub(crate) const BATCH_BYTES: usize = 96 << 10;
 
-/// The size up to which waiting tasks are joined into one batch. Two such batches are sent at a time.
+/// The size up to which waiting tasks are joined into one batch: half of [`BATCH_BYTES`], so that two of them are sent at a time. Not
+/// measured.
 pub(super) const MOST_BATCH_BYTES: usize = 48 << 10;
 
 /// The factor by which one result can at most raise the estimate of a task's duration. A task that lost its core for a few
@@ -31,7 +35,8 @@ pub(super) const MOST_JUMP: f64 = 8.0;
 /// while the host reads the results of the first. Shown by "map, no-op".
 pub(super) const PREFETCH: Duration = Duration::from_micros(400);
 
-/// The approximate time that it takes to wake a sleeping process. A worker is not woken for less.
+/// The approximate time that it takes to wake a sleeping process. A worker is not woken for less. A round trip over a futex, with two
+/// such wake-ups, takes 16.5 to 41.7 us (`benches/record/2026-11-21-compare.md`).
 pub(super) const WAKING: Duration = Duration::from_micros(20);
 
 // When tasks are moved to another worker.
@@ -40,10 +45,12 @@ pub(super) const WAKING: Duration = Duration::from_micros(20);
 /// batches, so that a worker that has only lost its core keeps them. Shown by "tasks of 20 us to 20 ms".
 pub(crate) const SHARE_AFTER: Duration = Duration::from_millis(1);
 
-/// The upper limit of [`SHARE_AFTER`] after it was doubled several times.
+/// The upper limit of [`SHARE_AFTER`] after it was doubled several times: the longest time for which a task may lie at a silent worker
+/// while another is idle. A person barely notices it. Not measured.
 pub(super) const MOST_SHARE_AFTER: Duration = Duration::from_millis(100);
 
-/// Tasks that take less time than this are not worth moving to another worker, which takes a few times [`WAKING`].
+/// Tasks that take less time than this are not worth moving to another worker, which takes a few times [`WAKING`]. Shown by "tasks of 20
+/// us to 20 ms".
 pub(super) const WORTH_MOVING: Duration = Duration::from_micros(100);
 
 // When workers are kept from work, because there are more of them than cores.
@@ -52,7 +59,8 @@ pub(super) const WORTH_MOVING: Duration = Duration::from_micros(100);
 pub(super) const SHORT: Duration = Duration::from_micros(50);
 
 /// A worker that has only short tasks and has reported nothing for this time is running a long one. If it had only lost its core
-/// to another process, it would have a core again by now, as the kernel gives each a few milliseconds in turn.
+/// to another process, it would have a core again by now, because the kernel lets each run for a few milliseconds in turn. Shown by
+/// "map of no-ops on 4, 8, 32, 200 workers" if it is too short.
 pub(super) const STALLS_AFTER: Duration = Duration::from_millis(4);
 
 /// The number of workers per core among which waiting short tasks are divided. More would get less than is worth waking them for.
@@ -69,7 +77,8 @@ pub(super) const MOST_ACTIVE: usize = 4;
 /// Shown by "submit().join()".
 pub(super) const NEAR: Duration = Duration::from_micros(50);
 
-/// The time after which a feed is checked again, because its caller may not have seen yet that its next task is wanted.
+/// The time after which a feed is checked again, because its caller may not have seen yet that its next task is wanted. This is rare,
+/// so the check costs little, and few tasks are delayed by it. Not measured.
 pub(super) const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
 
 // How much is kept.
@@ -77,14 +86,16 @@ pub(super) const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
 /// The capacity of a feed. A caller that produces no-ops fills it in the time of a few batches. Shown by "map, no-op".
 pub(super) const FEED_BYTES: usize = 32 << 10;
 
-/// Tasks with larger arguments are queued one at a time. A feed holds several of them.
+/// Tasks with larger arguments are queued one at a time. Sixteen of them fill a feed, so a feed would save little for larger ones. Not
+/// measured.
 pub(crate) const MOST_FED_BYTES: usize = 2 << 10;
 
 /// The cancelled tasks that may remain among the waiting ones before their memory is released, unless twice the number of waiting
-/// tasks is more.
+/// tasks is more. They take a few bytes each, and each search skips them. Not measured.
 pub(super) const MOST_CANCELLED: usize = 1 << 10;
 
-/// The number of queues above which empty queues of threads, which remember how long their tasks take, are removed.
+/// The number of queues above which empty queues of threads, which remember how long their tasks take, are removed. More threads than
+/// this rarely submit tasks at the same time. Not measured.
 pub(super) const MOST_RESTING_QUEUES: usize = 256;
 
 // When a failed start is tried again.
@@ -93,11 +104,12 @@ pub(super) const MOST_RESTING_QUEUES: usize = 256;
 /// milliseconds ("pool start to first result").
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// The longest pause. A limit that is raised or a file that is there again is noticed within this time.
+/// The longest pause. A limit that is raised or a file that is there again is noticed within this time. Not measured.
 pub(super) const MOST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The time by which a start may be late after its pause, because the process was busy.
+/// The time by which a start may be late after its pause, because the process was busy. Otherwise late starts would not count
+/// as attempts in a row. Not measured.
 pub(super) const SLACK: Duration = Duration::from_secs(1);
 
-/// The longest time for which a pool is given up. It can be added to any time.
+/// The longest time for which a pool is given up. It is short enough to be added to any `Instant`.
 pub(super) const MOST_WITHIN: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
