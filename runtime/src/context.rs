@@ -185,7 +185,7 @@ pub(crate) static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
 /// The host has closed its side of the connection while a task was running.
 static IS_LAST: AtomicBool = AtomicBool::new(false);
 
-/// Notes that a living host sends nothing more. Without a board, this tells the running task to end.
+/// Notes that a living host sends nothing more. Without a board, this asks the running task to end.
 pub(super) fn hear_the_last() {
     IS_LAST.store(true, Ordering::Relaxed);
 }

@@ -107,7 +107,7 @@
 //!
 //! # Timeouts and cancelling
 //!
-//! [`Builder::task_timeout`] limits how long a task may run. A task that exceeds the limit is told so through [`is_cancelled`]. If it does
+//! [`Builder::task_timeout`] limits how long a task may run. A task that exceeds the limit learns of it through [`is_cancelled`]. If it does
 //! not return, its process is terminated and then killed. [`Handle::cancel`] stops a task in the same way.
 //!
 //! ```

@@ -85,7 +85,7 @@ pub(super) struct Pipes {
 }
 
 impl Outputs {
-    /// Returns what the worker is told.
+    /// Returns the destinations that the worker uses.
     pub(super) fn targets(self) -> [StreamTarget; 2] {
         [self.stdout, self.stderr].map(|output| match output {
             Output::Inherit => StreamTarget::Inherit,
@@ -94,7 +94,7 @@ impl Outputs {
         })
     }
 
-    /// Returns what a template is told. The host does not read the output of a template.
+    /// Returns the destinations that a template uses. The host does not read its output.
     pub(super) fn without_host(self) -> [StreamTarget; 2] {
         self.targets().map(|target| if target == StreamTarget::Host { StreamTarget::Inherit } else { target })
     }

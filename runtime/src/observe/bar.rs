@@ -1,6 +1,6 @@
 //! The progress bar of a call, drawn by `indicatif` on stderr if that is a terminal.
 //!
-//! Only `report` uses it. Without the feature `indicatif` there is no bar, and a user at a terminal is told so once.
+//! Only `report` uses it. Without the feature `indicatif` there is no bar, and a message at a terminal says so once.
 
 #[cfg(feature = "indicatif")]
 pub(crate) use with::Bar;

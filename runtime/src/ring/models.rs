@@ -38,7 +38,7 @@ impl RingMemory for ModelMemory {
     fn put(&self, at: usize, parts: &[&[u8]]) {
         for (cell, byte) in self.0.1[at..].iter().zip(parts.concat()) {
             cell.with_mut(|to| {
-                // SAFETY: loom has made sure that nobody else accesses the cell now.
+                // SAFETY: loom ensures that no other thread accesses the cell now.
                 unsafe { *to = byte }
             });
         }
@@ -47,7 +47,7 @@ impl RingMemory for ModelMemory {
     fn append(&self, at: usize, len: usize, out: &mut Vec<u8>) {
         out.extend(self.0.1[at..at + len].iter().map(|cell| {
             cell.with(|from| {
-                // SAFETY: loom has made sure that nobody writes the cell now.
+                // SAFETY: loom ensures that no other thread writes the cell now.
                 unsafe { *from }
             })
         }));

@@ -44,7 +44,7 @@ impl Scheduler {
         for place in places {
             match self.launch_at(place, now) {
                 Ok(true) => {}
-                // The launcher tells when it is ready.
+                // `poll_fd` of the launcher reports when it is ready.
                 Ok(false) => return,
                 Err(error) => return self.launch_failed(now, error),
             }

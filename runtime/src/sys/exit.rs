@@ -24,7 +24,7 @@ pub(crate) fn flush_stdout() {
     let _ = io::Write::flush(&mut io::stdout());
     // SAFETY: the C library sets `stdout` before any of our code runs and does not change it.
     let stream = unsafe { stdout };
-    // SAFETY: it is C's own stream, which is open for as long as the process is; one that is closed all the same is no file any more,
+    // SAFETY: it is C's own stream, which is open for as long as the process is; one that other code has closed is no file any more,
     // which programs that close it know.
     unsafe { libc::fflush(stream) };
 }

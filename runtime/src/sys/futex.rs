@@ -72,7 +72,7 @@ mod tests {
             let word = word.clone();
             thread::spawn(move || {
                 while word.load(Ordering::Acquire) == 1 {
-                    assert!(wait(&word, 1, Some(Duration::from_secs(20))).unwrap(), "nobody wakes it");
+                    assert!(wait(&word, 1, Some(Duration::from_secs(20))).unwrap(), "no thread wakes it");
                 }
             })
         };
