@@ -22,7 +22,7 @@ use crate::{
     sys::{
         buffer_cache,
         poll::Event,
-        quiesce::{OwnThread, is_own_thread},
+        quiesce::{Announced, is_own_thread},
     },
 };
 
@@ -35,10 +35,11 @@ pub(crate) struct Engine<M: StateMachine = Scheduler> {
 impl<M: StateMachine> Engine<M> {
     /// Starts the background thread of a driver, whose pool may have a name.
     pub(crate) fn start(driver: Arc<Driver<M>>, name: Option<&str>) -> io::Result<Self> {
-        let its_own = driver.clone();
+        let (its_own, announced) = (driver.clone(), Announced::new());
         let name =
             name.map_or_else(|| "procession".to_owned(), |name| format!("procession {}", Escaped(name)));
-        let thread = std::thread::Builder::new().name(name).spawn(move || _ = its_own.run_background())?;
+        let thread =
+            std::thread::Builder::new().name(name).spawn(move || _ = its_own.run_background(announced))?;
         Ok(Self { driver, background: Some(thread) })
     }
 
@@ -99,8 +100,8 @@ impl<M: StateMachine> Driver<M> {
 
     /// Runs until the pool has ended. Returns `None` in a copy of this process that a logger or waker has made on this thread, where
     /// it is the only thread. Its end is then the end of the copy.
-    fn run_background(&self) -> Option<()> {
-        let mut thread = OwnThread::new();
+    fn run_background(&self, announced: Announced) -> Option<()> {
+        let mut thread = announced.begin();
         let mut events = Vec::new();
         let mut leavings = 0;
         let mut used = 0;

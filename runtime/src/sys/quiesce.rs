@@ -28,8 +28,10 @@ struct Threads {
     copying: Mutex<()>,
     /// Held for reading by each of our threads that does not rest.
     awake: RwLock<()>,
-    /// The number of our threads. Changed while `awake` is held.
+    /// The number of our threads that have begun. Changed while `awake` is held.
     own: AtomicUsize,
+    /// The number of our threads, those included that are about to begin.
+    announced: AtomicUsize,
 }
 
 thread_local! {
@@ -45,23 +47,45 @@ pub(crate) fn is_own_thread() -> bool {
     IS_OWN.get()
 }
 
-/// Marks this thread as one of ours.
+/// One of our threads that is about to begin, which may take a while.
 #[derive(Debug)]
-pub(crate) struct OwnThread(Option<RwLockReadGuard<'static, ()>>);
+pub(crate) struct Announced(());
 
-impl OwnThread {
+impl Announced {
     pub(crate) fn new() -> Self {
-        let awake = wake();
-        threads().own.fetch_add(1, Ordering::Relaxed);
-        IS_OWN.set(true);
-        Self(Some(awake))
+        threads().announced.fetch_add(1, Ordering::Relaxed);
+        Self(())
     }
 
+    /// Marks this thread as the one that was announced.
+    pub(crate) fn begin(self) -> OwnThread {
+        // Not by `wake`: a thread that is about to make a copy waits for it to be counted.
+        let awake = ignore_poison(threads().awake.read());
+        threads().own.fetch_add(1, Ordering::Relaxed);
+        IS_OWN.set(true);
+        OwnThread { awake: Some(awake), _announced: self }
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        threads().announced.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Marks this thread as one of ours.
+#[derive(Debug)]
+pub(crate) struct OwnThread {
+    awake: Option<RwLockReadGuard<'static, ()>>,
+    _announced: Announced,
+}
+
+impl OwnThread {
     /// Waits in a way that needs nothing and leaves nothing locked.
     pub(crate) fn rest<R>(&mut self, wait: impl FnOnce() -> R) -> R {
-        self.0 = None;
+        self.awake = None;
         let result = wait();
-        self.0 = Some(wake());
+        self.awake = Some(wake());
         result
     }
 }
@@ -85,23 +109,28 @@ pub(crate) struct Quiet {
     _all_rest: RwLockWriteGuard<'static, ()>,
 }
 
-/// Waits, for at most `timeout`, until the other threads are only our own, and these rest.
+/// How long our own threads may take to rest, on a machine that has other things to do.
+const REST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Waits until the other threads are only our own, and these rest. Others have `timeout` to end.
 ///
 /// # Errors
 ///
 /// There are other threads. Returns the number of all threads, or the error that occurred while counting them.
 pub(crate) fn quiet(timeout: Duration) -> Result<Quiet, io::Result<usize>> {
     let copying = ignore_poison(threads().copying.lock());
-    let deadline = Instant::now() + timeout;
+    let begun = Instant::now();
     loop {
         let all_rest = if_free(threads().awake.try_write());
         let count = thread_count().map_err(Err)?;
-        // A thread that has just ended or just begun is counted and is not one of ours, so it is waited for.
+        // Of our own threads it is certain that they will rest. A thread that has just ended is counted, so it is waited for, too.
+        let are_ours = !is_own_thread() && count <= 1 + threads().announced.load(Ordering::Relaxed);
+        let timeout = if are_ours { REST_TIMEOUT } else { timeout };
         match all_rest {
             Some(all_rest) if count == 1 + threads().own.load(Ordering::Relaxed) => {
                 return Ok(Quiet { _copying: copying, _all_rest: all_rest });
             }
-            _ if Instant::now() > deadline => return Err(Ok(count)),
+            _ if begun.elapsed() > timeout => return Err(Ok(count)),
             _ => {}
         }
         std::thread::sleep(Duration::from_millis(1));
