@@ -1,7 +1,7 @@
 //! The costs that a change of procession may affect: calls one at a time, concurrent calls, batches of every size, large values.
 //!
 //! `cargo bench -p procession-benches --bench calls` measures; with `-- --test` it runs each once, as a test. A word after `--` picks
-//! the benches whose name has it. `limits` and `compare/` say how the figures stand beside the machine's and the peers'.
+//! the benches whose name has it. `limits` and `compare/` compare the figures with those of the machine and of other libraries.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn main() {
 
 /// Tasks of a bench of throughput.
 const TASKS: u64 = 100_000;
-/// Automatic, then so many together.
+/// The sizes of a batch: automatic, and fixed.
 const BATCHES: [Option<usize>; 5] = [None, Some(1), Some(16), Some(64), Some(1024)];
 /// Sizes of values.
 const SIZES: [usize; 4] = [64, 64 << 10, 1 << 20, 64 << 20];

@@ -26,7 +26,7 @@ pub fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// Runs `measure` so many times.
+/// Runs `measure` this many times.
 pub fn repeat(times: usize, mut measure: impl FnMut() -> Duration) -> Vec<Duration> {
     (0..times).map(|_| measure()).collect()
 }

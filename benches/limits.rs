@@ -144,7 +144,7 @@ fn flat(size: &Size) -> Result<String> {
 fn round_trip(size: &Size) -> Result<String> {
     let pool = Pool::new(1)?;
     let mut echo = BareChild::echo();
-    // A request and a reply of ours are some 40 bytes.
+    // A request or a reply has about 40 bytes.
     let mut bytes = [7; 40];
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for n in 0..size.calls as u64 {
@@ -198,7 +198,7 @@ fn further(size: &Size) -> Result<String> {
     let pool = Pool::builder().jobs(1).start_method(StartMethod::ForkServer).build()?;
     pool.submit(delayed!(add_one(1))).join()?;
     let times = repeat(size.starts, || {
-        // Its end has been seen to when the error is there, and nobody asks for another worker yet.
+        // When the error is returned, its end has been handled, and no other worker has been requested yet.
         assert!(pool.submit(delayed!(leave())).join().is_err());
         time(|| drop(pool.submit(delayed!(add_one(1))).join()))
     });
@@ -294,7 +294,7 @@ fn uneven(size: &Size) -> Result<String> {
         let start = Instant::now();
         let took = pool.map(times.iter().map(|&micros| delayed!(take(micros))))?;
         let all = start.elapsed();
-        // What they took, not what they asked for: timers are late, and that is nobody's scheduling.
+        // The time that they took, not the time that they asked for, because timers are late, which is not the fault of the scheduler.
         let ideal = Duration::from_nanos(took.iter().sum::<u64>() / 2);
         ratios.push(ratio(all, ideal));
     }

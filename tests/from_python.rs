@@ -173,7 +173,7 @@ fn what_they_call_futures() -> Outcome {
     assert!(!handle.is_finished());
     assert!(handle.join_timeout(Duration::from_millis(1)).is_none());
     handle.cancel();
-    // Longer than anybody waits.
+    // Longer than any test waits.
     let _ = |handle: &mut Handle<()>| handle.join_timeout(Duration::from_secs(1));
     let error = handle.join().unwrap_err();
     assert!(error.is_cancelled() && !error.is_timeout());

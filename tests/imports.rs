@@ -1,4 +1,4 @@
-//! Holds the imports of the runtime to its floors: a module imports what lies below it, and host and worker never import each other. Also
+//! Checks the imports of the runtime: a module imports only lower floors, and host and worker never import each other. Also
 //! holds its files to their size.
 
 use std::{
@@ -37,7 +37,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("frame", 1, Both),
     ("ring", 1, Both),
     ("registry", 1, Both),
-    // What host and worker say to each other, and what a task is.
+    // The messages between host and worker, and tasks.
     ("protocol", 2, Both),
     ("transport", 2, Both),
     ("dispatch", 2, Both),
@@ -78,7 +78,6 @@ const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     ("worker", "context"),
     // The start method of a pool in a worker.
     ("launch", "context"),
-    // How bytes become frames, and no more, is told where their prefix is.
     // The first floor above the bytes: a registered function decodes its own arguments.
     ("registry", "codec"),
 ];

@@ -86,7 +86,7 @@ pub(crate) fn numbers(size: &Size) -> Outcome {
     let rate = rate(size, size.tasks(100_000), |tasks| {
         let start = Instant::now();
         let senders = [peers[0].ends().0.clone(), peers[1].ends().0.clone()];
-        // A thread of its own, so that a full channel stops nobody from taking results.
+        // A thread of its own, so that a full channel does not keep this thread from taking results.
         let sending = std::thread::spawn(move || {
             (0..tasks).try_for_each(|n| senders[n as usize % 2].send(n)).expect("the processes live");
         });

@@ -70,7 +70,7 @@ fn map(memory: BorrowedFd<'_>) -> &'static Words {
         unsafe { mmap(std::ptr::null_mut(), size_of::<Words>(), access, MapFlags::SHARED, memory, 0) };
     let words = words.expect("a page can be mapped").cast::<Words>();
     // SAFETY: the mapping is page-aligned, as large as `Words`, and never unmapped; the file behind it was given that size and is
-    // shrunk by nobody. Zeroes are a value of it, and what the other process changes is atomic.
+    // never shrunk. Zeroes are a value of it, and what the other process changes is atomic.
     unsafe { &*words }
 }
 

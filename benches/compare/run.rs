@@ -47,7 +47,7 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Runs what the rows need, so many times in turn.
+    /// Runs the measurements that the rows need, this many times in turn.
     pub(crate) fn of(rows: &[Row], rounds: usize, size: &Size) -> Self {
         let mut measurements: Vec<&str> = Vec::new();
         for name in rows.iter().flat_map(Row::measurements) {
@@ -168,7 +168,7 @@ fn run(name: &str, size: &Size) -> Ending {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => return Ending::Failed(error.to_string()),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-            // It has not been reaped: the thread would have said so.
+            // It has not been reaped, because the thread would have reported that.
             let _ = group.map(|group| kill_process_group(group, Signal::KILL));
             return Ending::Failed(format!("not done in {} s", TIMEOUT.as_secs()));
         }

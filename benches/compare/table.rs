@@ -146,7 +146,7 @@ fn circumstances(rounds: usize, load_before: &str) -> String {
         medians = if rounds == 1 { "One round".to_owned() } else { format!("Medians of {rounds} rounds") },
         commit = git(&["rev-parse", "--short", "HEAD"]),
         memory = memory / 1_048_576.0,
-        // What follows the version names somebody's build of it.
+        // The text after the version names a build.
         kernel = read("/proc/sys/kernel/osrelease").trim().split('-').next().unwrap_or_default(),
         rustc = output("rustc", &["--version"]),
         python = said(run::python_command().arg("versions")),

@@ -13,17 +13,17 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// So many tasks, or a few.
+    /// Returns this number of tasks, or a few.
     pub(crate) fn tasks(self, full: u64) -> u64 {
         if self.test { (full / 1000).clamp(20, 2000) } else { full }
     }
 
-    /// So many samples, or hardly any.
+    /// Returns this number of samples, or very few.
     pub(crate) fn samples(self, full: usize) -> usize {
         if self.test { 2 } else { full }
     }
 
-    /// So many bytes, or a hundredth of them.
+    /// Returns this number of bytes, or a hundredth of it.
     pub(crate) fn bytes(self, full: usize) -> usize {
         if self.test { full / 100 } else { full }
     }
@@ -56,7 +56,7 @@ pub(crate) fn median_time(times: Vec<Duration>) -> f64 {
 
 /// Tasks per second: a tenth of them to warm up, then the median of as many runs as the budget allows, but one.
 ///
-/// `run` is told how many tasks, and says how long they took.
+/// `run` takes the number of tasks, and returns how long they took.
 pub(crate) fn rate(size: &Size, tasks: u64, mut run: impl FnMut(u64) -> Duration) -> f64 {
     run(tasks.div_ceil(10));
     let begun = Instant::now();
@@ -84,7 +84,7 @@ pub(crate) fn rested(size: &Size, mut call: impl FnMut()) -> f64 {
     median_time(procession_benches::repeat(size.samples(100), sample))
 }
 
-/// Bytes per second of `run`, which moves so many.
+/// Returns the bytes per second of `run`, which moves this many.
 pub(crate) fn throughput(size: &Size, bytes: usize, mut run: impl FnMut()) -> f64 {
     run();
     let begun = Instant::now();

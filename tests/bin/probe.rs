@@ -1,4 +1,4 @@
-//! A program for tests to run, whose workers come in before `main`.
+//! A program for tests to run, whose workers start before `main`.
 #![expect(unsafe_code, reason = "constructors, and closing descriptors that nothing owns")]
 #![expect(
     clippy::exit,

@@ -1,4 +1,4 @@
-//! The same program, whose workers come in at the top of `main`.
+//! The same program, whose workers start in `main`.
 #![expect(unsafe_code, reason = "constructors, and closing descriptors that nothing owns")]
 #![expect(
     clippy::exit,

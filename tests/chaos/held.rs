@@ -1,4 +1,4 @@
-//! Processes that are held by a descriptor: a signal reaches the one that was found, or none, but never another that has its number since.
+//! Processes that are held by a descriptor: a signal reaches the process that was found, or none, and never another with the same pid.
 #![expect(unsafe_code, reason = "pidfd calls that nix does not wrap")]
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};

@@ -33,11 +33,11 @@ use nix::{sys::signal::Signal, unistd::Pid};
 
 use crate::{held::Held, random::Random, shared::Shared};
 
-/// A host that has not come to the end of a call for so long hangs.
+/// A host that has not completed a call for this time hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The time in which the processes that a host leaves behind must end.
 const FOLLOW: Duration = Duration::from_secs(10);
-/// A process that is stopped goes on after this long at the most.
+/// A stopped process is continued after this time at the latest.
 const MOST_STOP_MILLIS: u64 = 60;
 /// Once in this many times a template that is a copy of the host is not spared.
 const TEMPLATES: u64 = 5;
@@ -155,7 +155,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Sends signals to what comes of the host until it has ended; returns how many of each.
+/// Sends signals to the processes of the host until it has ended. Returns how many of each.
 fn attend(options: &Options, shared: &Shared, host: &mut Child) -> Result<BTreeMap<String, u64>, String> {
     let mut random = Random::new(options.seed, u64::MAX);
     let mut sent = BTreeMap::new();

@@ -19,7 +19,7 @@ use nix::{
 
 /// Tasks of one round have numbers below this.
 pub(crate) const SLOTS: usize = 1 << 18;
-/// Threads of the host that say what they are at.
+/// The number of threads of the host that note what they are doing.
 pub(crate) const CLIENTS: usize = 4;
 const WORDS: usize = 240;
 /// The variable with the descriptor of the memory.
@@ -27,7 +27,7 @@ const VARIABLE: &str = "CHAOS_MEMORY";
 
 #[repr(C)]
 pub(crate) struct Shared {
-    /// Grows with each call that has come to its end.
+    /// Grows with each call that was completed.
     pub(crate) beats: AtomicU64,
     /// The host has begun and sends signals are welcome.
     pub(crate) is_open: AtomicU32,
@@ -92,7 +92,7 @@ pub(crate) fn create() -> (&'static Shared, (&'static str, PathBuf)) {
     (shared, (VARIABLE, path))
 }
 
-/// The memory, in a process that was told of it.
+/// Returns the memory, in a process whose environment names it.
 pub(crate) fn shared() -> &'static Shared {
     static SHARED: OnceLock<&'static Shared> = OnceLock::new();
     SHARED.get_or_init(|| {

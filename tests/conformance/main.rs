@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-/// Runs the program that keeps a promise or says why not.
+/// Runs the program, which keeps a promise or reports why not.
 fn check(method: &str, transport: &str, promise: &str) {
     let mut program = Command::new(env!("CARGO_BIN_EXE_conformance"));
     program.args([method, promise]).env("PROCESSION_TRANSPORT", transport);

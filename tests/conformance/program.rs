@@ -81,7 +81,7 @@ fn belongings() -> Belongings {
         let children = fs::read_to_string(task.join("children")).unwrap_or_default();
         children.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     });
-    // The one that lists them is gone afterwards.
+    // The descriptor that lists them is closed afterwards.
     let descriptors = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| {
         let path = fd.unwrap().path();
         Some(format!("{} {}", path.display(), fs::read_link(&path).ok()?.display()))
@@ -141,7 +141,7 @@ fn write_lines(n: usize) {
     (0..n).for_each(|n| println!("line {n:04}"));
 }
 
-/// Makes this file, to say that it runs.
+/// Creates this file, to show that it runs.
 #[worker]
 fn stay_at(path: &str) {
     fs::write(path, "").unwrap();

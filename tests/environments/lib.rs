@@ -1,5 +1,5 @@
-//! Uses pools of every start method and a process, has functions succeed, panic, crash, run for too long, log and print, and says on
-//! stdout what became of each. `ci/environments.sh` runs it in every environment that `docs/environments.md` has a line for.
+//! Uses pools of every start method and a process, whose functions succeed, panic, crash, run for too long, log and print, and prints the
+//! result of each. `ci/environments.sh` runs it in every environment that `docs/environments.md` has a line for.
 #![expect(unsafe_code, reason = "a function that a host in C calls")]
 
 use std::{
@@ -55,7 +55,7 @@ fn hog() {
     }
 }
 
-/// Takes so much of the stack, and says how much that was.
+/// Uses this much of the stack, and returns how much that was.
 #[worker]
 fn descend(kib: usize) -> usize {
     fn below(top: usize, kib: usize) -> usize {
@@ -108,7 +108,7 @@ pub extern "C" fn run_procession() -> i32 {
     i32::from(run(&[]) != ExitCode::SUCCESS)
 }
 
-/// Says what became of one thing; returns 1 if it was to be something else.
+/// Prints the result of one check. Returns 1 if another result was expected.
 fn tell(part: &str, step: &str, found: &str, wanted: &str) -> u32 {
     say(&format!("{part}: {step}: {found}"));
     u32::from(found != wanted)
@@ -126,7 +126,7 @@ fn try_pool(part: &str, method: StartMethod) -> u32 {
         Ok(pool) => pool,
         Err(error) => return tell(part, "pool", &format!("error: {error}"), ""),
     };
-    // Not before: a copy of this process would have it, too, and what its functions say would come to it there.
+    // Not earlier, because a copy of this process would have the logger, too, and would pass the records of its functions to it.
     if log::set_logger(&Print).is_ok() {
         log::set_max_level(log::LevelFilter::Info);
     }
@@ -139,7 +139,7 @@ fn try_pool(part: &str, method: StartMethod) -> u32 {
     let sum = squares.map(|squares| squares.iter().sum::<u64>().to_string());
     let goes = sum.is_ok();
     check("squares", sum.map_err(|error| error.to_string()), "328350");
-    // A pool that has no workers has said why.
+    // A pool without workers has reported why.
     if goes {
         let joined = pool.submit(delayed!(count_bytes(vec![1; LARGE_BYTES]))).join();
         check("large", joined.map(|n| n.to_string()).map_err(told), "3145728");
@@ -204,7 +204,7 @@ fn try_jobs() -> u32 {
     tell("jobs", "default", &found, "1")
 }
 
-/// A function has at least so much stack.
+/// Checks that a function has at least this much stack.
 fn try_stack(part: &str, kib: &str) -> u32 {
     let found = Pool::builder().jobs(1).name(part).start_timeout(START_TIMEOUT).build();
     let found = found
@@ -263,14 +263,14 @@ fn say(line: &str) {
     if let (None, Some(path)) = (&*out, std::env::var_os("PROBE_OUT")) {
         *out = File::create(path).ok();
     }
-    // Whoever reads it misses what is not there.
+    // The reader notices if it is missing.
     let _ = match &mut *out {
         Some(file) => writeln!(file, "{line}"),
         None => writeln!(std::io::stdout(), "{line}"),
     };
 }
 
-/// Says what is logged, by the library and by functions in workers.
+/// Prints the records of the library and of functions in workers.
 struct Print;
 
 impl log::Log for Print {

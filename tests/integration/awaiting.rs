@@ -1,4 +1,4 @@
-//! Results are awaited on any executor: no thread is blocked, nothing is lost by dropping in the middle, nobody else is woken.
+//! Results are awaited on any executor: no thread is blocked, a dropped future loses nothing, and no other waker is woken.
 
 use std::{
     future::{Future, poll_fn},
@@ -27,7 +27,7 @@ fn echo(n: u64) -> u64 {
     n
 }
 
-/// Ends once somebody has made the file.
+/// Ends once the file exists.
 #[worker]
 fn until_made(file: &Path, n: u64) -> u64 {
     until_exists(file);
@@ -299,7 +299,7 @@ fn one_handle_is_awaited_asked_and_joined_in_turn() {
             assert_eq!(result.unwrap(), round);
         }
         drop(waker);
-        // Whoever has woken it may still be about to drop it.
+        // The thread that has woken it may not have dropped it yet.
         until("nobody holds the waker", || Arc::strong_count(&count) == 1);
     });
 }

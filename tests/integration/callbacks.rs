@@ -1,5 +1,5 @@
-//! Callbacks: every public call may be made from the user's code that the library calls, on whichever thread it does so, and comes to
-//! its end there. A call that waits for itself hangs, which `alone` reports with what was called last.
+//! Callbacks: every public call may be made from code of the user that the library calls, on every thread, and completes there. A call
+//! that waits for itself hangs, and `alone` then reports which was called last.
 #![expect(unsafe_code, reason = "a waker whose clones call back")]
 #![expect(clippy::print_stdout, reason = "a call that hangs is named")]
 
@@ -117,7 +117,7 @@ const CALLS: &[PublicCall] = &[
     }),
 ];
 
-/// Makes every call, once in a process; then says so.
+/// Makes every call once in a process, and then reports it.
 struct Caller {
     pool: Arc<Pool>,
     has_begun: AtomicBool,
@@ -214,7 +214,7 @@ fn calling_waker() -> Waker {
 fn every_call_completes_while_a_waker_is_cloned() {
     alone(|| {
         check(|pool, caller| {
-            // It ends while its waker is cloned: whoever has its result must not wait for the clone, which waits for later tasks.
+            // It ends while its waker is cloned. The thread that has its result must not wait for the clone, which waits for later tasks.
             let mut handle = pool.submit(delayed!(nap(5)));
             *CLONED.lock().unwrap() = Some(caller);
             let _ = Pin::new(&mut handle).poll(&mut Context::from_waker(&calling_waker()));
@@ -435,7 +435,7 @@ fn every_call_completes_in_the_iterator_that_gives_a_call_its_tasks() {
     });
 }
 
-/// Drops the last handle on a pool when it is woken, and counts that it came to its end.
+/// Drops the last handle on a pool when it is woken, and counts that the drop has returned.
 struct Dropping {
     pools: Mutex<Vec<Pool>>,
     ends: AtomicUsize,

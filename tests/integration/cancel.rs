@@ -20,7 +20,7 @@ const LONG: u64 = 60_000;
 /// A call that has failed is over within this.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Says that it has begun and who it is, and takes long.
+/// Reports that it has begun and its pid, and runs for long.
 #[worker]
 fn begin(file: &Path, millis: u64) {
     let part = file.with_extension("part");
@@ -142,7 +142,7 @@ fn a_task_can_be_cancelled_while_another_thread_drives() {
                 assert!(queued.join().unwrap_err().is_cancelled());
             }
             assert!(!driver.is_finished());
-            // The one that runs is cancelled by nobody; its process is.
+            // The running task is not cancelled itself, but its process is killed.
             use nix::{sys::signal, unistd::Pid};
             signal::kill(Pid::from_raw(pid_in(&begun).cast_signed()), signal::Signal::SIGKILL).unwrap();
             assert!(driver.join().unwrap().unwrap_err().is_crash());
@@ -267,7 +267,7 @@ fn a_short_task_that_was_reported_as_cancelled_never_begins() {
         let pool = Pool::new(2).unwrap();
         let (mut expected, mut cancelled, mut next) = (Vec::new(), 0, 0);
         for round in 0..150u64 {
-            // By now they are short, and many lie ready in each worker.
+            // By now they are short, and many are queued at each worker.
             let handles: Vec<_> =
                 (next..next + 40).map(|n| (n, pool.submit(delayed!(note_briefly(&ran, n))))).collect();
             next += 40;
@@ -282,7 +282,7 @@ fn a_short_task_that_was_reported_as_cancelled_never_begins() {
                     Err(error) => {
                         assert!(error.is_cancelled(), "{error}");
                         cancelled += 1;
-                        // One that was killed while it ran may have noted itself.
+                        // A task that was killed while it ran may have noted itself.
                         if error.attempts() > 0 && numbers(&ran).binary_search(&n).is_ok() {
                             expected.push(n);
                         }
@@ -306,7 +306,7 @@ fn a_hundred_thousand_tasks_that_wait_are_taken_back_one_by_one_in_any_order() {
         until_exists(&file);
         let many = 100_000u64;
         let mut handles: Vec<_> = (0..many).map(|n| Some(pool.submit(delayed!(same(n))))).collect();
-        // A step that has no part in common with their number comes to each of them once. Every hundredth stays.
+        // A step that is coprime to their number reaches each of them once. Every hundredth stays.
         for n in (0..many).map(|n| n * 38_153 % many).filter(|n| n % 100 != 0) {
             let handle = handles[n as usize].take().unwrap();
             handle.cancel();
@@ -319,7 +319,7 @@ fn a_hundred_thousand_tasks_that_wait_are_taken_back_one_by_one_in_any_order() {
     });
 }
 
-/// The first fails when the other runs; the other speaks of how far it is as long as it lives.
+/// The first fails when the other runs. The other reports progress as long as it lives.
 #[worker]
 fn fail_or_speak(file: &Path, n: u64) {
     if n == 0 {
@@ -352,7 +352,7 @@ fn a_failed_call_waits_for_tasks_that_report_progress_without_spinning() {
     });
 }
 
-/// The first ends what its host hears of its worker, and goes on.
+/// The first closes the connection of its worker, and continues.
 #[worker]
 fn fall_silent(is_first: bool, file: &Path) {
     if !is_first {

@@ -69,7 +69,7 @@ fn pid() -> u32 {
 fn leave_behind(end: End, go: &Path, gone: &Path) -> u32 {
     let (go, gone) = (go.to_owned(), gone.to_owned());
     std::thread::spawn(move || {
-        /// Says that the thread has unwound.
+        /// Reports that the thread has unwound.
         struct Note(std::path::PathBuf);
         impl Drop for Note {
             fn drop(&mut self) {
@@ -192,7 +192,7 @@ fn a_task_sent_to_a_worker_that_is_being_killed_runs_or_fails_with_the_reason() 
         for _ in 0..30 {
             let before = pool.submit(delayed!(pid())).join().unwrap();
             signal::kill(Pid::from_raw(before.cast_signed()), signal::Signal::SIGKILL).unwrap();
-            // It may have begun before the signal took effect; then that is what the error says.
+            // It may have begun before the signal took effect. Then the error says so.
             if let Err(error) = pool.submit(delayed!(pid())).join() {
                 assert!(error.is_crash() && error.worker_pid() == Some(before), "{error}");
                 assert_eq!(error.exit().and_then(|exit| exit.signal()), Some(9), "{error}");
@@ -225,7 +225,7 @@ fn workers_killed_at_any_time_lose_and_duplicate_no_result() {
             let outcomes: Vec<_> = std::thread::scope(|scope| {
                 scope.spawn(move || {
                     crate::event::take_time(pause);
-                    // It lives until then, for nobody else ends it.
+                    // It lives until then, because nothing else ends it.
                     let _ = signal::kill(Pid::from_raw(victim.cast_signed()), signal::Signal::SIGKILL);
                 });
                 pool.imap((0..TASKS).map(|n| delayed!(note_and_echo(&log, n)))).collect()

@@ -56,13 +56,13 @@ fn a_worker_waits_for_a_debugger_however_long_that_takes_and_goes_on_by_itself()
         }
         let result = stdout.find_map(|line| Some(line.split_once("result ")?.1.to_owned()));
         assert_eq!(result.unwrap(), pid.to_string());
-        // Until it is let go, nobody but this process can collect it.
+        // Until it is released, only this process can reap it.
         let _ = ptrace::interrupt(worker);
         // It may have ended since: then this has collected it.
         if !matches!(waitpid(worker, Some(WaitPidFlag::__WALL)), Ok(WaitStatus::Exited(..))) {
             let _ = ptrace::detach(worker, None);
         }
-        // Whoever still writes needs a reader.
+        // A process that still writes needs a reader.
         let rest = stdout.chain(stderr).collect::<Vec<_>>();
         assert!(child.wait().unwrap().success(), "{rest:?}");
     });

@@ -12,13 +12,13 @@ pub(crate) use pollster::block_on;
 /// The time within which an event must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Waits until it is so.
+/// Waits until the condition holds.
 #[track_caller]
 pub(crate) fn until(what: &str, is_so: impl FnMut() -> bool) {
     assert!(within(DEADLINE, is_so), "this did not come about: {what}");
 }
 
-/// Waits until it is so, at most so long. Returns whether it is.
+/// Waits until the condition holds, for at most this time. Returns whether it does.
 pub(crate) fn within(timeout: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + timeout;
     loop {

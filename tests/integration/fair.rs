@@ -167,7 +167,7 @@ fn a_call_uses_no_more_workers_than_it_was_given() {
     });
 }
 
-/// Takes so long, and says who took it, from when to when, by a clock that all processes share.
+/// Runs for this time. Returns the pid, and the start and the end by a clock that all processes share.
 #[worker]
 fn take_and_report(micros: u64) -> (u32, Duration, Duration) {
     let begun = now();
@@ -194,7 +194,7 @@ fn spread(least: u64, many: u64) -> Vec<u64> {
     times
 }
 
-/// The time in which an idle worker gets tasks that lie at another: the pauses of the sharing, and a loaded machine's.
+/// The time in which an idle worker gets tasks from another: the pauses before tasks are taken back, with room for a loaded machine.
 const SHARING: Duration = Duration::from_millis(60);
 
 fn check_ends_together(workers: usize, chunk: Option<usize>) {
@@ -226,7 +226,7 @@ fn workers_end_within_one_longest_task_of_each_other() {
     alone(|| {
         check_ends_together(2, None);
         check_ends_together(4, None);
-        // All of it lies at one worker at first.
+        // All of them are queued at one worker at first.
         check_ends_together(2, Some(300));
     });
 }

@@ -1,5 +1,5 @@
-//! A process that other code forks has copies of pools, calls and handles, which are its parent's: whatever it does with them, its
-//! parent's workers and tasks are as they were.
+//! A process that other code forks has copies of its parent's pools, calls and handles. Whatever it does with them, the parent's workers
+//! and tasks are not affected.
 #![expect(unsafe_code, reason = "forks, as code of others does")]
 
 use std::{
@@ -41,7 +41,7 @@ fn wait_for(file: &Path, n: u64) -> u64 {
 /// Runs `body` in a copy of this process, which ends well, and soon.
 fn in_a_copy(what: &str, body: impl FnOnce()) {
     // SAFETY: the copy has one thread, which runs `body` and ends it. It asks for nothing that another thread may have had locked but
-    // memory, whose locks the C library sees to, and for what is to be tested: that the library asks for nothing either.
+    // memory, whose locks the C library handles, and for the subject of the test: that this library needs nothing either.
     match unsafe { fork() }.expect("a copy of this process") {
         ForkResult::Child => {
             body();

@@ -157,7 +157,7 @@ fn watch_copy(deed: Deed) -> (Option<i32>, Option<i32>, Vec<u8>) {
     }
 }
 
-/// Every deed, and what is told of all of them.
+/// Every deed, and the result of all of them.
 fn check_deeds(pool: &Pool) {
     let before = pool.submit(delayed!(pid())).join().unwrap();
     for deed in Deed::ALL {
@@ -263,7 +263,7 @@ fn a_copy_in_a_session_of_its_own_holds_up_nothing_and_ends_when_it_returns() {
         let pool = Pool::new(1).unwrap();
         pool.submit(delayed!(leave_a_copy(&file, &go, None, true))).join().unwrap();
         let copy = u32::try_from(numbers(&file)[0]).unwrap();
-        // The worker leaves in good order, though somebody else holds its end of the connection.
+        // The worker exits in good order, although another process holds its end of the connection.
         pool.join().unwrap();
         assert!(workers().is_empty());
         assert!(is_there(copy));
@@ -272,7 +272,7 @@ fn a_copy_in_a_session_of_its_own_holds_up_nothing_and_ends_when_it_returns() {
     });
 }
 
-/// Becomes a daemon, as servers do: the process that was the worker ends, and its copy goes on.
+/// Becomes a daemon, as servers do: the process that was the worker ends, and its copy continues.
 #[worker]
 fn become_a_daemon(file: &Path) -> u32 {
     // SAFETY: the copy has one thread, and asks for nothing that another may have locked.

@@ -1,4 +1,4 @@
-//! Functions and loggers that do what nobody should: the pool lives on, and others do not notice.
+//! Functions and loggers that misbehave. The pool continues to work, and other tasks are not affected.
 
 use std::{
     io::Write,

@@ -54,7 +54,7 @@ fn the_memory_of_large_values_is_given_back_after_a_rest() {
         let pids = [pool.submit(delayed!(pid())).join().unwrap(), std::process::id()];
         let before = pids.map(own_bytes);
         for round in 0..2 {
-            // Whatever was kept of the round before is of use, or is not.
+            // The buffer that was kept from the previous round may be used or not.
             take_time(Duration::from_millis(round * 700));
             let bytes = some(LEN);
             let expected = sum(&bytes);

@@ -29,7 +29,7 @@ impl Snapshot {
         Self { children: children(), descriptors: descriptors(), threads: threads(), segments: segments() }
     }
 
-    /// Panics unless the process has now what it had then, and says what is left over.
+    /// Panics with the resources that are left over, unless the process has the same as then.
     #[track_caller]
     pub(crate) fn assert_same_now(&self) {
         let deadline = Instant::now() + THREADS_LINGER;

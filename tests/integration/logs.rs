@@ -78,7 +78,7 @@ pub(crate) fn collect(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// The line of the record in `speak`.
+/// The line number of the record in `speak`.
 const LINE: u32 = line!() + 4;
 
 #[worker]

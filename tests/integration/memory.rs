@@ -1,4 +1,4 @@
-//! A task that wants more memory than there is fails as out of memory, by name; nobody else notices.
+//! A task that needs more memory than there is fails as out of memory. Other tasks are not affected.
 #![expect(unsafe_code, reason = "memory that C code would ask for")]
 
 use std::{fs, hint::black_box, path::PathBuf, time::Duration};

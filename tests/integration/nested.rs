@@ -33,7 +33,7 @@ fn pool_in_a_worker(jobs: usize) -> Result<(u32, Vec<u32>), RemoteError> {
     Ok((std::process::id(), pool.broadcast(delayed!(pid()))?))
 }
 
-/// Starts a pool within, and says how many there are below it.
+/// Starts a pool within, and returns how many there are below it.
 #[worker]
 fn dive() -> Result<u32, String> {
     let pool = Pool::new(1).map_err(|error| error.to_string())?;
@@ -161,7 +161,7 @@ fn workers_of_a_worker_end_with_it() {
         until_exists(&file);
         for pid in std::fs::read_to_string(&file).unwrap().split(' ') {
             let pid = pid.parse().unwrap();
-            // Whoever adopts them reaps them.
+            // The process that adopts them reaps them.
             until("the inner workers end", || !is_there(pid));
         }
     });

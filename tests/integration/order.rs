@@ -1,4 +1,4 @@
-//! Results come in the order of the input, and the input is read only as far as it is needed.
+//! Results arrive in the order of the input, and the input is read only as far as needed.
 
 use std::{cell::Cell, path::Path, rc::Rc, time::Duration};
 
@@ -32,7 +32,7 @@ fn bytes_len(bytes: &[u8], millis: u64) -> usize {
     bytes.len()
 }
 
-/// Says that it ran.
+/// Records that it ran.
 #[worker]
 fn touch(path: &Path) {
     std::fs::write(path, "").expect("a file of the test's");
@@ -251,7 +251,7 @@ fn check_slow_producer(builder: procession::Builder) {
         delayed!(touch(&path(n)))
     });
     assert_eq!(pool.map(tasks).unwrap().len(), 50);
-    // Two tasks that wait for each other, so that both workers must have one, before the input goes on.
+    // Two tasks that wait for each other, so that both workers must have one, before the input continues.
     for round in 0..5 {
         let name = |n: u64| path(100 + 3 * round + n);
         let pair = (0..3).map(|n| {
@@ -285,7 +285,7 @@ fn a_producer_that_becomes_slow_does_not_hold_its_tasks_back() {
     alone(|| {
         let folder = Folder::new();
         let pool = Pool::new(2).unwrap();
-        // Quick tasks make for large batches; then one that the producer waits for.
+        // Quick tasks make batches large. Then comes one that the producer waits for.
         let quick = (0..5000).map(|n: u64| delayed!(touch_if(&folder.path("last"), n == 4999)));
         #[worker]
         fn touch_if(path: &Path, really: bool) {

@@ -1,4 +1,4 @@
-//! A panic fails its task only, says what and where, and costs no process.
+//! A panic fails only its own task, is reported with message and place, and costs no process.
 
 use procession::{Builder, Pool, Process, RemoteError, TaskError, delayed, parallel, worker};
 

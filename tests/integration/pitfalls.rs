@@ -134,7 +134,7 @@ fn an_input_that_comes_slowly_holds_no_job_back() {
         let folder = Folder::new();
         let ran = folder.path("ran");
         let pool = Pool::new(2).unwrap();
-        // The second job is produced once the first has run: one that waited for a chunk to fill would wait for ever.
+        // The second job is produced once the first has run: If it waited for a full chunk, it would wait forever.
         let jobs = (0..2).map(|n| {
             if n == 1 {
                 until_exists(&ran);

@@ -41,7 +41,7 @@ pub(crate) fn ticks(pid: u32) -> u64 {
 }
 
 const TIME: Duration = Duration::from_millis(400);
-/// Whoever spins gets more than this of that time, on a loaded machine, too.
+/// A thread that spins uses more than this part of that time, even on a loaded machine.
 const MOST_TICKS: u64 = 5;
 
 #[track_caller]
@@ -116,7 +116,7 @@ fn a_host_whose_workers_are_busy_sleeps() {
     });
 }
 
-/// A call whose end and the next submit lie within a millisecond left a look at its feed due for ever.
+/// A call whose end and the next submit lie within a millisecond must not leave a check of its feed due forever.
 #[test]
 fn a_call_and_a_submit_behind_it_leave_the_pool_at_rest() {
     alone(|| {
@@ -129,7 +129,7 @@ fn a_call_and_a_submit_behind_it_leave_the_pool_at_rest() {
     });
 }
 
-/// Whoever drives sleeps, and was not to look for what had been handed in meanwhile, but each second.
+/// A leader that sleeps must notice new tasks immediately, and not only at its check each second.
 #[test]
 fn occasional_tasks_run_while_another_thread_waits_for_a_long_one() {
     alone(|| {

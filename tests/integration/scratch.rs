@@ -1,4 +1,4 @@
-//! A folder for one test, through which processes tell of each other.
+//! A folder for one test, through which its processes communicate.
 
 use std::{
     fs,

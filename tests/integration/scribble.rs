@@ -1,4 +1,4 @@
-//! Workers that write into the memory that they share with the host: nobody but they has to suffer for it.
+//! Workers that overwrite the memory that they share with the host. Only they are affected.
 
 use std::{fs::File, os::unix::fs::FileExt, time::Duration};
 
@@ -155,7 +155,7 @@ fn echo_slowly(n: u64) -> u64 {
     n
 }
 
-/// The task has an outcome in time, whatever it is.
+/// The task has an outcome of any kind in time.
 fn settle<T: serde::de::DeserializeOwned + 'static>(
     what: &dyn std::fmt::Debug,
     mut handle: procession::Handle<T>,

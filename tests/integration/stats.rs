@@ -1,4 +1,4 @@
-//! `Pool::stats` tells what the workers have done, and no more than that.
+//! `Pool::stats` reports what the workers have done, and nothing else.
 
 use std::{path::Path, time::Duration};
 

@@ -25,7 +25,7 @@ fn of_each_thread(field: usize) -> BTreeSet<String> {
     let stats = threads.map(|thread| {
         let stat =
             std::fs::read_to_string(thread.expect("a thread").path().join("stat")).expect("a live thread");
-        // The second field is a name in parentheses, whatever that holds.
+        // The second field is a name in parentheses, which may contain anything.
         let after_name = stat.rsplit_once(')').expect("a name").1.to_owned();
         after_name.split_whitespace().nth(field - 3).expect("fields enough").to_owned()
     });

@@ -1,4 +1,4 @@
-//! A task that runs for longer than it may is told, its process asked to end, and killed; nobody else notices.
+//! A task past its limit is asked to end, then its process is terminated, then killed. Other tasks are not affected.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,14 +29,14 @@ fn pid() -> u32 {
     std::process::id()
 }
 
-/// Says who it is, and takes long.
+/// Reports its pid, and runs for long.
 #[worker]
 fn hang(file: &Path) {
     say_who(file);
     take_time(LONG);
 }
 
-/// The same, and hears no SIGTERM.
+/// The same, and ignores SIGTERM.
 #[worker]
 fn hang_on(file: &Path) {
     ignore_sigterm();
@@ -50,7 +50,7 @@ fn ignore_sigterm() {
     unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) }.expect("a disposition that may be had");
 }
 
-/// Ends when it is told to; another thread is told, too.
+/// Ends when it is asked to. Another thread sees the request, too.
 #[worker]
 fn heed(file: &Path) -> u32 {
     assert!(!procession::is_cancelled(), "it has just begun");
@@ -195,7 +195,7 @@ fn waiting_does_not_count() {
         let file = folder.path("ran");
         let limit = Duration::from_secs(1);
         let pool = Pool::builder().jobs(1).task_timeout(limit).chunk_size(30).build().unwrap();
-        // All of them lie in the worker's ring at once, for longer than one may run.
+        // All of them are in the worker's ring at once, for longer than one may run.
         let tasks = (0..30).map(|n| delayed!(note_after(limit / 20, &file, n)));
         assert_eq!(pool.map(tasks).unwrap(), (0..30).collect::<Vec<_>>());
     });

@@ -1,4 +1,4 @@
-//! One rule for all settings: `build` refuses what cannot be, with the setting, the value and what is allowed; and so for variables.
+//! One rule for all settings and variables: `build` refuses an impossible value, with the setting, the value and what is allowed.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -120,7 +120,7 @@ fn an_iterator_refuses_a_chunk_size_of_zero_and_takes_no_more_input() {
             let mut results = pool.stream_unordered(tasks()).chunk_size(0);
             says_so(block_on(next(&mut results)).unwrap().1.unwrap_err(), 0);
             assert!(block_on(next(&mut results)).is_none());
-            // What has been handed in by then still comes.
+            // Results of tasks that were submitted by then still arrive.
             let mut results = pool.imap((0..).map(|n| delayed!(double(n))));
             assert_eq!(results.next().unwrap().unwrap(), 0);
             let mut results = results.chunk_size(0);
@@ -227,7 +227,7 @@ fn the_settings_of_a_call_are_refused_with_the_value_that_was_written() {
 /// In a process that plays a scene.
 const SCENE: &str = "PROCESSION_TESTS_VALIDATION_SCENE";
 
-/// Says what a pool, a call and a process make of the environment.
+/// Prints what a pool, a call and a process do with the environment.
 #[test]
 fn scene() {
     if std::env::var_os(SCENE).is_some() {

@@ -1,6 +1,6 @@
 //! The table of causes: for every way in which a start or a task can end, what its error says and what it is.
 //!
-//! Limits of the system are in `limits`, `missing` and `refused`, what a process is told that cannot become a worker in `way_in`, and
+//! Limits of the system are in `limits`, `missing` and `refused`, the errors of a process that cannot become a worker in `way_in`, and
 //! statuses that other code has collected in `death`.
 
 use std::{fs, path::Path, process::Command};
@@ -22,7 +22,7 @@ const SERVER: &[&str] = &["forkserver"];
 const FORKED: &[&str] = &["forkserver", "fork"];
 const ALL: &[&str] = &["spawn", "forkserver", "fork"];
 
-/// A row: who, by which methods, what ends and how, what the error is and how often the task was begun, and what it says.
+/// A row: the owner, the methods, what ends and how, the kind of the error, the number of attempts, and the message.
 type Row = (By, &'static [&'static str], &'static str, &'static str, &'static str, &'static [&'static str]);
 
 fn check(rows: &[Row]) {
@@ -125,7 +125,7 @@ const STARTS: &[Row] = &[
         "lost, begun 0",
         &["the memory that it shares cannot be mapped", "RLIMIT_AS", "gave up after ", " attempts in 3"],
     ),
-    // The exit status, which other code collects, is not what tells that the system is short of something.
+    // A lack of resources is not recognised by the exit status, which other code collects.
     (
         Pool,
         SPAWN,

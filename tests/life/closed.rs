@@ -1,7 +1,7 @@
 //! A process that closes every descriptor from 3 upwards, as daemons do.
 //!
-//! If it is a host, its pools and processes come to an error that says so. If it is a worker or a template, another one takes its place.
-//! Whatever gets the numbers stays as it is.
+//! If it is a host, its pools and processes return an error that says so. If it is a worker or a template, another one takes its place.
+//! The files that get the numbers are not changed.
 
 use std::time::Duration;
 

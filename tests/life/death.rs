@@ -1,4 +1,4 @@
-//! Life and death: whatever ends a program, nothing of it is left, soon and quietly.
+//! The end of a program: whatever causes it, nothing is left soon afterwards, and nothing is printed.
 #![expect(unsafe_code, reason = "a child that leads a terminal's session")]
 
 use std::{
@@ -169,7 +169,7 @@ fn a_worker_that_was_stopped_when_its_parent_was_killed_ends_once_it_is_continue
         running.processes().into_iter().filter(|&pid| pid != running.child.id()).collect();
     let signal = |signal| {
         for worker in &workers {
-            // Where nobody else of its session is left to continue it, the kernel has done so already.
+            // If no other process of its session is left to continue it, the kernel has done so already.
             let _ = kill(Pid::from_raw(worker.cast_signed()), signal);
         }
     };
@@ -253,7 +253,7 @@ fn until_asleep(processes: impl Iterator<Item = u32>) {
         while before != runs() {
             assert!(Instant::now() < deadline, "{process} does not sleep");
             before = runs();
-            // Nothing is what is waited for.
+            // Waits for nothing to happen.
             assert!(!is_readable_by(&read, Instant::now() + Duration::from_millis(50)));
         }
     }
@@ -274,7 +274,7 @@ fn a_parent_that_is_stopped_for_longer_than_a_timeout_and_continued_has_lost_not
     let mut running = Running::start(&mut probe(PROBE, &["stop"]));
     let status = waitpid(pid(&running), Some(WaitPidFlag::WUNTRACED)).unwrap();
     assert!(matches!(status, WaitStatus::Stopped(_, Signal::SIGSTOP)), "{status:?}");
-    // Nothing is what is waited for here: the start timeout of half a second passes.
+    // Waits for nothing to happen while the start timeout of half a second passes.
     let (read, _write) = std::io::pipe().unwrap();
     assert!(!is_readable_by(&read, Instant::now() + Duration::from_millis(700)));
     kill(pid(&running), Signal::SIGCONT).unwrap();
@@ -305,7 +305,7 @@ fn on_a_terminal(command: &mut Command) -> (File, std::process::Child) {
     (File::from(pty.master), child)
 }
 
-/// Reads what is on the terminal until `end` says that it is enough, or every process has closed it.
+/// Reads from the terminal until `end` returns true, or every process has closed it.
 fn read_terminal(terminal: &mut File, deadline: Instant, end: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();
     while !end(&text) {

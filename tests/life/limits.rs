@@ -1,4 +1,4 @@
-//! At a limit of processes nothing hangs: a pool works on with the workers that it has, tells the limit by name if it has none, and
+//! At a limit of processes nothing hangs: a pool continues with the workers that it has, names the limit if it has none, and
 //! works again once the limit is lifted.
 
 use std::{

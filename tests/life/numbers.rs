@@ -29,7 +29,7 @@ fn check(how: &str) {
     println!("{}", ended.stdout);
     assert_eq!(ended.stdout.lines().count(), 4, "{ended:?}");
     for line in ended.stdout.lines() {
-        // What ends is collected where nobody can tell how, or by whoever is quicker.
+        // Ended processes are reaped without their status, or by the thread that is quicker.
         let collected = line.contains(
             ") disappeared: other code in this process collected its exit status (SIGCHLD is ignored, or",
         );

@@ -18,7 +18,7 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Long enough for a loaded machine; whatever takes so long hangs.
+/// Long enough for a loaded machine; a program that takes longer hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The variable that identifies the processes of one run of a program.
@@ -78,7 +78,7 @@ impl Running {
         Self { child, stdout, stderr, token, pidfd }
     }
 
-    /// Waits for so many lines on stdout, in any order, each once.
+    /// Waits for these lines on stdout, in any order, each once.
     pub(crate) fn expect(&mut self, lines: &[&str]) {
         let deadline = Instant::now() + PATIENCE;
         let mut missing = lines.to_vec();
@@ -136,7 +136,7 @@ impl Running {
         Ended { status, stdout, stderr }
     }
 
-    /// Waits until the program itself has ended, whatever came of it.
+    /// Waits until the program itself has ended, in any way.
     pub(crate) fn parent_ends(&self, within: Duration) {
         await_readable(&self.pidfd, Instant::now() + within, "the program to end");
     }
@@ -174,7 +174,7 @@ impl Drop for Running {
 fn keep_inherited_descriptors() {
     let names = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
     for fd in names.map(|name| name.to_str().unwrap().parse::<RawFd>().unwrap()).filter(|&fd| fd > 2) {
-        // SAFETY: it opens and closes nothing; of a number that is no longer open it is an error, which nobody misses.
+        // SAFETY: it opens and closes nothing; a number that is no longer open is an error, which is ignored.
         unsafe { nix::libc::fcntl(fd, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) };
     }
 }
@@ -250,7 +250,7 @@ fn read_to_end(pipe: &mut PipeReader, deadline: Instant, what: &str) -> String {
 }
 
 impl Ended {
-    /// It ended well and had nothing to say on stderr.
+    /// Asserts that it succeeded and printed nothing to stderr.
     pub(crate) fn quietly(self) -> String {
         assert!(self.status.success() && self.stderr.is_empty(), "{self:?}");
         self.stdout
@@ -269,7 +269,7 @@ pub(crate) fn probe(program: &str, scene: &[&str]) -> Command {
     command
 }
 
-/// The program whose workers come in before `main`.
+/// The program whose workers start before `main`.
 pub(crate) const PROBE: &str = env!("CARGO_BIN_EXE_probe");
-/// The program whose workers come in at the top of `main`.
+/// The program whose workers start in `main`.
 pub(crate) const PROBE_AT_MAIN: &str = env!("CARGO_BIN_EXE_probe_at_main");

@@ -65,7 +65,7 @@ fn a_pool_works_over_sockets_where_files_may_not_be_as_large_as_its_memory() {
     }
 }
 
-/// Under each limit of the shell a pool works, or its error says what is missing; nothing hangs, and nobody is killed.
+/// Under each limit of the shell a pool works, or its error says what is missing. Nothing hangs, and no process is killed.
 #[test]
 fn under_each_limit_a_pool_works_or_reports_what_is_missing() {
     for (limit, words) in [

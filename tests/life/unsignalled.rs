@@ -1,4 +1,4 @@
-//! A program that may not signal its workers ends them by their connection, and ends itself whatever becomes of them.
+//! A program that may not signal its workers ends them by closing their connections, and ends itself even if they do not end.
 
 use std::process::Command;
 
@@ -30,7 +30,7 @@ fn workers_that_cannot_be_signalled_end_with_their_connection() {
 #[test]
 fn a_program_whose_workers_cannot_be_ended_ends_and_reports_them_once() {
     for method in ["spawn", "forkserver"] {
-        // Once the program has ended the kernel continues what is stopped in groups of its own, by a SIGHUP, of which it ends.
+        // Once the program has ended, the kernel sends SIGHUP and SIGCONT to stopped processes in orphaned groups, which ends them.
         let ended = Running::start(&mut unsignalled(method, "stopped", "memory")).end(PATIENCE);
         assert!(ended.status.success(), "{method}: {ended:?}");
         assert_eq!(ended.stdout, SAID, "{method}: {}", ended.stderr);

@@ -153,7 +153,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Removes from an earlier copy what is no longer in the sources. Another process may do the same.
+/// Removes files from an earlier copy that are no longer in the sources. Another process may do the same.
 fn remove_gone(from: &Path, to: &Path) {
     for entry in fs::read_dir(to).into_iter().flatten().map_while(Result::ok) {
         let (from, to) = (from.join(entry.file_name()), entry.path());

@@ -198,7 +198,7 @@ fn check_refused(command: &mut Command, words: &str) {
     assert_eq!((mains(&file), &*ended.stdout), (0, ""), "main ran");
 }
 
-/// As [`check_refused`], of one that has a host, which is told.
+/// Like [`check_refused`], for a process with a host, which receives the reason.
 fn check_told(command: &mut Command, mut host: UnixStream, words: &str) {
     let file = scratch("mains");
     let ended = run(command.env("PROBE_MAINS", &file));
@@ -329,7 +329,7 @@ fn a_program_with_more_rights_than_its_user_ignores_the_environment_and_starts_n
         return;
     }
     for program in [PROBE, PROBE_AT_MAIN] {
-        // A folder that everybody may enter, whatever the build's is like.
+        // A folder that every user may enter, even if the build's folder is not.
         let folder = std::env::temp_dir().join(crate::program::unique());
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();

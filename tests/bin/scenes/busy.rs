@@ -69,7 +69,7 @@ pub(super) fn leave_while_workers_start(micros: u64) {
     unsafe { libc::_exit(0) }
 }
 
-/// Says that it is there, and stays.
+/// Reports that it runs, and never returns.
 #[worker]
 fn say_and_stay() {
     println!("up");
@@ -78,7 +78,7 @@ fn say_and_stay() {
     }
 }
 
-/// Says that it is there, and gives more than fits on the way.
+/// Reports that it runs, and returns more than fits into the ring.
 #[worker]
 fn say_and_give() -> Vec<u8> {
     println!("up");
@@ -111,7 +111,7 @@ pub(super) fn wait_for_a_stuck(step: &str) {
     }
 }
 
-/// Says that it is there, and is busy for ever in the manner of `load`.
+/// Reports that it runs, and stays busy in the manner of `load`.
 #[worker]
 pub(super) fn stay(load: &str) {
     let child = ["stubborn", "left"].contains(&load).then(|| {
@@ -133,7 +133,7 @@ pub(super) fn stay(load: &str) {
     }
 }
 
-/// Has two workers under load, in a pool that stands at `place`; then, for each line on stdin, does what `end` says.
+/// Keeps two workers under load, in a pool that is owned at `place`. Then does what `end` says for each line on stdin.
 pub(super) fn stay_there(place: &str, load: &str, end: &str) {
     static POOL: OnceLock<Pool> = OnceLock::new();
     let load = load.to_owned();

@@ -1,4 +1,4 @@
-//! A start or a task that ends in the way that is asked for, and what is said of it.
+//! A start or a task that ends in the requested way, and the error that reports it.
 
 use std::{
     fs,
@@ -106,7 +106,7 @@ fn end_by(how: &str) {
     match how {
         "panic" => panic!("as it was told"),
         "exit" => process::exit(7),
-        // SAFETY: that what owns them loses them is what is to be tested.
+        // SAFETY: the loss of descriptors by their owner is the subject of the test.
         "descriptors" => drop(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) }),
         "exit 89" => process::exit(89),
         "abort" => process::abort(),
@@ -261,7 +261,7 @@ fn play_process(method: StartMethod, what: &str, how: &str) {
     };
     match what {
         "kill" => process.kill().unwrap(),
-        // Before it has come to its function.
+        // Before it has reached its function.
         "host" => {
             let stat = format!("/proc/{}/stat", process.id());
             while !fs::read_to_string(&stat).unwrap().contains(") T ") {

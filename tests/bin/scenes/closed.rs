@@ -31,7 +31,7 @@ use super::square;
 
 const WORDS: &[u8] = b"somebody's words";
 
-/// Says by a file that it has begun, and takes as long as it may.
+/// Creates a file when it has begun, and runs for as long as it may.
 #[worker]
 fn stay(begun: PathBuf) {
     fs::write(begun, "").unwrap();
@@ -61,7 +61,7 @@ fn await_file(path: &Path) {
 }
 
 fn close_from_3() {
-    // SAFETY: that what owns them loses them is what is to be tested.
+    // SAFETY: the loss of descriptors by their owner is the subject of the test.
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
 }
 
@@ -75,7 +75,7 @@ struct Others {
 }
 
 impl Others {
-    /// So many of each kind, in turn from this kind on: the same numbers are of other kinds each time.
+    /// This many of each kind, in turn from this kind on, so that the same numbers have other kinds each time.
     fn open(first: usize) -> Self {
         let mut others = Self::default();
         for n in first..first + 60 {
@@ -199,7 +199,7 @@ pub(super) fn play(call: &str, when: &str, then: &str) {
     let pool = Pool::new(2).unwrap();
     assert_eq!(pool.map((0..9).map(|n| delayed!(square(n)))).unwrap().len(), 9);
     // Both workers are up, and a template has had time to fork the next one: a connection that is being made at the very moment when
-    // its number is closed and reused cannot be told from another.
+    // its number is closed and reused cannot be distinguished from another.
     assert_eq!(pool.broadcast(delayed!(square(3))).unwrap(), [9, 9]);
     thread::sleep(Duration::from_millis(100));
     let begun = scratch("begun");
@@ -275,7 +275,7 @@ pub(super) fn play_one(then: &str, index: usize) {
         other => panic!("no way {other:?}"),
     };
     match other {
-        // SAFETY: that what owns it loses it is what is to be tested.
+        // SAFETY: the loss of the descriptor by its owner is the subject of the test.
         None => assert_eq!(unsafe { libc::close(number) }, 0),
         // SAFETY: as above.
         Some(other) => assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number),

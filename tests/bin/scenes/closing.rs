@@ -29,7 +29,7 @@ const WORDS: &[u8] = b"somebody's words";
 /// Closes every descriptor from 3 upwards and, if there is a folder, has files of it take the numbers. Then does what `how` says.
 #[worker]
 fn close_all(folder: Option<PathBuf>, how: &str) -> u64 {
-    // SAFETY: that what owns them loses them is what is to be tested.
+    // SAFETY: the loss of descriptors by their owner is the subject of the test.
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
     if let Some(folder) = folder {
         take_numbers(&folder);
@@ -200,12 +200,12 @@ fn until_at_rest(pid: u32) {
         }
         assert!(Instant::now() < deadline, "{pid} does not come to rest");
         before = now;
-        // Nothing is what is waited for.
+        // Waits for nothing to happen.
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Makes calls one after the other. If each came as late as what is looked for at intervals, they would take a minute.
+/// Makes calls one after the other. If each waited for the next periodic check, they would take a minute.
 fn go_on(pool: &Pool) {
     let begun = Instant::now();
     for n in 0..60 {

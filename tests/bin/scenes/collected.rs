@@ -24,7 +24,7 @@ use procession::{Pool, Process, StartMethod, delayed, worker};
 /// The process that has the number of the last worker.
 static OTHER: Mutex<Option<process::Child>> = Mutex::new(None);
 
-/// Says its number and its parent's, and ends.
+/// Prints its pid and its parent's, and ends.
 #[worker]
 fn say_and_end() {
     log::info!("{} {}", process::id(), getppid());
@@ -100,7 +100,7 @@ fn namesake(number: i32) -> process::Child {
     panic!("the number {number} is not given away again");
 }
 
-/// Asserts that the other process has got no signal: it would not come to its next line.
+/// Asserts that the other process has received no signal, which would have ended it before its next line.
 fn assert_other_lives() {
     let mut other = OTHER.lock().unwrap().take().unwrap();
     other.stdin.as_mut().unwrap().write_all(b"still here\n").unwrap();

@@ -116,7 +116,7 @@ pub(super) fn play_with_few_files() {
     println!("it works again");
 }
 
-/// In a cgroup with a limit, which stands in this file.
+/// Runs in a cgroup with a limit, which this file contains.
 pub(super) fn play_in_group(limit: &str) {
     let pool = Pool::builder().jobs(1).start_timeout(START_TIMEOUT).build().unwrap();
     // This process has two threads; a worker would be the third task in the group, and its thread the fourth.

@@ -44,7 +44,7 @@ use self::{
 static CONSTRUCTED: AtomicBool = AtomicBool::new(false);
 
 #[used]
-// The loader calls what stands in this section, once and before `main`; arguments that are not taken do no harm in C.
+// The loader calls the functions in this section once, before `main`. In C, arguments that a function does not take do no harm.
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = construct;
 
@@ -274,7 +274,7 @@ fn look_around() -> String {
     found.concat()
 }
 
-/// Prints what is logged.
+/// Prints records.
 struct Print;
 
 impl log::Log for Print {
@@ -321,7 +321,7 @@ fn without(what: &str) {
     println!("timed out: {}, {}", error.is_timeout(), pool.submit(delayed!(square(3))).join().unwrap());
 }
 
-/// Takes so long until it is told to end.
+/// Runs for this time, or until it is asked to end.
 #[worker]
 fn heed() {
     while !procession::is_cancelled() {
@@ -358,7 +358,7 @@ fn state() {
     println!("leaked={leaked}");
 }
 
-/// Starts this program again, and gives what it had to say.
+/// Starts this program again, and returns its output.
 #[worker]
 fn start(args: Vec<String>) -> String {
     let output = Command::new(std::env::current_exe().unwrap()).args(args).output().unwrap();
@@ -402,7 +402,7 @@ fn say_without_end() {
     print!("a line without an end");
 }
 
-/// Says something without an end, and something more at exit.
+/// Prints a line without an end, and more at exit.
 #[worker]
 fn say_last_words() {
     extern "C" fn at_exit() {

@@ -23,7 +23,7 @@ pub(super) fn refuse_by_name(call: &str) {
     refuse(number, None);
 }
 
-/// Has one worker run one task, and says what comes of it.
+/// Has one worker run one task, and prints the outcome.
 /// The most memory that this process has had, in bytes.
 #[worker]
 fn peak() -> u64 {
@@ -37,7 +37,7 @@ fn panic_as_told() {
     panic!("as it was told");
 }
 
-/// Says how much more memory a worker has had after its first panic than before, and whether that has a backtrace.
+/// Prints how much more memory a worker has had after its first panic than before, and whether that has a backtrace.
 pub(super) fn panic_once() {
     let pool = Pool::new(1).unwrap();
     let before = pool.submit(delayed!(peak())).join().unwrap();
@@ -124,7 +124,7 @@ fn fill(bytes: usize) -> usize {
     black_box(vec![1u8; bytes]).len()
 }
 
-/// Runs a task for which there is too little memory, and says how it ended, and when.
+/// Runs a task for which there is too little memory, and prints how and when it ended.
 pub(super) fn run_short_of_memory(what: &str) {
     let pool = Pool::builder().jobs(1).backtrace(true).build().unwrap();
     pool.submit(delayed!(whoami())).join().unwrap();
@@ -135,7 +135,7 @@ pub(super) fn run_short_of_memory(what: &str) {
         _ => pool.submit(delayed!(fill(1 << 30))).join().unwrap_err(),
     };
     let took = start.elapsed();
-    // On a loaded machine a backtrace takes its time; what waits for itself takes for ever.
+    // On a loaded machine a backtrace takes long. A thread that waits for itself never ends.
     println!("out of memory: {}, soon: {}", error.is_out_of_memory(), took < Duration::from_secs(5));
     println!("{error}");
     // The next worker serves.

@@ -1,4 +1,4 @@
-//! Pools and processes of a program that comes to be refused signals, as one that puts itself into a sandbox after its start.
+//! Pools and processes of a program that loses the right to send signals, such as one that enters a sandbox after its start.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ fn double(n: u64) -> u64 {
     n * 2
 }
 
-/// Runs for ever: in the manner of `how`, which may be stopped, so that not even the end of its connection ends it.
+/// Runs forever in the manner of `how`. A stopped process does not even end with its connection.
 #[worker]
 fn stay(how: &str) {
     if how == "stopped" {

@@ -80,7 +80,7 @@ impl Client<'_> {
         (0..many).map(|_| self.tell(true)).collect()
     }
 
-    /// Holds an outcome against what was told.
+    /// Compares an outcome with the instructions.
     fn check(&mut self, told: Told, outcome: &Result<u64, TaskError>) {
         match outcome {
             Ok(value) => {
@@ -162,7 +162,7 @@ impl Client<'_> {
         *self.outcomes.entry(kind).or_default() += 1;
     }
 
-    /// Holds the error of a whole call against what its tasks were told.
+    /// Compares the error of a whole call with the instructions of its tasks.
     fn call_failed(&mut self, told: &[Told], error: &procession::Error) {
         let Some(error) = error.as_task_error() else {
             panic!("a call of tasks fails by one of its tasks: {error}");
@@ -275,7 +275,7 @@ impl Client<'_> {
                 told.may_be_cancelled = true;
             }
             match self.random.below(8) {
-                // It runs all the same.
+                // It runs nevertheless.
                 0 => drop(handle),
                 1 => {
                     let outcome = handle.join();

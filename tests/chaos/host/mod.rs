@@ -25,7 +25,7 @@ use crate::{
     shared::{CLIENTS, SLOTS, shared},
 };
 
-/// So many calls of each client make a round.
+/// The number of calls of each client in a round.
 const CALLS: u64 = 12;
 
 /// One client's tasks of one round are no more than this.

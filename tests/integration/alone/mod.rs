@@ -119,7 +119,7 @@ fn run_in_process_of_its_own(name: &str) {
         Some(status) if !status.success() => panic!("`{name}` fails ({}):\n{words}", say(status)),
         Some(_) => assert!(words.contains("1 passed"), "`{name}` did not run:\n{words}"),
     }
-    // Whatever the test started carries the path of its folder in its environment.
+    // All processes that the test has started have the path of its folder in their environment.
     let mut left = Vec::new();
     let deadline = Instant::now() + FOLLOW;
     while Instant::now() < deadline {
@@ -144,7 +144,7 @@ fn wait(child: &mut Child) -> Option<ExitStatus> {
     }
 }
 
-/// Pools copy this process, unless they are told otherwise.
+/// Returns whether pools copy this process by default.
 fn is_fork() -> bool {
     std::env::var_os("PROCESSION_START_METHOD").is_some_and(|method| method == "fork")
 }

@@ -1,4 +1,4 @@
-//! Workers that send well-formed frames which lie, or which never end: others do not suffer for it, and the host neither.
+//! Workers that send well-formed frames which lie, or which never end. Other workers and the host are not affected.
 
 mod wire;
 
@@ -48,7 +48,7 @@ fn record(message: &str) -> Vec<u8> {
     frame(&[&[NOTICE], &LOG, &[3], &words("flood"), &words(message), &[0, 0, 0, 0, 0]])
 }
 
-/// A span that stands in the last one.
+/// A span within the previous one.
 fn span(number: u64) -> Vec<u8> {
     // no task; a new span, its number, its parent; name, target, level; no module, file, line or fields; no values
     let parent = if number == 0 { vec![1] } else { [vec![2], varint(number - 1)].concat() };
@@ -71,9 +71,9 @@ fn close(number: u64) -> Vec<u8> {
 /// A message that a worker forges.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Lie {
-    /// A frame that is said to be this long, and the beginning of it.
+    /// The beginning of a frame that claims this length.
     Length { head_len: u64, len: u64 },
-    /// A brief or a message in which a sequence is said to have this many elements.
+    /// A brief or a message in which a sequence claims this many elements.
     Elements(u64),
     /// A result that took this long, and notes of such times.
     Time(u64),
@@ -81,11 +81,11 @@ enum Lie {
     Progress(f64),
     /// Marks of records that were never sent.
     Mark(u64),
-    /// So many spans, each in the one before.
+    /// This many spans, each within the previous one.
     Spans { many: u64, are_closed: bool },
 }
 
-/// Tells a lie, and then nothing more.
+/// Sends a lie, and then nothing more.
 #[worker]
 fn tell(lie: Lie) -> u64 {
     let wire = Wire::open();
@@ -201,7 +201,7 @@ fn echo(n: u64) -> u64 {
     n
 }
 
-/// Whatever it is, it comes in time.
+/// An outcome of any kind arrives in time.
 #[track_caller]
 fn settle<T: serde::de::DeserializeOwned + 'static>(
     what: &dyn std::fmt::Debug,
@@ -252,7 +252,7 @@ fn check_lie(lie: Lie) {
 #[test]
 fn a_forged_length_reserves_no_more_than_has_arrived() {
     alone(|| {
-        // A thread that notes how far the address space is at the worst: what is reserved is given back with the worker.
+        // A thread that notes the largest size of the address space, because reserved memory is released with the worker.
         let before = status("VmPeak");
         for (head_len, len) in [(13, 1 << 30), (13, 1 << 40), (0, 1 << 47), (255, (1 << 48) - 1)] {
             check_lie(Lie::Length { head_len, len });
@@ -274,7 +274,7 @@ fn a_forged_count_of_elements_reserves_no_more_than_has_arrived() {
     });
 }
 
-/// Says that its result has this many elements.
+/// Claims that its result has this many elements.
 #[worker]
 fn miscount(many: u64) -> Vec<()> {
     let wire = Wire::open();
@@ -303,14 +303,14 @@ fn a_forged_count_of_elements_that_take_no_bytes_is_an_error_at_once() {
             assert!(error.is_codec() && words.contains("more than it has bytes"), "{many}: {words}");
             others_are_served(&many, &pool);
         }
-        // A result that is what it says is believed.
+        // A truthful result is accepted.
         for many in [0, 1, 1000, 1 << 20] {
             let outcome = settle(&many, pool.submit(delayed!(units(many))));
             assert_eq!(outcome.map(|units| units.len()).ok(), Some(many));
         }
         let outcome = settle(&"pairs", pool.submit(delayed!(pairs(50_000))));
         assert_eq!(outcome.map(|pairs| pairs.len()).ok(), Some(50_000));
-        // One that is too large comes to an error of its own task.
+        // One that is too large is an error of its own task.
         let error = settle(&"too many", pool.submit(delayed!(units((1 << 20) + 1)))).unwrap_err();
         assert!(error.is_codec() && error.to_string().contains("send their number instead"), "{error}");
         others_are_served(&"too many", &pool);

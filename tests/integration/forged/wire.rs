@@ -1,4 +1,4 @@
-//! Writes to a worker's connection whatever it is told to.
+//! Writes any bytes to a worker's connection.
 
 use std::{
     fs::File,

@@ -80,7 +80,7 @@ pub(super) fn user_code(code: Code) {
         return;
     }
     // SAFETY: the copy has this thread alone. It asks for nothing that another thread may have locked but memory, whose locks the C
-    // library sees to, and for what is to be tested: that the library asks for nothing either.
+    // library handles, and for the subject of the test: that this library needs nothing either.
     match unsafe { fork() }.expect("a copy of this process") {
         ForkResult::Child => COPY.store(-1, Ordering::Relaxed),
         ForkResult::Parent { child } => COPY.store(child.as_raw(), Ordering::Relaxed),

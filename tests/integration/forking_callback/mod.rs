@@ -58,7 +58,7 @@ fn echo(n: u64) -> u64 {
     n
 }
 
-/// Speaks to the host's logger and subscriber, and returns.
+/// Sends records to the host's logger and subscriber, and returns.
 #[worker]
 fn speak(n: u64) -> Value {
     log::info!("{n}");
@@ -378,7 +378,7 @@ fn a_process_is_its_parents_though_a_logger_or_a_waker_forks() {
             assert!(process.exit_status().is_some_and(|exit| exit.code() == Some(0)), "{code:?}");
             expect_copy_ends(&format!("{code:?}"), if code == Code::Deserialize { FOUND } else { 0 });
         }
-        // The watch goes on.
+        // The watching thread continues.
         assert_eq!(Process::spawn(delayed!(speak(6))).unwrap().join().unwrap().0, 6);
     });
 }
@@ -441,7 +441,7 @@ fn a_pool_that_is_joined_or_dropped_ends_though_a_logger_forks() {
                     }
                     assert!(workers().is_empty());
                 };
-                // A dropped pool reads no more than what is in the way of its end.
+                // A dropped pool reads only what delays its end.
                 let (outcome, handles) = if is_joined { call_until_forked(end, right) } else { end() };
                 if is_copy() {
                     drop(handles);

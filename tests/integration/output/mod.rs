@@ -71,10 +71,10 @@ fn write_bytes(out: Vec<u8>, err: Vec<u8>) {
     std::io::stderr().write_all(&err).expect("it is read");
 }
 
-/// Writes so many lines to each stream, far more than a pipe holds.
+/// Writes this many lines to each stream, far more than a pipe holds.
 #[worker]
 fn flood(lines: u64) {
-    // Many lines at a time, as a program does that has so much to say.
+    // Many lines at a time, like a program with much output.
     let mut out = BufWriter::with_capacity(PIECE_BYTES, std::io::stdout());
     let mut err = BufWriter::with_capacity(PIECE_BYTES, std::io::stderr());
     for n in 0..lines {

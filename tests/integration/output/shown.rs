@@ -8,7 +8,7 @@ use procession::{Output, Pool, delayed, parallel, worker};
 /// Set where the tests below are to fail, so that the harness shows what they have written.
 const SHOW: &str = "PROCESSION_TESTS_SHOW";
 
-/// Has a worker say something in a test, which then fails.
+/// Has a worker print something in a test, which then fails.
 fn say_in_a_test(who: &str, output: Output) {
     #[worker]
     fn say(who: &str, how: &str) {

@@ -1,4 +1,4 @@
-//! One function in a process of its own: it starts at once, ends by itself or is ended, tells how, and leaves nothing.
+//! One function in a process of its own: it starts immediately, ends by itself or is ended, reports how, and leaves nothing.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what a process writes is told apart here")]
 
 mod many;
@@ -322,7 +322,7 @@ fn a_detached_process_runs_on_and_is_reaped() {
 
 #[test]
 fn a_detached_process_ends_with_its_parent() {
-    // What is asserted is that it ends with the process.
+    // The test asserts that it ends with the process.
     alone_with_warm_pool(|| {
         let folder = Folder::new();
         waiting(&folder).0.detach();

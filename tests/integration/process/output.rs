@@ -63,7 +63,7 @@ fn lines_of_a_process_become_records_before_its_end() {
     });
 }
 
-/// Keeps what it is given, and joins a process when it is told to.
+/// Keeps the records that it receives, and joins a process when a record asks for it.
 struct Logger {
     said: Mutex<Vec<String>>,
     to_join: Mutex<Option<Process<u64>>>,

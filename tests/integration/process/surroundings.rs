@@ -129,7 +129,7 @@ fn by_fork_server_processes_come_from_one_template() {
         // Killed, it is made again.
         let keep = Process::spawn(delayed!(echo(1))).unwrap();
         for template in templates() {
-            // One that was made for a single copy may have left by itself.
+            // A template that was made for a single copy may have exited by itself.
             let killed = kill(Pid::from_raw(template.cast_signed()), Signal::SIGKILL);
             assert!(killed.is_ok() || killed == Err(nix::errno::Errno::ESRCH));
         }

@@ -1,4 +1,4 @@
-//! Random numbers: the same for the same seed, whatever the number of workers.
+//! Random numbers: the same for the same seed, on any number of workers.
 
 use std::{collections::BTreeSet, path::Path};
 

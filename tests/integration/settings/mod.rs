@@ -250,7 +250,7 @@ fn jobs_are_the_cpus_that_affinity_allows() {
         let mut one = CpuSet::new();
         let allowed = sched_getaffinity(Pid::this()).unwrap();
         one.set((0..CpuSet::count()).find(|&cpu| allowed.is_set(cpu).unwrap()).unwrap()).unwrap();
-        // This thread's alone, which is the one that asks.
+        // Only those of this thread, which makes the call.
         sched_setaffinity(Pid::from_raw(0), &one).unwrap();
         assert_eq!((jobs(Jobs::All), jobs(Jobs::from(-1)), jobs(Jobs::AllBut(1))), (1, 1, 1));
         assert_eq!(jobs(Jobs::from(3)), 3, "who says a number gets it");

@@ -165,7 +165,7 @@ impl log::Log for Printer {
     fn flush(&self) {}
 }
 
-/// Says how far it is, and more than can be.
+/// Reports its progress, and values that are impossible.
 #[worker]
 fn step_by_step() {
     report_progress(f32::NAN);
@@ -181,7 +181,7 @@ fn command(scene: &str) -> Command {
     command
         .args(["--exact", "settings::verbose::scene", "--nocapture", "--test-threads=1"])
         .env(SCENE, scene)
-        // What is told is told of two workers.
+        // The report is about two workers.
         .env_remove("PROCESSION_IN_PROCESS")
         .env("TERM", "xterm")
         .stdin(Stdio::null())
@@ -197,7 +197,7 @@ fn lines_of(command: &mut Command) -> Vec<String> {
     words.lines().map(str::to_owned).collect()
 }
 
-/// The counts that the lines tell of.
+/// The counts in the lines.
 fn counts(lines: &[String]) -> Vec<usize> {
     let count = |line: &String| line.split("Done ").nth(1)?.split_whitespace().next()?.parse().ok();
     lines.iter().filter_map(count).collect()
@@ -338,7 +338,7 @@ fn a_logger_may_wait_for_tasks_and_for_calls_that_draw_bars() {
     let expected: Vec<String> =
         (0..3).map(|n| format!("record {n} from a worker after the other bar")).collect();
     assert_eq!(records, expected.iter().collect::<Vec<_>>(), "{lines:#?}");
-    // Each bar ends full and is drawn whole, the one that ended while a record was printed, too.
+    // Each bar ends full and is drawn whole, even the one that ended while a record was printed.
     for (label, count) in [("speaking ", " 3/3 ["), ("doubling ", " 100/100 [")] {
         let of_label: Vec<_> = bars.iter().filter(|line| line.starts_with(label)).collect();
         assert!(of_label.len() == 1 && of_label[0].contains(count), "{label}: {lines:#?}");

@@ -1,5 +1,5 @@
-//! Start methods: what a template loads once is there in every worker, a replaced one included, and whatever ends a template, the
-//! pool's calls come to a result or to an error that says why.
+//! Start methods: what a template loads once is there in every worker, replaced ones included. Whatever ends a template, the pool's
+//! calls return a result or an error that says why.
 
 mod copy;
 mod preload;
@@ -169,7 +169,7 @@ fn a_template_that_is_killed_is_made_again_and_tasks_that_run_go_on() {
         assert_eq!(numbers(&runs).len(), 2);
         std::fs::write(&go, "").unwrap();
         running.join().expect("its worker has not noticed");
-        // How an orphan ends nobody can tell; that it ended, everybody.
+        // The exit status of an orphan is unknown, but not the fact that it has ended.
         let errors: Vec<_> =
             (0..4).map(|_| pool.submit(delayed!(strike(End::Kill))).join().unwrap_err()).collect();
         assert!(errors.iter().all(TaskError::is_crash), "{errors:?}");
@@ -294,7 +294,7 @@ fn load_much() {
     LOADED.get_or_init(|| vec![3; SHARED_BYTES / 8]);
 }
 
-/// Reads all of it, and says what this process's memory costs: its own part, and what it has mapped.
+/// Reads all of it, and returns the memory use of this process: its own part, and all that it has mapped.
 #[worker]
 fn weigh() -> (usize, usize) {
     let loaded = LOADED.get().expect("it was loaded");

@@ -52,7 +52,7 @@ pub(super) fn use_threads() {
     LOADED.get_or_init(|| vec![1]);
 }
 
-/// A preload that fails, whatever it does, is what calls come to, in these words.
+/// Checks that calls fail with this message if the preload fails in this way.
 fn check_failing_preload(attempts: &Path, pool: &Pool, words: &[&str]) {
     let start = Instant::now();
     let check = |error: TaskError| {

@@ -1,4 +1,4 @@
-//! A subscriber that keeps what it is told.
+//! A subscriber that keeps what it receives.
 
 use std::{
     collections::BTreeMap,

@@ -27,7 +27,7 @@ use crate::{
     scratch::{Folder, append, numbers},
 };
 
-/// The line of the event in `speak`.
+/// The line number of the event in `speak`.
 const LINE: u32 = line!() + 5;
 
 #[worker]
@@ -289,7 +289,7 @@ fn in_a_passing_span<R>(run: impl FnOnce() -> R) -> R {
 
 fn refuse() -> Refusing {
     let refusing = Refusing::default();
-    // The layer is told after the registry has done its part.
+    // The layer is called after the registry.
     let subscriber = tracing_subscriber::registry().with(LevelFilter::INFO).with(refusing.clone());
     tracing::subscriber::set_global_default(subscriber).unwrap();
     refusing

@@ -1,4 +1,4 @@
-//! A crate that knows procession by another name: attributes are told it, call sites need not be.
+//! A crate that knows procession by another name. Attributes need the name as an option, call sites do not.
 
 /// Adds.
 #[parade::worker(crate = parade)]

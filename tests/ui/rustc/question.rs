@@ -1,4 +1,4 @@
-//! A `?` in `parallel!` on a function whose error type cannot tell that a task failed: the error says what to write instead.
+//! A `?` in `parallel!` on a function whose error type cannot represent the failure of a task. The error says what to write instead.
 #![allow(unused)]
 use procession::{parallel, worker};
 
