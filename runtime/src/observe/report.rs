@@ -111,7 +111,8 @@ impl Report {
         }
         let lines = LineReport { verbose, jobs, batch, start: Instant::now() };
         let workers = if jobs == 1 { "worker" } else { "workers" };
-        lines.print(format_args!("{jobs} {workers}, {}", Batches(batch)));
+        let batches = batch.map_or_else(|| "by measured time".to_owned(), |batch| format!("of {batch}"));
+        lines.print(format_args!("{jobs} {workers}, batches {batches}"));
         Some(Box::new(Self {
             lines,
             bar,
@@ -186,7 +187,7 @@ impl Report {
         if let Some(bar) = self.bar.take() {
             bar.finish();
         }
-        self.lines.tell_end(self.done, self.failed, self.total, "finished");
+        self.lines.tell_count(self.done, self.failed, self.total, " finished");
     }
 }
 
@@ -202,7 +203,7 @@ impl Drop for Report {
             if let Some(bar) = self.bar.take() {
                 bar.stop();
             }
-            self.lines.tell_end(self.done, self.failed, self.total, "stopped");
+            self.lines.tell_count(self.done, self.failed, self.total, " stopped");
         }
     }
 }
@@ -214,37 +215,24 @@ fn milestone(done: usize, verbose: u32) -> u64 {
 }
 
 impl LineReport {
+    /// Prints how many tasks have ended, and how much time the others need.
     fn tell(&self, done: usize, total: Option<usize>) {
-        let elapsed = self.start.elapsed();
-        match total {
-            None => self.print(format_args!("Done {done:3} tasks      | elapsed: {}", Time(elapsed))),
-            Some(total) => {
-                let left = total.saturating_sub(done) as f64 / done.max(1) as f64;
-                let remaining = Duration::try_from_secs_f64(elapsed.as_secs_f64() * left);
-                let remaining = Time(remaining.unwrap_or(Duration::MAX));
-                self.print(format_args!(
-                    "Done {done:3} out of {total:3} | elapsed: {} remaining: {remaining}",
-                    Time(elapsed)
-                ));
-            }
-        }
+        let remaining = total.map_or_else(String::new, |total| {
+            let left = total.saturating_sub(done) as f64 / done.max(1) as f64;
+            let remaining = Duration::try_from_secs_f64(self.start.elapsed().as_secs_f64() * left);
+            format!(" remaining: {}", Time(remaining.unwrap_or(Duration::MAX)))
+        });
+        self.tell_count(done, 0, total, &remaining);
     }
 
-    fn tell_end(&self, done: usize, failed: usize, total: Option<usize>, how: &str) {
-        if self.verbose > 0 {
-            let elapsed = Time(self.start.elapsed());
-            let failed = FailedCount(failed);
-            match total {
-                Some(total) => {
-                    self.print(format_args!(
-                        "Done {done:3} out of {total:3}{failed} | elapsed: {elapsed} {how}"
-                    ));
-                }
-                None => {
-                    self.print(format_args!("Done {done:3} tasks{failed}      | elapsed: {elapsed} {how}"))
-                }
-            }
-        }
+    fn tell_count(&self, done: usize, failed: usize, total: Option<usize>, rest: &str) {
+        let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        let elapsed = Time(self.start.elapsed());
+        let count = match total {
+            Some(total) => format!("{done:3} out of {total:3}{failed}"),
+            None => format!("{done:3} tasks{failed}     "),
+        };
+        self.print(format_args!("Done {count} | elapsed: {elapsed}{rest}"));
     }
 
     /// Prints one line in one piece. Errors are ignored, because stderr may be closed.
@@ -263,27 +251,6 @@ impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secs = self.0.as_secs_f64();
         if secs > 60.0 { write!(f, "{:5.1}min", secs / 60.0) } else { write!(f, "{secs:6.1}s") }
-    }
-}
-
-/// The number of failed tasks, if any.
-struct FailedCount(usize);
-
-impl fmt::Display for FailedCount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 > 0 { write!(f, ", {} failed", self.0) } else { Ok(()) }
-    }
-}
-
-/// Displays how many tasks are sent together.
-struct Batches(Option<usize>);
-
-impl fmt::Display for Batches {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(batch) => write!(f, "batches of {batch}"),
-            None => f.write_str("batches by measured time"),
-        }
     }
 }
 

@@ -25,61 +25,45 @@ impl fmt::Display for Stats {
     }
 }
 
-/// The heads of the columns of the table.
-const HEADS: [&str; 14] = [
-    "worker",
-    "pid",
-    "tasks",
-    "failed",
-    "working",
-    "encoding",
-    "transport",
-    "waiting",
-    "start-up",
-    "init",
-    "restarts",
-    "sent",
-    "received",
-    "peak RSS",
-];
+/// The head of a column, and its cell for a worker.
+type Column = (&'static str, fn(&WorkerStats) -> String);
 
-/// Returns the cells of the worker's row.
-fn row(worker: &WorkerStats, name: String, pid: String) -> [String; HEADS.len()] {
-    [
-        name,
-        pid,
-        worker.tasks().to_string(),
-        (worker.tasks() - worker.finished()).to_string(),
-        ShortDuration(worker.working()).to_string(),
-        ShortDuration(worker.encoding).to_string(),
-        ShortDuration(worker.transport).to_string(),
-        ShortDuration(worker.waiting).to_string(),
-        ShortDuration(worker.startup).to_string(),
-        ShortDuration(worker.initializing).to_string(),
-        worker.restarts.to_string(),
-        ByteCount(worker.bytes_sent).to_string(),
-        ByteCount(worker.bytes_received).to_string(),
-        ByteCount(worker.peak_rss_bytes).to_string(),
-    ]
-}
+/// The columns after the worker's index and pid.
+const COLUMNS: [Column; 12] = [
+    ("tasks", |worker| worker.tasks().to_string()),
+    ("failed", |worker| (worker.tasks() - worker.finished()).to_string()),
+    ("working", |worker| ShortDuration(worker.working()).to_string()),
+    ("encoding", |worker| ShortDuration(worker.encoding).to_string()),
+    ("transport", |worker| ShortDuration(worker.transport).to_string()),
+    ("waiting", |worker| ShortDuration(worker.waiting).to_string()),
+    ("start-up", |worker| ShortDuration(worker.startup).to_string()),
+    ("init", |worker| ShortDuration(worker.initializing).to_string()),
+    ("restarts", |worker| worker.restarts.to_string()),
+    ("sent", |worker| ByteCount(worker.bytes_sent).to_string()),
+    ("received", |worker| ByteCount(worker.bytes_received).to_string()),
+    ("peak RSS", |worker| ByteCount(worker.peak_rss_bytes).to_string()),
+];
 
 /// Writes the rows of the workers and of all together.
 fn write_rows(stats: &Stats, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut rows = vec![HEADS.map(str::to_owned)];
+    let row = |name: String, pid: String, worker: &WorkerStats| -> Vec<String> {
+        [name, pid].into_iter().chain(COLUMNS.map(|(_, cell)| cell(worker))).collect()
+    };
+    let heads = ["worker", "pid"].into_iter().chain(COLUMNS.map(|(head, _)| head));
+    let mut rows: Vec<Vec<String>> = vec![heads.map(str::to_owned).collect()];
     // Workers that never started are left out.
     for worker in
         stats.workers().iter().filter(|worker| worker.startup > Duration::ZERO || worker.tasks() > 0)
     {
         let pid = worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        rows.push(row(worker, worker.index.to_string(), pid));
+        rows.push(row(worker.index.to_string(), pid, worker));
     }
-    rows.push(row(stats.total(), "all".to_owned(), String::new()));
-    let widths: [usize; HEADS.len()] =
-        std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
+    rows.push(row("all".to_owned(), String::new(), stats.total()));
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
-        writeln!(f, "{}", cells.join("  "))?;
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+        writeln!(f, "{}", cells.collect::<Vec<_>>().join("  "))?;
     }
     Ok(())
 }

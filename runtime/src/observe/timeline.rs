@@ -83,9 +83,8 @@ impl TraceFile {
         self.text.clear();
     }
 
-    fn event(&mut self, write: impl FnOnce(&mut String)) {
-        self.text.push_str(",\n");
-        write(&mut self.text);
+    fn event(&mut self, event: fmt::Arguments<'_>) {
+        let _ = write!(self.text, ",\n{event}");
         if self.text.len() >= BLOCK_BYTES {
             self.flush();
         }
@@ -236,14 +235,16 @@ impl Timeline {
         let pool = POOLS.fetch_add(1, Ordering::Relaxed);
         let timeline = Self { file, pool, known: HashMap::new() };
         let name = name.map_or_else(|| format!("pool {pool}"), |name| format!("pool {pool}: {name}"));
-        timeline.lock().event(|text| {
-            let _ = write!(
-                text,
-                r#"{{"name":"process_name","ph":"M","pid":{pool},"tid":0,"args":{{"name":{}}}}}"#,
-                Quoted(&name)
-            );
-        });
+        timeline.name("process_name", 0, &name);
         Some(timeline)
+    }
+
+    /// Names the pool, or one of its rows.
+    fn name(&self, what: &str, row: u32, name: &str) {
+        let (pool, name) = (self.pool, Quoted(name));
+        self.lock().event(format_args!(
+            r#"{{"name":"{what}","ph":"M","pid":{pool},"tid":{row},"args":{{"name":{name}}}}}"#
+        ));
     }
 
     fn lock(&self) -> MutexGuard<'_, TraceFile> {
@@ -277,35 +278,20 @@ impl Timeline {
 
     /// Records that a worker's process was launched.
     fn started(&self, worker: WorkerId, pid: u32) {
-        let (pool, row) = (self.pool, row(worker));
-        let name = format!("worker {} (pid {pid})", worker.0);
-        self.lock().event(|text| {
-            let _ = write!(
-                text,
-                r#"{{"name":"thread_name","ph":"M","pid":{pool},"tid":{row},"args":{{"name":{}}}}}"#,
-                Quoted(&name)
-            );
-        });
+        self.name("thread_name", row(worker), &format!("worker {worker} (pid {pid})"));
         self.instant(worker, "start", &[("process", &pid.to_string())]);
     }
 
     /// Records an event of this worker at the current time.
     fn instant(&self, worker: WorkerId, name: &str, args: &[(&str, &str)]) {
         let (pool, row, now) = (self.pool, row(worker), monotonic_nanos());
+        let args = args.iter().map(|(name, value)| format!("{}:{}", Quoted(name), Quoted(value)));
+        let (name, args) = (Quoted(name), args.collect::<Vec<_>>().join(","));
         let mut output = self.lock();
         let at = output.micros(now);
-        output.event(|text| {
-            let _ = write!(
-                text,
-                r#"{{"name":{},"ph":"i","s":"t","ts":{at},"pid":{pool},"tid":{row},"args":{{"#,
-                Quoted(name)
-            );
-            for (n, (name, value)) in args.iter().enumerate() {
-                let comma = if n > 0 { "," } else { "" };
-                let _ = write!(text, "{comma}{}:{}", Quoted(name), Quoted(value));
-            }
-            text.push_str("}}");
-        });
+        output.event(format_args!(
+            r#"{{"name":{name},"ph":"i","s":"t","ts":{at},"pid":{pool},"tid":{row},"args":{{{args}}}}}"#
+        ));
     }
 
     /// Completes the file.
@@ -322,17 +308,13 @@ impl Timeline {
         let from =
             self.known.get(&worker).copied().unwrap_or_else(|| monotonic_nanos().saturating_sub(nanos));
         self.known.insert(worker, from.saturating_add(nanos));
-        let (pool, row) = (self.pool, row(worker));
+        let (pool, row, name) = (self.pool, row(worker), Quoted(function));
+        let failed = if failed { r#","failed":true"# } else { "" };
         let mut output = self.lock();
         let (at, took) = (output.micros(from), Micros(nanos));
-        output.event(|text| {
-            let _ = write!(
-                text,
-                r#"{{"name":{},"ph":"X","ts":{at},"dur":{took},"pid":{pool},"tid":{row},"args":{{"index":{number}"#,
-                Quoted(function)
-            );
-            text.push_str(if failed { r#","failed":true}}"# } else { "}}" });
-        });
+        output.event(format_args!(
+            r#"{{"name":{name},"ph":"X","ts":{at},"dur":{took},"pid":{pool},"tid":{row},"args":{{"index":{number}{failed}}}}}"#
+        ));
     }
 }
 
