@@ -32,6 +32,7 @@ use crate::{captured::Captured, escape::Escaped, id::WorkerId, panic::RemotePani
 /// assert!(error.is_panic() && !error.is_crash());
 /// assert!(error.to_string().contains("attempt to divide by zero"));
 /// ```
+#[derive(Clone)]
 pub struct TaskError(Box<Inner>);
 
 #[derive(Clone)]
@@ -411,12 +412,6 @@ impl TaskError {
             }
             _ => panic!("{words}"),
         }
-    }
-}
-
-impl Clone for TaskError {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
     }
 }
 

@@ -39,23 +39,26 @@ pub(super) fn check_executable() -> Result<(), String> {
                     starts no workers: drop the privileges and execute it again"
             .to_owned());
     }
-    let own_code = (check_executable as fn() -> Result<(), String> as *const ()).addr();
-    if !is_in_main_program(own_code) {
+    if !is_in_main_program(own_code()) {
         return Err(
             "procession runs in a shared library that another program has loaded, which cannot be executed \
-                    again as a \
-                    worker: use Pool::in_process(), or call from an executable of your own"
+                    again as a worker: use Pool::in_process(), or call from an executable of your own"
                 .to_owned(),
         );
     }
     check_holding()?;
-    check_self_exe(own_code)
+    check_self_exe()
+}
+
+/// Returns an address in the code of this library.
+fn own_code() -> usize {
+    (own_code as fn() -> usize as *const ()).addr()
 }
 
 /// Explains why this program was not executed, by checking everything that this requires.
 pub(super) fn why_not_executed(error: &io::Error) -> String {
     let missing = check_holding()
-        .and_then(|()| check_self_exe((why_not_executed as fn(&io::Error) -> String as *const ()).addr()))
+        .and_then(|()| check_self_exe())
         .and_then(|()| check_stdin())
         .and_then(|()| check_process_group())
         .and_then(|()| check_permission(error));
@@ -84,7 +87,7 @@ fn is_under_valgrind() -> bool {
 }
 
 /// Checks that `/proc/self/exe` is this program.
-fn check_self_exe(own_code: usize) -> Result<(), String> {
+fn check_self_exe() -> Result<(), String> {
     let file = match File::open(SELF_EXE) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !Path::new("/proc/self").exists() => {
@@ -96,7 +99,7 @@ fn check_self_exe(own_code: usize) -> Result<(), String> {
         Err(_) => return Ok(()),
     };
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let Some((inode, program)) = file_at(&maps, own_code) else { return Ok(()) };
+    let Some((inode, program)) = file_at(&maps, own_code()) else { return Ok(()) };
     if inode == 0 || file.metadata().is_ok_and(|exe| exe.ino() == inode) {
         return Ok(());
     }
@@ -140,6 +143,7 @@ fn check_process_group() -> Result<(), String> {
 fn check_permission(error: &io::Error) -> Result<(), String> {
     let program = fs::read_link(SELF_EXE).unwrap_or_default();
     let shown = program.display();
+    let again = |why: &str| Err(format!("{shown} cannot be executed again ({error}): {why}"));
     match errno_of(error).map(Errno::from_raw) {
         Some(Errno::EACCES)
             if statvfs(SELF_EXE).is_ok_and(|system| system.flags().contains(FsFlags::ST_NOEXEC)) =>
@@ -149,17 +153,11 @@ fn check_permission(error: &io::Error) -> Result<(), String> {
         Some(Errno::EACCES) => {
             Err(format!("{shown} may not be executed again ({error}): have its permissions changed?"))
         }
-        Some(Errno::ENOENT) => Err(format!(
-            "{shown} cannot be executed again ({error}): the loader that it names (its ELF interpreter) does not \
-             exist: has the root directory changed (chroot)?"
-        )),
-        Some(Errno::E2BIG) => Err(format!(
-            "{shown} cannot be executed again ({error}): its arguments and the environment are larger than the \
-             system allows"
-        )),
-        Some(Errno::ETXTBSY) => {
-            Err(format!("{shown} cannot be executed again ({error}): it is open for writing"))
-        }
+        Some(Errno::ENOENT) => again(
+            "the loader that it names (its ELF interpreter) does not exist: has the root directory changed (chroot)?",
+        ),
+        Some(Errno::E2BIG) => again("its arguments and the environment are larger than the system allows"),
+        Some(Errno::ETXTBSY) => again("it is open for writing"),
         _ => Ok(()),
     }
 }
