@@ -16,7 +16,7 @@ use crate::{
     },
     setting::{self, FOREVER},
     sys::cpu::all_and_own_cpus,
-    task::{EncodedCall, Task, not_in_table},
+    task::{Task, not_in_table},
 };
 
 /// Configures a [`Pool`]. Created by [`Pool::builder`].
@@ -51,10 +51,7 @@ pub struct Builder {
     jobs: Option<Jobs>,
     call: CallOptions,
     spawn: SpawnOptions,
-    initializer: Option<(EncodedCall, ReturnKind)>,
     lives: Lives,
-    preload: Option<(EncodedCall, ReturnKind)>,
-    max_restarts: Intensity,
 }
 
 impl Builder {
@@ -63,10 +60,7 @@ impl Builder {
             jobs: None,
             call: CallOptions::default(),
             spawn: SpawnOptions::default(),
-            initializer: None,
             lives: Lives::default(),
-            preload: None,
-            max_restarts: Intensity::default(),
         }
     }
 
@@ -148,7 +142,7 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn initializer<T>(mut self, task: Task<T>) -> Self {
-        self.initializer = Some((task.call, return_kind(type_name::<T>())));
+        self.lives.initializer = Some((task.call, return_kind(type_name::<T>())));
         self
     }
 
@@ -298,7 +292,7 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn preload<T: 'static>(mut self, task: Task<T>) -> Self {
-        self.preload = Some((task.call, return_kind(type_name::<T>())));
+        self.lives.preload = Some((task.call, return_kind(type_name::<T>())));
         self
     }
 
@@ -342,7 +336,7 @@ impl Builder {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn max_restarts(mut self, most: u32, within: Duration) -> Self {
-        self.max_restarts = Intensity { most, within };
+        self.lives.max_restarts = Intensity { most, within };
         self
     }
 
@@ -468,16 +462,16 @@ impl Builder {
         if let Some(tasks) = self.call.batch {
             setting::batch("chunk_size(0)", tasks)?;
         }
-        let Intensity { most, within } = self.max_restarts;
+        let Intensity { most, within } = self.lives.max_restarts;
         let setting = format_args!("max_restarts({most}, {within:?})");
         setting::limit(setting, within, "starts would have no time to fail in")?;
         let limit =
             |time| setting::limit(format_args!("task_timeout({time:?})"), time, "every task would time out");
         let call = CallOptions { timeout: self.call.timeout.map(limit).transpose()?, ..self.call };
         let spawn = self.spawn.resolve(jobs, || own)?;
-        let preload = self.preload.as_ref().map(|(call, _)| call);
+        let preload = self.lives.preload.as_ref().map(|(call, _)| call);
         self.lives.check()?;
-        let initializer = self.initializer.as_ref().map(|(call, _)| call);
+        let initializer = self.lives.initializer.as_ref().map(|(call, _)| call);
         let finalizer = self.lives.finalizer.as_ref().map(|finalizer| &finalizer.call);
         for (what, call) in [("initializer", initializer), ("finalizer", finalizer), ("preload", preload)] {
             let Some(call) = call else { continue };
@@ -496,16 +490,7 @@ impl Builder {
                 call.entry.name
             )));
         }
-        Pool::start(Config {
-            jobs,
-            cpus: all,
-            call,
-            spawn,
-            initializer: self.initializer,
-            lives: self.lives,
-            preload: self.preload,
-            max_restarts: self.max_restarts,
-        })
+        Pool::start(Config { jobs, cpus: all, call, spawn, lives: self.lives })
     }
 }
 

@@ -151,7 +151,7 @@ impl Processes {
 /// Starts the driver of a pool with these settings.
 fn start_engine(config: &Arc<Config>) -> Result<Engine> {
     // This must happen before anything starts a thread.
-    let preload = config.preload.as_ref().map(|&(ref call, returns)| Preload {
+    let preload = config.lives.preload.as_ref().map(|&(ref call, returns)| Preload {
         function: registry::id_of(call.entry).map_or(u32::MAX, |id| id.0),
         args: call.args.as_ref().map(ShortBytes::to_plain).unwrap_or_default(),
         folder: config.spawn.setup.folder.clone(),
@@ -227,8 +227,8 @@ impl Pool {
     fn start(config: Config) -> Result<Self> {
         if in_process_by_env()? {
             // The environment and the working directory are those of this process and do not change.
-            let preload = config.preload.map(|(call, _)| (call, ReturnKind::Value));
-            let first = preload.into_iter().chain(config.initializer).collect();
+            let preload = config.lives.preload.map(|(call, _)| (call, ReturnKind::Value));
+            let first = preload.into_iter().chain(config.lives.initializer).collect();
             let (finalizer, seed) = (config.lives.finalizer, config.call.seed);
             let here = InProcess { first, finalizer, seed, ..InProcess::default() };
             return Ok(Self { backend: Backend::InProcess(Arc::new(here)) });

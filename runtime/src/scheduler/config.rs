@@ -26,10 +26,7 @@ pub(crate) struct Config {
     pub(crate) call: CallOptions,
     /// The settings of its processes.
     pub(crate) spawn: ResolvedOptions,
-    pub(crate) initializer: Option<(EncodedCall, ReturnKind)>,
     pub(crate) lives: Lives,
-    pub(crate) preload: Option<(EncodedCall, ReturnKind)>,
-    pub(crate) max_restarts: Intensity,
 }
 
 /// The settings of a call. `None` means the setting of the pool, and in a pool the default.
@@ -60,9 +57,13 @@ impl CallOptions {
     }
 }
 
-/// The settings that limit how long a worker lives.
+/// The settings of a worker's life: how it is prepared, how long it lives, what it runs at its end, and how often others follow.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lives {
+    /// The function that a template runs before workers are forked from it.
+    pub(crate) preload: Option<(EncodedCall, ReturnKind)>,
+    /// The function that a worker runs before its first task.
+    pub(crate) initializer: Option<(EncodedCall, ReturnKind)>,
     /// The number of tasks after which a worker is replaced.
     pub(crate) max_tasks: Option<u64>,
     /// The resident memory, in bytes, above which a worker is replaced after a task.
@@ -71,6 +72,8 @@ pub(crate) struct Lives {
     pub(crate) idle_timeout: Option<Duration>,
     /// The function that a worker runs before it leaves in good order.
     pub(crate) finalizer: Option<Finalizer>,
+    /// The number of failed starts after which the pool is given up.
+    pub(crate) max_restarts: Intensity,
 }
 
 /// The function that a worker runs before it leaves in good order.

@@ -336,12 +336,12 @@ fn settings() -> impl Strategy<Value = (Config, usize, Recalls)> {
                 max_tasks,
                 max_rss: has_limit.then_some(128 << 20),
                 idle_timeout: idle.map(Duration::from_millis),
-                finalizer: None,
+                max_restarts: Intensity { most: restarts, within: 30 * SECOND },
+                ..Lives::default()
             };
-            let max_restarts = Intensity { most: restarts, within: 30 * SECOND };
             let timeout = timeout.map(Duration::from_millis);
             let call = CallOptions { timeout, retries, ..CallOptions::default() };
-            (Config { jobs, lives, max_restarts, call, ..config() }, cpus, recalls)
+            (Config { jobs, lives, call, ..config() }, cpus, recalls)
         },
     )
 }

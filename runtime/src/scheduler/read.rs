@@ -131,7 +131,7 @@ impl EventHandler<'_> {
     }
 
     fn initializer_ended(&mut self, outcome: Result<Encoded<'_>, TaskErrorKind>) {
-        let initializer = self.config.initializer.as_ref();
+        let initializer = self.config.lives.initializer.as_ref();
         self.queues.initializing.remove(&self.worker);
         self.seen.failure = match outcome {
             Ok(result) => {
@@ -242,7 +242,7 @@ impl Scheduler {
     /// Has a worker that has completed its handshake run the initializer, if there is one.
     fn worker_started(&mut self, place: usize, now: Instant) {
         let id = self.workers[place].id();
-        let initializer = self.config.initializer.clone();
+        let initializer = self.config.lives.initializer.clone();
         self.queues.tally(id).started(now, initializer.is_some());
         self.worker_reported(id, now);
         match initializer {

@@ -119,7 +119,7 @@ impl Scheduler {
         }
         let by_kernel = self.is_killed_for_memory(&report);
         let kind = self.cause_of_death(&mut report, by_kernel);
-        let words = kind.of(&the_initializer(self.config.initializer.as_ref()));
+        let words = kind.of(&the_initializer(self.config.lives.initializer.as_ref()));
         self.start_failed(report.launched_at, now, words, Some(kind));
     }
 

@@ -10,7 +10,6 @@ use super::{
     config::{CallOptions, Config, Lives},
     feed::Feeder,
     machine::StateMachine,
-    restarts::Intensity,
     state::Scheduler,
 };
 use crate::{
@@ -130,10 +129,7 @@ pub(crate) fn config() -> Config {
         cpus: 2,
         call: CallOptions { seed: Some(0), ..CallOptions::default() },
         spawn: spawn.clone(),
-        initializer: None,
         lives: Lives::default(),
-        preload: None,
-        max_restarts: Intensity::default(),
     }
 }
 

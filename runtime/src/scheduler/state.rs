@@ -99,7 +99,7 @@ impl Scheduler {
             next_call: 0,
             seed: seed_of_singles(config.call.seed),
             cpus: config.cpus,
-            restarts: Restarts::new(config.max_restarts, config.spawn.start_timeout),
+            restarts: Restarts::new(config.lives.max_restarts, config.spawn.start_timeout),
             pinned: None,
             share_after: SHARE_AFTER,
             said_why_slow: false,

@@ -21,8 +21,12 @@ fn prepare() -> EncodedCall {
 
 /// A pool of one worker whose workers run `prepare` first and last.
 fn prepared() -> Config {
-    let lives = Lives { finalizer: Some(Finalizer::new::<()>(prepare())), ..Lives::default() };
-    Config { jobs: 1, initializer: Some((prepare(), protocol::ReturnKind::Value)), lives, ..config() }
+    let lives = Lives {
+        initializer: Some((prepare(), protocol::ReturnKind::Value)),
+        finalizer: Some(Finalizer::new::<()>(prepare())),
+        ..Lives::default()
+    };
+    Config { jobs: 1, lives, ..config() }
 }
 
 fn is_prepare(task: &FakeTask) -> bool {
@@ -56,8 +60,9 @@ fn a_pool_whose_initializer_only_fails_is_given_up_with_its_failure() {
         (|worker| worker.end(Exit::from_code(2)), "`test::prepare` crashed: the process exited with"),
     ];
     for (fail, words) in failures {
-        let limit = Intensity { most: 2, within: 30 * SECOND };
-        let mut sim = Sim::new(Config { max_restarts: limit, ..prepared() });
+        let mut config = prepared();
+        config.lives.max_restarts = Intensity { most: 2, within: 30 * SECOND };
+        let mut sim = Sim::new(config);
         let task = sim.submit(MILLI);
         for n in 0..3 {
             sim.pass(SECOND);

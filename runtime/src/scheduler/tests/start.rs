@@ -10,7 +10,7 @@ use crate::{
         fake::{StartOutcome, Told},
     },
     scheduler::{
-        config::Config,
+        config::{Config, Lives},
         restarts::Intensity,
         sim::{MILLI, SECOND, Sim, config},
     },
@@ -157,8 +157,9 @@ fn a_start_that_fails_while_another_worker_serves_fails_no_task() {
 
 #[test]
 fn restarts_have_no_limit_while_workers_serve() {
-    let limit = Intensity { most: 0, within: SECOND };
-    let mut sim = Sim::new(Config { jobs: 1, max_restarts: limit, ..config() });
+    let max_restarts = Intensity { most: 0, within: SECOND };
+    let lives = Lives { max_restarts, ..Lives::default() };
+    let mut sim = Sim::new(Config { jobs: 1, lives, ..config() });
     for _ in 0..20 {
         let task = sim.submit(MILLI);
         sim.start_all();
