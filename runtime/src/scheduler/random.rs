@@ -257,14 +257,12 @@ impl Model {
             arrived.extend(task.outcome().map(|outcome| ((0, task.number), outcome)));
         }
         for (n, call) in self.calls.iter_mut().enumerate() {
-            let before: Vec<usize> = self
-                .tasks
-                .iter()
-                .filter(|(key, task)| key.0 == n as u32 + 1 && task.outcome.is_some())
-                .map(|(key, _)| key.1 as usize)
-                .collect();
-            let new = call.outcomes().iter().filter(|(index, _)| !before.contains(index));
-            arrived.extend(new.map(|(index, outcome)| ((n as u32 + 1, *index as u64), outcome.clone())));
+            for (index, outcome) in call.outcomes() {
+                let key = (n as u32 + 1, *index as u64);
+                if self.tasks.get(&key).is_none_or(|task| task.outcome.is_none()) {
+                    arrived.push((key, outcome.clone()));
+                }
+            }
         }
         for (key, outcome) in arrived {
             let expected = self.tasks.get_mut(&key).expect("outcomes are of tasks that were submitted");
