@@ -107,10 +107,10 @@ impl<M: RingMemory> Consumer<M> {
         self.memory.header().closed.load(Ordering::Acquire) != 0
     }
 
-    /// Withdraws the announcement that the producer sleeps, if there is one. Returns `true` if the caller has to wake the producer.
-    /// Call it after a read.
+    /// Withdraws the announcement that the producer sleeps, if there is one. Returns the word on which the caller has to wake the
+    /// producer. Call it after a read.
     #[inline]
-    pub(crate) fn take_bell(&self) -> bool {
+    pub(crate) fn take_bell(&self) -> Option<&AtomicU32> {
         take(&self.memory.header().producer_parked)
     }
 
@@ -128,11 +128,6 @@ impl<M: RingMemory> Consumer<M> {
     /// Withdraws the announcement of this end.
     pub(crate) fn unpark(&self) {
         withdraw(self.bell());
-    }
-
-    /// Returns the word on which the producer is woken, after [`take_bell`](Self::take_bell).
-    pub(crate) fn peer_bell(&self) -> &AtomicU32 {
-        &self.memory.header().producer_parked
     }
 
     /// Returns the word on which a parked consumer waits. It is 1 until the consumer has to wake.
@@ -159,15 +154,10 @@ impl<M: RingMemory> Alarm<M> {
         Self { memory, of_producer: true }
     }
 
-    /// Withdraws the announcement that the end sleeps, if there is one. Returns `true` if the caller has to wake it with
-    /// [`bell`](Self::bell). The end checks for the reason between its `park` and its sleep.
-    pub(crate) fn take_bell(&self) -> bool {
-        take(self.bell())
-    }
-
-    /// Returns the word on which the parked end waits.
-    pub(crate) fn bell(&self) -> &AtomicU32 {
+    /// Withdraws the announcement that the end sleeps, if there is one. Returns the word on which the caller has to wake it. The end
+    /// checks for the reason between its `park` and its sleep.
+    pub(crate) fn take_bell(&self) -> Option<&AtomicU32> {
         let header = self.memory.header();
-        if self.of_producer { &header.producer_parked } else { &header.consumer_parked }
+        take(if self.of_producer { &header.producer_parked } else { &header.consumer_parked })
     }
 }

@@ -81,12 +81,12 @@ pub(super) fn withdraw(word: &AtomicU32) {
     word.swap(0, Ordering::Relaxed);
 }
 
-/// Withdraws the peer's announcement, if there is one. Returns `true` if the caller has to wake the peer.
+/// Withdraws the peer's announcement, if there is one. Returns the word if the caller has to wake the peer, which waits on it.
 #[inline]
-pub(super) fn take(word: &AtomicU32) -> bool {
+pub(super) fn take(word: &AtomicU32) -> Option<&AtomicU32> {
     // SYNC(ring-parked): pairs with the fence in `announce`.
     fence(Ordering::SeqCst);
-    word.load(Ordering::Relaxed) != 0 && word.swap(0, Ordering::Relaxed) != 0
+    (word.load(Ordering::Relaxed) != 0 && word.swap(0, Ordering::Relaxed) != 0).then_some(word)
 }
 
 #[cfg(all(test, loom))]

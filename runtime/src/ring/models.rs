@@ -84,7 +84,7 @@ fn write_all(producer: &mut Producer<ModelMemory>, bytes: &[u8], consumers: &Fut
                 producers.wait(producer.bell());
             }
         }
-        if producer.take_bell() {
+        if producer.take_bell().is_some() {
             consumers.wake();
         }
     }
@@ -100,7 +100,7 @@ fn read_all(
     let mut out = Vec::new();
     while out.len() < len {
         if consumer.read(&mut out, usize::MAX).unwrap() > 0 {
-            if consumer.take_bell() {
+            if consumer.take_bell().is_some() {
                 producers.wake();
             }
         } else if consumer.park() {
@@ -193,7 +193,7 @@ fn a_producer_that_parks_is_woken_by_a_read() {
         };
         let mut out = Vec::new();
         assert_eq!(consumer.read(&mut out, 1), Ok(1));
-        if consumer.take_bell() {
+        if consumer.take_bell().is_some() {
             producers.wake();
         }
         let _producer = writer.join().unwrap();
@@ -226,7 +226,7 @@ fn all_that_was_written_before_the_close_is_read_and_a_parked_consumer_learns_of
             thread::spawn(move || {
                 assert_eq!(producer.write(&[b"a"]), Ok(1));
                 producer.close();
-                if producer.take_bell() {
+                if producer.take_bell().is_some() {
                     consumers.wake();
                 }
             })
@@ -258,7 +258,7 @@ fn a_byte_is_read_after_an_announcement_that_was_taken_back() {
             let consumers = consumers.clone();
             thread::spawn(move || {
                 assert_eq!(producer.write(&[b"a"]), Ok(1));
-                if producer.take_bell() {
+                if producer.take_bell().is_some() {
                     consumers.wake();
                 }
             })

@@ -158,10 +158,10 @@ impl<M: RingMemory> Producer<M> {
         self.memory.header().closed.store(1, Ordering::Release);
     }
 
-    /// Withdraws the announcement that the consumer sleeps, if there is one. Returns `true` if the caller has to wake the consumer.
-    /// Call it after a write or the close.
+    /// Withdraws the announcement that the consumer sleeps, if there is one. Returns the word on which the caller has to wake the
+    /// consumer. Call it after a write or the close.
     #[inline]
-    pub(crate) fn take_bell(&self) -> bool {
+    pub(crate) fn take_bell(&self) -> Option<&AtomicU32> {
         take(&self.memory.header().consumer_parked)
     }
 
@@ -189,11 +189,6 @@ impl<M: RingMemory> Producer<M> {
     /// Withdraws the announcement of this end.
     pub(crate) fn unpark(&self) {
         withdraw(self.bell());
-    }
-
-    /// Returns the word on which the consumer is woken, after [`take_bell`](Self::take_bell).
-    pub(crate) fn peer_bell(&self) -> &AtomicU32 {
-        &self.memory.header().consumer_parked
     }
 
     /// Returns the word on which a parked producer waits. It is 1 until the producer has to wake.

@@ -144,8 +144,12 @@ impl Play {
 
     fn ring(&mut self, by: Side) {
         let rings = match by {
-            Side::Producer => [self.producer.take_bell(), self.producer.take_bell()],
-            Side::Consumer => [self.consumer.take_bell(), self.consumer.take_bell()],
+            Side::Producer => {
+                [self.producer.take_bell(), self.producer.take_bell()].map(|bell| bell.is_some())
+            }
+            Side::Consumer => {
+                [self.consumer.take_bell(), self.consumer.take_bell()].map(|bell| bell.is_some())
+            }
         };
         if let Some(honest) = &mut self.honest {
             assert_eq!(rings[0], std::mem::take(honest.parked(by.other())));

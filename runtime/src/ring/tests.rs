@@ -112,24 +112,28 @@ fn a_stream_arrives_whole_while_both_ends_sleep_whenever_they_can() {
         while !rest.is_empty() {
             let len = producer.write(&[&rest[..rest.len().min(7)]]).unwrap();
             rest = &rest[len..];
-            if len > 0 && producer.take_bell() {
-                futex::wake(producer.peer_bell()).unwrap();
+            if len > 0
+                && let Some(bell) = producer.take_bell()
+            {
+                futex::wake(bell).unwrap();
             }
             if len == 0 && producer.park() {
                 sleep(producer.bell());
             }
         }
         producer.close();
-        if producer.take_bell() {
-            futex::wake(producer.peer_bell()).unwrap();
+        if let Some(bell) = producer.take_bell() {
+            futex::wake(bell).unwrap();
         }
     });
     let mut out = Vec::new();
     loop {
         let closed = consumer.is_closed();
         let len = consumer.read(&mut out, 5).unwrap();
-        if len > 0 && consumer.take_bell() {
-            futex::wake(consumer.peer_bell()).unwrap();
+        if len > 0
+            && let Some(bell) = consumer.take_bell()
+        {
+            futex::wake(bell).unwrap();
         }
         if len == 0 && closed {
             break;
@@ -145,25 +149,25 @@ fn a_stream_arrives_whole_while_both_ends_sleep_whenever_they_can() {
 #[test]
 fn an_end_is_woken_once_and_only_if_it_announced_that_it_sleeps() {
     let (mut producer, mut consumer) = ring(4);
-    assert!(!producer.take_bell());
+    assert!(producer.take_bell().is_none());
     assert!(consumer.park());
     assert_eq!(consumer.bell().load(Ordering::Relaxed), 1);
     assert_eq!(producer.write(&[b"abcd"]), Ok(4));
-    assert!(producer.take_bell());
+    assert!(producer.take_bell().is_some());
     assert_eq!(consumer.bell().load(Ordering::Relaxed), 0);
-    assert!(!producer.take_bell());
+    assert!(producer.take_bell().is_none());
     assert!(!consumer.park(), "there is something to read");
-    assert!(!producer.take_bell(), "and it does not sleep");
+    assert!(producer.take_bell().is_none(), "and it does not sleep");
 
     assert!(producer.park());
     assert_eq!(consumer.read(&mut Vec::new(), 1), Ok(1));
-    assert!(consumer.take_bell() && !consumer.take_bell());
+    assert!(consumer.take_bell().is_some() && consumer.take_bell().is_none());
     assert!(!producer.park(), "there is room");
 
     assert_eq!(consumer.read(&mut Vec::new(), 9), Ok(3));
     assert!(consumer.park());
     consumer.unpark();
-    assert!(!producer.take_bell());
+    assert!(producer.take_bell().is_none());
     producer.close();
     assert!(!consumer.park(), "no more will come");
 }

@@ -3,7 +3,7 @@
 //! A frame of any length is sent in pieces, as there is room. The receiver allocates memory as bytes arrive, and never because of a
 //! length alone.
 
-use std::{collections::VecDeque, io, os::fd::BorrowedFd};
+use std::{collections::VecDeque, error::Error, io, os::fd::BorrowedFd};
 
 use super::{Body, FrameReceiver, FrameSender, Incoming, QueueingSender, Room, SharedBytes};
 use crate::{
@@ -466,6 +466,7 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
     }
 }
 
-fn broken(words: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, words)
+/// Returns the error of a peer that does not keep to the protocol.
+pub(super) fn broken(why: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }

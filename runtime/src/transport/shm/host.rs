@@ -33,8 +33,8 @@ impl Sink for HostSink {
     }
 
     fn ring(&mut self) {
-        if self.producer.take_bell() {
-            wake(self.producer.peer_bell());
+        if let Some(bell) = self.producer.take_bell() {
+            wake(bell);
         }
     }
 
@@ -68,8 +68,8 @@ impl Source for HostSource {
         if n == 0 {
             return Ok(Read::Nothing);
         }
-        if self.consumer.take_bell() {
-            wake(self.consumer.peer_bell());
+        if let Some(bell) = self.consumer.take_bell() {
+            wake(bell);
         }
         Ok(Read::Bytes(n))
     }
@@ -142,7 +142,7 @@ impl HostReceiver {
                         self.skipped += 1;
                     }
                     Some((frame, _)) => return Ok(Some(Turn::Aside(PREFIX_BYTES + frame.len()))),
-                    None => return Err(nonsense("a brief on the socket")),
+                    None => return Err(broken("a brief on the socket")),
                 },
                 Found::Large { head, body } => {
                     self.aside_seen += 1;
@@ -158,7 +158,7 @@ impl HostReceiver {
                     self.closed = true;
                     return Ok(None);
                 }
-                Found::Mark(_) => return Err(nonsense("a mark on the socket")),
+                Found::Mark(_) => return Err(broken("a mark on the socket")),
             }
         }
     }
@@ -176,7 +176,7 @@ impl HostReceiver {
             }
             if self.aside_seen < self.aside_due && !self.closed {
                 // They were sent before the mark, so they must have arrived.
-                return Err(nonsense("the ring counts records that were not sent"));
+                return Err(broken("the ring counts records that were not sent"));
             }
             match self.ring.poll()? {
                 Found::Mark(count) => {
@@ -192,10 +192,6 @@ impl HostReceiver {
             }
         }
     }
-}
-
-fn nonsense(words: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, words)
 }
 
 impl FrameReceiver for HostReceiver {

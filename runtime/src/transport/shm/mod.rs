@@ -20,7 +20,7 @@ use host::{HostReceiver, HostSink, HostSource};
 
 use crate::{
     error::Result,
-    ring::{Broken, Consumer, Producer},
+    ring::{Consumer, Producer},
     setting::variable,
     sys::{
         fd,
@@ -30,7 +30,7 @@ use crate::{
     transport::{
         Board, FrameReceiver, QueueingSender, Segment,
         socket::{SocketSink, SocketSource},
-        stream::{FramedReceiver, FramedSender},
+        stream::{FramedReceiver, FramedSender, broken},
     },
 };
 
@@ -127,10 +127,6 @@ pub(super) fn offer_rings(socket: Arc<Identified>) -> io::Result<HostEnd> {
         rings: true,
         why_not: None,
     })
-}
-
-fn broken(error: Broken) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Wakes a thread that sleeps on the word. It fails only where futexes are refused, and then there are no rings.

@@ -106,7 +106,7 @@ impl Waiting {
         // SYNC(reading-ended): pairs with the loads of `ended` in `WorkerSource` and `WorkerSink`. It comes before the look at the bells, as
         // their announcements come before their looks at this.
         self.state.ended.store(true, Ordering::SeqCst);
-        self.alarms.iter().filter(|alarm| alarm.take_bell()).for_each(|alarm| wake(alarm.bell()));
+        self.alarms.iter().filter_map(Alarm::take_bell).for_each(wake);
     }
 }
 
@@ -253,7 +253,7 @@ impl Sink for WorkerSink {
     }
 
     fn ring(&mut self) {
-        if self.producer.take_bell() {
+        if self.producer.take_bell().is_some() {
             self.aside.ring();
         }
     }
@@ -272,7 +272,7 @@ impl Source for WorkerSource {
         let ended = self.waiting.ended.load(Ordering::SeqCst) || self.consumer.is_closed();
         let n = self.consumer.read(target, most).map_err(broken)?;
         if n > 0 {
-            if self.consumer.take_bell() {
+            if self.consumer.take_bell().is_some() {
                 // The host waits for room in its poller.
                 self.aside.ring();
             }
