@@ -105,16 +105,12 @@ fn of_processes() -> Vec<Option<Limit>> {
 }
 
 fn of_memory() -> Vec<Option<Limit>> {
-    let mut limits: Vec<_> = [
-        ("RLIMIT_AS (`ulimit -v`, in bytes)", Resource::RLIMIT_AS),
-        ("RLIMIT_DATA (`ulimit -d`, in bytes)", Resource::RLIMIT_DATA),
-    ]
-    .into_iter()
-    .map(|(name, resource)| rlimit(name, resource, None))
-    .collect();
     let overcommit = setting("vm.overcommit_memory", "/proc/sys/vm/overcommit_memory", None);
-    limits.push(overcommit.filter(|overcommit| overcommit.most == 2));
-    limits
+    vec![
+        rlimit("RLIMIT_AS (`ulimit -v`, in bytes)", Resource::RLIMIT_AS, None),
+        rlimit("RLIMIT_DATA (`ulimit -d`, in bytes)", Resource::RLIMIT_DATA, None),
+        overcommit.filter(|overcommit| overcommit.most == 2),
+    ]
 }
 
 /// Returns a limit of this process, if it has one.

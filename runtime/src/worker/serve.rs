@@ -58,9 +58,7 @@ pub(super) fn serve(connection: HostConnection) {
             Ok(Incoming::Frames(frames)) => {
                 let mut rest = frames;
                 while let Some((frame, after)) = rest.split_first() {
-                    if run_all(frame, Vec::new(), &mut replies).is_none() {
-                        break_off(NO_MESSAGE);
-                    }
+                    run_all(frame, Vec::new(), &mut replies).unwrap_or_else(|| break_off(NO_MESSAGE));
                     rest = after;
                 }
                 if rest.split_brief().is_some() {
@@ -69,9 +67,7 @@ pub(super) fn serve(connection: HostConnection) {
                 frames.as_bytes().len() - rest.as_bytes().len()
             }
             Ok(Incoming::Large { head, body }) => {
-                if run_all(&head, body, &mut replies).is_none() {
-                    break_off(NO_MESSAGE);
-                }
+                run_all(&head, body, &mut replies).unwrap_or_else(|| break_off(NO_MESSAGE));
                 0
             }
             Ok(Incoming::Nothing | Incoming::Paused) => 0,
