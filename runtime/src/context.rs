@@ -186,7 +186,7 @@ pub(crate) static RUNNING_SEQ: AtomicU32 = AtomicU32::new(0);
 static IS_LAST: AtomicBool = AtomicBool::new(false);
 
 /// Notes that a living host sends nothing more. Without a board, this asks the running task to end.
-pub(super) fn hear_the_last() {
+pub(super) fn note_end_of_requests() {
     IS_LAST.store(true, Ordering::Relaxed);
 }
 

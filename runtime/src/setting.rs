@@ -34,7 +34,7 @@ pub(crate) fn refused(
 /// The number is zero.
 pub(crate) fn batch(setting: &str, tasks: usize) -> Result<usize> {
     match tasks {
-        0 => Err(refused(setting, "no task would ever be sent", "a number from 1")),
+        0 => Err(refused(setting, "no task would be sent", "a number from 1")),
         tasks => Ok(tasks),
     }
 }
@@ -122,11 +122,11 @@ mod tests {
 
     #[test]
     fn a_limit_is_above_zero_and_at_most_a_year() {
-        let error = limit("start_timeout(0ns)", Duration::ZERO, "nothing starts in no time").unwrap_err();
+        let error = limit("start_timeout(0ns)", Duration::ZERO, "no worker could start").unwrap_err();
         assert!(
             error
                 .to_string()
-                .starts_with("start_timeout(0ns): nothing starts in no time; give a time above zero")
+                .starts_with("start_timeout(0ns): no worker could start; give a time above zero")
         );
         assert_eq!(limit("x", Duration::from_nanos(1), "").unwrap(), Duration::from_nanos(1));
         assert_eq!(limit("x", Duration::MAX, "").unwrap(), FOREVER);

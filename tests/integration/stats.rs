@@ -289,7 +289,7 @@ fn many_small_tasks_bring_a_hint_and_few_long_ones_none() {
             pool.submit(delayed!(echo(n))).join().unwrap();
         }
         let stats = pool.stats();
-        assert!(stats.hint().is_some_and(|hint| hint.contains("give each task more to do")), "{stats}");
+        assert!(stats.hint().is_some_and(|hint| hint.contains("give each task more work")), "{stats}");
         assert!(stats.to_string().contains("hint: "));
     });
 }

@@ -97,7 +97,7 @@ impl Inbox {
     }
 
     /// Adds the captured output of a task, before its outcome.
-    pub(crate) fn tell(&self, index: usize, output: Arc<Captured>, wakes: &mut Wakes) {
+    pub(crate) fn give_output(&self, index: usize, output: Arc<Captured>, wakes: &mut Wakes) {
         let mut arrivals = self.lock();
         arrivals.items.push((index, Item::Wrote(output)));
         arrivals.wake(wakes);

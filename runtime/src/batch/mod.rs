@@ -208,15 +208,15 @@ impl Recipient {
     }
 
     /// Delivers the captured output of the first task, which has this number, before its outcome.
-    pub(crate) fn tell(&self, number: u64, output: Arc<Captured>, wakes: &mut Wakes) {
+    pub(crate) fn give_output(&self, number: u64, output: Arc<Captured>, wakes: &mut Wakes) {
         match self {
-            Self::Call(inbox) => inbox.tell(number as usize, output, wakes),
+            Self::Call(inbox) => inbox.give_output(number as usize, output, wakes),
             Self::Handles(handles) => {
                 if let Some(handle) = handles.front() {
-                    handle.tell(output);
+                    handle.give_output(output);
                 }
             }
-            Self::Member { handle, .. } => handle.tell(output),
+            Self::Member { handle, .. } => handle.give_output(output),
             Self::Unclaimed => {}
         }
     }

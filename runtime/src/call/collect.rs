@@ -252,7 +252,7 @@ impl<V: Decode, M: Mode<V>> Collector<V, M> {
             *report = None;
         }
         if let Some(report) = report {
-            tell(report, call, failed + usize::from(received.is_err()));
+            update_report(report, call, failed + usize::from(received.is_err()));
         }
         if let Err(error) = received {
             *report = None;
@@ -373,7 +373,7 @@ pub(crate) fn receive<V: Decode, T, E>(
 }
 
 /// Updates a progress report with the news of a call.
-fn tell(report: &mut Report, call: &mut Call, failed: usize) {
+fn update_report(report: &mut Report, call: &mut Call, failed: usize) {
     let (progress, ended) = call.news();
     report.progress(progress);
     report.add(&ended, failed);

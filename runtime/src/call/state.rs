@@ -88,7 +88,7 @@ impl Call {
             let (feeder, feed) = Feeder::new(inbox.clone());
             let seed = Some(seed_of_call(options.seed, config.call.seed, calls));
             let options = CallOptions { seed, ..options };
-            match driver.look(|scheduler| scheduler.open_call(options, feed)) {
+            match driver.inspect(|scheduler| scheduler.open_call(options, feed)) {
                 Some(queue) => CallBackend::Pool { driver: Arc::downgrade(driver), queue, feeder },
                 // The subscriber that was asked for the caller has copied this process.
                 None => CallBackend::Ended(inherited_kind()),
@@ -254,7 +254,7 @@ impl Call {
     /// Fails the next task, which was not queued.
     fn give_up(&mut self, error: TaskError) {
         if let Some((driver, queue)) = self.pool() {
-            driver.look(|scheduler| scheduler.skip(queue, error.kind()));
+            driver.inspect(|scheduler| scheduler.skip(queue, error.kind()));
         }
         self.inbox.give_one(self.pushed(), Err(error), &mut Wakes::default());
         self.window.push(0);
@@ -288,7 +288,7 @@ impl Call {
     /// Changes the settings of the call.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut CallOptions)) {
         if let Some((driver, queue)) = self.pool() {
-            driver.look(|scheduler| scheduler.change_call(queue, change));
+            driver.inspect(|scheduler| scheduler.change_call(queue, change));
         }
         self.measure();
     }
@@ -296,7 +296,7 @@ impl Call {
     /// Sizes the window and the batch by the current measurements.
     fn measure(&mut self) {
         if let Some((driver, queue)) = self.pool()
-            && let Some((batch_size, most)) = driver.look(|scheduler| scheduler.batch_of(queue))
+            && let Some((batch_size, most)) = driver.inspect(|scheduler| scheduler.batch_of(queue))
         {
             self.window.resize(batch_size, most);
         }
@@ -320,7 +320,7 @@ impl Call {
         self.flush();
         let Some((driver, _)) = self.pool().filter(|_| self.outstanding() > 0) else { return true };
         if self.inbox.lock().items.is_empty() {
-            driver.glance();
+            driver.poll_once();
         }
         // Cloning runs an executor's code, so no lock may be held.
         let waker = waker.clone();
@@ -423,7 +423,7 @@ impl Drop for Call {
             if self.outstanding() > 0 {
                 self.cancel(false);
             } else {
-                driver.look(|scheduler| scheduler.close_call(queue));
+                driver.inspect(|scheduler| scheduler.close_call(queue));
             }
         }
     }

@@ -52,7 +52,7 @@ impl Host {
 impl Drop for Host {
     /// No poller reports the end of these workers, so they are not waited for.
     fn drop(&mut self) {
-        self.driver.look(crate::scheduler::state::Scheduler::break_down);
+        self.driver.inspect(crate::scheduler::state::Scheduler::break_down);
     }
 }
 
@@ -82,7 +82,7 @@ fn a_call_returns_its_results_in_the_order_of_its_tasks() {
     unordered.sort_unstable();
     assert_eq!(unordered, expected[..1_000]);
     assert!(host.launcher.lock().workers.len() <= 2);
-    assert_eq!(host.driver.look(|scheduler| scheduler.unfinished()), Some(0));
+    assert_eq!(host.driver.inspect(|scheduler| scheduler.unfinished()), Some(0));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn the_first_failure_ends_a_call_and_the_pool_has_nothing_left_of_it() {
     let numbers = (0..1_000_000).map(|n| if n == 500 { u64::MAX } else { n });
     let error = collect(host.call(CallOptions::default()), false, numbers).expect_err("one is too large");
     assert!(error.contains("too much") && error.contains("500"), "{error}");
-    assert_eq!(host.driver.look(|scheduler| scheduler.unfinished()), Some(0));
+    assert_eq!(host.driver.inspect(|scheduler| scheduler.unfinished()), Some(0));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_call_that_is_dropped_leaves_nothing_in_the_pool() {
     call.flush();
     drop(call);
     assert_eq!(collect(host.call(CallOptions::default()), false, [1]).as_deref(), Ok(&[2][..]));
-    assert_eq!(host.driver.look(|scheduler| scheduler.unfinished()), Some(0));
+    assert_eq!(host.driver.inspect(|scheduler| scheduler.unfinished()), Some(0));
 }
 
 #[test]
@@ -205,5 +205,5 @@ fn a_call_takes_its_batch_size_from_its_options_or_later() {
     assert_eq!(host.launcher.lock().workers.len(), 1, "it may use one worker");
     call.push(double(1).call);
     call.cancel(true);
-    assert_eq!(host.driver.look(|scheduler| scheduler.unfinished()), Some(0));
+    assert_eq!(host.driver.inspect(|scheduler| scheduler.unfinished()), Some(0));
 }

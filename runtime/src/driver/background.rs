@@ -103,7 +103,7 @@ impl<M: StateMachine> Driver<M> {
     fn run_background(&self, announced: Announced) -> Option<()> {
         let mut thread = announced.begin();
         let mut events = Vec::new();
-        let mut leavings = 0;
+        let mut releases = 0;
         let mut used = 0;
         // Checked after every turn, because the turn may have taken the ring of the bell that was to stop the thread.
         while !self.is_over() {
@@ -116,16 +116,16 @@ impl<M: StateMachine> Driver<M> {
                 state.seen = Instant::now();
                 let due = if !state.taken {
                     // While the pool is in use the thread wakes now and then, so that it need not be woken for each deadline.
-                    let in_use = state.leavings != used;
-                    used = state.leavings;
+                    let in_use = state.releases != used;
+                    used = state.releases;
                     earlier(state.background_due(), in_use.then(|| Instant::now() + ROUND))
-                } else if state.leavings != leavings {
+                } else if state.releases != releases {
                     // Leadership changes often. Waking up by itself spares the leaders from ringing the bell.
                     Some(Instant::now() + WARM)
                 } else {
                     None
                 };
-                leavings = state.leavings;
+                releases = state.releases;
                 let due = earlier(due, spare_due);
                 state.background_alarm = due;
                 due.map(|alarm| alarm.saturating_duration_since(Instant::now()))

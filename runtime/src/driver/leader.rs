@@ -25,12 +25,12 @@ impl<M: StateMachine> Drop for Leadership<'_, M> {
 
 impl<M: StateMachine> Drive for Driver<M> {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool {
-        self.hurry();
+        self.flush_injector();
         self.lead_or_follow(ready, deadline).unwrap_or(false)
     }
 
-    fn glance(&self) {
-        self.hurry();
+    fn poll_once(&self) {
+        self.flush_injector();
         let Some(mut state) = self.lock() else { return };
         if state.taken {
             return;
@@ -41,7 +41,7 @@ impl<M: StateMachine> Drive for Driver<M> {
     }
 
     fn watch(&self) {
-        self.hurry();
+        self.flush_injector();
         let Some(mut state) = self.lock() else { return };
         if !state.taken && !state.listens && state.parked.is_empty() {
             // Leadership is kept warm for a caller's return, and a future does not return.
@@ -96,7 +96,7 @@ impl<M: StateMachine> Driver<M> {
                 // A worker that was woken needs a while to reply. Handling a reply once now, with nothing to handle, halves the
                 // time that it will take then.
                 let polled = state.polled;
-                state.machine.look(polled);
+                state.machine.read_busy(polled);
                 state = self.react(state, &mut events)?;
             }
             drop(state);
@@ -131,7 +131,7 @@ impl<M: StateMachine> Driver<M> {
     }
 
     /// Passes on tasks that wait in the injector for more to follow.
-    fn hurry(&self) {
+    fn flush_injector(&self) {
         if !self.injector.rest() {
             self.with(|_, _| {});
         }
@@ -157,7 +157,7 @@ impl<M: StateMachine> Driver<M> {
     pub(super) fn leave_lead(&self, state: &mut State<M>) {
         state.taken = false;
         state.owner = None;
-        state.leavings += 1;
+        state.releases += 1;
         self.offer_lead(state);
         if buffer_cache::is_held()
             && state.background_alarm.is_none_or(|alarm| alarm > Instant::now() + 2 * buffer_cache::REST)

@@ -150,7 +150,7 @@ impl<M: StateMachine> Driver<M> {
             if let Some(launcher) = self.launcher.get()
                 && events.iter().any(|event| event.key == LAUNCHER)
             {
-                launcher.tend();
+                launcher.on_readable();
             }
             state = self.lock()?;
             state.seen = Instant::now();

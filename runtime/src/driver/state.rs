@@ -104,7 +104,7 @@ pub(super) struct State<M: StateMachine> {
     /// The time at which leadership was last given up.
     pub(super) left: Option<Instant>,
     /// The number of times that leadership was given up.
-    pub(super) leavings: u64,
+    pub(super) releases: u64,
     /// The background poller reports what the workers' poller has.
     pub(super) armed: bool,
     /// Workers wake the poller for their replies, because no thread looks at the rings.
@@ -166,7 +166,7 @@ impl<M: StateMachine> Driver<M> {
                 background_alarm: None,
                 warm: None,
                 left: None,
-                leavings: 0,
+                releases: 0,
                 armed: true,
                 listens: true,
                 examined: now,
@@ -198,8 +198,8 @@ impl<M: StateMachine> Driver<M> {
         }))
     }
 
-    /// Tends this launcher from now on. Called once at most.
-    pub(crate) fn attend(&self, launcher: &Arc<dyn Launcher>) -> io::Result<()> {
+    /// Sets the launcher that the driver polls. Called once at most.
+    pub(crate) fn set_launcher(&self, launcher: &Arc<dyn Launcher>) -> io::Result<()> {
         if let Some(fd) = launcher.poll_fd() {
             self.workers.add(fd, LAUNCHER)?;
         }
@@ -293,8 +293,8 @@ impl<M: StateMachine> Driver<M> {
 
     /// Looks at the state machine, or changes what has no consequences. Does nothing and returns `None` in a copy of the process that
     /// made the driver.
-    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut M) -> R) -> Option<R> {
-        Some(look(&mut self.lock()?.machine))
+    pub(crate) fn inspect<R>(&self, read: impl FnOnce(&mut M) -> R) -> Option<R> {
+        Some(read(&mut self.lock()?.machine))
     }
 }
 
@@ -308,7 +308,7 @@ impl Driver {
         let scheduler = Scheduler::new(config, Box::new(polled), timeline.is_some());
         let numbers = scheduler.numbers();
         let driver = Self::of(scheduler, workers, numbers, timeline).map_err(failed)?;
-        driver.attend(&launcher).map_err(failed)?;
+        driver.set_launcher(&launcher).map_err(failed)?;
         Ok(driver)
     }
 }

@@ -42,7 +42,7 @@ impl Driver {
     pub(crate) fn wake_ahead(&self) {
         if self.rests.load(Ordering::Relaxed) {
             self.rests.store(false, Ordering::Relaxed);
-            self.look(Scheduler::wake_ahead);
+            self.inspect(Scheduler::wake_ahead);
         }
     }
 

@@ -75,7 +75,7 @@ impl Slot {
 
 impl Completer {
     /// Stores the output of the task. Its outcome follows.
-    pub(crate) fn tell(&self, output: Arc<Captured>) {
+    pub(crate) fn give_output(&self, output: Arc<Captured>) {
         let _ = self.output.set(output);
     }
 

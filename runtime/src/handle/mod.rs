@@ -211,7 +211,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         if let (false, Some(exchange)) = (self.is_done(), self.exchange()) {
-            exchange.glance();
+            exchange.poll_once();
         }
         self.is_done()
     }

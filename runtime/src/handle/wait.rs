@@ -77,7 +77,7 @@ pub(crate) trait Drive: Send + Sync {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: Option<Instant>) -> bool;
 
     /// Does the work that is available now, unless another thread is doing it. Does not wait.
-    fn glance(&self) {}
+    fn poll_once(&self) {}
 
     /// Ensures progress for a future that waits for a result, because no thread drives for it.
     fn watch(&self) {}

@@ -51,7 +51,7 @@ use crate::{
 pub(super) type BecomeTemplate = unsafe fn(OwnedFd, u32, &[Variable]) -> !;
 
 /// A thread stays in the list of threads for a moment after it was joined.
-const THREADS_LINGER: Duration = Duration::from_secs(1);
+const THREAD_EXIT_TIME: Duration = Duration::from_secs(1);
 /// The delay between taking a worker and ordering the next one. The worker that was taken has its first task by then.
 const REFILL_AFTER: Duration = Duration::from_micros(100);
 /// The number of consecutive templates that may end before they fork a worker.
@@ -173,7 +173,7 @@ impl ForkLauncher {
     }
 
     /// Checks the template. Preparing → Ready, or any → Absent, Failed or Gone.
-    fn look(&self, state: &mut TemplateState) {
+    fn check(&self, state: &mut TemplateState) {
         match std::mem::replace(state, TemplateState::Absent) {
             TemplateState::Preparing(template, mut said) => match template.listen(&mut said) {
                 Ok(Some(Prepared::Ready)) => {
@@ -262,7 +262,7 @@ fn closed_by(preload: &Preload, exit: Option<Exit>) -> String {
 ///
 /// There are other threads. The error is a message for the user.
 fn alone() -> Result<Quiet, String> {
-    quiet(THREADS_LINGER).map_err(|count| match count {
+    quiet(THREAD_EXIT_TIME).map_err(|count| match count {
         Ok(n) => format!(
             "StartMethod::Fork copies a process with one thread only, and this one has {n}: build the pool before \
              any other thread \
@@ -292,7 +292,7 @@ fn not_forked(error: &io::Error) -> LaunchError {
 impl Launcher for ForkLauncher {
     fn launch(&self, _request: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
         let mut state = self.lock();
-        self.look(&mut state);
+        self.check(&mut state);
         if let TemplateState::Ready(stock) = &mut *state {
             let outcome = stock.take();
             self.timer.set(REFILL_AFTER);
@@ -303,7 +303,7 @@ impl Launcher for ForkLauncher {
                 }
                 Err(error) => {
                     // The template may have ended, which would explain the error.
-                    self.look(&mut state);
+                    self.check(&mut state);
                     let is_there = matches!(*state, TemplateState::Ready(_) | TemplateState::Gone(_));
                     if is_there || self.barren.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_BARREN {
                         self.barren.store(0, Ordering::Relaxed);
@@ -331,7 +331,7 @@ impl Launcher for ForkLauncher {
         Some(self.poller.as_fd())
     }
 
-    fn tend(&self) {
-        self.look(&mut self.lock());
+    fn on_readable(&self) {
+        self.check(&mut self.lock());
     }
 }

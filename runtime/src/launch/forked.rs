@@ -10,7 +10,7 @@ use crate::{
     error::Exit,
     protocol::{REPORT_BYTES, TemplateReport},
     sys::{
-        held::{Held, REFUSED_GRACE, say_left},
+        held::{Held, REFUSED_GRACE, report_left},
         identified::Identified,
         pass::recv_with_fds,
         poll::{is_readable, wait_readable},
@@ -58,7 +58,7 @@ impl ForkedProcess {
     /// Gives up a process that cannot be ended, and prints a message about it.
     pub(super) fn give_up(&mut self) {
         self.reaped = true;
-        say_left(self.pid);
+        report_left(self.pid);
     }
 }
 

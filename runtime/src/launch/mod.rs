@@ -59,13 +59,13 @@ pub(crate) trait Launcher: Send + Sync {
     fn want(&self, _workers: usize) {}
 
     /// Returns a descriptor to poll along with the workers, if the launcher works between requests. It is readable when
-    /// [`tend`](Self::tend) has something to do.
+    /// [`on_readable`](Self::on_readable) has something to do.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
     /// Handles what made `poll_fd` readable. Afterwards it is no longer readable for the same reason.
-    fn tend(&self) {}
+    fn on_readable(&self) {}
 
     /// Returns how many processes the kernel has killed for lack of memory where the workers run, if that is known.
     fn oom_kills(&self) -> Option<u64> {

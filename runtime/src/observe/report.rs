@@ -149,19 +149,19 @@ impl Report {
         let to = self.done - usize::from(Some(self.done) == self.total && self.done > before);
         match self.lines.verbose {
             0 => {}
-            EACH_TASK.. => (before + 1..=to).for_each(|done| self.lines.tell(done, self.total)),
+            EACH_TASK.. => (before + 1..=to).for_each(|done| self.lines.print_progress(done, self.total)),
             EACH_BATCH.. => match self.lines.batch {
                 Some(batch) => {
                     let batches = before / batch + 1..=to / batch;
-                    batches.for_each(|number| self.lines.tell(number * batch, self.total));
+                    batches.for_each(|number| self.lines.print_progress(number * batch, self.total));
                 }
-                None if to == self.done && to > before => self.lines.tell(to, self.total),
+                None if to == self.done && to > before => self.lines.print_progress(to, self.total),
                 None => {}
             },
             verbose => {
                 let is_first = before == 0 && to > 0;
                 if is_first || milestone(before, verbose) != milestone(to, verbose) {
-                    self.lines.tell(to, self.total);
+                    self.lines.print_progress(to, self.total);
                 }
             }
         }
@@ -187,7 +187,7 @@ impl Report {
         if let Some(bar) = self.bar.take() {
             bar.finish();
         }
-        self.lines.tell_count(self.done, self.failed, self.total, " finished");
+        self.lines.print_count(self.done, self.failed, self.total, " finished");
     }
 }
 
@@ -203,7 +203,7 @@ impl Drop for Report {
             if let Some(bar) = self.bar.take() {
                 bar.stop();
             }
-            self.lines.tell_count(self.done, self.failed, self.total, " stopped");
+            self.lines.print_count(self.done, self.failed, self.total, " stopped");
         }
     }
 }
@@ -216,16 +216,16 @@ fn milestone(done: usize, verbose: u32) -> u64 {
 
 impl LineReport {
     /// Prints how many tasks have ended, and how much time the others need.
-    fn tell(&self, done: usize, total: Option<usize>) {
+    fn print_progress(&self, done: usize, total: Option<usize>) {
         let remaining = total.map_or_else(String::new, |total| {
             let left = total.saturating_sub(done) as f64 / done.max(1) as f64;
             let remaining = Duration::try_from_secs_f64(self.start.elapsed().as_secs_f64() * left);
             format!(" remaining: {}", Time(remaining.unwrap_or(Duration::MAX)))
         });
-        self.tell_count(done, 0, total, &remaining);
+        self.print_count(done, 0, total, &remaining);
     }
 
-    fn tell_count(&self, done: usize, failed: usize, total: Option<usize>, rest: &str) {
+    fn print_count(&self, done: usize, failed: usize, total: Option<usize>, rest: &str) {
         let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         let elapsed = Time(self.start.elapsed());
         let count = match total {

@@ -177,7 +177,7 @@ impl Stats {
         }
         let each = |time: Duration| ShortDuration(Duration::from_secs_f64(time.as_secs_f64() / tasks as f64));
         Some(format!(
-            "a task works for {} and calling it takes {}: give each task more to do, a range in the place of a number",
+            "a task takes {} of work and {} of overhead: give each task more work, such as a range instead of one number",
             each(working),
             each(calling)
         ))

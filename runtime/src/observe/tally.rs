@@ -31,7 +31,7 @@ pub(crate) struct Tally {
     pub(super) initializing_since: Option<Instant>,
     pub(super) occupied_since: Option<Instant>,
     /// The time at which the worker last returned a result, or was given tasks while it had none.
-    pub(super) heard_at: Option<Instant>,
+    pub(super) last_result: Option<Instant>,
     /// The tasks that the worker has measured, and the time that encoding took in them.
     pub(super) sampled: u64,
     pub(super) sampled_encoding: Duration,
@@ -67,8 +67,8 @@ impl Tally {
     }
 
     /// Records that the worker returned a result.
-    pub(crate) fn heard(&mut self, now: Instant) {
-        self.heard_at = Some(now);
+    pub(crate) fn note_result(&mut self, now: Instant) {
+        self.last_result = Some(now);
     }
 
     pub(crate) fn launched(&mut self, now: Instant) {
@@ -90,7 +90,7 @@ impl Tally {
     pub(crate) fn occupied(&mut self, now: Instant) {
         if self.occupied_since.is_none() {
             self.occupied_since = Some(now);
-            self.heard_at = Some(now);
+            self.last_result = Some(now);
         }
     }
 
@@ -101,7 +101,9 @@ impl Tally {
 
     pub(crate) fn ended(&mut self, now: Instant, had_begun: bool) {
         // The task that ended with the process has run since the last result.
-        if let Some(since) = self.heard_at.take().filter(|_| had_begun && self.initializing_since.is_none()) {
+        if let Some(since) =
+            self.last_result.take().filter(|_| had_begun && self.initializing_since.is_none())
+        {
             self.busy = self.busy.saturating_add(now.saturating_duration_since(since));
         }
         self.initialized(now);
@@ -239,7 +241,7 @@ mod tests {
         tally.started(at(10), false);
         tally.occupied(at(20));
         tally.done(Ending::Finished, 1, 5_000_000);
-        tally.heard(at(30));
+        tally.note_result(at(30));
         tally.ended(at(100), true);
         tally.endings().add(Ending::Crashed, 1);
         let stats = tally.stats(WorkerId(0), None, (0, 0), at(200));

@@ -27,7 +27,9 @@ use crate::{
     id::WorkerId,
     setting::brief,
     sync::ignore_poison,
-    sys::{env::setting, exit::say, fd::grow_file, generation::generation, process::monotonic_nanos},
+    sys::{
+        env::setting, exit::write_stderr, fd::grow_file, generation::generation, process::monotonic_nanos,
+    },
 };
 
 /// The variable.
@@ -134,7 +136,7 @@ impl TraceFile {
 
 /// Prints a problem to stderr. The user who set the variable looks there, and the program may have no logger.
 fn complain(path: &Path, what: &str, error: &io::Error) {
-    say(&format!("procession: {NAME}={}: {what}: {}\n", brief(path.display()), Lines(error)));
+    write_stderr(&format!("procession: {NAME}={}: {what}: {}\n", brief(path.display()), Lines(error)));
 }
 
 /// Creates a timeline without events under another name and moves it to its place.

@@ -464,7 +464,7 @@ impl Builder {
         }
         let Intensity { most, within } = self.lives.max_restarts;
         let setting = format_args!("max_restarts({most}, {within:?})");
-        setting::limit(setting, within, "starts would have no time to fail in")?;
+        setting::limit(setting, within, "no failed start would count")?;
         let limit =
             |time| setting::limit(format_args!("task_timeout({time:?})"), time, "every task would time out");
         let call = CallOptions { timeout: self.call.timeout.map(limit).transpose()?, ..self.call };

@@ -298,7 +298,7 @@ impl Pool {
         match (self.site(), &self.backend) {
             (Ok(Site::InProcess(_)), _) | (Err(_), Backend::InProcess(_)) => 1,
             (Ok(Site::Workers(processes, engine)), _) => {
-                engine.driver.look(|scheduler| scheduler.jobs()).unwrap_or(processes.config.jobs)
+                engine.driver.inspect(|scheduler| scheduler.jobs()).unwrap_or(processes.config.jobs)
             }
             (Err(_), Backend::Processes(processes)) => processes.config.jobs,
         }
@@ -481,7 +481,7 @@ impl Pool {
         let (function, args) = match travels(task.call, None) {
             Ok(parts) => parts,
             Err(error) => {
-                engine.driver.look(|scheduler| scheduler.refused(error.kind()));
+                engine.driver.inspect(|scheduler| scheduler.refused(error.kind()));
                 completer.complete(
                     Err(error.in_pool(processes.config.spawn.name.as_ref())),
                     &mut Wakes::default(),
@@ -585,7 +585,9 @@ impl Pool {
     pub fn stats(&self) -> Stats {
         match self.site() {
             Ok(Site::InProcess(here)) => Some(here.stats()),
-            Ok(Site::Workers(_, engine)) => engine.driver.look(|scheduler| scheduler.stats(Instant::now())),
+            Ok(Site::Workers(_, engine)) => {
+                engine.driver.inspect(|scheduler| scheduler.stats(Instant::now()))
+            }
             Err(_) => None,
         }
         // Nothing has run in this process.
@@ -692,7 +694,7 @@ impl Pool {
         }
         driver.with(|scheduler, _| scheduler.retire_all());
         driver.wait_while(|scheduler| !scheduler.is_empty_of_workers());
-        driver.look(Scheduler::take_exits).ok_or_else(not_own)
+        driver.inspect(Scheduler::take_exits).ok_or_else(not_own)
     }
 
     /// Ends the pool immediately. Queued tasks are cancelled, running tasks are killed, and no finalizer runs. Dropping a pool

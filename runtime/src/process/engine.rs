@@ -70,12 +70,12 @@ pub(super) fn launch(
     let make = || {
         let launcher = launcher_of(config)?;
         let failed = |error| Error::system("a template cannot be watched", error);
-        driver.attend(&launcher).map_err(failed)?;
+        driver.set_launcher(&launcher).map_err(failed)?;
         Ok(launcher)
     };
     let shared = match config.spawn.start_method {
         StartMethod::ForkServer => {
-            driver.look(|set| set.template(config, make)).ok_or_else(|| Error::config(FORKED))??
+            driver.inspect(|set| set.template(config, make)).ok_or_else(|| Error::config(FORKED))??
         }
         StartMethod::Spawn | StartMethod::Fork => None,
     };
@@ -100,8 +100,8 @@ fn launch_by(
     let mut restarts = Restarts::new(Intensity::default(), start_timeout);
     loop {
         // A logger that this thread calls while it waits may copy this process.
-        let tended = driver.look(|set| set.tended);
-        let tended = tended.ok_or_else(|| LaunchError::Refused(FORKED.to_owned()))?;
+        let template_events = driver.inspect(|set| set.template_events);
+        let template_events = template_events.ok_or_else(|| LaunchError::Refused(FORKED.to_owned()))?;
         if !driver.is_whole() {
             return Err(LaunchError::Refused(CLOSED.to_owned()));
         }
@@ -109,8 +109,8 @@ fn launch_by(
         match supervisor.launch(&polled, &config.spawn.request(), &hello, now, now + start_timeout) {
             Ok(true) => return Ok(()),
             // The template from which it will be forked is being prepared.
-            Ok(false) if is_shared => _ = driver.wait_while(|set| set.tended == tended),
-            // The driver does not tend this launcher, or its template would fork another process ahead.
+            Ok(false) if is_shared => _ = driver.wait_while(|set| set.template_events == template_events),
+            // The driver does not poll this launcher, or its template would fork another process ahead.
             Ok(false) => _ = launcher.poll_fd().map(|fd| wait_readable(fd, LOOK_EVERY)),
             Err(error) if error.is_shortage() => match restarts.short(now, Others::None, Instant::now()) {
                 Verdict::Retry => _ = driver.wait(&mut || false, restarts.not_before()),

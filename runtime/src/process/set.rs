@@ -34,9 +34,9 @@ pub(super) struct ProcessSet {
     unread: VecDeque<(u32, u64)>,
     /// The template that processes with the same settings share.
     template: Option<(TemplateKey, Arc<dyn Launcher>)>,
-    /// The number of times that the shared template was maintained.
-    pub(super) tended: u64,
-    /// A process has ended or the template was tended since threads that wait for that were woken.
+    /// The number of events of the shared template that were handled.
+    pub(super) template_events: u64,
+    /// A process has ended or the template was template_events since threads that wait for that were woken.
     has_news: bool,
     effects: Effects,
 }
@@ -62,8 +62,8 @@ impl ProcessSet {
         self.slots.contains_key(&number)
     }
 
-    fn has_tended(&mut self) {
-        self.tended += 1;
+    fn note_template_event(&mut self) {
+        self.template_events += 1;
         self.has_news = true;
     }
 
@@ -137,7 +137,7 @@ impl StateMachine for ProcessSet {
     fn react(&mut self, events: &[Event], now: Instant) {
         for event in events {
             if event.key == LAUNCHER {
-                self.has_tended();
+                self.note_template_event();
                 continue;
             }
             let (number, kind) = Supervisor::place_and_kind(event.key);
@@ -185,6 +185,6 @@ impl StateMachine for ProcessSet {
             std::mem::forget(slot);
         }
         self.unread.clear();
-        self.has_tended();
+        self.note_template_event();
     }
 }

@@ -172,7 +172,7 @@ impl ProcessSlot {
         // Set first, because a thread that has the outcome may ask how the process ended.
         let _ = self.end.set(exit);
         if let Some(wrote) = self.wrote.take() {
-            self.completer.tell(wrote);
+            self.completer.give_output(wrote);
         }
         self.completer.complete(outcome, &mut effects.wakes);
     }

@@ -173,7 +173,7 @@ impl EncodedTasks {
         match &self.0 {
             Kind::Small { bytes, at, done, .. } => Wire::Small(skip(&bytes[*at..], *done)),
             Kind::Large { function, args } => {
-                Wire::Large(*function, args.as_ref().expect("a task that is done goes nowhere"))
+                Wire::Large(*function, args.as_ref().expect("a task that is done is not sent"))
             }
         }
     }

@@ -76,7 +76,7 @@ impl Scheduler {
                     left.is_some_and(|left| left < NEAR)
                 })
         };
-        let is_idle = || self.workers.has_spare(self.target) || self.workers.active().any(is_short);
+        let is_idle = || self.workers.has_free_worker(self.target) || self.workers.active().any(is_short);
         self.closing
             || self.workers.next_vacant(&mut 0, self.target).is_some()
             || (self.queues.queued == 0 && is_idle())
@@ -132,7 +132,7 @@ impl Scheduler {
 
     /// Returns when tasks will be taken back from the worker that has been silent for longest.
     fn sharing_deadline(&self, now: Instant) -> Option<Instant> {
-        if self.queues.queued > 0 || self.closing || !self.workers.has_spare(self.target) {
+        if self.queues.queued > 0 || self.closing || !self.workers.has_free_worker(self.target) {
             return None;
         }
         let responsive = self.responsive(now);
@@ -152,7 +152,7 @@ impl Scheduler {
     /// Returns when the next of the responsive workers stops counting as responsive, unless it reports something before.
     fn stall_deadline(&self, now: Instant) -> Option<Instant> {
         let may_be_saturated =
-            self.target > self.cpus && !self.closing && self.workers.has_spare(self.target);
+            self.target > self.cpus && !self.closing && self.workers.has_free_worker(self.target);
         if !may_be_saturated || self.responsive(now) < self.cpus {
             return None;
         }

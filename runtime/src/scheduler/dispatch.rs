@@ -21,7 +21,7 @@ impl Scheduler {
         if self.queues.look_at_feeds.is_some_and(|at| at <= now) {
             self.queues.look_at_feeds = None;
         }
-        if self.queues.fed.is_empty() || !self.workers.has_spare(self.target) {
+        if self.queues.fed.is_empty() || !self.workers.has_free_worker(self.target) {
             return false;
         }
         let responsive = self.responsive(now);
@@ -107,7 +107,7 @@ impl Scheduler {
 
     /// If nothing is queued and a worker is idle, takes back the tasks that another worker has not begun.
     fn share(&mut self, now: Instant) {
-        if self.queues.queued > 0 || !self.workers.has_spare(self.target) {
+        if self.queues.queued > 0 || !self.workers.has_free_worker(self.target) {
             return;
         }
         let responsive = self.responsive(now);

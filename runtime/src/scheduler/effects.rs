@@ -43,11 +43,11 @@ impl Effects {
     }
 
     /// Delivers the captured output of the first task of a batch, before its outcome.
-    pub(super) fn tell(&mut self, batch: &Batch, output: Option<Arc<Captured>>) {
+    pub(super) fn give_output(&mut self, batch: &Batch, output: Option<Arc<Captured>>) {
         match (output, &batch.to) {
             (None, _) => {}
             (Some(output), Recipient::Unclaimed) => self.outputs.push(output),
-            (Some(output), to) => to.tell(batch.first, output, &mut self.wakes),
+            (Some(output), to) => to.give_output(batch.first, output, &mut self.wakes),
         }
     }
 }

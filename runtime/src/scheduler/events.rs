@@ -43,7 +43,7 @@ impl Scheduler {
     }
 
     /// Does what is due at `now`. It reads from workers, so only the leader may call it.
-    pub(crate) fn tend(&mut self, now: Instant) {
+    pub(crate) fn run_due(&mut self, now: Instant) {
         let mut next = 0;
         while let Some(place) = self.workers.next_active(&mut next) {
             let worker = &self.workers[place];

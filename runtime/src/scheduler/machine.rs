@@ -64,7 +64,7 @@ pub(crate) trait StateMachine: Send + 'static {
     }
 
     /// Reads every busy worker although nothing may have arrived. This brings the code for reading into the processor's caches.
-    fn look(&mut self, _now: Instant) {}
+    fn read_busy(&mut self, _now: Instant) {}
 
     /// Queues a task that was submitted without the lock.
     fn enqueue_single(&mut self, _task: Single, _now: Instant) {
@@ -82,7 +82,7 @@ impl StateMachine for Scheduler {
 
     fn react(&mut self, events: &[Event], now: Instant) {
         self.handle(events, now);
-        self.tend(now);
+        self.run_due(now);
     }
 
     fn effects(&mut self) -> Option<Effects> {
@@ -152,7 +152,7 @@ impl StateMachine for Scheduler {
         some
     }
 
-    fn look(&mut self, now: Instant) {
+    fn read_busy(&mut self, now: Instant) {
         let mut next = 0;
         while let Some(place) = self.workers.next_active(&mut next) {
             if self.workers[place].in_flight_len() > 0 {

@@ -36,7 +36,7 @@ enum Activity {
 }
 
 /// Returns a record with the caller of the running task, if the record belongs to a task.
-fn said(record: Record, worker: WorkerId, pid: u32, running: Option<&Batch>) -> ForwardedRecord {
+fn forwarded(record: Record, worker: WorkerId, pid: u32, running: Option<&Batch>) -> ForwardedRecord {
     let running = running.filter(|_| record.task().is_some());
     let caller = running.map(|running| running.to.caller()).unwrap_or_default();
     ForwardedRecord { record, worker, pid, caller }
@@ -66,7 +66,7 @@ struct Seen {
     /// A task that was told to end has returned.
     has_stopped: bool,
     /// It has sent a record, which must be delivered before anything else is read.
-    has_said: bool,
+    has_sent_record: bool,
     /// Its tasks that have not begun, if they were taken back.
     recalled: Option<Vec<Batch>>,
     /// The reason why its initializer failed.
@@ -98,11 +98,11 @@ impl EventHandler<'_> {
             WorkerEvent::Wrote(output) => self.output = Some(output),
             WorkerEvent::Noted(note) => self.noted(note),
             WorkerEvent::Said(record, batch) => {
-                self.effects.records.push(said(record, self.worker, self.pid, batch));
-                self.seen.has_said = true;
+                self.effects.records.push(forwarded(record, self.worker, self.pid, batch));
+                self.seen.has_sent_record = true;
             }
         }
-        if self.seen.has_said || self.seen.failure.is_some() {
+        if self.seen.has_sent_record || self.seen.failure.is_some() {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -113,7 +113,7 @@ impl EventHandler<'_> {
         self.seen.has_replied = true;
         let (worker, by) = (self.worker, (self.worker, self.pid));
         let output = self.output.take();
-        self.effects.tell(batch, output.clone());
+        self.effects.give_output(batch, output.clone());
         match (self.activity, outcome) {
             (Activity::Serving, Ok(result)) => {
                 self.queues.done_one(batch, nanos, Ok(result), worker, self.effects);
@@ -173,7 +173,7 @@ impl Scheduler {
         let records = &mut self.effects.records;
         let is_said = |records: &[ForwardedRecord]| records.iter().any(|record| record.worker == id);
         if !is_said(records) {
-            let on = |record, batch: Option<&Batch>| records.push(said(record, id, pid, batch));
+            let on = |record, batch: Option<&Batch>| records.push(forwarded(record, id, pid, batch));
             if last { worker.read_last_output(on) } else { worker.read_output(on) }
         }
         is_said(&self.effects.records)
@@ -214,7 +214,7 @@ impl Scheduler {
         };
         let paused = self.workers[place].read(readable, now, |event| handler.on(event));
         let EventHandler { activity, seen, .. } = handler;
-        let to_the_end = !paused && !seen.has_said;
+        let to_the_end = !paused && !seen.has_sent_record;
         if !to_the_end {
             self.unread.insert(place);
         }
@@ -265,7 +265,7 @@ impl Scheduler {
         if is_idle {
             tally.released(now);
         }
-        tally.heard(now);
+        tally.note_result(now);
         self.worker_reported(id, now);
         if activity == Activity::Serving {
             self.check_memory(place, now);

@@ -189,7 +189,7 @@ impl Scheduler {
     /// Fails tasks with their worker, the first of which wrote the output of the report.
     fn fail_at(&mut self, batch: Batch, kind: &TaskErrorKind, id: WorkerId, report: &ExitReport) {
         let output = report.output.as_ref();
-        self.effects.tell(&batch, output.cloned());
+        self.effects.give_output(&batch, output.cloned());
         self.queues.fail(batch, kind, Some((id, report.pid, output)), &mut self.effects);
     }
 

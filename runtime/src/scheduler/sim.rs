@@ -268,7 +268,7 @@ impl Sim {
             let events: Vec<Event> =
                 workers.iter().flat_map(FakeWorker::events).map(|key| Event { key }).collect();
             self.scheduler.handle(&events, self.now);
-            self.scheduler.tend(self.now);
+            self.scheduler.run_due(self.now);
             self.scheduler.dispatch(self.now);
             let effects = self.scheduler.effects().unwrap_or_default();
             self.words.extend(effects.records);

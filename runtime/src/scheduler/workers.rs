@@ -56,7 +56,7 @@ impl WorkerSet {
     }
 
     /// Returns whether one of the first `most` workers is idle or could be started.
-    pub(crate) fn has_spare(&self, most: usize) -> bool {
+    pub(crate) fn has_free_worker(&self, most: usize) -> bool {
         (0..most).any(|place| !self.active.contains(place))
             || self.all[..most].iter().any(|worker| worker.is_idle() || worker.is_vacant())
     }

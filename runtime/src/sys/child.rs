@@ -22,7 +22,7 @@ use nix::{
 
 use super::{
     fd::uninterrupted,
-    held::{Held, REFUSED_GRACE, say_left},
+    held::{Held, REFUSED_GRACE, report_left},
     identified::Identified,
     poll::wait_readable,
 };
@@ -121,7 +121,7 @@ impl Child {
     /// Gives up a process that cannot be ended, and prints a message about it.
     pub(crate) fn give_up(&mut self) {
         self.reaped = true;
-        say_left(self.pid());
+        report_left(self.pid());
     }
 
     /// Reaps the process if it has ended.

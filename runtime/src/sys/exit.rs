@@ -45,7 +45,7 @@ pub(crate) fn end_group(code: i32) -> ! {
 }
 
 /// Writes to stderr without std's locks, for code that may run while they are held.
-pub(crate) fn say(words: &str) {
+pub(crate) fn write_stderr(words: &str) {
     // SAFETY: descriptor 2 is borrowed for one write; if it is closed the write fails and nothing else happens.
     let stderr = unsafe { BorrowedFd::borrow_raw(2) };
     let _ = nix::unistd::write(stderr, words.as_bytes());

@@ -15,7 +15,7 @@ use std::{
 
 use nix::libc;
 
-use super::{exit::say, fd::shutdown_both, generation::generation, identified::Identified};
+use super::{exit::write_stderr, fd::shutdown_both, generation::generation, identified::Identified};
 
 /// A process held by a descriptor. A signal that is sent through it cannot reach another process, even if the number was reused.
 #[derive(Debug)]
@@ -120,10 +120,10 @@ impl Held {
 pub(crate) const REFUSED_GRACE: Duration = Duration::from_secs(2);
 
 /// Prints a message, once per program, that a process is left that cannot be ended.
-pub(crate) fn say_left(pid: u32) {
+pub(crate) fn report_left(pid: u32) {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
-        say(&format!(
+        write_stderr(&format!(
             "procession: process {pid} could not be ended and is left running: the system refuses to signal it \
              (pidfd_send_signal), and it did not end when its connection closed; further cases are not reported\n"
         ));

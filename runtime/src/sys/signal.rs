@@ -387,7 +387,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         if let Some(on_overflow) = ON_OVERFLOW.get() {
             on_overflow();
         }
-        crate::sys::exit::say(
+        crate::sys::exit::write_stderr(
             "\nthread 'main' has overflowed its stack\nfatal runtime error: stack overflow, aborting\n",
         );
         // SAFETY: abort may be called in a signal handler.

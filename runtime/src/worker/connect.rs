@@ -20,7 +20,7 @@ use crate::{
     sys::{
         cpu::name_as_program,
         env::{set_env, take_env},
-        exit::{end_now, say},
+        exit::{end_now, write_stderr},
         fd::adopt_socket,
         identified::Identified,
         limits::{explained, is_shortage},
@@ -55,7 +55,7 @@ pub(super) fn fail(refused: &Refused) -> ! {
     let message = Notice::Refused(refused.clone()).encode();
     let is_told = TOLD.get().is_some_and(|socket| send_alone(socket.clone(), &message).is_ok());
     if !is_told {
-        say(&format!(
+        write_stderr(&format!(
             "procession: this process was started as a worker but cannot become one: {}\n",
             Lines(&refused.reason)
         ));

@@ -13,7 +13,7 @@ use crate::{
     protocol::{Hello, Notice, Ready, Refused, ToWorker, VERSION},
     registry,
     setting::waits_for_debugger,
-    sys::{env::is_traced, exit::say},
+    sys::{env::is_traced, exit::write_stderr},
     transport::{FrameReceiver, Incoming},
 };
 
@@ -58,7 +58,7 @@ pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refuse
 /// Prints the number and the pid of this worker, and waits until a debugger has attached. The host waits as long.
 fn wait_for_debugger(worker: u32) {
     let pid = std::process::id();
-    say(&format!("procession: worker {worker} (pid {pid}) waits for a debugger: gdb -p {pid}\n"));
+    write_stderr(&format!("procession: worker {worker} (pid {pid}) waits for a debugger: gdb -p {pid}\n"));
     // No event reports that a process is being traced, so it has to be polled. If the host ends meanwhile, the watching thread ends
     // this process.
     while !is_traced() {

@@ -179,7 +179,7 @@ pub(super) extern "C" fn end_what_is_left() {
 }
 
 /// Tells the host about a panic that ends the process before its result could be sent.
-pub(super) fn tell_of_panic(panic: &RemotePanic) {
+pub(super) fn report_panic(panic: &RemotePanic) {
     send(&Notice::Panic { seq: RUNNING_SEQ.load(Ordering::Relaxed), panic: panic.clone() });
 }
 
@@ -191,7 +191,7 @@ pub(super) fn note_cause(cause: Cause) {
     }
     match BOARD.get() {
         Some(board) => board.set_cause(cause),
-        None => preload::say_cause(cause),
+        None => preload::report_cause(cause),
     }
 }
 

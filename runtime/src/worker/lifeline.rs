@@ -108,7 +108,7 @@ fn watch(lifeline: &Lifeline) -> ! {
     let Lifeline { socket, host, parent, is_shared } = lifeline;
     let mut end = wait_for_hangup(socket, host.as_ref());
     if end == EndOf::Connection && !is_shared && host_link::is_busy() {
-        context::hear_the_last();
+        context::note_end_of_requests();
         end = wait_for_end(socket, host.as_ref());
     }
     match end {

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// A thread stays in the list of threads for a moment after it was joined.
-const THREADS_LINGER: Duration = Duration::from_secs(1);
+const THREAD_EXIT_TIME: Duration = Duration::from_secs(1);
 
 /// Set while the preload runs: its name, and the connection to the host, for reporting what ends the process.
 static PRELOADING: Mutex<Option<Preloading>> = Mutex::new(None);
@@ -87,7 +87,7 @@ fn run(
         was_refused_memory: words("ran out of memory"),
     }));
     forget_failed_allocations();
-    dispatch::set_witness(tell_of_panic);
+    dispatch::set_witness(report_panic);
     let back = preload.folder.as_ref().map(visit).transpose()?;
     let (mut result, mut large) = (Vec::new(), Vec::new());
     end_on_hangup(control.as_fd(), HOST_GONE)
@@ -141,7 +141,7 @@ fn panicked(name: &str, panic: &RemotePanic) -> String {
 }
 
 /// Tells the host about a panic that ends the process before its outcome could be sent.
-fn tell_of_panic(panic: &RemotePanic) {
+fn report_panic(panic: &RemotePanic) {
     if let Some(Preloading { name, control, .. }) = &*ignore_poison(PRELOADING.lock()) {
         let words = Prepared::Failed(panicked(name, panic)).to_bytes();
         let _ = control.check().and_then(|control| write_whole(control, &words));
@@ -149,7 +149,7 @@ fn tell_of_panic(panic: &RemotePanic) {
 }
 
 /// Tells the host why the preload ends the process. Async-signal-safe: it does not wait or allocate.
-pub(super) fn say_cause(cause: Cause) {
+pub(super) fn report_cause(cause: Cause) {
     if let Ok(preloading) = PRELOADING.try_lock()
         && let Some(preloading) = &*preloading
     {
@@ -165,7 +165,7 @@ pub(super) fn say_cause(cause: Cause) {
 }
 
 fn expect_one_thread(after: &str) -> Result<(), String> {
-    let deadline = Instant::now() + THREADS_LINGER;
+    let deadline = Instant::now() + THREAD_EXIT_TIME;
     loop {
         match thread_count() {
             Ok(1) => return Ok(()),

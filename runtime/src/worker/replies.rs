@@ -99,7 +99,7 @@ impl Replies {
     }
 
     /// Reports the time of the last tasks when the tasks that they were to be timed with were taken back.
-    pub(super) fn tell_of_rest(&mut self, task: u64, function: FunctionId) {
+    pub(super) fn report_rest(&mut self, task: u64, function: FunctionId) {
         let tasks = std::mem::take(&mut self.untimed);
         if tasks > 0 {
             let took = self.timed.elapsed();
@@ -110,7 +110,7 @@ impl Replies {
     }
 
     /// Reports the measurement, if there was one.
-    pub(super) fn tell_of_sample(&mut self) {
+    pub(super) fn report_sample(&mut self) {
         self.sample = None;
         if let Some((tasks, encoding)) = self.found.take() {
             let peak_rss_bytes = peak_rss_bytes(std::process::id()).unwrap_or(0);
@@ -120,7 +120,7 @@ impl Replies {
 
     /// Adds a measured task that has ended.
     #[cold]
-    fn look_on(&mut self, left: u32, is_last: bool) {
+    fn add_measured(&mut self, left: u32, is_last: bool) {
         self.sample = Some(left - 1).filter(|_| left > 1 && !is_last);
         if self.sample.is_none() {
             let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -151,7 +151,7 @@ impl Replies {
                 false => (self.stride / 4).max(1),
             };
             if let Some(sample) = self.sample {
-                self.look_on(sample, !tasks.has_more());
+                self.add_measured(sample, !tasks.has_more());
             }
             self.timed = now;
             self.untimed = 0;

@@ -11,7 +11,7 @@ use super::{
     handshake::shake_hands,
     host_link::{
         ASIDE, ENDED_SEQ, HAS_FAILED, HOST_STATE, SENDER, WAITING, break_off, end_without_descriptors,
-        expect_whole, farewell, is_whole, leave, note_cause, send, tell_of_panic, watch_memory,
+        expect_whole, farewell, is_whole, leave, note_cause, report_panic, send, watch_memory,
         watch_overflow,
     },
     log, output, progress,
@@ -50,7 +50,7 @@ pub(super) fn serve(connection: HostConnection) {
         send(&Notice::Refused(refused));
         std::process::exit(HANDSHAKE_FAILED);
     }
-    dispatch::set_witness(tell_of_panic);
+    dispatch::set_witness(report_panic);
     let mut replies = Replies::new();
     loop {
         receiver.begin(true);
@@ -125,9 +125,9 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
         }
         replies.ring(&mut **sender.borrow_mut().as_mut()?);
         if let Some((task, function)) = last {
-            replies.tell_of_rest(task, function);
+            replies.report_rest(task, function);
         }
-        replies.tell_of_sample();
+        replies.report_sample();
         if let Some(whole) = whole {
             buffer_cache::put(whole);
         }

@@ -77,7 +77,7 @@ pub(super) fn serve(control: OwnedFd, token: Option<u64>) -> Result<Infallible, 
         let mut at = 0;
         workers.retain_mut(|worker| {
             at += 1;
-            !ready[at] || !tell_of_end(worker)
+            !ready[at] || !report_end(worker)
         });
         if !ready[0] {
             continue;
@@ -125,7 +125,7 @@ fn fork_worker(socket: OwnedFd, status: OwnedFd, workers: &mut Vec<Forked>) -> O
 }
 
 /// Reaps a worker that has ended, kills its process group, and reports how it ended. Returns whether it had ended.
-fn tell_of_end(worker: &mut Forked) -> bool {
+fn report_end(worker: &mut Forked) -> bool {
     let report = match worker.child.try_reap() {
         None => return false,
         Some(Ended::Code(code)) => TemplateReport::Exited(code),

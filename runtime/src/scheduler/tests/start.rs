@@ -90,14 +90,14 @@ fn a_late_worker_is_killed_at_the_start_timeout_and_another_is_started() {
 }
 
 #[test]
-fn a_launcher_that_is_not_ready_is_asked_again_when_it_is_tended() {
+fn a_launcher_that_is_not_ready_is_asked_again_once_it_is() {
     let mut sim = Sim::new(config());
     sim.launcher.lock().outcomes.extend([StartOutcome::NotYet, StartOutcome::NotYet]);
     let task = sim.submit(MILLI);
     sim.turn();
     assert_eq!(sim.launcher.lock().asked, 1);
     assert!(sim.workers().is_empty());
-    assert_eq!(sim.scheduler.deadline(sim.now), None, "the launcher tells when it is ready");
+    assert_eq!(sim.scheduler.deadline(sim.now), None, "the launcher reports when it is ready");
     sim.turn();
     sim.run();
     assert!(task.is_done());

@@ -146,7 +146,7 @@ fn a_result_that_arrived_before_the_limit_counts_although_it_is_read_late() {
     sim.pass(990 * MILLI);
     sim.worker(0).finish(MILLI);
     sim.now += SECOND;
-    sim.scheduler.tend(sim.now);
+    sim.scheduler.run_due(sim.now);
     assert!(task.is_done());
     sim.end();
 }
