@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::{
     event::{ExitReport, Phase},
-    ledger::InFlight,
     state::{State, Supervisor},
 };
 use crate::batch::Batch;
@@ -19,15 +18,15 @@ impl Supervisor {
     /// Asks an idle worker to leave: Idle → Draining.
     pub(crate) fn drain(&mut self, now: Instant) {
         debug_assert!(self.is_idle(), "only an idle worker is drained");
-        if let State::Live { mut link, .. } = std::mem::replace(&mut self.state, State::Vacant) {
+        if let Some(link) = self.live_mut() {
             link.launched.sender.close();
-            self.state = State::Draining { link, deadline: now + END_GRACE };
+            link.state = State::Draining { deadline: now + END_GRACE };
         }
     }
 
     /// Kills the process. Its exit report follows when it is reaped.
     pub(crate) fn kill(&mut self) {
-        if let Some(link) = self.link_mut() {
+        if let Some(link) = &mut self.link {
             link.killed = true;
             link.launched.peer.kill();
         }
@@ -37,7 +36,7 @@ impl Supervisor {
     pub(crate) fn dismiss(&mut self, now: Instant) {
         self.kill();
         self.lose(now, None);
-        if let Some(link) = self.link_mut() {
+        if let Some(link) = &mut self.link {
             link.launched.stop_reading();
         }
     }
@@ -50,10 +49,10 @@ impl Supervisor {
         if self.is_starting() {
             self.lose(now, Some("it did not complete the handshake in time".to_owned()));
         }
-        if let State::Draining { deadline, .. } | State::Lost { deadline, .. } = &mut self.state {
-            *deadline = now + END_GRACE;
-        }
-        if let Some(link) = self.link_mut() {
+        if let Some(link) = &mut self.link {
+            if let State::Draining { deadline } | State::Lost { deadline, .. } = &mut link.state {
+                *deadline = now + END_GRACE;
+            }
             // The system refused to signal it before, and it did not end when its connection ended.
             link.given_up = link.launched.peer.is_refused();
             link.launched.peer.kill();
@@ -64,7 +63,7 @@ impl Supervisor {
     ///
     /// Everything that the worker sent before its end must have been read.
     pub(crate) fn reap(&mut self, now: Instant) -> Option<ExitReport> {
-        let link = self.link_mut()?;
+        let link = self.link.as_mut()?;
         let exit = match link.launched.peer.try_reap() {
             Some(exit) => exit,
             None if link.given_up => {
@@ -74,13 +73,10 @@ impl Supervisor {
             None => return None,
         };
         self.lose(now, None);
-        let State::Lost { link, mut in_flight, was, reason, .. } =
-            std::mem::replace(&mut self.state, State::Vacant)
-        else {
-            unreachable!("`lose` has just made it so")
-        };
+        let mut link = self.link.take()?;
+        let State::Lost { was, reason, .. } = link.state else { unreachable!("`lose` has just made it so") };
         link.launched.unwatch();
-        let oldest = in_flight.batches.front().map(|(seq, _)| *seq);
+        let oldest = link.in_flight.batches.front().map(|(seq, _)| *seq);
         let mut exit_report = ExitReport {
             pid: link.launched.peer.pid(),
             launched_at: link.launched_at,
@@ -91,7 +87,7 @@ impl Supervisor {
             was_short: link.was_short,
             panic: link.ledger.panic.filter(|(seq, _)| oldest == Some(*seq)).map(|(_, panic)| panic),
             killed: link.killed,
-            stopped: in_flight.stop.take().map(|stop| stop.kind),
+            stopped: link.in_flight.stop.take().map(|stop| stop.kind),
             running: None,
             output: None,
             waiting: Vec::new(),
@@ -102,11 +98,11 @@ impl Supervisor {
             // A worker publishes a result before it begins the next task, so at most one task has begun without a result. Any
             // other value was not written by a worker of ours and means nothing.
             if oldest == Some(begun) || begun == link.ledger.ended_seq {
-                exit_report.waiting = in_flight.split_begun(begun);
-                exit_report.running = in_flight.batches.pop_front().map(|(_, batch)| batch);
+                exit_report.waiting = link.in_flight.split_begun(begun);
+                exit_report.running = link.in_flight.batches.pop_front().map(|(_, batch)| batch);
             }
         }
-        exit_report.unknown = in_flight.batches.into_iter().map(|(_, batch)| batch).collect();
+        exit_report.unknown = link.in_flight.batches.into_iter().map(|(_, batch)| batch).collect();
         if let Some(mut transcript) = link.transcript {
             let seq = oldest.filter(|_| exit_report.had_begun()).unwrap_or(link.ledger.next_seq);
             exit_report.output = transcript.take(seq);
@@ -115,32 +111,24 @@ impl Supervisor {
     }
 
     /// Notes that the connection has ended and the process is about to: any live state → Lost.
-    pub(super) fn lose(&mut self, now: Instant, why: Option<String>) {
-        let deadline = now + END_GRACE;
-        self.state = match std::mem::replace(&mut self.state, State::Vacant) {
-            State::Starting { link, .. } => {
-                State::Lost { link, in_flight: InFlight::new(), deadline, was: Phase::Starting, reason: why }
-            }
-            State::Live { link, in_flight } => {
-                State::Lost { link, in_flight, deadline, was: Phase::Serving, reason: why }
-            }
-            State::Draining { link, .. } => {
-                State::Lost { link, in_flight: InFlight::new(), deadline, was: Phase::Draining, reason: why }
-            }
-            as_it_was @ (State::Lost { .. } | State::Vacant) => as_it_was,
+    pub(super) fn lose(&mut self, now: Instant, reason: Option<String>) {
+        let Some(link) = &mut self.link else { return };
+        let was = match link.state {
+            State::Starting { .. } => Phase::Starting,
+            State::Live => Phase::Serving,
+            State::Draining { .. } => Phase::Draining,
+            State::Lost { .. } => return,
         };
+        link.state = State::Lost { deadline: now + END_GRACE, was, reason };
     }
 
     /// Abandons the process because the numbers of its descriptors may belong to other files: any state → Vacant. Nothing is
     /// closed or signalled. Returns the process's pid and the tasks without an outcome.
     pub(crate) fn abandon(&mut self) -> Option<(u32, impl Iterator<Item = Batch> + use<>)> {
-        let (link, in_flight) = match std::mem::replace(&mut self.state, State::Vacant) {
-            State::Vacant => return None,
-            State::Starting { link, .. } | State::Draining { link, .. } => (link, InFlight::new()),
-            State::Live { link, in_flight } | State::Lost { link, in_flight, .. } => (link, in_flight),
-        };
+        let mut link = self.link.take()?;
+        let batches = std::mem::take(&mut link.in_flight.batches);
         let pid = link.launched.peer.pid();
         std::mem::forget(link);
-        Some((pid, in_flight.batches.into_iter().map(|(_, batch)| batch)))
+        Some((pid, batches.into_iter().map(|(_, batch)| batch)))
     }
 }

@@ -39,6 +39,7 @@ pub(super) const LOOK_AFTER: Duration = Duration::from_millis(1);
 const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// The tasks that were sent and have no outcome yet, oldest first.
+#[derive(Default)]
 pub(super) struct InFlight {
     /// The batches, each with the sequence number of its first task. No batch is empty.
     pub(super) batches: VecDeque<(u32, Batch)>,
@@ -97,12 +98,6 @@ pub(super) struct Ledger {
     pub(super) ran: Option<Duration>,
     /// The time of the last count. Without tasks, the time since which the worker is idle.
     pub(super) counted: Instant,
-}
-
-impl InFlight {
-    pub(super) fn new() -> Self {
-        Self { batches: VecDeque::new(), tasks: 0, all_begun: false, recall_due: None, stop: None }
-    }
 }
 
 impl InFlight {

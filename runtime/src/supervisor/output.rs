@@ -5,16 +5,16 @@
 use super::{
     capture::{Line, Transcript},
     ledger::InFlight,
-    state::{State, Supervisor},
+    state::{Link, Supervisor},
 };
 use crate::{
     batch::Batch,
-    launch::{Launched, Peer, Watched, output::StreamName},
+    launch::{Peer, Watched, output::StreamName},
     protocol::{LogRecord, Record},
 };
 
 /// Returns the record that a line becomes, if records of its level are wanted.
-pub(super) fn record_of(line: Line, in_flight: Option<&InFlight>, peer: &dyn Peer) -> Option<LogRecord> {
+pub(super) fn record_of(line: Line, in_flight: &InFlight, peer: &dyn Peer) -> Option<LogRecord> {
     let level = match line.stream {
         StreamName::Stdout => log::Level::Info,
         StreamName::Stderr => log::Level::Warn,
@@ -22,7 +22,7 @@ pub(super) fn record_of(line: Line, in_flight: Option<&InFlight>, peer: &dyn Pee
     if level > log::max_level() {
         return None;
     }
-    let author = in_flight.and_then(|in_flight| in_flight.first_after(line.after_seq, peer));
+    let author = in_flight.first_after(line.after_seq, peer);
     let module = author.map(|(_, function)| module_of(function));
     Some(LogRecord {
         level: level as u8,
@@ -63,20 +63,14 @@ impl Supervisor {
         mut on: impl FnMut(Record, Option<&Batch>),
         read: impl FnOnce(&mut Transcript, u32, &Watched, &mut dyn FnMut(Line)),
     ) {
-        let (link, in_flight) = match &mut self.state {
-            State::Vacant => return,
-            State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
-            State::Live { link, in_flight } | State::Lost { link, in_flight, .. } => {
-                (link, Some(&*in_flight))
-            }
+        let Some(Link { launched, transcript: Some(transcript), ledger, in_flight, .. }) = &mut self.link
+        else {
+            return;
         };
-        let Launched { peer, watched, .. } = &link.launched;
-        if let Some(transcript) = &mut link.transcript {
-            read(transcript, link.ledger.next_seq, watched, &mut |line| {
-                if let Some(record) = record_of(line, in_flight, &**peer) {
-                    on(Record::Log(record), in_flight.and_then(InFlight::oldest));
-                }
-            });
-        }
+        read(transcript, ledger.next_seq, &launched.watched, &mut |line| {
+            if let Some(record) = record_of(line, in_flight, &*launched.peer) {
+                on(Record::Log(record), in_flight.oldest());
+            }
+        });
     }
 }

@@ -89,7 +89,7 @@ impl Supervisor {
     ) -> bool {
         // Determined before its messages are read to the end.
         let is_at_rest = self.is_look_due(now) && self.is_at_rest();
-        if let Some(link) = self.link_mut() {
+        if let Some(link) = &mut self.link {
             link.launched.receiver.begin(readable);
         }
         let mut messages = 0;
@@ -120,13 +120,11 @@ impl Supervisor {
         now: Instant,
         on: &mut impl FnMut(WorkerEvent<'_>) -> ControlFlow<()>,
     ) -> Result<Next, ReceiveError> {
-        let is_starting = self.is_starting();
-        let (link, in_flight) = match &mut self.state {
-            State::Vacant | State::Lost { .. } => return Ok(Next::Stop),
-            State::Starting { link, .. } | State::Draining { link, .. } => (link, None),
-            State::Live { link, in_flight } => (link, Some(in_flight)),
-        };
-        let Link { launched, transcript, ledger, held, last_words, was_short, put_off_since, .. } = link;
+        let Some(link) = self.link.as_mut().filter(|link| !link.is_lost()) else { return Ok(Next::Stop) };
+        let is_starting = matches!(link.state, State::Starting { .. });
+        let Link {
+            launched, transcript, ledger, in_flight, held, last_words, was_short, put_off_since, ..
+        } = link;
         let Launched { receiver, peer, watched, .. } = launched;
         let (peer, transcript) = (&**peer, transcript.as_mut());
         let mut reader = Reader {
@@ -176,9 +174,9 @@ impl Supervisor {
 
     /// Notes that the worker is ready for tasks: Starting → Idle.
     fn serve(&mut self, now: Instant) {
-        if let State::Starting { mut link, .. } = std::mem::replace(&mut self.state, State::Vacant) {
+        if let Some(link) = &mut self.link {
             link.ledger.count_anew(now);
-            self.state = State::Live { link, in_flight: InFlight::new() };
+            link.state = State::Live;
         }
     }
 
@@ -192,7 +190,7 @@ impl Supervisor {
             }
         }
         // The end of the stream would be reported again and again. Only the end of the process is awaited now.
-        if let Some(link) = self.link_mut() {
+        if let Some(link) = &mut self.link {
             link.launched.stop_reading();
         }
     }
@@ -201,8 +199,7 @@ impl Supervisor {
 /// The state that the messages of a worker are checked against and change. It is apart from the receiver, which holds the messages.
 struct Reader<'a, F> {
     is_starting: bool,
-    /// `None` while the worker is starting or draining, when it has no tasks.
-    in_flight: Option<&'a mut InFlight>,
+    in_flight: &'a mut InFlight,
     transcript: Option<&'a mut Transcript>,
     ledger: &'a mut Ledger,
     peer: &'a dyn Peer,
@@ -252,7 +249,7 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
         if self.transcript.is_some() {
             return None;
         }
-        self.ledger.settle_all(self.in_flight.as_deref_mut()?, frames, self.now, self.on)
+        self.ledger.settle_all(self.in_flight, frames, self.now, self.on)
     }
 
     /// Receives one message. If it is the outcome of a task, the output of that task has been read.
@@ -265,7 +262,7 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
     }
 
     fn receive_notice(&mut self, notice: Notice) -> Result<Next, ReceiveError> {
-        let running = self.in_flight.as_deref().and_then(InFlight::oldest);
+        let running = self.in_flight.oldest();
         let flow = match notice {
             Notice::Ready(ready) if self.is_starting => return receive_handshake(&ready),
             Notice::Ready(_) => return Err(Malformed.into()),
@@ -285,18 +282,16 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
 
     /// Settles the oldest task in flight, after its captured output was reported.
     fn receive_outcome(&mut self, reply: Reply<'_>) -> Result<ControlFlow<()>, Malformed> {
-        let in_flight = self.in_flight.as_deref_mut().ok_or(Malformed)?;
         let transcript = self.transcript.as_deref_mut();
         if let Some(output) = transcript.zip(reply.ends()).and_then(|(transcript, seq)| transcript.take(seq))
         {
             let _ = (self.on)(WorkerEvent::Wrote(output));
         }
-        self.ledger.settle(in_flight, reply, self.now, self.on)
+        self.ledger.settle(self.in_flight, reply, self.now, self.on)
     }
 
     fn receive_progress(&mut self, seq: u32, fraction: f64) -> ControlFlow<()> {
-        let oldest = self.in_flight.as_deref_mut().and_then(|in_flight| in_flight.batches.front_mut());
-        match oldest {
+        match self.in_flight.batches.front_mut() {
             Some((oldest, batch)) if *oldest == seq => (self.on)(WorkerEvent::Progress { batch, fraction }),
             // A thread that an earlier task left behind may report progress of that task.
             _ => ControlFlow::Continue(()),
@@ -306,11 +301,8 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
     /// Receives the answer to a recall.
     fn receive_recalled(&mut self, begun: u32) -> Result<ControlFlow<()>, Malformed> {
         self.ledger.recalls = self.ledger.recalls.checked_sub(1).ok_or(Malformed)?;
-        if let Some(in_flight) = self.in_flight.as_deref_mut()
-            && self.ledger.recalls == 0
-            && in_flight.recall_due.take().is_some()
-        {
-            return Ok((self.on)(WorkerEvent::Recalled(self.ledger.recall(begun, in_flight)?)));
+        if self.ledger.recalls == 0 && self.in_flight.recall_due.take().is_some() {
+            return Ok((self.on)(WorkerEvent::Recalled(self.ledger.recall(begun, self.in_flight)?)));
         }
         // All tasks that were to be recalled have ended.
         Ok(ControlFlow::Continue(()))
@@ -329,33 +321,27 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
 
     /// Schedules the next look at the worker, which has sent nothing more.
     fn receive_nothing(&mut self, is_at_rest: bool) -> Result<Next, ReceiveError> {
-        if let Some(in_flight) = self.in_flight.as_deref() {
-            if is_at_rest && in_flight.tasks > 0 {
-                return Err(ReceiveError::Nonsense("it left tasks without a reply".to_owned()));
-            }
-            if in_flight.recall_due.is_some_and(|due| due <= self.now) {
-                return Err(ReceiveError::Nonsense(
-                    "it did not say in time which tasks have begun".to_owned(),
-                ));
-            }
-            self.ledger.look_again(in_flight.tasks, self.now);
+        if is_at_rest && self.in_flight.tasks > 0 {
+            return Err(ReceiveError::Nonsense("it left tasks without a reply".to_owned()));
         }
+        if self.in_flight.recall_due.is_some_and(|due| due <= self.now) {
+            return Err(ReceiveError::Nonsense("it did not say in time which tasks have begun".to_owned()));
+        }
+        self.ledger.look_again(self.in_flight.tasks, self.now);
         Ok(Next::Stop)
     }
 
     /// Reads all output of task `seq`, whose reply has arrived: it was written before the reply. Returns whether a line was
     /// reported, which must reach the user's logger before the reply is settled.
     fn read_output_of(&mut self, seq: u32) -> bool {
-        let (Some(transcript), Some(in_flight)) = (&mut self.transcript, self.in_flight.as_deref()) else {
-            return false;
-        };
+        let Some(transcript) = &mut self.transcript else { return false };
         let mut said = false;
         if !transcript.has_all_of(seq) {
             transcript.read(self.ledger.next_seq, self.watched, |line| {
-                if let Some(record) = record_of(line, Some(in_flight), self.peer) {
+                if let Some(record) = record_of(line, self.in_flight, self.peer) {
                     said = true;
                     // The other lines have been read already, so the answer of `on` is ignored.
-                    let _ = (self.on)(WorkerEvent::Said(Record::Log(record), in_flight.oldest()));
+                    let _ = (self.on)(WorkerEvent::Said(Record::Log(record), self.in_flight.oldest()));
                 }
             });
         }

@@ -13,8 +13,8 @@
 //!    └────────────────────────────── Lost (its process is waited for, killed after a grace, and reaped)
 //! ```
 //!
-//! Idle and Busy are one variant, because a worker is busy when it has tasks in flight. How the states end is in `end`, and what
-//! moves a worker from Starting to Idle is in `receive`. A worker is signalled only through its pidfd.
+//! A vacant place has no link. Idle and Busy are one variant, because a worker is busy when it has tasks in flight. How the states
+//! end is in `end`, and what moves a worker from Starting to Idle is in `receive`. A worker is signalled only through its pidfd.
 
 use std::{
     io,
@@ -46,21 +46,23 @@ pub(crate) struct Supervisor {
     id: WorkerId,
     /// The number of processes that have had this place, so that an event of an earlier process is recognized.
     generation: u32,
-    pub(super) state: State,
+    /// The process, unless the place is vacant.
+    pub(super) link: Option<Link>,
     /// The bytes sent to and received from all processes that have had this place.
     pub(super) traffic: (u64, u64),
 }
 
+/// The state of a process.
 pub(super) enum State {
-    Vacant,
-    Starting { link: Link, deadline: Instant },
-    Live { link: Link, in_flight: InFlight },
-    Draining { link: Link, deadline: Instant },
-    Lost { link: Link, in_flight: InFlight, deadline: Instant, was: Phase, reason: Option<String> },
+    Starting { deadline: Instant },
+    Live,
+    Draining { deadline: Instant },
+    Lost { deadline: Instant, was: Phase, reason: Option<String> },
 }
 
 /// A process and the connection to it.
 pub(super) struct Link {
+    pub(super) state: State,
     pub(super) launched: Launched,
     /// The answer of [`Peer::can_recall`].
     pub(super) can_recall: bool,
@@ -68,6 +70,8 @@ pub(super) struct Link {
     pub(super) transcript: Option<Transcript>,
     pub(super) launched_at: Instant,
     pub(super) ledger: Ledger,
+    /// Empty until the worker is live, and while it drains.
+    pub(super) in_flight: InFlight,
     /// A reply that was read, and that is settled after the task's output was delivered.
     pub(super) held: Option<(Vec<u8>, Vec<u8>)>,
     /// The reason that the worker gave for leaving. Its earlier messages may not have been read yet.
@@ -83,7 +87,7 @@ pub(super) struct Link {
 
 impl Supervisor {
     pub(crate) fn new(id: WorkerId) -> Self {
-        Self { id, generation: 0, state: State::Vacant, traffic: (0, 0) }
+        Self { id, generation: 0, link: None, traffic: (0, 0) }
     }
 
     pub(crate) fn id(&self) -> WorkerId {
@@ -101,61 +105,54 @@ impl Supervisor {
 
     /// Returns when its process was started.
     pub(crate) fn launched_at(&self) -> Option<Instant> {
-        self.link().map(|link| link.launched_at)
+        self.link.as_ref().map(|link| link.launched_at)
     }
 
     /// Returns whether its process has returned at least one result.
     pub(crate) fn was_useful(&self) -> bool {
-        self.link().is_some_and(|link| link.ledger.results > 0)
+        self.link.as_ref().is_some_and(|link| link.ledger.results > 0)
     }
 
     /// Returns what its process can be asked, if it has one.
     pub(crate) fn peer(&self) -> Option<&dyn Peer> {
-        self.link().map(|link| &*link.launched.peer)
+        self.link.as_ref().map(|link| &*link.launched.peer)
     }
 
     /// Returns whether its process cannot be ended, so that it must be reaped as it is.
     pub(crate) fn is_given_up(&self) -> bool {
-        self.link().is_some_and(|link| link.given_up)
+        self.link.as_ref().is_some_and(|link| link.given_up)
     }
 
     pub(crate) fn is_vacant(&self) -> bool {
-        matches!(self.state, State::Vacant)
+        self.link.is_none()
     }
 
     pub(crate) fn is_starting(&self) -> bool {
-        matches!(self.state, State::Starting { .. })
+        matches!(&self.link, Some(Link { state: State::Starting { .. }, .. }))
     }
 
     /// Returns whether the worker is ready for tasks, idle or busy.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.state, State::Live { .. })
+        self.live().is_some()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(&self.state, State::Live { in_flight, .. } if in_flight.tasks == 0)
-    }
-
-    pub(super) fn in_flight_or_none(&self) -> Option<&InFlight> {
-        match &self.state {
-            State::Live { in_flight, .. } | State::Lost { in_flight, .. } => Some(in_flight),
-            _ => None,
-        }
+        self.live().is_some_and(|link| link.in_flight.tasks == 0)
     }
 
     /// Returns the tasks that were sent and have no outcome yet, oldest first.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = &Batch> {
-        self.in_flight_or_none().into_iter().flat_map(|in_flight| &in_flight.batches).map(|(_, batch)| batch)
+        self.link.iter().flat_map(|link| &link.in_flight.batches).map(|(_, batch)| batch)
     }
 
     /// Returns the number of tasks in flight.
     pub(crate) fn in_flight_len(&self) -> usize {
-        self.in_flight_or_none().map_or(0, |in_flight| in_flight.tasks)
+        self.link.as_ref().map_or(0, |link| link.in_flight.tasks)
     }
 
     /// Returns the newest tasks in flight.
     pub(crate) fn newest(&self) -> Option<&Batch> {
-        self.in_flight_or_none()?.batches.back().map(|(_, batch)| batch)
+        self.link.as_ref()?.in_flight.batches.back().map(|(_, batch)| batch)
     }
 
     /// Returns the key under which the poller reports this worker's connection.
@@ -175,7 +172,7 @@ impl Supervisor {
 
     /// Returns, once, why this worker does not use shared memory, unless that was asked for.
     pub(crate) fn why_slow(&mut self) -> Option<String> {
-        self.link_mut()?.launched.why_slow.take()
+        self.link.as_mut()?.launched.why_slow.take()
     }
 
     /// Starts a worker: Vacant → Starting. Returns `false` if the launcher is not ready, and the place stays vacant.
@@ -213,28 +210,28 @@ impl Supervisor {
             ran: None,
             counted: now,
         };
-        let link = Link {
+        self.link = Some(Link {
+            state: State::Starting { deadline },
             launched,
             can_recall,
             transcript,
             launched_at: now,
             ledger,
+            in_flight: InFlight::default(),
             held: None,
             last_words: None,
             was_short: false,
             put_off_since: None,
             killed: false,
             given_up: false,
-        };
-        self.state = State::Starting { link, deadline };
+        });
         Ok(true)
     }
 
     /// Sends tasks: Idle or Busy → Busy. If the worker has gone, the tasks are settled when it is reaped.
     pub(crate) fn run(&mut self, mut batch: Batch, flags: RunFlags) {
-        let State::Live { link, in_flight } = &mut self.state else {
-            unreachable!("only a live worker is given tasks")
-        };
+        let link =
+            self.link.as_mut().filter(|link| link.is_live()).expect("only a live worker is given tasks");
         let (first_seq, count, first_task) = (link.ledger.next_seq, batch.len(), batch.first);
         let head = RunHead { flags, first_seq, count, first_task };
         let sender = &mut link.launched.sender;
@@ -259,41 +256,38 @@ impl Supervisor {
         }
         link.ledger.next_seq = first_seq.wrapping_add(count);
         link.ledger.given += u64::from(count);
-        in_flight.tasks += count as usize;
-        in_flight.all_begun = false;
-        in_flight.batches.push_back((first_seq, batch));
+        link.in_flight.tasks += count as usize;
+        link.in_flight.all_begun = false;
+        link.in_flight.batches.push_back((first_seq, batch));
     }
 
     /// Returns whether the worker has begun at least one of its tasks in flight.
     pub(crate) fn has_begun(&self) -> bool {
-        let State::Live { link, in_flight } = &self.state else { return false };
-        let oldest = in_flight.batches.front().map(|(seq, _)| *seq);
+        let Some(link) = self.live() else { return false };
+        let oldest = link.in_flight.batches.front().map(|(seq, _)| *seq);
         oldest.zip(link.launched.peer.begun()).is_some_and(|(seq, begun)| has_begun(seq, begun))
     }
 
     /// Returns how many tasks its process was sent and that were not taken back.
     pub(crate) fn given(&self) -> u64 {
-        self.link().map_or(0, |link| link.ledger.given)
+        self.link.as_ref().map_or(0, |link| link.ledger.given)
     }
 
     /// Uncounts the last `n` tasks that were sent.
     pub(crate) fn do_not_count(&mut self, n: u64) {
-        if let Some(link) = self.link_mut() {
+        if let Some(link) = &mut self.link {
             link.ledger.given -= n;
         }
     }
 
     /// Returns since when the worker has been idle.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
-        match &self.state {
-            State::Live { link, in_flight } if in_flight.tasks == 0 => Some(link.ledger.counted),
-            _ => None,
-        }
+        self.live().filter(|link| link.in_flight.tasks == 0).map(|link| link.ledger.counted)
     }
 
     /// Returns the worker's resident memory in bytes, or `None` if it was read just now or cannot be read.
     pub(crate) fn weigh(&mut self, now: Instant) -> Option<u64> {
-        let State::Live { link, .. } = &mut self.state else { return None };
+        let link = self.live_mut()?;
         if link.ledger.weighed.is_some_and(|at| now < at + WEIGH_EVERY) {
             return None;
         }
@@ -303,49 +297,47 @@ impl Supervisor {
 
     /// Returns when [`on_deadline`](Self::on_deadline) is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match &self.state {
-            State::Starting { deadline, .. }
-            | State::Draining { deadline, .. }
-            | State::Lost { deadline, .. } => Some(*deadline),
-            State::Live { link, .. } => link.ledger.look_at,
-            State::Vacant => None,
+        let link = self.link.as_ref()?;
+        match link.state {
+            State::Starting { deadline } | State::Draining { deadline } | State::Lost { deadline, .. } => {
+                Some(deadline)
+            }
+            State::Live => link.ledger.look_at,
         }
     }
 
     /// Returns whether the worker will begin none of its tasks, or has read everything and sleeps.
     pub(super) fn is_at_rest(&self) -> bool {
-        let State::Live { link, in_flight } = &self.state else { return false };
+        let Some(link) = self.live() else { return false };
         let Launched { sender, peer, .. } = &link.launched;
-        in_flight.batches.front().is_some_and(|(oldest, _)| peer.bars(*oldest)) || sender.is_peer_at_rest()
+        link.in_flight.batches.front().is_some_and(|(oldest, _)| peer.bars(*oldest))
+            || sender.is_peer_at_rest()
     }
 
     /// Returns whether a look at the worker's ring is due.
     pub(crate) fn is_look_due(&self, now: Instant) -> bool {
-        self.link().and_then(|link| link.ledger.look_at).is_some_and(|at| at <= now) && self.is_live()
+        self.live().and_then(|link| link.ledger.look_at).is_some_and(|at| at <= now)
     }
 
-    pub(super) fn link(&self) -> Option<&Link> {
-        match &self.state {
-            State::Vacant => None,
-            State::Starting { link, .. }
-            | State::Live { link, .. }
-            | State::Draining { link, .. }
-            | State::Lost { link, .. } => Some(link),
-        }
+    /// Returns the process if it is ready for tasks.
+    pub(super) fn live(&self) -> Option<&Link> {
+        self.link.as_ref().filter(|link| link.is_live())
     }
 
-    pub(super) fn link_mut(&mut self) -> Option<&mut Link> {
-        match &mut self.state {
-            State::Vacant => None,
-            State::Starting { link, .. }
-            | State::Live { link, .. }
-            | State::Draining { link, .. }
-            | State::Lost { link, .. } => Some(link),
-        }
+    pub(super) fn live_mut(&mut self) -> Option<&mut Link> {
+        self.link.as_mut().filter(|link| link.is_live())
     }
 }
 
 impl Link {
+    fn is_live(&self) -> bool {
+        matches!(self.state, State::Live)
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self.state, State::Lost { .. })
+    }
+
     /// Makes sure that `flush` is called when there is room for what is queued.
     pub(super) fn await_room(&mut self) {
         let Launched { sender, receiver, watched, .. } = &mut self.launched;
