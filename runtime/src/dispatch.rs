@@ -14,7 +14,7 @@ use crate::{
     error::Fault,
     panic::{RemotePanic, Style},
     registry::Entry,
-    sys::{generation::generation, memory::Reprieve, signal::AllocationWatch},
+    sys::{fault::AllocationWatch, generation::generation, memory::Reprieve},
 };
 
 /// A function that is called with panics.

@@ -7,6 +7,7 @@ pub(crate) mod child;
 pub(crate) mod cpu;
 pub(crate) mod env;
 pub(crate) mod exit;
+pub(crate) mod fault;
 pub(crate) mod fd;
 pub(crate) mod futex;
 pub(crate) mod generation;

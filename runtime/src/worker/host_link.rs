@@ -21,9 +21,9 @@ use crate::{
     protocol::Notice,
     sys::{
         exit::{end_group, end_now, flush_streams},
+        fault::{watch_allocations, watch_stack},
         identified::Identified,
         poll::is_ended,
-        signal::{watch_allocations, watch_stack},
     },
     transport::{Aside, Body, Cause, FrameSender, Waiting},
 };

@@ -24,11 +24,12 @@ use crate::{
     sync::ignore_poison,
     sys::{
         exit::{end_now, flush_streams},
+        fault::forget_failed_allocations,
         fd::{out_of_the_way, write_whole},
         identified::Identified,
         process::enter,
         procfs::thread_count,
-        signal::{end_on_hangup, forget_failed_allocations, forget_hangup},
+        signal::{end_on_hangup, forget_hangup},
     },
     transport::Cause,
 };

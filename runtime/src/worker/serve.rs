@@ -28,7 +28,7 @@ use crate::{
     sys::{
         buffer_cache,
         exit::{end_group, end_now},
-        signal::forget_failed_allocations,
+        fault::forget_failed_allocations,
     },
     transport::{Cause, Incoming, WorkerEnd},
 };
