@@ -4,7 +4,7 @@
 //! [`Incoming::Nothing`]. The worker's end waits for both, which cannot deadlock because the host always reads.
 //!
 //! There are two transports: rings in shared memory ([`shm`]) and, if no memory can be shared, a stream socket (`socket.rs`). Both
-//! carry the same stream of frames (`stream.rs`). `supervisor` and `worker` use them. No transport knows what a message means.
+//! carry the same stream of frames (`stream`). `supervisor` and `worker` use them. No transport knows what a message means.
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 mod scenario;

@@ -1,20 +1,16 @@
-//! A stream of frames over any [`Sink`] and [`Source`] of bytes: a [`Prefix`], then the frame.
-//!
-//! A frame of any length is sent in pieces, as there is room. The receiver allocates memory as bytes arrive, and never because of a
-//! length alone.
+//! The receiving half of a stream. Whatever arrives is checked, and an error ends the stream.
 
-use std::{collections::VecDeque, error::Error, io, os::fd::BorrowedFd};
+use std::{io, os::fd::BorrowedFd};
 
-use super::{Body, FrameReceiver, FrameSender, Incoming, QueueingSender, Room, SharedBytes};
+use super::broken;
 use crate::{
-    frame::{Frames, MOST_HEAD_BYTES, PREFIX_BYTES, Prefix},
+    frame::{Frames, PREFIX_BYTES, Prefix},
     sys::{buffer_cache, memory::advise_huge},
+    transport::{FrameReceiver, Incoming},
 };
 
 /// Larger frames are received into their own vector, which is passed on without a copy.
 const LARGE_BYTES: usize = 80 << 10;
-/// Frames up to this size are usually sent in one piece.
-const SMALL_BYTES: usize = 64 << 10;
 /// The number of bytes that one read asks for.
 const READ_BYTES: usize = 64 << 10;
 /// Memory for a large frame is reserved for as many more bytes as have arrived, or for this many.
@@ -22,39 +18,10 @@ const AHEAD_BYTES: usize = 4 << 20;
 /// The number of bytes that an end that does not wait reads in one round, so that a peer that never pauses does not keep others waiting.
 const ROUND_BYTES: usize = 1 << 20;
 
-/// Accepts bytes.
-///
-/// The defaults are those of a socket, of which the kernel does the rest: it waits for room in `write`, and wakes the peer.
-pub(super) trait Sink: Send {
-    /// Accepts as many bytes of the parts as there is room for. Returns 0 if there is no room.
-    fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize>;
-    /// Accepts all of a few bytes. Returns `false` if it accepted none of them, or does not support this.
-    #[inline]
-    fn write_few(&mut self, _prefix: [u8; PREFIX_BYTES], _few: &[u8]) -> bool {
-        false
-    }
-    /// Waits for room. Only on an end that waits.
-    fn wait(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-    fn ring(&mut self) {}
-    /// Only on an end that never waits, like what follows.
-    fn has_room(&mut self) -> bool {
-        false
-    }
-    fn await_room(&mut self) -> Room {
-        Room::Writable
-    }
-    fn close(&mut self) {}
-    fn is_peer_at_rest(&self) -> bool {
-        false
-    }
-}
-
 /// Provides bytes.
 ///
 /// The defaults are those of a socket, of which the kernel does the rest: it waits in `read`, and reports what arrives.
-pub(super) trait Source: Send {
+pub(crate) trait Source: Send {
     /// Appends at most `most` bytes.
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read>;
     /// Waits until there is something to read. It is `near` in the middle of a frame. Only on an end that waits.
@@ -74,175 +41,14 @@ pub(super) trait Source: Send {
 
 /// The result of [`Source::read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(crate) enum Read {
     Bytes(usize),
     Nothing,
     Closed,
 }
 
-/// The sending half.
-pub(super) struct FramedSender<S> {
-    sink: S,
-    waits: bool,
-    queue: VecDeque<Piece>,
-    /// The number of bytes of the first piece in the queue that were sent.
-    gone: usize,
-    queued: usize,
-}
-
-enum Piece {
-    Own(Vec<u8>),
-    Shared(SharedBytes),
-}
-
-impl Piece {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => (**bytes).as_ref(),
-        }
-    }
-}
-
-impl<S: Sink> FramedSender<S> {
-    pub(super) fn new(sink: S, waits: bool) -> Self {
-        Self { sink, waits, queue: VecDeque::new(), gone: 0, queued: 0 }
-    }
-
-    /// Sends a prefix alone.
-    pub(super) fn send_prefix(&mut self, prefix: Prefix) -> io::Result<()> {
-        self.send_head(&[&prefix.to_bytes()])
-    }
-
-    /// Sends a frame that fits in one piece. If it does not fit, the rest goes the slow way.
-    #[inline]
-    fn send_head(&mut self, head: &[&[u8]]) -> io::Result<()> {
-        let len = head.iter().map(|part| part.len()).sum::<usize>();
-        let gone = if self.queue.is_empty() { self.sink.write(head)? } else { 0 };
-        if gone == len { Ok(()) } else { self.send_rest(&head.concat(), Body::Borrowed(&[]), gone) }
-    }
-
-    /// Sends the rest of a frame of which `gone` bytes were sent.
-    #[inline(never)]
-    fn send_rest(&mut self, head: &[u8], body: Body<'_>, mut gone: usize) -> io::Result<()> {
-        let all = head.len() + body.bytes().len();
-        while self.queue.is_empty() && gone < all {
-            // One piece at a time, so that the peer can take one while the next is written.
-            let [head, body] = skip([head, body.bytes()], gone);
-            match self.sink.write(&[head, &body[..body.len().min(SMALL_BYTES)]])? {
-                0 if self.waits => self.sink.wait()?,
-                0 => break,
-                n => {
-                    gone += n;
-                    if gone < all {
-                        self.sink.ring();
-                    }
-                }
-            }
-        }
-        if gone < head.len() {
-            self.push(Piece::Own(head.to_vec()), gone);
-        }
-        let gone = gone.saturating_sub(head.len());
-        match body {
-            Body::Borrowed(bytes) => self.push(Piece::Own(bytes[gone..].to_vec()), 0),
-            Body::Shared(bytes) => self.push(Piece::Shared(bytes.clone()), gone),
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, piece: Piece, gone: usize) {
-        let left = piece.bytes().len() - gone;
-        if left > 0 {
-            debug_assert!(gone == 0 || self.queue.is_empty(), "only the first has begun to go");
-            if self.queue.is_empty() {
-                self.gone = gone;
-            }
-            self.queued += left;
-            self.queue.push_back(piece);
-        }
-    }
-}
-
-impl<S: Sink> FrameSender for FramedSender<S> {
-    #[inline]
-    fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
-        debug_assert!(head.len() <= MOST_HEAD_BYTES, "heads are short");
-        let prefix = Prefix::Frame { head_len: head.len(), len: head.len() + body.bytes().len() };
-        let prefix = prefix.to_bytes();
-        if body.bytes().len() <= SMALL_BYTES {
-            self.send_head(&[&prefix, head, body.bytes()])
-        } else {
-            self.send_rest(&[&prefix, head].concat(), body, 0)
-        }
-    }
-
-    #[inline]
-    fn send_brief(&mut self, head: u64, body: &[u8]) -> io::Result<()> {
-        let prefix = Prefix::Brief { head, len: body.len() }.to_bytes();
-        if self.queue.is_empty() && self.sink.write_few(prefix, body) {
-            return Ok(());
-        }
-        self.send_head(&[&prefix, body])
-    }
-
-    fn ring(&mut self) {
-        self.sink.ring();
-    }
-}
-
-impl<S: Sink> QueueingSender for FramedSender<S> {
-    fn flush(&mut self) -> io::Result<()> {
-        while let Some(front) = self.queue.front() {
-            let rest = &front.bytes()[self.gone..];
-            let n = self.sink.write(&[&rest[..rest.len().min(SMALL_BYTES)]])?;
-            if n == 0 {
-                break;
-            }
-            self.gone += n;
-            self.queued -= n;
-            self.sink.ring();
-            if self.gone == front.bytes().len() {
-                self.queue.pop_front();
-                self.gone = 0;
-            }
-        }
-        Ok(())
-    }
-
-    fn queued_bytes(&self) -> usize {
-        self.queued
-    }
-
-    fn has_room(&mut self) -> bool {
-        self.queued > 0 && self.sink.has_room()
-    }
-
-    fn await_room(&mut self) -> Room {
-        self.sink.await_room()
-    }
-
-    fn close(&mut self) {
-        self.sink.close();
-    }
-
-    fn is_peer_at_rest(&self) -> bool {
-        self.queue.is_empty() && self.sink.is_peer_at_rest()
-    }
-}
-
-/// Returns the parts without their first `n` bytes.
-pub(super) fn skip<const N: usize>(mut parts: [&[u8]; N], mut n: usize) -> [&[u8]; N] {
-    for part in &mut parts {
-        let here = n.min(part.len());
-        *part = &part[here..];
-        n -= here;
-    }
-    parts
-}
-
 /// The receiving half.
-pub(super) struct FramedReceiver<S> {
+pub(crate) struct FramedReceiver<S> {
     source: S,
     /// Whether this end waits for the peer.
     waits: bool,
@@ -269,7 +75,7 @@ struct Large {
 
 /// The result of [`FramedReceiver::poll`].
 #[derive(Debug)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// At least one complete frame. See [`FramedReceiver::frames`].
     Frames,
     Large {
@@ -293,30 +99,30 @@ enum DataKind {
 }
 
 impl<S: Source> FramedReceiver<S> {
-    pub(super) fn new(source: S, waits: bool) -> Self {
+    pub(crate) fn new(source: S, waits: bool) -> Self {
         let (buffer, large) = (Vec::new(), None);
         Self { source, waits, buffer, start: 0, large, drained: false, round_bytes: 0, closed: false }
     }
 
     #[cfg(all(any(test, fuzzing), not(loom)))]
-    pub(super) fn source_mut(&mut self) -> &mut S {
+    pub(crate) fn source_mut(&mut self) -> &mut S {
         &mut self.source
     }
 
     /// Returns how much memory is reserved for arriving data, and how much of it may have been reserved because of a length.
     #[cfg(all(any(test, fuzzing), not(loom)))]
-    pub(super) fn reserved_bytes(&self) -> (usize, usize) {
+    pub(crate) fn reserved_bytes(&self) -> (usize, usize) {
         let large = self.large.as_ref().map_or(0, |large| large.head.capacity() + large.body.capacity());
         (self.buffer.capacity() + large, AHEAD_BYTES + 4 * LARGE_BYTES)
     }
 
     /// Notes that more has arrived since the last read.
-    pub(super) fn expect_more(&mut self) {
+    pub(crate) fn expect_more(&mut self) {
         self.drained = false;
     }
 
     /// Returns the frames that have arrived, after [`Found::Frames`]. The last of them may be incomplete.
-    pub(super) fn frames(&self) -> Frames<'_> {
+    pub(crate) fn frames(&self) -> Frames<'_> {
         Frames::new(&self.buffer[self.start..])
     }
 
@@ -337,7 +143,7 @@ impl<S: Source> FramedReceiver<S> {
     }
 
     /// Looks for the next frame, or waits for it.
-    pub(super) fn poll(&mut self) -> io::Result<Found> {
+    pub(crate) fn poll(&mut self) -> io::Result<Found> {
         loop {
             if let Some(large) = &self.large {
                 if large.head.len() == large.head_len && large.body.len() == large.body_len {
@@ -464,9 +270,4 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.source.poll_fd())
     }
-}
-
-/// Returns the error of a peer that does not keep to the protocol.
-pub(super) fn broken(why: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
 }
