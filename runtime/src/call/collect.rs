@@ -10,9 +10,8 @@ use serde::de::DeserializeOwned;
 use super::{order::ReorderBuffer, state::Call};
 use crate::{
     batch::inbox::Arrival,
-    codec::{Encoded, OwnedResult},
     error::{Error, TaskError, TaskErrorKind, TaskLocation},
-    handle::{decode, decode_many, inherited},
+    handle::{Decode, inherited},
     observe::report::Report,
     task::{EncodedCall, Task},
 };
@@ -282,52 +281,6 @@ impl<V: Decode, M: Mode<V>> Collector<V, M> {
 impl<V, M: Mode<V>> fmt::Debug for Collect<V, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Collect").finish_non_exhaustive()
-    }
-}
-
-/// A result as it is collected: a value, or for a group of calls of different types, the encoded result.
-pub(crate) trait Decode: Sized {
-    fn decode(function: &'static str, result: Encoded<'_>, place: TaskLocation) -> Result<Self, TaskError>;
-
-    /// Passes the results of consecutive tasks to `keep`, until that breaks.
-    fn decode_many<'a>(
-        function: &'static str,
-        first: usize,
-        results: impl Iterator<Item = &'a [u8]>,
-        keep: impl FnMut(usize, Result<Self, TaskError>) -> ControlFlow<()>,
-    );
-}
-
-impl<T: DeserializeOwned + 'static> Decode for T {
-    #[inline]
-    fn decode(function: &'static str, result: Encoded<'_>, place: TaskLocation) -> Result<Self, TaskError> {
-        decode(function, result, place)
-    }
-
-    #[inline]
-    fn decode_many<'a>(
-        function: &'static str,
-        first: usize,
-        results: impl Iterator<Item = &'a [u8]>,
-        keep: impl FnMut(usize, Result<Self, TaskError>) -> ControlFlow<()>,
-    ) {
-        decode_many(function, first, results, keep);
-    }
-}
-
-impl Decode for OwnedResult {
-    fn decode(_: &'static str, result: Encoded<'_>, _: TaskLocation) -> Result<Self, TaskError> {
-        Ok(result.into_owned())
-    }
-
-    fn decode_many<'a>(
-        _: &'static str,
-        first: usize,
-        results: impl Iterator<Item = &'a [u8]>,
-        mut keep: impl FnMut(usize, Result<Self, TaskError>) -> ControlFlow<()>,
-    ) {
-        let mut results = (first..).zip(results);
-        let _ = results.try_for_each(|(index, result)| keep(index, Ok(Encoded::Short(result).into_owned())));
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 pub(crate) use completer::{Completer, Outcome};
-pub(crate) use decode::{decode, decode_many};
+pub(crate) use decode::Decode;
 pub(crate) use wait::{Drive, Waiter, Wakes};
 
 use crate::{
@@ -316,7 +316,7 @@ impl<T: DeserializeOwned + 'static> Handle<T> {
         };
         // There is a result, so the task was started.
         let place = TaskLocation { attempts: 1, ..TaskLocation::default() };
-        Some(outcome.and_then(|mut result| decode(self.function, result.as_encoded(), place)))
+        Some(outcome.and_then(|mut result| T::decode(self.function, result.as_encoded(), place)))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     call::collect::{Collector, Outcomes, Values},
     codec::OwnedResult,
     error::{Error, Result, TaskError, TaskLocation},
-    handle::decode,
+    handle::Decode,
     pool::Pool,
     task::Task,
 };
@@ -105,6 +105,6 @@ impl<T: DeserializeOwned + 'static> Member<T> {
     pub fn outcome(self, joined: &mut Joined) -> Result<T, TaskError> {
         let place = TaskLocation { index: Some(self.index), attempts: 1, worker: None };
         let outcome = std::mem::replace(&mut joined.0[self.index], Ok(OwnedResult::default()));
-        decode(self.function, outcome?.as_encoded(), place)
+        T::decode(self.function, outcome?.as_encoded(), place)
     }
 }

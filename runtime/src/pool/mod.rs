@@ -37,7 +37,7 @@ use crate::{
     context::seed_of_call,
     driver::{background::Engine, state::Driver},
     error::{Error, Result, TaskError, TaskErrorKind, TaskLocation},
-    handle::{Completer, Handle, Wakes, decode},
+    handle::{Completer, Decode, Handle, Wakes},
     id::TaskId,
     observe::{
         ending::Endings,
@@ -464,29 +464,27 @@ impl Pool {
         }
         let completer = Arc::new(Completer::new());
         let name = task.function();
+        let ended = |outcome, id| {
+            completer.complete(outcome, &mut Wakes::default());
+            Handle::new(completer.clone(), None, name, id)
+        };
         // The subscriber that was asked for the caller may have copied this process, and the copy has workers of its own.
         let (processes, engine) = match self.site() {
             Ok(Site::Workers(processes, engine)) => (processes, engine),
             Ok(Site::InProcess(here)) => {
                 let (id, outcome) = here.run_single(&task.call);
-                completer.complete(outcome, &mut Wakes::default());
-                return Handle::new(completer, None, name, id);
+                return ended(outcome, id);
             }
             Err(error) => {
                 let error = TaskError::new(name, TaskErrorKind::lost(&error), TaskLocation::default());
-                completer.complete(Err(error), &mut Wakes::default());
-                return Handle::new(completer, None, name, TaskId(0));
+                return ended(Err(error), TaskId(0));
             }
         };
         let (function, args) = match travels(task.call, None) {
             Ok(parts) => parts,
             Err(error) => {
                 engine.driver.inspect(|scheduler| scheduler.refused(error.kind()));
-                completer.complete(
-                    Err(error.in_pool(processes.config.spawn.name.as_ref())),
-                    &mut Wakes::default(),
-                );
-                return Handle::new(completer, None, name, TaskId(0));
+                return ended(Err(error.in_pool(processes.config.spawn.name.as_ref())), TaskId(0));
             }
         };
         let id = engine.driver.submit(Single {
@@ -530,7 +528,7 @@ impl Pool {
             Site::Workers(processes, engine) => (processes, engine),
             Site::InProcess(here) => {
                 let place = TaskLocation { index: Some(0), attempts: 1, worker: None };
-                return Ok(vec![decode(name, here.run_broadcast(&task.call)?.as_encoded(), place)?]);
+                return Ok(vec![T::decode(name, here.run_broadcast(&task.call)?.as_encoded(), place)?]);
             }
         };
         let (function, args) = travels(task.call, Some(0))
@@ -670,7 +668,7 @@ impl Pool {
         let function = finalizer.call.entry.name;
         let place = TaskLocation { attempts: 1, ..TaskLocation::default() };
         let exits = self.end_in_order()?.into_iter();
-        let results = exits.map(|exit| decode(function, exit?.as_encoded(), place));
+        let results = exits.map(|exit| T::decode(function, exit?.as_encoded(), place));
         Ok(results.collect::<Result<_, TaskError>>()?)
     }
 
