@@ -345,10 +345,6 @@ impl ForwardedCallsite {
         site
     }
 
-    fn metadata(&'static self) -> &'static Metadata<'static> {
-        self.metadata.get().expect("a site is registered once it is whole")
-    }
-
     /// Returns whether no subscriber wants it.
     fn is_never(&self) -> bool {
         self.interest.load(Ordering::Relaxed) == 1
