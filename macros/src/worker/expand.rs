@@ -1,7 +1,7 @@
 //! Generates the code of a worker function: the unchanged function, the hidden struct of its name, its entry and its calls.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::GenericParam;
 
 use super::{
@@ -81,6 +81,17 @@ fn generic(worker: &Worker, instances: &[Instance]) -> TokenStream {
     quote!(#(#instances)* #calls)
 }
 
+/// Returns an item that gives the type or value of a parameter a name.
+fn define(param: &GenericParam, name: &impl ToTokens, value: &impl ToTokens) -> TokenStream {
+    match param {
+        GenericParam::Const(param) => {
+            let ty = respan(&param.ty);
+            quote_spanned!(Span::mixed_site()=> const #name: #ty = { #value };)
+        }
+        _ => quote_spanned!(Span::mixed_site()=> type #name = #value;),
+    }
+}
+
 /// Returns the entry of one instance, in a block in which the function's parameters are names of the instance's types and values.
 fn implementation(worker: &Worker, instance: &Instance) -> TokenStream {
     let private = worker.krate.private();
@@ -88,26 +99,13 @@ fn implementation(worker: &Worker, instance: &Instance) -> TokenStream {
     let list = list(worker);
     let alias = |i: usize| format_ident!("__PROCESSION{}", i, span = Span::mixed_site());
     // The user's tokens are evaluated outside of the block in which the names of the parameters have that meaning.
-    let outer = worker.listed().zip(&instance.args).enumerate().map(|(i, (param, arg))| {
-        let (alias, arg) = (alias(i), respan(arg));
-        match param {
-            GenericParam::Const(param) => {
-                let ty = respan(&param.ty);
-                quote_spanned!(Span::mixed_site()=> const #alias: #ty = { #arg };)
-            }
-            _ => quote_spanned!(Span::mixed_site()=> type #alias = #arg;),
-        }
-    });
-    let inner = worker.listed().enumerate().map(|(i, param)| {
-        let (name, alias) = (respan(ident_of(param)), alias(i));
-        match param {
-            GenericParam::Const(param) => {
-                let ty = respan(&param.ty);
-                quote_spanned!(Span::mixed_site()=> const #name: #ty = #alias;)
-            }
-            _ => quote_spanned!(Span::mixed_site()=> type #name = #alias;),
-        }
-    });
+    let outer = worker
+        .listed()
+        .zip(&instance.args)
+        .enumerate()
+        .map(|(i, (param, arg))| define(param, &alias(i), &respan(arg)));
+    let inner =
+        worker.listed().enumerate().map(|(i, param)| define(param, &respan(ident_of(param)), &alias(i)));
     let idents = worker.listed_idents().into_iter().map(respan);
     let words = format!("{}::{}", plain(&worker.item.sig.ident), instance.name);
     let entry = entry(worker, &words, &quote!(::<#(#idents),*>));
