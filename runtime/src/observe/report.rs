@@ -75,7 +75,11 @@ impl Label for &String {
 /// The report of one call.
 #[derive(Debug)]
 pub(crate) struct Report {
-    lines: LineReport,
+    verbose: u32,
+    jobs: usize,
+    /// As set by the call.
+    batch: Option<usize>,
+    start: Instant,
     bar: Option<Bar>,
     /// The number of tasks that have ended.
     done: usize,
@@ -86,15 +90,6 @@ pub(crate) struct Report {
     finished: bool,
     /// The process that makes the call. A copy of it has nothing to report.
     generation: u32,
-}
-
-#[derive(Debug)]
-struct LineReport {
-    verbose: u32,
-    jobs: usize,
-    /// As set by the call.
-    batch: Option<usize>,
-    start: Instant,
 }
 
 impl Report {
@@ -109,24 +104,27 @@ impl Report {
         if verbose == 0 && bar.is_none() {
             return None;
         }
-        let lines = LineReport { verbose, jobs, batch, start: Instant::now() };
-        let workers = if jobs == 1 { "worker" } else { "workers" };
-        let batches = batch.map_or_else(|| "by measured time".to_owned(), |batch| format!("of {batch}"));
-        lines.print(format_args!("{jobs} {workers}, batches {batches}"));
-        Some(Box::new(Self {
-            lines,
+        let report = Self {
+            verbose,
+            jobs,
+            batch,
+            start: Instant::now(),
             bar,
             done: 0,
             failed: 0,
             total: None,
             finished: false,
             generation: generation(),
-        }))
+        };
+        let workers = if jobs == 1 { "worker" } else { "workers" };
+        let batches = batch.map_or_else(|| "by measured time".to_owned(), |batch| format!("of {batch}"));
+        report.print(format_args!("{jobs} {workers}, batches {batches}"));
+        Some(Box::new(report))
     }
 
     /// Returns whether the progress of running tasks is shown, too.
     pub(crate) fn wants_progress(&self) -> bool {
-        self.bar.is_some() || self.lines.verbose >= EACH_TASK
+        self.bar.is_some() || self.verbose >= EACH_TASK
     }
 
     /// Sets the number of tasks.
@@ -147,21 +145,21 @@ impl Report {
         }
         // The last line is the one at the end.
         let to = self.done - usize::from(Some(self.done) == self.total && self.done > before);
-        match self.lines.verbose {
+        match self.verbose {
             0 => {}
-            EACH_TASK.. => (before + 1..=to).for_each(|done| self.lines.print_progress(done, self.total)),
-            EACH_BATCH.. => match self.lines.batch {
+            EACH_TASK.. => (before + 1..=to).for_each(|done| self.print_progress(done)),
+            EACH_BATCH.. => match self.batch {
                 Some(batch) => {
                     let batches = before / batch + 1..=to / batch;
-                    batches.for_each(|number| self.lines.print_progress(number * batch, self.total));
+                    batches.for_each(|number| self.print_progress(number * batch));
                 }
-                None if to == self.done && to > before => self.lines.print_progress(to, self.total),
+                None if to == self.done && to > before => self.print_progress(to),
                 None => {}
             },
             verbose => {
                 let is_first = before == 0 && to > 0;
                 if is_first || milestone(before, verbose) != milestone(to, verbose) {
-                    self.lines.print_progress(to, self.total);
+                    self.print_progress(to);
                 }
             }
         }
@@ -170,10 +168,10 @@ impl Report {
     /// Shows the progress of running tasks.
     pub(crate) fn progress(&mut self, said: Vec<(usize, f64)>) {
         for &(index, fraction) in &said {
-            if self.lines.verbose >= EACH_TASK {
-                let elapsed = Time(self.lines.start.elapsed());
+            if self.verbose >= EACH_TASK {
+                let elapsed = Time(self.start.elapsed());
                 let percent = fraction * 100.0;
-                self.lines.print(format_args!("Task {index:3} at {percent:5.1} % | elapsed: {elapsed}"));
+                self.print(format_args!("Task {index:3} at {percent:5.1} % | elapsed: {elapsed}"));
             }
         }
         if let Some(bar) = &mut self.bar {
@@ -187,7 +185,35 @@ impl Report {
         if let Some(bar) = self.bar.take() {
             bar.finish();
         }
-        self.lines.print_count(self.done, self.failed, self.total, " finished");
+        self.print_count(self.done, self.failed, " finished");
+    }
+
+    /// Prints how many tasks have ended, and how much time the others need.
+    fn print_progress(&self, done: usize) {
+        let remaining = self.total.map_or_else(String::new, |total| {
+            let left = total.saturating_sub(done) as f64 / done.max(1) as f64;
+            let remaining = Duration::try_from_secs_f64(self.start.elapsed().as_secs_f64() * left);
+            format!(" remaining: {}", Time(remaining.unwrap_or(Duration::MAX)))
+        });
+        self.print_count(done, 0, &remaining);
+    }
+
+    fn print_count(&self, done: usize, failed: usize, rest: &str) {
+        let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        let elapsed = Time(self.start.elapsed());
+        let count = match self.total {
+            Some(total) => format!("{done:3} out of {total:3}{failed}"),
+            None => format!("{done:3} tasks{failed}     "),
+        };
+        self.print(format_args!("Done {count} | elapsed: {elapsed}{rest}"));
+    }
+
+    /// Prints one line in one piece. Errors are ignored, because stderr may be closed.
+    fn print(&self, words: fmt::Arguments<'_>) {
+        if self.verbose > 0 {
+            let line = format!("[Parallel(jobs={})]: {words}\n", self.jobs);
+            let _ = aside(|| std::io::stderr().lock().write_all(line.as_bytes()));
+        }
     }
 }
 
@@ -203,7 +229,7 @@ impl Drop for Report {
             if let Some(bar) = self.bar.take() {
                 bar.stop();
             }
-            self.lines.print_count(self.done, self.failed, self.total, " stopped");
+            self.print_count(self.done, self.failed, " stopped");
         }
     }
 }
@@ -212,36 +238,6 @@ impl Drop for Report {
 fn milestone(done: usize, verbose: u32) -> u64 {
     let apart = 0.5 * f64::from(EACH_BATCH + 1 - verbose).powi(2);
     (done as f64 / apart).sqrt() as u64
-}
-
-impl LineReport {
-    /// Prints how many tasks have ended, and how much time the others need.
-    fn print_progress(&self, done: usize, total: Option<usize>) {
-        let remaining = total.map_or_else(String::new, |total| {
-            let left = total.saturating_sub(done) as f64 / done.max(1) as f64;
-            let remaining = Duration::try_from_secs_f64(self.start.elapsed().as_secs_f64() * left);
-            format!(" remaining: {}", Time(remaining.unwrap_or(Duration::MAX)))
-        });
-        self.print_count(done, 0, total, &remaining);
-    }
-
-    fn print_count(&self, done: usize, failed: usize, total: Option<usize>, rest: &str) {
-        let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
-        let elapsed = Time(self.start.elapsed());
-        let count = match total {
-            Some(total) => format!("{done:3} out of {total:3}{failed}"),
-            None => format!("{done:3} tasks{failed}     "),
-        };
-        self.print(format_args!("Done {count} | elapsed: {elapsed}{rest}"));
-    }
-
-    /// Prints one line in one piece. Errors are ignored, because stderr may be closed.
-    fn print(&self, words: fmt::Arguments<'_>) {
-        if self.verbose > 0 {
-            let line = format!("[Parallel(jobs={})]: {words}\n", self.jobs);
-            let _ = aside(|| std::io::stderr().lock().write_all(line.as_bytes()));
-        }
-    }
 }
 
 /// A duration in joblib's format.
