@@ -115,13 +115,8 @@ impl SpawnOptions {
             check_folder(folder)?;
         }
         check_setup(&self.setup)?;
-        let pinned_to = if self.pin_cpus {
-            own_cpus().map_err(|error| {
-                Error::system("the CPUs that this process may use cannot be determined", error)
-            })?
-        } else {
-            Vec::new()
-        };
+        let unknown = |error| Error::system("the CPUs that this process may use cannot be determined", error);
+        let pinned_to = if self.pin_cpus { own_cpus().map_err(unknown)? } else { Vec::new() };
         Ok(ResolvedOptions {
             env: whole(self.environment(workers, cpus)?),
             outputs: self.outputs,
