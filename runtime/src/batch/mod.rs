@@ -225,17 +225,8 @@ impl Recipient {
     pub(crate) fn give(&mut self, first: u64, results: Results<'_>, wakes: &mut Wakes) {
         match self {
             Self::Call(inbox) => inbox.give(first as usize, results, wakes),
-            Self::Handles(handles) => {
-                for (result, handle) in results.zip(handles.drain(..results.len() as usize)) {
-                    handle.complete(Ok(Encoded::Short(result).into_owned()), wakes);
-                }
-            }
-            Self::Member { handle, .. } => {
-                for result in results {
-                    handle.complete(Ok(Encoded::Short(result).into_owned()), wakes);
-                }
-            }
-            Self::Unclaimed => {}
+            // The others need no numbers.
+            _ => results.for_each(|result| self.give_one(first, Ok(Encoded::Short(result)), wakes)),
         }
     }
 

@@ -133,15 +133,6 @@ impl<M: StateMachine> State<M> {
         }
         Some(effects)
     }
-
-    /// Wakes the threads that wait in [`Driver::wait_while`], if they should look again. Returns whether there were any.
-    fn call_watchers(&mut self) -> bool {
-        let due = !self.watching.is_empty() && self.machine.has_news();
-        if due {
-            self.watching.drain(..).for_each(|thread| thread.unpark());
-        }
-        due
-    }
 }
 
 impl<M: StateMachine> Driver<M> {
@@ -269,7 +260,11 @@ impl<M: StateMachine> Driver<M> {
         if self.is_left.load(Ordering::Relaxed) && state.machine.is_empty_of_workers() {
             self.ring_background();
         }
-        state.call_watchers()
+        let due = !state.watching.is_empty() && state.machine.has_news();
+        if due {
+            state.watching.drain(..).for_each(|thread| thread.unpark());
+        }
+        due
     }
 
     /// Locks the state. Returns `None` in a copy of the process that made the driver.

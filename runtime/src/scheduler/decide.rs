@@ -94,7 +94,7 @@ impl Scheduler {
         let back_off = self.restarts.not_before().filter(|_| self.wants_workers());
         let feeds = self.queues.look_at_feeds;
         // A closing pool does not look for idle workers.
-        let idle = self.leaving.look_at().filter(|_| !self.closing);
+        let idle = self.leaving.look_at.filter(|_| !self.closing);
         workers
             .chain(stops)
             .chain(limits)

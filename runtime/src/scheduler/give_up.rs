@@ -61,10 +61,10 @@ impl Scheduler {
     fn fail_pinned(&mut self, kind: &TaskErrorKind) {
         let vacant = |id: &&WorkerId| self.workers[id.0 as usize].is_vacant();
         let ids: Vec<WorkerId> = self.queues.pinned.keys().filter(vacant).copied().collect();
-        for batch in
-            ids.into_iter().filter_map(|id| self.queues.pinned.remove(&id)).flatten().collect::<Vec<_>>()
-        {
-            self.queues.fail(batch, kind, None, &mut self.effects);
+        for id in ids {
+            for batch in self.queues.pinned.remove(&id).into_iter().flatten() {
+                self.queues.fail(batch, kind, None, &mut self.effects);
+            }
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// The queue of one caller.
+#[derive(Default)]
 pub(crate) struct Queue {
     /// The tasks of a call that its caller has pushed and that are not queued yet.
     pub(crate) feed: Option<Feed>,
@@ -44,17 +45,7 @@ pub(crate) struct Queue {
 impl Queue {
     /// Creates a queue for a call whose caller may add tasks to this feed, or for the single tasks of a thread.
     pub(crate) fn new(options: CallOptions, feed: Option<Feed>) -> Self {
-        Self {
-            options,
-            open: feed.is_some(),
-            feed,
-            queue: VecDeque::new(),
-            cancelled: BTreeSet::new(),
-            queued: 0,
-            pace: None,
-            untimed: 0,
-            at: BTreeMap::new(),
-        }
+        Self { options, open: feed.is_some(), feed, ..Self::default() }
     }
 
     /// Takes everything from the feed. Only the caller itself may call this.

@@ -30,6 +30,7 @@ use crate::{
 };
 
 /// All state of the scheduler except the workers, so that it can be changed while a worker is being read.
+#[derive(Default)]
 pub(crate) struct Queues {
     pub(crate) by_id: BTreeMap<QueueId, Queue>,
     /// The queues with waiting tasks, in the order of their turns.

@@ -122,10 +122,10 @@ impl EventHandler<'_> {
                 self.queues.failed(batch, nanos, kind, by, output, self.effects)
             }
             (Activity::Initializing, outcome) => self.initializer_ended(outcome),
-            (Activity::Finalizing, Ok(result)) => self.leaving.add_exit(Ok(result.into_owned())),
+            (Activity::Finalizing, Ok(result)) => self.leaving.exits.push(Ok(result.into_owned())),
             (Activity::Finalizing, Err(kind)) => {
                 let finalizer = self.config.lives.finalizer.as_ref();
-                self.leaving.add_exit(Err(self.queues.exit_error(finalizer, kind, by)));
+                self.leaving.exits.push(Err(self.queues.exit_error(finalizer, kind, by)));
             }
         }
     }

@@ -78,10 +78,7 @@ impl Scheduler {
         let id = worker.id();
         let Some(report) = worker.reap(now) else { return };
         self.queues.tally(id).ended(now, report.had_begun());
-        self.queues.progress.remove(&id);
-        self.queues.overdue.remove(&id);
-        let was_initializing = self.queues.initializing.remove(&id);
-        let was_finalizing = self.forget_leaving(id);
+        let (was_initializing, was_finalizing) = self.forget(id);
         self.announce_end(id, &report);
         if !report.had_begun() || was_initializing || was_finalizing {
             self.effects.outputs.extend(report.output.clone());
@@ -131,7 +128,7 @@ impl Scheduler {
         let kind = self.cause_of_death(&mut report, false);
         let by = (id, report.pid);
         let error = self.queues.exit_error(self.config.lives.finalizer.as_ref(), kind, by);
-        self.leaving.add_exit(Err(error));
+        self.leaving.exits.push(Err(error));
     }
 
     /// Settles the tasks of a worker, and handles its end as a failed start if it has never served.
@@ -202,6 +199,14 @@ impl Scheduler {
         is_killed_for_memory(report, &mut self.oom_kills, &*self.launcher)
     }
 
+    /// Forgets a worker that has ended. Returns whether it was running the initializer, and whether it was sent the finalizer.
+    fn forget(&mut self, id: WorkerId) -> (bool, bool) {
+        self.queues.progress.remove(&id);
+        self.queues.overdue.remove(&id);
+        self.leaving.who.remove(&id);
+        (self.queues.initializing.remove(&id), self.leaving.finalizing.remove(&id))
+    }
+
     /// Fails all present and future tasks, because other code has closed the pool's descriptors.
     ///
     /// The descriptors' numbers may belong to other files, so the workers are not touched. They end by themselves, as their
@@ -214,10 +219,8 @@ impl Scheduler {
         while let Some(place) = self.workers.next_occupied(&mut next) {
             let id = self.workers[place].id();
             let Some((pid, batches)) = self.workers[place].abandon() else { continue };
-            let was_own = self.queues.initializing.remove(&id) | self.forget_leaving(id);
-            self.queues.progress.remove(&id);
-            self.queues.overdue.remove(&id);
-            for batch in batches.filter(|_| !was_own) {
+            let (was_initializing, was_finalizing) = self.forget(id);
+            for batch in batches.filter(|_| !was_initializing && !was_finalizing) {
                 self.queues.leave(&batch, id);
                 self.queues.fail(batch, &kind, Some((id, pid, None)), &mut self.effects);
             }
@@ -234,7 +237,7 @@ impl Scheduler {
             }
             queues.remove_if_done(id);
         }
-        for batch in std::mem::take(&mut queues.pinned).into_values().flatten() {
+        for batch in mem::take(&mut queues.pinned).into_values().flatten() {
             queues.fail(batch, kind, None, &mut self.effects);
         }
     }

@@ -72,7 +72,7 @@ pub(crate) enum Others {
 }
 
 /// The failed starts of a pool.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Restarts {
     intensity: Intensity,
     /// The start timeout: how long a start may take, and for how long the system may refuse starts.
@@ -92,16 +92,7 @@ pub(crate) struct Restarts {
 
 impl Restarts {
     pub(crate) fn new(intensity: Intensity, patience: Duration) -> Self {
-        Self {
-            intensity,
-            patience,
-            failed: VecDeque::new(),
-            failures: None,
-            shortages: None,
-            exceeded: None,
-            pauses: 0,
-            not_before: None,
-        }
+        Self { intensity, patience, ..Self::default() }
     }
 
     /// Returns the end of the pause, if there is one.

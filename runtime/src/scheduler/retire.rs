@@ -11,7 +11,6 @@ use crate::{
     batch::{Batch, QueueId, Recipient},
     codec::OwnedResult,
     error::{Result, TaskError},
-    id::WorkerId,
     observe::levels::levels,
     protocol::{EncodedTasks, RunFlags},
     registry,
@@ -133,11 +132,5 @@ impl Scheduler {
                 most >> 20
             ));
         }
-    }
-
-    /// Forgets a worker that has ended. Returns whether it was sent the finalizer.
-    pub(crate) fn forget_leaving(&mut self, id: WorkerId) -> bool {
-        self.leaving.who.remove(&id);
-        self.leaving.finalizing.remove(&id)
     }
 }

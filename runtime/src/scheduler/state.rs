@@ -7,7 +7,7 @@
 //! are in `dispatch` and `policy`, and README.md beside this file explains them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::BTreeSet,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -27,7 +27,7 @@ use crate::{
     error::{Result, TaskError},
     id::WorkerId,
     launch::{Launcher, Peer},
-    observe::{ending::Endings, stats::Stats, tally::Slowest},
+    observe::stats::Stats,
     supervisor::state::Supervisor,
 };
 
@@ -77,23 +77,10 @@ impl Scheduler {
             workers: WorkerSet::default(),
             target: 0,
             queues: Queues {
-                by_id: BTreeMap::new(),
-                turns: VecDeque::new(),
-                fed: Vec::new(),
-                queued: 0,
-                unfinished: 0,
-                pinned: BTreeMap::new(),
-                progress: BTreeMap::new(),
-                initializing: BTreeSet::new(),
-                overdue: BTreeSet::new(),
-                look_at_feeds: None,
-                given_up: None,
                 options: config.call,
                 name: config.spawn.name.clone(),
-                tallies: Vec::new(),
-                unserved: Endings::default(),
-                slowest: Slowest::default(),
                 timeline: has_timeline.then(Vec::new),
+                ..Queues::default()
             },
             next_id: Arc::default(),
             next_call: 0,
@@ -197,15 +184,5 @@ impl Leaving {
     #[inline]
     pub(crate) fn is_finalizing(&self, id: WorkerId) -> bool {
         !self.finalizing.is_empty() && self.finalizing.contains(&id)
-    }
-
-    /// Adds the outcome of a finalizer.
-    pub(crate) fn add_exit(&mut self, exit: Result<OwnedResult, TaskError>) {
-        self.exits.push(exit);
-    }
-
-    /// Returns when to check next for workers that have been idle for too long.
-    pub(crate) fn look_at(&self) -> Option<Instant> {
-        self.look_at
     }
 }

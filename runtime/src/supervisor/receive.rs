@@ -122,9 +122,7 @@ impl Supervisor {
     ) -> Result<Next, ReceiveError> {
         let Some(link) = self.link.as_mut().filter(|link| !link.is_lost()) else { return Ok(Next::Stop) };
         let is_starting = matches!(link.state, State::Starting { .. });
-        let Link {
-            launched, transcript, ledger, in_flight, held, last_words, was_short, put_off_since, ..
-        } = link;
+        let Link { launched, transcript, ledger, in_flight, held, last_words, put_off_since, .. } = link;
         let Launched { receiver, peer, watched, .. } = launched;
         let (peer, transcript) = (&**peer, transcript.as_mut());
         let mut reader = Reader {
@@ -135,7 +133,6 @@ impl Supervisor {
             peer,
             watched,
             last_words,
-            was_short,
             messages,
             now,
             on,
@@ -204,8 +201,7 @@ struct Reader<'a, F> {
     ledger: &'a mut Ledger,
     peer: &'a dyn Peer,
     watched: &'a Watched,
-    last_words: &'a mut Option<String>,
-    was_short: &'a mut bool,
+    last_words: &'a mut Option<Refused>,
     /// The number of messages that are not results.
     messages: &'a mut u32,
     now: Instant,
@@ -310,13 +306,8 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
 
     /// Receives the reason for which the worker leaves, or does not become one.
     fn receive_refusal(&mut self, refused: Refused) -> Result<Next, ReceiveError> {
-        let Refused { reason, is_short } = refused;
-        if self.is_starting {
-            *self.was_short = is_short;
-            return Err(ReceiveError::Closed(Some(reason)));
-        }
-        *self.last_words = Some(reason);
-        Ok(Next::More)
+        *self.last_words = Some(refused);
+        if self.is_starting { Err(ReceiveError::Closed(None)) } else { Ok(Next::More) }
     }
 
     /// Schedules the next look at the worker, which has sent nothing more.

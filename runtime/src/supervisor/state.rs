@@ -30,7 +30,7 @@ use crate::{
     batch::Batch,
     id::{WorkerId, has_begun},
     launch::{KIND_BITS, Launch, LaunchError, LaunchRequest, Launched, Launcher, Peer},
-    protocol::{Hello, RunFlags, RunHead, Wire},
+    protocol::{Hello, Refused, RunFlags, RunHead, Wire},
     transport::{Body, Room, SharedBytes},
 };
 
@@ -75,9 +75,7 @@ pub(super) struct Link {
     /// A reply that was read, and that is settled after the task's output was delivered.
     pub(super) held: Option<(Vec<u8>, Vec<u8>)>,
     /// The reason that the worker gave for leaving. Its earlier messages may not have been read yet.
-    pub(super) last_words: Option<String>,
-    /// The worker could not start because the system lacks a resource.
-    pub(super) was_short: bool,
+    pub(super) last_words: Option<Refused>,
     /// Since when a stop is put off because the worker was not read to the end.
     pub(super) put_off_since: Option<Instant>,
     pub(super) killed: bool,
@@ -220,7 +218,6 @@ impl Supervisor {
             in_flight: InFlight::default(),
             held: None,
             last_words: None,
-            was_short: false,
             put_off_since: None,
             killed: false,
             given_up: false,
