@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the chaos program (tests/chaos) for SECONDS (default: 60) by each start method and transport, all at a time: a run computes for a
 # quarter of its time at most (`time chaos --seed 1 --seconds 12 --method fork`), and waits for the rest.
-# Each line of a run that fails says how to try it again.
+# The line of a run that fails has the command that repeats it.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-60}
@@ -11,7 +11,7 @@ mkdir -p "$scratch"
 cargo build --quiet --release --package procession-tests --bin chaos || exit 1
 failed=0
 
-# chaos METHOD TRANSPORT: one run; what it says goes to a file.
+# chaos METHOD TRANSPORT: one run, whose output goes to a file.
 chaos() {
     "$target/release/chaos" --seed "$RANDOM" --seconds "$seconds" --method "$1" --transport "$2" >"$scratch/$1-$2" 2>&1
 }
@@ -23,7 +23,7 @@ for run in {spawn,forkserver,fork}-{rings,socket}; do
 done
 for run in {spawn,forkserver,fork}-{rings,socket}; do
     wait "${runs[$run]}" || { failed=1; echo "FAILED: $run"; }
-    # Tasks that were told to panic have said so, and those that were told to print have printed.
+    # The panics and the printed lines of tasks are expected, so they are left out.
     grep -vE "^$|as it was told|^thread '|RUST_BACKTRACE|^task [0-9]+ prints$" "$scratch/$run"
 done
 exit $failed

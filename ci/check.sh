@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that CI checks, in one go: ends with 0 if all of it passed.
 #
-# Each step runs once; a step that fails does not keep the next ones from running. The end repeats what the tests said, and then
+# Each step runs once. The steps after a failed one run, too. The end repeats the results of the tests, and then
 # lists the steps with their durations.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -50,8 +50,8 @@ nextest() {
     fi
 }
 
-# The promises that need worker processes once more, with this in the environment: another way to talk to workers, another way in
-# which they come to be. Of the workspace, because the features of dependencies are then those that all tests have been built with.
+# Repeats the tests that need worker processes with these variables: another transport or start method. It builds the workspace, because
+# the features of dependencies are then those that all tests were built with.
 integration() {
     env "$@" cargo test --quiet --workspace --test integration
 }
@@ -113,7 +113,7 @@ format() {
     cargo fmt --all --check && cargo fmt --check --manifest-path fuzz/Cargo.toml
 }
 
-# Plays a hostile peer for so many seconds. What was found worth trying is kept, and the next run goes on from there.
+# Fuzzes a target for this many seconds. The inputs that it found are kept for the next run.
 fuzz() {
     local corpus=$scratch/corpus/$1
     mkdir -p "$corpus"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Tries every line of docs/environments.md: runs one small program (tests/environments) in each environment and holds what it says to
-# what that page promises.
+# Tries every line of docs/environments.md: runs one small program (tests/environments) in each environment and compares its output
+# with that page.
 #
 #     ci/environments.sh [PATTERN]      only the lines whose names match the pattern
 #
 # A line passes if the program does what is written here within its time, ends by itself, and leaves no process. It runs (every step has
-# its result), or runs with less (the steps that are named here come to something else), or does not run (it ends with the error that is
+# its result), or runs with less (the steps that are named here have another result), or does not run (it ends with the error that is
 # written here). A line that cannot be tried on this machine is named with the reason, and counted at the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -33,7 +33,7 @@ build() {
     cargo build --quiet --package procession-environments --bin environment "$@"
 }
 
-# What each part of the program says where everything goes as it should.
+# The output of each part of the program if everything works.
 transcript() {
     case $1 in
         process) printf '%s\n' "square=49" "kill=SIGKILL" ;;
@@ -121,7 +121,7 @@ try() {
     if [[ -n $notice ]]; then
         grep -qE -- "$notice" "$said" "$words" || faults+=("it does not say: $notice")
     fi
-    # What a process has just left behind may take a moment to end.
+    # Processes that were just left behind may take a moment to end.
     for _ in {1..30}; do
         [[ -n $(left "$token") ]] || break
         sleep 0.1
@@ -201,7 +201,7 @@ line "stdout full" -- bash -c 'PROBE_OUT=$OUT exec "$0" >/dev/full 2>/dev/full' 
 line "leaked descriptors" -- bash -c 'for fd in {10..60}; do eval "exec $fd</dev/zero"; done; exec "$0"' "$program"
 line "signals blocked" -- env --block-signal "$program"
 line "signals ignored" -- env --ignore-signal=HUP,INT,QUIT,TERM,PIPE,USR1,USR2,ALRM "$program"
-# The kernel collects what ends, so that nobody can tell how it did.
+# The kernel reaps ended processes, so their exit status is lost.
 collected='error: .* disappeared.*: other code in this process collected its exit status .*'
 line "SIGCHLD ignored" "*:crash=($collected|SIGABRT)" "process:kill=$collected" -- env --ignore-signal=CHLD "$program"
 
@@ -296,10 +296,10 @@ limited "ulimit -n 18" --nofile=18 "fork:squares=$copied" "forkserver:squares=$c
 limited "ulimit -v 300000" --as=307200000
 limited "ulimit -d 60000" --data=61440000
 limited "ulimit -t 5" --cpu=5
-# What is said goes through a pipe: files may not be so large.
+# The output goes through a pipe, because files may not be that large.
 line "ulimit -f 1" '*:crash=error: .* was lost .*|SIGABRT' 'notice=logged: workers are connected by sockets instead of shared memory: memory cannot be shared: .*ulimit -f' \
     -- bash -c '(ulimit -f 1; exec "$0") | cat; exit "${PIPESTATUS[0]}"' "$program"
-# A backtrace takes more memory than there is: a panic is told as one, or as want of memory.
+# A backtrace takes more memory than there is. The error is the panic, or that memory ran out.
 short='as it was told|error: .* ran out of memory.*'
 for memory in "-v 60000" "-v 80000" "-d 15000"; do
     line "ulimit $memory, RUST_BACKTRACE=1" "*:panic=$short" "*:large=3145728|error: .* ran out of memory.*" -- env RUST_BACKTRACE=1 bash -c "ulimit $memory; exec \"\$0\"" "$program"
@@ -380,11 +380,11 @@ board='\*:crash=error: .* was lost .*it is unknown whether it ran'
 for call in memfd_create ftruncate; do
     refused "$call" "${board#\\}" 'notice=logged: workers are connected by sockets instead of shared memory: memory cannot be shared: '
 done
-# Without these `abort` ends a process by an illegal access, so that is how a crash is told.
+# Without these, `abort` ends a process by an illegal access, so a crash is reported as one.
 for call in gettid tgkill; do
     refused "$call" '*:crash=SIGSEGV'
 done
-# What the pool cannot do without, by name.
+# The calls that a pool needs, by name.
 names_it() {
     local call
     for call in "$@"; do refused "$call" "*:pool=error: .*$call: .*" "process:square=error: .*$call: .*"; done
@@ -403,7 +403,7 @@ refused clone 'fork:pool=error: this process cannot be copied: fork .the system 
 refused clone3 "EPERM,*:pool=error: a pool's thread cannot be started: .*" 'EPERM,process:square=error: processes cannot be watched: .*'
 group='error: .*process group.*'
 refused setpgid "spawn:squares=$group" "forkserver:squares=$group" "process:square=$group"
-# What a worker cannot do without, it says on its stderr.
+# The calls that a worker needs. It reports them on its stderr.
 refused recvmsg '*:squares=error: .*86.*' 'process:square=error: .*86.*' 'notice=cannot become one: .*recvmsg: '
 executed='error: .*/proc/self/exe cannot be executed: .*'
 refused dup2 "*:squares=$executed" 'fork:squares=error: .*its output cannot be redirected: dup2: .*' "process:square=$executed"
@@ -414,7 +414,7 @@ for error in EPERM ENOSYS; do
         'forkserver:squares=error: .*/proc/self/exe cannot be executed.*' 'process:square=error: .*/proc/self/exe cannot be executed.*' \
         -- env LD_PRELOAD="$tools/refuse.so" REFUSE="execve=$error" "$program"
 done
-# Without these no program that Rust's library or glibc has started comes to its main.
+# Without these, no program that uses Rust's library or glibc reaches its main.
 for call in arch_prctl close mmap mprotect newfstatat openat pread64 read futex poll rt_sigaction write; do
     detail=" (EPERM)" line "refused: $call" 'dies=' -- "$tools/refuse" "$call=EPERM" -- "$program"
 done

@@ -7,7 +7,7 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 copy=$target/ci/packages
 rm -rf "$copy"
 mkdir -p "$copy"
-# What is built and tested is what the archives hold, so cargo's own build of them is left out.
+# The contents of the archives are built and tested here, so cargo's own build of them is left out.
 cargo package --package procession-macros --package procession --allow-dirty --no-verify --target-dir "$target"
 for archive in "$target"/package/procession-[0-9]*.crate "$target"/package/procession-macros-[0-9]*.crate; do
     tar -xzf "$archive" -C "$copy"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sees to the tools that the checks use. What comes with Rust must be there; what fuzzing takes is installed; linkers are installed
-# where that is possible (as root, with a package archive in reach), and elsewhere it is said which ones go untried.
+# Installs the tools that the checks use. Rust's own tools must be there. The tools for fuzzing are installed, and linkers are installed
+# if possible (as root, with access to a package archive), and otherwise prints which ones are not tried.
 set -uo pipefail
 
 missing=0

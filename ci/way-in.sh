@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Builds one small program (tests/way_in) in every manner and has it prove that its workers find their functions: in every shape of
-# target, with every profile setting that changes what the linker does, and with each linker that is here.
+# target, with every profile setting that affects the linker, and with each linker that is installed.
 #
-# A cell passes if the program says the expected sentence and ends with 0. Linkers that are not here are named and left out.
+# A cell passes if the program prints the expected sentence and exits with 0. Linkers that are not installed are named and left out.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 package=procession-way-in
 failed=0
 
-# cell NAME SENTENCE COMMAND...: runs a command that is to end well and to say the sentence.
+# cell NAME SENTENCE COMMAND...: runs a command that must succeed and print the sentence.
 cell() {
     local name=$1 sentence=$2 start=$SECONDS said
     shift 2
@@ -55,7 +55,7 @@ at_the_end() {
     done
 }
 
-# Only the last step is done again, with another linker; which one it was is read from what it left in the program.
+# Only the last step is repeated, with another linker. The program contains the name of the linker.
 link() {
     local linker=$1 bin
     shift
@@ -71,7 +71,7 @@ link() {
     esac || { echo "it was not $linker that linked it"; return 1; }
 }
 
-# Whatever is built without optimisation, in target/debug.
+# Builds without optimisation, in target/debug.
 unoptimised_cells() {
     # In test harnesses a worker's sentence is the harness's to show.
     shows=(-- --nocapture)
@@ -104,7 +104,7 @@ unoptimised_cells() {
     done
 }
 
-# Whatever is built as a release, in target/release and for a named target.
+# Builds of the release profile, in target/release and for a named target.
 optimised_cells() {
     built "release" release build --release
     cell "bench" "workers run from a bench" cargo bench --quiet --package $package --bench way_in

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The one command: makes the environment of Python's peers if it can, and runs the comparison. `--help` tells the options.
+# The one command: creates the environment of Python's peers if possible, and runs the comparison. `--help` lists the options.
 set -euo pipefail
 cd "$(dirname "$0")"
 ./venv.sh || echo "going on without it"

@@ -1,4 +1,4 @@
-//! What failed, and how long it all took.
+//! The failures, and the time that everything took.
 
 use std::{collections::BTreeMap, time::Duration};
 

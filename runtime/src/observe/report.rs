@@ -77,7 +77,7 @@ impl Label for &String {
 pub(crate) struct Report {
     verbose: u32,
     jobs: usize,
-    /// As set by the call.
+    /// The batch size that the call sets.
     batch: Option<usize>,
     start: Instant,
     bar: Option<Bar>,
