@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the tools that the checks use. Rust's own tools must be there. The tools for fuzzing are installed, and linkers are installed
-# if possible (as root, with access to a package archive), and otherwise prints which ones are not tried.
+# Installs the tools that the checks use. Rust's own tools must be there. Tools for fuzzing are installed, and linkers if possible (as
+# root, with access to a package archive). Prints which linkers are not tried.
 set -uo pipefail
 
 missing=0
