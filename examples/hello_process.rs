@@ -83,7 +83,7 @@ fn main() -> Result<(), RemoteError> {
     }
     println!("  {:.0?} for {work:?} of work", start.elapsed());
 
-    println!("never joined: whoever goes on has to say what is to become of it");
+    println!("never joined: the caller decides what happens to it");
     // A dropped process is killed, because no one waits for it. A detached process runs until it ends or this program ends.
     let left = Process::spawn(delayed!(hello(1, 2, 1_000_000)))?;
     println!("  {left:?}");

@@ -300,7 +300,7 @@ fn one_handle_is_awaited_asked_and_joined_in_turn() {
         }
         drop(waker);
         // The thread that has woken it may not have dropped it yet.
-        until("nobody holds the waker", || Arc::strong_count(&count) == 1);
+        until("nothing holds the waker", || Arc::strong_count(&count) == 1);
     });
 }
 

@@ -38,9 +38,9 @@ fn wait_for_the_others(file: &Path, n: u64, last: u64, all: usize) -> u64 {
 /// Fails if another that shares the file runs at the same time.
 #[worker]
 fn be_alone(file: &Path) {
-    std::fs::OpenOptions::new().write(true).create_new(true).open(file).expect("nobody else runs");
+    std::fs::OpenOptions::new().write(true).create_new(true).open(file).expect("no other task runs");
     take_time(Duration::from_millis(2));
-    std::fs::remove_file(file).expect("nobody else has removed it");
+    std::fs::remove_file(file).expect("no other task has removed it");
 }
 
 fn check_no_task_waits_behind(long: u64, all: u64, chunk: Option<usize>) {

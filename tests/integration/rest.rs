@@ -73,7 +73,7 @@ fn a_pool_uses_no_cpu_after_a_burst_of_any_kind() {
             handles.into_iter().for_each(|handle| assert!(handle.join().is_ok()));
             assert_at_rest("submit", true);
             drop(pool.submit(delayed!(echo(1))));
-            assert_at_rest("submit, nobody waits", true);
+            assert_at_rest("submit, without a waiting thread", true);
             assert!(pool.map([delayed!(echo(1))]).is_ok());
             assert_at_rest("map of one", true);
         }
@@ -111,7 +111,7 @@ fn a_host_whose_workers_are_busy_sleeps() {
             std::fs::remove_file(&go).unwrap();
         }
         let long = pool.submit(delayed!(take(60_000)));
-        assert_at_rest("a handle that nobody joins", false);
+        assert_at_rest("a handle that is not joined", false);
         drop(long);
     });
 }

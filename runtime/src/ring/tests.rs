@@ -105,8 +105,9 @@ fn a_stream_arrives_whole_while_both_ends_sleep_whenever_they_can() {
     let (mut producer, mut consumer) = ring(16);
     let sent = pattern(20_000, 5);
     let expected = sent.clone();
-    let sleep =
-        |bell: &_| assert!(futex::wait(bell, 1, Some(Duration::from_secs(20))).unwrap(), "nobody rings");
+    let sleep = |bell: &_| {
+        assert!(futex::wait(bell, 1, Some(Duration::from_secs(20))).unwrap(), "the bell is not rung")
+    };
     let writer = thread::spawn(move || {
         let mut rest = &sent[..];
         while !rest.is_empty() {

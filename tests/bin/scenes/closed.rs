@@ -29,7 +29,7 @@ use procession::{Pool, Process, delayed, parallel, worker};
 
 use super::square;
 
-const WORDS: &[u8] = b"somebody's words";
+const WORDS: &[u8] = b"words of others";
 
 /// Creates a file when it has begun, and runs for as long as it may.
 #[worker]

@@ -24,7 +24,7 @@ use procession::{Output, Pool, Process, StartMethod, delayed, worker};
 
 use super::square;
 
-const WORDS: &[u8] = b"somebody's words";
+const WORDS: &[u8] = b"words of others";
 
 /// Closes every descriptor from 3 upwards and, if there is a folder, has files of it take the numbers. Then does what `how` says.
 #[worker]
