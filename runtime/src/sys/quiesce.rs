@@ -109,7 +109,7 @@ pub(crate) struct Quiet {
     _all_rest: RwLockWriteGuard<'static, ()>,
 }
 
-/// How long our own threads may take to rest, on a machine that has other things to do.
+/// The time that our own threads may take to rest, on a loaded machine.
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits until the other threads are only our own, and these rest. Others have `timeout` to end.
