@@ -89,16 +89,12 @@ impl EncodedTasks {
         Self(Kind::Small { bytes, at: 0, done: 0, left })
     }
 
-    fn one(function: FunctionId, args: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(RECORD_HEAD_BYTES + args.len());
-        put_record(function, args, &mut bytes);
-        Self(Kind::Small { bytes, at: 0, done: 0, left: 1 })
-    }
-
     /// Creates a record of one task with arguments of any size.
     pub(crate) fn of(function: FunctionId, args: ShortBytes) -> Self {
         if args.len() < LARGE_BYTES {
-            Self::one(function, &args)
+            let mut bytes = Vec::with_capacity(RECORD_HEAD_BYTES + args.len());
+            put_record(function, &args, &mut bytes);
+            Self(Kind::Small { bytes, at: 0, done: 0, left: 1 })
         } else {
             let (bytes, is_bare) = args.into_parts();
             Self(Kind::Large { function, args: Some(Arc::new(LargeArgs { bytes, is_bare })) })

@@ -159,11 +159,11 @@ impl<'a> ToWorker<'a> {
                 };
                 let (large, rest) = if tag == RUN_LARGE {
                     let (function, rest) = rest.split_first_chunk().ok_or(Malformed)?;
-                    let large = Some(FunctionId(u32::from_le_bytes(*function)));
-                    (large, if rest.is_empty() { body } else { rest })
+                    (Some(FunctionId(u32::from_le_bytes(*function))), rest)
                 } else {
-                    (None, if rest.is_empty() { body } else { rest })
+                    (None, rest)
                 };
+                let rest = if rest.is_empty() { body } else { rest };
                 let (seq, task, left) = (head.first_seq, head.first_task, head.count);
                 let is_bare = large.is_some() && bare == BARE;
                 Ok(Self::Run(head, RunTasks { rest, large, is_bare, seq, task, left }))

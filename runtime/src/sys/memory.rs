@@ -34,12 +34,9 @@ pub(crate) fn create(name: &std::ffi::CStr, len_bytes: usize) -> io::Result<Owne
     let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let len = i64::try_from(len_bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     grow_file(|| ftruncate(&fd, len).map_err(io::Error::from))?;
-    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals()))?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(fd)
-}
-
-fn seals() -> SealFlag {
-    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL
 }
 
 /// The size from which huge pages pay. With them, the first touch of memory costs at most half as much.
