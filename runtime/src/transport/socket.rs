@@ -75,3 +75,32 @@ impl Source for SocketSource {
         self.socket.as_fd()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{
+        frame::Prefix,
+        sys::fd::{set_nonblocking, stream_pair},
+        transport::{FrameReceiver as _, Incoming, stream::FramedReceiver},
+    };
+
+    #[test]
+    fn a_large_frame_may_arrive_in_any_pieces() {
+        let (ours, theirs) = stream_pair().unwrap();
+        set_nonblocking(ours.as_fd()).unwrap();
+        let mut receiver = FramedReceiver::new(SocketSource::new(Arc::new(Identified::new(ours))), false);
+        let (head, body) = ([1; 13], vec![2; 100 << 10]);
+        let prefix = Prefix::Frame { head_len: head.len(), len: head.len() + body.len() };
+        for piece in [&prefix.to_bytes()[..], &head[..5], &head[5..], &body[..9], &body[9..]] {
+            receiver.begin(true);
+            assert!(matches!(receiver.recv().unwrap(), Incoming::Nothing));
+            assert_eq!(fd::write_some(theirs.as_fd(), &[IoSlice::new(piece)]).unwrap(), piece.len());
+        }
+        receiver.begin(true);
+        let Incoming::Large { head: arrived, body: rest } = receiver.recv().unwrap() else {
+            panic!("the frame is complete")
+        };
+        assert!(arrived == head && rest == body);
+    }
+}
