@@ -118,21 +118,30 @@ const REST_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// There are other threads. Returns the number of all threads, or the error that occurred while counting them.
 pub(crate) fn quiet(timeout: Duration) -> Result<Quiet, io::Result<usize>> {
-    let copying = ignore_poison(threads().copying.lock());
+    if is_own_thread() {
+        // It is awake, and so is never alone.
+        return Err(thread_count());
+    }
     let begun = Instant::now();
+    let mut copying = None;
     loop {
-        let all_rest = if_free(threads().awake.try_write());
+        let mut all_rest = if_free(threads().awake.try_write());
         let count = thread_count().map_err(Err)?;
-        // Of our own threads it is certain that they will rest. A thread that has just ended is counted, so it is waited for, too.
-        let are_ours = !is_own_thread() && count <= 1 + threads().announced.load(Ordering::Relaxed);
-        let timeout = if are_ours { REST_TIMEOUT } else { timeout };
-        match all_rest {
-            Some(all_rest) if count == 1 + threads().own.load(Ordering::Relaxed) => {
+        let are_ours = count <= 1 + threads().announced.load(Ordering::Relaxed);
+        if all_rest.is_some() && count == 1 + threads().own.load(Ordering::Relaxed) {
+            // Not by waiting: a thread of ours may hold it and wait for `awake`.
+            let copying = copying.take().or_else(|| if_free(threads().copying.try_lock()));
+            if let (Some(copying), Some(all_rest)) = (copying, all_rest.take()) {
                 return Ok(Quiet { _copying: copying, _all_rest: all_rest });
             }
-            _ if begun.elapsed() > timeout => return Err(Ok(count)),
-            _ => {}
         }
+        // A thread of ours rests sooner or later. A thread that has just ended is counted, so it is waited for, too.
+        if begun.elapsed() > if are_ours { REST_TIMEOUT } else { timeout } {
+            return Err(Ok(count));
+        }
+        drop(all_rest);
+        // Ours rest on from now on. While there are others they must not: another thread may wait for what one of ours does.
+        copying = are_ours.then(|| copying.unwrap_or_else(|| ignore_poison(threads().copying.lock())));
         std::thread::sleep(Duration::from_millis(1));
     }
 }
