@@ -36,7 +36,7 @@ pub(super) struct ProcessSet {
     template: Option<(TemplateKey, Arc<dyn Launcher>)>,
     /// The number of events of the shared template that were handled.
     pub(super) template_events: u64,
-    /// A process has ended or the template was template_events since threads that wait for that were woken.
+    /// A process has ended or the template had an event since the threads that wait for either were woken.
     has_news: bool,
     effects: Effects,
 }

@@ -83,7 +83,8 @@ impl Supervisor {
             was,
             exit,
             cause: link.launched.peer.cause(exit),
-            was_short: link.last_words.as_ref().is_some_and(|refused| refused.is_short),
+            was_short: was == Phase::Starting
+                && link.last_words.as_ref().is_some_and(|refused| refused.is_short),
             reason: reason.or(link.last_words.map(|refused| refused.reason)),
             panic: link.ledger.panic.filter(|(seq, _)| oldest == Some(*seq)).map(|(_, panic)| panic),
             killed: link.killed,
