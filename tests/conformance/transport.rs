@@ -1,6 +1,5 @@
-//! One test suite for all transports: the promises that the layers above rely on. `README.md` says how to add one.
-//!
-//! This is the module `transport::tests` of the runtime, which sees the transports. The file there is a link to this one.
+//! One test suite for all transports: the promises that the layers above rely on. `README.md` says how to add one. The module
+//! `transport::tests` of the runtime, which sees the transports, is a link to this file.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
