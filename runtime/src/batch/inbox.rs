@@ -80,9 +80,9 @@ impl Inbox {
     pub(crate) fn has_some_or_wait(&self, waiter: impl FnOnce() -> Waiter) -> bool {
         let mut arrivals = self.lock();
         let has_some = !arrivals.items.is_empty() || !arrivals.progress.is_empty();
-        let before = (!has_some).then(|| arrivals.waiting.replace(waiter()));
+        let before = if has_some { None } else { arrivals.waiting.replace(waiter()) };
         drop(arrivals);
-        // Dropping a waker runs an executor's code, so no lock may be held.
+        // Dropping a waker runs an executor's code, so no lock may be held: neither for the one before nor for one that is not needed.
         drop(before);
         has_some
     }
@@ -125,5 +125,30 @@ impl Arrivals {
         if let Some(waiter) = self.waiting.take() {
             wakes.add(waiter);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Checks, when it is dropped, that no thread holds the lock.
+    struct Unlocked<'a>(&'a Inbox);
+
+    impl Drop for Unlocked<'_> {
+        fn drop(&mut self) {
+            assert!(self.0.state.try_lock().is_ok(), "dropped under the lock");
+        }
+    }
+
+    #[test]
+    fn a_waiter_that_is_not_needed_is_dropped_without_the_lock() {
+        let inbox = Inbox::default();
+        inbox.give_one(0, Ok(OwnedResult::default()), &mut Wakes::default());
+        let waker = Unlocked(&inbox);
+        assert!(inbox.has_some_or_wait(move || {
+            drop(waker);
+            Waiter::Thread(std::thread::current())
+        }));
     }
 }
