@@ -143,7 +143,6 @@ impl Template {
     pub(super) fn listen(&self, said: &mut Vec<u8>) -> Result<Option<Prepared>, Option<String>> {
         let ended = self.has_exited();
         loop {
-            said.reserve(4096);
             match self.control.check().and_then(|control| read_some(control, said, 4096)) {
                 Ok(Some(0)) => return Prepared::from_bytes(said).map_err(Some)?.map(Some).ok_or(None),
                 Ok(Some(_)) if said.len() < MOST_WORDS_BYTES => {}

@@ -101,7 +101,7 @@ pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix:
 }
 
 /// Reads once, at most `most` bytes, and appends them. Returns their number, which is 0 at the end, or `None` if there is nothing
-/// to read yet. The vector must have room for them.
+/// to read yet.
 pub(crate) fn read_some(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -> io::Result<Option<usize>> {
     match uninterrupted(|| read_append(fd, target, most)) {
         Ok(n) => Ok(Some(n)),
@@ -196,8 +196,9 @@ pub(crate) fn write_whole(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()
 }
 
 fn read_append(fd: BorrowedFd<'_>, target: &mut Vec<u8>, most: usize) -> nix::Result<usize> {
+    // Without room, nothing would be read, which looks like the end.
+    target.reserve(most);
     let spare = target.spare_capacity_mut();
-    let most = most.min(spare.len());
     // SAFETY: `spare` is writable for its length, and read writes at most `most` bytes, which is no more.
     let n = unsafe { libc::read(fd.as_raw_fd(), spare.as_mut_ptr().cast(), most) };
     let n = usize::try_from(n).map_err(|_| Errno::last())?;

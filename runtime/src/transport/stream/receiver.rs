@@ -201,8 +201,6 @@ impl<S: Source> FramedReceiver<S> {
         let (target, wanted) = match &mut self.large {
             Some(Large { head, head_len, .. }) if head.len() < *head_len => {
                 let missing = *head_len - head.len();
-                // Without room, nothing would be read, as at the end of the connection.
-                head.reserve_exact(missing);
                 (head, missing)
             }
             Some(Large { body, body_len, .. }) => {
