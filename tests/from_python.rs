@@ -5,7 +5,10 @@
 use std::{os::fd::AsFd, time::Duration};
 
 use pollster::block_on;
-use procession::{Handle, Pool, Process, RemoteError, StartMethod, TaskError, delayed, parallel, worker};
+use procession::{
+    Handle, Pool, Process, RemoteError, Shared, SharedSlice, StartMethod, TaskError, delayed, parallel,
+    worker,
+};
 
 const PAGE: &str = include_str!("../docs/from-python.md");
 const LINES: &str = include_str!("from_python.rs");
@@ -67,6 +70,30 @@ fn every_line_of_the_page_is_in_this_file() {
     }
     assert!(rows > 100, "{rows} rows");
     assert!(missing.is_empty(), "these are not compiled: {missing:#?}");
+}
+
+/// Returns the largest of these.
+#[worker]
+fn largest(of: &[i32]) -> Option<i32> {
+    of.iter().copied().max()
+}
+
+/// Returns the number of words.
+#[worker]
+fn words(of: &Vec<String>) -> usize {
+    of.len()
+}
+
+#[test]
+fn what_they_call_shared_memory() -> Outcome {
+    let v = [3, 7, 5];
+    let s = SharedSlice::from_slice(&v)?;
+    assert_eq!(Process::spawn(delayed!(largest(&s)))?.join()?, Some(7));
+
+    let value = vec!["a".to_owned(), "b".to_owned()];
+    let s = Shared::new(&value)?;
+    assert_eq!(Process::spawn(delayed!(words(&s)))?.join()?, 2);
+    Ok(())
 }
 
 #[test]

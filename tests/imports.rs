@@ -33,6 +33,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("setting", 0, Both),
     ("terminal", 0, Both),
     // Values and shared words.
+    ("segment", 1, Both),
     ("codec", 1, Both),
     ("frame", 1, Both),
     ("ring", 1, Both),
@@ -43,6 +44,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("dispatch", 2, Both),
     ("executor", 2, Both),
     ("task", 2, Both),
+    ("shared", 2, Both),
     ("handle", 2, Both),
     // The two ends.
     // What running code may ask.
@@ -80,6 +82,8 @@ const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     ("launch", "context"),
     // The first floor above the bytes: a registered function decodes its own arguments.
     ("registry", "codec"),
+    // Arguments that lie in shared memory.
+    ("codec", "segment"),
 ];
 
 fn sources() -> PathBuf {

@@ -15,6 +15,7 @@ pub use crate::{
     error::Fault,
     parallel::{Group, Member, Settings, millis, mins, secs},
     registry::{Entry, WORKERS},
+    segment::{Lent, LentSlice, LentStr},
     task::{Args, Task},
 };
 

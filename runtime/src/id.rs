@@ -21,6 +21,28 @@ pub(crate) fn has_begun(seq: u32, begun: u32) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FunctionId(pub(crate) u32);
 
+impl FunctionId {
+    /// The bit of an ID that says that there are handles among the arguments.
+    const HAS_HANDLES: u32 = 1 << 31;
+
+    /// Returns the ID of the same function for a task with handles among its arguments.
+    pub(crate) fn with_handles(self) -> Self {
+        Self(self.0 | Self::HAS_HANDLES)
+    }
+
+    /// Returns whether there are handles among the arguments.
+    #[inline]
+    pub(crate) fn has_handles(self) -> bool {
+        self.0 & Self::HAS_HANDLES != 0
+    }
+
+    /// Returns the ID of the same function for a task without handles, which is its place in the table.
+    #[inline]
+    pub(crate) fn without_handles(self) -> Self {
+        Self(self.0 & !Self::HAS_HANDLES)
+    }
+}
+
 /// The ID of a task. IDs are unique within a pool and increase in the order of submission.
 ///
 /// # Examples

@@ -62,7 +62,7 @@ pub(crate) fn id_of(entry: &'static Entry) -> Option<FunctionId> {
 
 /// Returns the function with this ID, if there is one.
 pub(crate) fn find(id: FunctionId) -> Option<&'static Entry> {
-    table().get(usize::try_from(id.0).ok()?)
+    table().get(usize::try_from(id.without_handles().0).ok()?)
 }
 
 /// Returns a digest of the table and of where the linker put its functions, which identifies this build of the executable.

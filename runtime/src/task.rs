@@ -2,7 +2,7 @@
 //!
 //! Expansions build tasks with [`Args`].
 
-use std::{ffi::OsStr, fmt, marker::PhantomData, os::unix::ffi::OsStrExt, path::Path};
+use std::{ffi::OsStr, fmt, marker::PhantomData, os::unix::ffi::OsStrExt, path::Path, ptr};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -12,6 +12,7 @@ use crate::{
     error::{Fault, Result, TaskError, TaskErrorKind, TaskLocation},
     id::FunctionId,
     registry::{self, Entry},
+    segment::{self, Attachments, Kind, LentPart, attached_by, with_available},
 };
 
 /// One call of a function that has not run yet. Created by [`delayed!`](crate::delayed).
@@ -74,6 +75,48 @@ pub(crate) struct EncodedCall {
     pub(crate) entry: &'static Entry,
     /// The encoded arguments, or the reason why they could not be encoded.
     pub(crate) args: Result<ShortBytes, Box<str>>,
+    pub(crate) handles: Handles,
+}
+
+/// The handles among encoded arguments.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Handles {
+    /// A bit for each argument that the function borrows: whether it is a part of a segment.
+    lent: u32,
+    /// The number of these bits.
+    count: u32,
+    /// The segments that the arguments name.
+    pub(crate) attachments: Attachments,
+}
+
+impl Handles {
+    /// Notes whether the next argument that the function borrows is a part of a segment.
+    #[inline]
+    fn push(&mut self, is_part: bool) {
+        self.lent |= u32::from(is_part).checked_shl(self.count).unwrap_or(0);
+        self.count += 1;
+    }
+
+    /// Returns whether the next argument may be a part of a segment.
+    #[inline]
+    fn has_bit(&self) -> bool {
+        self.count < u32::BITS
+    }
+
+    /// Returns what comes before the arguments of a task with handles.
+    #[inline]
+    pub(crate) fn prefix(&self) -> Option<[u8; 4]> {
+        (!self.attachments.is_empty()).then(|| self.lent.to_le_bytes())
+    }
+
+    /// Appends those of arguments that were encoded separately. Returns whether all of their bits have room.
+    fn append(&mut self, next: &Self) -> bool {
+        let lent = u64::from(next.lent).checked_shl(self.count).unwrap_or(u64::from(next.lent) << 32);
+        self.lent |= lent as u32;
+        self.count += next.count;
+        self.attachments.merge(&next.attachments);
+        u32::try_from(lent).is_ok()
+    }
 }
 
 impl fmt::Debug for EncodedCall {
@@ -149,7 +192,10 @@ impl EncodedCall {
     pub(crate) fn run(&self) -> Result<OwnedResult, Fault> {
         let args = self.args.as_ref().map_err(|words| Fault::codec(words.to_string()))?;
         let (mut head, mut body) = (Vec::new(), Vec::new());
-        dispatch::run(self.entry, || args.as_input(), &mut head, &mut body)?;
+        let Handles { lent, attachments, .. } = &self.handles;
+        with_available(attachments, || {
+            dispatch::run(self.entry, || args.as_input().with_lent(*lent), &mut head, &mut body)
+        })?;
         Ok(output::Encoded::Large(head.into(), body).into_owned())
     }
 }
@@ -171,6 +217,7 @@ impl<T: Serialize + ?Sized> Sent for T {}
 #[derive(Debug)]
 pub struct Args {
     bytes: Result<ShortBytes, Box<str>>,
+    handles: Handles,
 }
 
 impl Args {
@@ -179,23 +226,60 @@ impl Args {
     #[must_use]
     #[inline]
     pub fn new() -> Self {
-        Self { bytes: Ok(ShortBytes::new()) }
+        Self { bytes: Ok(ShortBytes::new()), handles: Handles::default() }
     }
 
     /// Encodes the next argument. If it cannot be encoded, the task fails with that error.
     #[inline]
     pub fn put<A: Sent + ?Sized>(&mut self, name: &str, value: &A) {
         if let Ok(bytes) = &mut self.bytes
-            && let Err(words) = codec::encode(value, bytes)
+            && let Err(words) = attached_by(&mut self.handles.attachments, || codec::encode(value, bytes))
         {
             self.bytes = Err(format!("argument `{name}`: {words}").into());
+        }
+    }
+
+    /// Encodes the next argument, which the function borrows.
+    #[inline]
+    pub fn put_lent<A: Sent>(&mut self, name: &str, value: &A) {
+        if !self.put_part::<A>(name, Kind::Value, ptr::from_ref(value).addr(), size_of::<A>()) {
+            self.put(name, value);
         }
     }
 
     /// Encodes the next argument, which is a slice.
     #[inline]
     pub fn put_slice<A: Sent>(&mut self, name: &str, value: &[A]) {
-        self.put(name, value);
+        if !self.put_part::<A>(name, Kind::Slice, value.as_ptr().addr(), size_of_val(value)) {
+            self.put(name, value);
+        }
+    }
+
+    /// Encodes the next argument, which is text.
+    #[inline]
+    pub fn put_str(&mut self, name: &str, value: &str) {
+        if !self.put_part::<str>(name, Kind::Slice, value.as_ptr().addr(), value.len()) {
+            self.put(name, value);
+        }
+    }
+
+    /// Encodes the next argument, which is a byte slice that the function borrows.
+    pub fn put_byte_slice(&mut self, name: &str, value: &[u8]) {
+        if !self.put_part::<u8>(name, Kind::Slice, value.as_ptr().addr(), value.len()) {
+            self.put_bytes(name, value);
+        }
+    }
+
+    /// Encodes the next argument as a part of a segment if it lies in one. Returns whether it does.
+    #[inline]
+    fn put_part<A: ?Sized>(&mut self, name: &str, kind: Kind, start: usize, len_bytes: usize) -> bool {
+        let found = segment::find::<A>(kind, start, len_bytes);
+        let found = found.filter(|found| found.segment.file().is_some() && self.handles.has_bit());
+        self.handles.push(found.is_some());
+        let Some(found) = found else { return false };
+        self.put(name, &LentPart::new(&found, len_bytes));
+        self.handles.attachments.add(&found.segment);
+        true
     }
 
     /// Encodes the next argument, which is a byte slice, with one copy.
@@ -219,7 +303,13 @@ impl Args {
 
     /// Appends arguments that were encoded separately.
     pub fn append(&mut self, next: Self) {
+        let fits = self.handles.append(&next.handles);
         match (&mut self.bytes, next.bytes) {
+            (Ok(_), Ok(_)) if !fits => {
+                self.bytes =
+                    Err("shared memory cannot be given by name to a function that borrows over 32 arguments"
+                        .into());
+            }
             (Ok(bytes), Ok(next)) => bytes.append(&next),
             (Ok(_), next @ Err(_)) => self.bytes = next,
             (Err(_), _) => {}
@@ -229,7 +319,7 @@ impl Args {
     /// Creates the task: a call of the function of `entry` that returns a `T`.
     #[inline]
     pub fn task<T>(self, entry: &'static Entry) -> Task<T> {
-        Task { call: EncodedCall { entry, args: self.bytes }, result: PhantomData }
+        Task { call: EncodedCall { entry, args: self.bytes, handles: self.handles }, result: PhantomData }
     }
 }
 
@@ -244,15 +334,30 @@ pub(crate) fn not_in_table(request: &EncodedCall, index: Option<usize>) -> TaskE
     TaskError::new(request.entry.name, kind, TaskLocation { index, ..TaskLocation::default() })
 }
 
-/// Returns a task's function and arguments, if it can be sent to another process.
-pub(crate) fn travels(
-    call: crate::task::EncodedCall,
-    index: Option<usize>,
-) -> Result<(FunctionId, ShortBytes), TaskError> {
+/// A task as it is sent to another process.
+pub(crate) struct SentTask {
+    pub(crate) function: FunctionId,
+    pub(crate) args: ShortBytes,
+    pub(crate) attachments: Attachments,
+}
+
+/// Returns a task as it is sent, if it can be sent to another process.
+pub(crate) fn travels(call: EncodedCall, index: Option<usize>) -> Result<SentTask, TaskError> {
     let Some(function) = registry::id_of(call.entry) else { return Err(not_in_table(&call, index)) };
     let args = call.args.map_err(|words| {
         let kind = TaskErrorKind::Codec { message: words.into() };
         TaskError::new(call.entry.name, kind, TaskLocation { index, ..TaskLocation::default() })
     })?;
-    Ok((function, args))
+    let Some(prefix) = call.handles.prefix() else {
+        return Ok(SentTask { function, args, attachments: Attachments::default() });
+    };
+    let mut bytes = ShortBytes::from_slice(&prefix);
+    bytes.append(&args);
+    Ok(SentTask { function: function.with_handles(), args: bytes, attachments: call.handles.attachments })
+}
+
+/// Splits what [`travels`] has put before the arguments of a task with handles off them.
+pub(crate) fn split_lent(args: &[u8]) -> Option<(u32, &[u8])> {
+    let (lent, args) = args.split_first_chunk()?;
+    Some((u32::from_le_bytes(*lent), args))
 }

@@ -42,6 +42,7 @@ mod rest;
 mod scratch;
 mod scribble;
 mod settings;
+mod shared;
 mod start;
 mod stats;
 mod subscriber;

@@ -5,6 +5,7 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
     Attribute, Expr, FnArg, Lifetime, Pat, PathArguments, Type, TypeReference, parse_quote,
     spanned::Spanned,
+    visit::Visit,
     visit_mut::{self, VisitMut},
 };
 
@@ -42,13 +43,13 @@ pub(super) struct Default {
 enum Kind {
     /// A value that is encoded and decoded as its own type.
     Value(Type),
-    /// `&str`, lent from the message.
-    Str(TypeReference),
+    /// `&str`, lent from the message or from shared memory.
+    Str,
     /// `Vec<u8>`, copied once.
     ByteVec,
     /// `PathBuf`, which may contain any bytes.
     PathBuf,
-    /// `&[u8]`, lent from the message.
+    /// `&[u8]`, lent from the message or from shared memory.
     Bytes,
     /// `&Path`, lent from the message.
     Path,
@@ -56,10 +57,12 @@ enum Kind {
     LentByteVec,
     /// `&PathBuf`.
     LentPathBuf,
-    /// `&[T]`, decoded as a vector and lent.
+    /// `&[T]`, decoded as a vector, or lent from shared memory.
     Slice(Type),
-    /// `&T`, decoded and lent.
+    /// `&T`, decoded and lent, or lent from shared memory.
     Lent(Type),
+    /// `&T` of a `T` that borrows itself. What lives as long as one call is not kept for the next one.
+    LentBorrower(Type),
 }
 
 impl Param {
@@ -104,7 +107,7 @@ impl Param {
     /// Returns the type whose encoding is used for the argument or for its elements.
     pub(super) fn encoded_type(&self) -> Option<&Type> {
         match &self.kind {
-            Kind::Value(ty) | Kind::Lent(ty) | Kind::Slice(ty) => Some(ty),
+            Kind::Value(ty) | Kind::Lent(ty) | Kind::LentBorrower(ty) | Kind::Slice(ty) => Some(ty),
             _ => None,
         }
     }
@@ -178,10 +181,11 @@ impl Kind {
         match peel(&reference.elem) {
             Type::Slice(slice) if is_plain(&slice.elem, "u8") => Self::Bytes,
             Type::Slice(slice) => Self::Slice((*slice.elem).clone()),
-            elem if is_plain(elem, "str") => Self::Str(reference.clone()),
+            elem if is_plain(elem, "str") => Self::Str,
             elem if is_plain(elem, "Path") => Self::Path,
             elem if is_plain(elem, "PathBuf") => Self::LentPathBuf,
             elem if is_byte_vec(elem) => Self::LentByteVec,
+            elem if borrows(elem) => Self::LentBorrower(elem.clone()),
             elem => Self::Lent(elem.clone()),
         }
     }
@@ -191,13 +195,18 @@ impl Kind {
         let put = |ty: TokenStream| quote!(put::<#ty>);
         match self {
             Self::Value(ty) => (put(respan(ty)), quote!(&#value)),
-            Self::Str(reference) => (put(respan(&reference.elem)), quote!(#value)),
-            Self::Lent(ty) => (put(respan(ty)), quote!(#value)),
+            Self::Str => (quote!(put_str), quote!(#value)),
+            Self::LentBorrower(ty) => (put(respan(ty)), quote!(#value)),
+            Self::Lent(ty) => {
+                let ty = respan(ty);
+                (quote!(put_lent::<#ty>), quote!(#value))
+            }
             Self::Slice(elem) => {
                 let elem = respan(elem);
                 (quote!(put_slice::<#elem>), quote!(#value))
             }
-            Self::Bytes | Self::LentByteVec => (quote!(put_bytes), quote!(#value)),
+            Self::Bytes => (quote!(put_byte_slice), quote!(#value)),
+            Self::LentByteVec => (quote!(put_bytes), quote!(#value)),
             Self::ByteVec => (quote!(put_byte_vec), quote!(#value)),
             Self::Path | Self::LentPathBuf => (quote!(put_path), quote!(#value)),
             Self::PathBuf => (quote!(put_path), quote!(&#value)),
@@ -211,13 +220,17 @@ impl Kind {
             quote!(take::<#ty>)
         };
         match self {
-            Self::Value(ty) | Self::Lent(ty) => take(ty),
-            Self::Str(reference) => take(&Type::Reference(reference.clone())),
+            Self::Value(ty) | Self::LentBorrower(ty) => take(ty),
+            Self::Lent(ty) => {
+                let ty = respan(elided(ty));
+                quote!(take_lent::<#ty>)
+            }
+            Self::Str => quote!(take_str),
             Self::Slice(elem) => {
                 let elem = respan(elided(elem));
                 quote!(take_slice::<#elem>)
             }
-            Self::Bytes => quote!(take_bytes),
+            Self::Bytes => quote!(take_byte_slice),
             Self::ByteVec | Self::LentByteVec => quote!(take_byte_vec),
             Self::Path => quote!(take_path),
             Self::PathBuf | Self::LentPathBuf => quote!(take_path_buf),
@@ -227,10 +240,10 @@ impl Kind {
     /// Returns the decoded argument in the form that the function receives.
     fn lend(&self, argument: &Ident) -> TokenStream {
         match self {
-            Self::Value(_) | Self::Str(_) | Self::ByteVec | Self::PathBuf | Self::Bytes | Self::Path => {
-                quote!(#argument)
-            }
-            Self::LentByteVec | Self::LentPathBuf | Self::Slice(_) | Self::Lent(_) => quote!(&#argument),
+            Self::Value(_) | Self::ByteVec | Self::PathBuf | Self::Path => quote!(#argument),
+            Self::LentByteVec | Self::LentPathBuf | Self::LentBorrower(_) => quote!(&#argument),
+            // The type may be a parameter of the function, for which the compiler coerces nothing.
+            Self::Str | Self::Bytes | Self::Slice(_) | Self::Lent(_) => quote!(&*#argument),
         }
     }
 }
@@ -244,6 +257,23 @@ fn peel(mut ty: &Type) -> &Type {
             _ => return ty,
         };
     }
+}
+
+/// Returns whether a type contains a lifetime or a reference.
+fn borrows(ty: &Type) -> bool {
+    struct Search(bool);
+    impl<'ast> Visit<'ast> for Search {
+        fn visit_lifetime(&mut self, _: &'ast Lifetime) {
+            self.0 = true;
+        }
+
+        fn visit_type_reference(&mut self, _: &'ast TypeReference) {
+            self.0 = true;
+        }
+    }
+    let mut search = Search(false);
+    search.visit_type(ty);
+    search.0
 }
 
 /// Returns whether the last name of the type is this one, without arguments.
@@ -318,6 +348,8 @@ mod tests {
         check(parse_quote!(&std::path::Path), "Path");
         check(parse_quote!(&PathBuf), "LentPathBuf");
         check(parse_quote!(&Path<u8>), "Lent");
-        check(parse_quote!(&&str), "Lent");
+        check(parse_quote!(&&str), "LentBorrower");
+        check(parse_quote!(&Foo<'a>), "LentBorrower");
+        check(parse_quote!(&Foo<'_, u8>), "LentBorrower");
     }
 }

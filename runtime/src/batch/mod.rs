@@ -17,7 +17,11 @@ use crate::{
     id::{FunctionId, WorkerId},
     protocol::{EncodedTasks, Results},
     registry,
+    segment::Attachments,
 };
+
+/// Batches that name more segments are not joined.
+const MOST_SEGMENTS: usize = 64;
 
 /// Identifies a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +82,7 @@ pub(crate) struct Single {
     pub(crate) number: u64,
     pub(crate) function: FunctionId,
     pub(crate) args: ShortBytes,
+    pub(crate) attachments: Attachments,
     pub(crate) to: Arc<Completer>,
 }
 
@@ -86,7 +91,7 @@ impl From<Single> for Batch {
         Self {
             queue: task.queue,
             first: task.number,
-            records: EncodedTasks::of(task.function, task.args),
+            records: EncodedTasks::of(task.function, task.args).with_attachments(&task.attachments),
             to: Recipient::Handles(VecDeque::from([task.to])),
             attempts: 0,
         }
@@ -181,6 +186,7 @@ impl Batch {
             && self.attempts == next.attempts
             && !self.records.is_large()
             && !next.records.is_large()
+            && self.records.attachments().len() + next.records.attachments().len() <= MOST_SEGMENTS
             && self.records.len_bytes() + next.records.len_bytes() <= most_bytes;
         match (&mut self.to, &mut next.to) {
             (Recipient::Call(_), Recipient::Call(_)) if fits => {}

@@ -29,9 +29,13 @@ use crate::{
         policy::MOST_FED_BYTES,
     },
     seed::{self, Calls},
+    segment::Attachments,
     sys::generation::generation,
-    task::{EncodedCall, travels},
+    task::{EncodedCall, Handles, SentTask, travels},
 };
+
+/// The number of segments from which on a call attaches no more to all of its tasks. They live as long as the call.
+const MOST_ATTACHED: usize = 8;
 
 /// Larger memory for results is freed after use.
 const MOST_SPARE_BYTES: usize = 4 << 20;
@@ -47,6 +51,10 @@ pub(crate) struct Call {
     is_reported: bool,
     /// The tasks that have ended since the last report, if progress is displayed.
     ended: Vec<Range<usize>>,
+    /// The segments that every batch from the feed has.
+    attached: Attachments,
+    /// The segments of the last task that was queued apart.
+    recent: Attachments,
     /// The entry that was called last, and its ID.
     last: Option<(&'static Entry, FunctionId)>,
     /// The generation of the process that made the call.
@@ -113,6 +121,8 @@ impl Call {
             window: Window::new(),
             is_reported: report.is_some(),
             ended: Vec::new(),
+            attached: Attachments::default(),
+            recent: Attachments::default(),
             last: None,
             generation: generation(),
         };
@@ -178,6 +188,7 @@ impl Call {
             && let (CallBackend::Pool { feeder, .. }, Some((entry, function)), Ok(args)) =
                 (&mut self.backend, self.last, &request.args)
             && std::ptr::eq(entry, request.entry)
+            && request.handles.attachments.is_empty()
             && !feeder.is_wanted()
             && let Some((bytes, len)) = args.few()
             && feeder.push_few(function, bytes, len)
@@ -194,7 +205,14 @@ impl Call {
             (&mut self.backend, self.last, &request.args)
             && std::ptr::eq(entry, request.entry)
             && args.len() <= MOST_FED_BYTES
-            && feeder.push(function, args)
+            && match request.handles.prefix() {
+                None => feeder.push(function, &[], args),
+                // The batch that the task will be part of has the segments of the call only.
+                Some(prefix) => {
+                    self.attached.includes(&request.handles.attachments)
+                        && feeder.push(function.with_handles(), &prefix, args)
+                }
+            }
         {
             self.window.feed(args.len());
             if feeder.is_wanted() || self.window.is_batch_full() {
@@ -228,22 +246,30 @@ impl Call {
             CallBackend::Pool { .. } => {}
         }
         let entry = request.entry;
-        let (function, args) = match travels(request, Some(index)) {
+        let SentTask { function, args, attachments } = match travels(request, Some(index)) {
             Ok(sent) => sent,
             Err(error) => return self.give_up(error),
         };
-        self.last = Some((entry, function));
-        if args.len() <= MOST_FED_BYTES {
-            return self.push(EncodedCall { entry, args: Ok(args) });
+        self.last = Some((entry, function.without_handles()));
+        if attachments.is_empty() && args.len() <= MOST_FED_BYTES {
+            return self.push(EncodedCall { entry, args: Ok(args), handles: Handles::default() });
         }
         let Some((driver, queue)) = self.pool() else {
             return self.give_up(pool_ended(entry.name, index));
         };
+        if !attachments.is_empty() {
+            // What two tasks in a row need is likely to be needed by the next ones.
+            if self.recent.includes(&attachments) && self.attached.len() < MOST_ATTACHED {
+                driver.inspect(|scheduler| scheduler.attach(queue, &attachments));
+                self.attached.merge(&attachments);
+            }
+            self.recent = attachments.clone();
+        }
         self.window.push(args.len());
         let batch = Batch {
             queue,
             first: 0,
-            records: EncodedTasks::of(function, args),
+            records: EncodedTasks::of(function, args).with_attachments(&attachments),
             to: Recipient::Call(self.inbox.clone()),
             attempts: 0,
         };

@@ -9,9 +9,14 @@ use std::{
 use super::{
     Received,
     bytes::{LARGE_BYTES, Short, ShortBytes},
-    explain, guard,
+    decode, explain, guard,
 };
-use crate::{error::Fault, sample, sys::memory::advise_huge};
+use crate::{
+    error::Fault,
+    sample,
+    segment::{Lent, LentPart, LentSlice, LentStr, set_expecting},
+    sys::memory::advise_huge,
+};
 
 /// The remaining encoded arguments of a task. Part of the expansion's interface.
 #[derive(Debug)]
@@ -19,6 +24,8 @@ pub struct Input<'a> {
     pub(super) rest: &'a [u8],
     /// All of the arguments, until one is taken. If they consist of one byte vector, it can be taken as it is.
     pub(super) whole: Option<Whole<'a>>,
+    /// A bit for each of the remaining arguments that the function borrows: whether it is a part of a segment.
+    pub(super) lent: u32,
 }
 
 #[derive(Debug)]
@@ -32,14 +39,32 @@ pub(super) enum Whole<'a> {
 
 impl<'a> Input<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, whole: None }
+        Self { rest: bytes, whole: None, lent: 0 }
     }
 
     /// Creates an input of arguments that are not needed afterwards. They are one byte vector without its length if they are bare.
     /// The caller drops what is left of them.
     pub(crate) fn of(bytes: &'a mut Vec<u8>, is_bare: bool) -> Self {
         let whole = if is_bare { Whole::Bare(bytes) } else { Whole::Plain(bytes) };
-        Self { rest: &[], whole: Some(whole) }
+        Self { rest: &[], whole: Some(whole), lent: 0 }
+    }
+
+    /// Returns all of the arguments, which must not be bare.
+    pub(crate) fn into_bytes(mut self) -> &'a [u8] {
+        self.rest()
+    }
+
+    /// Notes which of the arguments that the function borrows are parts of segments.
+    pub(crate) fn with_lent(self, lent: u32) -> Self {
+        Self { lent, ..self }
+    }
+
+    /// Returns the next argument that the function borrows, if it is a part of a segment.
+    #[inline]
+    fn part(&mut self, name: &str) -> Result<Option<LentPart>, Fault> {
+        let is_part = self.lent & 1 != 0;
+        self.lent >>= 1;
+        if is_part { self.take(name).map(Some) } else { Ok(None) }
     }
 
     #[inline]
@@ -73,14 +98,55 @@ impl<'a> Input<'a> {
         Ok(value)
     }
 
+    /// Takes the next argument, which the function borrows.
+    ///
+    /// # Errors
+    ///
+    /// The argument cannot be decoded.
+    #[inline]
+    pub fn take_lent<T: Received<'a>>(&mut self, name: &str) -> Result<Lent<T>, Fault> {
+        match self.part(name)? {
+            None => self.take::<T>(name).map(Lent::from),
+            Some(part) => part.value(decode).map_err(not_shared(name)),
+        }
+    }
+
     /// Takes the next argument, which is a slice.
     ///
     /// # Errors
     ///
     /// The argument cannot be decoded.
     #[inline]
-    pub fn take_slice<T: Received<'a>>(&mut self, name: &str) -> Result<Vec<T>, Fault> {
-        self.take(name)
+    pub fn take_slice<T: Received<'a>>(&mut self, name: &str) -> Result<LentSlice<Vec<T>, T>, Fault> {
+        match self.part(name)? {
+            None => self.take::<Vec<T>>(name).map(LentSlice::from),
+            Some(part) => part.elements().map_err(not_shared(name)),
+        }
+    }
+
+    /// Takes the next argument, which is text, without a copy.
+    ///
+    /// # Errors
+    ///
+    /// The argument cannot be decoded.
+    #[inline]
+    pub fn take_str(&mut self, name: &str) -> Result<LentStr<'a>, Fault> {
+        match self.part(name)? {
+            None => self.take::<&'a str>(name).map(LentStr::from),
+            Some(part) => LentStr::of(&part).map_err(not_shared(name)),
+        }
+    }
+
+    /// Takes the next argument, which is a byte slice, without a copy.
+    ///
+    /// # Errors
+    ///
+    /// The argument cannot be decoded.
+    pub fn take_byte_slice(&mut self, name: &str) -> Result<LentSlice<&'a [u8], u8>, Fault> {
+        match self.part(name)? {
+            None => self.take_bytes(name).map(LentSlice::from),
+            Some(part) => part.elements().map_err(not_shared(name)),
+        }
     }
 
     /// Takes the next argument, which is a byte slice, without a copy.
@@ -155,6 +221,7 @@ impl<'a> Input<'a> {
     #[inline]
     pub fn finish(mut self) -> Result<(), Fault> {
         sample::end();
+        set_expecting(false);
         match self.rest().len() {
             0 => Ok(()),
             left => Err(Fault::codec(format!(
@@ -164,11 +231,15 @@ impl<'a> Input<'a> {
     }
 }
 
+fn not_shared(name: &str) -> impl FnOnce(String) -> Fault {
+    move |words| Fault::codec(format!("argument `{name}`: {words}"))
+}
+
 impl ShortBytes {
     /// Returns the bytes for decoding.
     pub(crate) fn as_input(&self) -> Input<'_> {
         match &self.0 {
-            Short::Bare(bytes) => Input { rest: &[], whole: Some(Whole::Lent(bytes)) },
+            Short::Bare(bytes) => Input { rest: &[], whole: Some(Whole::Lent(bytes)), lent: 0 },
             _ => Input::new(self),
         }
     }

@@ -22,6 +22,8 @@ pub use output::Output;
 pub(crate) use bytes::{Buffer, HERE_BYTES, LARGE_BYTES, ShortBytes};
 pub(crate) use output::{Encoded, OwnedResult};
 
+use crate::segment::take_why;
+
 /// Appends `value` to `out`. If that fails, `out` is unchanged.
 #[inline(always)]
 pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -> Result<(), String> {
@@ -98,6 +100,9 @@ fn explain<T: ?Sized>(done: &str, error: postcard::Error) -> String {
             type_name::<T>(),
             guard::MOST_UNBACKED,
         );
+    }
+    if let Some(why) = take_why() {
+        return format!("`{}` cannot be {done}: {why}", type_name::<T>());
     }
     let why = match error {
         E::WontImplement => {

@@ -8,7 +8,7 @@ use super::{
     bytes::{LARGE_BYTES, ShortBytes, encode_bytes, encode_len},
     decode, decode_value, encode, explain, path,
 };
-use crate::error::Fault;
+use crate::{error::Fault, segment::inlined};
 
 /// The encoded result of a task.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl<'a> Output<'a> {
             return Ok(());
         }
         path::encode_as_paths(&value, self.bytes)
-            .unwrap_or_else(|| encode(&value, self.bytes))
+            .unwrap_or_else(|| inlined(|| encode(&value, self.bytes)))
             .map_err(|words| Fault::codec(format!("the result: {words}")))
     }
 }

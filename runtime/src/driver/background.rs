@@ -19,6 +19,7 @@ use crate::{
     escape::Escaped,
     handle::Drive,
     scheduler::{machine::StateMachine, state::Scheduler},
+    segment::{self, Listen, listen},
     sys::{
         buffer_cache,
         poll::Event,
@@ -40,6 +41,7 @@ impl<M: StateMachine> Engine<M> {
             name.map_or_else(|| "procession".to_owned(), |name| format!("procession {}", Escaped(name)));
         let thread =
             std::thread::Builder::new().name(name).spawn(move || _ = its_own.run_background(announced))?;
+        listen(Arc::<Driver<M>>::downgrade(&driver));
         Ok(Self { driver, background: Some(thread) })
     }
 
@@ -78,6 +80,15 @@ impl<M: StateMachine> Drop for Engine<M> {
         if driver.ring_background() {
             // It runs no code of users except loggers and wakers, and a panic of theirs was already reported by the panic hook.
             let _ = thread.join();
+        }
+    }
+}
+
+impl<M: StateMachine> Listen for Driver<M> {
+    /// Wakes the background thread. If a thread leads, the workers forget the segment in its next turn.
+    fn segment_dropped(&self) {
+        if self.is_own() {
+            self.ring_background();
         }
     }
 }
@@ -131,6 +142,7 @@ impl<M: StateMachine> Driver<M> {
                 due.map(|alarm| alarm.saturating_duration_since(Instant::now()))
             };
             let waited = thread.rest(|| self.sleep(&mut events, timeout));
+            segment::bury();
             if self.is_over() {
                 break;
             }

@@ -109,6 +109,8 @@ pub(super) struct State<M: StateMachine> {
     pub(super) armed: bool,
     /// Workers wake the poller for their replies, because no thread looks at the rings.
     pub(super) listens: bool,
+    /// How many segments were dropped when workers were last told to forget some.
+    pub(super) dropped: u64,
     /// The time at which the descriptors were last checked.
     pub(super) examined: Instant,
     /// The time at which the workers' poller was last called.
@@ -160,6 +162,7 @@ impl<M: StateMachine> Driver<M> {
                 releases: 0,
                 armed: true,
                 listens: true,
+                dropped: 0,
                 examined: now,
                 polled: now,
                 seen: now,

@@ -210,9 +210,10 @@ impl Builder {
     /// Sets how many bytes of resident memory a worker may have after a task. A worker that exceeds this is replaced. Default: no
     /// limit.
     ///
-    /// No task is lost. The pool logs a record the first time this happens. The figure is the process's resident set as reported
-    /// by the kernel, which includes shared pages, such as those of a template's [`preload`](Self::preload). This setting does
-    /// not stop a task that allocates too much while it runs. Use [`memory_limit`](Self::memory_limit) for that.
+    /// No task is lost. The pool logs a record the first time this happens. Counted is the process's own
+    /// resident memory as reported by the kernel: without mapped files, and without memory that it shares with other processes, such
+    /// as a [`SharedSlice`](crate::SharedSlice), but with pages that it inherits from a template's [`preload`](Self::preload). This
+    /// setting does not stop a task that allocates too much while it runs. Use [`memory_limit`](Self::memory_limit) for that.
     ///
     /// # Examples
     ///
@@ -482,6 +483,12 @@ impl Builder {
             if registry::id_of(call.entry).is_none() {
                 return Err(not_in_table(call, None).into());
             }
+        }
+        if let Some(call) = preload.filter(|call| !call.handles.attachments.is_empty()) {
+            return Err(Error::config(format!(
+                "preload `{}`: it cannot be given shared memory: give it to the initializer, or to tasks",
+                call.entry.name
+            )));
         }
         if let (StartMethod::Spawn, Some(call)) = (spawn.start_method, preload) {
             return Err(Error::config(format!(

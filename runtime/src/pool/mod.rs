@@ -55,7 +55,7 @@ use crate::{
     setting::in_process_by_env,
     start,
     sys::{cpu::cpus, limits::explained, per_process::PerProcess},
-    task::{IntoTask, Tasks, travels},
+    task::{IntoTask, SentTask, Tasks, travels},
 };
 
 /// A pool of worker processes.
@@ -480,8 +480,8 @@ impl Pool {
                 return ended(Err(error), TaskId(0));
             }
         };
-        let (function, args) = match travels(task.call, None) {
-            Ok(parts) => parts,
+        let SentTask { function, args, attachments } = match travels(task.call, None) {
+            Ok(sent) => sent,
             Err(error) => {
                 engine.driver.inspect(|scheduler| scheduler.refused(error.kind()));
                 return ended(Err(error.in_pool(processes.config.spawn.name.as_ref())), TaskId(0));
@@ -492,6 +492,7 @@ impl Pool {
             number: 0,
             function,
             args,
+            attachments,
             to: completer.clone(),
         });
         Handle::new(completer, Some(engine.exchange()), name, TaskId(id))
@@ -531,7 +532,7 @@ impl Pool {
                 return Ok(vec![T::decode(name, here.run_broadcast(&task.call)?.as_encoded(), place)?]);
             }
         };
-        let (function, args) = travels(task.call, Some(0))
+        let SentTask { function, args, attachments } = travels(task.call, Some(0))
             .map_err(|error| error.in_pool(processes.config.spawn.name.as_ref()))?;
         let seed = seed_of_call(None, processes.config.call.seed, &processes.calls);
         let handles: Option<Vec<Handle<T>>> = engine.driver.with(|scheduler, now| {
@@ -542,7 +543,7 @@ impl Pool {
                     let batch = Batch {
                         queue: QueueId::Pinned,
                         first: index,
-                        records: EncodedTasks::of(function, args.clone()),
+                        records: EncodedTasks::of(function, args.clone()).with_attachments(&attachments),
                         to: Recipient::Member { handle: completer.clone(), seed },
                         attempts: 0,
                     };

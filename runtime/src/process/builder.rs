@@ -18,7 +18,7 @@ use crate::{
     seed,
     setting::in_process_by_env,
     sys::cpu::cpus,
-    task::{IntoTask, travels},
+    task::{IntoTask, SentTask, travels},
 };
 
 /// Configures a [`Process`]. Created by [`Process::builder`].
@@ -96,9 +96,9 @@ impl ProcessBuilder {
             let exchange: Arc<dyn Drive> = here.clone();
             (Backend::InProcess(here), std::process::id(), Arc::downgrade(&exchange))
         } else {
-            let (called, args) = travels(task.call, None)?;
-            let task =
-                Single { queue: QueueId::Pinned, number, function: called, args, to: completer.clone() };
+            let SentTask { function, args, attachments } = travels(task.call, None)?;
+            let to = completer.clone();
+            let task = Single { queue: QueueId::Pinned, number, function, args, attachments, to };
             let name = name.clone();
             let child = OwnedProcess::launch(ProcessConfig { name, task, seed, spawn })?;
             let (id, exchange) = (child.id(), child.exchange());

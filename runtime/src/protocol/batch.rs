@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::{
     codec::{LARGE_BYTES, ShortBytes},
     id::FunctionId,
+    segment::Attachments,
     sys::buffer_cache,
 };
 
@@ -16,7 +17,11 @@ pub(crate) const RECORD_HEAD_BYTES: usize = 4 + 4;
 
 /// Tasks, oldest first, as bytes that are sent to a worker unchanged.
 #[derive(Clone, Debug)]
-pub(crate) struct EncodedTasks(Kind);
+pub(crate) struct EncodedTasks {
+    kind: Kind,
+    /// The segments that their arguments name. A task that was split off keeps those of all.
+    attachments: Attachments,
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -82,11 +87,17 @@ pub(crate) enum Wire<'a> {
     Large(FunctionId, &'a Arc<LargeArgs>),
 }
 
+impl From<Kind> for EncodedTasks {
+    fn from(kind: Kind) -> Self {
+        Self { kind, attachments: Attachments::default() }
+    }
+}
+
 impl EncodedTasks {
     /// Creates records from bytes that [`put_record`] made.
     pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
         let left = count(&bytes);
-        Self(Kind::Small { bytes, at: 0, done: 0, left })
+        Kind::Small { bytes, at: 0, done: 0, left }.into()
     }
 
     /// Creates a record of one task with arguments of any size.
@@ -94,10 +105,10 @@ impl EncodedTasks {
         if args.len() < LARGE_BYTES {
             let mut bytes = Vec::with_capacity(RECORD_HEAD_BYTES + args.len());
             put_record(function, &args, &mut bytes);
-            Self(Kind::Small { bytes, at: 0, done: 0, left: 1 })
+            Kind::Small { bytes, at: 0, done: 0, left: 1 }.into()
         } else {
             let (bytes, is_bare) = args.into_parts();
-            Self(Kind::Large { function, args: Some(Arc::new(LargeArgs { bytes, is_bare })) })
+            Kind::Large { function, args: Some(Arc::new(LargeArgs { bytes, is_bare })) }.into()
         }
     }
 
@@ -105,17 +116,17 @@ impl EncodedTasks {
     #[cfg(test)]
     pub(super) fn large(function: FunctionId, args: Vec<u8>) -> Self {
         let args = LargeArgs { bytes: args, is_bare: false };
-        Self(Kind::Large { function, args: Some(Arc::new(args)) })
+        Kind::Large { function, args: Some(Arc::new(args)) }.into()
     }
 
     pub(crate) fn is_large(&self) -> bool {
-        matches!(self.0, Kind::Large { .. })
+        matches!(self.kind, Kind::Large { .. })
     }
 
     /// Returns the number of tasks that are left.
     #[inline]
     pub(crate) fn len(&self) -> u32 {
-        match &self.0 {
+        match &self.kind {
             Kind::Small { left, .. } => *left,
             Kind::Large { args, .. } => u32::from(args.is_some()),
         }
@@ -123,15 +134,27 @@ impl EncodedTasks {
 
     /// Returns the approximate size. Tasks that are done are included until the bytes are requested.
     pub(crate) fn len_bytes(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Small { bytes, at, .. } => bytes.len() - at,
             Kind::Large { args, .. } => args.as_ref().map_or(0, |args| args.bytes.len()),
         }
     }
 
+    /// Adds the segments that the arguments name.
+    pub(crate) fn with_attachments(mut self, attachments: &Attachments) -> Self {
+        self.attachments.merge(attachments);
+        self
+    }
+
+    /// Returns the segments that the arguments name.
+    pub(crate) fn attachments(&self) -> &Attachments {
+        &self.attachments
+    }
+
     /// Appends other small records.
     pub(crate) fn append(&mut self, more: &Self) {
-        if let (Kind::Small { bytes, left, .. }, Wire::Small(others)) = (&mut self.0, more.clone_wire()) {
+        self.attachments.merge(&more.attachments);
+        if let (Kind::Small { bytes, left, .. }, Wire::Small(others)) = (&mut self.kind, more.clone_wire()) {
             bytes.extend_from_slice(others);
             *left += more.len();
         }
@@ -139,7 +162,7 @@ impl EncodedTasks {
 
     /// Appends one task if all are small and together they have at most `most_bytes`. Returns whether it was appended.
     pub(crate) fn append_one(&mut self, function: FunctionId, args: &[u8], most_bytes: usize) -> bool {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Small { bytes, left, .. } if bytes.len() + args.len() < most_bytes => {
                 put_record(function, args, bytes);
                 *left += 1;
@@ -151,7 +174,7 @@ impl EncodedTasks {
 
     /// Returns the functions of the remaining tasks, in order.
     pub(crate) fn functions(&self) -> impl Iterator<Item = FunctionId> {
-        let (mut rest, mut large) = match &self.0 {
+        let (mut rest, mut large) = match &self.kind {
             Kind::Small { bytes, at, done, .. } => (skip(&bytes[*at..], *done), None),
             Kind::Large { function, args } => (&[][..], args.as_ref().map(|_| *function)),
         };
@@ -166,7 +189,7 @@ impl EncodedTasks {
 
     /// Returns the bytes, without skipping the tasks that are done.
     fn clone_wire(&self) -> Wire<'_> {
-        match &self.0 {
+        match &self.kind {
             Kind::Small { bytes, at, done, .. } => Wire::Small(skip(&bytes[*at..], *done)),
             Kind::Large { function, args } => {
                 Wire::Large(*function, args.as_ref().expect("a task that is done is not sent"))
@@ -183,7 +206,7 @@ impl EncodedTasks {
     /// Marks the first `n` tasks as done.
     #[inline]
     pub(crate) fn advance(&mut self, n: u32) {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Small { done, left, .. } => {
                 *done += n;
                 *left -= n;
@@ -196,7 +219,7 @@ impl EncodedTasks {
     /// Splits off the first `n` tasks.
     pub(crate) fn take_first(&mut self, n: u32) -> Self {
         self.step();
-        match &mut self.0 {
+        let kind = match &mut self.kind {
             Kind::Small { bytes, at, left, .. } => {
                 let n = n.min(*left);
                 let here = &bytes[*at..];
@@ -204,19 +227,20 @@ impl EncodedTasks {
                 let first = here[..len].to_vec();
                 *at += len;
                 *left -= n;
-                Self(Kind::Small { bytes: first, at: 0, done: 0, left: n })
+                Kind::Small { bytes: first, at: 0, done: 0, left: n }
             }
             Kind::Large { function, args } => {
                 let args = if n > 0 { args.take() } else { None };
-                Self(Kind::Large { function: *function, args })
+                Kind::Large { function: *function, args }
             }
-        }
+        };
+        Self { kind, attachments: self.attachments.clone() }
     }
 
     /// Returns the function and the arguments of the first task.
     #[cfg(test)]
     pub(crate) fn first(&self) -> Option<(FunctionId, &[u8])> {
-        match &self.0 {
+        match &self.kind {
             Kind::Small { bytes, at, done, .. } => {
                 split_record(skip(&bytes[*at..], *done)).map(|(function, args, _)| (function, args))
             }
@@ -226,7 +250,7 @@ impl EncodedTasks {
 
     /// Returns the function of the task after the first `n`.
     pub(crate) fn function_after(&self, n: u32) -> Option<FunctionId> {
-        match &self.0 {
+        match &self.kind {
             Kind::Small { bytes, at, done, .. } => {
                 split_record(skip(&bytes[*at..], *done + n)).map(|(function, ..)| function)
             }
@@ -235,7 +259,7 @@ impl EncodedTasks {
     }
 
     fn step(&mut self) {
-        if let Kind::Small { bytes, at, done, .. } = &mut self.0
+        if let Kind::Small { bytes, at, done, .. } = &mut self.kind
             && *done > 0
         {
             *at = bytes.len() - skip(&bytes[*at..], *done).len();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{id::WorkerId, registry};
 
 /// The version of the protocol. It changes whenever a byte of the protocol does.
-pub(crate) const VERSION: u32 = 6;
+pub(crate) const VERSION: u32 = 7;
 
 /// The first message of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,7 +25,7 @@ pub(crate) use handshake::{Folder, Hello, Ready, Refused, VERSION, WorkerSetup};
 pub(crate) use notice::{LogRecord, Note, Notice, Record};
 pub(crate) use preamble::{PREAMBLE_BYTES, Preamble, StreamTarget};
 pub(crate) use reply::{Reply, ReplyFrame, ReplyWire};
-pub(crate) use request::{Levels, RunFlags, RunHead, RunTask, RunTasks, ToWorker};
+pub(crate) use request::{Levels, RunFlags, RunHead, RunTask, RunTasks, ToWorker, encode_forget};
 pub(crate) use results::Results;
 pub(crate) use template::{FORK_REQUEST, Preload, Prepared, REPORT_BYTES, ReturnKind, Setup, TemplateReport};
 #[cfg(feature = "tracing")]

@@ -295,7 +295,7 @@ mod tests {
                 ToWorker::Run(_, mut tasks) => {
                     tasks.next().and_then(|_| tasks.next()).and_then(|_| tasks.next())
                 }
-                ToWorker::Hello(_) => Ok(None),
+                ToWorker::Hello(_) | ToWorker::Forget(_) => Ok(None),
             });
             assert!(whole.is_err(), "{len} bytes");
         }

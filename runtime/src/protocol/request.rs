@@ -3,13 +3,15 @@
 //! `supervisor` makes the heads, `batch.rs` the tasks behind them, and the worker decodes both with [`ToWorker::decode`].
 
 use super::{batch::split_record, encoding::Malformed, handshake::Hello};
-use crate::{codec, id::FunctionId};
+use crate::{codec, id::FunctionId, segment::SegmentId};
 
 pub(super) const HELLO: u8 = 1;
 
 const RUN: u8 = 2;
 
 const RUN_LARGE: u8 = 3;
+
+const FORGET: u8 = 4;
 
 /// The rest is one byte vector, without its length.
 const BARE: u8 = 1;
@@ -109,6 +111,15 @@ impl RunHeadBytes {
 pub(crate) enum ToWorker<'a> {
     Hello(Hello),
     Run(RunHead, RunTasks<'a>),
+    /// The host has dropped these segments.
+    Forget(Vec<SegmentId>),
+}
+
+/// Encodes a request to forget segments.
+pub(crate) fn encode_forget(ids: &[SegmentId]) -> Vec<u8> {
+    let mut bytes = vec![FORGET];
+    codec::encode(ids, &mut bytes).expect("numbers can be encoded");
+    bytes
 }
 
 /// One task of a request.
@@ -138,6 +149,7 @@ impl<'a> ToWorker<'a> {
         let (&tag, rest) = frame.split_first().ok_or(Malformed)?;
         match tag {
             HELLO => Ok(Self::Hello(codec::decode(rest).map_err(|_| Malformed)?)),
+            FORGET => Ok(Self::Forget(codec::decode(rest).map_err(|_| Malformed)?)),
             RUN | RUN_LARGE => {
                 let (&[levels, flags, bare], rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (seq, rest) = rest.split_first_chunk().ok_or(Malformed)?;

@@ -10,6 +10,7 @@ use crate::{
     error::{POOL_ENDED, TaskErrorKind},
     id::WorkerId,
     observe::ending::Ending,
+    segment::Attachments,
 };
 
 impl Scheduler {
@@ -29,6 +30,13 @@ impl Scheduler {
         if let Some(queue) = self.queues.by_id.get_mut(&id) {
             change(&mut queue.options);
             self.has_limits |= queue.options.timeout.is_some();
+        }
+    }
+
+    /// Hands these segments to whoever runs tasks from the feed of a call.
+    pub(crate) fn attach(&mut self, id: QueueId, attachments: &Attachments) {
+        if let Some(feed) = self.queues.by_id.get_mut(&id).and_then(|queue| queue.feed.as_mut()) {
+            feed.attachments.merge(attachments);
         }
     }
 

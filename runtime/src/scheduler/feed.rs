@@ -15,6 +15,7 @@ use crate::{
     id::FunctionId,
     protocol::{EncodedTasks, RECORD_HEAD_BYTES},
     ring::{self, Consumer, Heap, Producer},
+    segment::Attachments,
 };
 
 /// The caller's end of a feed. The scheduler takes its tasks when the call's queue has run dry and a worker is idle, so that a
@@ -39,6 +40,8 @@ pub(crate) struct Feed {
     records: Consumer<Heap>,
     pub(super) shared: Arc<FeedState>,
     to: Arc<Inbox>,
+    /// The segments that the arguments of any task may name.
+    pub(super) attachments: Attachments,
 }
 
 impl Feeder {
@@ -47,16 +50,17 @@ impl Feeder {
         let (producer, consumer) = ring::pair(FEED_BYTES);
         // The first task must be queued immediately.
         let shared = Arc::new(FeedState { wanted: AtomicBool::new(true), next: AtomicU64::new(0) });
-        let feed = Feed { records: consumer, shared: shared.clone(), to };
+        let feed =
+            Feed { records: consumer, shared: shared.clone(), to, attachments: Attachments::default() };
         (Self { records: producer, shared }, feed)
     }
 
-    /// Adds a task. Returns `false` if there is no room.
+    /// Adds a task, whose arguments come after a prefix. Returns `false` if there is no room.
     #[inline]
-    pub(crate) fn push(&mut self, function: FunctionId, args: &[u8]) -> bool {
-        let head = crate::protocol::record_head(function, args.len());
-        let fits = self.records.fits(head.len() + args.len()) == Ok(true);
-        fits && self.records.write(&[&head, args]).is_ok()
+    pub(crate) fn push(&mut self, function: FunctionId, prefix: &[u8], args: &[u8]) -> bool {
+        let head = crate::protocol::record_head(function, prefix.len() + args.len());
+        let fits = self.records.fits(head.len() + prefix.len() + args.len()) == Ok(true);
+        fits && self.records.write(&[&head, prefix, args]).is_ok()
     }
 
     /// Like [`push`](Self::push), for arguments that are the first `len` of these bytes. Returns `false` if there are more than
@@ -90,7 +94,7 @@ impl Feed {
         if n == 0 {
             return None;
         }
-        let records = EncodedTasks::from_bytes(bytes);
+        let records = EncodedTasks::from_bytes(bytes).with_attachments(&self.attachments);
         // SYNC(feed-next): pairs with the Acquire load in `Feeder::next`.
         let first = self.shared.next.fetch_add(u64::from(records.len()), Ordering::AcqRel);
         let to = Recipient::Call(self.to.clone());

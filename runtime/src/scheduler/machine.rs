@@ -53,6 +53,9 @@ pub(crate) trait StateMachine: Send + 'static {
         false
     }
 
+    /// Tells workers to forget the segments that this process has dropped.
+    fn forget_dropped(&mut self) {}
+
     /// Returns whether a reply is likely so soon that sleeping is not worthwhile, and a core is free to spin on.
     fn reply_is_near(&self) -> bool {
         false
@@ -133,6 +136,13 @@ impl StateMachine for Scheduler {
     fn dispatch(&mut self, now: Instant) -> bool {
         self.dispatch(now);
         self.wants_tasks()
+    }
+
+    fn forget_dropped(&mut self) {
+        let mut next = 0;
+        while let Some(place) = self.workers.next_occupied(&mut next) {
+            self.workers[place].forget_dropped();
+        }
     }
 
     fn reply_is_near(&self) -> bool {

@@ -98,6 +98,7 @@ impl Queue {
         let Recipient::Handles(handles) = &mut last.to else { return Some(task) };
         let fits = last.first + u64::from(last.records.len()) == task.number
             && last.attempts == 0
+            && task.attachments.is_empty()
             && last.records.append_one(task.function, &task.args, MOST_BATCH_BYTES);
         if !fits {
             return Some(task);

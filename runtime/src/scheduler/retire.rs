@@ -13,9 +13,8 @@ use crate::{
     error::{Result, TaskError},
     observe::levels::levels,
     protocol::{EncodedTasks, RunFlags},
-    registry,
     supervisor::state::Supervisor,
-    task::EncodedCall,
+    task::{EncodedCall, SentTask, travels},
 };
 
 impl Scheduler {
@@ -27,12 +26,12 @@ impl Scheduler {
 
     /// Has this worker run a function for the pool. It belongs to no caller and is not counted as a task.
     pub(crate) fn run_own(&mut self, place: usize, call: EncodedCall, now: Instant) {
-        let (Some(function), Ok(args)) = (registry::id_of(call.entry), call.args) else { return };
+        let Ok(SentTask { function, args, attachments }) = travels(call, None) else { return };
         let batch = Batch {
             queue: QueueId::Pinned,
             // It has no number of its own, and uses up none of the callers' numbers.
             first: u64::MAX,
-            records: EncodedTasks::of(function, args),
+            records: EncodedTasks::of(function, args).with_attachments(&attachments),
             to: Recipient::Unclaimed,
             attempts: 1,
         };

@@ -175,6 +175,7 @@ impl Sim {
         let (number, completer) = (self.next_number, Arc::new(Completer::new()));
         self.next_number += 1;
         let task = Single {
+            attachments: crate::segment::Attachments::default(),
             queue: QueueId::Thread(thread),
             number,
             function: FunctionId(0),
@@ -222,9 +223,9 @@ impl Sim {
         let QueueId::Call(number) = call.id else { unreachable!("it is a call") };
         let function = FunctionId(number as u32 + 1);
         for takes in tasks {
-            if !call.feeder.push(function, &args(takes)) {
+            if !call.feeder.push(function, &[], &args(takes)) {
                 self.scheduler.pull(call.id, self.now);
-                assert!(call.feeder.push(function, &args(takes)));
+                assert!(call.feeder.push(function, &[], &args(takes)));
             }
         }
         self.scheduler.pull(call.id, self.now);

@@ -17,7 +17,9 @@
 //! end is in `end`, and what moves a worker from Starting to Idle is in `receive`. A worker is signalled only through its pidfd.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     io,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -30,7 +32,8 @@ use crate::{
     batch::Batch,
     id::{WorkerId, has_begun},
     launch::{KIND_BITS, Launch, LaunchError, LaunchRequest, Launched, Launcher, Peer},
-    protocol::{Hello, Refused, RunFlags, RunHead, Wire},
+    protocol::{Hello, Refused, RunFlags, RunHead, Wire, encode_forget},
+    segment::{Attachments, Segment, SegmentId},
     transport::{Body, Room, SharedBytes},
 };
 
@@ -81,6 +84,8 @@ pub(super) struct Link {
     pub(super) killed: bool,
     /// The system refuses to signal the process, and it has not ended by itself.
     pub(super) given_up: bool,
+    /// The segments that its process was handed.
+    pub(super) segments: BTreeMap<SegmentId, Weak<Segment>>,
 }
 
 impl Supervisor {
@@ -221,6 +226,7 @@ impl Supervisor {
             put_off_since: None,
             killed: false,
             given_up: false,
+            segments: BTreeMap::new(),
         });
         Ok(true)
     }
@@ -231,6 +237,9 @@ impl Supervisor {
             self.link.as_mut().filter(|link| link.is_live()).expect("only a live worker is given tasks");
         let (first_seq, count, first_task) = (link.ledger.next_seq, batch.len(), batch.first);
         let head = RunHead { flags, first_seq, count, first_task };
+        if !batch.records.attachments().is_empty() {
+            link.hand_over(batch.records.attachments());
+        }
         let sender = &mut link.launched.sender;
         let sent = match batch.records.wire() {
             Wire::Small(records) => {
@@ -256,6 +265,14 @@ impl Supervisor {
         link.in_flight.tasks += count as usize;
         link.in_flight.all_begun = false;
         link.in_flight.batches.push_back((first_seq, batch));
+    }
+
+    /// Has the worker forget the segments that this process has dropped.
+    pub(crate) fn forget_dropped(&mut self) {
+        if let Some(link) = self.link.as_mut().filter(|link| link.is_live()) {
+            link.forget_dropped();
+            link.await_room();
+        }
     }
 
     /// Returns whether the worker has begun at least one of its tasks in flight.
@@ -333,6 +350,35 @@ impl Link {
 
     pub(super) fn is_lost(&self) -> bool {
         matches!(self.state, State::Lost { .. })
+    }
+
+    /// Hands the process those of the segments that it does not have, before the tasks that need them.
+    #[cold]
+    fn hand_over(&mut self, attachments: &Attachments) {
+        for segment in attachments.iter() {
+            if let Entry::Vacant(entry) = self.segments.entry(segment.id()) {
+                entry.insert(Arc::downgrade(segment));
+                segment.set_given();
+                if self.launched.sender.attach(segment.clone()).is_err() {
+                    // It is about to be seen to have ended. Otherwise it would wait for the segment in vain.
+                    self.launched.peer.kill();
+                }
+            }
+        }
+    }
+
+    /// Tells the process to forget the segments that this process has dropped.
+    fn forget_dropped(&mut self) {
+        let is_dropped = |segment: &Weak<Segment>| segment.strong_count() == 0;
+        let ids: Vec<SegmentId> =
+            self.segments.iter().filter(|(_, segment)| is_dropped(segment)).map(|(id, _)| *id).collect();
+        if !ids.is_empty() {
+            // Not by looking again: others may have been dropped since.
+            ids.iter().for_each(|id| _ = self.segments.remove(id));
+            // If it has gone, it has forgotten everything.
+            let _ = self.launched.sender.send(&[], Body::Borrowed(&encode_forget(&ids)));
+            self.launched.sender.ring();
+        }
     }
 
     /// Makes sure that `flush` is called when there is room for what is queued.

@@ -5,7 +5,9 @@
 #![expect(unsafe_code, reason = "mapping memory that another process maps, too")]
 
 use std::{
+    fs::File,
     io,
+    mem::ManuallyDrop,
     num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
@@ -25,7 +27,7 @@ use nix::{
 };
 
 use super::{
-    fd::grow_file,
+    fd::{failed, grow_file},
     procfs::{group_folder, page_bytes},
 };
 
@@ -38,6 +40,90 @@ pub(crate) fn create(name: &std::ffi::CStr, len_bytes: usize) -> io::Result<Owne
     fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(fd)
 }
+
+fn seals() -> SealFlag {
+    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL
+}
+
+/// Creates a file without a name, zeroed, which is to be filled and then sealed by [`seal`].
+pub(crate) fn create_file(name: &std::ffi::CStr, len_bytes: usize) -> io::Result<File> {
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+        .map_err(failed("memfd_create"))?;
+    let len = i64::try_from(len_bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    grow_file(|| ftruncate(&fd, len).map_err(failed("ftruncate")))?;
+    Ok(fd.into())
+}
+
+/// Makes it impossible to change the file, for every process and forever.
+///
+/// # Errors
+///
+/// The file is mapped writable somewhere.
+pub(crate) fn seal(file: BorrowedFd<'_>) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_ADD_SEALS(seals() | SealFlag::F_SEAL_WRITE)).map_err(failed("fcntl"))?;
+    Ok(())
+}
+
+/// A mapping of a whole sealed file, which nobody can change.
+#[derive(Debug)]
+pub(crate) struct View {
+    base: NonNull<u8>,
+    len_bytes: usize,
+}
+
+impl View {
+    /// Maps a file that [`seal`] has sealed.
+    ///
+    /// # Errors
+    ///
+    /// It is empty, it can be changed, or it cannot be mapped.
+    pub(crate) fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+        let sealed = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
+        if !sealed.contains(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE) {
+            return Err(invalid());
+        }
+        let len_bytes = usize::try_from(fstat(fd)?.st_size).map_err(|_| invalid())?;
+        let len = NonZeroUsize::new(len_bytes).ok_or_else(invalid)?;
+        // Private, because kernels before 6.7 refuse shared mappings of files that are sealed against writing.
+        // SAFETY: without MAP_FIXED the kernel picks an address that is not in use, so no memory of ours is replaced.
+        let base = unsafe { mmap(None, len, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, fd, 0) }
+            .map_err(failed("mmap"))?;
+        Ok(Self { base: base.cast(), len_bytes })
+    }
+
+    /// Copies bytes to memory of this process alone.
+    ///
+    /// # Errors
+    ///
+    /// There are none, or there is no memory.
+    pub(crate) fn of(bytes: &[u8]) -> io::Result<Self> {
+        let memory = ManuallyDrop::new(Mapping::private(bytes.len())?);
+        let (base, len_bytes) = (memory.base(), bytes.len());
+        // SAFETY: the memory was mapped just now, has this length, and nothing else refers to it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), base.as_ptr(), len_bytes) };
+        Ok(Self { base, len_bytes })
+    }
+
+    /// Returns the contents. They begin at the start of a page.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping has this length and lives as long as `self`. A file cannot shrink or change, because it was sealed before it was
+        // mapped, and the mapping is not writable. Memory of this process alone is not written after `of`.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len_bytes) }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: `new` or `of` mapped exactly this, and references into it borrow `self`.
+        let _ = unsafe { munmap(self.base.cast(), self.len_bytes) };
+    }
+}
+
+// SAFETY: the mapping is plain memory of the process, tied to no thread.
+unsafe impl Send for View {}
+// SAFETY: nobody writes to the memory.
+unsafe impl Sync for View {}
 
 /// The size from which huge pages pay. With them, the first touch of memory costs at most half as much.
 const HUGE_FROM_BYTES: usize = 4 << 20;

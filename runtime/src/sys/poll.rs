@@ -41,9 +41,20 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Waits until the peer of a socket has closed it or will send nothing more, or until a process has ended. Data that arrives does
-/// not end the wait.
-pub(crate) fn wait_for_hangup(socket: &Identified, process: Option<&Identified>) -> EndOf {
-    wait_for(socket, PollFlags::from_bits_retain(libc::POLLRDHUP), process)
+/// not end the wait. If it is to be received, `on_input` is called for it, and returns `false` if there is none.
+pub(crate) fn wait_for_hangup(
+    socket: &Identified,
+    process: Option<&Identified>,
+    on_input: Option<fn(&Identified) -> bool>,
+) -> EndOf {
+    let hangup = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let Some(on_input) = on_input else { return wait_for(socket, hangup, process) };
+    loop {
+        let end = wait_for(socket, hangup | PollFlags::POLLIN, process);
+        if end != EndOf::Connection || !is_readable(socket.as_fd()) || !on_input(socket) {
+            return end;
+        }
+    }
 }
 
 /// Waits until the peer has closed both directions or a process has ended.

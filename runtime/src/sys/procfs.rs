@@ -22,12 +22,13 @@ pub(crate) fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
-/// Returns the resident memory of a process, including shared memory, if the process exists.
+/// Returns the resident memory of a process, without shared memory and mapped files, if the process exists.
 pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     // size, resident, shared, ..., in pages
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * page_bytes())
+    let mut pages = statm.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()??, pages.next()??);
+    Some(resident.saturating_sub(shared) * page_bytes())
 }
 
 /// Returns the size of a page.

@@ -25,6 +25,8 @@ pub(crate) use shm::{
     worker::{Aside, Waiting, WorkerEnd},
 };
 
+pub(crate) use socket::receive_segments;
+
 use crate::frame::Frames;
 
 /// Bytes with several owners.
@@ -76,6 +78,13 @@ pub(crate) trait QueueingSender: FrameSender {
     ///
     /// The peer is gone.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// Hands over a segment before whatever is sent next is received. Segments for which there is no room are queued.
+    ///
+    /// # Errors
+    ///
+    /// The peer is gone.
+    fn attach(&mut self, segment: Arc<crate::segment::Segment>) -> io::Result<()>;
 
     /// Returns how many bytes are queued. The caller calls [`flush`](Self::flush) when there is room for more.
     fn queued_bytes(&self) -> usize;

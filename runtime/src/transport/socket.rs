@@ -3,13 +3,21 @@
 //! The rings use it, too, for the frames that go aside.
 
 use std::{
+    collections::VecDeque,
     io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
 use super::stream::{Read, Sink, Source};
-use crate::sys::{fd, identified::Identified};
+use crate::{
+    segment::{self, Segment},
+    sys::{
+        fd,
+        identified::Identified,
+        pass::{MOST_AT_ONCE, read_some_with_fds, send_some_with_fds},
+    },
+};
 
 /// Frames up to this size are copied together before they are sent. One short copy costs less than passing a list of parts to the
 /// kernel.
@@ -19,16 +27,56 @@ const SMALL_BYTES: usize = 16 << 10;
 pub(super) struct SocketSink {
     socket: Arc<Identified>,
     scratch: Vec<u8>,
+    /// What is handed over with the next bytes.
+    segments: VecDeque<Arc<Segment>>,
 }
 
 impl SocketSink {
     pub(super) fn new(socket: Arc<Identified>) -> Self {
-        Self { socket, scratch: Vec::new() }
+        Self { socket, scratch: Vec::new(), segments: VecDeque::new() }
+    }
+
+    /// Hands over a segment with the next bytes.
+    pub(super) fn attach(&mut self, segment: Arc<Segment>) {
+        self.segments.push_back(segment);
+    }
+
+    /// Returns whether there are segments that were not handed over.
+    pub(super) fn has_segments(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
+    /// Hands over segments with bytes that mean nothing, as far as there is room.
+    pub(super) fn send_segments(&mut self) -> io::Result<()> {
+        while self.has_segments() && self.write_with_segments(&[&[0]])? > 0 {}
+        Ok(())
+    }
+
+    /// Sends bytes, and segments with the first of them.
+    #[cold]
+    fn write_with_segments(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+        let socket = self.socket.check()?;
+        let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let n = self.segments.len().min(MOST_AT_ONCE);
+        // What has lost its descriptor is missed by the worker, which says so.
+        let fds: Vec<BorrowedFd<'_>> =
+            self.segments.iter().take(n).filter_map(|segment| segment.file()).collect();
+        let sent = match send_some_with_fds(socket, &parts, &fds) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            sent => sent?,
+        };
+        if sent > 0 {
+            self.segments.drain(..n);
+        }
+        Ok(sent)
     }
 }
 
 impl Sink for SocketSink {
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+        if self.has_segments() {
+            return self.write_with_segments(parts);
+        }
         let socket = self.socket.check()?;
         let sent = if parts.iter().map(|part| part.len()).sum::<usize>() <= SMALL_BYTES {
             self.scratch.clear();
@@ -49,22 +97,63 @@ impl Sink for SocketSink {
             fd::shutdown_write(socket);
         }
     }
+
+    fn attach(&mut self, segment: Arc<Segment>) -> io::Result<()> {
+        self.attach(segment);
+        Ok(())
+    }
+
+    fn wants_frame(&self) -> bool {
+        self.segments.len() >= MOST_AT_ONCE
+    }
 }
 
 /// Receives from a socket. Nothing is read if other code has closed it.
 pub(super) struct SocketSource {
     socket: Arc<Identified>,
+    /// The peer is the host, which hands over segments.
+    is_worker: bool,
 }
 
 impl SocketSource {
     pub(super) fn new(socket: Arc<Identified>) -> Self {
-        Self { socket }
+        Self { socket, is_worker: false }
+    }
+
+    /// Receives from the host, which hands over segments.
+    pub(super) fn of_worker(socket: Arc<Identified>) -> Self {
+        Self { socket, is_worker: true }
+    }
+}
+
+/// Receives what the host has handed over beside rings, without waiting. Returns `false` at the end of the connection.
+pub(crate) fn receive_segments(socket: &Identified) -> bool {
+    let mut nothing = Vec::with_capacity(MOST_AT_ONCE);
+    let received =
+        socket.check().and_then(|socket| read_some_with_fds(socket, &mut nothing, MOST_AT_ONCE, false));
+    match received {
+        Ok(Some((n, fds, are_lost))) => {
+            segment::receive(fds, are_lost);
+            n > 0
+        }
+        Ok(None) => true,
+        Err(_) => false,
     }
 }
 
 impl Source for SocketSource {
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
-        Ok(match fd::read_some(self.socket.check()?, target, most)? {
+        let socket = self.socket.check()?;
+        let read = if self.is_worker {
+            let read = read_some_with_fds(socket, target, most, true)?;
+            read.map(|(n, fds, are_lost)| {
+                segment::receive(fds, are_lost);
+                n
+            })
+        } else {
+            fd::read_some(socket, target, most)?
+        };
+        Ok(match read {
             Some(0) => Read::Closed,
             Some(n) => Read::Bytes(n),
             None => Read::Nothing,

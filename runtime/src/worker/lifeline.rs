@@ -28,7 +28,7 @@ use crate::{
         poll::{EndOf, wait_for_end, wait_for_hangup},
         process::hold_host,
     },
-    transport::Cause,
+    transport::{Cause, receive_segments},
 };
 
 /// The time that a worker that was asked to exit may spend on exit handlers and similar code.
@@ -58,12 +58,19 @@ struct Lifeline {
     /// The parent, which is the host or ends with it.
     parent: Pid,
     is_shared: bool,
+    has_rings: bool,
 }
 
 impl Lifeline {
     /// Made before user code runs, which may close descriptors.
     fn new(connection: &HostConnection, host: Option<Identified>) -> Self {
-        Self { socket: connection.socket.clone(), host, parent: getppid(), is_shared: connection.is_shared }
+        Self {
+            socket: connection.socket.clone(),
+            host,
+            parent: getppid(),
+            is_shared: connection.is_shared,
+            has_rings: connection.rings.is_some(),
+        }
     }
 }
 
@@ -105,8 +112,10 @@ fn watch_and_serve(
 /// Ends the process when the host has gone. If no memory is shared, the host closes its sending side to ask the running task to
 /// end.
 fn watch(lifeline: &Lifeline) -> ! {
-    let Lifeline { socket, host, parent, is_shared } = lifeline;
-    let mut end = wait_for_hangup(socket, host.as_ref());
+    let Lifeline { socket, host, parent, is_shared, has_rings } = lifeline;
+    // Otherwise the serving thread reads the socket.
+    let on_input = has_rings.then_some(receive_segments as fn(&Identified) -> bool);
+    let mut end = wait_for_hangup(socket, host.as_ref(), on_input);
     if end == EndOf::Connection && !is_shared && host_link::is_busy() {
         context::note_end_of_requests();
         end = wait_for_end(socket, host.as_ref());

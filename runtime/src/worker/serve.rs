@@ -24,12 +24,15 @@ use crate::{
     error::Fault,
     marker::{HANDSHAKE_FAILED, PROTOCOL_BROKEN},
     protocol::{Notice, RunFlags, RunHead, RunTask, ToWorker},
-    registry, sample,
+    registry::{self, Entry},
+    sample,
+    segment::{self, set_expecting},
     sys::{
         buffer_cache,
         exit::{end_group, end_now},
         fault::forget_failed_allocations,
     },
+    task::split_lent,
     transport::{Cause, Incoming, WorkerEnd},
 };
 
@@ -37,6 +40,7 @@ use crate::{
 #[expect(clippy::exit, reason = "a worker has no main to return from")]
 pub(super) fn serve(connection: HostConnection) {
     let socket = connection.socket.clone();
+    segment::expect();
     let end = WorkerEnd::new(connection.socket, connection.rings.as_ref())
         .unwrap_or_else(|error| fail(&refused("its end of the connection cannot be made", error)));
     let WorkerEnd { sender, mut receiver, aside, waiting } = end;
@@ -58,7 +62,10 @@ pub(super) fn serve(connection: HostConnection) {
             Ok(Incoming::Frames(frames)) => {
                 let mut rest = frames;
                 while let Some((frame, after)) = rest.split_first() {
-                    run_all(frame, Vec::new(), &mut replies).unwrap_or_else(|| break_off(NO_MESSAGE));
+                    // An empty one carries segments only.
+                    if !frame.is_empty() {
+                        run_all(frame, Vec::new(), &mut replies).unwrap_or_else(|| break_off(NO_MESSAGE));
+                    }
                     rest = after;
                 }
                 if rest.split_brief().is_some() {
@@ -101,8 +108,13 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
         whole = Some(std::mem::take(&mut body));
         is_bare = tasks.is_bare();
     }
-    let Ok(ToWorker::Run(RunHead { flags, .. }, mut tasks)) = ToWorker::decode(head, &body) else {
-        return None;
+    let (flags, mut tasks) = match ToWorker::decode(head, &body) {
+        Ok(ToWorker::Run(RunHead { flags, .. }, tasks)) => (flags, tasks),
+        Ok(ToWorker::Forget(ids)) => {
+            ids.into_iter().for_each(segment::forget);
+            return Some(());
+        }
+        Ok(ToWorker::Hello(_)) | Err(_) => return None,
     };
     let RunFlags { levels, may_spin, wants_progress, is_initializer, seed } = flags;
     log::set_level(levels.log);
@@ -135,6 +147,22 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
     })
 }
 
+/// Runs a task with handles among its arguments. Their segments may be on their way.
+#[cold]
+fn run_with_handles(
+    entry: &Entry,
+    args: &[u8],
+    result: &mut Vec<u8>,
+    large: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    let (lent, args) =
+        split_lent(args).ok_or_else(|| Fault::codec("there is no mask before handles".to_owned()))?;
+    set_expecting(true);
+    let outcome = dispatch::run(entry, || Input::new(args).with_lent(lent), result, large);
+    set_expecting(false);
+    outcome
+}
+
 /// Runs a task and makes its reply.
 #[inline]
 fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &mut Replies) {
@@ -153,7 +181,11 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
                     None => Input::new(task.args),
                     Some((whole, is_bare)) => Input::of(whole, is_bare),
                 };
-                dispatch::run(entry, input, result, large)
+                if task.function.has_handles() {
+                    run_with_handles(entry, input().into_bytes(), result, large)
+                } else {
+                    dispatch::run(entry, input, result, large)
+                }
             }
             None => {
                 let words = format!("function {} is not in this executable's table", task.function.0);

@@ -1,12 +1,13 @@
 //! The host's ends of the connection to a [`FakeWorker`].
 
-use std::{io, os::fd::BorrowedFd};
+use std::{io, os::fd::BorrowedFd, sync::Arc};
 
 use super::worker::{FakeTask, FakeWorker};
 use crate::{
     frame::Frames,
     launch::output::OutputSource,
     protocol::ToWorker,
+    segment::Segment,
     transport::{Body, FrameReceiver, FrameSender, Incoming, QueueingSender, Room},
 };
 
@@ -35,6 +36,7 @@ impl FrameSender for Sender {
         let (first, rest) = if head.is_empty() { (&body[..], &[][..]) } else { (head, &body[..]) };
         match ToWorker::decode(first, rest).expect("the host sends messages of ours") {
             ToWorker::Hello(hello) => state.hello = Some(hello),
+            ToWorker::Forget(ids) => state.segments.retain(|id| !ids.contains(id)),
             ToWorker::Run(_, mut tasks) => {
                 while let Some(task) = tasks.next().expect("the host sends messages of ours") {
                     state.waiting.push_back(FakeTask {
@@ -59,6 +61,11 @@ impl FrameSender for Sender {
 }
 
 impl QueueingSender for Sender {
+    fn attach(&mut self, segment: Arc<Segment>) -> io::Result<()> {
+        self.worker.lock().segments.push(segment.id());
+        Ok(())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

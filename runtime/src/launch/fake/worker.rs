@@ -14,6 +14,7 @@ use crate::{
     launch::{PROCESS, Peer},
     protocol::{Hello, LogRecord, Notice, Ready, Refused, ReplyFrame, ReplyWire, VERSION, encode_boundary},
     registry,
+    segment::SegmentId,
     sync::ignore_poison,
     transport::{Board, Cause},
 };
@@ -72,6 +73,8 @@ pub(super) struct FakeState {
     /// The task that it was told to end, if not by its board.
     pub(super) to_end: Option<u32>,
     pub(super) hello: Option<Hello>,
+    /// The segments that it was handed and has not been told to forget.
+    pub(super) segments: Vec<SegmentId>,
     /// The tasks that were sent to it and have not begun.
     pub(super) waiting: VecDeque<FakeTask>,
     pub(super) running: Option<FakeTask>,
@@ -303,6 +306,11 @@ impl FakeWorker {
 
     pub(crate) fn is_given_up(&self) -> bool {
         self.lock().is_given_up
+    }
+
+    /// Returns the segments that it was handed and not told to forget.
+    pub(crate) fn segments(&self) -> Vec<SegmentId> {
+        self.lock().segments.clone()
     }
 
     /// Returns what it was greeted with, until it answers.

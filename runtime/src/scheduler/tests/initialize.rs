@@ -11,12 +11,12 @@ use crate::{
         restarts::Intensity,
         sim::{MILLI, SECOND, Sim, config},
     },
-    task::EncodedCall,
+    task::{EncodedCall, Handles},
 };
 
 /// A call of the function that initializes and finalizes the workers of these tests.
 fn prepare() -> EncodedCall {
-    EncodedCall { entry: &registry::TESTED[1], args: Ok(ShortBytes::new()) }
+    EncodedCall { entry: &registry::TESTED[1], args: Ok(ShortBytes::new()), handles: Handles::default() }
 }
 
 /// A pool of one worker whose workers run `prepare` first and last.

@@ -3,6 +3,7 @@
 mod death;
 mod output;
 mod recall;
+mod segments;
 mod transitions;
 mod turns;
 

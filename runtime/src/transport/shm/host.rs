@@ -13,6 +13,7 @@ use super::{ROOM_BYTES, broken, segment::Part, wake};
 use crate::{
     frame::{Frames, PREFIX_BYTES},
     ring::{Consumer, Producer},
+    segment::Segment,
     sys::identified::Identified,
     transport::{
         FrameReceiver, Incoming, Room,
@@ -23,7 +24,7 @@ use crate::{
 
 pub(super) struct HostSink {
     pub(super) producer: Producer<Part>,
-    /// Only used for closing. Frames go through the ring.
+    /// Only used for segments and for closing. Frames go through the ring.
     pub(super) socket: SocketSink,
 }
 
@@ -43,6 +44,9 @@ impl Sink for HostSink {
     }
 
     fn await_room(&mut self) -> Room {
+        if self.has_segments() {
+            return Room::Writable;
+        }
         if self.producer.park() { Room::Readable } else { Room::Now }
     }
 
@@ -54,6 +58,19 @@ impl Sink for HostSink {
 
     fn is_peer_at_rest(&self) -> bool {
         self.producer.is_peer_at_rest()
+    }
+
+    fn attach(&mut self, segment: Arc<Segment>) -> io::Result<()> {
+        self.socket.attach(segment);
+        self.socket.send_segments()
+    }
+
+    fn flush_segments(&mut self) -> io::Result<()> {
+        self.socket.send_segments()
+    }
+
+    fn has_segments(&self) -> bool {
+        self.socket.has_segments()
     }
 }
 

@@ -51,7 +51,7 @@ impl WorkerEnd {
         let Some(segment) = rings else {
             return Ok(Self {
                 sender: Box::new(Alone(aside.clone())),
-                receiver: Box::new(FramedReceiver::new(SocketSource::new(socket), true)),
+                receiver: Box::new(FramedReceiver::new(SocketSource::of_worker(socket), true)),
                 aside,
                 waiting: Waiting { state: waiting, alarms: Vec::new() },
             });

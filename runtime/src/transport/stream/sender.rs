@@ -1,9 +1,10 @@
 //! The sending half of a stream. What there is no room for is queued, unless the end waits.
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use crate::{
     frame::{MOST_HEAD_BYTES, PREFIX_BYTES, Prefix},
+    segment::Segment,
     transport::{Body, FrameSender, QueueingSender, Room, SharedBytes},
 };
 
@@ -34,6 +35,22 @@ pub(crate) trait Sink: Send {
         Room::Writable
     }
     fn close(&mut self) {}
+    /// Hands over a segment, at the latest with what is written next.
+    fn attach(&mut self, _segment: Arc<Segment>) -> io::Result<()> {
+        unreachable!("only the host hands over segments")
+    }
+    /// Returns whether as many segments wait as can go with one write, so that an empty frame is to be written for them.
+    fn wants_frame(&self) -> bool {
+        false
+    }
+    /// Hands over segments for which there was no room, if they do not go with what is written.
+    fn flush_segments(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Returns whether there are segments that wait for room by themselves.
+    fn has_segments(&self) -> bool {
+        false
+    }
     fn is_peer_at_rest(&self) -> bool {
         false
     }
@@ -151,7 +168,16 @@ impl<S: Sink> FrameSender for FramedSender<S> {
 }
 
 impl<S: Sink> QueueingSender for FramedSender<S> {
+    fn attach(&mut self, segment: Arc<Segment>) -> io::Result<()> {
+        self.sink.attach(segment)?;
+        if self.sink.wants_frame() {
+            self.send_prefix(Prefix::Frame { head_len: 0, len: 0 })?;
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush_segments()?;
         while let Some(front) = self.queue.front() {
             let rest = &front.bytes()[self.gone..];
             let n = self.sink.write(&[&rest[..rest.len().min(SMALL_BYTES)]])?;
@@ -170,7 +196,8 @@ impl<S: Sink> QueueingSender for FramedSender<S> {
     }
 
     fn queued_bytes(&self) -> usize {
-        self.queued
+        // A segment goes with one byte.
+        self.queued + usize::from(self.sink.has_segments())
     }
 
     fn has_room(&mut self) -> bool {

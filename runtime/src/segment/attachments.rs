@@ -1,0 +1,219 @@
+//! The segments that travel beside the bytes of a task: collected while handles are encoded, searched while they are decoded.
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{Segment, SegmentId, bury, given};
+use crate::{sync::ignore_poison, sys::per_process::PerProcess};
+
+/// The segments that some bytes name, each once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attachments(Option<Arc<Vec<Arc<Segment>>>>);
+
+impl Attachments {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.0.iter().flat_map(|segments| segments.iter())
+    }
+
+    fn get(&self, id: SegmentId) -> Option<&Arc<Segment>> {
+        self.iter().find(|segment| segment.id() == id)
+    }
+
+    /// Returns how many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |segments| segments.len())
+    }
+
+    /// Returns whether all of `others` are among these.
+    pub(crate) fn includes(&self, others: &Self) -> bool {
+        others.iter().all(|segment| self.get(segment.id()).is_some())
+    }
+
+    /// Adds a segment, after those that its value contains handles of.
+    pub(crate) fn add(&mut self, segment: &Arc<Segment>) {
+        if self.get(segment.id()).is_none() {
+            self.merge(segment.inner());
+            Arc::make_mut(self.0.get_or_insert_default()).push(segment.clone());
+        }
+    }
+
+    /// Adds the segments of `others`.
+    pub(crate) fn merge(&mut self, others: &Self) {
+        match (&self.0, &others.0) {
+            (_, None) => {}
+            (None, Some(_)) => *self = others.clone(),
+            (Some(mine), Some(theirs)) if Arc::ptr_eq(mine, theirs) => {}
+            _ => others.iter().for_each(|segment| self.add(segment)),
+        }
+    }
+}
+
+/// What becomes of handles that are encoded on this thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// This library does not encode.
+    Closed,
+    /// Their segments travel beside the bytes. Some have been found.
+    Attach { some: bool },
+    /// Their contents are encoded instead.
+    Inline,
+}
+
+thread_local! {
+    static MODE: Cell<Mode> = const { Cell::new(Mode::Closed) };
+    /// What was found since the mode was last set.
+    static FOUND: RefCell<Attachments> = const { RefCell::new(Attachments(None)) };
+    /// Why a handle could not be encoded or decoded. postcard does not keep the words of its errors.
+    static WHY: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Where decoders of this process look, the last one first.
+    static AVAILABLE: RefCell<Vec<Attachments>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Returns what becomes of a handle that is encoded now.
+pub(crate) fn mode() -> Mode {
+    MODE.get()
+}
+
+/// Notes why a handle cannot be encoded or decoded. Returns the words.
+pub(crate) fn set_why(words: String) -> String {
+    WHY.set(Some(words.clone()));
+    words
+}
+
+/// Returns why a handle could not be encoded or decoded, once.
+pub(crate) fn take_why() -> Option<String> {
+    WHY.try_with(RefCell::take).ok().flatten()
+}
+
+/// Sets the mode, and sets it back on drop.
+struct Within {
+    before: Mode,
+    /// What was found until now, if a value that is being encoded encodes others.
+    found: Attachments,
+}
+
+impl Within {
+    #[inline(always)]
+    fn new(mode: Mode) -> Self {
+        let before = MODE.replace(mode);
+        Self { before, found: if before == FOUND_SOME { FOUND.take() } else { Attachments::default() } }
+    }
+}
+
+impl Drop for Within {
+    #[inline(always)]
+    fn drop(&mut self) {
+        MODE.set(self.before);
+        if self.before == FOUND_SOME {
+            FOUND.set(std::mem::take(&mut self.found));
+        }
+    }
+}
+
+const FOUND_SOME: Mode = Mode::Attach { some: true };
+
+/// Encodes what may contain handles. Their segments are added to `attachments`.
+#[inline(always)]
+pub(crate) fn attached_by<R>(attachments: &mut Attachments, encode: impl FnOnce() -> R) -> R {
+    let within = Within::new(Mode::Attach { some: false });
+    let result = encode();
+    if MODE.get() == FOUND_SOME {
+        take_found(attachments);
+    }
+    drop(within);
+    result
+}
+
+#[cold]
+fn take_found(attachments: &mut Attachments) {
+    attachments.merge(&FOUND.take());
+}
+
+/// Encodes a result.
+#[inline(always)]
+pub(crate) fn inlined<R>(encode: impl FnOnce() -> R) -> R {
+    let _within = Within::new(Mode::Inline);
+    encode()
+}
+
+/// Notes that a segment's identity was encoded.
+pub(crate) fn attach(segment: &Arc<Segment>) {
+    // What a `Serialize` that panicked has left there belongs to nothing.
+    let mut found = FOUND.take();
+    if MODE.replace(FOUND_SOME) != FOUND_SOME {
+        found = Attachments::default();
+    }
+    found.add(segment);
+    FOUND.set(found);
+}
+
+/// Decodes what may contain handles of these segments.
+pub(crate) fn with_available<R>(attachments: &Attachments, decode: impl FnOnce() -> R) -> R {
+    struct Pop;
+    impl Drop for Pop {
+        fn drop(&mut self) {
+            let last = AVAILABLE.with_borrow_mut(Vec::pop);
+            drop(last);
+            bury();
+        }
+    }
+    if attachments.is_empty() {
+        return decode();
+    }
+    AVAILABLE.with_borrow_mut(|available| available.push(attachments.clone()));
+    let _pop = Pop;
+    decode()
+}
+
+/// Returns the segment with this identity: one that came with the bytes that are being decoded, or one that the host has given to this
+/// process. Waits for one that is on its way.
+///
+/// # Errors
+///
+/// There is none.
+pub(crate) fn look_up(id: SegmentId) -> Result<Arc<Segment>, String> {
+    let here =
+        AVAILABLE.with_borrow(|available| available.iter().rev().find_map(|these| these.get(id).cloned()));
+    here.map_or_else(|| given::wait_for(id), Ok)
+}
+
+/// How many segments that other processes have were dropped in this process.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Those who tell other processes to forget segments.
+static LISTENERS: PerProcess<Mutex<Vec<Weak<dyn Listen>>>> = PerProcess::new();
+
+/// Told when a segment that another process has is dropped in this process, on any thread and under any locks.
+pub(crate) trait Listen: Send + Sync {
+    fn segment_dropped(&self);
+}
+
+/// Tells `listener` from now on, for as long as it lives.
+pub(crate) fn listen(listener: Weak<dyn Listen>) {
+    let mut listeners = ignore_poison(LISTENERS.get_or_init(Mutex::default).lock());
+    listeners.retain(|listener| listener.strong_count() > 0);
+    listeners.push(listener);
+}
+
+pub(super) fn note_dropped() {
+    DROPPED.fetch_add(1, Ordering::Relaxed);
+    let Some(listeners) = LISTENERS.get() else { return };
+    let listeners: Vec<_> = ignore_poison(listeners.lock()).iter().filter_map(Weak::upgrade).collect();
+    listeners.iter().for_each(|listener| listener.segment_dropped());
+}
+
+/// Returns a number that changes when a segment that another process has is dropped.
+#[inline]
+pub(crate) fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}

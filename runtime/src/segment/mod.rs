@@ -1,0 +1,501 @@
+//! Segments: shared memory without a name, which nobody can change any more.
+//!
+//! `shared` makes them for the values that users share, and `codec` finds in them what a task was lent. A segment begins with a page
+//! that says what it is, and is handed to other processes as a descriptor. Its identity is valid in every process, in contrast to
+//! descriptors and addresses.
+#![expect(unsafe_code, reason = "values that were decoded from a segment and live as long as it")]
+
+mod address;
+mod attachments;
+mod dead;
+mod given;
+mod lent;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::{
+    any::type_name,
+    ffi::CStr,
+    fmt,
+    fs::File,
+    hash::{BuildHasher as _, DefaultHasher, Hash as _, Hasher as _, RandomState},
+    io::{self, Cursor, Read as _, Seek as _, SeekFrom, Write},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt as _,
+    },
+    ptr::NonNull,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::{
+    generation::generation,
+    identified::Identified,
+    memory::{self, View},
+    per_process::PerProcess,
+};
+
+pub(crate) use address::{Found, find};
+pub(crate) use attachments::{
+    Attachments, Listen, Mode, attach, attached_by, dropped, inlined, listen, look_up, mode, set_why,
+    take_why, with_available,
+};
+pub(crate) use dead::{Bury, bury};
+pub(crate) use given::{expect, forget, receive, set_expecting};
+pub(crate) use lent::LentPart;
+pub use lent::{Lent, LentSlice, LentStr};
+
+/// What the memory is called in `/proc/<pid>/maps`.
+const NAME: &CStr = c"procession-shared";
+
+/// The first bytes of a segment.
+const MAGIC: u64 = u64::from_le_bytes(*b"procseg1");
+
+/// The data begins at the second page, so that elements of any type are aligned.
+const DATA_AT: usize = 4096;
+
+/// The identity of a segment: random bits of the process that made it, and a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct SegmentId {
+    process: u64,
+    number: u64,
+}
+
+impl SegmentId {
+    fn new() -> Self {
+        /// A copy of a process draws bits of its own.
+        static PROCESS: PerProcess<u64> = PerProcess::new();
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // The random state of std is inherited by copies.
+        let draw = || RandomState::new().hash_one((std::process::id(), generation(), SystemTime::now()));
+        Self { process: *PROCESS.get_or_init(draw), number: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl SegmentId {
+    fn to_bytes(self) -> [u8; ID_BYTES] {
+        (u128::from(self.process) | u128::from(self.number) << 64).to_le_bytes()
+    }
+
+    fn from_bytes(bytes: [u8; ID_BYTES]) -> Self {
+        let both = u128::from_le_bytes(bytes);
+        Self { process: both as u64, number: (both >> 64) as u64 }
+    }
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.process, self.number)
+    }
+}
+
+/// Returns a number that identifies a type and its layout, in all processes of this build.
+pub(crate) fn digest<T: ?Sized>() -> u64 {
+    // Unlike the hasher of a map it has no random keys.
+    let mut hasher = DefaultHasher::new();
+    typeid::of::<T>().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What a segment contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One encoded value.
+    Value,
+    /// Elements, one after the other.
+    Slice,
+}
+
+/// A segment that this process has mapped.
+pub(crate) struct Segment {
+    id: SegmentId,
+    kind: Kind,
+    /// The [`digest`] of the value's type or of the elements' type.
+    digest: u64,
+    len_bytes: usize,
+    view: Arc<View>,
+    /// To hand the segment on. `None` if memory cannot be shared here.
+    file: Option<Identified>,
+    /// The value, if it was decoded.
+    value: OnceLock<Result<Value, String>>,
+    /// The segments that the value contains handles of.
+    inner: Attachments,
+    /// Whether another process was given the segment, and is to forget it.
+    is_given: AtomicBool,
+}
+
+/// A value that was decoded from a segment.
+struct Value {
+    at: NonNull<u8>,
+    /// Drops the value.
+    drop: unsafe fn(NonNull<u8>),
+}
+
+// SAFETY: `Segment::value` gives out references only as the type that `digest` stands for, and the makers of segments of values require
+// that type to be `Send` and `Sync`.
+unsafe impl Send for Value {}
+// SAFETY: as above.
+unsafe impl Sync for Value {}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        // SAFETY: `at` and `drop` were made together from a box, and no reference to the value outlives this.
+        unsafe { (self.drop)(self.at) };
+    }
+}
+
+/// Memory that is being filled and will become a segment.
+pub(crate) struct Draft {
+    to: Target,
+    kind: Kind,
+    digest: u64,
+    len_bytes: usize,
+}
+
+enum Target {
+    File(File),
+    /// If no file without a name can be made.
+    Buffer(Cursor<Vec<u8>>),
+}
+
+impl Draft {
+    /// Makes memory for this many bytes, zeroed.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub(crate) fn new(kind: Kind, digest: u64, len_bytes: usize) -> io::Result<Self> {
+        let total = len_bytes.checked_add(DATA_AT).ok_or(io::ErrorKind::InvalidInput)?;
+        let to = match memory::create_file(NAME, total) {
+            Ok(mut file) => {
+                file.seek(SeekFrom::Start(DATA_AT as u64))?;
+                Target::File(file)
+            }
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::FileTooLarge) =>
+            {
+                return Err(error);
+            }
+            Err(_) => {
+                let mut buffer = Vec::new();
+                buffer.try_reserve_exact(total).map_err(|_| io::ErrorKind::OutOfMemory)?;
+                buffer.resize(total, 0);
+                let mut buffer = Cursor::new(buffer);
+                buffer.set_position(DATA_AT as u64);
+                Target::Buffer(buffer)
+            }
+        };
+        Ok(Self { to, kind, digest, len_bytes })
+    }
+
+    /// Makes a segment of what was written.
+    ///
+    /// # Errors
+    ///
+    /// The memory cannot be sealed or mapped.
+    pub(crate) fn finish(self, inner: Attachments) -> io::Result<Arc<Segment>> {
+        let id = SegmentId::new();
+        let header = Header {
+            id,
+            kind: self.kind,
+            digest: self.digest,
+            len_bytes: self.len_bytes,
+            inner: inner.len(),
+        };
+        let mut header = header.to_bytes().to_vec();
+        inner.iter().for_each(|segment| header.extend_from_slice(&segment.id.to_bytes()));
+        if header.len() > DATA_AT {
+            let most = (DATA_AT - HEADER_BYTES) / ID_BYTES;
+            let words = format!("it contains more than {most} shared values: share them in groups");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
+        }
+        match self.to {
+            Target::File(mut file) => {
+                file.seek(SeekFrom::Start(0))?;
+                file.write_all(&header)?;
+                memory::seal(file.as_fd())?;
+                Segment::map(file.into(), inner)
+            }
+            Target::Buffer(buffer) => {
+                let mut bytes = buffer.into_inner();
+                bytes[..header.len()].copy_from_slice(&header);
+                Segment::of(View::of(&bytes)?, None, inner)
+            }
+        }
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.to {
+            Target::File(file) => file.write(bytes),
+            Target::Buffer(buffer) => buffer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Draft {
+    /// Copies at most `most` bytes of a file, in the kernel if that is possible. Returns how many there were.
+    pub(crate) fn copy_from(&mut self, from: &mut File, most: u64) -> io::Result<u64> {
+        match &mut self.to {
+            Target::File(file) => io::copy(&mut from.take(most), file),
+            Target::Buffer(buffer) => io::copy(&mut from.take(most), buffer),
+        }
+    }
+}
+
+/// The start of the first page.
+struct Header {
+    id: SegmentId,
+    kind: Kind,
+    digest: u64,
+    len_bytes: usize,
+    /// The number of segments that the value contains handles of. Their identities follow.
+    inner: usize,
+}
+
+/// magic, kind, process, number, digest, length, inner
+const HEADER_BYTES: usize = 7 * 8;
+const ID_BYTES: usize = 16;
+
+impl Header {
+    fn to_bytes(&self) -> [u8; HEADER_BYTES] {
+        let kind = match self.kind {
+            Kind::Value => 0,
+            Kind::Slice => 1,
+        };
+        let Self { id, digest, len_bytes, inner, .. } = *self;
+        let words = [MAGIC, kind, id.process, id.number, digest, len_bytes as u64, inner as u64];
+        let mut bytes = [0; HEADER_BYTES];
+        for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *to = word.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// Reads the header of a segment, which another process may have made up.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (words, _) = bytes.get(..HEADER_BYTES)?.as_chunks::<8>();
+        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let mut word = || words.next().unwrap_or_default();
+        (word() == MAGIC).then_some(())?;
+        let kind = match word() {
+            0 => Kind::Value,
+            1 => Kind::Slice,
+            _ => return None,
+        };
+        let id = SegmentId { process: word(), number: word() };
+        let digest = word();
+        let len_bytes = usize::try_from(word()).ok()?;
+        let inner = usize::try_from(word()).ok()?;
+        Some(Self { id, kind, digest, len_bytes, inner })
+    }
+}
+
+impl Segment {
+    /// Maps a segment.
+    ///
+    /// # Errors
+    ///
+    /// It is not a segment, it can be changed, or it cannot be mapped.
+    fn map(fd: OwnedFd, inner: Attachments) -> io::Result<Arc<Self>> {
+        Self::of(View::new(fd.as_fd())?, Some(Identified::new(fd)), inner)
+    }
+
+    fn of(view: View, file: Option<Identified>, inner: Attachments) -> io::Result<Arc<Self>> {
+        let header = Header::from_bytes(view.bytes());
+        let header =
+            header.filter(|header| view.bytes().len().checked_sub(DATA_AT) == Some(header.len_bytes));
+        let Some(Header { id, kind, digest, len_bytes, .. }) = header else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it is not shared memory of this program",
+            ));
+        };
+        let segment = Arc::new(Self {
+            id,
+            kind,
+            digest,
+            len_bytes,
+            view: Arc::new(view),
+            file,
+            value: OnceLock::new(),
+            inner,
+            is_given: false.into(),
+        });
+        if kind == Kind::Slice && len_bytes > 0 {
+            address::add(&segment, Kind::Slice, segment.data().as_ptr().addr(), len_bytes);
+        }
+        Ok(segment)
+    }
+
+    /// Maps a segment that another process has made. Returns its identity, and why it cannot be mapped if it cannot. Returns `None` if it is
+    /// not a segment.
+    ///
+    /// `find` finds the segments that its value contains handles of.
+    fn adopt(
+        fd: OwnedFd,
+        find: impl Fn(SegmentId) -> Option<Arc<Self>>,
+    ) -> Option<(SegmentId, io::Result<Arc<Self>>)> {
+        let file = File::from(fd);
+        let mut page = [0; DATA_AT];
+        file.read_exact_at(&mut page, 0).ok()?;
+        let Header { id, inner: count, .. } = Header::from_bytes(&page)?;
+        let (ids, _) = page[HEADER_BYTES..].as_chunks::<ID_BYTES>();
+        let mut inner = Attachments::default();
+        for id in ids.get(..count)? {
+            // If one is missing, the code that decodes its handle reports it.
+            find(SegmentId::from_bytes(*id)).iter().for_each(|segment| inner.add(segment));
+        }
+        Some((id, Self::map(file.into(), inner)))
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Returns the data.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.view.bytes()[DATA_AT..][..self.len_bytes]
+    }
+
+    /// Returns the data if it is text.
+    pub(crate) fn text(&self) -> Option<&str> {
+        if self.digest == digest::<str>() {
+            // SAFETY: the digest says that the segment was made from a `str`, by this program, and it cannot be changed.
+            Some(unsafe { std::str::from_utf8_unchecked(self.data()) })
+        } else {
+            None
+        }
+    }
+
+    /// Returns the segments that the value contains handles of.
+    pub(crate) fn inner(&self) -> &Attachments {
+        &self.inner
+    }
+
+    /// Returns the descriptor by which other processes get the segment. Returns `None` if memory cannot be shared here, or if other code
+    /// has closed the descriptor.
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref()?.check().ok()
+    }
+
+    /// Notes that another process has the segment.
+    pub(crate) fn set_given(&self) {
+        self.is_given.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the value, which is decoded once in each process, by the first that asks.
+    ///
+    /// # Errors
+    ///
+    /// The segment has a value of another type, or the value cannot be decoded.
+    pub(crate) fn value<T: 'static>(
+        self: &Arc<Self>,
+        decode: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<&T, String> {
+        self.value_or_decode(decode)
+    }
+
+    /// Returns the value if it was decoded and is a `T`.
+    fn decoded<T>(&self) -> Option<&T> {
+        let value = self.value.get()?.as_ref().ok()?;
+        if self.kind != Kind::Value || self.digest != digest::<T>() {
+            return None;
+        }
+        // SAFETY: the value is a `T`, apart from lifetimes: its type has the digest of the segment, and so has `T`. It lives as long as the
+        // segment and is never changed.
+        Some(unsafe { value.at.cast::<T>().as_ref() })
+    }
+
+    /// Like [`value`](Self::value), for types that borrow from the segment, which must not be used after it is dropped.
+    fn value_or_decode<'a, T>(
+        self: &Arc<Self>,
+        decode: impl FnOnce(&'a [u8]) -> Result<T, String>,
+    ) -> Result<&T, String> {
+        if self.kind != Kind::Value || self.digest != digest::<T>() {
+            return Err(format!("the shared value is not a `{}`", type_name::<T>()));
+        }
+        let value = self.value.get_or_init(|| {
+            let data: *const [u8] = self.data();
+            // SAFETY: the data lives as long as the segment, longer than the value. Who gets a value that borrows it keeps the segment:
+            // `Lent` gives it out for as long as itself lives.
+            let data = unsafe { &*data };
+            let value = Box::new(with_available(&self.inner, || decode(data))?);
+            let at = NonNull::from(Box::leak(value));
+            if size_of::<T>() > 0 {
+                address::add(self, Kind::Value, at.addr().get(), size_of::<T>());
+            }
+            Ok(Value { at: at.cast(), drop: drop_as::<T> })
+        });
+        value.as_ref().map_err(Clone::clone)?;
+        self.decoded().ok_or_else(|| "the shared value has another type".to_owned())
+    }
+
+    /// Returns some of the elements, if they are of this type.
+    fn elements<T>(&self, offset_bytes: usize, len_bytes: usize) -> Option<&[T]> {
+        let size = size_of::<T>();
+        let is_of = self.kind == Kind::Slice && self.digest == digest::<T>() && size > 0;
+        let bytes = self.data().get(offset_bytes..offset_bytes.checked_add(len_bytes)?)?;
+        let is_whole = is_of && offset_bytes.is_multiple_of(size) && len_bytes.is_multiple_of(size);
+        let start = bytes.as_ptr().cast::<T>();
+        if !is_whole || !start.is_aligned() {
+            return None;
+        }
+        // SAFETY: the digest says that the segment was made from elements of this type, by this program: it is `Pod`, and any bytes are valid.
+        // They are aligned, as was checked, lie within the data, and are never changed.
+        Some(unsafe { std::slice::from_raw_parts(start, len_bytes / size) })
+    }
+}
+
+/// Drops a value in a box.
+///
+/// # Safety
+///
+/// It must come from a box of a `T`, and is not used any more.
+unsafe fn drop_as<T>(at: NonNull<u8>) {
+    // SAFETY: by this function's conditions.
+    drop(unsafe { Box::from_raw(at.cast::<T>().as_ptr()) });
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if self.kind == Kind::Slice && self.len_bytes > 0 {
+            address::remove(Kind::Slice, self.data().as_ptr().addr());
+        }
+        if let Some(Ok(value)) = self.value.take() {
+            address::remove(Kind::Value, value.at.addr().get());
+            dead::bury_later(value, self.view.clone());
+        }
+        if *self.is_given.get_mut() {
+            attachments::note_dropped();
+        }
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment")
+            .field("id", &self.id)
+            .field("len_bytes", &self.len_bytes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,201 @@
+//! Unit tests of segments, which need no other process.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{io::Write as _, os::fd::AsFd};
+
+use super::*;
+
+fn slice_of(numbers: &[u32]) -> Arc<Segment> {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
+    let mut draft = Draft::new(Kind::Slice, digest::<u32>(), bytes.len()).unwrap();
+    draft.write_all(&bytes).unwrap();
+    draft.finish(Attachments::default()).unwrap()
+}
+
+fn value_of(encoded: &[u8], inner: Attachments) -> Arc<Segment> {
+    let mut draft = Draft::new(Kind::Value, digest::<u64>(), encoded.len()).unwrap();
+    draft.write_all(encoded).unwrap();
+    draft.finish(inner).unwrap()
+}
+
+fn ids(attachments: &Attachments) -> Vec<SegmentId> {
+    attachments.iter().map(|segment| segment.id()).collect()
+}
+
+#[test]
+fn a_segment_that_was_handed_over_is_the_same_elsewhere() {
+    let segment = slice_of(&[1, 2, 3]);
+    let fd = segment.file().unwrap().try_clone_to_owned().unwrap();
+    let (id, other) = Segment::adopt(fd, |_| None).unwrap();
+    let other = other.unwrap();
+    assert_eq!((id, other.data(), other.digest()), (segment.id(), segment.data(), segment.digest()));
+    assert_ne!(other.data().as_ptr(), segment.data().as_ptr());
+}
+
+#[test]
+fn a_segment_elsewhere_has_what_its_value_contains() {
+    let inner = slice_of(&[1]);
+    let mut within = Attachments::default();
+    within.add(&inner);
+    let outer = value_of(&[7], within);
+    let fd = outer.file().unwrap().try_clone_to_owned().unwrap();
+    let (_, other) = Segment::adopt(fd, |id| (id == inner.id()).then(|| inner.clone())).unwrap();
+    assert_eq!(ids(other.unwrap().inner()), [inner.id()]);
+}
+
+#[test]
+fn what_is_no_segment_or_can_be_changed_is_refused() {
+    let header = |len_bytes| {
+        let (id, kind, digest) = (SegmentId::new(), Kind::Slice, 0);
+        Header { id, kind, digest, len_bytes, inner: 0 }.to_bytes()
+    };
+    let file = |bytes: &[u8], seal: bool| {
+        let mut file = memory::create_file(NAME, DATA_AT + 8).unwrap();
+        file.write_all(bytes).unwrap();
+        if seal {
+            memory::seal(file.as_fd()).unwrap();
+        }
+        Segment::adopt(file.into(), |_| None)
+    };
+    assert!(file(&header(8), true).unwrap().1.is_ok());
+    assert!(file(&header(8), false).unwrap().1.is_err(), "it can be changed");
+    assert!(file(&header(9), true).unwrap().1.is_err(), "it claims to be longer than it is");
+    assert!(file(&header(usize::MAX), true).unwrap().1.is_err());
+    assert!(file(&[7; HEADER_BYTES], true).is_none(), "it is something else");
+    let mut unknown = header(8);
+    unknown[8] = 9;
+    assert!(file(&unknown, true).is_none(), "its kind is unknown");
+    let (ours, _theirs) = crate::sys::fd::pipe().unwrap();
+    assert!(Segment::adopt(ours, |_| None).is_none());
+}
+
+#[test]
+fn elements_are_found_by_their_address_and_type_while_the_segment_lives() {
+    let segment = slice_of(&[1, 2, 3, 4]);
+    let start = segment.data().as_ptr().addr();
+    let found = find::<u32>(Kind::Slice, start + 4, 8).unwrap();
+    assert_eq!((found.segment.id(), found.offset_bytes), (segment.id(), 4));
+    assert!(find::<u32>(Kind::Slice, start + 4, 16).is_none(), "beyond the end");
+    assert!(find::<u32>(Kind::Slice, start, 0).is_none(), "nothing lies nowhere");
+    assert!(find::<i32>(Kind::Slice, start, 4).is_none(), "another type");
+    assert!(find::<u32>(Kind::Value, start, 4).is_none(), "not a value");
+    drop((found, segment));
+    assert!(find::<u32>(Kind::Slice, start, 4).is_none(), "its address may belong to anything by now");
+}
+
+#[test]
+fn a_value_is_decoded_once_and_only_as_its_own_type() {
+    let segment = value_of(&[7], Attachments::default());
+    let mut decoded = 0;
+    for _ in 0..3 {
+        let value: &u64 = segment
+            .value(|bytes| {
+                decoded += 1;
+                Ok(u64::from(bytes[0]))
+            })
+            .unwrap();
+        assert_eq!(*value, 7);
+    }
+    assert_eq!(decoded, 1);
+    let value: &u64 = segment.decoded().unwrap();
+    assert!(find::<u64>(Kind::Value, std::ptr::from_ref(value).addr(), 8).is_some());
+    let wrong = segment.value::<i64>(|_| unreachable!("it has another type")).unwrap_err();
+    assert_eq!(wrong, "the shared value is not a `i64`");
+    let failed = value_of(&[], Attachments::default());
+    for _ in 0..2 {
+        assert_eq!(failed.value::<u64>(|_| Err("empty".to_owned())).unwrap_err(), "empty");
+    }
+}
+
+#[test]
+fn attachments_have_each_segment_once_and_what_a_value_contains_before_it() {
+    let (inner, other) = (slice_of(&[1]), slice_of(&[2]));
+    let mut within = Attachments::default();
+    within.add(&inner);
+    let outer = value_of(&[1], within.clone());
+    let mut all = Attachments::default();
+    assert!(all.is_empty() && all.includes(&Attachments::default()));
+    all.add(&outer);
+    all.add(&inner);
+    all.merge(&within);
+    all.add(&other);
+    assert_eq!(ids(&all), [inner.id(), outer.id(), other.id()]);
+    assert!(all.includes(&within) && !within.includes(&all));
+}
+
+#[test]
+fn a_value_that_encodes_others_while_it_is_encoded_keeps_its_own_attachments() {
+    let (first, second) = (slice_of(&[1]), slice_of(&[2]));
+    let (mut outer, mut inner) = (Attachments::default(), Attachments::default());
+    attached_by(&mut outer, || {
+        attach(&first);
+        attached_by(&mut inner, || attach(&second));
+        inlined(|| ());
+    });
+    assert_eq!((ids(&outer), ids(&inner)), (vec![first.id()], vec![second.id()]));
+}
+
+#[test]
+fn a_value_is_dropped_where_code_of_users_may_run() {
+    struct Loud<'a>(&'a std::cell::Cell<u32>);
+    impl Drop for Loud<'_> {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    let dropped = std::cell::Cell::new(0);
+    let mut draft = Draft::new(Kind::Value, digest::<Loud<'_>>(), 1).unwrap();
+    draft.write_all(&[0]).unwrap();
+    let segment = draft.finish(Attachments::default()).unwrap();
+    segment.value_or_decode(|_| Ok(Loud(&dropped))).unwrap();
+    drop(segment);
+    assert_eq!(dropped.get(), 0);
+    // A test beside this one may do it as well.
+    while dropped.get() == 0 {
+        bury();
+    }
+}
+
+#[test]
+fn a_handle_is_attached_while_this_library_encodes_and_at_no_other_time() {
+    let segment = slice_of(&[1]);
+    assert_eq!(mode(), Mode::Closed);
+    let mut attachments = Attachments::default();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        attached_by(&mut attachments, || {
+            attach(&segment);
+            panic!("a Serialize that panics");
+        });
+    }));
+    assert!(panicked.is_err() && attachments.is_empty() && mode() == Mode::Closed);
+    attached_by(&mut attachments, || assert_eq!(mode(), Mode::Attach { some: false }));
+    assert!(attachments.is_empty(), "what the panic has left belongs to nothing");
+    attached_by(&mut attachments, || inlined(|| assert_eq!(mode(), Mode::Inline)));
+    attached_by(&mut attachments, || attach(&segment));
+    assert_eq!(ids(&attachments), [segment.id()]);
+}
+
+#[test]
+fn a_handle_is_looked_up_among_what_came_with_its_bytes_and_nowhere_else() {
+    let segment = slice_of(&[1]);
+    let mut attachments = Attachments::default();
+    attachments.add(&segment);
+    assert!(look_up(segment.id()).unwrap_err().contains("did not come with the value"));
+    let found = with_available(&attachments, || look_up(segment.id()));
+    assert_eq!(found.unwrap().id(), segment.id());
+    assert!(look_up(segment.id()).is_err());
+}
+
+#[test]
+fn what_was_forgotten_before_it_arrived_is_not_kept() {
+    let (first, second) = (slice_of(&[1]), slice_of(&[2]));
+    let hand_over =
+        |segment: &Segment| receive(vec![segment.file().unwrap().try_clone_to_owned().unwrap()], false);
+    hand_over(&first);
+    assert!(look_up(first.id()).is_ok());
+    forget(first.id());
+    assert!(look_up(first.id()).is_err());
+    forget(second.id());
+    hand_over(&second);
+    assert!(look_up(second.id()).is_err());
+}

@@ -1,0 +1,265 @@
+//! Defines [`SharedSlice`], elements that processes use where they are.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    fs::File,
+    io::{self, Write as _},
+    marker::PhantomData,
+    ops::{Deref, RangeBounds},
+    path::Path,
+    sync::Arc,
+};
+
+use bytemuck::Pod;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::handle::{self, Decoded, Part};
+use crate::{
+    error::{Error, Result},
+    segment::{Attachments, Draft, Kind, Segment, digest, set_why},
+};
+
+/// The number of elements that are collected before they are written.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Elements of plain data in memory that workers map. They are never copied to a worker, whatever their number.
+///
+/// Elements can be of any type that is [`bytemuck::Pod`]: numbers, arrays of them, and structs for which it is derived. They cannot be changed.
+/// Clones and [slices](Self::slice) share the same memory, which is freed with the last of them, wherever it is.
+///
+/// A function does not notice: where it takes a `&[T]`, its callers may give a `&SharedSlice<T>`, or any part of one. A `SharedSlice` can
+/// also be a parameter or a part of other values, and a result.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Pool, SharedSlice, parallel, worker};
+///
+/// #[worker]
+/// fn sum(samples: &[f32]) -> f32 {
+///     samples.iter().sum()
+/// }
+///
+/// let samples = SharedSlice::from_iter(10_000, (0..).map(|n| n as f32))?;
+/// let pool = Pool::new(2)?;
+/// let sums = parallel!(pool = &pool; sum(part) for part in samples.chunks(2500))?;
+/// assert_eq!(sums.len(), 4);
+/// # Ok::<(), procession::Error>(())
+/// ```
+pub struct SharedSlice<T> {
+    segment: Arc<Segment>,
+    /// Where it begins among the segment's elements.
+    start: usize,
+    len: usize,
+    of: PhantomData<fn() -> T>,
+}
+
+fn failed(error: io::Error) -> Error {
+    Error::system("memory for a shared slice cannot be made", error)
+}
+
+impl<T: Pod> SharedSlice<T> {
+    fn draft(len: usize) -> Result<Draft> {
+        const { assert!(size_of::<T>() > 0, "elements without bytes cannot be shared: share their number") };
+        let too_many = || failed(io::ErrorKind::OutOfMemory.into());
+        let len_bytes = len.checked_mul(size_of::<T>()).ok_or_else(too_many)?;
+        Draft::new(Kind::Slice, digest::<T>(), len_bytes).map_err(failed)
+    }
+
+    fn finish(draft: Draft) -> Result<Self> {
+        draft.finish(Attachments::default()).map(Self::of).map_err(failed)
+    }
+
+    fn of(segment: Arc<Segment>) -> Self {
+        let len = segment.data().len().checked_div(size_of::<T>()).unwrap_or(0);
+        Self { segment, start: 0, len, of: PhantomData }
+    }
+
+    /// Copies elements into memory that is to be shared.
+    ///
+    /// # Errors
+    ///
+    /// There is not enough memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let primes = procession::SharedSlice::from_slice(&[2_u32, 3, 5, 7])?;
+    /// assert_eq!(primes.iter().sum::<u32>(), 17);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn from_slice(elements: &[T]) -> Result<Self> {
+        let mut draft = Self::draft(elements.len())?;
+        draft.write_all(bytemuck::cast_slice(elements)).map_err(failed)?;
+        Self::finish(draft)
+    }
+
+    /// Writes the first `len` elements of an iterator into memory that is to be shared. If there are fewer, the others are zero.
+    ///
+    /// # Errors
+    ///
+    /// There is not enough memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let squares = procession::SharedSlice::from_iter(4, (0_u64..).map(|n| n * n))?;
+    /// assert_eq!(*squares, [0, 1, 4, 9]);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn from_iter(len: usize, elements: impl IntoIterator<Item = T>) -> Result<Self> {
+        let mut draft = Self::draft(len)?;
+        let mut elements = elements.into_iter().take(len);
+        let most = (CHUNK_BYTES / size_of::<T>().max(1)).max(1);
+        let mut chunk = Vec::with_capacity(most.min(len));
+        loop {
+            chunk.clear();
+            chunk.extend(elements.by_ref().take(most));
+            if chunk.is_empty() {
+                return Self::finish(draft);
+            }
+            draft.write_all(bytemuck::cast_slice(&chunk)).map_err(failed)?;
+        }
+    }
+
+    /// Copies a file of elements into memory that is to be shared. The kernel copies it.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, its length is not a multiple of an element's, or there is not enough memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("procession-{}", std::process::id()));
+    /// std::fs::write(&path, [1, 0, 2, 0])?;
+    /// let numbers = procession::SharedSlice::<u16>::from_file(&path)?;
+    /// assert_eq!(*numbers, [u16::from_le(1), u16::from_le(2)]);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let unreadable = |error| Error::system(format!("{} cannot be shared", path.display()), error);
+        let mut file = File::open(path).map_err(unreadable)?;
+        let wrong = |words: String| unreadable(io::Error::new(io::ErrorKind::InvalidData, words));
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(wrong("it is not a regular file".to_owned()));
+        }
+        let len_bytes = metadata.len();
+        let len_bytes =
+            usize::try_from(len_bytes).map_err(|_| unreadable(io::ErrorKind::OutOfMemory.into()))?;
+        let size = size_of::<T>();
+        if len_bytes % size != 0 {
+            return Err(wrong(format!("its {len_bytes} bytes are not a number of elements of {size} bytes")));
+        }
+        let mut draft = Self::draft(len_bytes / size)?;
+        // One byte more would show that it grows.
+        let copied = draft.copy_from(&mut file, len_bytes as u64 + 1).map_err(unreadable)?;
+        if copied != len_bytes as u64 {
+            return Err(wrong(format!("it had {len_bytes} bytes and changed while it was read")));
+        }
+        Self::finish(draft)
+    }
+
+    /// Makes `len` elements, all zero.
+    ///
+    /// # Errors
+    ///
+    /// There is not enough memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let silence = procession::SharedSlice::<i16>::zeroed(48_000)?;
+    /// assert!(silence.iter().all(|&sample| sample == 0));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn zeroed(len: usize) -> Result<Self> {
+        Self::finish(Self::draft(len)?)
+    }
+
+    /// Returns a handle of some of the elements.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range goes beyond the end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let primes = procession::SharedSlice::from_slice(&[2_u32, 3, 5, 7])?;
+    /// assert_eq!(*primes.slice(1..3), [3, 5]);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[must_use]
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
+        // Panics with the words of std.
+        let part = &self[(range.start_bound().cloned(), range.end_bound().cloned())];
+        let start = (part.as_ptr().addr() - self.as_ptr().addr()) / size_of::<T>();
+        Self { segment: self.segment.clone(), start: self.start + start, len: part.len(), of: PhantomData }
+    }
+
+    fn part(&self) -> Part<'_> {
+        let size = size_of::<T>();
+        Part { segment: &self.segment, offset_bytes: self.start * size, len_bytes: self.len * size }
+    }
+}
+
+impl<T> Clone for SharedSlice<T> {
+    /// Returns another handle of the same elements.
+    fn clone(&self) -> Self {
+        Self { segment: self.segment.clone(), start: self.start, len: self.len, of: PhantomData }
+    }
+}
+
+impl<T: Pod> Deref for SharedSlice<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // The data begins at a page, so it is aligned.
+        let Part { segment, offset_bytes, len_bytes } = self.part();
+        bytemuck::cast_slice(&segment.data()[offset_bytes..][..len_bytes])
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for SharedSlice<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedSlice").field(&&**self).finish()
+    }
+}
+
+impl<T: Pod> Serialize for SharedSlice<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Part { segment, offset_bytes, len_bytes } = self.part();
+        let contents = || Ok(Cow::Borrowed(&segment.data()[offset_bytes..][..len_bytes]));
+        self.part().serialize_or(serializer, contents)
+    }
+}
+
+impl<'de, T: Pod> Deserialize<'de> for SharedSlice<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let size = size_of::<T>().max(1);
+        let wrong = || de::Error::custom(set_why("the shared slice has other elements".to_owned()));
+        let refused = |error: Error| de::Error::custom(set_why(error.to_string()));
+        match handle::decode(deserializer)? {
+            Decoded::Part { segment, offset_bytes, len_bytes } => {
+                let is_ours = segment.kind() == Kind::Slice && segment.digest() == digest::<T>();
+                if !is_ours || offset_bytes % size != 0 || len_bytes % size != 0 {
+                    return Err(wrong());
+                }
+                Ok(Self { segment, start: offset_bytes / size, len: len_bytes / size, of: PhantomData })
+            }
+            Decoded::Contents(bytes) => {
+                if bytes.len() % size != 0 {
+                    return Err(wrong());
+                }
+                let mut draft = Self::draft(bytes.len() / size).map_err(refused)?;
+                draft.write_all(bytes).map_err(|error| refused(failed(error)))?;
+                Self::finish(draft).map_err(refused)
+            }
+        }
+    }
+}
