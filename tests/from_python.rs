@@ -2,7 +2,7 @@
 //!
 //! The first test reads that page and fails on a line of its tables that is not written here.
 
-use std::{os::fd::AsFd, time::Duration};
+use std::{collections::BTreeSet, os::fd::AsFd, time::Duration};
 
 use pollster::block_on;
 use procession::{
@@ -80,7 +80,7 @@ fn largest(of: &[i32]) -> Option<i32> {
 
 /// Returns the number of words.
 #[worker]
-fn words(of: &Vec<String>) -> usize {
+fn words(of: &BTreeSet<String>) -> usize {
     of.len()
 }
 
@@ -90,7 +90,7 @@ fn what_they_call_shared_memory() -> Outcome {
     let s = SharedSlice::from_slice(&v)?;
     assert_eq!(Process::spawn(delayed!(largest(&s)))?.join()?, Some(7));
 
-    let value = vec!["a".to_owned(), "b".to_owned()];
+    let value = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
     let s = Shared::new(&value)?;
     assert_eq!(Process::spawn(delayed!(words(&s)))?.join()?, 2);
     Ok(())

@@ -17,7 +17,10 @@ use crate::{
 };
 
 /// The values, each before the memory that it borrows. A copy of this process leaves those that it has inherited alone.
-static DEAD: PerProcess<Mutex<Vec<(Value, Arc<View>)>>> = PerProcess::new();
+static DEAD: PerProcess<Mutex<Vec<Dead>>> = PerProcess::new();
+
+/// A value, and the memory that it borrows.
+type Dead = (Value, Arc<View>);
 
 /// There are some. A hint.
 static HAS_DEAD: AtomicBool = AtomicBool::new(false);
