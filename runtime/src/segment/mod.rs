@@ -9,6 +9,7 @@ mod address;
 mod attachments;
 mod dead;
 mod given;
+mod header;
 mod lent;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -18,7 +19,7 @@ use std::{
     ffi::CStr,
     fmt,
     fs::File,
-    hash::{BuildHasher as _, DefaultHasher, Hash as _, Hasher as _, RandomState},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, Cursor, Read as _, Seek as _, SeekFrom, Write},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -27,18 +28,13 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::SystemTime,
 };
 
-use serde::{Deserialize, Serialize};
-
 use crate::sys::{
-    generation::generation,
     identified::Identified,
     memory::{self, View},
-    per_process::PerProcess,
 };
 
 pub(crate) use address::{Found, find};
@@ -48,52 +44,16 @@ pub(crate) use attachments::{
 };
 pub(crate) use dead::{Bury, bury};
 pub(crate) use given::{expect, forget, receive, set_expecting};
+pub(crate) use header::SegmentId;
+use header::{HEADER_BYTES, Header, ID_BYTES};
 pub(crate) use lent::LentPart;
 pub use lent::{Lent, LentSlice, LentStr};
 
 /// What the memory is called in `/proc/<pid>/maps`.
 const NAME: &CStr = c"procession-shared";
 
-/// The first bytes of a segment.
-const MAGIC: u64 = u64::from_le_bytes(*b"procseg1");
-
 /// The data begins at the second page, so that elements of any type are aligned.
 const DATA_AT: usize = 4096;
-
-/// The identity of a segment: random bits of the process that made it, and a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct SegmentId {
-    process: u64,
-    number: u64,
-}
-
-impl SegmentId {
-    fn new() -> Self {
-        /// A copy of a process draws bits of its own.
-        static PROCESS: PerProcess<u64> = PerProcess::new();
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        // The random state of std is inherited by copies.
-        let draw = || RandomState::new().hash_one((std::process::id(), generation(), SystemTime::now()));
-        Self { process: *PROCESS.get_or_init(draw), number: NEXT.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-impl SegmentId {
-    fn to_bytes(self) -> [u8; ID_BYTES] {
-        (u128::from(self.process) | u128::from(self.number) << 64).to_le_bytes()
-    }
-
-    fn from_bytes(bytes: [u8; ID_BYTES]) -> Self {
-        let both = u128::from_le_bytes(bytes);
-        Self { process: both as u64, number: (both >> 64) as u64 }
-    }
-}
-
-impl fmt::Display for SegmentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{}", self.process, self.number)
-    }
-}
 
 /// Returns a number that identifies a type and its layout, in all processes of this build.
 pub(crate) fn digest<T: ?Sized>() -> u64 {
@@ -251,54 +211,6 @@ impl Draft {
             Target::File(file) => io::copy(&mut from.take(most), file),
             Target::Buffer(buffer) => io::copy(&mut from.take(most), buffer),
         }
-    }
-}
-
-/// The start of the first page.
-struct Header {
-    id: SegmentId,
-    kind: Kind,
-    digest: u64,
-    len_bytes: usize,
-    /// The number of segments that the value contains handles of. Their identities follow.
-    inner: usize,
-}
-
-/// magic, kind, process, number, digest, length, inner
-const HEADER_BYTES: usize = 7 * 8;
-const ID_BYTES: usize = 16;
-
-impl Header {
-    fn to_bytes(&self) -> [u8; HEADER_BYTES] {
-        let kind = match self.kind {
-            Kind::Value => 0,
-            Kind::Slice => 1,
-        };
-        let Self { id, digest, len_bytes, inner, .. } = *self;
-        let words = [MAGIC, kind, id.process, id.number, digest, len_bytes as u64, inner as u64];
-        let mut bytes = [0; HEADER_BYTES];
-        for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            *to = word.to_le_bytes();
-        }
-        bytes
-    }
-
-    /// Reads the header of a segment, which another process may have made up.
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (words, _) = bytes.get(..HEADER_BYTES)?.as_chunks::<8>();
-        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
-        let mut word = || words.next().unwrap_or_default();
-        (word() == MAGIC).then_some(())?;
-        let kind = match word() {
-            0 => Kind::Value,
-            1 => Kind::Slice,
-            _ => return None,
-        };
-        let id = SegmentId { process: word(), number: word() };
-        let digest = word();
-        let len_bytes = usize::try_from(word()).ok()?;
-        let inner = usize::try_from(word()).ok()?;
-        Some(Self { id, kind, digest, len_bytes, inner })
     }
 }
 
