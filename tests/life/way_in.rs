@@ -240,7 +240,7 @@ fn with_descriptor(program: &str, fd: OwnedFd) -> Command {
 }
 
 /// Of the protocol, as `docs/protocol.md` gives it.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// Returns what a host sends before anything else: magic, version, token, and that it shares memory with rings.
 fn preamble(magic: &[u8; 4], version: u32, token: u64) -> Vec<u8> {
