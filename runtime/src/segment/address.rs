@@ -50,7 +50,8 @@ impl Index {
     fn of(kind: Kind) -> &'static Self {
         match kind {
             Kind::Value => &VALUES,
-            Kind::Slice => &ELEMENTS,
+            // Of state nothing is found.
+            Kind::Slice | Kind::State => &ELEMENTS,
         }
     }
 

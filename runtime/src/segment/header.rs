@@ -69,6 +69,7 @@ impl Header {
         let kind = match self.kind {
             Kind::Value => 0,
             Kind::Slice => 1,
+            Kind::State => 2,
         };
         let Self { id, digest, len_bytes, inner, .. } = *self;
         let words = [MAGIC, kind, id.process, id.number, digest, len_bytes as u64, inner as u64];
@@ -88,6 +89,7 @@ impl Header {
         let kind = match word() {
             0 => Kind::Value,
             1 => Kind::Slice,
+            2 => Kind::State,
             _ => return None,
         };
         let id = SegmentId { process: word(), number: word() };

@@ -1,4 +1,4 @@
-//! Segments: shared memory without a name, which nobody can change any more.
+//! Segments: shared memory without a name. Nobody can change it any more, or it is *state*, which several processes change.
 //!
 //! `shared` makes them for the values that users share, and `codec` finds in them what a task was lent. A segment begins with a page
 //! that says what it is, and is handed to other processes as a descriptor. Its identity is valid in every process, in contrast to
@@ -11,6 +11,9 @@ mod dead;
 mod given;
 mod header;
 mod lent;
+#[expect(dead_code, reason = "locks and channels will use it")]
+mod state;
+mod table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -48,6 +51,10 @@ pub(crate) use header::SegmentId;
 use header::{HEADER_BYTES, Header, ID_BYTES};
 pub(crate) use lent::LentPart;
 pub use lent::{Lent, LentSlice, LentStr};
+#[expect(unused_imports, reason = "locks and channels will use it")]
+pub(crate) use state::{Repair, State, StateHandle, TableFull};
+#[expect(unused_imports, reason = "locks and channels will use it")]
+pub(crate) use table::{ENTRIES, Entry};
 
 /// What the memory is called in `/proc/<pid>/maps`.
 const NAME: &CStr = c"procession-shared";
@@ -70,6 +77,15 @@ pub(crate) enum Kind {
     Value,
     /// Elements, one after the other.
     Slice,
+    /// Words that several processes change.
+    State,
+}
+
+/// The memory of a segment.
+enum Memory {
+    /// Nobody can change it.
+    Sealed(Arc<View>),
+    State(State),
 }
 
 /// A segment that this process has mapped.
@@ -79,7 +95,7 @@ pub(crate) struct Segment {
     /// The [`digest`] of the value's type or of the elements' type.
     digest: u64,
     len_bytes: usize,
-    view: Arc<View>,
+    memory: Memory,
     /// To hand the segment on. `None` if memory cannot be shared here.
     file: Option<Identified>,
     /// The value, if it was decoded.
@@ -228,27 +244,38 @@ impl Segment {
         let header = Header::from_bytes(view.bytes());
         let header =
             header.filter(|header| view.bytes().len().checked_sub(DATA_AT) == Some(header.len_bytes));
-        let Some(Header { id, kind, digest, len_bytes, .. }) = header else {
+        let Some(header) = header.filter(|header| header.kind != Kind::State) else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it is not shared memory of this program",
             ));
         };
-        let segment = Arc::new(Self {
-            id,
-            kind,
-            digest,
-            len_bytes,
-            view: Arc::new(view),
-            file,
-            value: OnceLock::new(),
-            inner,
-            is_given: false.into(),
-        });
-        if kind == Kind::Slice && len_bytes > 0 {
-            address::add(&segment, Kind::Slice, segment.data().as_ptr().addr(), len_bytes);
+        let segment = Arc::new(Self::new(&header, Memory::Sealed(Arc::new(view)), file, inner));
+        if header.kind == Kind::Slice && header.len_bytes > 0 {
+            address::add(&segment, Kind::Slice, segment.data().as_ptr().addr(), header.len_bytes);
         }
         Ok(segment)
+    }
+
+    fn new(header: &Header, memory: Memory, file: Option<Identified>, inner: Attachments) -> Self {
+        let Header { id, kind, digest, len_bytes, .. } = *header;
+        let (value, is_given) = (OnceLock::new(), false.into());
+        Self { id, kind, digest, len_bytes, memory, file, value, inner, is_given }
+    }
+
+    /// Makes zeroed memory of this many bytes that several processes change.
+    fn new_state(digest: u64, len_bytes: usize) -> io::Result<Arc<Self>> {
+        let header = Header { id: SegmentId::new(), kind: Kind::State, digest, len_bytes, inner: 0 };
+        let total = len_bytes.checked_add(DATA_AT).ok_or(io::ErrorKind::InvalidInput)?;
+        let file = File::from(memory::create(NAME, total)?);
+        file.write_all_at(&header.to_bytes(), 0)?;
+        Self::map_state(&header, file.into())
+    }
+
+    fn map_state(header: &Header, fd: OwnedFd) -> io::Result<Arc<Self>> {
+        let state = State::map(fd.as_fd(), header.len_bytes)?;
+        let file = Some(Identified::new(fd));
+        Ok(Arc::new(Self::new(header, Memory::State(state), file, Attachments::default())))
     }
 
     /// Maps a segment that another process has made. Returns its identity, and why it cannot be mapped if it cannot. Returns `None` if it is
@@ -262,7 +289,11 @@ impl Segment {
         let file = File::from(fd);
         let mut page = [0; DATA_AT];
         file.read_exact_at(&mut page, 0).ok()?;
-        let Header { id, inner: count, .. } = Header::from_bytes(&page)?;
+        let header = Header::from_bytes(&page)?;
+        let Header { id, inner: count, .. } = header;
+        if header.kind == Kind::State {
+            return Some((id, Self::map_state(&header, file.into())));
+        }
         let (ids, _) = page[HEADER_BYTES..].as_chunks::<ID_BYTES>();
         let mut inner = Attachments::default();
         for id in ids.get(..count)? {
@@ -284,9 +315,20 @@ impl Segment {
         self.kind
     }
 
-    /// Returns the data.
+    /// Returns the data. Of state there is none that can be borrowed.
     pub(crate) fn data(&self) -> &[u8] {
-        &self.view.bytes()[DATA_AT..][..self.len_bytes]
+        match &self.memory {
+            Memory::Sealed(view) => &view.bytes()[DATA_AT..][..self.len_bytes],
+            Memory::State(_) => &[],
+        }
+    }
+
+    /// Returns the words that several processes change, if it has them.
+    pub(crate) fn state(&self) -> Option<&State> {
+        match &self.memory {
+            Memory::Sealed(_) => None,
+            Memory::State(state) => Some(state),
+        }
     }
 
     /// Returns the data if it is text.
@@ -296,6 +338,13 @@ impl Segment {
             Some(unsafe { std::str::from_utf8_unchecked(self.data()) })
         } else {
             None
+        }
+    }
+
+    /// Repairs what a process that was reaped has left, if this is state.
+    pub(crate) fn recover(&self, pid: u32) {
+        if let Memory::State(state) = &self.memory {
+            state.recover(pid);
         }
     }
 
@@ -393,9 +442,11 @@ impl Drop for Segment {
         if self.kind == Kind::Slice && self.len_bytes > 0 {
             address::remove(Kind::Slice, self.data().as_ptr().addr());
         }
-        if let Some(Ok(value)) = self.value.take() {
+        if let Some(Ok(value)) = self.value.take()
+            && let Memory::Sealed(view) = &self.memory
+        {
             address::remove(Kind::Value, value.at.addr().get());
-            dead::bury_later(value, self.view.clone());
+            dead::bury_later(value, view.clone());
         }
         if *self.is_given.get_mut() {
             attachments::note_dropped();

@@ -3,7 +3,10 @@
 //! A process is signalled through its pidfd, and only until it was reaped. What becomes of its tasks is decided by the caller of
 //! [`Supervisor::reap`].
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Weak,
+    time::{Duration, Instant},
+};
 
 use super::{
     event::{ExitReport, Phase},
@@ -59,7 +62,8 @@ impl Supervisor {
         }
     }
 
-    /// Reaps the process if it has ended. The place is vacant then, and the exit report is returned.
+    /// Reaps the process if it has ended, and repairs what it has left in shared state. The place is vacant then, and the exit report is
+    /// returned.
     ///
     /// Everything that the worker sent before its end must have been read.
     pub(crate) fn reap(&mut self, now: Instant) -> Option<ExitReport> {
@@ -76,6 +80,8 @@ impl Supervisor {
         let mut link = self.link.take()?;
         let State::Lost { was, reason, .. } = link.state else { unreachable!("`lose` has just made it so") };
         link.launched.unwatch();
+        let given = link.segments.values().filter_map(Weak::upgrade);
+        given.for_each(|segment| segment.recover(link.launched.peer.pid()));
         let oldest = link.in_flight.batches.front().map(|(seq, _)| *seq);
         let mut exit_report = ExitReport {
             pid: link.launched.peer.pid(),

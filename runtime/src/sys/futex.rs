@@ -42,8 +42,22 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -
 ///
 /// The system call is refused.
 pub(crate) fn wake(word: &AtomicU32) -> io::Result<()> {
+    wake_some(word, 1)
+}
+
+/// Wakes all waiters of this word, in all processes.
+///
+/// # Errors
+///
+/// The system call is refused.
+#[expect(dead_code, reason = "locks and channels will use it")]
+pub(crate) fn wake_all(word: &AtomicU32) -> io::Result<()> {
+    wake_some(word, i32::MAX)
+}
+
+fn wake_some(word: &AtomicU32, most: i32) -> io::Result<()> {
     // SAFETY: the kernel uses the address of the word, which is valid, as a name and reads nothing of it.
-    let woken = unsafe { libc::syscall(libc::SYS_futex, address(word), libc::FUTEX_WAKE, 1) };
+    let woken = unsafe { libc::syscall(libc::SYS_futex, address(word), libc::FUTEX_WAKE, most) };
     if woken < 0 { Err(Errno::last().into()) } else { Ok(()) }
 }
 

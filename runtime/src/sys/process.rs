@@ -130,6 +130,12 @@ pub(crate) unsafe fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Returns whether a process has this number. It exists until it was reaped.
+pub(crate) fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0);
+    pid.is_some_and(|pid| nix::sys::signal::kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
+}
+
 /// Returns the nanoseconds of the monotonic clock, which all processes of a machine share.
 pub(crate) fn monotonic_nanos() -> u64 {
     let Ok(now) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) else { return 0 };

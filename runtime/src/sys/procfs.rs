@@ -31,6 +31,27 @@ pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     Some(resident.saturating_sub(shared) * page_bytes())
 }
 
+/// Returns when a process was started, in ticks of the kernel's clock, unless it has ended. It has ended also if it was not reaped yet.
+///
+/// # Errors
+///
+/// There is no such process, or `/proc` cannot be read.
+pub(crate) fn started(pid: u32) -> io::Result<Option<u64>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    started_in(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn started_in(stat: &str) -> Option<Option<u64>> {
+    // The second field is the name of the program, which may contain anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    let mut fields = fields.map(|field| field.parse::<u64>());
+    let (threads, start) = (fields.nth(16)?.ok()?, fields.nth(1)?.ok()?);
+    // The first thread of a process may end before the others.
+    let has_ended = matches!(state, "Z" | "X" | "x") && threads <= 1;
+    Some((!has_ended).then_some(start))
+}
+
 /// Returns the size of a page.
 pub(super) fn page_bytes() -> u64 {
     let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
@@ -68,5 +89,19 @@ mod tests {
         assert_eq!(folder("0::/a/b").as_deref(), Some("/sys/fs/cgroup/a/b"));
         assert_eq!(folder("7:cpu,memory:/a").as_deref(), Some("/sys/fs/cgroup/memory/a"));
         assert_eq!(folder("4:cpu:/a"), None);
+    }
+
+    #[test]
+    fn a_process_that_waits_to_be_reaped_has_ended() {
+        let stat = |state, threads| {
+            let rest = format!("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 {threads} 0 4711 99 100");
+            started_in(&format!("12 (a) Z (b) {state} {rest}"))
+        };
+        assert_eq!(stat("S", 1), Some(Some(4711)));
+        assert_eq!(stat("Z", 1), Some(None));
+        assert_eq!(stat("Z", 2), Some(Some(4711)), "its other threads run");
+        assert_eq!(started_in("12 (a) S 1"), None);
+        assert!(started(std::process::id()).unwrap().is_some());
+        assert!(started(u32::MAX).is_err());
     }
 }
