@@ -52,7 +52,7 @@ use header::{HEADER_BYTES, Header, ID_BYTES};
 pub(crate) use lent::LentPart;
 pub use lent::{Lent, LentSlice, LentStr};
 #[expect(unused_imports, reason = "locks and channels will use it")]
-pub(crate) use state::{Repair, State, StateHandle, TableFull};
+pub(crate) use state::{Repair, State, StateHandle};
 #[expect(unused_imports, reason = "locks and channels will use it")]
 pub(crate) use table::{ENTRIES, Entry};
 

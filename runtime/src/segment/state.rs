@@ -97,35 +97,45 @@ impl State {
         Table(unsafe { std::slice::from_raw_parts(start.cast().as_ptr(), ENTRIES) })
     }
 
-    /// Returns this process's entry, which it takes if it has none. It is given back when the state is dropped.
+    /// Returns this process's entry, which was taken when the state was made or a handle of it was decoded. It is given back when the state is
+    /// dropped.
     ///
-    /// # Errors
+    /// # Panics
     ///
-    /// There is no free one.
+    /// This process is a copy of the one that has taken it, and there is no free one.
     #[inline]
-    pub(crate) fn my_entry(&self) -> Result<Entry, TableFull> {
+    pub(crate) fn my_entry(&self) -> Entry {
         let mine = self.mine.load(atomic::Ordering::Relaxed);
         match Entry::from_number(mine as u32) {
-            Some(entry) if mine >> 32 == u64::from(generation()) => Ok(entry),
-            _ => self.join(mine),
+            Some(entry) if mine >> 32 == u64::from(generation()) => entry,
+            _ => self.join(mine).unwrap_or_else(|why| panic!("{why}")),
         }
     }
 
+    /// Takes an entry for this process if it has none and there may be something to repair. That is done by `repair`.
+    fn attach(&self, repair: Option<Repair>) -> Result<(), String> {
+        let Some(repair) = repair else { return Ok(()) };
+        self.repair.get_or_init(|| repair);
+        let mine = self.mine.load(atomic::Ordering::Relaxed);
+        if mine >> 32 == u64::from(generation()) { Ok(()) } else { self.join(mine).map(|_| ()) }
+    }
+
     #[cold]
-    fn join(&self, before: u64) -> Result<Entry, TableFull> {
+    fn join(&self, before: u64) -> Result<Entry, String> {
+        let full = || format!("at most {ENTRIES} processes can use the same lock or channel");
         let (table, me) = (self.table(), Who::me());
         let joined = table.join(me).or_else(|| {
             self.recover_those(|_| true);
             table.join(me)
         });
-        let entry = joined.ok_or(TableFull)?;
+        let entry = joined.ok_or_else(full)?;
         let mine = u64::from(generation()) << 32 | u64::from(entry.number());
         let set =
             self.mine.compare_exchange(before, mine, atomic::Ordering::Relaxed, atomic::Ordering::Relaxed);
         if let Err(other) = set {
             // Another thread of this process was first. No word names this entry.
             table.free(entry);
-            return Entry::from_number(other as u32).ok_or(TableFull);
+            return Entry::from_number(other as u32).ok_or_else(full);
         }
         Ok(entry)
     }
@@ -202,23 +212,20 @@ impl Drop for State {
     }
 }
 
-/// All entries of a participant table are taken.
-#[derive(Debug)]
-pub(crate) struct TableFull;
-
 /// A handle of state, which can be encoded.
 #[derive(Clone, Debug)]
 pub(crate) struct StateHandle(Arc<Segment>);
 
 impl StateHandle {
-    /// Makes state of this many bytes, all zero. The digest stands for what is in it.
+    /// Makes state of this many bytes, all zero. The digest stands for what is in it. Without a `repair`, its words never name an entry, and
+    /// processes take none.
     ///
     /// # Errors
     ///
     /// Memory cannot be shared here, or there is not enough.
-    pub(crate) fn new(digest: u64, len_bytes: usize, repair: Repair) -> io::Result<Self> {
+    pub(crate) fn new(digest: u64, len_bytes: usize, repair: Option<Repair>) -> io::Result<Self> {
         let this = Self(Segment::new_state(digest, len_bytes)?);
-        this.repair.get_or_init(|| repair);
+        this.attach(repair).map_err(io::Error::other)?;
         Ok(this)
     }
 
@@ -238,19 +245,19 @@ impl StateHandle {
         Err(ser::Error::custom(set_why(why.to_owned())))
     }
 
-    /// Decodes a handle of state with this digest and length.
+    /// Decodes a handle of state with this digest, whose length must be `is_long_enough`, too. `repair` is as in [`new`](Self::new).
     pub(crate) fn decode<'de, D: Deserializer<'de>>(
         deserializer: D,
         digest: u64,
         is_long_enough: impl FnOnce(usize) -> bool,
-        repair: Repair,
+        repair: Option<Repair>,
     ) -> Result<Self, D::Error> {
         let failed = |why: String| de::Error::custom(set_why(why));
         let segment = look_up(SegmentId::deserialize(deserializer)?).map_err(failed)?;
         let state =
             segment.state().filter(|state| segment.digest() == digest && is_long_enough(state.len_bytes()));
         let state = state.ok_or_else(|| failed("the shared state is of another type".to_owned()))?;
-        state.repair.get_or_init(|| repair);
+        state.attach(repair).map_err(failed)?;
         Ok(Self(segment))
     }
 }
@@ -271,7 +278,7 @@ impl StateHandle {
         let fd = self.0.file().expect("it is open").try_clone_to_owned().expect("a descriptor");
         let (_, segment) = Segment::adopt(fd, |_| None).expect("a segment");
         let other = Self(segment.expect("it is state"));
-        other.repair.get_or_init(|| *self.repair.get().expect("it was made here"));
+        other.attach(self.repair.get().copied()).expect("there is a free entry");
         other
     }
 }
@@ -289,39 +296,39 @@ mod tests {
 
     #[test]
     fn each_mapping_sees_what_others_write_and_has_an_entry_of_its_own() {
-        let state = StateHandle::new(7, 16, disown).unwrap();
+        let state = StateHandle::new(7, 16, Some(disown)).unwrap();
         let other = state.again();
         other.words()[3].store(5, Ordering::Relaxed);
         assert_eq!((state.words().len(), state.words()[3].load(Ordering::Relaxed)), (4, 5));
         assert_eq!(state.long_words()[1].load(Ordering::Relaxed), 5 << 32);
-        let (mine, theirs) = (state.my_entry().unwrap(), other.my_entry().unwrap());
+        let (mine, theirs) = (state.my_entry(), other.my_entry());
         assert_ne!(mine, theirs);
-        assert_eq!(state.my_entry().unwrap(), mine);
+        assert_eq!(state.my_entry(), mine);
         assert!(state.is_mine(mine) && !state.is_mine(theirs) && state.is_live(theirs));
     }
 
     #[test]
     fn what_a_mapping_owned_is_repaired_when_it_is_dropped() {
-        let state = StateHandle::new(7, 8, disown).unwrap();
+        let state = StateHandle::new(7, 8, Some(disown)).unwrap();
         let other = state.again();
-        let theirs = other.my_entry().unwrap();
+        let theirs = other.my_entry();
         state.words()[0].store(theirs.number(), Ordering::Relaxed);
         state.recover(std::process::id());
         assert_eq!(state.words()[1].load(Ordering::Relaxed), 0, "this process lives");
         drop(other);
         assert_eq!(state.words()[0].load(Ordering::Relaxed), 0);
         assert!(!state.is_live(theirs));
-        assert_eq!(state.my_entry().unwrap(), theirs, "its entry is free");
+        assert_eq!(state.again().my_entry(), theirs, "its entry is free");
     }
 
     #[test]
     fn threads_that_come_at_once_take_one_entry() {
-        let state = StateHandle::new(7, 8, disown).unwrap();
+        let state = StateHandle::new(7, 8, Some(disown)).unwrap();
         let barrier = std::sync::Barrier::new(4);
         let entries = std::thread::scope(|scope| {
             let take = || {
                 barrier.wait();
-                state.my_entry().unwrap()
+                state.my_entry()
             };
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
@@ -333,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_the_deadline() {
-        let state = StateHandle::new(7, 8, disown).unwrap();
+        let state = StateHandle::new(7, 8, Some(disown)).unwrap();
         let deadline = Instant::now() + Duration::from_millis(5);
         while state.wait(&state.words()[0], 0, Some(deadline), |_| true) {}
         assert!(Instant::now() >= deadline);
