@@ -88,7 +88,7 @@ pub(crate) fn read_some_with_fds(
             let mut data = unsafe { libc::CMSG_DATA(header) }.cast::<RawFd>();
             // SAFETY: CMSG_LEN only computes.
             let empty = unsafe { libc::CMSG_LEN(0) };
-            let len_bytes = found.cmsg_len.saturating_sub(empty as _);
+            let len_bytes = found.cmsg_len.saturating_sub(empty as _) as usize;
             for _ in 0..len_bytes / size_of::<RawFd>() {
                 // SAFETY: the header says that there are this many descriptors, which need not be aligned.
                 let fd = unsafe { data.read_unaligned() };
