@@ -158,6 +158,8 @@ impl<M: StateMachine> Driver<M> {
         state.taken = false;
         state.owner = None;
         state.releases += 1;
+        // The background thread has been woken for them in vain.
+        state.forget_dropped();
         self.offer_lead(state);
         if buffer_cache::is_held()
             && state.background_alarm.is_none_or(|alarm| alarm > Instant::now() + 2 * buffer_cache::REST)

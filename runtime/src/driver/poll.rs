@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::state::{BELL, Driver, LAUNCHER, LOOK_EVERY, PAUSE, POLL_EVERY, State, WORKERS, earlier};
-use crate::{scheduler::machine::StateMachine, segment, sys::poll::Event};
+use crate::{scheduler::machine::StateMachine, sys::poll::Event};
 
 /// The time for which the leader spins for a reply that is near. Sleeping and being woken may cost as much.
 const SPIN: Duration = Duration::from_micros(50);
@@ -169,10 +169,7 @@ impl<M: StateMachine> Driver<M> {
         mut state: MutexGuard<'a, State<M>>,
         events: &mut Vec<Event>,
     ) -> Option<MutexGuard<'a, State<M>>> {
-        let dropped = segment::dropped();
-        if std::mem::replace(&mut state.dropped, dropped) != dropped {
-            state.machine.forget_dropped();
-        }
+        state.forget_dropped();
         loop {
             let now = state.seen;
             state.machine.react(events, now);

@@ -27,6 +27,7 @@ use crate::{
     launch::{Launcher, PolledLauncher},
     observe::timeline::Timeline,
     scheduler::{config::Config, effects::Effects, machine::StateMachine, state::Scheduler},
+    segment,
     sync::ignore_poison,
     sys::{
         buffer_cache,
@@ -125,6 +126,14 @@ impl<M: StateMachine> State<M> {
     pub(super) fn background_due(&self) -> Option<Instant> {
         let look = self.machine.is_unfinished().then(|| self.seen + LOOK_EVERY);
         self.warm.or_else(|| earlier(self.machine.deadline(self.seen), look))
+    }
+
+    /// Has the workers forget the segments that this process has dropped, if there are any.
+    pub(super) fn forget_dropped(&mut self) {
+        let dropped = segment::dropped();
+        if std::mem::replace(&mut self.dropped, dropped) != dropped {
+            self.machine.forget_dropped();
+        }
     }
 
     /// Takes the effects of the state machine, if there are any, and writes what is to be entered in the timeline.
