@@ -311,6 +311,6 @@ pub use pool::{Builder, IMap, IMapUnordered, Jobs, ParseJobsError, Pool};
 pub use pool::{ResultStream, ResultStreamUnordered};
 pub use process::{Process, ProcessBuilder};
 pub use procession_macros::{main, worker};
-pub use shared::{Shared, SharedSlice};
+pub use shared::{Fd, Shared, SharedSlice};
 pub use task::Task;
 pub use worker::report_progress;

@@ -50,8 +50,8 @@ impl Index {
     fn of(kind: Kind) -> &'static Self {
         match kind {
             Kind::Value => &VALUES,
-            // Of state nothing is found.
-            Kind::Slice | Kind::State => &ELEMENTS,
+            // Of state and of descriptors nothing is found.
+            Kind::Slice | Kind::State | Kind::Descriptor => &ELEMENTS,
         }
     }
 

@@ -61,11 +61,12 @@ pub(crate) fn receive(fds: Vec<OwnedFd>, are_lost: bool) {
     if are_lost {
         GIVEN.get_or_init(Given::default).lock().are_lost = true;
     }
-    for fd in fds {
+    let mut fds = fds.into_iter();
+    while let Some(fd) = fds.next() {
         let given = GIVEN.get_or_init(Given::default);
         // What a value contains handles of arrives before it.
         let find = |id| given.lock().segments.get(&id)?.as_ref().ok().cloned();
-        let Some((id, segment)) = Segment::adopt(fd, find) else { continue };
+        let Some((id, segment)) = Segment::adopt(fd, &mut fds, find) else { continue };
         let mut state = given.lock();
         let replaced = if state.forgotten.remove(&id) {
             Some(segment.map_err(|error| error.to_string()))

@@ -70,6 +70,7 @@ impl Header {
             Kind::Value => 0,
             Kind::Slice => 1,
             Kind::State => 2,
+            Kind::Descriptor => 3,
         };
         let Self { id, digest, len_bytes, inner, .. } = *self;
         let words = [MAGIC, kind, id.process, id.number, digest, len_bytes as u64, inner as u64];
@@ -90,6 +91,7 @@ impl Header {
             0 => Kind::Value,
             1 => Kind::Slice,
             2 => Kind::State,
+            3 => Kind::Descriptor,
             _ => return None,
         };
         let id = SegmentId { process: word(), number: word() };

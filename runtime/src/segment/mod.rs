@@ -62,6 +62,9 @@ const NAME: &CStr = c"procession-shared";
 /// The data begins at the second page, so that elements of any type are aligned.
 const DATA_AT: usize = 4096;
 
+/// The number of descriptors with which a segment is handed over, at most.
+pub(crate) const MOST_FILES: usize = 2;
+
 /// Returns a number that identifies a type and its layout, in all processes of this build.
 pub(crate) fn digest<T: ?Sized>() -> u64 {
     // Unlike the hasher of a map it has no random keys.
@@ -79,6 +82,8 @@ pub(crate) enum Kind {
     Slice,
     /// Words that several processes change.
     State,
+    /// Nothing. A descriptor of another file travels with it.
+    Descriptor,
 }
 
 /// The memory of a segment.
@@ -86,6 +91,8 @@ enum Memory {
     /// Nobody can change it.
     Sealed(Arc<View>),
     State(State),
+    /// There is none, but a descriptor.
+    Descriptor(Identified),
 }
 
 /// A segment that this process has mapped.
@@ -250,7 +257,8 @@ impl Segment {
                 "it is not shared memory of this program",
             ));
         };
-        let segment = Arc::new(Self::new(&header, Memory::Sealed(Arc::new(view)), file, inner));
+        let memory = Memory::Sealed(Arc::new(view));
+        let segment = Arc::new(Self::new(&header, memory, file, inner));
         if header.kind == Kind::Slice && header.len_bytes > 0 {
             address::add(&segment, Kind::Slice, segment.data().as_ptr().addr(), header.len_bytes);
         }
@@ -278,12 +286,33 @@ impl Segment {
         Ok(Arc::new(Self::new(header, Memory::State(state), file, Attachments::default())))
     }
 
+    /// Makes a segment with which a descriptor travels.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor can be handed over here, or there is not enough memory.
+    pub(crate) fn of_descriptor(digest: u64, descriptor: OwnedFd) -> io::Result<Arc<Self>> {
+        let header = Header { id: SegmentId::new(), kind: Kind::Descriptor, digest, len_bytes: 0, inner: 0 };
+        let file = memory::create_file(NAME, DATA_AT)?;
+        file.write_all_at(&header.to_bytes(), 0)?;
+        memory::seal(file.as_fd())?;
+        Self::with_descriptor(&header, file.into(), descriptor)
+    }
+
+    fn with_descriptor(header: &Header, fd: OwnedFd, descriptor: OwnedFd) -> io::Result<Arc<Self>> {
+        // It has been read, but others will read it.
+        View::new(fd.as_fd())?;
+        let memory = Memory::Descriptor(Identified::new(descriptor));
+        Ok(Arc::new(Self::new(header, memory, Some(Identified::new(fd)), Attachments::default())))
+    }
+
     /// Maps a segment that another process has made. Returns its identity, and why it cannot be mapped if it cannot. Returns `None` if it is
     /// not a segment.
     ///
-    /// `find` finds the segments that its value contains handles of.
+    /// `next` are the descriptors that came after it. `find` finds the segments that its value contains handles of.
     fn adopt(
         fd: OwnedFd,
+        next: &mut impl Iterator<Item = OwnedFd>,
         find: impl Fn(SegmentId) -> Option<Arc<Self>>,
     ) -> Option<(SegmentId, io::Result<Arc<Self>>)> {
         let file = File::from(fd);
@@ -293,6 +322,9 @@ impl Segment {
         let Header { id, inner: count, .. } = header;
         if header.kind == Kind::State {
             return Some((id, Self::map_state(&header, file.into())));
+        }
+        if header.kind == Kind::Descriptor {
+            return Some((id, Self::with_descriptor(&header, file.into(), next.next()?)));
         }
         let (ids, _) = page[HEADER_BYTES..].as_chunks::<ID_BYTES>();
         let mut inner = Attachments::default();
@@ -315,19 +347,19 @@ impl Segment {
         self.kind
     }
 
-    /// Returns the data. Of state there is none that can be borrowed.
+    /// Returns the data. Only values and slices have some that can be borrowed.
     pub(crate) fn data(&self) -> &[u8] {
         match &self.memory {
             Memory::Sealed(view) => &view.bytes()[DATA_AT..][..self.len_bytes],
-            Memory::State(_) => &[],
+            Memory::State(_) | Memory::Descriptor(_) => &[],
         }
     }
 
     /// Returns the words that several processes change, if it has them.
     pub(crate) fn state(&self) -> Option<&State> {
         match &self.memory {
-            Memory::Sealed(_) => None,
             Memory::State(state) => Some(state),
+            Memory::Sealed(_) | Memory::Descriptor(_) => None,
         }
     }
 
@@ -357,6 +389,26 @@ impl Segment {
     /// has closed the descriptor.
     pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
         self.file.as_ref()?.check().ok()
+    }
+
+    /// Returns the descriptors by which other processes get the segment, at most [`MOST_FILES`]. There are none if other code has closed
+    /// one of them.
+    pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let descriptor = if self.kind == Kind::Descriptor { self.descriptor().map(Some) } else { Ok(None) };
+        let file = self.file().filter(|_| descriptor.is_ok());
+        file.into_iter().chain(descriptor.ok().flatten())
+    }
+
+    /// Returns the descriptor that travels with the segment.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or other code has closed it.
+    pub(crate) fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        match &self.memory {
+            Memory::Descriptor(descriptor) => descriptor.check(),
+            Memory::Sealed(_) | Memory::State(_) => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 
     /// Notes that another process has the segment.

@@ -276,7 +276,7 @@ impl StateHandle {
     /// Maps the state again, as another process does.
     pub(crate) fn again(&self) -> Self {
         let fd = self.0.file().expect("it is open").try_clone_to_owned().expect("a descriptor");
-        let (_, segment) = Segment::adopt(fd, |_| None).expect("a segment");
+        let (_, segment) = Segment::adopt(fd, &mut [].into_iter(), |_| None).expect("a segment");
         let other = Self(segment.expect("it is state"));
         other.attach(self.repair.get().copied()).expect("there is a free entry");
         other

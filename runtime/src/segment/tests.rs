@@ -26,7 +26,7 @@ fn ids(attachments: &Attachments) -> Vec<SegmentId> {
 fn a_segment_that_was_handed_over_is_the_same_elsewhere() {
     let segment = slice_of(&[1, 2, 3]);
     let fd = segment.file().unwrap().try_clone_to_owned().unwrap();
-    let (id, other) = Segment::adopt(fd, |_| None).unwrap();
+    let (id, other) = Segment::adopt(fd, &mut [].into_iter(), |_| None).unwrap();
     let other = other.unwrap();
     assert_eq!((id, other.data(), other.digest()), (segment.id(), segment.data(), segment.digest()));
     assert_ne!(other.data().as_ptr(), segment.data().as_ptr());
@@ -39,8 +39,30 @@ fn a_segment_elsewhere_has_what_its_value_contains() {
     within.add(&inner);
     let outer = value_of(&[7], within);
     let fd = outer.file().unwrap().try_clone_to_owned().unwrap();
-    let (_, other) = Segment::adopt(fd, |id| (id == inner.id()).then(|| inner.clone())).unwrap();
+    let (_, other) =
+        Segment::adopt(fd, &mut [].into_iter(), |id| (id == inner.id()).then(|| inner.clone())).unwrap();
     assert_eq!(ids(other.unwrap().inner()), [inner.id()]);
+}
+
+#[test]
+fn a_descriptor_travels_behind_the_page_that_names_it() {
+    let (ours, theirs) = crate::sys::fd::pipe().unwrap();
+    let segment = Segment::of_descriptor(7, theirs).unwrap();
+    let mut files =
+        segment.files().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>().into_iter();
+    let adopted = Segment::adopt(files.next().unwrap(), &mut files, |_| None);
+    assert_eq!(files.len(), 0, "it takes its descriptor");
+    let (id, other) = adopted.unwrap();
+    let other = other.unwrap();
+    assert_eq!((id, other.kind(), other.digest()), (segment.id(), Kind::Descriptor, 7));
+    assert!(other.data().is_empty() && slice_of(&[1]).descriptor().is_err());
+    drop(segment);
+    File::from(other.descriptor().unwrap().try_clone_to_owned().unwrap()).write_all(b"x").unwrap();
+    drop(other);
+    assert_eq!(io::read_to_string(File::from(ours)).unwrap(), "x");
+    let page = Segment::of_descriptor(7, crate::sys::fd::pipe().unwrap().0).unwrap();
+    let page = page.files().next().unwrap().try_clone_to_owned().unwrap();
+    assert!(Segment::adopt(page, &mut [].into_iter(), |_| None).is_none(), "its descriptor was lost");
 }
 
 #[test]
@@ -55,7 +77,7 @@ fn what_is_no_segment_or_can_be_changed_is_refused() {
         if seal {
             memory::seal(file.as_fd()).unwrap();
         }
-        Segment::adopt(file.into(), |_| None)
+        Segment::adopt(file.into(), &mut [].into_iter(), |_| None)
     };
     assert!(file(&header(8), true).unwrap().1.is_ok());
     assert!(file(&header(8), false).unwrap().1.is_err(), "it can be changed");
@@ -66,7 +88,7 @@ fn what_is_no_segment_or_can_be_changed_is_refused() {
     unknown[8] = 9;
     assert!(file(&unknown, true).is_none(), "its kind is unknown");
     let (ours, _theirs) = crate::sys::fd::pipe().unwrap();
-    assert!(Segment::adopt(ours, |_| None).is_none());
+    assert!(Segment::adopt(ours, &mut [].into_iter(), |_| None).is_none());
 }
 
 #[test]

@@ -1,12 +1,14 @@
-//! Values that tasks share instead of receiving copies of them: [`Shared`] and [`SharedSlice`].
+//! Values that tasks share instead of receiving copies of them: [`Shared`], [`SharedSlice`] and [`Fd`].
 //!
-//! Both are handles of a segment (`segment`). The calls of this library encode a handle as the identity of its segment, which travels
+//! All are handles of a segment (`segment`). The calls of this library encode a handle as the identity of its segment, which travels
 //! beside the bytes. Where it cannot, in results and where memory cannot be shared, its contents are encoded.
 
+mod descriptor;
 mod handle;
 mod slice;
 mod value;
 
+pub use descriptor::Fd;
 pub use slice::SharedSlice;
 pub use value::Shared;
 
@@ -21,6 +23,8 @@ mod tests {
         let slice = SharedSlice::from_slice(&[1_u8, 2]).unwrap();
         assert_eq!(postcard::to_allocvec(&slice), Err(Error::SerdeSerCustom));
         assert_eq!(postcard::to_allocvec(&Shared::new("text").unwrap()), Err(Error::SerdeSerCustom));
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(postcard::to_allocvec(&Fd::new(null)), Err(Error::SerdeSerCustom));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use super::stream::{Read, Sink, Source};
 use crate::{
-    segment::{self, Segment},
+    segment::{self, MOST_FILES, Segment},
     sys::{
         fd,
         identified::Identified,
@@ -22,6 +22,9 @@ use crate::{
 /// Frames up to this size are copied together before they are sent. One short copy costs less than passing a list of parts to the
 /// kernel.
 const SMALL_BYTES: usize = 16 << 10;
+
+/// The number of segments that go with one write.
+const MOST_SEGMENTS: usize = MOST_AT_ONCE / MOST_FILES;
 
 /// Sends into a socket, which may be blocking or not. Nothing is sent if other code has closed it.
 pub(super) struct SocketSink {
@@ -57,10 +60,10 @@ impl SocketSink {
     fn write_with_segments(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
         let socket = self.socket.check()?;
         let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        let n = self.segments.len().min(MOST_AT_ONCE);
+        let n = self.segments.len().min(MOST_SEGMENTS);
         // What has lost its descriptor is missed by the worker, which says so.
         let fds: Vec<BorrowedFd<'_>> =
-            self.segments.iter().take(n).filter_map(|segment| segment.file()).collect();
+            self.segments.iter().take(n).flat_map(|segment| segment.files()).collect();
         let sent = match send_some_with_fds(socket, &parts, &fds) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             sent => sent?,
@@ -104,7 +107,7 @@ impl Sink for SocketSink {
     }
 
     fn wants_frame(&self) -> bool {
-        self.segments.len() >= MOST_AT_ONCE
+        self.segments.len() >= MOST_SEGMENTS
     }
 }
 

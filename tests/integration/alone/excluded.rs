@@ -55,10 +55,14 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("forking_task::", "a copy of the calling process is the caller's own"),
     ("idle::", "there are no workers that could exit"),
     (
-        "shared::a_worker_that_takes_the_place_of_another_is_handed_what_it_needs",
+        "shared::slices::a_worker_that_takes_the_place_of_another_is_handed_what_it_needs",
         "a crash would be the test's own",
     ),
-    ("shared::a_slice_lives_as_long_as_a_worker_uses_it", "a task runs where it is submitted"),
+    (
+        "shared::descriptors::a_descriptor_is_given_to_a_worker_that_takes_the_place_of_another",
+        "a crash would be the test's own",
+    ),
+    ("shared::slices::a_slice_lives_as_long_as_a_worker_uses_it", "a task runs where it is submitted"),
     ("leaks::", "it counts what workers hold"),
     ("memory::", "the limit would be the test's own"),
     ("nested::", "there is no worker within which calls could be nested"),

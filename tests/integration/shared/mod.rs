@@ -1,0 +1,4 @@
+//! Memory, files and state that processes share.
+
+mod descriptors;
+mod slices;
