@@ -266,6 +266,7 @@ mod frame;
 mod handle;
 mod id;
 mod launch;
+mod locks;
 mod macros;
 mod marker;
 mod observe;
@@ -304,6 +305,12 @@ pub use error::{Error, Exit, RemoteError, Result, TaskError};
 pub use handle::Handle;
 pub use id::TaskId;
 pub use launch::{Output, StartMethod};
+pub use locks::{
+    BarrierWaitResult, BrokenBarrier, OwnerDied, SharedAtomicBool, SharedAtomicI32, SharedAtomicI64,
+    SharedAtomicIsize, SharedAtomicU32, SharedAtomicU64, SharedAtomicUsize, SharedBarrier, SharedCondvar,
+    SharedEvent, SharedMutex, SharedMutexGuard, SharedRwLock, SharedRwLockReadGuard, SharedRwLockWriteGuard,
+    SharedSemaphore, SharedSemaphorePermit, WaitTimeoutResult,
+};
 pub use observe::stats::{SlowTask, Stats, WorkerStats};
 pub use panic::RemotePanic;
 pub use pool::{Builder, IMap, IMapUnordered, Jobs, ParseJobsError, Pool};

@@ -29,3 +29,42 @@ pub(crate) fn if_free<G>(locked: TryLockResult<G>) -> Option<G> {
         Err(TryLockError::WouldBlock) => None,
     }
 }
+
+/// A step of an algorithm at which a test may end the process or, in a model, the thread.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn step(_label: &'static str) {}
+
+#[cfg(test)]
+pub(crate) use steps::step;
+
+/// Ends those that come to a certain step.
+#[cfg(test)]
+pub(crate) mod steps {
+    use std::cell::Cell;
+
+    #[cfg(loom)]
+    use loom::thread_local;
+
+    thread_local! {
+        static LAST: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
+
+    /// The payload with which a thread of a model ends.
+    #[cfg(loom)]
+    pub(crate) struct Ended;
+
+    /// Ends the process at this step of the calling thread. In a model, ends the thread only.
+    pub(crate) fn end_at(label: &'static str) {
+        LAST.with(|last| last.set(Some(label)));
+    }
+
+    pub(crate) fn step(label: &'static str) {
+        if LAST.with(Cell::get) == Some(label) {
+            #[cfg(not(loom))]
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("it cannot be refused");
+            #[cfg(loom)]
+            std::panic::resume_unwind(Box::new(Ended));
+        }
+    }
+}

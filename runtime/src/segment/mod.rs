@@ -11,7 +11,6 @@ mod dead;
 mod given;
 mod header;
 mod lent;
-#[expect(dead_code, reason = "locks and channels will use it")]
 mod state;
 mod table;
 #[cfg(all(test, not(loom)))]
@@ -51,9 +50,7 @@ pub(crate) use header::SegmentId;
 use header::{HEADER_BYTES, Header, ID_BYTES};
 pub(crate) use lent::LentPart;
 pub use lent::{Lent, LentSlice, LentStr};
-#[expect(unused_imports, reason = "locks and channels will use it")]
 pub(crate) use state::{Repair, State, StateHandle};
-#[expect(unused_imports, reason = "locks and channels will use it")]
 pub(crate) use table::{ENTRIES, Entry};
 
 /// What the memory is called in `/proc/<pid>/maps`.

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    ops::Deref,
+    ops::{Deref, Range},
     os::fd::BorrowedFd,
     ptr::NonNull,
     sync::{Arc, OnceLock, atomic},
@@ -20,7 +20,7 @@ use super::{
     table::{ENTRIES, Entry, Table, Who},
 };
 use crate::{
-    sync::{AtomicU32, AtomicU64},
+    sync::{AtomicU32, AtomicU64, step},
     sys::{futex, generation::generation, memory::Mapping},
 };
 
@@ -82,7 +82,35 @@ impl State {
         unsafe { std::slice::from_raw_parts(self.data().cast().as_ptr(), self.len_bytes() / 4) }
     }
 
+    /// Returns one of the words.
+    ///
+    /// # Panics
+    ///
+    /// There are not as many.
+    #[inline]
+    pub(crate) fn word(&self, index: usize) -> &AtomicU32 {
+        &self.words_in(index..index + 1)[0]
+    }
+
+    /// Returns some of the words.
+    ///
+    /// # Panics
+    ///
+    /// There are not as many.
+    #[inline]
+    pub(crate) fn words_in(&self, range: Range<usize>) -> &[AtomicU32] {
+        assert!(
+            range.start <= range.end && range.end <= self.len_bytes() / 4,
+            "the words lie within the data"
+        );
+        // SAFETY: the range begins within the data, as was just checked.
+        let start = unsafe { self.data().cast::<AtomicU32>().add(range.start) };
+        // SAFETY: as for `words`.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), range.len()) }
+    }
+
     /// Returns the data as long words.
+    #[cfg_attr(not(test), expect(dead_code, reason = "channels will use it"))]
     #[inline]
     pub(crate) fn long_words(&self) -> &[AtomicU64] {
         // SAFETY: as for `words`.
@@ -129,6 +157,7 @@ impl State {
             table.join(me)
         });
         let entry = joined.ok_or_else(full)?;
+        step("attach: entered");
         let mine = u64::from(generation()) << 32 | u64::from(entry.number());
         let set =
             self.mine.compare_exchange(before, mine, atomic::Ordering::Relaxed, atomic::Ordering::Relaxed);
@@ -148,6 +177,7 @@ impl State {
     }
 
     /// Returns whether the process of an entry lives, or what it has left is being repaired by one that lives.
+    #[cfg_attr(not(test), expect(dead_code, reason = "channels will use it"))]
     pub(crate) fn is_live(&self, entry: Entry) -> bool {
         self.table().who(entry).is_some_and(|who| who == Who::me() || who.is_alive())
     }
@@ -158,9 +188,8 @@ impl State {
         let Some(repair) = self.repair.get() else { return };
         let (table, me) = (self.table(), Who::me());
         for entry in Entry::all() {
-            if concerned(entry) && table.take_over(entry, me, Who::is_alive) {
-                repair(self, entry);
-                table.free(entry);
+            if table.who(entry).is_some() && concerned(entry) && table.take_over(entry, me, Who::is_alive) {
+                self.repair(*repair, entry);
             }
         }
     }
@@ -169,6 +198,13 @@ impl State {
     pub(crate) fn recover(&self, pid: u32) {
         // Another process may have the number by now.
         self.recover_those(|entry| self.table().who(entry).is_some_and(|who| who.pid() == pid));
+    }
+
+    fn repair(&self, repair: Repair, entry: Entry) {
+        step("recovery: begun");
+        repair(self, entry);
+        step("recovery: repaired");
+        self.table().free(entry);
     }
 
     /// Waits until a word that had this value is woken, or until the deadline. Returns whether there is time left. Returns early sometimes.
@@ -203,11 +239,10 @@ impl Drop for State {
         // A copy of the process that has taken it leaves it alone.
         if let Some(entry) = Entry::from_number(mine as u32)
             && mine >> 32 == u64::from(generation())
-            && let Some(repair) = self.repair.get()
+            && let Some(&repair) = self.repair.get()
             && self.table().leave(entry, Who::me())
         {
-            repair(self, entry);
-            self.table().free(entry);
+            self.repair(repair, entry);
         }
     }
 }

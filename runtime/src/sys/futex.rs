@@ -50,7 +50,6 @@ pub(crate) fn wake(word: &AtomicU32) -> io::Result<()> {
 /// # Errors
 ///
 /// The system call is refused.
-#[expect(dead_code, reason = "locks and channels will use it")]
 pub(crate) fn wake_all(word: &AtomicU32) -> io::Result<()> {
     wake_some(word, i32::MAX)
 }
