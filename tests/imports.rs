@@ -63,6 +63,8 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("pool", 8, Host),
     ("process", 9, Host),
     ("parallel", 9, Host),
+    // Objects of which hosts and workers have handles.
+    ("manager", 9, Both),
     ("worker", 3, Worker),
     // What users and expansions see.
     ("arity", 10, Both),

@@ -41,13 +41,15 @@ pub(crate) fn reached_by(input: TokenStream) -> (Crate, TokenStream) {
     }
 }
 
-/// `path::f(a, b, name = c)`.
+/// `path::f(a, b, name = c)`, or `path::f(_, b)`.
 #[derive(Debug)]
 pub(crate) struct Call {
     /// The function, without the arguments of its last segment.
     function: Path,
     /// `<u32>` of `f::<u32>(v)`.
     turbofish: PathArguments,
+    /// The first argument is `_`. It is not among those by position.
+    is_filled_in: bool,
     by_position: Vec<Expr>,
     by_name: Vec<(Ident, Expr)>,
 }
@@ -75,18 +77,31 @@ impl Call {
             Expr::Path(path) if path.qself.is_none() => path.path.clone(),
             _ => return refuse(expr, ", by the function's name"),
         };
-        let mut call = Self::of(function, call)?;
+        let mut call = Self::of(function, call, place)?;
         let last = call.function.segments.last_mut().expect("a path has a segment");
         call.turbofish = std::mem::take(&mut last.arguments);
         Ok(call)
     }
 
-    fn of(function: Path, call: &syn::ExprCall) -> syn::Result<Self> {
+    fn of(function: Path, call: &syn::ExprCall, place: &str) -> syn::Result<Self> {
         let mut diag = Diagnostics::new();
+        let mut is_filled_in = false;
         let mut by_position = Vec::new();
         let mut by_name: Vec<(Ident, Expr)> = Vec::new();
-        for arg in &call.args {
+        for (i, arg) in call.args.iter().enumerate() {
             match arg {
+                Expr::Infer(_) if i > 0 => diag.refuse(
+                    arg,
+                    "`_` stands for the value that a manager fills in, which is the function's first argument",
+                ),
+                Expr::Infer(_) if place != "delayed!" => diag.refuse(
+                    arg,
+                    "`_` stands for the value that a manager fills in: `dict.update(&key, delayed!(f(_, 1)))`",
+                ),
+                Expr::Infer(_) => is_filled_in = true,
+                Expr::Assign(assign) if is_filled_in => {
+                    diag.refuse(assign, "a call with `_` gives its other arguments by position");
+                }
                 Expr::Assign(assign) => match peel(&assign.left) {
                     Expr::Path(path) if path.path.get_ident().is_some() => {
                         let name = path.path.get_ident().expect("just asked").clone();
@@ -105,12 +120,12 @@ impl Call {
             }
         }
         diag.finish()?;
-        Ok(Self { function, turbofish: PathArguments::None, by_position, by_name })
+        Ok(Self { function, turbofish: PathArguments::None, is_filled_in, by_position, by_name })
     }
 
     /// Returns the task as an expression.
     pub(crate) fn expand(&self, krate: &Crate) -> TokenStream {
-        let Self { function, turbofish, by_position, by_name } = self;
+        let Self { function, turbofish, is_filled_in, by_position, by_name } = self;
         let private = krate.private();
         let name = &function.segments.last().expect("a path has a segment").ident;
         let span = at(name.span());
@@ -122,9 +137,10 @@ impl Call {
             _ => quote!(),
         };
         let n = by_position.len();
-        let start = match by_name.is_empty() {
-            true => format_ident!("__call{}", n, span = span),
-            false => format_ident!("__with{}", n, span = span),
+        let start = match (by_name.is_empty(), is_filled_in) {
+            (true, false) => format_ident!("__call{}", n, span = span),
+            (true, true) => format_ident!("__fill{}", n + 1, span = span),
+            (false, _) => format_ident!("__with{}", n, span = span),
         };
         let task = quote_spanned!(span=> <#function>::#start #turbofish(#(#by_position),*));
         let task = match by_name.is_empty() {

@@ -1,5 +1,7 @@
 //! The items that expansions may name. Not public: anything here may change in any release.
 
+pub use std::{path::PathBuf, string::String, vec::Vec};
+
 pub use linkme;
 pub use serde::Serialize;
 
@@ -16,7 +18,7 @@ pub use crate::{
     parallel::{Group, Member, Settings, millis, mins, secs},
     registry::{Entry, WORKERS},
     segment::{Lent, LentSlice, LentStr},
-    task::{Args, Task},
+    task::{Args, Task, Update},
 };
 
 /// Types that can be arguments of a `#[worker]` function, on both sides.
@@ -59,7 +61,7 @@ pub fn put_result<T: Returned>(output: &mut Output<'_>, result: T) -> Result<(),
 }
 
 /// The methods of calls with a wrong number of arguments. An inherent `__callN` takes precedence.
-pub use crate::arity::{Instance, Takes, TakesByName, WrongArity, constant};
+pub use crate::arity::{Fills, Instance, Takes, TakesByName, WrongArity, constant};
 
 /// The runtime of `async` functions.
 #[cfg(feature = "tokio")]

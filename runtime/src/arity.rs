@@ -24,12 +24,23 @@ pub trait Takes<const N: usize> {}
 )]
 pub trait TakesByName<const N: usize> {}
 
-/// Declares `__callN` and `__withN` for each list of argument types.
+/// Implemented by no function: those that can be called with `_` have functions of their own.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be called with {N} argument(s) of which the first is `_`",
+    label = "the call gives {N} argument(s), `_` included",
+    note = "`_` stands for a value that a manager fills in: the function takes it first, by value or as a reference, and then the other arguments"
+)]
+pub trait Fills<const N: usize> {}
+
+/// Declares `__callN`, `__withN` and `__fillN` for each list of argument types.
 ///
 /// The conditions are written out on each line because errors show their location, and would show the whole of a macro that writes
 /// them.
 macro_rules! wrong_arity {
-    ($($call:ident [$($takes:tt)*] $with:ident [$($takes_by_name:tt)*]: $($arg:ident)*;)*) => {
+    (
+        $($call:ident [$($takes:tt)*] $with:ident [$($takes_by_name:tt)*]: $($arg:ident)*;)*
+        _ { $($fill:ident [$($fills:tt)*]: $($other:ident)*;)* }
+    ) => {
         /// Replaces `__callN` and `__withN` of functions that have none of their own.
         #[expect(clippy::too_many_arguments, reason = "a call may have any number of arguments")]
         pub trait WrongArity {$(
@@ -45,6 +56,15 @@ macro_rules! wrong_arity {
             fn $with<$($arg,)* R>($(_: $arg),*) -> R
             where
                 $($takes_by_name)*,
+            {
+                unreachable!("no worker lacks a call that it takes")
+            }
+        )*
+        $(
+            #[doc(hidden)]
+            fn $fill<$($other,)* R>($(_: $other),*) -> R
+            where
+                $($fills)*,
             {
                 unreachable!("no worker lacks a call that it takes")
             }
@@ -66,6 +86,20 @@ wrong_arity! {
     __call10 [Self: Takes<10>] __with10 [Self: TakesByName<10>]: A B C D E F G H I J;
     __call11 [Self: Takes<11>] __with11 [Self: TakesByName<11>]: A B C D E F G H I J K;
     __call12 [Self: Takes<12>] __with12 [Self: TakesByName<12>]: A B C D E F G H I J K L;
+    _ {
+        __fill1 [Self: Fills<1>]:;
+        __fill2 [Self: Fills<2>]: B;
+        __fill3 [Self: Fills<3>]: B C;
+        __fill4 [Self: Fills<4>]: B C D;
+        __fill5 [Self: Fills<5>]: B C D E;
+        __fill6 [Self: Fills<6>]: B C D E F;
+        __fill7 [Self: Fills<7>]: B C D E F G;
+        __fill8 [Self: Fills<8>]: B C D E F G H;
+        __fill9 [Self: Fills<9>]: B C D E F G H I;
+        __fill10 [Self: Fills<10>]: B C D E F G H I J;
+        __fill11 [Self: Fills<11>]: B C D E F G H I J K;
+        __fill12 [Self: Fills<12>]: B C D E F G H I J K L;
+    }
 }
 
 impl<T: ?Sized> WrongArity for T {}

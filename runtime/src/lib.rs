@@ -268,6 +268,7 @@ mod id;
 mod launch;
 mod locks;
 mod macros;
+pub mod manager;
 mod marker;
 mod observe;
 mod panic;
@@ -311,6 +312,7 @@ pub use locks::{
     SharedEvent, SharedMutex, SharedMutexGuard, SharedRwLock, SharedRwLockReadGuard, SharedRwLockWriteGuard,
     SharedSemaphore, SharedSemaphorePermit, WaitTimeoutResult,
 };
+pub use manager::{Counter, Dict, List, Manager, Namespace, Queue};
 pub use observe::stats::{SlowTask, Stats, WorkerStats};
 pub use panic::RemotePanic;
 pub use pool::{Builder, IMap, IMapUnordered, Jobs, ParseJobsError, Pool};
@@ -319,5 +321,5 @@ pub use pool::{ResultStream, ResultStreamUnordered};
 pub use process::{Process, ProcessBuilder};
 pub use procession_macros::{main, worker};
 pub use shared::{Fd, Shared, SharedSlice};
-pub use task::Task;
+pub use task::{Task, Update};
 pub use worker::report_progress;

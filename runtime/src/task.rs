@@ -39,6 +39,40 @@ pub struct Task<T> {
     result: PhantomData<fn() -> T>,
 }
 
+/// A call whose first argument is the value of an object of a [`Manager`](crate::Manager), which fills it in. Created by
+/// [`delayed!`](crate::delayed) with `_` in the place of the value.
+///
+/// The function takes a `V` and returns the new value, an `R`.
+///
+/// # Examples
+///
+/// ```
+/// use procession::{Manager, Update, delayed, worker};
+///
+/// #[worker]
+/// fn add(a: u64, b: u64) -> u64 {
+///     a + b
+/// }
+///
+/// let update: Update<u64> = delayed!(add(_, 1));
+/// let manager = Manager::in_process();
+/// let counts = manager.dict::<String, u64>()?;
+/// counts.insert("apple".to_owned(), 2)?;
+/// assert_eq!(counts.update("apple", update)?, 3);
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[must_use = "an update does nothing by itself: give it to an object of a manager"]
+pub struct Update<V, R = V> {
+    pub(crate) call: EncodedCall,
+    of: PhantomData<fn(V) -> R>,
+}
+
+impl<V, R> fmt::Debug for Update<V, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.call.fmt(f)
+    }
+}
+
 /// Types that can be converted into a [`Task`]. Accepted by pools and processes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a task",
@@ -101,6 +135,11 @@ impl Handles {
     #[inline]
     fn has_bit(&self) -> bool {
         self.count < u32::BITS
+    }
+
+    /// Returns the bits of the arguments that the function borrows.
+    pub(crate) fn lent(&self) -> u32 {
+        self.lent
     }
 
     /// Returns what comes before the arguments of a task with handles.
@@ -314,6 +353,16 @@ impl Args {
             (Ok(_), next @ Err(_)) => self.bytes = next,
             (Err(_), _) => {}
         }
+    }
+
+    /// Leaves out an argument that the function borrows. It is filled in where the function runs.
+    pub fn skip_lent(&mut self) {
+        self.handles.push(false);
+    }
+
+    /// Creates the update: a call of the function of `entry` without its first argument.
+    pub fn update<V, R>(self, entry: &'static Entry) -> Update<V, R> {
+        Update { call: EncodedCall { entry, args: self.bytes, handles: self.handles }, of: PhantomData }
     }
 
     /// Creates the task: a call of the function of `entry` that returns a `T`.

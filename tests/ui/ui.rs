@@ -70,3 +70,8 @@ fn a_type_that_does_not_cross_is_one_error_of_our_own_at_the_type() {
 fn a_question_mark_on_an_error_that_a_task_cannot_become_is_an_error_that_says_what_to_write() {
     check_recorded_messages("question");
 }
+
+#[test]
+fn a_call_with_a_value_to_be_filled_in_is_no_task_and_fits_the_value() {
+    check_recorded_messages("updates");
+}

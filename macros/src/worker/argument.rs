@@ -104,6 +104,29 @@ impl Param {
         respan(elided(&self.ty))
     }
 
+    /// Returns the type of a value that can be filled in as the argument: what the function takes, or what it borrows. Returns `None` if
+    /// no value of its own can be.
+    pub(super) fn owned_type(&self, private: &TokenStream) -> Option<TokenStream> {
+        Some(match &self.kind {
+            Kind::Value(ty) | Kind::Lent(ty) if !borrows(ty) => respan(ty),
+            Kind::Slice(ty) if !borrows(ty) => {
+                let ty = respan(ty);
+                quote!(#private::Vec<#ty>)
+            }
+            Kind::Str => quote!(#private::String),
+            Kind::ByteVec | Kind::LentByteVec | Kind::Bytes => {
+                quote!(#private::Vec<::core::primitive::u8>)
+            }
+            Kind::PathBuf | Kind::LentPathBuf | Kind::Path => quote!(#private::PathBuf),
+            Kind::Value(_) | Kind::Lent(_) | Kind::LentBorrower(_) | Kind::Slice(_) => return None,
+        })
+    }
+
+    /// Returns whether the function may borrow the argument from shared memory.
+    pub(super) fn is_lent(&self) -> bool {
+        matches!(self.kind, Kind::Str | Kind::Bytes | Kind::Slice(_) | Kind::Lent(_))
+    }
+
     /// Returns the type whose encoding is used for the argument or for its elements.
     pub(super) fn encoded_type(&self) -> Option<&Type> {
         match &self.kind {

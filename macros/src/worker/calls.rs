@@ -24,20 +24,22 @@ pub(super) struct Code<'a> {
 }
 
 impl Code<'_> {
-    /// Returns `__callN` for each number of arguments that a call may have, and the code for calls by name.
+    /// Returns `__callN` for each number of arguments that a call may have, `__fillN` for calls whose first argument is filled in, and the
+    /// code for calls by name.
     pub(super) fn expand(&self) -> TokenStream {
         let worker = self.worker;
         let private = worker.krate.private();
         let f = worker.name();
         let calls: Vec<Vec<bool>> = worker.positional();
         let by_position = calls.iter().map(|given| self.call(given));
+        let filled_in = calls.iter().filter_map(|given| self.fill_in(given));
         let mistakes = self.mistakes(&calls);
         let numbers = calls.iter().map(|given| count(given));
         let by_name = (worker.required() < worker.params.len()).then(|| self.by_name(&calls));
         let defaults = worker.params.iter().enumerate().filter_map(|(i, param)| self.default(i, param));
         quote_spanned! {Span::mixed_site()=>
             #(#defaults)*
-            impl #f { #(#by_position)* #mistakes }
+            impl #f { #(#by_position)* #(#filled_in)* #mistakes }
             #(impl #private::Takes<#numbers> for #f {})*
             #by_name
         }
@@ -87,17 +89,48 @@ impl Code<'_> {
         quote_spanned!(Span::mixed_site()=> #default::<#arguments>(#args);)
     }
 
+    /// Returns the statements that encode arguments or their defaults.
+    fn puts(&self, given: &[bool]) -> impl Iterator<Item = TokenStream> {
+        let args = quote_spanned!(Span::mixed_site()=> &mut __args);
+        self.worker.params.iter().enumerate().map(move |(i, param)| match given[i] {
+            true => self.put(param, &args),
+            false => self.put_default(i, &args),
+        })
+    }
+
+    /// Returns `__fillN`, a call without its first argument, which is filled in where the function runs. It has to be owned there.
+    fn fill_in(&self, given: &[bool]) -> Option<TokenStream> {
+        let private = self.worker.krate.private();
+        let value = self.worker.params.first().filter(|_| given[0])?;
+        let owned = value.owned_type(&private)?;
+        let name = format_ident!("__fill{}", count(given), span = Span::mixed_site());
+        let result = &self.worker.result;
+        let mut others = given.to_vec();
+        others[0] = false;
+        let head = self.head(&name, &others, &quote!(#private::Update<#owned, #result>));
+        let entry = &self.entry;
+        let skip = quote_spanned!(Span::mixed_site()=> #private::Args::skip_lent(&mut __args););
+        let skip = value.is_lent().then_some(skip);
+        let puts = self.puts(given).skip(1);
+        let mutable = (self.worker.params.len() > 1 || skip.is_some()).then(|| quote!(mut));
+        Some(quote_spanned! {Span::mixed_site()=>
+            #[inline]
+            #head {
+                let #mutable __args = #private::Args::new();
+                #skip
+                #(#puts)*
+                #private::Args::update::<#owned, #result>(__args, #entry)
+            }
+        })
+    }
+
     fn call(&self, given: &[bool]) -> TokenStream {
         let private = self.worker.krate.private();
         let result = &self.worker.result;
         let name = format_ident!("__call{}", count(given), span = Span::mixed_site());
         let head = self.head(&name, given, &quote!(#private::Task<#result>));
         let entry = &self.entry;
-        let args = quote_spanned!(Span::mixed_site()=> &mut __args);
-        let puts = self.worker.params.iter().enumerate().map(|(i, param)| match given[i] {
-            true => self.put(param, &args),
-            false => self.put_default(i, &args),
-        });
+        let puts = self.puts(given);
         let mutable = (!self.worker.params.is_empty()).then(|| quote!(mut));
         quote_spanned! {Span::mixed_site()=>
             #[inline]

@@ -72,6 +72,15 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
     slot.ok_or_else(|| explain::<T>("decoded", postcard::Error::DeserializeUnexpectedEnd))
 }
 
+/// Encodes a value that is kept, as the result of a function is encoded.
+pub(crate) fn encode_value<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {
+    if let Some(bytes) = (value as &dyn Any).downcast_ref::<Vec<u8>>() {
+        encode_bytes(bytes, out);
+        return Ok(());
+    }
+    path::encode_as_paths(value, out).unwrap_or_else(|| encode(value, out))
+}
+
 /// The destination of a function's result. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Output<'a> {

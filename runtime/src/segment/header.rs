@@ -23,7 +23,7 @@ pub(crate) struct SegmentId {
 }
 
 impl SegmentId {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         /// A copy of a process draws bits of its own.
         static PROCESS: PerProcess<u64> = PerProcess::new();
         static NEXT: AtomicU64 = AtomicU64::new(0);

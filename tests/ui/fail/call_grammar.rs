@@ -15,4 +15,7 @@ fn main() {
     let _ = delayed!(f(y = 1, 2, y = 3));
     let _ = delayed!(f(1, y.z = 3));
     let _ = delayed!((|| 1)());
+    let _ = delayed!(f(1, _));
+    let _ = delayed!(f(_, y = 1));
+    let _ = parallel!(f(_) for x in v);
 }
