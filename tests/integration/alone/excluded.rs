@@ -62,6 +62,12 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "shared::descriptors::a_descriptor_is_given_to_a_worker_that_takes_the_place_of_another",
         "a crash would be the test's own",
     ),
+    ("shared::deaths::", "a crash would be the test's own"),
+    (
+        "shared::locks::tasks_wait_for_each_other_at_a_barrier_and_for_a_condition",
+        "a task runs where it is submitted",
+    ),
+    ("shared::locks::workers_that_end_in_peace_break_nothing", "a task runs where it is submitted"),
     ("shared::slices::a_slice_lives_as_long_as_a_worker_uses_it", "a task runs where it is submitted"),
     ("leaks::", "it counts what workers hold"),
     ("memory::", "the limit would be the test's own"),
