@@ -46,6 +46,7 @@ const FLOORS: &[(&str, u32, Side)] = &[
     ("task", 2, Both),
     ("shared", 2, Both),
     ("locks", 2, Both),
+    ("channel", 2, Both),
     ("handle", 2, Both),
     // The two ends.
     // What running code may ask.

@@ -254,6 +254,7 @@ mod batch;
 mod call;
 mod caller;
 mod captured;
+mod channel;
 mod codec;
 mod context;
 mod dispatch;
@@ -300,6 +301,10 @@ pub mod __fuzzing;
 pub mod __private;
 
 pub use captured::Captured;
+pub use channel::{
+    IntoIter, Iter, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryIter,
+    TryRecvError, TrySendError, channel,
+};
 pub use codec::path;
 pub use context::{is_cancelled, is_worker, rng_seed, task_id, worker_index};
 pub use error::{Error, Exit, RemoteError, Result, TaskError};

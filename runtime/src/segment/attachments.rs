@@ -2,6 +2,8 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
@@ -11,9 +13,18 @@ use std::{
 use super::{Segment, SegmentId, bury, given};
 use crate::{sync::ignore_poison, sys::per_process::PerProcess};
 
-/// The segments that some bytes name, each once.
+/// The segments that some bytes name, each once, and what is held while the bytes are on their way.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Attachments(Option<Arc<Vec<Arc<Segment>>>>);
+pub(crate) struct Attachments(Option<Arc<Attached>>);
+
+#[derive(Clone, Debug, Default)]
+struct Attached {
+    segments: Vec<Arc<Segment>>,
+    held: Vec<Arc<dyn Hold>>,
+}
+
+/// Something that is held in this process while bytes that name it are on their way. It may be dropped on any thread and under any locks.
+pub(crate) trait Hold: Send + Sync + UnwindSafe + RefUnwindSafe + fmt::Debug {}
 
 impl Attachments {
     #[inline]
@@ -22,7 +33,7 @@ impl Attachments {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        self.0.iter().flat_map(|segments| segments.iter())
+        self.0.iter().flat_map(|attached| attached.segments.iter())
     }
 
     fn get(&self, id: SegmentId) -> Option<&Arc<Segment>> {
@@ -31,19 +42,20 @@ impl Attachments {
 
     /// Returns how many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |segments| segments.len())
+        self.0.as_ref().map_or(0, |attached| attached.segments.len())
     }
 
-    /// Returns whether all of `others` are among these.
+    /// Returns whether all of `others` are among these. What is held for some bytes is not held for others.
     pub(crate) fn includes(&self, others: &Self) -> bool {
-        others.iter().all(|segment| self.get(segment.id()).is_some())
+        let holds_nothing = others.0.as_ref().is_none_or(|others| others.held.is_empty());
+        holds_nothing && others.iter().all(|segment| self.get(segment.id()).is_some())
     }
 
     /// Adds a segment, after those that its value contains handles of.
     pub(crate) fn add(&mut self, segment: &Arc<Segment>) {
         if self.get(segment.id()).is_none() {
             self.merge(segment.inner());
-            Arc::make_mut(self.0.get_or_insert_default()).push(segment.clone());
+            Arc::make_mut(self.0.get_or_insert_default()).segments.push(segment.clone());
         }
     }
 
@@ -53,7 +65,12 @@ impl Attachments {
             (_, None) => {}
             (None, Some(_)) => *self = others.clone(),
             (Some(mine), Some(theirs)) if Arc::ptr_eq(mine, theirs) => {}
-            _ => others.iter().for_each(|segment| self.add(segment)),
+            (Some(_), Some(theirs)) => {
+                theirs.segments.iter().for_each(|segment| self.add(segment));
+                if !theirs.held.is_empty() {
+                    Arc::make_mut(self.0.get_or_insert_default()).held.extend_from_slice(&theirs.held);
+                }
+            }
         }
     }
 }
@@ -148,12 +165,21 @@ pub(crate) fn inlined<R>(encode: impl FnOnce() -> R) -> R {
 
 /// Notes that a segment's identity was encoded.
 pub(crate) fn attach(segment: &Arc<Segment>) {
+    change_found(|found| found.add(segment));
+}
+
+/// Holds something until the bytes that are being encoded have been decoded elsewhere, or are dropped.
+pub(crate) fn hold(held: Arc<dyn Hold>) {
+    change_found(|found| Arc::make_mut(found.0.get_or_insert_default()).held.push(held));
+}
+
+fn change_found(change: impl FnOnce(&mut Attachments)) {
     // What a `Serialize` that panicked has left there belongs to nothing.
     let mut found = FOUND.take();
     if MODE.replace(FOUND_SOME) != FOUND_SOME {
         found = Attachments::default();
     }
-    found.add(segment);
+    change(&mut found);
     FOUND.set(found);
 }
 

@@ -41,8 +41,8 @@ use crate::sys::{
 
 pub(crate) use address::{Found, find};
 pub(crate) use attachments::{
-    Attachments, Listen, Mode, attach, attached_by, dropped, inlined, listen, look_up, mode, set_why,
-    take_why, with_available,
+    Attachments, Hold, Listen, Mode, attach, attached_by, dropped, hold, inlined, listen, look_up, mode,
+    set_why, take_why, with_available,
 };
 pub(crate) use dead::{Bury, bury};
 pub(crate) use given::{expect, forget, receive, set_expecting};

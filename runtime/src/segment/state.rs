@@ -110,7 +110,6 @@ impl State {
     }
 
     /// Returns the data as long words.
-    #[cfg_attr(not(test), expect(dead_code, reason = "channels will use it"))]
     #[inline]
     pub(crate) fn long_words(&self) -> &[AtomicU64] {
         // SAFETY: as for `words`.

@@ -69,6 +69,23 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ),
     ("shared::locks::workers_that_end_in_peace_break_nothing", "a task runs where it is submitted"),
     ("shared::slices::a_slice_lives_as_long_as_a_worker_uses_it", "a task runs where it is submitted"),
+    (
+        "shared::channels::an_end_that_waits_in_the_queue_of_a_pool_counts",
+        "a task runs where it is submitted",
+    ),
+    ("shared::channels::workers_share_what_the_caller_sends", "a task runs where it is submitted"),
+    (
+        "shared::channels::the_end_of_a_process_that_was_killed_is_gone_at_once",
+        "the promise is about processes",
+    ),
+    (
+        "shared::channels::a_message_is_received_by_another_process_if_its_receiver_dies_over_it",
+        "a crash would be the test's own",
+    ),
+    (
+        "shared::channels::a_receiver_that_dies_between_messages_has_received_them_for_good",
+        "a crash would be the test's own",
+    ),
     ("leaks::", "it counts what workers hold"),
     ("memory::", "the limit would be the test's own"),
     ("nested::", "there is no worker within which calls could be nested"),

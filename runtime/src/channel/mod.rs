@@ -1,0 +1,74 @@
+//! Channels between processes: [`channel`], its two kinds of ends, and their errors.
+//!
+//! Messages lie in slots in memory that all participants map (`segment`'s state). `README.md` argues why a participant may die at any step.
+
+mod bell;
+mod end;
+mod error;
+mod held;
+mod memory;
+#[cfg(all(test, loom))]
+mod models;
+mod receiver;
+mod sender;
+mod slots;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
+pub use receiver::{IntoIter, Iter, Receiver, TryIter};
+pub use sender::Sender;
+
+use crate::{
+    error::{Error, Result},
+    segment::digest,
+};
+use end::End;
+use memory::{Layout, MOST_MESSAGES};
+
+/// Makes a channel with room for `capacity` messages, for any number of senders and receivers in any processes.
+///
+/// Both ends are `Clone`, and can be arguments and parts of other values. Messages of one sender are received in the order in which
+/// they were sent. Sending waits while there is no room.
+///
+/// # Errors
+///
+/// The capacity is 0 or more than 16 million, memory cannot be shared here, or there is not enough.
+///
+/// # Examples
+///
+/// ```
+/// let (tx, rx) = procession::channel(8)?;
+/// tx.send(3.5).unwrap();
+/// assert_eq!(rx.recv().unwrap(), 3.5);
+/// # Ok::<(), procession::Error>(())
+/// ```
+pub fn channel<T: Serialize + DeserializeOwned>(capacity: usize) -> Result<(Sender<T>, Receiver<T>)> {
+    if !(1..=MOST_MESSAGES).contains(&capacity) {
+        return Err(Error::config(format!(
+            "a channel with room for {capacity} messages: it can have room for 1 to {MOST_MESSAGES}"
+        )));
+    }
+    let layout = Layout::new(capacity, likely_bytes::<T>(capacity));
+    let (sender, receiver) = End::pair(digest::<fn(&T)>(), layout)
+        .map_err(|error| Error::system("memory for a channel cannot be made", error))?;
+    Ok((Sender::new(sender), Receiver::new(receiver)))
+}
+
+/// Returns how many bytes a message is likely to have at most, if that is not too much for all slots.
+fn likely_bytes<T>(capacity: usize) -> usize {
+    /// All slots together may have this size, although a few bytes in each would suffice.
+    const FREELY_BYTES: usize = 1 << 20;
+    /// The length of text and lists that are not called long.
+    const SHORT_BYTES: usize = 240;
+    const LONG_BYTES: usize = 4096;
+    // Numbers of more than a byte are encoded in up to a quarter more bytes.
+    let own = size_of::<T>() + size_of::<T>() / 2 + 8;
+    if std::mem::needs_drop::<T>() {
+        own + (FREELY_BYTES / capacity).clamp(SHORT_BYTES, LONG_BYTES)
+    } else {
+        own
+    }
+}

@@ -1,0 +1,274 @@
+//! Channels between processes.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use procession::{
+    Pool, Process, Receiver, RecvError, RemoteError, Sender, TryRecvError, channel, delayed, is_worker,
+    worker,
+};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{
+    alone::alone,
+    end::End,
+    event::{until, until_exists},
+    scratch::Folder,
+};
+
+#[worker]
+fn produce(numbers: std::ops::Range<u64>, to: Sender<u64>) -> Result<(), RemoteError> {
+    for n in numbers {
+        to.send(n)?;
+    }
+    Ok(())
+}
+
+#[worker]
+fn collect(from: Receiver<u64>) -> Vec<u64> {
+    from.iter().collect()
+}
+
+/// Receives as many from the one and sends them to the other, then ends as asked.
+#[worker]
+fn relay(from: Receiver<u64>, to: Sender<u64>, count: u64, end: Option<End>) -> Result<(), RemoteError> {
+    for _ in 0..count {
+        to.send(from.recv()?)?;
+    }
+    if let Some(end) = end {
+        end.strike();
+    }
+    Ok(())
+}
+
+/// Keeps both ends until a file exists.
+#[worker]
+fn keep(to: Sender<u64>, from: Receiver<u64>, begun: &Path, go: &Path) {
+    std::fs::write(begun, "").expect("a file of the test's");
+    until_exists(go);
+    drop((to, from));
+}
+
+/// Has both ends, drops the one and uses the other to the end.
+#[worker]
+fn drop_and_drain(to: Sender<u64>, from: Receiver<u64>) -> u64 {
+    drop(to);
+    from.into_iter().sum()
+}
+
+#[worker]
+fn nothing() {}
+
+/// A message that ends its receiver while it is decoded, once, if that is a worker.
+#[derive(Debug, Serialize)]
+struct Deadly {
+    number: u64,
+    mark: PathBuf,
+}
+
+impl<'de> Deserialize<'de> for Deadly {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (number, mark): (u64, PathBuf) = Deserialize::deserialize(deserializer)?;
+        if is_worker() && !mark.exists() {
+            std::fs::write(&mark, "").expect("a file of the test's");
+            End::Kill.strike();
+        }
+        Ok(Self { number, mark })
+    }
+}
+
+#[worker]
+fn receive_deadly(from: Receiver<Deadly>) -> Vec<u64> {
+    from.iter().map(|message| message.number).collect()
+}
+
+/// A structure with an end within.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    numbers: Vec<u64>,
+    reply: Sender<u64>,
+}
+
+#[worker]
+fn fill(orders: Vec<Order>) -> Result<(), RemoteError> {
+    for order in orders {
+        order.reply.send(order.numbers.iter().sum())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn workers_send_to_the_caller_until_the_last_has_dropped_its_end() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let (tx, rx) = channel(400).unwrap();
+        let tasks = [0, 1, 2, 3].map(|n| pool.submit(delayed!(produce(100 * n..100 * (n + 1), tx.clone()))));
+        drop(tx);
+        let mut all: Vec<u64> = rx.iter().collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..400));
+        tasks.into_iter().for_each(|task| task.join().unwrap().unwrap());
+    });
+}
+
+#[test]
+fn messages_of_one_sender_arrive_in_order_through_a_channel_with_little_room() {
+    alone(|| {
+        let (tx, rx) = channel(3).unwrap();
+        let mut process = Process::spawn(delayed!(produce(0..50_000, tx))).unwrap();
+        assert!(rx.iter().eq(0..50_000));
+        process.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn workers_share_what_the_caller_sends() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let (tx, rx) = channel(4).unwrap();
+        let tasks = [0, 1].map(|_| pool.submit(delayed!(collect(rx.clone()))));
+        drop(rx);
+        produce(0..2000, tx).unwrap();
+        let mut all: Vec<u64> = tasks.into_iter().flat_map(|task| task.join().unwrap()).collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..2000));
+    });
+}
+
+#[test]
+fn an_end_that_waits_in_the_queue_of_a_pool_counts() {
+    alone(|| {
+        let folder = Folder::new();
+        let (begun, go) = (folder.path("begun"), folder.path("go"));
+        let pool = Pool::new(1).unwrap();
+        let (tx, rx) = channel(8).unwrap();
+        let (other, others) = channel(8).unwrap();
+        let busy = pool.submit(delayed!(keep(other, others, &begun, &go)));
+        until_exists(&begun);
+        let first = pool.submit(delayed!(produce(0..3, tx.clone())));
+        let second = pool.submit(delayed!(produce(3..5, tx)));
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        // A task that never runs has no end any more.
+        second.cancel();
+        assert!(second.join().unwrap_err().is_cancelled());
+        std::fs::write(&go, "").unwrap();
+        assert!(rx.iter().eq(0..3));
+        first.join().unwrap().unwrap();
+        busy.join().unwrap();
+    });
+}
+
+#[test]
+fn a_task_that_drops_its_sender_receives_to_the_end() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let (tx, rx) = channel(4).unwrap();
+        tx.send(3).unwrap();
+        let task = delayed!(drop_and_drain(tx, rx));
+        // Neither the task nor what the pool keeps of it is a sender once the task has begun.
+        assert_eq!(pool.submit(task).join().unwrap(), 3);
+    });
+}
+
+#[test]
+fn the_end_of_a_process_that_was_killed_is_gone_at_once() {
+    alone(|| {
+        let folder = Folder::new();
+        let (begun, go) = (folder.path("begun"), folder.path("go"));
+        let (tx, rx) = channel(1).unwrap();
+        let (there, here) = channel(1).unwrap();
+        let mut process = Process::spawn(delayed!(keep(tx, here, &begun, &go))).unwrap();
+        until_exists(&begun);
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        there.send(1).unwrap();
+        let waiting = std::thread::spawn(move || {
+            assert!(matches!(rx.recv(), Err(RecvError::Disconnected)));
+            Instant::now()
+        });
+        process.kill().unwrap();
+        let _ = process.join();
+        let ended = Instant::now();
+        let noticed = waiting.join().unwrap();
+        assert!(noticed.saturating_duration_since(ended) < Duration::from_millis(40));
+        assert!(there.send(2).unwrap_err().is_disconnected());
+    });
+}
+
+#[test]
+fn a_message_is_received_by_another_process_if_its_receiver_dies_over_it() {
+    alone(|| {
+        let folder = Folder::new();
+        let pool = Pool::builder().jobs(2).build().unwrap();
+        let (tx, rx) = channel(8).unwrap();
+        let tasks = [0, 1].map(|_| pool.submit(delayed!(receive_deadly(rx.clone()))));
+        for number in 0..5 {
+            let mark = folder.path(if number == 2 { "died" } else { "." });
+            tx.send(Deadly { number, mark }).unwrap();
+        }
+        drop((tx, rx));
+        let [first, second] = tasks.map(|task| task.join());
+        let (survivor, dead) = if first.is_ok() { (first, second) } else { (second, first) };
+        assert!(dead.unwrap_err().is_crash());
+        let survivor = survivor.unwrap();
+        assert!(survivor.contains(&2), "{survivor:?}");
+    });
+}
+
+#[test]
+fn a_receiver_that_dies_between_messages_has_received_them_for_good() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let ((tx, inputs), (outputs, rx)) = (channel(16).unwrap(), channel(16).unwrap());
+        (0..10).for_each(|n| tx.send(n).unwrap());
+        let dying = delayed!(relay(inputs.clone(), outputs.clone(), 4, Some(End::Kill)));
+        assert!(pool.submit(dying).join().unwrap_err().is_crash());
+        pool.submit(delayed!(relay(inputs.clone(), outputs, 6, None))).join().unwrap().unwrap();
+        assert!(rx.iter().eq(0..10));
+        drop((tx, inputs));
+    });
+}
+
+#[test]
+fn ends_within_other_values_are_handed_over() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let (reply, rx) = channel(8).unwrap();
+        let orders = (1..4).map(|n| Order { numbers: vec![n; 3], reply: reply.clone() }).collect();
+        drop(reply);
+        pool.submit(delayed!(fill(orders))).join().unwrap().unwrap();
+        assert!(rx.iter().eq([3, 6, 9]));
+    });
+}
+
+#[test]
+fn thousands_of_tasks_may_have_an_end_each() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let (tx, rx) = channel(5000).unwrap();
+        let tasks: Vec<_> = (0..5000).map(|n| pool.submit(delayed!(produce(n..n + 1, tx.clone())))).collect();
+        drop(tx);
+        let mut all: Vec<u64> = rx.iter().collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..5000));
+        tasks.into_iter().for_each(|task| task.join().unwrap().unwrap());
+    });
+}
+
+#[test]
+fn workers_forget_a_channel_that_the_caller_has_dropped() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        for _ in 0..20 {
+            let (tx, rx) = channel(8).unwrap();
+            pool.submit(delayed!(produce(0..3, tx))).join().unwrap().unwrap();
+            assert!(rx.iter().eq(0..3));
+        }
+        until("the memory is gone", || {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            !maps.contains("procession-shared")
+        });
+        pool.submit(delayed!(nothing())).join().unwrap();
+    });
+}
