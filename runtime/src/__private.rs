@@ -17,7 +17,8 @@ pub use crate::{
     error::Fault,
     parallel::{Group, Member, Settings, millis, mins, secs},
     registry::{Entry, WORKERS},
-    segment::{Lent, LentSlice, LentStr},
+    segment::{Lent, LentMut, LentRange, LentSlice, LentStr},
+    shared::LendMut,
     task::{Args, Task, Update},
 };
 
@@ -34,6 +35,21 @@ impl<'a, T: crate::task::Sent + crate::codec::Received<'a>> Argument<'a> for T {
 
 /// Compiles if `T` can be an argument of a worker.
 pub const fn argument<'a, T: Argument<'a>>() {}
+
+/// Types of the elements of a slice that a `#[worker]` function may write.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an element of a slice that a worker writes",
+    label = "this type is not plain data",
+    note = "the caller and the worker use the same bytes, so every value of them must be valid: numbers, arrays of them, and \
+            structs that derive `bytemuck::Pod`"
+)]
+pub trait Plain: bytemuck::Pod {}
+
+#[diagnostic::do_not_recommend]
+impl<T: bytemuck::Pod> Plain for T {}
+
+/// Compiles if `T` can be an element of a slice that a worker writes.
+pub const fn plain<T: Plain>() {}
 
 /// Types that a `#[worker]` function may return.
 #[diagnostic::on_unimplemented(

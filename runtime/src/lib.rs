@@ -325,6 +325,6 @@ pub use pool::{Builder, IMap, IMapUnordered, Jobs, ParseJobsError, Pool};
 pub use pool::{ResultStream, ResultStreamUnordered};
 pub use process::{Process, ProcessBuilder};
 pub use procession_macros::{main, worker};
-pub use shared::{Fd, Shared, SharedSlice};
+pub use shared::{ChunksMut, Fd, Part, Shared, SharedSlice, SharedSliceMut};
 pub use task::{Task, Update};
 pub use worker::report_progress;

@@ -12,7 +12,7 @@ use crate::{
     error::{Fault, Result, TaskError, TaskErrorKind, TaskLocation},
     id::FunctionId,
     registry::{self, Entry},
-    segment::{self, Attachments, Kind, LentPart, attached_by, with_available},
+    segment::{self, Attachments, Kind, LentPart, LentRange, Loan, Loans, moved_by, with_available},
 };
 
 /// One call of a function that has not run yet. Created by [`delayed!`](crate::delayed).
@@ -121,6 +121,8 @@ pub(crate) struct Handles {
     count: u32,
     /// The segments that the arguments name.
     pub(crate) attachments: Attachments,
+    /// What the task has of memory that can be changed.
+    pub(crate) loans: Loans,
 }
 
 impl Handles {
@@ -149,11 +151,12 @@ impl Handles {
     }
 
     /// Appends those of arguments that were encoded separately. Returns whether all of their bits have room.
-    fn append(&mut self, next: &Self) -> bool {
+    fn append(&mut self, mut next: Self) -> bool {
         let lent = u64::from(next.lent).checked_shl(self.count).unwrap_or(u64::from(next.lent) << 32);
         self.lent |= lent as u32;
         self.count += next.count;
         self.attachments.merge(&next.attachments);
+        self.loans.append(&mut next.loans);
         u32::try_from(lent).is_ok()
     }
 }
@@ -200,7 +203,9 @@ impl<T: DeserializeOwned + 'static> Task<T> {
                 output::decode_result(result.as_encoded())
                     .map_err(|words| Fault::codec(format!("the result: {words}")))
             })
-            .map_err(|fault| TaskError::new(function, fault.into(), place))
+            .map_err(|fault| {
+                TaskError::new(function, fault.into(), place).after_lending(self.call.handles.loans.names())
+            })
     }
 }
 
@@ -227,11 +232,27 @@ impl<T> Task<T> {
 }
 
 impl EncodedCall {
+    /// Checks that several workers may run the call.
+    ///
+    /// # Errors
+    ///
+    /// It was given memory that one process at a time may have.
+    pub(crate) fn check_repeatable(&self) -> Result<(), String> {
+        if self.handles.loans.is_empty() {
+            return Ok(());
+        }
+        let name = self.entry.name;
+        Err(format!(
+            "`{name}` is to run in every worker, but was given a shared slice that one process at a time may change"
+        ))
+    }
+
     /// Runs the call in this process and returns its encoded result.
     pub(crate) fn run(&self) -> Result<OwnedResult, Fault> {
         let args = self.args.as_ref().map_err(|words| Fault::codec(words.to_string()))?;
         let (mut head, mut body) = (Vec::new(), Vec::new());
-        let Handles { lent, attachments, .. } = &self.handles;
+        let Handles { lent, attachments, loans, .. } = &self.handles;
+        loans.release().map_err(Fault::codec)?;
         with_available(attachments, || {
             dispatch::run(self.entry, || args.as_input().with_lent(*lent), &mut head, &mut body)
         })?;
@@ -272,7 +293,8 @@ impl Args {
     #[inline]
     pub fn put<A: Sent + ?Sized>(&mut self, name: &str, value: &A) {
         if let Ok(bytes) = &mut self.bytes
-            && let Err(words) = attached_by(&mut self.handles.attachments, || codec::encode(value, bytes))
+            && let Handles { attachments, loans, .. } = &mut self.handles
+            && let Err(words) = moved_by(attachments, loans, || codec::encode(value, bytes))
         {
             self.bytes = Err(format!("argument `{name}`: {words}").into());
         }
@@ -309,6 +331,13 @@ impl Args {
         }
     }
 
+    /// Encodes the next argument, a slice that the function writes.
+    pub fn put_mut(&mut self, name: &str, range: LentRange) {
+        self.put(name, &LentPart::of(&range));
+        self.handles.attachments.add(range.segment());
+        self.handles.loans.add(Loan::Part(range));
+    }
+
     /// Encodes the next argument as a part of a segment if it lies in one. Returns whether it does.
     #[inline]
     fn put_part<A: ?Sized>(&mut self, name: &str, kind: Kind, start: usize, len_bytes: usize) -> bool {
@@ -342,7 +371,7 @@ impl Args {
 
     /// Appends arguments that were encoded separately.
     pub fn append(&mut self, next: Self) {
-        let fits = self.handles.append(&next.handles);
+        let fits = self.handles.append(next.handles);
         match (&mut self.bytes, next.bytes) {
             (Ok(_), Ok(_)) if !fits => {
                 self.bytes =
@@ -388,21 +417,26 @@ pub(crate) struct SentTask {
     pub(crate) function: FunctionId,
     pub(crate) args: ShortBytes,
     pub(crate) attachments: Attachments,
+    /// Kept until the task has its outcome.
+    pub(crate) loans: Loans,
 }
 
 /// Returns a task as it is sent, if it can be sent to another process.
 pub(crate) fn travels(call: EncodedCall, index: Option<usize>) -> Result<SentTask, TaskError> {
     let Some(function) = registry::id_of(call.entry) else { return Err(not_in_table(&call, index)) };
-    let args = call.args.map_err(|words| {
+    let args = call.args.and_then(|args| call.handles.loans.check().map(|()| args).map_err(Box::from));
+    let args = args.map_err(|words| {
         let kind = TaskErrorKind::Codec { message: words.into() };
         TaskError::new(call.entry.name, kind, TaskLocation { index, ..TaskLocation::default() })
     })?;
     let Some(prefix) = call.handles.prefix() else {
-        return Ok(SentTask { function, args, attachments: Attachments::default() });
+        let (attachments, loans) = (Attachments::default(), Loans::default());
+        return Ok(SentTask { function, args, attachments, loans });
     };
     let mut bytes = ShortBytes::from_slice(&prefix);
     bytes.append(&args);
-    Ok(SentTask { function: function.with_handles(), args: bytes, attachments: call.handles.attachments })
+    let Handles { attachments, loans, .. } = call.handles;
+    Ok(SentTask { function: function.with_handles(), args: bytes, attachments, loans })
 }
 
 /// Splits what [`travels`] has put before the arguments of a task with handles off them.

@@ -63,6 +63,8 @@ enum Kind {
     Lent(Type),
     /// `&T` of a `T` that borrows itself. What lives as long as one call is not kept for the next one.
     LentBorrower(Type),
+    /// `&mut [T]` of plain data, written where the caller has lent it.
+    SliceMut(Type),
 }
 
 impl Param {
@@ -72,7 +74,14 @@ impl Param {
             Pat::Ident(pat) => Some(pat.ident.clone()),
             _ => None,
         };
+        let kind = Kind::of(&arg.ty);
         let default = take_default(&mut arg.attrs, own_name.as_ref(), &arg.pat, diag);
+        if let (Kind::SliceMut(_), Some(default)) = (&kind, &default) {
+            diag.refuse(
+                &default.expr,
+                "a slice that the function writes is lent by its caller, and has no default",
+            );
+        }
         let name = match &own_name {
             Some(ident) => path::plain(ident),
             None => spaceless(&arg.pat),
@@ -86,7 +95,7 @@ impl Param {
             None => format_ident!("argument{}", i, span = path::at(arg.pat.span())),
         };
         let ty = (*arg.ty).clone();
-        Some(Self { name, binding, kind: Kind::of(&ty), ty, default })
+        Some(Self { name, binding, kind, ty, default })
     }
 
     /// Returns the location of its type, for errors.
@@ -97,6 +106,22 @@ impl Param {
     /// Returns its type, as the macro's own tokens.
     pub(super) fn signature_type(&self) -> TokenStream {
         path::respan(&self.ty)
+    }
+
+    /// Returns whether its type can be a parameter of a call.
+    pub(super) fn is_given_as_it_is(&self) -> bool {
+        !matches!(self.kind, Kind::SliceMut(_))
+    }
+
+    /// Returns the type of the argument in a call.
+    pub(super) fn given_type(&self, private: &TokenStream) -> TokenStream {
+        match &self.kind {
+            Kind::SliceMut(elem) => {
+                let elem = respan(elem);
+                quote_spanned!(self.span()=> impl #private::LendMut<#elem>)
+            }
+            _ => self.signature_type(),
+        }
     }
 
     /// Returns the same type with inferred lifetimes.
@@ -118,7 +143,9 @@ impl Param {
                 quote!(#private::Vec<::core::primitive::u8>)
             }
             Kind::PathBuf | Kind::LentPathBuf | Kind::Path => quote!(#private::PathBuf),
-            Kind::Value(_) | Kind::Lent(_) | Kind::LentBorrower(_) | Kind::Slice(_) => return None,
+            Kind::Value(_) | Kind::Lent(_) | Kind::LentBorrower(_) | Kind::Slice(_) | Kind::SliceMut(_) => {
+                return None;
+            }
         })
     }
 
@@ -135,24 +162,39 @@ impl Param {
         }
     }
 
-    /// Returns `args.put("n", &n);`. The `generics` are the type and const parameters of the function.
-    pub(super) fn put(&self, private: &TokenStream, generics: &[&Ident], args: &TokenStream) -> TokenStream {
+    /// Returns `args.put("n", &n);`. The `generics` are the type and const parameters of the function, whose entry is `entry`.
+    pub(super) fn put(
+        &self,
+        private: &TokenStream,
+        generics: &[&Ident],
+        entry: &TokenStream,
+        args: &TokenStream,
+    ) -> TokenStream {
         // A type that contains a parameter of the function can be sent if the type of the instance can. The instance checks that.
-        let checked = self.encoded_type().filter(|ty| !names_one_of(&ty.to_token_stream(), generics));
-        let check = checked.map(|ty| check(private, ty));
+        let check = self.check(private, |ty| !names_one_of(&ty.to_token_stream(), generics));
         let (name, span) = (&self.name, self.span());
-        let (put, value) = self.kind.put(&self.binding);
+        let (put, value) = self.kind.put(private, &self.binding, entry);
         quote_spanned!(span=> #check #private::Args::#put(#args, #name, #value);)
+    }
+
+    /// Requires that the argument can be sent, if its type is among those to check.
+    fn check(&self, private: &TokenStream, is_checked: impl Fn(&Type) -> bool) -> Option<TokenStream> {
+        let (requirement, ty) = match &self.kind {
+            Kind::SliceMut(elem) => ("plain", elem),
+            _ => ("argument", self.encoded_type()?),
+        };
+        is_checked(ty).then(|| check(private, requirement, ty))
     }
 
     /// Returns `let __argument0 = …`, which decodes the argument.
     pub(super) fn take(&self, private: &TokenStream, i: usize) -> TokenStream {
         let (binding, name, span) = (argument(i), &self.name, self.span());
         let input = Ident::new("__input", Span::mixed_site());
-        let check = self.encoded_type().map(|ty| check(private, ty));
+        let check = self.check(private, |_| true);
         let take = self.kind.take();
         let value = quote_spanned!(span=> #private::Input::#take(&mut #input, #name)?);
-        quote_spanned!(span=> #check let #binding = #value;)
+        let mutable = matches!(self.kind, Kind::SliceMut(_)).then(|| quote!(mut));
+        quote_spanned!(span=> #check let #mutable #binding = #value;)
     }
 
     /// Returns the argument of the function: `__argument0`, or a reference to it.
@@ -202,6 +244,7 @@ impl Kind {
             };
         };
         match peel(&reference.elem) {
+            Type::Slice(slice) if reference.mutability.is_some() => Self::SliceMut((*slice.elem).clone()),
             Type::Slice(slice) if is_plain(&slice.elem, "u8") => Self::Bytes,
             Type::Slice(slice) => Self::Slice((*slice.elem).clone()),
             elem if is_plain(elem, "str") => Self::Str,
@@ -213,8 +256,8 @@ impl Kind {
         }
     }
 
-    /// Returns the method of `Args` that encodes the argument, and its argument.
-    fn put(&self, value: &Ident) -> (TokenStream, TokenStream) {
+    /// Returns the method of `Args` that encodes the argument, and its arguments after the name.
+    fn put(&self, private: &TokenStream, value: &Ident, entry: &TokenStream) -> (TokenStream, TokenStream) {
         let put = |ty: TokenStream| quote!(put::<#ty>);
         match self {
             Self::Value(ty) => (put(respan(ty)), quote!(&#value)),
@@ -227,6 +270,10 @@ impl Kind {
             Self::Slice(elem) => {
                 let elem = respan(elem);
                 (quote!(put_slice::<#elem>), quote!(#value))
+            }
+            Self::SliceMut(elem) => {
+                let elem = respan(elem);
+                (quote!(put_mut), quote!(#private::LendMut::<#elem>::lend(#value, (#entry).name)))
             }
             Self::Bytes => (quote!(put_byte_slice), quote!(#value)),
             Self::LentByteVec => (quote!(put_bytes), quote!(#value)),
@@ -253,6 +300,10 @@ impl Kind {
                 let elem = respan(elided(elem));
                 quote!(take_slice::<#elem>)
             }
+            Self::SliceMut(elem) => {
+                let elem = respan(elided(elem));
+                quote!(take_mut::<#elem>)
+            }
             Self::Bytes => quote!(take_byte_slice),
             Self::ByteVec | Self::LentByteVec => quote!(take_byte_vec),
             Self::Path => quote!(take_path),
@@ -265,6 +316,7 @@ impl Kind {
         match self {
             Self::Value(_) | Self::ByteVec | Self::PathBuf | Self::Path => quote!(#argument),
             Self::LentByteVec | Self::LentPathBuf | Self::LentBorrower(_) => quote!(&#argument),
+            Self::SliceMut(_) => quote!(&mut *#argument),
             // The type may be a parameter of the function, for which the compiler coerces nothing.
             Self::Str | Self::Bytes | Self::Slice(_) | Self::Lent(_) => quote!(&*#argument),
         }
@@ -340,9 +392,10 @@ fn argument(i: usize) -> Ident {
 
 /// Requires that a type can be sent. The requirement has the same form wherever an argument is encoded or decoded, because the compiler shows
 /// equal errors once, and none of those that follow from them.
-fn check(private: &TokenStream, ty: &Type) -> TokenStream {
+fn check(private: &TokenStream, requirement: &str, ty: &Type) -> TokenStream {
     let (span, ty) = (at(ty.span()), respan(elided(ty)));
-    quote_spanned!(span=> let _ = #private::argument::<#ty>;)
+    let requirement = Ident::new(requirement, span);
+    quote_spanned!(span=> let _ = #private::#requirement::<#ty>;)
 }
 
 #[cfg(test)]
@@ -365,6 +418,8 @@ mod tests {
         check(parse_quote!(Vec<u16>), "Value");
         check(parse_quote!(&[u8]), "Bytes");
         check(parse_quote!(&[u16]), "Slice");
+        check(parse_quote!(&mut [u8]), "SliceMut");
+        check(parse_quote!(&'a mut [(f32)]), "SliceMut");
         check(parse_quote!(&[u8; 4]), "Lent");
         check(parse_quote!(&Vec<u8>), "LentByteVec");
         check(parse_quote!(PathBuf), "PathBuf");

@@ -51,7 +51,7 @@ impl Code<'_> {
         let (lifetimes, generics, bounds) = (self.worker.lifetimes(), &self.generics, &self.bounds);
         let comma = (!lifetimes.is_empty()).then(|| quote!(,));
         let params = self.given(given).map(|(_, param)| {
-            let (binding, ty) = (&param.binding, param.signature_type());
+            let (binding, ty) = (&param.binding, param.given_type(&self.worker.krate.private()));
             quote!(#binding: #ty)
         });
         quote_spanned! {Span::mixed_site()=>
@@ -65,7 +65,7 @@ impl Code<'_> {
 
     /// Returns the statement that encodes an argument.
     fn put(&self, param: &Param, args: &TokenStream) -> TokenStream {
-        param.put(&self.worker.krate.private(), &self.worker.listed_idents(), args)
+        param.put(&self.worker.krate.private(), &self.worker.listed_idents(), &self.entry, args)
     }
 
     /// Returns the function that encodes a parameter's default, which occurs in the expansion once.

@@ -228,12 +228,15 @@ impl<'ast> Visit<'ast> for Types<'_> {
         let elem = reference.elem.to_token_stream();
         match self.place {
             Place::Parameter => {
-                if let Some(token) = &reference.mutability {
+                // A slice is written where its caller has lent it.
+                let is_lent = self.depth == 1 && matches!(&*reference.elem, Type::Slice(_));
+                if let Some(token) = reference.mutability.as_ref().filter(|_| !is_lent) {
                     let and = &reference.and_token;
                     self.diag.refuse(
                         quote!(#and #token),
                         "a worker's argument is a copy in another process: take it by value, and return what has \
-                         changed",
+                         changed, or take a `&mut [T]` of plain data, for which callers give a part of a \
+                         `procession::SharedSliceMut`",
                     );
                 } else if let Some(lifetime) = &reference.lifetime
                     && lifetime.ident == "static"

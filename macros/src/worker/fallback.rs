@@ -30,6 +30,7 @@ pub(super) fn expand(worker: &Worker, error: &syn::Error) -> TokenStream {
         // The parameters' own types help inference in a call with the right number of arguments.
         let own = |i: usize| {
             let param = worker.params.get(i).filter(|_| n == worker.params.len())?;
+            let param = Some(param).filter(|param| param.is_given_as_it_is())?;
             stands_alone(worker, &param.ty, &["&"]).then(|| param.signature_type())
         };
         let params = types.iter().enumerate().map(|(i, any)| own(i).unwrap_or_else(|| quote!(#any)));

@@ -84,7 +84,9 @@ impl InProcess {
         let ended = outcome.as_ref().map_or_else(Ending::of, |_| Ending::Finished);
         ignore_poison(self.endings.lock()).add(ended, 1);
         self.busy.fetch_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        outcome.map_err(|kind| TaskError::new(request.entry.name, kind, place))
+        outcome.map_err(|kind| {
+            TaskError::new(request.entry.name, kind, place).after_lending(request.handles.loans.names())
+        })
     }
 
     /// Runs the finalizer, if there is one and a task has run.

@@ -5,6 +5,7 @@
 
 pub(crate) mod collect;
 pub(crate) mod in_process;
+mod lent;
 pub(crate) mod order;
 pub(crate) mod state;
 #[cfg(all(test, not(loom)))]

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{in_process::InProcess, window::Window};
+use super::{in_process::InProcess, lent::LentToTasks, window::Window};
 use crate::{
     batch::{
         Batch, QueueId, Recipient,
@@ -55,6 +55,8 @@ pub(crate) struct Call {
     attached: Attachments,
     /// The segments of the last task that was queued apart.
     recent: Attachments,
+    /// What the tasks without an outcome were lent.
+    lent: LentToTasks,
     /// The entry that was called last, and its ID.
     last: Option<(&'static Entry, FunctionId)>,
     /// The generation of the process that made the call.
@@ -123,6 +125,7 @@ impl Call {
             ended: Vec::new(),
             attached: Attachments::default(),
             recent: Attachments::default(),
+            lent: LentToTasks::default(),
             last: None,
             generation: generation(),
         };
@@ -210,10 +213,12 @@ impl Call {
                 // The batch that the task will be part of has the segments of the call only.
                 Some(prefix) => {
                     self.attached.includes(&request.handles.attachments)
+                        && request.handles.loans.check().is_ok()
                         && feeder.push(function.with_handles(), &prefix, args)
                 }
             }
         {
+            self.lent.add(self.window.pushed(), request.handles.loans);
             self.window.feed(args.len());
             if feeder.is_wanted() || self.window.is_batch_full() {
                 self.flush();
@@ -246,7 +251,7 @@ impl Call {
             CallBackend::Pool { .. } => {}
         }
         let entry = request.entry;
-        let SentTask { function, args, attachments } = match travels(request, Some(index)) {
+        let SentTask { function, args, attachments, loans } = match travels(request, Some(index)) {
             Ok(sent) => sent,
             Err(error) => return self.give_up(error),
         };
@@ -265,6 +270,7 @@ impl Call {
             }
             self.recent = attachments.clone();
         }
+        self.lent.add(index, loans);
         self.window.push(args.len());
         let batch = Batch {
             queue,
@@ -384,6 +390,7 @@ impl Call {
             if self.is_reported {
                 self.ended.push(first..first + item.tasks());
             }
+            let lent = self.lent.take(first..first + item.tasks());
             match item {
                 Item::Many { tasks, len_bytes } => {
                     let (these, others) = rest.split_at(len_bytes);
@@ -398,7 +405,7 @@ impl Call {
                     received += 1;
                     match outcome {
                         Ok(mut result) => take(first, Arrival::One(Ok(result.as_encoded()))),
-                        Err(error) => take(first, Arrival::One(Err(error))),
+                        Err(error) => take(first, Arrival::One(Err(error.after_lending(lent.names())))),
                     }
                 }
             }
@@ -447,7 +454,8 @@ impl Drop for Call {
         drop(waiter);
         if let Some((driver, queue)) = self.pool() {
             if self.outstanding() > 0 {
-                self.cancel(false);
+                // What was lent belongs to the caller again once this returns.
+                self.cancel(!self.lent.is_empty());
             } else {
                 driver.inspect(|scheduler| scheduler.close_call(queue));
             }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::Fault,
     sample,
-    segment::{Lent, LentPart, LentSlice, LentStr, set_expecting},
+    segment::{Lent, LentMut, LentPart, LentSlice, LentStr, set_expecting},
     sys::memory::advise_huge,
 };
 
@@ -122,6 +122,15 @@ impl<'a> Input<'a> {
             None => self.take::<Vec<T>>(name).map(LentSlice::from),
             Some(part) => part.elements().map_err(not_shared(name)),
         }
+    }
+
+    /// Takes the next argument, a slice that the function writes for its caller.
+    ///
+    /// # Errors
+    ///
+    /// The argument cannot be decoded.
+    pub fn take_mut<T>(&mut self, name: &str) -> Result<LentMut<T>, Fault> {
+        self.take::<LentPart>(name)?.elements_mut().map_err(not_shared(name))
     }
 
     /// Takes the next argument, which is text, without a copy.

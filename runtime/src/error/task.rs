@@ -44,11 +44,13 @@ struct Inner {
     pool: Option<Arc<str>>,
     /// The output of the task, if the pool keeps it.
     output: Option<Arc<Captured>>,
+    /// What the task may have changed in part.
+    lent: Option<Box<str>>,
 }
 
 impl TaskError {
     pub(crate) fn new(function: &'static str, kind: TaskErrorKind, place: TaskLocation) -> Self {
-        Self(Box::new(Inner { kind, function, place, pool: None, output: None }))
+        Self(Box::new(Inner { kind, function, place, pool: None, output: None, lent: None }))
     }
 
     pub(crate) fn kind(&self) -> &TaskErrorKind {
@@ -62,6 +64,12 @@ impl TaskError {
 
     pub(crate) fn with_output(mut self, output: Option<Arc<Captured>>) -> Self {
         self.0.output = output;
+        self
+    }
+
+    /// Notes what was lent to the task.
+    pub(crate) fn after_lending(mut self, names: Option<String>) -> Self {
+        self.0.lent = names.filter(|_| self.0.place.attempts > 0).map(Box::from);
         self
     }
 
@@ -417,7 +425,7 @@ impl TaskError {
 
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, function, place, pool, output: _ } = &*self.0;
+        let Inner { kind, function, place, pool, output: _, lent } = &*self.0;
         let function = Escaped(function);
         match place.index {
             Some(index) => write!(f, "task {index} of `{function}` ")?,
@@ -430,6 +438,10 @@ impl fmt::Display for TaskError {
                 Some(pool) => write!(f, "worker {worker} of `{pool}` (pid {pid})"),
                 None => write!(f, "worker {worker} (pid {pid})"),
             };
+        let changed = |f: &mut fmt::Formatter<'_>| match lent {
+            Some(lent) => write!(f, "\n  it may have changed some of the {lent} that it was lent"),
+            None => Ok(()),
+        };
         let after = |f: &mut fmt::Formatter<'_>| match place.attempts {
             0 | 1 => Ok(()),
             attempts => write!(f, " after {attempts} attempts"),
@@ -438,14 +450,16 @@ impl fmt::Display for TaskError {
             after(f)?;
             f.write_str(": ")?;
             who(f, worker)?;
-            return write!(f, " disappeared: {why}");
+            write!(f, " disappeared: {why}")?;
+            return changed(f);
         }
         if let Some(worker) = place.worker {
             f.write_str(" in ")?;
             who(f, worker)?;
         }
         after(f)?;
-        write!(f, ": {kind}")
+        write!(f, ": {kind}")?;
+        changed(f)
     }
 }
 

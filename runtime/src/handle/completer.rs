@@ -11,6 +11,7 @@ use crate::{
     captured::Captured,
     codec::OwnedResult,
     error::TaskError,
+    segment::Loans,
     sync::ignore_poison,
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Completer {
     pub(crate) caller: CallerCell,
     /// The output of the task, if the pool keeps it. Set before the outcome.
     pub(super) output: OnceLock<Arc<Captured>>,
+    /// What was lent to the task, until it has its outcome.
+    loans: OnceLock<Mutex<Loans>>,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +82,13 @@ impl Completer {
         let _ = self.output.set(output);
     }
 
+    /// Keeps what is lent to the task until it has its outcome. Called before the task is queued.
+    pub(crate) fn lend(&self, loans: Loans) {
+        if !loans.is_empty() {
+            let _ = self.loans.set(Mutex::new(loans));
+        }
+    }
+
     /// Creates the completer of a task that this thread submits now.
     #[inline]
     pub(crate) fn new() -> Self {
@@ -88,7 +98,12 @@ impl Completer {
     /// Creates the completer of a task of this caller.
     #[inline]
     pub(crate) fn of(caller: Caller) -> Self {
-        Self { slot: Mutex::default(), output: OnceLock::new(), caller: CallerCell::new(caller) }
+        Self {
+            slot: Mutex::default(),
+            output: OnceLock::new(),
+            caller: CallerCell::new(caller),
+            loans: OnceLock::new(),
+        }
     }
 
     /// Removes and returns the outcome, if there is one.
@@ -106,6 +121,13 @@ impl Completer {
                 wakes.callers.push(caller);
             }
         }
+        let outcome = match self.loans.get() {
+            None => outcome,
+            Some(loans) => {
+                let loans = std::mem::take(&mut *ignore_poison(loans.lock()));
+                outcome.map_err(|error| error.after_lending(loans.names()))
+            }
+        };
         match std::mem::replace(&mut *self.lock(), Slot::Done(outcome)) {
             Slot::Awaited(waiter) => wakes.add(waiter),
             Slot::Waiting | Slot::Done(_) | Slot::Taken => {}

@@ -480,6 +480,7 @@ impl Builder {
                 let name = call.entry.name;
                 return Err(Error::config(format!("the {what} `{name}` cannot be called: {words}")));
             }
+            call.check_repeatable().map_err(Error::config)?;
             if registry::id_of(call.entry).is_none() {
                 return Err(not_in_table(call, None).into());
             }

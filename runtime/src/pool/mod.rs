@@ -480,13 +480,14 @@ impl Pool {
                 return ended(Err(error), TaskId(0));
             }
         };
-        let SentTask { function, args, attachments } = match travels(task.call, None) {
+        let SentTask { function, args, attachments, loans } = match travels(task.call, None) {
             Ok(sent) => sent,
             Err(error) => {
                 engine.driver.inspect(|scheduler| scheduler.refused(error.kind()));
                 return ended(Err(error.in_pool(processes.config.spawn.name.as_ref())), TaskId(0));
             }
         };
+        completer.lend(loans);
         let id = engine.driver.submit(Single {
             queue: QueueId::Thread(thread_number()),
             number: 0,
@@ -523,6 +524,7 @@ impl Pool {
     pub fn broadcast<T: DeserializeOwned + 'static>(&self, task: impl IntoTask<T>) -> Result<Vec<T>> {
         let task = task.into_task();
         let name = task.function();
+        task.call.check_repeatable().map_err(Error::config)?;
         // Code of a subscriber, which runs while no lock is held.
         let caller = Caller::current();
         let (processes, engine) = match self.site()? {
@@ -532,7 +534,7 @@ impl Pool {
                 return Ok(vec![T::decode(name, here.run_broadcast(&task.call)?.as_encoded(), place)?]);
             }
         };
-        let SentTask { function, args, attachments } = travels(task.call, Some(0))
+        let SentTask { function, args, attachments, .. } = travels(task.call, Some(0))
             .map_err(|error| error.in_pool(processes.config.spawn.name.as_ref()))?;
         let seed = seed_of_call(None, processes.config.call.seed, &processes.calls);
         let handles: Option<Vec<Handle<T>>> = engine.driver.with(|scheduler, now| {

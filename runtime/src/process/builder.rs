@@ -96,7 +96,8 @@ impl ProcessBuilder {
             let exchange: Arc<dyn Drive> = here.clone();
             (Backend::InProcess(here), std::process::id(), Arc::downgrade(&exchange))
         } else {
-            let SentTask { function, args, attachments } = travels(task.call, None)?;
+            let SentTask { function, args, attachments, loans } = travels(task.call, None)?;
+            completer.lend(loans);
             let to = completer.clone();
             let task = Single { queue: QueueId::Pinned, number, function, args, attachments, to };
             let name = name.clone();

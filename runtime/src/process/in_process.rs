@@ -40,12 +40,14 @@ impl FunctionThread {
     ) -> io::Result<Arc<Self>> {
         let here = Arc::new(Self { exit: OnceLock::new(), end: Bell::new()? });
         let its_own = here.clone();
-        thread::Builder::new().name(name.to_owned()).spawn(move || its_own.run(&call, seed, &completer))?;
+        thread::Builder::new().name(name.to_owned()).spawn(move || its_own.run(call, seed, &completer))?;
         Ok(here)
     }
 
-    fn run(&self, call: &EncodedCall, seed: u64, completer: &Completer) {
-        let outcome = in_process::InProcess::default().run(call, None, seed);
+    fn run(&self, call: EncodedCall, seed: u64, completer: &Completer) {
+        let outcome = in_process::InProcess::default().run(&call, None, seed);
+        // What was lent to it is back before its end is seen.
+        drop(call);
         let code = if outcome.is_ok() { 0 } else { FAILED };
         let _ = self.exit.set(Exit::from_code(code));
         self.end.ring();

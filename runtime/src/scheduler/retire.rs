@@ -26,7 +26,7 @@ impl Scheduler {
 
     /// Has this worker run a function for the pool. It belongs to no caller and is not counted as a task.
     pub(crate) fn run_own(&mut self, place: usize, call: EncodedCall, now: Instant) {
-        let Ok(SentTask { function, args, attachments }) = travels(call, None) else { return };
+        let Ok(SentTask { function, args, attachments, .. }) = travels(call, None) else { return };
         let batch = Batch {
             queue: QueueId::Pinned,
             // It has no number of its own, and uses up none of the callers' numbers.

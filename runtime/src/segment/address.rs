@@ -50,8 +50,8 @@ impl Index {
     fn of(kind: Kind) -> &'static Self {
         match kind {
             Kind::Value => &VALUES,
-            // Of state and of descriptors nothing is found.
-            Kind::Slice | Kind::State | Kind::Descriptor => &ELEMENTS,
+            // Of the others nothing is found: elements that may change while they are encoded are sent by value.
+            Kind::Slice | Kind::State | Kind::Descriptor | Kind::Mutable => &ELEMENTS,
         }
     }
 

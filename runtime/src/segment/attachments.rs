@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::{Segment, SegmentId, bury, given};
+use super::{Loans, Segment, SegmentId, bury, given, loan::Loan};
 use crate::{sync::ignore_poison, sys::per_process::PerProcess};
 
 /// The segments that some bytes name, each once, and what is held while the bytes are on their way.
@@ -80,16 +80,30 @@ impl Attachments {
 pub(crate) enum Mode {
     /// This library does not encode.
     Closed,
-    /// Their segments travel beside the bytes. Some have been found.
-    Attach { some: bool },
+    /// Their segments travel beside the bytes. `some` have been found. What one process at a time may have is moved if it `moves`.
+    Attach { some: bool, moves: bool },
     /// Their contents are encoded instead.
     Inline,
+}
+
+/// What handles have named.
+#[derive(Default)]
+struct Found {
+    attachments: Attachments,
+    moved: Vec<Loan>,
+}
+
+impl Mode {
+    #[inline]
+    fn has_found(self) -> bool {
+        matches!(self, Self::Attach { some: true, .. })
+    }
 }
 
 thread_local! {
     static MODE: Cell<Mode> = const { Cell::new(Mode::Closed) };
     /// What was found since the mode was last set.
-    static FOUND: RefCell<Attachments> = const { RefCell::new(Attachments(None)) };
+    static FOUND: RefCell<Found> = const { RefCell::new(Found { attachments: Attachments(None), moved: Vec::new() }) };
     /// Why a handle could not be encoded or decoded. postcard does not keep the words of its errors.
     static WHY: RefCell<Option<String>> = const { RefCell::new(None) };
     /// Where decoders of this process look, the last one first.
@@ -116,44 +130,57 @@ pub(crate) fn take_why() -> Option<String> {
 struct Within {
     before: Mode,
     /// What was found until now, if a value that is being encoded encodes others.
-    found: Attachments,
+    found: Found,
 }
 
 impl Within {
     #[inline(always)]
     fn new(mode: Mode) -> Self {
         let before = MODE.replace(mode);
-        Self { before, found: if before == FOUND_SOME { FOUND.take() } else { Attachments::default() } }
+        Self { before, found: if before.has_found() { FOUND.take() } else { Found::default() } }
     }
 }
 
 impl Drop for Within {
     #[inline(always)]
     fn drop(&mut self) {
-        MODE.set(self.before);
-        if self.before == FOUND_SOME {
-            FOUND.set(std::mem::take(&mut self.found));
+        let ended = MODE.replace(self.before);
+        if ended.has_found() || self.before.has_found() {
+            // What a `Serialize` that panicked has left there belongs to nothing.
+            drop(FOUND.replace(std::mem::take(&mut self.found)));
         }
     }
 }
 
-const FOUND_SOME: Mode = Mode::Attach { some: true };
-
 /// Encodes what may contain handles. Their segments are added to `attachments`.
 #[inline(always)]
 pub(crate) fn attached_by<R>(attachments: &mut Attachments, encode: impl FnOnce() -> R) -> R {
-    let within = Within::new(Mode::Attach { some: false });
+    let within = Within::new(Mode::Attach { some: false, moves: false });
     let result = encode();
-    if MODE.get() == FOUND_SOME {
+    if MODE.get().has_found() {
         take_found(attachments);
     }
     drop(within);
     result
 }
 
+/// Encodes an argument of a task. What is moved to the task is added to `loans`.
+#[inline(always)]
+pub(crate) fn moved_by<R>(attachments: &mut Attachments, loans: &mut Loans, encode: impl FnOnce() -> R) -> R {
+    let within = Within::new(Mode::Attach { some: false, moves: true });
+    let result = encode();
+    if MODE.get().has_found() {
+        take_found(attachments).into_iter().for_each(|loan| loans.add(loan));
+    }
+    drop(within);
+    result
+}
+
 #[cold]
-fn take_found(attachments: &mut Attachments) {
-    attachments.merge(&FOUND.take());
+fn take_found(attachments: &mut Attachments) -> Vec<Loan> {
+    let found = FOUND.take();
+    attachments.merge(&found.attachments);
+    found.moved
 }
 
 /// Encodes a result.
@@ -165,22 +192,36 @@ pub(crate) fn inlined<R>(encode: impl FnOnce() -> R) -> R {
 
 /// Notes that a segment's identity was encoded.
 pub(crate) fn attach(segment: &Arc<Segment>) {
-    change_found(|found| found.add(segment));
+    change_found(|found| found.attachments.add(segment));
 }
 
 /// Holds something until the bytes that are being encoded have been decoded elsewhere, or are dropped.
 pub(crate) fn hold(held: Arc<dyn Hold>) {
-    change_found(|found| Arc::make_mut(found.0.get_or_insert_default()).held.push(held));
+    change_found(|found| Arc::make_mut(found.attachments.0.get_or_insert_default()).held.push(held));
 }
 
-fn change_found(change: impl FnOnce(&mut Attachments)) {
-    // What a `Serialize` that panicked has left there belongs to nothing.
-    let mut found = FOUND.take();
-    if MODE.replace(FOUND_SOME) != FOUND_SOME {
-        found = Attachments::default();
+/// Notes that the identity of a segment was encoded of which something is moved.
+///
+/// # Errors
+///
+/// What is being encoded may be decoded several times.
+pub(super) fn attach_moved(segment: &Arc<Segment>, moved: Loan) -> Result<(), String> {
+    if let Mode::Attach { moves: false, .. } = MODE.get() {
+        return Err(
+            "one process at a time may have a `SharedSliceMut`, so it cannot be in what several share"
+                .to_owned(),
+        );
     }
-    change(&mut found);
-    FOUND.set(found);
+    attach(segment);
+    change_found(|found| found.moved.push(moved));
+    Ok(())
+}
+
+fn change_found(change: impl FnOnce(&mut Found)) {
+    if let Mode::Attach { moves, .. } = MODE.get() {
+        MODE.set(Mode::Attach { some: true, moves });
+        FOUND.with_borrow_mut(change);
+    }
 }
 
 /// Decodes what may contain handles of these segments.

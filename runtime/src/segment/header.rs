@@ -71,6 +71,7 @@ impl Header {
             Kind::Slice => 1,
             Kind::State => 2,
             Kind::Descriptor => 3,
+            Kind::Mutable => 4,
         };
         let Self { id, digest, len_bytes, inner, .. } = *self;
         let words = [MAGIC, kind, id.process, id.number, digest, len_bytes as u64, inner as u64];
@@ -92,6 +93,7 @@ impl Header {
             1 => Kind::Slice,
             2 => Kind::State,
             3 => Kind::Descriptor,
+            4 => Kind::Mutable,
             _ => return None,
         };
         let id = SegmentId { process: word(), number: word() };

@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Segment, SegmentId, look_up};
+use super::{Found, LentMut, LentRange, Segment, SegmentId, look_up};
 
 /// A part of a segment, as it is encoded.
 #[derive(Debug, Serialize, Deserialize)]
@@ -17,6 +17,17 @@ pub(crate) struct LentPart {
 impl LentPart {
     pub(crate) fn new(found: &Found, len_bytes: usize) -> Self {
         Self { id: found.segment.id(), offset_bytes: found.offset_bytes, len_bytes }
+    }
+
+    /// Returns what stands for a range that is lent to the task.
+    pub(crate) fn of(range: &LentRange) -> Self {
+        let LentRange { segment, range, .. } = range;
+        Self { id: segment.id(), offset_bytes: range.start, len_bytes: range.len() }
+    }
+
+    /// Returns the elements, which must be of this type, and were lent to the task.
+    pub(crate) fn elements_mut<T>(&self) -> Result<LentMut<T>, String> {
+        LentMut::new(self.id, self.offset_bytes, self.len_bytes)
     }
 
     /// Returns the segment's value, which is decoded if it was not yet.

@@ -1,4 +1,5 @@
-//! Segments: shared memory without a name. Nobody can change it any more, or it is *state*, which several processes change.
+//! Segments: shared memory without a name. Nobody can change it any more, or it has elements that one process at a time may write,
+//! or it is *state*, which several processes change.
 //!
 //! `shared` makes them for the values that users share, and `codec` finds in them what a task was lent. A segment begins with a page
 //! that says what it is, and is handed to other processes as a descriptor. Its identity is valid in every process, in contrast to
@@ -8,9 +9,13 @@
 mod address;
 mod attachments;
 mod dead;
+mod draft;
 mod given;
 mod header;
+mod ledger;
 mod lent;
+mod loan;
+mod mutable;
 mod state;
 mod table;
 #[cfg(all(test, not(loom)))]
@@ -22,7 +27,7 @@ use std::{
     fmt,
     fs::File,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    io::{self, Cursor, Read as _, Seek as _, SeekFrom, Write},
+    io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
@@ -42,14 +47,20 @@ use crate::sys::{
 pub(crate) use address::{Found, find};
 pub(crate) use attachments::{
     Attachments, Hold, Listen, Mode, attach, attached_by, dropped, hold, inlined, listen, look_up, mode,
-    set_why, take_why, with_available,
+    moved_by, set_why, take_why, with_available,
 };
 pub(crate) use dead::{Bury, bury};
+pub(crate) use draft::Draft;
 pub(crate) use given::{expect, forget, receive, set_expecting};
 pub(crate) use header::SegmentId;
 use header::{HEADER_BYTES, Header, ID_BYTES};
 pub(crate) use lent::LentPart;
 pub use lent::{Lent, LentSlice, LentStr};
+pub use loan::LentRange;
+pub(crate) use loan::{Loan, Loans};
+pub use mutable::LentMut;
+use mutable::Mutable;
+pub(crate) use mutable::{Claim, PartMut};
 pub(crate) use state::{Repair, State, StateHandle};
 pub(crate) use table::{ENTRIES, Entry};
 
@@ -81,6 +92,8 @@ pub(crate) enum Kind {
     State,
     /// Nothing. A descriptor of another file travels with it.
     Descriptor,
+    /// Elements that one process at a time may write.
+    Mutable,
 }
 
 /// The memory of a segment.
@@ -90,6 +103,7 @@ enum Memory {
     State(State),
     /// There is none, but a descriptor.
     Descriptor(Identified),
+    Mutable(Mutable),
 }
 
 /// A segment that this process has mapped.
@@ -130,110 +144,6 @@ impl Drop for Value {
     }
 }
 
-/// Memory that is being filled and will become a segment.
-pub(crate) struct Draft {
-    to: Target,
-    kind: Kind,
-    digest: u64,
-    len_bytes: usize,
-}
-
-enum Target {
-    File(File),
-    /// If no file without a name can be made.
-    Buffer(Cursor<Vec<u8>>),
-}
-
-impl Draft {
-    /// Makes memory for this many bytes, zeroed.
-    ///
-    /// # Errors
-    ///
-    /// There is none.
-    pub(crate) fn new(kind: Kind, digest: u64, len_bytes: usize) -> io::Result<Self> {
-        let total = len_bytes.checked_add(DATA_AT).ok_or(io::ErrorKind::InvalidInput)?;
-        let to = match memory::create_file(NAME, total) {
-            Ok(mut file) => {
-                file.seek(SeekFrom::Start(DATA_AT as u64))?;
-                Target::File(file)
-            }
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::FileTooLarge) =>
-            {
-                return Err(error);
-            }
-            Err(_) => {
-                let mut buffer = Vec::new();
-                buffer.try_reserve_exact(total).map_err(|_| io::ErrorKind::OutOfMemory)?;
-                buffer.resize(total, 0);
-                let mut buffer = Cursor::new(buffer);
-                buffer.set_position(DATA_AT as u64);
-                Target::Buffer(buffer)
-            }
-        };
-        Ok(Self { to, kind, digest, len_bytes })
-    }
-
-    /// Makes a segment of what was written.
-    ///
-    /// # Errors
-    ///
-    /// The memory cannot be sealed or mapped.
-    pub(crate) fn finish(self, inner: Attachments) -> io::Result<Arc<Segment>> {
-        let id = SegmentId::new();
-        let header = Header {
-            id,
-            kind: self.kind,
-            digest: self.digest,
-            len_bytes: self.len_bytes,
-            inner: inner.len(),
-        };
-        let mut header = header.to_bytes().to_vec();
-        inner.iter().for_each(|segment| header.extend_from_slice(&segment.id.to_bytes()));
-        if header.len() > DATA_AT {
-            let most = (DATA_AT - HEADER_BYTES) / ID_BYTES;
-            let words = format!("it contains more than {most} shared values: share them in groups");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
-        }
-        match self.to {
-            Target::File(mut file) => {
-                file.seek(SeekFrom::Start(0))?;
-                file.write_all(&header)?;
-                memory::seal(file.as_fd())?;
-                Segment::map(file.into(), inner)
-            }
-            Target::Buffer(buffer) => {
-                let mut bytes = buffer.into_inner();
-                bytes[..header.len()].copy_from_slice(&header);
-                Segment::of(View::of(&bytes)?, None, inner)
-            }
-        }
-    }
-}
-
-impl Write for Draft {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.to {
-            Target::File(file) => file.write(bytes),
-            Target::Buffer(buffer) => buffer.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Draft {
-    /// Copies at most `most` bytes of a file, in the kernel if that is possible. Returns how many there were.
-    pub(crate) fn copy_from(&mut self, from: &mut File, most: u64) -> io::Result<u64> {
-        match &mut self.to {
-            Target::File(file) => io::copy(&mut from.take(most), file),
-            Target::Buffer(buffer) => io::copy(&mut from.take(most), buffer),
-        }
-    }
-}
-
 impl Segment {
     /// Maps a segment.
     ///
@@ -248,7 +158,13 @@ impl Segment {
         let header = Header::from_bytes(view.bytes());
         let header =
             header.filter(|header| view.bytes().len().checked_sub(DATA_AT) == Some(header.len_bytes));
-        let Some(header) = header.filter(|header| header.kind != Kind::State) else {
+        // Bytes that a process may still have mapped writable must not be relied on. Elements may have any.
+        let is_safe = |header: &Header| match header.kind {
+            Kind::Value => view.is_sealed(),
+            Kind::Slice => view.is_sealed() || header.digest != digest::<str>(),
+            Kind::State | Kind::Descriptor | Kind::Mutable => false,
+        };
+        let Some(header) = header.filter(is_safe) else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it is not shared memory of this program",
@@ -323,6 +239,9 @@ impl Segment {
         if header.kind == Kind::Descriptor {
             return Some((id, Self::with_descriptor(&header, file.into(), next.next()?)));
         }
+        if header.kind == Kind::Mutable {
+            return Some((id, Self::map_mutable(&header, file.into())));
+        }
         let (ids, _) = page[HEADER_BYTES..].as_chunks::<ID_BYTES>();
         let mut inner = Attachments::default();
         for id in ids.get(..count)? {
@@ -344,11 +263,11 @@ impl Segment {
         self.kind
     }
 
-    /// Returns the data. Only values and slices have some that can be borrowed.
+    /// Returns the data. Only values and slices that cannot be changed have some that can be borrowed.
     pub(crate) fn data(&self) -> &[u8] {
         match &self.memory {
             Memory::Sealed(view) => &view.bytes()[DATA_AT..][..self.len_bytes],
-            Memory::State(_) | Memory::Descriptor(_) => &[],
+            _ => &[],
         }
     }
 
@@ -356,8 +275,20 @@ impl Segment {
     pub(crate) fn state(&self) -> Option<&State> {
         match &self.memory {
             Memory::State(state) => Some(state),
-            Memory::Sealed(_) | Memory::Descriptor(_) => None,
+            _ => None,
         }
+    }
+
+    /// Returns the elements that one process at a time may write, if it has such elements.
+    fn mutable(&self) -> Option<&Mutable> {
+        match &self.memory {
+            Memory::Mutable(mutable) => Some(mutable),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.len_bytes
     }
 
     /// Returns the data if it is text.
@@ -404,7 +335,7 @@ impl Segment {
     pub(crate) fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
         match &self.memory {
             Memory::Descriptor(descriptor) => descriptor.check(),
-            Memory::Sealed(_) | Memory::State(_) => Err(io::ErrorKind::InvalidInput.into()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 

@@ -190,7 +190,7 @@ fn a_handle_is_attached_while_this_library_encodes_and_at_no_other_time() {
         });
     }));
     assert!(panicked.is_err() && attachments.is_empty() && mode() == Mode::Closed);
-    attached_by(&mut attachments, || assert_eq!(mode(), Mode::Attach { some: false }));
+    attached_by(&mut attachments, || assert_eq!(mode(), Mode::Attach { some: false, moves: false }));
     assert!(attachments.is_empty(), "what the panic has left belongs to nothing");
     attached_by(&mut attachments, || inlined(|| assert_eq!(mode(), Mode::Inline)));
     attached_by(&mut attachments, || attach(&segment));

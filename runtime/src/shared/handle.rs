@@ -76,7 +76,7 @@ pub(super) fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decod
         Handle::Part { id, offset_bytes, len_bytes } => {
             let segment = look_up(id).map_err(|why| de::Error::custom(set_why(why)))?;
             let end = offset_bytes.checked_add(len_bytes);
-            if end.is_none_or(|end| end > segment.data().len()) {
+            if end.is_none_or(|end| end > segment.len_bytes()) {
                 return Err(de::Error::custom(set_why("a part beyond the end of shared memory".to_owned())));
             }
             Decoded::Part { segment, offset_bytes, len_bytes }

@@ -1,4 +1,4 @@
-//! Values that tasks share instead of receiving copies of them: [`Shared`], [`SharedSlice`] and [`Fd`].
+//! Values that tasks share instead of receiving copies of them: [`Shared`], [`SharedSlice`], [`SharedSliceMut`] and [`Fd`].
 //!
 //! All are handles of a segment (`segment`). The calls of this library encode a handle as the identity of its segment, which travels
 //! beside the bytes. Where it cannot, in results and where memory cannot be shared, its contents are encoded.
@@ -6,10 +6,12 @@
 mod descriptor;
 mod handle;
 mod slice;
+mod slice_mut;
 mod value;
 
 pub use descriptor::Fd;
 pub use slice::SharedSlice;
+pub use slice_mut::{ChunksMut, LendMut, Part, SharedSliceMut};
 pub use value::Shared;
 
 #[cfg(all(test, not(loom)))]

@@ -71,7 +71,7 @@ impl<T: Pod> SharedSlice<T> {
         draft.finish(Attachments::default()).map(Self::of).map_err(failed)
     }
 
-    fn of(segment: Arc<Segment>) -> Self {
+    pub(super) fn of(segment: Arc<Segment>) -> Self {
         let len = segment.data().len().checked_div(size_of::<T>()).unwrap_or(0);
         Self { segment, start: 0, len, of: PhantomData }
     }

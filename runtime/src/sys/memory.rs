@@ -51,6 +51,22 @@ pub(crate) fn create_file(name: &std::ffi::CStr, len_bytes: usize) -> io::Result
     Ok(fd.into())
 }
 
+/// Makes it impossible to change the size of the file. It can be sealed further.
+pub(crate) fn fix_size(file: BorrowedFd<'_>) -> io::Result<()> {
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    fcntl(file, FcntlArg::F_ADD_SEALS(seals)).map_err(failed("fcntl"))?;
+    Ok(())
+}
+
+/// Makes it impossible to change the file except through mappings that are there already.
+pub(crate) fn seal_but_for_mappings(file: BorrowedFd<'_>) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_ADD_SEALS(seals() | FUTURE_WRITE)).map_err(failed("fcntl"))?;
+    Ok(())
+}
+
+/// Refuses new writable mappings and writes by system calls.
+const FUTURE_WRITE: SealFlag = SealFlag::from_bits_retain(nix::libc::F_SEAL_FUTURE_WRITE);
+
 /// Makes it impossible to change the file, for every process and forever.
 ///
 /// # Errors
@@ -61,15 +77,16 @@ pub(crate) fn seal(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// A mapping of a whole sealed file, which nobody can change.
+/// A mapping of a whole sealed file, which nobody changes.
 #[derive(Debug)]
 pub(crate) struct View {
     base: NonNull<u8>,
     len_bytes: usize,
+    is_sealed: bool,
 }
 
 impl View {
-    /// Maps a file that [`seal`] has sealed.
+    /// Maps a file that [`seal`] or [`seal_but_for_mappings`] has sealed.
     ///
     /// # Errors
     ///
@@ -77,7 +94,8 @@ impl View {
     pub(crate) fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let invalid = || io::Error::from(io::ErrorKind::InvalidData);
         let sealed = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
-        if !sealed.contains(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE) {
+        let is_sealed = sealed.contains(SealFlag::F_SEAL_WRITE);
+        if !sealed.contains(SealFlag::F_SEAL_SHRINK) || !(is_sealed || sealed.contains(FUTURE_WRITE)) {
             return Err(invalid());
         }
         let len_bytes = usize::try_from(fstat(fd)?.st_size).map_err(|_| invalid())?;
@@ -86,7 +104,7 @@ impl View {
         // SAFETY: without MAP_FIXED the kernel picks an address that is not in use, so no memory of ours is replaced.
         let base = unsafe { mmap(None, len, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, fd, 0) }
             .map_err(failed("mmap"))?;
-        Ok(Self { base: base.cast(), len_bytes })
+        Ok(Self { base: base.cast(), len_bytes, is_sealed })
     }
 
     /// Copies bytes to memory of this process alone.
@@ -99,13 +117,19 @@ impl View {
         let (base, len_bytes) = (memory.base(), bytes.len());
         // SAFETY: the memory was mapped just now, has this length, and nothing else refers to it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), base.as_ptr(), len_bytes) };
-        Ok(Self { base, len_bytes })
+        Ok(Self { base, len_bytes, is_sealed: true })
+    }
+
+    /// Returns whether no process can change the contents. If one may have a mapping that it could write to, it has given up to do so.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.is_sealed
     }
 
     /// Returns the contents. They begin at the start of a page.
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping has this length and lives as long as `self`. A file cannot shrink or change, because it was sealed before it was
-        // mapped, and the mapping is not writable. Memory of this process alone is not written after `of`.
+        // mapped, and the mapping is not writable. If it was sealed except for older mappings, no code of ours writes through those any more:
+        // their segment had one owner, who gave it up (`segment::mutable`). Memory of this process alone is not written after `of`.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len_bytes) }
     }
 }
@@ -186,6 +210,14 @@ impl Mapping {
         // SAFETY: without MAP_FIXED the kernel picks an address that is not in use, so no memory of ours is replaced.
         let base = unsafe { mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
         Ok(Self { base: base.cast(), len_bytes })
+    }
+
+    /// Leaves the memory out of copies of this process, where its addresses are then not mapped, and asks for huge pages if it is large.
+    pub(crate) fn keep_from_copies(&self) -> io::Result<()> {
+        // SAFETY: what is not mapped in a copy is this mapping alone. The copy accesses it no more than memory of another process.
+        unsafe { madvise(self.base.cast(), self.len_bytes, MmapAdvise::MADV_DONTFORK) }?;
+        advise_huge(self.base.as_ptr(), self.len_bytes);
+        Ok(())
     }
 
     /// Returns the length of the mapping.

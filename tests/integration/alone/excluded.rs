@@ -86,6 +86,7 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "shared::channels::a_receiver_that_dies_between_messages_has_received_them_for_good",
         "a crash would be the test's own",
     ),
+    ("shared::lent::", "tasks run while the caller goes on, or end their process"),
     ("leaks::", "it counts what workers hold"),
     ("memory::", "the limit would be the test's own"),
     ("nested::", "there is no worker within which calls could be nested"),

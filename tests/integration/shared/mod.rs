@@ -3,5 +3,7 @@
 mod channels;
 mod deaths;
 mod descriptors;
+mod lent;
 mod locks;
+mod parts;
 mod slices;

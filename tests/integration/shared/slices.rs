@@ -150,7 +150,7 @@ fn take_owned_lost(lost: Shared<Lost>) {
     let _: &Lost = &lost;
 }
 
-fn mapped() -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(super) fn mapped() -> impl Iterator<Item = std::ops::Range<usize>> {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux says what is mapped");
     let lines: Vec<String> =
         maps.lines().filter(|line| line.contains("procession-shared")).map(str::to_owned).collect();
@@ -161,7 +161,7 @@ fn mapped() -> impl Iterator<Item = std::ops::Range<usize>> {
     })
 }
 
-fn lies_in_shared_memory(address: usize) -> bool {
+pub(super) fn lies_in_shared_memory(address: usize) -> bool {
     mapped().any(|range| range.contains(&address))
 }
 
