@@ -79,8 +79,7 @@ impl Permits<'_> {
                 && owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok()
         };
         let at = after.iter().position(take).map(|at| first + at).or_else(|| before.iter().position(take));
-        step("acquire: taken");
-        at
+        at.inspect(|_| step("acquire: taken"))
     }
 
     /// Takes a permit as soon as there is one. Returns `None` if `sleep` returns `false`, which waits until the word of the waiters has not

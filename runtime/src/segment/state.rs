@@ -373,6 +373,16 @@ mod tests {
     }
 
     #[test]
+    fn a_full_table_turns_processes_away() {
+        let state = StateHandle::new(7, 8, Some(disown)).unwrap();
+        while state.table().join(Who::me()).is_some() {}
+        let fd = state.0.file().unwrap().try_clone_to_owned().unwrap();
+        let (_, segment) = Segment::adopt(fd, &mut std::iter::empty(), |_| None).unwrap();
+        let why = segment.unwrap().state().unwrap().attach(Some(disown)).unwrap_err();
+        assert_eq!(why, "at most 500 processes can use the same lock or channel");
+    }
+
+    #[test]
     fn a_wait_ends_with_the_deadline() {
         let state = StateHandle::new(7, 8, Some(disown)).unwrap();
         let deadline = Instant::now() + Duration::from_millis(5);
