@@ -88,6 +88,8 @@ const WITHIN_A_FLOOR: &[(&str, &str)] = &[
     ("registry", "codec"),
     // Arguments that lie in shared memory.
     ("codec", "segment"),
+    // The process of a manager.
+    ("manager", "process"),
 ];
 
 fn sources() -> PathBuf {

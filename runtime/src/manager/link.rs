@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::{
     Stored,
+    client::{Client, ConnectSocket},
     in_process::{self, InProcess},
     request::{Action, Bytes, Call, Create, Reply, Request, Value},
 };
@@ -14,7 +15,10 @@ use crate::{
     error::{Error, Result, TaskError, TaskLocation},
     id::FunctionId,
     registry,
-    segment::{Attachments, Mode, SegmentId, attached_by, digest, mode, set_why, with_available},
+    segment::{
+        Attachments, Kind, Mode, Segment, SegmentId, attach, attached_by, digest, look_up, mode, set_why,
+        with_available,
+    },
     task::Update,
 };
 
@@ -22,6 +26,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) enum Link {
     Here(Arc<InProcess>),
+    /// The connect socket of a manager in a process of its own.
+    Process(Arc<Segment>),
 }
 
 impl Link {
@@ -33,6 +39,7 @@ impl Link {
         }
         let reply = match self {
             Self::Here(here) => here.call(request, with)?,
+            Self::Process(connect) => Client::of(connect).call(connect, request, with)?,
         };
         match reply {
             Reply::Refused(words) => Err(Error::config(words)),
@@ -84,9 +91,17 @@ impl Managed {
 
     /// Encodes a handle of type `T`.
     pub(super) fn serialize<T, S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if mode() == Mode::Closed {
-            let why = "a handle of a manager's object can only be sent by the calls of procession";
-            return Err(ser::Error::custom(why));
+        match (mode(), &self.link) {
+            (Mode::Closed, _) => {
+                let why = "a handle of a manager's object can only be sent by the calls of procession";
+                return Err(ser::Error::custom(why));
+            }
+            (_, Link::Here(_)) => {}
+            (Mode::Attach { .. }, Link::Process(connect)) if connect.file().is_some() => attach(connect),
+            (_, Link::Process(_)) => {
+                let why = "the connection to a manager does not travel with these bytes";
+                return Err(ser::Error::custom(set_why(why.to_owned())));
+            }
         }
         Encoding { manager: self.link.id(), number: self.number, of: digest::<T>() }.serialize(serializer)
     }
@@ -94,14 +109,9 @@ impl Managed {
     /// Decodes a handle of type `T`.
     pub(super) fn deserialize<'de, T, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Encoding { manager, number, of } = Encoding::deserialize(deserializer)?;
-        let link = if of == digest::<T>() {
-            in_process::find(manager).map(Link::Here).ok_or_else(|| {
-                "its manager has ended, or is within another process: `Manager::start` makes one for several \
-                 processes"
-                    .to_owned()
-            })
-        } else {
-            Err(format!("the handle is not a `{}`", type_name::<T>()))
+        let link = match () {
+            () if of != digest::<T>() => Err(format!("the handle is not a `{}`", type_name::<T>())),
+            () => Link::find(manager),
         };
         let link = link.map_err(|why| de::Error::custom(set_why(why)))?;
         Ok(Self { link, number })
@@ -109,9 +119,27 @@ impl Managed {
 }
 
 impl Link {
+    /// Returns the way to a manager, of which a handle was received.
+    fn find(manager: SegmentId) -> Result<Self, String> {
+        if let Some(here) = in_process::find(manager) {
+            return Ok(Self::Here(here));
+        }
+        let connect = look_up(manager).map_err(|why| {
+            format!(
+                "its manager has ended, or is within another process, while `Manager::start` makes one for several \
+                 processes ({why})"
+            )
+        })?;
+        if connect.kind() != Kind::Descriptor || connect.digest() != digest::<ConnectSocket>() {
+            return Err("it is no manager".to_owned());
+        }
+        Ok(Self::Process(connect))
+    }
+
     fn id(&self) -> SegmentId {
         match self {
             Self::Here(here) => here.id(),
+            Self::Process(connect) => connect.id(),
         }
     }
 }

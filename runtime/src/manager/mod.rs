@@ -1,10 +1,13 @@
 //! Defines [`Manager`], which owns objects that any process changes through handles, like `multiprocessing.Manager` in Python.
 //!
-//! The objects are a state machine over encoded values (`objects`). It runs in this process (`in_process.rs`). A handle is the number of an
-//! object and the way to its manager (`link.rs`). The typed handles encode keys and values, and decode what comes back.
+//! The objects are a state machine over encoded values (`objects`). It runs in a process of its own (`serve.rs`), which `owner.rs` starts and
+//! ends and `client.rs` connects to, or within this process (`in_process.rs`). A handle is the number of an object and the way to its manager
+//! (`link.rs`). The typed handles encode keys and values, and decode what comes back.
 
+mod client;
 mod counter;
 mod dict;
+mod entry;
 mod event;
 mod in_process;
 mod link;
@@ -12,10 +15,13 @@ mod list;
 mod mutex;
 mod namespace;
 mod objects;
+mod owner;
 mod queue;
 mod request;
+mod serve;
+mod wire;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -27,9 +33,15 @@ pub use mutex::{Condvar, Mutex, MutexGuard};
 pub use namespace::Namespace;
 pub use queue::Queue;
 
-use crate::{error::Result, segment::Attachments};
+use crate::{
+    error::{Error, Result},
+    segment::{Attachments, digest},
+    setting::in_process_by_env,
+};
+use client::{Client, ConnectSocket, connect_socket};
 use in_process::InProcess;
 use link::{Link, Managed};
+use owner::Owner;
 use request::{Bytes, Create};
 
 /// An owner of objects that several processes and threads change through handles, like `multiprocessing.Manager` in Python.
@@ -60,6 +72,8 @@ use request::{Bytes, Create};
 #[must_use = "the objects of a manager end with it"]
 pub struct Manager {
     link: Link,
+    /// The process of the manager, if it has one.
+    owner: Option<Arc<Owner>>,
 }
 
 /// Types that can be values of a manager's objects.
@@ -74,10 +88,50 @@ pub trait Stored: Serialize + DeserializeOwned + 'static {}
 impl<T: Serialize + DeserializeOwned + 'static> Stored for T {}
 
 impl Manager {
+    /// Starts a manager in a process of its own.
+    ///
+    /// The process ends when the `Manager` is dropped, and like every worker when this process ends. With `PROCESSION_IN_PROCESS=1` the
+    /// manager is within this process.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the process cannot be started, or if `PROCESSION_IN_PROCESS` is invalid.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Counter, Manager, Pool, delayed, worker};
+    ///
+    /// #[worker]
+    /// fn count(words: &str, counter: &Counter) -> Result<(), procession::RemoteError> {
+    ///     counter.add(words.split(' ').count() as i64)?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let (manager, pool) = (Manager::start()?, Pool::new(2)?);
+    /// let counter = manager.counter(0)?;
+    /// pool.map(["a b", "c d e"].map(|words| delayed!(count(words, &counter))))?;
+    /// assert_eq!(counter.get()?, 5);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn start() -> Result<Self> {
+        if in_process_by_env()? {
+            return Ok(Self::in_process());
+        }
+        let (connect, theirs) = connect_socket(digest::<ConnectSocket>())
+            .map_err(|error| Error::system("a manager cannot be started", error))?;
+        let owner = Owner::start(theirs)?;
+        Client::of(&connect).set_owner(&owner);
+        let manager = Self { link: Link::Process(connect), owner: Some(owner) };
+        // A process that cannot start is an error here, and not of the first object.
+        manager.counter(0)?;
+        Ok(manager)
+    }
+
     /// Creates a manager in this process, for tests and debugging. Its objects can be used by the threads of this process only, and by tasks
     /// that run in it.
     pub fn in_process() -> Self {
-        Self { link: Link::Here(InProcess::new()) }
+        Self { link: Link::Here(InProcess::new()), owner: None }
     }
 
     /// Creates a dictionary.
@@ -185,6 +239,10 @@ impl Drop for Manager {
     fn drop(&mut self) {
         match &self.link {
             Link::Here(here) => here.end(),
+            Link::Process(connect) => {
+                Client::of(connect).close();
+                self.owner.iter().for_each(|owner| owner.end());
+            }
         }
     }
 }

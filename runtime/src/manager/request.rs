@@ -169,6 +169,28 @@ impl Reply {
         Self::Number(i64::try_from(len).unwrap_or(i64::MAX))
     }
 
+    /// Returns the values in it.
+    pub(super) fn values(&self) -> Vec<&Value> {
+        match self {
+            Self::Value(value) | Self::Exchanged(Err(value)) => value.iter().collect(),
+            Self::Locked { value, .. } => vec![value],
+            Self::Values(values) => values.iter().collect(),
+            Self::Pairs(pairs) => pairs.iter().flat_map(|(key, value)| [key, value]).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns the values in it, which did not come with their attachments.
+    pub(super) fn values_mut(&mut self) -> Vec<&mut Value> {
+        match self {
+            Self::Value(value) | Self::Exchanged(Err(value)) => value.iter_mut().collect(),
+            Self::Locked { value, .. } => vec![value],
+            Self::Values(values) => values.iter_mut().collect(),
+            Self::Pairs(pairs) => pairs.iter_mut().flat_map(|(key, value)| [key, value]).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     pub(super) fn refused(words: impl Into<String>) -> Self {
         Self::Refused(words.into())
     }

@@ -2,7 +2,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
+    fmt, io,
+    os::fd::OwnedFd,
     panic::{RefUnwindSafe, UnwindSafe},
     sync::{
         Arc, Mutex, Weak,
@@ -73,6 +74,23 @@ impl Attachments {
             }
         }
     }
+}
+
+/// Maps the segments that another process has sent beside some bytes.
+///
+/// # Errors
+///
+/// They are not segments, or cannot be mapped.
+pub(crate) fn adopt_all(fds: Vec<OwnedFd>) -> io::Result<Attachments> {
+    let mut adopted = Attachments::default();
+    let mut fds = fds.into_iter();
+    while let Some(fd) = fds.next() {
+        // What a value contains handles of comes before it.
+        let segment = Segment::adopt(fd, &mut fds, |id| adopted.get(id).cloned());
+        let (_, segment) = segment.ok_or(io::ErrorKind::InvalidData)?;
+        adopted.add(&segment?);
+    }
+    Ok(adopted)
 }
 
 /// What becomes of handles that are encoded on this thread.

@@ -22,7 +22,7 @@ mod table;
 mod tests;
 
 use std::{
-    any::type_name,
+    any::{Any, type_name},
     ffi::CStr,
     fmt,
     fs::File,
@@ -32,6 +32,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
     },
+    panic::{RefUnwindSafe, UnwindSafe},
     ptr::NonNull,
     sync::{
         Arc, OnceLock,
@@ -46,8 +47,8 @@ use crate::sys::{
 
 pub(crate) use address::{Found, find};
 pub(crate) use attachments::{
-    Attachments, Hold, Listen, Mode, attach, attached_by, dropped, hold, inlined, listen, look_up, mode,
-    moved_by, set_why, take_why, with_available,
+    Attachments, Hold, Listen, Mode, adopt_all, attach, attached_by, dropped, hold, inlined, listen, look_up,
+    mode, moved_by, set_why, take_why, with_available,
 };
 pub(crate) use dead::{Bury, bury};
 pub(crate) use draft::Draft;
@@ -122,7 +123,12 @@ pub(crate) struct Segment {
     inner: Attachments,
     /// Whether another process was given the segment, and is to forget it.
     is_given: AtomicBool,
+    /// What this process has made of the descriptor that travels with the segment.
+    user: OnceLock<Box<dyn User>>,
 }
+
+/// What a process makes of a descriptor that travels with a segment.
+pub(crate) trait User: Any + Send + Sync + UnwindSafe + RefUnwindSafe {}
 
 /// A value that was decoded from a segment.
 struct Value {
@@ -180,8 +186,8 @@ impl Segment {
 
     fn new(header: &Header, memory: Memory, file: Option<Identified>, inner: Attachments) -> Self {
         let Header { id, kind, digest, len_bytes, .. } = *header;
-        let (value, is_given) = (OnceLock::new(), false.into());
-        Self { id, kind, digest, len_bytes, memory, file, value, inner, is_given }
+        let (value, is_given, user) = (OnceLock::new(), false.into(), OnceLock::new());
+        Self { id, kind, digest, len_bytes, memory, file, value, inner, is_given, user }
     }
 
     /// Makes zeroed memory of this many bytes that several processes change.
@@ -337,6 +343,13 @@ impl Segment {
             Memory::Descriptor(descriptor) => descriptor.check(),
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }
+    }
+
+    /// Returns what this process has made of the descriptor that travels with the segment. It lives as long as the segment, under any of
+    /// whose locks it may be dropped. Returns `None` if it is of another type.
+    pub(crate) fn user<T: User>(&self, make: impl FnOnce() -> T) -> Option<&T> {
+        let user: &dyn Any = &**self.user.get_or_init(|| Box::new(make()));
+        user.downcast_ref()
     }
 
     /// Notes that another process has the segment.

@@ -76,6 +76,12 @@ pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
         .map_err(failed("socketpair"))
 }
 
+/// Creates a pair of connected sockets that carry whole messages.
+pub(crate) fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(failed("socketpair"))
+}
+
 /// Creates a pipe. Returns the end to read from and the end to write to.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(failed("pipe2"))

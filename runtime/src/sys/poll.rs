@@ -99,6 +99,13 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result
     Ok(uninterrupted(|| nix::poll::poll(&mut fds, timeout))? > 0)
 }
 
+/// Waits until there is room to write, for at most `timeout`.
+pub(crate) fn wait_writable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    Ok(uninterrupted(|| nix::poll::poll(&mut fds, timeout))? > 0)
+}
+
 /// Writes all bytes to a pipe. Waits for room even if other code has made the pipe non-blocking.
 pub(crate) fn write_waiting(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {

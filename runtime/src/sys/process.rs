@@ -81,6 +81,13 @@ pub(crate) fn hold_host(connection: BorrowedFd<'_>) -> Result<Option<OwnedFd>, H
     if nix::unistd::getppid() == host { Ok(held) } else { Err(HostHasEnded) }
 }
 
+/// Returns a descriptor of the process that made this pair of sockets, which reports its end. Returns `None` if the kernel does not support
+/// it, or if the process has ended.
+pub(crate) fn hold_peer(connection: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let peer = getsockopt(&connection, PeerCredentials).ok()?;
+    open_pidfd(Pid::from_raw(peer.pid())).ok()
+}
+
 /// Checks that processes can be held by descriptors.
 ///
 /// # Errors

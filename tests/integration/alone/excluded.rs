@@ -55,6 +55,12 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("forking_task::", "a copy of the calling process is the caller's own"),
     ("idle::", "there are no workers that could exit"),
     (
+        "shared::manager::a_manager_within_a_process_serves_its_threads_and_no_other_process",
+        "there is no other process",
+    ),
+    ("shared::manager::operations_of_a_manager_that_has_died_say_why", "a crash would be the test's own"),
+    ("shared::manager::what_a_process_held_is_free_when_it_was_killed", "a crash would be the test's own"),
+    (
         "shared::slices::a_worker_that_takes_the_place_of_another_is_handed_what_it_needs",
         "a crash would be the test's own",
     ),

@@ -5,5 +5,6 @@ mod deaths;
 mod descriptors;
 mod lent;
 mod locks;
+mod manager;
 mod parts;
 mod slices;

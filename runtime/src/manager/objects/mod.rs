@@ -93,7 +93,6 @@ impl Objects {
     }
 
     /// Takes back what a client has, because it has ended: its locks, its permits, and its waits.
-    #[cfg_attr(not(test), expect(dead_code, reason = "within a process, no client ends before the manager"))]
     pub(super) fn client_gone(&mut self, client: u64) {
         self.waits.of_client(client).into_iter().for_each(|ticket| self.connection_gone(ticket));
         for object in self.objects.values_mut() {

@@ -36,6 +36,8 @@ use crate::{
 
 /// The time for which a worker that may spin does so before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
+/// How often a thread that waits looks whether its peer has ended, if no other thread does.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// With less room than this, no piece of a large frame is sent.
 const ROOM_BYTES: usize = 64 << 10;
 /// The number of times that the ring is checked between two readings of the clock.

@@ -11,15 +11,15 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::{ROOM_BYTES, SPIN, SPINS_A_LOOK, broken, segment::Part, wake};
+use super::{LOOK_EVERY, ROOM_BYTES, SPIN, SPINS_A_LOOK, broken, segment::Part, wake};
 use crate::{
     frame::{PREFIX_BYTES, Prefix},
     ring::{Alarm, Consumer, Producer},
     sync::ignore_poison,
-    sys::{buffer_cache, futex, identified::Identified},
+    sys::{buffer_cache, futex, identified::Identified, poll::is_ended},
     transport::{
         Body, FrameReceiver, FrameSender, Segment,
         socket::{SocketSink, SocketSource},
@@ -39,6 +39,15 @@ pub(crate) struct WorkerEnd {
 impl WorkerEnd {
     /// Creates the end over the rings in this memory, or over the socket alone.
     pub(crate) fn new(socket: Arc<Identified>, rings: Option<&Segment>) -> io::Result<Self> {
+        Self::watched(socket, rings, true)
+    }
+
+    /// Creates the end of a process in which no thread watches the socket. One that waits looks itself whether the peer has ended.
+    pub(crate) fn unwatched(socket: Arc<Identified>, rings: Option<&Segment>) -> io::Result<Self> {
+        Self::watched(socket, rings, false)
+    }
+
+    fn watched(socket: Arc<Identified>, rings: Option<&Segment>, is_watched: bool) -> io::Result<Self> {
         let to_socket = FramedSender::new(SocketSink::new(socket.clone()), true);
         let aside = Aside {
             own: socket.clone(),
@@ -46,12 +55,13 @@ impl WorkerEnd {
             sent: Arc::default(),
             is_cut: Arc::default(),
         };
-        let waiting =
-            Arc::new(WaitingState { may_spin: AtomicBool::new(false), ended: AtomicBool::new(false) });
+        let (may_spin, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        let waiting = Arc::new(WaitingState { may_spin, ended, is_watched });
         let Some(segment) = rings else {
+            let source = if is_watched { SocketSource::of_worker(socket) } else { SocketSource::new(socket) };
             return Ok(Self {
                 sender: Box::new(Alone(aside.clone())),
-                receiver: Box::new(FramedReceiver::new(SocketSource::of_worker(socket), true)),
+                receiver: Box::new(FramedReceiver::new(source, true)),
                 aside,
                 waiting: Waiting { state: waiting, alarms: Vec::new() },
             });
@@ -64,7 +74,7 @@ impl WorkerEnd {
             consumer,
             waiting: waiting.clone(),
             aside: aside.clone(),
-            _keeper: buffer_cache::Keeper::new(),
+            _keeper: is_watched.then(buffer_cache::Keeper::new),
         };
         let alarms = vec![Alarm::of_consumer(segment.to_worker()), Alarm::of_producer(segment.to_host())];
         Ok(Self {
@@ -93,6 +103,26 @@ struct WaitingState {
     may_spin: AtomicBool,
     /// The host will send nothing more.
     ended: AtomicBool,
+    /// Another thread notices the end of the host.
+    is_watched: bool,
+}
+
+impl WaitingState {
+    /// Sleeps until the peer wakes this end, for a limited time if no other thread notices its end.
+    fn sleep(
+        &self,
+        bell: &crate::sync::AtomicU32,
+        own: &Identified,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        if self.is_watched {
+            futex::wait(bell, 1, timeout)?;
+        } else if !futex::wait(bell, 1, Some(LOOK_EVERY))? && is_ended(own.check()?) {
+            // What has arrived until now is read first.
+            self.ended.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
 }
 
 impl Waiting {
@@ -247,7 +277,7 @@ impl Sink for WorkerSink {
                 self.producer.unpark();
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            futex::wait(self.producer.bell(), 1, None)?;
+            self.waiting.sleep(self.producer.bell(), &self.aside.own, None)?;
         }
         Ok(())
     }
@@ -263,8 +293,8 @@ struct WorkerSource {
     consumer: Consumer<Part>,
     waiting: Arc<WaitingState>,
     aside: Aside,
-    /// The thread that waits here frees the buffer that is kept.
-    _keeper: buffer_cache::Keeper,
+    /// The serving thread, which waits here, frees the buffer that is kept.
+    _keeper: Option<buffer_cache::Keeper>,
 }
 
 impl Source for WorkerSource {
@@ -301,7 +331,7 @@ impl Source for WorkerSource {
                 self.consumer.unpark();
             } else {
                 // A buffer that was kept for long enough is freed.
-                futex::wait(self.consumer.bell(), 1, buffer_cache::expire())?;
+                self.waiting.sleep(self.consumer.bell(), &self.aside.own, buffer_cache::expire())?;
             }
         }
         Ok(())
