@@ -302,8 +302,8 @@ pub mod __private;
 
 pub use captured::Captured;
 pub use channel::{
-    IntoIter, Iter, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryIter,
-    TryRecvError, TrySendError, channel,
+    IntoIter, Iter, Pipe, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender,
+    TryIter, TryRecvError, TrySendError, channel, pipe,
 };
 pub use codec::path;
 pub use context::{is_cancelled, is_worker, rng_seed, task_id, worker_index};

@@ -3,7 +3,9 @@
 use std::{
     cell::Cell,
     hint::spin_loop,
+    io,
     marker::PhantomData,
+    os::fd::BorrowedFd,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -14,15 +16,20 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, ser};
 
 use super::{
+    error::Failure,
     held::{Side, Ticket},
     memory::{self, Layout, Words, repair, wake},
+    pair::{self, Packet, Peeked},
     slots::{Entry, Refusal, SlotMemory, Slots, Taken},
 };
 use crate::{
     codec::{self, ShortBytes},
     error::Error,
-    segment::{Attachments, Hold, Mode, StateHandle, attached_by, digest, hold, mode, set_why},
-    sys::generation::generation,
+    segment::{
+        Attachments, Hold, Mode, Segment, SegmentId, StateHandle, attach, attached_by, digest, hold, look_up,
+        mode, outlives, outliving, set_why,
+    },
+    sys::{fd, file_lock, generation::generation},
 };
 
 /// How long a waiter looks again and again before it sleeps.
@@ -45,24 +52,6 @@ impl Until {
     }
 }
 
-/// Why an end could not send or receive.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// There is no room or no message, and the time is up.
-    NotNow,
-    Disconnected,
-    Failed(Error),
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NotNow => Self::NotNow,
-            Refusal::Closed => Self::Disconnected,
-        }
-    }
-}
-
 /// One end of a channel, which is counted as long as it lives.
 #[derive(Debug)]
 pub(super) struct End {
@@ -71,21 +60,55 @@ pub(super) struct End {
     side: Side,
     /// The generation of the process that counts it. A copy of that process counts it, too, when it first uses it.
     counted: AtomicU32,
+    /// Where messages go or come from that have no room in a slot. None if all have room.
+    socket: Option<Arc<Segment>>,
     /// The participant that had an opposite end when one was last looked for.
     opposite: AtomicU32,
 }
 
 impl End {
     /// Makes the two ends of a new channel.
-    pub(super) fn pair(digest: u64, layout: Layout) -> std::io::Result<(Self, Self)> {
+    pub(super) fn pair(digest: u64, layout: Layout, has_socket: bool) -> io::Result<(Self, Self)> {
         let state = memory::make(digest, layout)?;
-        Ok((Self::new(state.clone(), layout, Side::Sender), Self::new(state, layout, Side::Receiver)))
+        let (mut to, mut from) = (None, None);
+        if has_socket {
+            let (one, other) = fd::message_pair()?;
+            to = Some(Segment::of_descriptor(digest, one)?);
+            from = Some(Segment::of_descriptor(digest, other)?);
+        }
+        let sender = Self::new(state.clone(), layout, Side::Sender, to);
+        Ok((sender, Self::new(state, layout, Side::Receiver, from)))
     }
 
-    fn new(state: StateHandle, layout: Layout, side: Side) -> Self {
-        let this = Self { state, layout, side, counted: AtomicU32::new(0), opposite: AtomicU32::new(0) };
+    fn new(state: StateHandle, layout: Layout, side: Side, socket: Option<Arc<Segment>>) -> Self {
+        let (counted, opposite) = (AtomicU32::new(0), AtomicU32::new(0));
+        let this = Self { state, layout, side, counted, socket, opposite };
         this.words();
         this
+    }
+
+    fn socket(&self) -> Result<BorrowedFd<'_>, Failure> {
+        let closed = |error| Failure::Failed(Error::system("the socket of a channel cannot be used", error));
+        match &self.socket {
+            Some(segment) => segment.descriptor().map_err(closed),
+            None => Err(Failure::Failed(Error::config("a message that is longer than its type suggests"))),
+        }
+    }
+
+    /// Returns whether there is an end of the opposite kind.
+    #[inline]
+    fn has_opposite(&self, words: &Words<'_>) -> bool {
+        let side = match self.side {
+            Side::Sender => Side::Receiver,
+            Side::Receiver => Side::Sender,
+        };
+        words.still_has(side, &self.opposite) || self.find(words, side)
+    }
+
+    #[cold]
+    fn find(&self, words: &Words<'_>, side: Side) -> bool {
+        let is_locked = || self.state.file().is_some_and(|file| file_lock::is_locked(file, side as u8));
+        words.find(side, &self.opposite, is_locked)
     }
 
     /// Returns the words of the channel, in which this end is counted.
@@ -110,33 +133,35 @@ impl End {
         self.words().capacity() as usize
     }
 
-    /// Returns whether no other process reads a message.
+    /// Returns whether all messages are taken.
     #[cfg(all(test, not(loom)))]
-    pub(super) fn is_free(&self) -> bool {
-        !self.words().slots().is_read_by_others(self.me())
+    pub(super) fn is_empty(&self) -> bool {
+        self.words().slots().len() == 0
     }
 
     pub(super) fn send<T: Serialize>(&self, message: &T, until: Until) -> Result<(), Failure> {
         let (mut bytes, mut attachments) = (ShortBytes::new(), Attachments::default());
-        attached_by(&mut attachments, || codec::encode(message, &mut bytes))
+        outliving(|| attached_by(&mut attachments, || codec::encode(message, &mut bytes)))
             .map_err(|words| Failure::Failed(Error::config(format!("a message: {words}"))))?;
         let words = self.words();
         let slots = words.slots();
-        if !attachments.is_empty() {
-            return Err(Failure::Failed(Error::config("a message with handles cannot be sent")));
-        }
-        if bytes.len() > words.room_bytes() {
-            let (len, room) = (bytes.len(), words.room_bytes());
-            return Err(Failure::Failed(Error::config(format!(
-                "a message of {len} bytes: the channel has room for {room} bytes in each"
-            ))));
-        }
         let me = self.me();
+        let has_room = attachments.is_empty() && bytes.len() <= words.room_bytes();
+        let mut packet = None;
         let attempt = || {
-            if !words.has(Side::Receiver, &self.opposite) {
+            if !self.has_opposite(&words) {
                 return Err(Failure::Disconnected);
             }
-            Ok(slots.send(me, &bytes)?)
+            match if has_room { slots.send(me, &bytes) } else { slots.close() } {
+                Ok(()) if has_room => return Ok(()),
+                Err(Refusal::NotNow) => return Err(Failure::NotNow),
+                Ok(()) | Err(Refusal::Closed) => {}
+            }
+            let packet = match &packet {
+                Some(packet) => packet,
+                None => packet.insert(Packet::new(&bytes, attachments.clone()).map_err(Failure::Failed)?),
+            };
+            packet.send(words, self.socket()?)
         };
         self.wait(&words, until, attempt, |words| words.slots().has_room())?;
         words.ring(Side::Receiver);
@@ -149,36 +174,44 @@ impl End {
         }
         let words = self.words();
         let slots = words.slots();
-        let me = self.me();
         let attempt = || {
-            let refused = match slots.take(me) {
-                Err(Refusal::NotNow) if !words.has(Side::Sender, &self.opposite) => {
-                    // Whatever was sent before the last sender went is seen now, or comes back if its receiver dies.
-                    let is_over = !slots.is_read_by_others(me);
-                    return slots.take(me).map_err(|refusal| {
-                        if refusal == Refusal::NotNow && is_over {
-                            Failure::Disconnected
-                        } else {
-                            refusal.into()
-                        }
-                    });
-                }
-                other => other,
+            let outcome = match self.take(words, &slots) {
+                // Whatever was sent before the last sender went is seen now.
+                Err(Failure::NotNow) if !self.has_opposite(&words) => match self.take(words, &slots) {
+                    Err(Failure::NotNow) if !slots.has_left(self.me()) => Err(Failure::Disconnected),
+                    outcome => outcome,
+                },
+                outcome => outcome,
             };
-            Ok(refused?)
+            outcome.map_err(|failure| if let Failure::Busy = failure { Failure::NotNow } else { failure })
         };
-        let taken = self.wait(&words, until, attempt, |words| words.slots().has_some())?;
-        let finish = Finish { end: self, words, slots: &slots, taken };
-        let mut bytes = BYTES.take();
-        bytes.clear();
-        slots.append(&finish.taken, &mut bytes);
-        let message = codec::decode(&bytes);
-        if bytes.capacity() <= KEPT_BYTES {
-            BYTES.set(bytes);
-        }
-        drop(finish);
+        let got = self.wait(&words, until, attempt, |words| words.slots().has_some())?;
+        let _then = Then { end: self, words };
+        let message = match got {
+            Got::Slot(taken) => {
+                let finish = Finish { slots: &slots, taken };
+                let mut bytes = BYTES.take();
+                bytes.clear();
+                slots.append(&finish.taken, &mut bytes);
+                let message = codec::decode(&bytes);
+                if bytes.capacity() <= KEPT_BYTES {
+                    BYTES.set(bytes);
+                }
+                message
+            }
+            Got::Packet(packet) => packet.decode(),
+        };
         message
             .map_err(|words| Failure::Failed(Error::config(format!("a message that was received: {words}"))))
+    }
+
+    /// Takes the oldest message.
+    fn take<'a>(&'a self, words: Words<'a>, slots: &Slots<Words<'_>>) -> Result<Got<'a>, Failure> {
+        match slots.take(self.me()) {
+            Ok(taken) => Ok(Got::Slot(taken)),
+            Err(Refusal::NotNow) => Err(Failure::NotNow),
+            Err(Refusal::Closed) => pair::peek(words, self.socket()?).map(Got::Packet),
+        }
     }
 
     /// Repeats an attempt until it succeeds, fails for good, or the time is up.
@@ -243,25 +276,49 @@ impl End {
             }
         }
         let words = self.words();
+        let failed = |why: String| ser::Error::custom(set_why(why));
         let mut ticket = None;
         if matches!(mode(), Mode::Attach { .. }) {
-            let on_its_way = OnItsWay::new(self, words).ok_or_else(|| {
-                ser::Error::custom(set_why("too many ends of the channel are on their way".to_owned()))
-            })?;
-            ticket = Some(on_its_way.ticket.to_bits());
-            hold(Arc::new(on_its_way));
+            if let Some(socket) = &self.socket {
+                attach(socket);
+            }
+            if outlives() {
+                attach(&self.carry(words).map_err(|error| failed(format!("an end of a channel: {error}")))?);
+            } else {
+                let held = OnItsWay::new(self, words)
+                    .ok_or_else(|| failed("too many ends of the channel are on their way".to_owned()))?;
+                ticket = Some(held.ticket.to_bits());
+                hold(Arc::new(held));
+            }
         }
-        (Identity(&self.state), ticket).serialize(serializer)
+        let socket = self.socket.as_ref().map(|socket| socket.id());
+        (Identity(&self.state), socket, ticket).serialize(serializer)
+    }
+
+    /// Makes what counts as an end as long as it is in a message, whatever becomes of this process.
+    fn carry(&self, words: Words<'_>) -> io::Result<Arc<Segment>> {
+        let file = self.state.file().ok_or_else(|| io::Error::other("its descriptor was closed"))?;
+        words.set_carried();
+        let locked = file_lock::lock_shared(file, self.side as u8)?;
+        words.held().note_move();
+        Segment::of_descriptor(digest::<Self>(), locked)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>, T: ?Sized>(
         deserializer: D,
         side: Side,
     ) -> Result<Self, D::Error> {
-        let (Arrived { state, layout, .. }, ticket) = <(Arrived<T>, Option<u64>)>::deserialize(deserializer)?;
-        let this = Self::new(state, layout, side);
-        if let Some(ticket) = ticket {
-            this.words().held().remove(Ticket::from_bits(ticket));
+        let (Arrived { state, layout, .. }, socket, ticket) =
+            <(Arrived<T>, Option<SegmentId>, Option<u64>)>::deserialize(deserializer)?;
+        let socket = socket.map(look_up).transpose();
+        let socket = socket.map_err(|why| serde::de::Error::custom(set_why(why)))?;
+        let this = Self::new(state, layout, side, socket);
+        let held = this.words().held();
+        match ticket {
+            Some(ticket) => {
+                held.remove(Ticket::from_bits(ticket));
+            }
+            None => held.note_move(),
         }
         Ok(this)
     }
@@ -272,7 +329,7 @@ const KEPT_BYTES: usize = 64 << 10;
 
 impl Clone for End {
     fn clone(&self) -> Self {
-        Self::new(self.state.clone(), self.layout, self.side)
+        Self::new(self.state.clone(), self.layout, self.side, self.socket.clone())
     }
 }
 
@@ -285,10 +342,14 @@ impl Drop for End {
     }
 }
 
+/// A message that is to be decoded.
+enum Got<'a> {
+    Slot(Taken),
+    Packet(Peeked<'a>),
+}
+
 /// Makes room where a message was taken, when it was decoded or its decoding has panicked.
 struct Finish<'a> {
-    end: &'a End,
-    words: Words<'a>,
     slots: &'a Slots<Words<'a>>,
     taken: Taken,
 }
@@ -297,8 +358,20 @@ impl Drop for Finish<'_> {
     #[inline]
     fn drop(&mut self) {
         self.slots.finish(&self.taken);
+    }
+}
+
+/// Wakes those that wait for what was received.
+struct Then<'a> {
+    end: &'a End,
+    words: Words<'a>,
+}
+
+impl Drop for Then<'_> {
+    #[inline]
+    fn drop(&mut self) {
         self.words.ring(Side::Sender);
-        if !self.words.has(Side::Sender, &self.end.opposite) {
+        if !self.end.has_opposite(&self.words) {
             // Other receivers wait for this to be finished.
             self.words.ring_all();
         }

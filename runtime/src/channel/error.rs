@@ -2,7 +2,28 @@
 
 use std::fmt;
 
+use super::slots::Refusal;
 use crate::error::Error;
+
+/// Why an end could not send or receive.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// There is no room or no message, and the time is up.
+    NotNow,
+    /// Another participant is at it. There may be a message.
+    Busy,
+    Disconnected,
+    Failed(Error),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotNow => Self::NotNow,
+            Refusal::Closed => Self::Disconnected,
+        }
+    }
+}
 
 /// Defines an error of sending, with the words of each variant.
 macro_rules! send_errors {

@@ -72,10 +72,14 @@ impl<'a> Held<'a> {
             if !is_ours {
                 return None;
             }
-            // Before the end from which it was encoded can go.
-            self.moves.fetch_add(1, Ordering::SeqCst);
+            self.note_move();
             Some(Ticket { index, word })
         })
+    }
+
+    /// Notes that an end was sent, before the one from which it was encoded can go, or that one has arrived, after it was counted.
+    pub(super) fn note_move(self) {
+        self.moves.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Looks for an end here and among those that processes have, until none has moved from one to the other meanwhile.
@@ -93,8 +97,7 @@ impl<'a> Held<'a> {
 
     /// Removes an end that has arrived or was dropped. Returns whether it was there.
     pub(super) fn remove(self, ticket: Ticket) -> bool {
-        // After the end that was decoded is counted.
-        self.moves.fetch_add(1, Ordering::SeqCst);
+        self.note_move();
         let place = self.places.get(ticket.index as usize);
         place.is_some_and(|place| {
             place.compare_exchange(ticket.word, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()

@@ -25,6 +25,13 @@ const HEAD: usize = 32;
 const BELLS: usize = 48;
 /// How many places of ends that are on their way were ever used, and how often one was, each half a long word.
 const USED: usize = 56;
+/// Whether an end was ever in a message.
+const CARRIED: usize = 57;
+/// Who sends a packet and who receives one, each half a long word.
+const LOCKS: usize = 58;
+/// The number of the last packet that was sent, and of the last one that was received.
+const SENT: usize = 59;
+const RECEIVED: usize = 60;
 /// The numbers of ends of each participant.
 const ENDS: usize = 64;
 /// The ends that are on their way, each half a long word.
@@ -145,20 +152,67 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Returns whether there is an end of this kind. Begins to look where one was found the last time.
+    /// Returns whether a participant had an end of this kind that had one when it was found last.
     #[inline]
-    pub(super) fn has(self, side: Side, last: &atomic::AtomicU32) -> bool {
-        let ends = self.ends();
-        let at = |index: usize| ends.get(index).is_some_and(|word| side.is_in(word.load(Ordering::Relaxed)));
-        at(last.load(Ordering::Relaxed) as usize) || self.find(side, last)
+    pub(super) fn still_has(self, side: Side, last: &atomic::AtomicU32) -> bool {
+        let word = self.ends().get(last.load(Ordering::Relaxed) as usize);
+        word.is_some_and(|word| side.is_in(word.load(Ordering::Relaxed)))
     }
 
+    /// Returns whether there is an end of this kind. `carried` says whether one is in a message.
     #[cold]
-    fn find(self, side: Side, last: &atomic::AtomicU32) -> bool {
+    pub(super) fn find(self, side: Side, last: &atomic::AtomicU32, carried: impl Fn() -> bool) -> bool {
         self.held().unless_moved(|held| {
             let found = self.ends().iter().position(|word| side.is_in(word.load(Ordering::SeqCst)));
-            found.inspect(|index| last.store(*index as u32, Ordering::Relaxed)).is_some() || held.has(side)
+            found.inspect(|index| last.store(*index as u32, Ordering::Relaxed)).is_some()
+                || held.has(side)
+                || (self.long(CARRIED).load(Ordering::SeqCst) != 0 && carried())
         })
+    }
+
+    /// Notes that an end is about to be in a message.
+    pub(super) fn set_carried(self) {
+        self.long(CARRIED).store(1, Ordering::SeqCst);
+    }
+
+    fn long(self, at: usize) -> &'a AtomicU64 {
+        &self.state.long_words()[at]
+    }
+
+    /// Makes this process the one that sends or receives packets, if there is no other.
+    pub(super) fn lock(self, side: Side) -> Option<Lock<'a>> {
+        let me = self.state.my_entry().number();
+        let word = &self.state.words()[2 * LOCKS + side as usize];
+        // SYNC(packets): pairs with the store in `Lock::drop`.
+        let locked = word.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed);
+        locked.is_ok().then_some(Lock { words: self, side })
+    }
+
+    /// Returns the numbers of the last packets that were sent and received.
+    pub(super) fn packets(self) -> (u64, u64) {
+        (self.long(SENT).load(Ordering::Relaxed), self.long(RECEIVED).load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_sent(self, number: u64) {
+        self.long(SENT).store(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_received(self, number: u64) {
+        self.long(RECEIVED).store(number, Ordering::Relaxed);
+    }
+}
+
+/// This process is the one that sends packets, or that receives them.
+pub(super) struct Lock<'a> {
+    words: Words<'a>,
+    side: Side,
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        // SYNC(packets): pairs with the exchange in `Words::lock`.
+        self.words.state.words()[2 * LOCKS + self.side as usize].store(0, Ordering::Release);
+        self.words.ring(self.side);
     }
 }
 
@@ -236,6 +290,9 @@ pub(super) fn repair(state: &State, dead: Entry) {
     let Some(layout) = Layout::read(state) else { return };
     let words = Words::new(state, layout);
     words.slots().recover(dead.number() as u16);
+    for lock in &state.words()[2 * LOCKS..][..2] {
+        let _ = lock.compare_exchange(dead.number(), 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
     // Whoever sees no sender any more sees everything that was sent, and no slot that is still being written.
     words.held().recover(dead);
     words.ends()[dead.index()].store(0, Ordering::SeqCst);

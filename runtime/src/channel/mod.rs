@@ -1,6 +1,7 @@
 //! Channels between processes: [`channel`], its two kinds of ends, and their errors.
 //!
-//! Messages lie in slots in memory that all participants map (`segment`'s state). `README.md` argues why a participant may die at any step.
+//! Messages lie in slots in memory that all participants map (`segment`'s state). Those that have no room there, or contain handles, go
+//! through a pair of sockets. `README.md` argues why a participant may die at any step.
 
 mod bell;
 mod end;
@@ -9,6 +10,8 @@ mod held;
 mod memory;
 #[cfg(all(test, loom))]
 mod models;
+mod pair;
+mod pipe;
 mod receiver;
 mod sender;
 mod slots;
@@ -18,6 +21,7 @@ mod tests;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
+pub use pipe::{Pipe, pipe};
 pub use receiver::{IntoIter, Iter, Receiver, TryIter};
 pub use sender::Sender;
 
@@ -32,6 +36,10 @@ use memory::{Layout, MOST_MESSAGES};
 ///
 /// Both ends are `Clone`, and can be arguments and parts of other values. Messages of one sender are received in the order in which
 /// they were sent. Sending waits while there is no room.
+///
+/// Messages can be of any length, and can contain ends of channels, [`Shared`](crate::Shared) values, files and other handles. The first message
+/// that is longer than a few hundred bytes (or 4 KiB, if there is room for few), or contains a handle, makes the channel slower from then
+/// on: some microseconds per message.
 ///
 /// # Errors
 ///
@@ -52,7 +60,9 @@ pub fn channel<T: Serialize + DeserializeOwned>(capacity: usize) -> Result<(Send
         )));
     }
     let layout = Layout::new(capacity, likely_bytes::<T>(capacity));
-    let (sender, receiver) = End::pair(digest::<fn(&T)>(), layout)
+    // Other messages are plain data, which has room and cannot contain handles.
+    let has_socket = std::mem::needs_drop::<T>();
+    let (sender, receiver) = End::pair(digest::<fn(&T)>(), layout, has_socket)
         .map_err(|error| Error::system("memory for a channel cannot be made", error))?;
     Ok((Sender::new(sender), Receiver::new(receiver)))
 }

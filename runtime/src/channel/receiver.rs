@@ -5,8 +5,8 @@ use std::{fmt, marker::PhantomData, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
 use super::{
-    end::{End, Failure, Until},
-    error::{RecvError, RecvTimeoutError, TryRecvError},
+    end::{End, Until},
+    error::{Failure, RecvError, RecvTimeoutError, TryRecvError},
     held::Side,
 };
 
@@ -82,7 +82,7 @@ impl<T: DeserializeOwned> Receiver<T> {
         self.end.receive(Until::Deadline(None)).map_err(|failure| match failure {
             Failure::Failed(error) => RecvError::Failed(error),
             // It waits until there is a message.
-            Failure::Disconnected | Failure::NotNow => RecvError::Disconnected,
+            Failure::Disconnected | Failure::NotNow | Failure::Busy => RecvError::Disconnected,
         })
     }
 
@@ -105,7 +105,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// ```
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         self.end.receive(Until::Now).map_err(|failure| match failure {
-            Failure::NotNow => TryRecvError::Empty,
+            Failure::NotNow | Failure::Busy => TryRecvError::Empty,
             Failure::Disconnected => TryRecvError::Disconnected,
             Failure::Failed(error) => TryRecvError::Failed(error),
         })
@@ -132,7 +132,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         self.end.receive(Until::timeout(timeout)).map_err(|failure| match failure {
-            Failure::NotNow => RecvTimeoutError::Timeout,
+            Failure::NotNow | Failure::Busy => RecvTimeoutError::Timeout,
             Failure::Disconnected => RecvTimeoutError::Disconnected,
             Failure::Failed(error) => RecvTimeoutError::Failed(error),
         })

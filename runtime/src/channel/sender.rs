@@ -5,8 +5,8 @@ use std::{fmt, marker::PhantomData, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    end::{End, Failure, Until},
-    error::{SendError, SendTimeoutError, TrySendError},
+    end::{End, Until},
+    error::{Failure, SendError, SendTimeoutError, TrySendError},
     held::Side,
 };
 
@@ -80,7 +80,9 @@ impl<T: Serialize> Sender<T> {
             Ok(()) => Ok(()),
             Err(Failure::Failed(error)) => Err(SendError::Failed(message, error)),
             // It waits until there is room.
-            Err(Failure::Disconnected | Failure::NotNow) => Err(SendError::Disconnected(message)),
+            Err(Failure::Disconnected | Failure::NotNow | Failure::Busy) => {
+                Err(SendError::Disconnected(message))
+            }
         }
     }
 
@@ -104,7 +106,7 @@ impl<T: Serialize> Sender<T> {
     pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
         match self.end.send(&message, Until::Now) {
             Ok(()) => Ok(()),
-            Err(Failure::NotNow) => Err(TrySendError::Full(message)),
+            Err(Failure::NotNow | Failure::Busy) => Err(TrySendError::Full(message)),
             Err(Failure::Disconnected) => Err(TrySendError::Disconnected(message)),
             Err(Failure::Failed(error)) => Err(TrySendError::Failed(message, error)),
         }
@@ -133,7 +135,7 @@ impl<T: Serialize> Sender<T> {
     pub fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
         match self.end.send(&message, Until::timeout(timeout)) {
             Ok(()) => Ok(()),
-            Err(Failure::NotNow) => Err(SendTimeoutError::Timeout(message)),
+            Err(Failure::NotNow | Failure::Busy) => Err(SendTimeoutError::Timeout(message)),
             Err(Failure::Disconnected) => Err(SendTimeoutError::Disconnected(message)),
             Err(Failure::Failed(error)) => Err(SendTimeoutError::Failed(message, error)),
         }

@@ -157,7 +157,6 @@ impl<M: SlotMemory> Slots<M> {
     }
 
     /// Makes all that sent from now on be refused, and receivers notice when they have received all that was sent before.
-    #[cfg_attr(not(all(test, loom)), expect(dead_code, reason = "messages without room will go another way"))]
     pub(super) fn close(&self) -> Result<(), Refusal> {
         match self.at_tail(|lap| Word::new(lap, Phase::Closed)) {
             Ok(_) | Err(Refusal::Closed) => Ok(()),
@@ -241,9 +240,21 @@ impl<M: SlotMemory> Slots<M> {
         Err(Refusal::NotNow)
     }
 
-    /// Returns whether another participant than this one has taken a message that it has not finished. If it dies, the message is back.
-    pub(super) fn is_read_by_others(&self, me: Entry) -> bool {
-        self.used().any(|(_, word)| word.phase == Phase::Reading && word.owner != me)
+    /// Returns whether there is a message, or one that another participant has taken and not finished. If that dies, the message is back.
+    pub(super) fn has_left(&self, me: Entry) -> bool {
+        self.used()
+            .any(|(_, word)| word.phase == Phase::Full || (word.phase == Phase::Reading && word.owner != me))
+    }
+
+    /// Returns how many messages are here, those not counted that are being received.
+    pub(super) fn len(&self) -> u64 {
+        let (head_lap, head) = self.split(self.memory.head().load(Ordering::Acquire));
+        let (tail_lap, tail) = self.split(self.memory.tail().load(Ordering::Acquire));
+        tail_lap
+            .saturating_sub(head_lap)
+            .saturating_mul(self.memory.capacity())
+            .saturating_add(tail)
+            .saturating_sub(head)
     }
 
     /// Returns whether a receiver would find something now, be it the end.

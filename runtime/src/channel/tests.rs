@@ -172,7 +172,7 @@ fn a_message_that_was_taken_by_one_that_lives_may_come_back() {
     let (tx, rx) = channel(2).unwrap();
     tx.send(Slow).unwrap();
     let reading = in_a_copy(None, || drop(rx.recv()));
-    while rx.end.is_free() {
+    while !rx.end.is_empty() {
         thread::yield_now();
     }
     drop(tx);
@@ -212,4 +212,93 @@ fn a_message_that_cannot_be_decoded_is_an_error_and_makes_room() {
         let error = rx.recv().unwrap_err().to_string();
         assert!(error.contains("a message that was received: `"), "{error}");
     }
+}
+
+#[test]
+fn long_messages_and_messages_with_ends_are_received_in_order_within_the_bound() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Letter {
+        text: Vec<u8>,
+        reply: Option<Sender<usize>>,
+    }
+    let (tx, rx) = channel(3).unwrap();
+    let (reply, replies) = channel(8).unwrap();
+    let lens = [10, 100_000, 20, 5_000, 1 << 20, 0];
+    let sender = thread::spawn(move || {
+        for (n, len) in lens.into_iter().enumerate() {
+            let reply = (n >= 3).then(|| reply.clone());
+            tx.send(Letter { text: vec![n as u8; len], reply }).unwrap();
+        }
+        assert!(tx.send_timeout(Letter { text: vec![9], reply: None }, SOON).is_ok());
+    });
+    for (n, len) in lens.into_iter().enumerate() {
+        let letter = rx.recv_timeout(SOON).unwrap();
+        assert!(letter.text.len() == len && letter.text.iter().all(|byte| *byte == n as u8), "{n}");
+        if let Some(reply) = letter.reply {
+            reply.send(n).unwrap();
+        }
+    }
+    assert_eq!(rx.recv_timeout(SOON).unwrap().text, [9]);
+    sender.join().unwrap();
+    assert!(rx.recv().is_err_and(|error| error.is_disconnected()));
+    assert!(replies.iter().eq([3, 4, 5]), "no end is left");
+}
+
+#[test]
+fn the_bound_holds_for_long_messages() {
+    let (tx, rx) = channel(2).unwrap();
+    let long = vec![7_u8; 50_000];
+    tx.try_send(vec![1]).unwrap();
+    tx.try_send(long.clone()).unwrap();
+    for _ in 0..3 {
+        assert!(matches!(tx.try_send(vec![3]), Err(TrySendError::Full(_))));
+        assert!(!rx.recv().unwrap().is_empty());
+        tx.try_send(long.clone()).unwrap();
+    }
+}
+
+#[test]
+fn a_long_message_whose_receiver_dies_is_received_again() {
+    for step in [Step::Taken, Step::Copied] {
+        let (tx, rx) = channel(2).unwrap();
+        tx.send(vec![1_u8; 50_000]).unwrap();
+        buried(in_a_copy(Some(step), || drop(rx.recv())));
+        drop(tx);
+        assert_eq!(rx.recv_timeout(SOON).unwrap().len(), 50_000);
+        assert!(rx.recv().unwrap_err().is_disconnected());
+    }
+}
+
+#[test]
+fn others_go_on_if_a_sender_of_long_messages_dies() {
+    for (step, is_sent) in [(Step::Claimed, false), (Step::Published, true)] {
+        let (tx, rx) = channel(2).unwrap();
+        let long = |n: u8| vec![n; 50_000];
+        buried(in_a_copy(Some(step), || drop(tx.send(long(1)))));
+        tx.send_timeout(long(2), SOON).unwrap();
+        if is_sent {
+            assert_eq!(rx.recv_timeout(SOON).unwrap(), long(1), "it died at {step:?}");
+        }
+        assert_eq!(rx.recv_timeout(SOON).unwrap(), long(2), "after one died at {step:?}");
+        for n in 0..4 {
+            tx.send_timeout(long(n), SOON).unwrap();
+            assert_eq!(rx.recv_timeout(SOON).unwrap(), long(n), "there is room");
+        }
+    }
+}
+
+#[test]
+fn an_end_in_a_message_counts_until_nobody_can_receive_it() {
+    let (tx, rx) = channel::<Sender<u8>>(2).unwrap();
+    let (inner, from_inner) = channel(2).unwrap();
+    inner.send(1).unwrap();
+    tx.send(inner).unwrap();
+    assert!(from_inner.try_iter().eq([1]));
+    assert!(matches!(from_inner.try_recv(), Err(TryRecvError::Empty)), "there is one in a message");
+    let arrived = rx.recv().unwrap();
+    arrived.send(2).unwrap();
+    tx.send(arrived).unwrap();
+    assert_eq!(from_inner.recv().unwrap(), 2);
+    drop((tx, rx));
+    assert!(from_inner.recv().unwrap_err().is_disconnected());
 }

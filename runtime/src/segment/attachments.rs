@@ -37,7 +37,8 @@ impl Attachments {
         self.0.iter().flat_map(|attached| attached.segments.iter())
     }
 
-    fn get(&self, id: SegmentId) -> Option<&Arc<Segment>> {
+    /// Returns the one with this identity.
+    pub(crate) fn get(&self, id: SegmentId) -> Option<&Arc<Segment>> {
         self.iter().find(|segment| segment.id() == id)
     }
 
@@ -122,6 +123,8 @@ thread_local! {
     static MODE: Cell<Mode> = const { Cell::new(Mode::Closed) };
     /// What was found since the mode was last set.
     static FOUND: RefCell<Found> = const { RefCell::new(Found { attachments: Attachments(None), moved: Vec::new() }) };
+    /// The bytes that are being encoded may outlive this process.
+    static OUTLIVES: Cell<bool> = const { Cell::new(false) };
     /// Why a handle could not be encoded or decoded. postcard does not keep the words of its errors.
     static WHY: RefCell<Option<String>> = const { RefCell::new(None) };
     /// Where decoders of this process look, the last one first.
@@ -131,6 +134,23 @@ thread_local! {
 /// Returns what becomes of a handle that is encoded now.
 pub(crate) fn mode() -> Mode {
     MODE.get()
+}
+
+/// Encodes bytes that may outlive this process, so that what they name must not be held by it.
+pub(crate) fn outliving<R>(encode: impl FnOnce() -> R) -> R {
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            OUTLIVES.set(self.0);
+        }
+    }
+    let _back = Back(OUTLIVES.replace(true));
+    encode()
+}
+
+/// Returns whether the bytes that are being encoded may outlive this process.
+pub(crate) fn outlives() -> bool {
+    OUTLIVES.get()
 }
 
 /// Notes why a handle cannot be encoded or decoded. Returns the words.

@@ -48,7 +48,7 @@ use crate::sys::{
 pub(crate) use address::{Found, find};
 pub(crate) use attachments::{
     Attachments, Hold, Listen, Mode, adopt_all, attach, attached_by, dropped, hold, inlined, listen, look_up,
-    mode, moved_by, set_why, take_why, with_available,
+    mode, moved_by, outlives, outliving, set_why, take_why, with_available,
 };
 pub(crate) use dead::{Bury, bury};
 pub(crate) use draft::Draft;

@@ -263,6 +263,11 @@ impl StateHandle {
         Ok(this)
     }
 
+    /// Returns the descriptor by which other processes get the state, unless other code has closed it.
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.0.file()
+    }
+
     /// Encodes the identity of the state, which travels beside the bytes.
     pub(crate) fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let why = match mode() {

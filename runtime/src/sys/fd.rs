@@ -82,6 +82,11 @@ pub(crate) fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
         .map_err(failed("socketpair"))
 }
 
+/// Returns whether a socket takes no more because too much of this user's is on its way.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    [libc::EAGAIN, libc::ENOBUFS, libc::ETOOMANYREFS].iter().any(|full| errno_of(error) == Some(*full))
+}
+
 /// Creates a pipe. Returns the end to read from and the end to write to.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(failed("pipe2"))

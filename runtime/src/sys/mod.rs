@@ -9,6 +9,7 @@ pub(crate) mod env;
 pub(crate) mod exit;
 pub(crate) mod fault;
 pub(crate) mod fd;
+pub(crate) mod file_lock;
 pub(crate) mod futex;
 pub(crate) mod generation;
 pub(crate) mod held;

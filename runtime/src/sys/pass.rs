@@ -52,6 +52,29 @@ pub(crate) fn read_some_with_fds(
     most: usize,
     may_wait: bool,
 ) -> io::Result<Option<(usize, Vec<OwnedFd>, bool)>> {
+    receive(socket, target, most, if may_wait { 0 } else { libc::MSG_DONTWAIT })
+}
+
+/// Like [`read_some_with_fds`], but leaves the packet where it is. The descriptors are duplicates.
+pub(crate) fn peek_with_fds(
+    socket: BorrowedFd<'_>,
+    target: &mut Vec<u8>,
+    most: usize,
+) -> io::Result<Option<(usize, Vec<OwnedFd>, bool)>> {
+    receive(socket, target, most, libc::MSG_DONTWAIT | libc::MSG_PEEK)
+}
+
+/// Removes the first packet of a socket, with its descriptors, if there is one.
+pub(crate) fn discard(socket: BorrowedFd<'_>) {
+    let _ = nix::sys::socket::recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT);
+}
+
+fn receive(
+    socket: BorrowedFd<'_>,
+    target: &mut Vec<u8>,
+    most: usize,
+    flags: libc::c_int,
+) -> io::Result<Option<(usize, Vec<OwnedFd>, bool)>> {
     let spare = target.spare_capacity_mut();
     let mut part = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: most.min(spare.len()) };
     // Words, because the headers in it must be aligned.
@@ -62,7 +85,7 @@ pub(crate) fn read_some_with_fds(
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
-    let flags = libc::MSG_CMSG_CLOEXEC | if may_wait { 0 } else { libc::MSG_DONTWAIT };
+    let flags = libc::MSG_CMSG_CLOEXEC | flags;
     let received = uninterrupted(|| {
         // SAFETY: `message` points to writable memory of the stated lengths, which outlives the call.
         let n = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };

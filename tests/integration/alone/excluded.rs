@@ -93,6 +93,10 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "a crash would be the test's own",
     ),
     ("shared::lent::", "tasks run while the caller goes on, or end their process"),
+    (
+        "shared::channels::what_was_sent_outlives_its_sender_with_the_ends_in_it",
+        "a crash would be the test's own",
+    ),
     ("leaks::", "it counts what workers hold"),
     ("memory::", "the limit would be the test's own"),
     ("nested::", "there is no worker within which calls could be nested"),

@@ -6,8 +6,8 @@ use std::{
 };
 
 use procession::{
-    Pool, Process, Receiver, RecvError, RemoteError, Sender, TryRecvError, channel, delayed, is_worker,
-    worker,
+    Pipe, Pool, Process, Receiver, RecvError, RemoteError, Sender, TryRecvError, channel, delayed, is_worker,
+    pipe, worker,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -56,6 +56,40 @@ fn keep(to: Sender<u64>, from: Receiver<u64>, begun: &Path, go: &Path) {
 fn drop_and_drain(to: Sender<u64>, from: Receiver<u64>) -> u64 {
     drop(to);
     from.into_iter().sum()
+}
+
+/// Sends the sums of orders to where each of them says.
+#[worker]
+fn serve(orders: Receiver<Order>) -> Result<(), RemoteError> {
+    for order in orders {
+        order.reply.send(order.numbers.iter().sum())?;
+    }
+    Ok(())
+}
+
+/// Makes a channel, sends something, hands out the receiver through another channel, and ends as asked.
+#[worker]
+fn hand_out(to: Sender<Receiver<u64>>, end: Option<End>) -> Result<(), RemoteError> {
+    let (tx, rx) = channel(4)?;
+    (1..4).try_for_each(|n| tx.send(n))?;
+    to.send(rx)?;
+    if let Some(end) = end {
+        end.strike();
+    }
+    Ok(())
+}
+
+#[worker]
+fn echo_all(from: Receiver<Vec<u8>>, to: Sender<Vec<u8>>) -> Result<(), RemoteError> {
+    from.into_iter().try_for_each(|bytes| to.send(bytes))?;
+    Ok(())
+}
+
+#[worker]
+fn double(pipe: Pipe<u64, u64>) {
+    while let Ok(n) = pipe.recv() {
+        pipe.send(2 * n).expect("the caller receives");
+    }
 }
 
 #[worker]
@@ -253,6 +287,67 @@ fn thousands_of_tasks_may_have_an_end_each() {
         all.sort_unstable();
         assert!(all.into_iter().eq(0..5000));
         tasks.into_iter().for_each(|task| task.join().unwrap().unwrap());
+    });
+}
+
+#[test]
+fn ends_go_through_channels() {
+    alone(|| {
+        let (orders, to_serve) = channel(4).unwrap();
+        let mut process = Process::spawn(delayed!(serve(to_serve))).unwrap();
+        for n in 1..20 {
+            let (reply, rx) = channel(1).unwrap();
+            orders.send(Order { numbers: vec![n; 100], reply }).unwrap();
+            assert_eq!(rx.recv().unwrap(), 100 * n);
+            assert!(rx.recv().unwrap_err().is_disconnected());
+        }
+        drop(orders);
+        process.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn what_was_sent_outlives_its_sender_with_the_ends_in_it() {
+    alone(|| {
+        let (to, outlets) = channel(4).unwrap();
+        let mut killed = Process::spawn(delayed!(hand_out(to.clone(), Some(End::Kill)))).unwrap();
+        assert!(killed.join().is_err());
+        let mut done = Process::spawn(delayed!(hand_out(to, None))).unwrap();
+        done.join().unwrap().unwrap();
+        let received: Vec<Vec<u64>> = outlets.into_iter().map(|rx| rx.into_iter().collect()).collect();
+        assert_eq!(received, [[1, 2, 3], [1, 2, 3]]);
+    });
+}
+
+#[test]
+fn messages_of_any_length_keep_their_order() {
+    alone(|| {
+        let ((tx, inputs), (outputs, rx)) = (channel(3).unwrap(), channel(3).unwrap());
+        let mut process = Process::spawn(delayed!(echo_all(inputs, outputs))).unwrap();
+        let lens = [1, 300, 5_000, 20_000, 3, 300_000, 4 << 20, 0, 17];
+        let sender = std::thread::spawn(move || {
+            lens.into_iter().enumerate().for_each(|(n, len)| tx.send(vec![n as u8; len]).unwrap());
+        });
+        for (n, len) in lens.into_iter().enumerate() {
+            assert!(rx.recv().unwrap() == vec![n as u8; len], "message {n}");
+        }
+        assert!(rx.recv().unwrap_err().is_disconnected());
+        sender.join().unwrap();
+        process.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_pipe_goes_both_ways() {
+    alone(|| {
+        let (here, there) = pipe::<u64, u64>().unwrap();
+        let mut process = Process::spawn(delayed!(double(there))).unwrap();
+        for n in 0..100 {
+            here.send(n).unwrap();
+            assert_eq!(here.recv().unwrap(), 2 * n);
+        }
+        drop(here);
+        process.join().unwrap();
     });
 }
 
