@@ -11,17 +11,18 @@ mkdir -p "$scratch"
 cargo build --quiet --release --package procession-tests --bin chaos || exit 1
 failed=0
 
-# chaos METHOD TRANSPORT: one run, whose output goes to a file.
+# chaos METHOD TRANSPORT WORK: one run, whose output goes to a file.
 chaos() {
-    "$target/release/chaos" --seed "$RANDOM" --seconds "$seconds" --method "$1" --transport "$2" >"$scratch/$1-$2" 2>&1
+    "$target/release/chaos" --seed "$RANDOM" --seconds "$seconds" --method "$1" --transport "$2" --work "$3" >"$scratch/$1-$2-$3" 2>&1
 }
 
 declare -A runs=()
-for run in {spawn,forkserver,fork}-{rings,socket}; do
-    chaos "${run%-*}" "${run#*-}" &
+for run in {spawn,forkserver,fork}-{rings,socket}-calls {spawn,forkserver,fork}-rings-state; do
+    IFS=- read -r method transport work <<<"$run"
+    chaos "$method" "$transport" "$work" &
     runs[$run]=$!
 done
-for run in {spawn,forkserver,fork}-{rings,socket}; do
+for run in "${!runs[@]}"; do
     wait "${runs[$run]}" || { failed=1; echo "FAILED: $run"; }
     # The panics and the printed lines of tasks are expected, so they are left out.
     grep -vE "^$|as it was told|^thread '|RUST_BACKTRACE|^task [0-9]+ prints$" "$scratch/$run"

@@ -4,6 +4,8 @@
 //! `chaos --seed 7 --seconds 60 --method forkserver --transport socket` runs for a minute and prints what it has seen. The seed
 //! determines what is called, not when: signals are as random as the machine's load.
 //!
+//! `--work state` has processes that share a channel, locks and memory instead of calls: `state.rs`.
+//!
 //! This program sends the signals. It starts itself once more as the host, watches that the host gets on, and looks at the end whether
 //! something of it is left.
 #![expect(
@@ -18,6 +20,7 @@ mod held;
 mod host;
 mod random;
 mod shared;
+mod state;
 
 use std::{
     collections::BTreeMap,
@@ -68,6 +71,7 @@ pub(crate) struct Options {
     pub(crate) seconds: u64,
     pub(crate) method: String,
     transport: String,
+    work: String,
     /// The longest pause between two signals.
     pause_micros: u64,
     is_host: bool,
@@ -80,6 +84,7 @@ impl Options {
             seconds: 10,
             method: "spawn".to_owned(),
             transport: "rings".to_owned(),
+            work: "calls".to_owned(),
             pause_micros: 50_000,
             is_host: false,
         };
@@ -91,10 +96,11 @@ impl Options {
                 "--seconds" => options.seconds = value().parse().unwrap(),
                 "--method" => options.method = value(),
                 "--transport" => options.transport = value(),
+                "--work" => options.work = value(),
                 "--pause-micros" => options.pause_micros = value().parse().unwrap(),
                 "--host" => options.is_host = true,
                 _ => panic!(
-                    "{name} is no option: --seed N, --seconds N, --method spawn|forkserver|fork, --transport rings|socket, --pause-micros N"
+                    "{name} is no option: --seed N, --seconds N, --method spawn|forkserver|fork, --transport rings|socket, --work calls|state, --pause-micros N"
                 ),
             }
         }
@@ -102,12 +108,13 @@ impl Options {
     }
 
     fn args(&self) -> Vec<String> {
-        let Self { seed, seconds, method, transport, pause_micros, .. } = self;
+        let Self { seed, seconds, method, transport, work, pause_micros, .. } = self;
         let pairs = [
             ("--seed", seed.to_string()),
             ("--seconds", seconds.to_string()),
             ("--method", method.clone()),
             ("--transport", transport.clone()),
+            ("--work", work.clone()),
             ("--pause-micros", pause_micros.to_string()),
         ];
         pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
@@ -117,7 +124,11 @@ impl Options {
 fn main() -> ExitCode {
     let options = Options::from_args();
     if options.is_host {
-        host::run(&options);
+        match &*options.work {
+            "calls" => host::run(&options),
+            "state" => state::run(&options),
+            other => panic!("--work {other}: there are calls and state"),
+        }
         return ExitCode::SUCCESS;
     }
     println!("chaos {}", options.args().join(" "));
@@ -189,9 +200,11 @@ fn attend(options: &Options, shared: &Shared, host: &mut Child) -> Result<BTreeM
         if victims.is_empty() {
             continue;
         }
-        // A template that is a copy of the host cannot be replaced, and its pool soon has no workers: often it is spared.
+        // A template that is a copy of the host cannot be replaced, and its pool soon has no workers: often it is spared, and always if processes
+        // that share state are started until the end.
+        let is_spared = options.work == "state" || !random.once_in(TEMPLATES);
         let (victim, signal) = (*random.pick(&victims), *random.pick(&SIGNALS));
-        if options.method == "fork" && children(host.id()).contains(&victim) && !random.once_in(TEMPLATES) {
+        if options.method == "fork" && is_spared && children(host.id()).contains(&victim) {
             continue;
         }
         let held = Held::new(victim, || descendants(host.id()).contains(&victim));

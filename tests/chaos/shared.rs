@@ -35,6 +35,43 @@ pub(crate) struct Shared {
     pub(crate) around: Around,
     at: [[AtomicU8; WORDS]; CLIENTS],
     runs: [AtomicU32; SLOTS],
+    /// The number of messages of a run of `--work state` so far.
+    pub(crate) numbers: AtomicU64,
+    /// For each message, what became of it. The file has holes, so those that were never sent take no memory.
+    messages: [AtomicU32; MESSAGES],
+    /// For each process of such a run, what it has in its hands.
+    pub(crate) hands: [AtomicU32; LIVES],
+}
+
+/// The largest number of messages in a run of `--work state`.
+pub(crate) const MESSAGES: usize = 1 << 27;
+/// The largest number of its processes.
+pub(crate) const LIVES: usize = 1 << 16;
+
+/// `send` has returned.
+const SENT: u32 = 1;
+/// It was received once more.
+const RECEIVED: u32 = 2;
+/// Where the life begins that received it first, plus one.
+const FIRST: u32 = 8;
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fate(u32);
+
+impl Fate {
+    pub(crate) fn is_sent(self) -> bool {
+        self.0 & SENT != 0
+    }
+
+    pub(crate) fn times_received(self) -> u32 {
+        (self.0 & ((1 << FIRST) - 1)) / RECEIVED
+    }
+
+    /// Who received it first.
+    pub(crate) fn receiver(self) -> usize {
+        (self.0 >> FIRST) as usize - 1
+    }
 }
 
 /// The counts of the functions that run around tasks, in workers and templates.
@@ -70,6 +107,24 @@ impl Shared {
 
     pub(crate) fn runs(&self, task: u64) -> u32 {
         self.runs[task as usize].load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn note_sent(&self, message: u64) {
+        self.messages[message as usize].fetch_or(SENT, Ordering::SeqCst);
+    }
+
+    pub(crate) fn note_received(&self, message: u64, life: usize) {
+        let message = &self.messages[message as usize];
+        let first = (life as u32 + 1) << FIRST;
+        let add = |fate: u32| if fate >> FIRST == 0 { fate + RECEIVED + first } else { fate + RECEIVED };
+        let mut seen = message.load(Ordering::SeqCst);
+        while let Err(other) = message.compare_exchange(seen, add(seen), Ordering::SeqCst, Ordering::SeqCst) {
+            seen = other;
+        }
+    }
+
+    pub(crate) fn fate(&self, message: u64) -> Fate {
+        Fate(self.messages[message as usize].load(Ordering::SeqCst))
     }
 
     /// Forgets the runs of the first `tasks`, and asserts that no other has run.
