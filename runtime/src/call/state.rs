@@ -405,7 +405,14 @@ impl Call {
                     received += 1;
                     match outcome {
                         Ok(mut result) => take(first, Arrival::One(Ok(result.as_encoded()))),
-                        Err(error) => take(first, Arrival::One(Err(error.after_lending(lent.names())))),
+                        Err(error) => {
+                            let error = error.after_lending(lent.names());
+                            // A process that may still write keeps what it was lent.
+                            if error.is_abandoned() {
+                                std::mem::forget(lent);
+                            }
+                            take(first, Arrival::One(Err(error)));
+                        }
                     }
                 }
             }

@@ -6,7 +6,10 @@ use super::{
     exit::Exit,
     kind::{TaskErrorKind, TaskLocation},
 };
-use crate::{captured::Captured, escape::Escaped, id::WorkerId, panic::RemotePanic, terminal::aside};
+use crate::{
+    captured::Captured, escape::Escaped, id::WorkerId, panic::RemotePanic, sys::identified::CLOSED,
+    terminal::aside,
+};
 
 /// The failure of one task.
 ///
@@ -65,6 +68,11 @@ impl TaskError {
     pub(crate) fn with_output(mut self, output: Option<Arc<Captured>>) -> Self {
         self.0.output = output;
         self
+    }
+
+    /// Returns whether a worker may still run the task, because other code has closed the descriptors by which its end is seen.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(&self.0.kind, TaskErrorKind::Lost { message } if message == CLOSED)
     }
 
     /// Notes what was lent to the task.

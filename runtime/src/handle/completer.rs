@@ -125,7 +125,14 @@ impl Completer {
             None => outcome,
             Some(loans) => {
                 let loans = std::mem::take(&mut *ignore_poison(loans.lock()));
-                outcome.map_err(|error| error.after_lending(loans.names()))
+                outcome.map_err(|error| {
+                    let error = error.after_lending(loans.names());
+                    // A process that may still write keeps what it was lent.
+                    if error.is_abandoned() {
+                        std::mem::forget(loans);
+                    }
+                    error
+                })
             }
         };
         match std::mem::replace(&mut *self.lock(), Slot::Done(outcome)) {
