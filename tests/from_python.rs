@@ -6,8 +6,9 @@ use std::{collections::BTreeSet, os::fd::AsFd, time::Duration};
 
 use pollster::block_on;
 use procession::{
-    Handle, Pool, Process, RemoteError, Shared, SharedSlice, StartMethod, TaskError, delayed, parallel,
-    worker,
+    Handle, Manager, Pool, Process, RemoteError, Shared, SharedAtomicU64, SharedBarrier, SharedCondvar,
+    SharedEvent, SharedMutex, SharedSemaphore, SharedSlice, SharedSliceMut, StartMethod, TaskError, channel,
+    delayed, parallel, pipe, worker,
 };
 
 const PAGE: &str = include_str!("../docs/from-python.md");
@@ -93,6 +94,103 @@ fn what_they_call_shared_memory() -> Outcome {
     let value = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
     let s = Shared::new(&value)?;
     assert_eq!(Process::spawn(delayed!(words(&s)))?.join()?, 2);
+    Ok(())
+}
+
+#[worker]
+fn fill(part: &mut [f64]) {
+    part.fill(0.5);
+}
+
+#[test]
+fn what_they_call_array() -> Outcome {
+    let n = 5;
+    let mut out = SharedSliceMut::<f64>::zeroed(n)?;
+    parallel!(fill(part) for part in out.chunks_mut(2))?;
+    assert_eq!(*out, [0.5; 5]);
+    let sums = SharedMutex::new([0f64; 4])?;
+    sums.lock()?[2] = 1.0;
+    assert_eq!(*sums.lock()?, [0.0, 0.0, 1.0, 0.0]);
+    Ok(())
+}
+
+#[test]
+fn what_they_call_queue() -> Outcome {
+    let secs = Duration::from_secs;
+    let (tx, rx) = channel::<u64>(16)?;
+    tx.send(1)?;
+    assert_eq!(rx.recv()?, 1);
+    tx.try_send(1)?;
+    tx.send_timeout(1, secs(1))?;
+    let mut sum = rx.try_recv()?;
+    sum += rx.recv_timeout(secs(1))?;
+    tx.send(40)?;
+    drop(tx);
+    for x in &rx {
+        sum += x;
+    }
+    assert_eq!(sum, 42);
+
+    let (here, there) = pipe::<u64, String>()?;
+    here.send(1)?;
+    there.send(there.recv()?.to_string())?;
+    assert_eq!(here.recv()?, "1");
+    Ok(())
+}
+
+#[worker]
+fn count(n: SharedAtomicU64, total: SharedMutex<u64>) -> Outcome {
+    n.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    *total.lock()? += 1;
+    Ok(())
+}
+
+#[test]
+fn what_they_call_value_and_lock() -> Outcome {
+    let n = SharedAtomicU64::new(0)?;
+    let total = SharedMutex::new(0u64)?;
+    Process::spawn(delayed!(count(n.clone(), total.clone())))?.join()??;
+    assert_eq!((n.load(std::sync::atomic::Ordering::Relaxed), *total.lock()?), (1, 1));
+    let lock = SharedMutex::new(())?;
+    drop(lock.lock()?);
+    let semaphore = SharedSemaphore::new(3)?;
+    drop(semaphore.acquire());
+    let condition = SharedCondvar::new()?;
+    condition.notify_one();
+    let event = SharedEvent::new()?;
+    event.set();
+    event.wait();
+    let barrier = SharedBarrier::new(3)?;
+    assert!(barrier.wait_timeout(Duration::ZERO).is_none());
+    Ok(())
+}
+
+#[worker]
+fn add(age: u64, years: u64) -> u64 {
+    age + years
+}
+
+#[test]
+fn what_they_call_manager() -> Outcome {
+    let manager = Manager::start()?;
+    let ages = manager.dict::<String, u64>()?;
+    let log = manager.list::<String>()?;
+    let key = "Ada".to_owned();
+    ages.insert(key.clone(), 1)?;
+    assert_eq!(ages.get(&key)?, Some(1));
+    ages.update(&key, delayed!(add(_, 1)))?;
+    assert_eq!(ages.remove(&key)?, Some(2));
+    log.push("born".to_owned())?;
+    assert!(ages.snapshot()?.is_empty());
+    assert_eq!(log.snapshot()?, ["born"]);
+    assert_eq!(manager.counter(0)?.get()?, 0);
+    assert!(manager.namespace()?.names()?.is_empty());
+    assert!(manager.queue::<u64>(16)?.is_empty()?);
+    drop(manager.mutex(0u64)?.lock()?);
+    drop(manager.semaphore(3)?.acquire()?);
+    assert!(!manager.event()?.is_set()?);
+    assert_eq!(manager.barrier(3)?.wait_timeout(Duration::ZERO)?, None);
+    manager.condvar()?.notify_all()?;
     Ok(())
 }
 
