@@ -8,7 +8,7 @@ use super::handle::{self, Decoded, Part};
 use crate::{
     codec,
     error::{Error, Result},
-    segment::{Attachments, Bury, Draft, Kind, Segment, attached_by, digest, inlined, set_why},
+    segment::{Attachments, Bury, Draft, Kind, Segment, attached_by, digest, inlined, outliving, set_why},
 };
 
 /// A value that many tasks use, of which each worker gets one copy.
@@ -96,7 +96,7 @@ impl Memory {
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Share for T {
     fn to_memory(&self) -> Result<Memory> {
         let (mut bytes, mut inner) = (Vec::new(), Attachments::default());
-        attached_by(&mut inner, || codec::encode(self, &mut bytes))
+        outliving(|| attached_by(&mut inner, || codec::encode(self, &mut bytes)))
             .map_err(|words| Error::config(format!("a value that is to be shared: {words}")))?;
         Memory::new(Kind::Value, digest::<T>(), &bytes, inner)
     }

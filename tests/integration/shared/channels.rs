@@ -6,8 +6,8 @@ use std::{
 };
 
 use procession::{
-    Pipe, Pool, Process, Receiver, RecvError, RemoteError, Sender, TryRecvError, channel, delayed, is_worker,
-    pipe, worker,
+    Pipe, Pool, Process, Receiver, RecvError, RemoteError, Sender, Shared, TryRecvError, channel, delayed,
+    is_worker, pipe, worker,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -90,6 +90,11 @@ fn double(pipe: Pipe<u64, u64>) {
     while let Ok(n) = pipe.recv() {
         pipe.send(2 * n).expect("the caller receives");
     }
+}
+
+#[worker]
+fn announce(order: &Order) {
+    order.reply.send(order.numbers[0]).expect("the caller receives");
 }
 
 #[worker]
@@ -316,6 +321,23 @@ fn what_was_sent_outlives_its_sender_with_the_ends_in_it() {
         done.join().unwrap().unwrap();
         let received: Vec<Vec<u64>> = outlets.into_iter().map(|rx| rx.into_iter().collect()).collect();
         assert_eq!(received, [[1, 2, 3], [1, 2, 3]]);
+    });
+}
+
+#[test]
+fn an_end_in_a_shared_value_counts_as_long_as_the_value_is_shared() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let (reply, rx) = channel(8).unwrap();
+        let order = Shared::new(&Order { numbers: vec![5], reply }).unwrap();
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        for _ in 0..2 {
+            pool.broadcast(delayed!(announce(&order))).unwrap();
+        }
+        assert!(rx.try_iter().all(|n| n == 5));
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        drop(order);
+        assert!(rx.recv().unwrap_err().is_disconnected());
     });
 }
 
