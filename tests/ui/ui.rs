@@ -67,6 +67,16 @@ fn a_type_that_does_not_cross_is_one_error_of_our_own_at_the_type() {
 }
 
 #[test]
+fn what_cannot_be_lent_to_a_worker_is_an_error_at_the_argument() {
+    check_recorded_messages("lent");
+}
+
+#[test]
+fn what_is_lent_cannot_be_lent_again_or_accessed_meanwhile() {
+    check_recorded_messages("lent_twice");
+}
+
+#[test]
 fn a_question_mark_on_an_error_that_a_task_cannot_become_is_an_error_that_says_what_to_write() {
     check_recorded_messages("question");
 }
