@@ -46,3 +46,37 @@ impl LentToTasks {
         taken
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::segment::{Claim, Loan, digest};
+
+    /// Returns a loan of this byte.
+    fn loan(claim: &mut Claim, at: usize) -> Loans {
+        let (_, part) = claim.part().split(at);
+        let mut loans = Loans::default();
+        loans.add(Loan::Part(part.split(1).0.lend("jobs::f")));
+        loans
+    }
+
+    #[test]
+    fn what_a_task_was_lent_is_back_with_its_outcome_in_any_order() {
+        let mut claim = Claim::new(digest::<u8>(), 8, 1).expect("memory");
+        let mut lent = LentToTasks::default();
+        for index in [3, 5, 6] {
+            lent.add(index, loan(&mut claim, index));
+            lent.add(index + 100, Loans::default());
+        }
+        assert!(lent.take(0..3).is_empty());
+        assert_eq!(lent.take(5..6).names().as_deref(), Some("elements 5..6"));
+        // It is lent again, by another call.
+        drop(loan(&mut claim, 5));
+        assert!(lent.take(5..6).is_empty() && !lent.is_empty());
+        assert_eq!(lent.take(3..7).names().as_deref(), Some("elements 3..4"));
+        assert!(lent.is_empty());
+        assert_eq!(claim.bytes().len(), 8);
+        lent.add(9, loan(&mut claim, 0));
+        assert!(!lent.take(9..10).is_empty() && lent.is_empty());
+    }
+}

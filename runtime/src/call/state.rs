@@ -393,6 +393,7 @@ impl Call {
             let lent = self.lent.take(first..first + item.tasks());
             match item {
                 Item::Many { tasks, len_bytes } => {
+                    drop(lent);
                     let (these, others) = rest.split_at(len_bytes);
                     rest = others;
                     received += tasks as usize;
@@ -404,7 +405,10 @@ impl Call {
                 Item::One(outcome) => {
                     received += 1;
                     match outcome {
-                        Ok(mut result) => take(first, Arrival::One(Ok(result.as_encoded()))),
+                        Ok(mut result) => {
+                            drop(lent);
+                            take(first, Arrival::One(Ok(result.as_encoded())));
+                        }
                         Err(error) => {
                             let error = error.after_lending(lent.names());
                             // A process that may still write keeps what it was lent.

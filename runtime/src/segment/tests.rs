@@ -221,3 +221,69 @@ fn what_was_forgotten_before_it_arrived_is_not_kept() {
     hand_over(&second);
     assert!(look_up(second.id()).is_err());
 }
+
+fn claim_of(bytes: &[u8]) -> Claim {
+    let mut claim = Claim::new(digest::<u8>(), bytes.len(), 1).unwrap();
+    claim.part().bytes_mut().copy_from_slice(bytes);
+    claim
+}
+
+fn adopted(segment: &Segment) -> Arc<Segment> {
+    let fd = segment.file().unwrap().try_clone_to_owned().unwrap();
+    Segment::adopt(fd, &mut std::iter::empty(), |_| None).unwrap().1.unwrap()
+}
+
+#[test]
+fn what_is_written_is_seen_by_all_who_have_mapped_it() {
+    let mut claim = claim_of(&[1, 2, 3]);
+    let other = adopted(claim.place().0);
+    let mut there = Claim::of(other.clone(), 1..3, 1).unwrap();
+    there.part().bytes_mut()[0] = 7;
+    assert_eq!(claim.bytes(), [1, 7, 3]);
+    assert!(Claim::of(other, 2..3, 1).is_err(), "it has an owner there");
+    claim.part().bytes_mut()[2] = 8;
+    assert_eq!(there.bytes(), [7, 8]);
+}
+
+#[test]
+fn a_claim_is_split_and_joined_again_in_its_order_only() {
+    let (left, right) = claim_of(&[1, 2, 3]).split(1);
+    assert_eq!((left.bytes(), right.bytes()), (&[1][..], &[2, 3][..]));
+    let (right, left) = right.join(left).unwrap_err();
+    let (middle, last) = right.split(1);
+    let (left, last) = left.join(last).unwrap_err();
+    let all = left.join(middle).and_then(|both| both.join(last)).unwrap();
+    assert_eq!(all.bytes(), [1, 2, 3]);
+    assert!(claim_of(&[]).freeze().is_err(), "nothing is copied");
+}
+
+#[test]
+fn frozen_elements_are_another_segment_that_is_not_mapped_to_write() {
+    let frozen = claim_of(&[1, 2, 3]).freeze().unwrap().unwrap();
+    assert_eq!((frozen.kind(), frozen.data()), (Kind::Slice, &[1, 2, 3][..]));
+    assert_eq!(adopted(&frozen).data(), [1, 2, 3]);
+
+    // A worker that has not forgotten it.
+    let claim = claim_of(&[4, 5]);
+    let (id, other) = (claim.place().0.id(), adopted(claim.place().0));
+    let frozen = claim.freeze().unwrap().unwrap();
+    assert_ne!(frozen.id(), id);
+    assert_eq!((frozen.data(), adopted(&frozen).data()), (&[4, 5][..], &[4, 5][..]));
+    assert_eq!(other.id(), id);
+}
+
+#[test]
+fn a_claim_is_moved_to_a_task_when_it_is_dropped() {
+    let claim = claim_of(&[1]);
+    let (mut attachments, mut loans) = (Attachments::default(), Loans::default());
+    assert!(attached_by(&mut attachments, || claim.attach()).is_err(), "several would have it");
+    moved_by(&mut attachments, &mut loans, || claim.attach()).unwrap();
+    assert_eq!(attachments.len(), 1);
+    assert!(loans.check().is_err(), "it exists here, too");
+    let segment = claim.place().0.clone();
+    drop(claim);
+    loans.check().unwrap();
+    assert!(Claim::of(segment.clone(), 0..1, 1).is_err(), "the task has it");
+    loans.release().unwrap();
+    assert_eq!(Claim::of(segment, 0..1, 1).unwrap().bytes(), [1]);
+}
