@@ -283,6 +283,57 @@ fn what_they_call_pools() -> Outcome {
 }
 
 #[test]
+fn what_they_call_managers() -> Outcome {
+    let manager = Manager::start()?;
+    let counts = manager.dict::<String, u64>()?;
+    assert_eq!(counts.get("a")?, None);
+    assert_eq!(counts.insert("a".to_owned(), 1)?, None);
+    assert_eq!(counts.entry("a".to_owned()).or_insert(1)?, 1);
+    assert_eq!(counts.update("a", delayed!(g(_, 2)))?, 2);
+    assert_eq!(counts.snapshot()?.len(), 1);
+    assert_eq!(counts.remove("a")?, Some(2));
+    assert!(!counts.contains("a")? && counts.len()? == 0);
+    counts.clear()?;
+    let log = manager.list::<String>()?;
+    log.push("a".to_owned())?;
+    log.extend(["b".to_owned()])?;
+    assert_eq!(log.get(0)?.as_deref(), Some("a"));
+    assert_eq!(log.set(0, "c".to_owned())?, "a");
+    assert_eq!(log.snapshot()?, ["c", "b"]);
+    assert_eq!(log.pop()?.as_deref(), Some("b"));
+    assert_eq!(log.len()?, 1);
+    let counter = manager.counter(0)?;
+    counter.add(1)?;
+    assert_eq!(counter.get()?, 1);
+    let ns = manager.namespace()?;
+    ns.set("x", 1)?;
+    assert_eq!(ns.get::<i32>("x")?, Some(1));
+    let queue = manager.queue::<u32>(2)?;
+    queue.put(1)?;
+    assert!(queue.put_timeout(1, Duration::from_secs(1))?);
+    assert!(!queue.try_put(1)?);
+    assert_eq!(queue.get()?, 1);
+    assert_eq!(queue.get_timeout(Duration::from_secs(1))?, Some(1));
+    assert_eq!(queue.try_get()?, None);
+    let total = manager.mutex(0)?;
+    *total.lock()? += 1;
+    let changed = manager.condvar()?;
+    changed.notify_all()?;
+    assert_eq!(*changed.wait_while(total.lock()?, |total| *total == 0)?, 1);
+    let semaphore = manager.semaphore(2)?;
+    let permit = semaphore.acquire()?;
+    drop(permit);
+    let event = manager.event()?;
+    event.set()?;
+    event.wait()?;
+    let barrier = manager.barrier(1)?;
+    assert!(barrier.wait()?);
+    drop(manager);
+    let _ = Manager::in_process();
+    Ok(())
+}
+
+#[test]
 fn what_they_call_futures() -> Outcome {
     let xs = [1, 2, 3];
     let pool = Pool::new(2)?;
