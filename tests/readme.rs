@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use procession::{Pool, Process, TaskError, delayed, parallel, worker};
+use procession::{Pool, Process, SharedSlice, SharedSliceMut, TaskError, delayed, parallel, worker};
 
 const README: &str = include_str!("../README.md");
 const PROMISES: &str = include_str!("../docs/promises.md");
@@ -28,6 +28,11 @@ fn collatz(n: u64) -> u32 {
 #[worker]
 fn score(path: &str, k: u32) -> f64 {
     path.len() as f64 * f64::from(k)
+}
+
+#[worker]
+fn blur(source: &[f32], target: &mut [f32]) {
+    target.fill(source.iter().sum::<f32>() / source.len() as f32);
 }
 
 /// Returns every part of `text` that stands between `open` and `close`.
@@ -113,12 +118,17 @@ fn the_recipes_of_the_readme_compile_and_run() {
         let mut process = Process::spawn(delayed!(score("a.txt", 3)))?;
         let Some(result) = process.join_timeout(Duration::from_secs(60)) else { return process.kill() };
         assert_eq!(result?, 15.0);
+
+        let pixels = SharedSlice::from_slice(&[0.0, 1.0, 2.0])?;
+        let mut out = SharedSliceMut::zeroed(pixels.len())?;
+        parallel!(blur(&pixels, part) for part in out.chunks_mut(4096))?;
+        assert_eq!(*out, [1.0; 3]);
         Ok(())
     }
 
     let compiled = squeezed(THIS_FILE);
     let recipes = between(README, "```rs\n", "```");
-    assert_eq!(recipes.len(), 6);
+    assert_eq!(recipes.len(), 7);
     for recipe in recipes {
         assert!(compiled.contains(&squeezed(recipe)), "this recipe is not compiled here:\n{recipe}");
     }
