@@ -44,8 +44,10 @@ pub(crate) mod steps {
     use std::cell::Cell;
 
     #[cfg(loom)]
-    use loom::thread_local;
-
+    loom::thread_local! {
+        static LAST: Cell<Option<&'static str>> = Cell::new(None);
+    }
+    #[cfg(not(loom))]
     thread_local! {
         static LAST: Cell<Option<&'static str>> = const { Cell::new(None) };
     }

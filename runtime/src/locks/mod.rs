@@ -8,6 +8,8 @@ mod atomic;
 mod barrier;
 mod condvar;
 mod event;
+#[cfg(all(test, loom))]
+mod models;
 mod mutex;
 mod rw_words;
 mod rwlock;

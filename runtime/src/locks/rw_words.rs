@@ -11,6 +11,8 @@ use crate::sync::{AtomicU32, Ordering, fence, step};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RwWords<'a> {
     pub(super) writer: LockWord<'a>,
+    /// How many of the readers' words may have been used: a writer looks at no others.
+    pub(super) used: &'a AtomicU32,
     pub(super) readers: &'a [AtomicU32],
 }
 
@@ -18,6 +20,9 @@ impl RwWords<'_> {
     /// Counts a reader of the process with this position, if there is no writer. `wake` wakes the writer that waits for the word.
     #[inline]
     pub(super) fn try_read(self, mine: usize, wake: impl FnOnce(&AtomicU32)) -> Option<HasDied> {
+        if self.used.load(Ordering::Relaxed) as usize <= mine {
+            self.used.fetch_max(mine as u32 + 1, Ordering::Relaxed);
+        }
         self.readers[mine].fetch_add(1, Ordering::Relaxed);
         step("read: counted");
         // SYNC(readers): pairs with the fence in `drain`. Either the writer sees this reader, or this reader sees the writer.
@@ -66,7 +71,8 @@ impl RwWords<'_> {
     pub(super) fn drain(self, mut sleep: impl FnMut(usize, u32) -> bool) -> bool {
         // SYNC(readers): pairs with the fences in `try_read` and `unread`.
         fence(Ordering::SeqCst);
-        self.readers.iter().enumerate().all(|(at, readers)| {
+        let used = self.used.load(Ordering::Relaxed) as usize;
+        self.readers.iter().enumerate().take(used).all(|(at, readers)| {
             loop {
                 // SYNC(readers): pairs with the Release in `unread`.
                 match readers.load(Ordering::Acquire) {

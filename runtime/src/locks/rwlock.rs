@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The position of the first reader's word.
-const READERS: usize = 1;
+const READERS: usize = 2;
 
 /// A value that many threads of all processes may read at a time, or one may change.
 ///
@@ -75,7 +75,7 @@ type WriteResult<'a, T> = Result<SharedRwLockWriteGuard<'a, T>, OwnerDied<Shared
 
 fn words(state: &State) -> RwWords<'_> {
     let readers = state.words_in(READERS..READERS + ENTRIES);
-    RwWords { writer: LockWord(state.word(0)), readers }
+    RwWords { writer: LockWord(state.word(0)), used: state.word(1), readers }
 }
 
 fn wake_writer(word: &AtomicU32) {
