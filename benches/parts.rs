@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use procession::{Pool, SharedSliceMut, parallel, worker};
 
-/// The elements of a part: 1 MiB.
-const PART: usize = (1 << 20) / size_of::<u64>();
+/// The elements of a part: 8 MiB.
+const PART: usize = (8 << 20) / size_of::<u64>();
 
 /// The number of times that each measurement is repeated. The shortest counts.
 const TIMES: usize = 7;
@@ -45,7 +45,7 @@ fn on_threads(out: &mut [u64]) -> Duration {
 
 fn main() {
     let is_bench = std::env::args().any(|arg| arg == "--bench");
-    let len = if is_bench { 256 } else { 2 } * PART;
+    let len = if is_bench { 32 } else { 2 } * PART;
     let pool = Pool::new(2).unwrap();
     let mut least = [Duration::MAX; 4];
     for _ in 0..if is_bench { TIMES } else { 1 } {
