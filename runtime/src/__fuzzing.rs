@@ -79,6 +79,7 @@ fn decode_as_result(encoded: Encoded<'_>) {
             drop(decode_result::<Vec<u8>>(Encoded::Large(head.clone(), body.clone())));
             drop(decode_result::<Vec<String>>(Encoded::Large(head, body)));
         }
+        Encoded::Attached(_) => {}
     }
 }
 

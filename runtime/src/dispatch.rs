@@ -14,6 +14,7 @@ use crate::{
     error::Fault,
     panic::{RemotePanic, Style},
     registry::Entry,
+    segment::Attachments,
     sys::{fault::AllocationWatch, generation::generation, memory::Reprieve},
 };
 
@@ -40,21 +41,23 @@ const MOST_SEEN: usize = 16;
 const CANNOT_UNWIND: [&str; 2] =
     ["panic in a function that cannot unwind", "panic in a destructor during cleanup"];
 
-/// Runs a task and appends its result to `result`, and a large part of it to `large`. After a fault, both are as they were.
+/// Runs a task and appends its result to `result`, and a large part of it to `large`. After a fault, both are as they were. Returns the
+/// segments that the result names.
 #[inline]
 pub(crate) fn run<'a>(
     entry: &Entry,
     args: impl FnOnce() -> Input<'a>,
     result: &mut Vec<u8>,
     large: &mut Vec<u8>,
-) -> Result<(), Fault> {
+) -> Result<Attachments, Fault> {
     let start = result.len();
-    let outcome = contain(|| (entry.run)(args(), Output::new(result, large)));
+    let mut attachments = Attachments::default();
+    let outcome = contain(|| (entry.run)(args(), Output::new(result, large, &mut attachments)));
     if outcome.is_err() {
         result.truncate(start);
         *large = Vec::new();
     }
-    outcome
+    outcome.map(|()| attachments)
 }
 
 /// Runs part of a task on this thread. A panic becomes a fault, and its message is captured instead of printed.

@@ -253,10 +253,10 @@ impl EncodedCall {
         let (mut head, mut body) = (Vec::new(), Vec::new());
         let Handles { lent, attachments, loans, .. } = &self.handles;
         loans.release().map_err(Fault::codec)?;
-        with_available(attachments, || {
+        let returned = with_available(attachments, || {
             dispatch::run(self.entry, || args.as_input().with_lent(*lent), &mut head, &mut body)
         })?;
-        Ok(output::Encoded::Large(head.into(), body).into_owned())
+        Ok(output::Encoded::Large(head.into(), body).attach(returned).into_owned())
     }
 }
 

@@ -10,13 +10,15 @@ use std::{
 };
 
 use super::{
-    Body, FrameReceiver, HostEnd, Incoming, QueueingSender, Room, Segment, SharedBytes, WorkerEnd,
+    Body, Descriptors, FrameReceiver, HostEnd, Incoming, QueueingSender, Room, Segment, SharedBytes,
+    WorkerEnd,
     shm::{offer_rings, over_socket},
     socket::{SocketSink, SocketSource},
     stream::{FramedReceiver, FramedSender, Read, Sink, Source},
 };
 use crate::{
     frame::PREFIX_BYTES,
+    segment::{self, Attachments},
     sys::{
         fd::{set_nonblocking, stream_pair, write_one},
         identified::Identified,
@@ -105,6 +107,14 @@ impl Source for Trickle<SocketSource> {
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
         self.0.poll_fd()
+    }
+
+    fn has_descriptors(&self) -> bool {
+        self.0.has_descriptors()
+    }
+
+    fn take_descriptors(&mut self) -> Option<Descriptors> {
+        self.0.take_descriptors()
     }
 }
 
@@ -271,6 +281,47 @@ fn frames_sent_aside_are_received_before_later_ones((host, worker): Ends) {
     }
 }
 
+fn descriptors_of_a_worker_come_with_their_frame((host, worker): Ends) {
+    let mut from_worker = host.receiver;
+    let WorkerEnd { sender: mut to_host, aside, .. } = worker;
+    for round in 0..20 {
+        let mut segments = Attachments::default();
+        for _ in 0..round % 3 + 1 {
+            segments.add(&segment::Segment::of_descriptor(0, stream_pair().unwrap().0).unwrap());
+        }
+        aside.send(b"other").unwrap();
+        aside.send_with(b"descriptors", &segments).unwrap();
+        aside.send(b"another").unwrap();
+        to_host.send(b"result", Body::Borrowed(b"")).unwrap();
+        to_host.ring();
+        assert_eq!(next(&mut *from_worker).as_deref(), Some(&b"other"[..]));
+        assert_eq!(next(&mut *from_worker).as_deref(), Some(&b"descriptors"[..]));
+        let Descriptors { fds, are_lost } = from_worker.take_descriptors().unwrap();
+        assert_eq!((fds.len(), are_lost), (2 * segments.len(), false));
+        assert!(from_worker.take_descriptors().is_none());
+        assert_eq!(next(&mut *from_worker).as_deref(), Some(&b"another"[..]));
+        assert_eq!(next(&mut *from_worker).as_deref(), Some(&b"result"[..]));
+    }
+}
+
+fn a_worker_that_sends_descriptors_without_end_is_cut_off((host, worker): Ends) {
+    let mut from_worker = host.receiver;
+    let mut segments = Attachments::default();
+    segments.add(&segment::Segment::of_descriptor(0, stream_pair().unwrap().0).unwrap());
+    for _ in 0..20 {
+        worker.aside.send_with(b"", &segments).unwrap();
+    }
+    from_worker.begin(true);
+    loop {
+        match from_worker.recv() {
+            Ok(Incoming::Frames(_)) => from_worker.consume(PREFIX_BYTES),
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => break,
+        }
+    }
+    assert!(std::iter::from_fn(|| from_worker.take_descriptors()).count() < 10);
+}
+
 fn the_end_of_a_peer_is_reported_once_everything_is_read((host, worker): Ends) {
     let mut from_worker = host.receiver;
     let mut to_host = worker.sender;
@@ -291,6 +342,8 @@ macro_rules! conformance {
                 an_end_that_never_waits_reports_that_nothing_has_arrived
                 frames_that_were_not_consumed_are_returned_again
                 frames_sent_aside_are_received_before_later_ones
+                descriptors_of_a_worker_come_with_their_frame
+                a_worker_that_sends_descriptors_without_end_is_cut_off
                 the_end_of_a_peer_is_reported_once_everything_is_read
             }
         })*

@@ -8,7 +8,13 @@ use super::{
     bytes::{LARGE_BYTES, ShortBytes, encode_bytes, encode_len},
     decode, decode_value, encode, explain, path,
 };
-use crate::{error::Fault, segment::inlined};
+use crate::{
+    error::Fault,
+    segment::{Attachments, inlined, returned_by, with_available},
+};
+
+/// The most segments that a result may name. The contents of more are encoded instead.
+pub(crate) const MOST_RETURNED: usize = 100;
 
 /// The encoded result of a task.
 #[derive(Debug)]
@@ -16,14 +22,38 @@ pub(crate) enum Encoded<'a> {
     Short(&'a [u8]),
     /// A large result in two parts, of which the first is short. For a byte vector, the second part is its contents.
     Large(ShortBytes, Vec<u8>),
+    /// A result that names segments.
+    Attached(OwnedResult),
 }
 
 impl Encoded<'_> {
+    /// Adds the segments that the result names.
+    pub(crate) fn attach(self, attachments: Attachments) -> Self {
+        Self::Attached(OwnedResult { attachments, ..self.into_owned() })
+    }
+
+    /// Returns the start of the bytes.
+    pub(crate) fn start(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes) => bytes,
+            Self::Large(head, body) | Self::Attached(OwnedResult { head, body, .. }) => {
+                if head.is_empty() {
+                    body
+                } else {
+                    head
+                }
+            }
+        }
+    }
+
     /// Copies what is borrowed.
     pub(crate) fn into_owned(self) -> OwnedResult {
         match self {
-            Self::Short(bytes) => OwnedResult { head: ShortBytes::from_slice(bytes), body: Vec::new() },
-            Self::Large(head, body) => OwnedResult { head, body },
+            Self::Short(bytes) => {
+                OwnedResult { head: ShortBytes::from_slice(bytes), ..OwnedResult::default() }
+            }
+            Self::Large(head, body) => OwnedResult { head, body, attachments: Attachments::default() },
+            Self::Attached(result) => result,
         }
     }
 }
@@ -33,11 +63,15 @@ impl Encoded<'_> {
 pub(crate) struct OwnedResult {
     head: ShortBytes,
     body: Vec<u8>,
+    /// The segments that it names.
+    attachments: Attachments,
 }
 
 impl OwnedResult {
     pub(crate) fn as_encoded(&mut self) -> Encoded<'_> {
-        if self.body.is_empty() {
+        if !self.attachments.is_empty() {
+            Encoded::Attached(std::mem::take(self))
+        } else if self.body.is_empty() {
             Encoded::Short(&self.head)
         } else {
             Encoded::Large(std::mem::take(&mut self.head), std::mem::take(&mut self.body))
@@ -48,6 +82,10 @@ impl OwnedResult {
 /// Decodes a complete result. A large byte vector is returned as it arrived, without a copy.
 #[inline(always)]
 pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>) -> Result<T, String> {
+    if let Encoded::Attached(mut result) = encoded {
+        let attachments = std::mem::take(&mut result.attachments);
+        return with_available(&attachments, || decode_result(result.as_encoded()));
+    }
     let mut slot: Option<T> = None;
     let vec = (&mut slot as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>();
     match (encoded, vec) {
@@ -68,6 +106,7 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
             body.splice(..0, head.iter().copied());
             return decode_value(&body);
         }
+        (Encoded::Attached(_), _) => unreachable!("its segments were made available"),
     }
     slot.ok_or_else(|| explain::<T>("decoded", postcard::Error::DeserializeUnexpectedEnd))
 }
@@ -87,11 +126,17 @@ pub struct Output<'a> {
     bytes: &'a mut Vec<u8>,
     /// A large byte vector that follows `bytes` and is not copied behind them.
     large: &'a mut Vec<u8>,
+    /// The segments that the result names.
+    attachments: &'a mut Attachments,
 }
 
 impl<'a> Output<'a> {
-    pub(crate) fn new(bytes: &'a mut Vec<u8>, large: &'a mut Vec<u8>) -> Self {
-        Self { bytes, large }
+    pub(crate) fn new(
+        bytes: &'a mut Vec<u8>,
+        large: &'a mut Vec<u8>,
+        attachments: &'a mut Attachments,
+    ) -> Self {
+        Self { bytes, large, attachments }
     }
 
     /// Encodes the result.
@@ -111,7 +156,19 @@ impl<'a> Output<'a> {
             return Ok(());
         }
         path::encode_as_paths(&value, self.bytes)
-            .unwrap_or_else(|| inlined(|| encode(&value, self.bytes)))
+            .unwrap_or_else(|| self.encode(&value))
             .map_err(|words| Fault::codec(format!("the result: {words}")))
+    }
+
+    #[inline]
+    fn encode<T: Serialize>(&mut self, value: &T) -> Result<(), String> {
+        let start = self.bytes.len();
+        returned_by(self.attachments, || encode(value, self.bytes))?;
+        if self.attachments.len() > MOST_RETURNED {
+            *self.attachments = Attachments::default();
+            self.bytes.truncate(start);
+            inlined(|| encode(value, self.bytes))?;
+        }
+        Ok(())
     }
 }

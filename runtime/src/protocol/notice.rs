@@ -35,6 +35,12 @@ pub(crate) enum Notice {
     Recalled {
         begun: u32,
     },
+    /// The descriptors of the segments that the result of a task names came with this message. The result follows.
+    Segments {
+        seq: u32,
+        /// The number of descriptors.
+        count: u32,
+    },
 }
 
 impl Notice {
@@ -129,6 +135,7 @@ mod tests {
             Notice::Note(Note::Begun { nanos: 5 }),
             Notice::Note(Note::Late { nanos: 1, tasks: 2, task: 3, function: 4 }),
             Notice::Recalled { begun: 6 },
+            Notice::Segments { seq: 1, count: 2 },
         ]
     }
 

@@ -74,18 +74,20 @@ impl ReplyFrame {
         Self { seq: 0, nanos: 0, failed: false, bytes: Vec::new(), large: Vec::new() }
     }
 
-    /// Makes it the reply to task `seq`. `run` appends the result and puts a large part of it separately.
+    /// Makes it the reply to task `seq`. `run` appends the result and puts a large part of it separately. Returns what `run` has returned,
+    /// or nothing after a fault.
     #[inline]
-    pub(crate) fn make(
+    pub(crate) fn make<R: Default>(
         &mut self,
         seq: u32,
-        run: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>) -> Result<(), Fault>,
-    ) {
+        run: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>) -> Result<R, Fault>,
+    ) -> R {
         (self.seq, self.nanos, self.failed) = (seq, 0, false);
         self.bytes.clear();
-        if let Err(fault) = run(&mut self.bytes, &mut self.large) {
+        run(&mut self.bytes, &mut self.large).unwrap_or_else(|fault| {
             self.fail(&fault);
-        }
+            R::default()
+        })
     }
 
     #[cold]
@@ -300,7 +302,7 @@ mod tests {
             assert!(whole.is_err(), "{len} bytes");
         }
         let mut reply = ReplyFrame::new();
-        reply.make(9, |_, _| Err(Fault::codec("no".to_owned())));
+        reply.make(9, |_, _| Err::<(), _>(Fault::codec("no".to_owned())));
         let ReplyWire::Parts(head, _, body) = reply.wire() else { panic!("a fault is no brief") };
         let done = &[&head[..], body].concat()[..];
         for len in 0..done.len() {

@@ -62,13 +62,8 @@ impl ReturnKind {
     ///
     /// The result is a failure. The error is a message for the user, with `what` and the name of the function.
     pub(crate) fn check(self, what: &str, name: &str, result: &Encoded<'_>) -> Result<(), String> {
-        let result = match result {
-            Encoded::Short(bytes) => *bytes,
-            Encoded::Large(head, body) if head.is_empty() => &body[..],
-            Encoded::Large(head, _) => &head[..],
-        };
         // The first byte of an encoded `Result`. 0 is `Ok`.
-        match (self, result.split_first()) {
+        match (self, result.start().split_first()) {
             (Self::Value, _) | (_, None | Some((0, _))) => Ok(()),
             (Self::Text, Some((_, error))) => match postcard::take_from_bytes::<&str>(error) {
                 Ok((words, _)) => Err(format!("the {what} `{name}` returned an error: {words}")),

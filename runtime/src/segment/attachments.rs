@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use super::{Loans, Segment, SegmentId, bury, given, loan::Loan};
+use super::{Loans, Segment, SegmentId, bury, given, known, loan::Loan};
 use crate::{sync::ignore_poison, sys::per_process::PerProcess};
 
 /// The segments that some bytes name, each once, and what is held while the bytes are on their way.
@@ -77,7 +77,7 @@ impl Attachments {
     }
 }
 
-/// Maps the segments that another process has sent beside some bytes.
+/// Maps the segments that another process has sent beside some bytes. This process uses its own if it has them already.
 ///
 /// # Errors
 ///
@@ -87,7 +87,8 @@ pub(crate) fn adopt_all(fds: Vec<OwnedFd>) -> io::Result<Attachments> {
     let mut fds = fds.into_iter();
     while let Some(fd) = fds.next() {
         // What a value contains handles of comes before it.
-        let segment = Segment::adopt(fd, &mut fds, |id| adopted.get(id).cloned());
+        let find = |id| adopted.get(id).cloned().or_else(|| known::get(id));
+        let segment = Segment::adopt(fd, &mut fds, find);
         let (_, segment) = segment.ok_or(io::ErrorKind::InvalidData)?;
         adopted.add(&segment?);
     }
@@ -99,10 +100,21 @@ pub(crate) fn adopt_all(fds: Vec<OwnedFd>) -> io::Result<Attachments> {
 pub(crate) enum Mode {
     /// This library does not encode.
     Closed,
-    /// Their segments travel beside the bytes. `some` have been found. What one process at a time may have is moved if it `moves`.
-    Attach { some: bool, moves: bool },
+    /// Their segments travel beside the bytes. `some` have been found.
+    Attach { some: bool, to: To },
     /// Their contents are encoded instead.
     Inline,
+}
+
+/// The recipient of what is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    /// A task, to which is moved what one process at a time may have.
+    Task,
+    /// The caller of a task, who is given the contents of what a process can change.
+    Caller,
+    /// Any number of processes.
+    Several,
 }
 
 /// What handles have named.
@@ -150,7 +162,7 @@ pub(crate) fn outliving<R>(encode: impl FnOnce() -> R) -> R {
 
 /// Returns whether the bytes that are being encoded may outlive this process.
 pub(crate) fn outlives() -> bool {
-    OUTLIVES.get()
+    OUTLIVES.get() || matches!(mode(), Mode::Attach { to: To::Caller, .. })
 }
 
 /// Notes why a handle cannot be encoded or decoded. Returns the words.
@@ -193,7 +205,18 @@ impl Drop for Within {
 /// Encodes what may contain handles. Their segments are added to `attachments`.
 #[inline(always)]
 pub(crate) fn attached_by<R>(attachments: &mut Attachments, encode: impl FnOnce() -> R) -> R {
-    let within = Within::new(Mode::Attach { some: false, moves: false });
+    attached_to(To::Several, attachments, encode)
+}
+
+/// Encodes a result. Its segments are added to `attachments`.
+#[inline(always)]
+pub(crate) fn returned_by<R>(attachments: &mut Attachments, encode: impl FnOnce() -> R) -> R {
+    attached_to(To::Caller, attachments, encode)
+}
+
+#[inline(always)]
+fn attached_to<R>(to: To, attachments: &mut Attachments, encode: impl FnOnce() -> R) -> R {
+    let within = Within::new(Mode::Attach { some: false, to });
     let result = encode();
     if MODE.get().has_found() {
         take_found(attachments);
@@ -205,7 +228,7 @@ pub(crate) fn attached_by<R>(attachments: &mut Attachments, encode: impl FnOnce(
 /// Encodes an argument of a task. What is moved to the task is added to `loans`.
 #[inline(always)]
 pub(crate) fn moved_by<R>(attachments: &mut Attachments, loans: &mut Loans, encode: impl FnOnce() -> R) -> R {
-    let within = Within::new(Mode::Attach { some: false, moves: true });
+    let within = Within::new(Mode::Attach { some: false, to: To::Task });
     let result = encode();
     if MODE.get().has_found() {
         take_found(attachments).into_iter().for_each(|loan| loans.add(loan));
@@ -221,7 +244,7 @@ fn take_found(attachments: &mut Attachments) -> Vec<Loan> {
     found.moved
 }
 
-/// Encodes a result.
+/// Encodes a result that names too many segments.
 #[inline(always)]
 pub(crate) fn inlined<R>(encode: impl FnOnce() -> R) -> R {
     let _within = Within::new(Mode::Inline);
@@ -244,7 +267,7 @@ pub(crate) fn hold(held: Arc<dyn Hold>) {
 ///
 /// What is being encoded may be decoded several times.
 pub(super) fn attach_moved(segment: &Arc<Segment>, moved: Loan) -> Result<(), String> {
-    if let Mode::Attach { moves: false, .. } = MODE.get() {
+    if !matches!(MODE.get(), Mode::Attach { to: To::Task, .. }) {
         return Err(
             "one process at a time may have a `SharedSliceMut`, so it cannot be in what several share"
                 .to_owned(),
@@ -256,8 +279,8 @@ pub(super) fn attach_moved(segment: &Arc<Segment>, moved: Loan) -> Result<(), St
 }
 
 fn change_found(change: impl FnOnce(&mut Found)) {
-    if let Mode::Attach { moves, .. } = MODE.get() {
-        MODE.set(Mode::Attach { some: true, moves });
+    if let Mode::Attach { to, .. } = MODE.get() {
+        MODE.set(Mode::Attach { some: true, to });
         FOUND.with_borrow_mut(change);
     }
 }

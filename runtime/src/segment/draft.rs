@@ -78,7 +78,7 @@ impl Draft {
             let words = format!("it contains more than {most} shared values: share them in groups");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
         }
-        match self.to {
+        let segment = match self.to {
             Target::File(mut file) => {
                 file.seek(SeekFrom::Start(0))?;
                 file.write_all(&header)?;
@@ -90,7 +90,10 @@ impl Draft {
                 bytes[..header.len()].copy_from_slice(&header);
                 Segment::of(View::of(&bytes)?, None, inner)
             }
-        }
+        }?;
+        // The digest says so.
+        let _ = segment.is_text.set(true);
+        Ok(segment)
     }
 }
 

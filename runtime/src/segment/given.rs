@@ -4,13 +4,13 @@
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     os::fd::OwnedFd,
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::Duration,
 };
 
-use super::{Segment, SegmentId, bury};
+use super::{Segment, SegmentId, bury, known};
 use crate::{sync::ignore_poison, sys::per_process::PerProcess};
 
 /// How long a segment may be on its way. It is sent before the task that needs it, and the host does not wait to send it.
@@ -36,12 +36,39 @@ struct Given {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The segments, each of which was mapped or could not be.
-    segments: BTreeMap<SegmentId, Result<Arc<Segment>, String>>,
-    /// Segments that were forgotten before they arrived. They come by another way than the request to forget them.
-    forgotten: BTreeSet<SegmentId>,
+    segments: BTreeMap<SegmentId, Arrival>,
     /// Some have not arrived and will not, because this process may not open more descriptors.
     are_lost: bool,
+}
+
+/// A segment that has arrived, or that was forgotten before it arrived.
+#[derive(Debug, Default)]
+struct Arrival {
+    /// How often it has arrived, less how often it was forgotten. The two come by different ways, and a segment that was forgotten may be
+    /// given again.
+    arrivals: i64,
+    /// It was mapped, or could not be.
+    segment: Option<Result<Arc<Segment>, String>>,
+}
+
+impl State {
+    /// Counts an arrival or a request to forget. Returns what is to be dropped without the lock.
+    fn count(
+        &mut self,
+        id: SegmentId,
+        arrivals: i64,
+        segment: Option<Result<Arc<Segment>, String>>,
+    ) -> impl Sized + use<> {
+        let entry = self.segments.entry(id).or_default();
+        entry.arrivals += arrivals;
+        let replaced = if segment.is_some() { std::mem::replace(&mut entry.segment, segment) } else { None };
+        let dropped = if entry.arrivals == 0 { self.segments.remove(&id) } else { None };
+        (replaced, dropped)
+    }
+
+    fn get(&self, id: SegmentId) -> Option<&Result<Arc<Segment>, String>> {
+        self.segments.get(&id)?.segment.as_ref()
+    }
 }
 
 impl Given {
@@ -65,17 +92,13 @@ pub(crate) fn receive(fds: Vec<OwnedFd>, are_lost: bool) {
     while let Some(fd) = fds.next() {
         let given = GIVEN.get_or_init(Given::default);
         // What a value contains handles of arrives before it.
-        let find = |id| given.lock().segments.get(&id)?.as_ref().ok().cloned();
-        let Some((id, segment)) = Segment::adopt(fd, &mut fds, find) else { continue };
+        let Some((id, segment)) = Segment::adopt(fd, &mut fds, known::get) else { continue };
+        // The code that decodes its handle reports what has failed.
+        let segment = segment.map_err(|error| error.to_string());
         let mut state = given.lock();
-        let replaced = if state.forgotten.remove(&id) {
-            Some(segment.map_err(|error| error.to_string()))
-        } else {
-            // The code that decodes its handle reports what has failed.
-            state.segments.insert(id, segment.map_err(|error| error.to_string()))
-        };
+        let dropped = state.count(id, 1, Some(segment));
         drop(state);
-        drop(replaced);
+        drop(dropped);
         given.arrived.notify_all();
     }
 }
@@ -84,12 +107,9 @@ pub(crate) fn receive(fds: Vec<OwnedFd>, are_lost: bool) {
 pub(crate) fn forget(id: SegmentId) {
     if let Some(given) = GIVEN.get() {
         let mut state = given.lock();
-        let segment = state.segments.remove(&id);
-        if segment.is_none() {
-            state.forgotten.insert(id);
-        }
+        let dropped = state.count(id, -1, None);
         drop(state);
-        drop(segment);
+        drop(dropped);
         bury();
     }
 }
@@ -99,9 +119,9 @@ pub(super) fn wait_for(id: SegmentId) -> Result<Arc<Segment>, String> {
     let unknown = || format!("shared memory {id} did not come with the value that names it");
     let given = GIVEN.get().ok_or_else(unknown)?;
     let timeout = if EXPECTS.get() { ON_ITS_WAY } else { Duration::ZERO };
-    let is_missing = |state: &mut State| !state.segments.contains_key(&id) && !state.are_lost;
+    let is_missing = |state: &mut State| state.get(id).is_none() && !state.are_lost;
     let (state, _) = ignore_poison(given.arrived.wait_timeout_while(given.lock(), timeout, is_missing));
-    match state.segments.get(&id) {
+    match state.get(id) {
         Some(Ok(segment)) => Ok(segment.clone()),
         Some(Err(why)) => Err(format!("shared memory cannot be mapped: {why}")),
         None if state.are_lost => {

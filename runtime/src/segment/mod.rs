@@ -12,6 +12,7 @@ mod dead;
 mod draft;
 mod given;
 mod header;
+mod known;
 mod ledger;
 mod lent;
 mod loan;
@@ -47,8 +48,8 @@ use crate::sys::{
 
 pub(crate) use address::{Found, find};
 pub(crate) use attachments::{
-    Attachments, Hold, Listen, Mode, adopt_all, attach, attached_by, dropped, hold, inlined, listen, look_up,
-    mode, moved_by, outlives, outliving, set_why, take_why, with_available,
+    Attachments, Hold, Listen, Mode, To, adopt_all, attach, attached_by, dropped, hold, inlined, listen,
+    look_up, mode, moved_by, outlives, outliving, returned_by, set_why, take_why, with_available,
 };
 pub(crate) use dead::{Bury, bury};
 pub(crate) use draft::Draft;
@@ -119,6 +120,8 @@ pub(crate) struct Segment {
     file: Option<Identified>,
     /// The value, if it was decoded.
     value: OnceLock<Result<Value, String>>,
+    /// Whether the data are text, if that is known. A process that has made a segment may lie.
+    is_text: OnceLock<bool>,
     /// The segments that the value contains handles of.
     inner: Attachments,
     /// Whether another process was given the segment, and is to forget it.
@@ -177,17 +180,30 @@ impl Segment {
             ));
         };
         let memory = Memory::Sealed(Arc::new(view));
-        let segment = Arc::new(Self::new(&header, memory, file, inner));
+        let segment = Self::new(&header, memory, file, inner);
         if header.kind == Kind::Slice && header.len_bytes > 0 {
             address::add(&segment, Kind::Slice, segment.data().as_ptr().addr(), header.len_bytes);
         }
         Ok(segment)
     }
 
-    fn new(header: &Header, memory: Memory, file: Option<Identified>, inner: Attachments) -> Self {
+    fn new(header: &Header, memory: Memory, file: Option<Identified>, inner: Attachments) -> Arc<Self> {
         let Header { id, kind, digest, len_bytes, .. } = *header;
-        let (value, is_given, user) = (OnceLock::new(), false.into(), OnceLock::new());
-        Self { id, kind, digest, len_bytes, memory, file, value, inner, is_given, user }
+        let segment = Arc::new(Self {
+            id,
+            kind,
+            digest,
+            len_bytes,
+            memory,
+            file,
+            value: OnceLock::new(),
+            is_text: OnceLock::new(),
+            inner,
+            is_given: false.into(),
+            user: OnceLock::new(),
+        });
+        known::add(&segment);
+        segment
     }
 
     /// Makes zeroed memory of this many bytes that several processes change.
@@ -202,7 +218,7 @@ impl Segment {
     fn map_state(header: &Header, fd: OwnedFd) -> io::Result<Arc<Self>> {
         let state = State::map(fd.as_fd(), header.len_bytes)?;
         let file = Some(Identified::new(fd));
-        Ok(Arc::new(Self::new(header, Memory::State(state), file, Attachments::default())))
+        Ok(Self::new(header, Memory::State(state), file, Attachments::default()))
     }
 
     /// Makes a segment with which a descriptor travels.
@@ -222,28 +238,34 @@ impl Segment {
         // It has been read, but others will read it.
         View::new(fd.as_fd())?;
         let memory = Memory::Descriptor(Identified::new(descriptor));
-        Ok(Arc::new(Self::new(header, memory, Some(Identified::new(fd)), Attachments::default())))
+        Ok(Self::new(header, memory, Some(Identified::new(fd)), Attachments::default()))
     }
 
     /// Maps a segment that another process has made. Returns its identity, and why it cannot be mapped if it cannot. Returns `None` if it is
     /// not a segment.
     ///
-    /// `next` are the descriptors that came after it. `find` finds the segments that its value contains handles of.
+    /// `next` are the descriptors that came after it. `find` finds the segments that this process has. One of them may be this one.
     fn adopt(
         fd: OwnedFd,
         next: &mut impl Iterator<Item = OwnedFd>,
         find: impl Fn(SegmentId) -> Option<Arc<Self>>,
     ) -> Option<(SegmentId, io::Result<Arc<Self>>)> {
+        // To read from another file may take forever.
+        memory::is_memory(fd.as_fd()).then_some(())?;
         let file = File::from(fd);
         let mut page = [0; DATA_AT];
         file.read_exact_at(&mut page, 0).ok()?;
         let header = Header::from_bytes(&page)?;
         let Header { id, inner: count, .. } = header;
+        let descriptor = if header.kind == Kind::Descriptor { Some(next.next()?) } else { None };
+        if let Some(own) = find(id) {
+            return Some((id, Ok(own)));
+        }
         if header.kind == Kind::State {
             return Some((id, Self::map_state(&header, file.into())));
         }
-        if header.kind == Kind::Descriptor {
-            return Some((id, Self::with_descriptor(&header, file.into(), next.next()?)));
+        if let Some(descriptor) = descriptor {
+            return Some((id, Self::with_descriptor(&header, file.into(), descriptor)));
         }
         if header.kind == Kind::Mutable {
             return Some((id, Self::map_mutable(&header, file.into())));
@@ -299,8 +321,9 @@ impl Segment {
 
     /// Returns the data if it is text.
     pub(crate) fn text(&self) -> Option<&str> {
-        if self.digest == digest::<str>() {
-            // SAFETY: the digest says that the segment was made from a `str`, by this program, and it cannot be changed.
+        let is_text = || std::str::from_utf8(self.data()).is_ok();
+        if self.digest == digest::<str>() && *self.is_text.get_or_init(is_text) {
+            // SAFETY: it was checked, or made from a `str` by this process, and it cannot be changed.
             Some(unsafe { std::str::from_utf8_unchecked(self.data()) })
         } else {
             None
@@ -331,6 +354,20 @@ impl Segment {
         let descriptor = if self.kind == Kind::Descriptor { self.descriptor().map(Some) } else { Ok(None) };
         let file = self.file().filter(|_| descriptor.is_ok());
         file.into_iter().chain(descriptor.ok().flatten())
+    }
+
+    /// Returns whether the segment can be handed over. A caller does not trust what the process that has made it may still change.
+    pub(crate) fn can_go(&self, to: To) -> bool {
+        (to != To::Caller || self.is_fixed()) && self.files().next().is_some()
+    }
+
+    /// Returns whether no process can change the data, unless it is state.
+    pub(crate) fn is_fixed(&self) -> bool {
+        match &self.memory {
+            Memory::Sealed(view) => view.is_sealed(),
+            Memory::State(_) | Memory::Descriptor(_) => true,
+            Memory::Mutable(_) => false,
+        }
     }
 
     /// Returns the descriptor that travels with the segment.
@@ -432,6 +469,7 @@ unsafe fn drop_as<T>(at: NonNull<u8>) {
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        known::remove(self.id);
         if self.kind == Kind::Slice && self.len_bytes > 0 {
             address::remove(Kind::Slice, self.data().as_ptr().addr());
         }

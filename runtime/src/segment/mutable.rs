@@ -106,7 +106,7 @@ impl Segment {
 
     pub(super) fn map_mutable(header: &Header, fd: OwnedFd) -> io::Result<Arc<Self>> {
         let memory = Memory::Mutable(Mutable::map(fd.as_fd(), header.len_bytes)?);
-        Ok(Arc::new(Self::new(header, memory, Some(Identified::new(fd)), Attachments::default())))
+        Ok(Self::new(header, memory, Some(Identified::new(fd)), Attachments::default()))
     }
 
     /// Returns who has which elements, if they can be changed and this process is not a copy of the one that has mapped them.

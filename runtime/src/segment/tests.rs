@@ -190,7 +190,7 @@ fn a_handle_is_attached_while_this_library_encodes_and_at_no_other_time() {
         });
     }));
     assert!(panicked.is_err() && attachments.is_empty() && mode() == Mode::Closed);
-    attached_by(&mut attachments, || assert_eq!(mode(), Mode::Attach { some: false, moves: false }));
+    attached_by(&mut attachments, || assert_eq!(mode(), Mode::Attach { some: false, to: To::Several }));
     assert!(attachments.is_empty(), "what the panic has left belongs to nothing");
     attached_by(&mut attachments, || inlined(|| assert_eq!(mode(), Mode::Inline)));
     attached_by(&mut attachments, || attach(&segment));
@@ -219,6 +219,13 @@ fn what_was_forgotten_before_it_arrived_is_not_kept() {
     assert!(look_up(first.id()).is_err());
     forget(second.id());
     hand_over(&second);
+    assert!(look_up(second.id()).is_err());
+    // It comes back from elsewhere, and is given again before the request to forget it arrives.
+    hand_over(&second);
+    hand_over(&second);
+    forget(second.id());
+    assert!(look_up(second.id()).is_ok());
+    forget(second.id());
     assert!(look_up(second.id()).is_err());
 }
 

@@ -50,7 +50,7 @@ impl Part<'_> {
                     "shared memory can only be sent by the calls of procession: encode its contents instead";
                 Err(ser::Error::custom(why))
             }
-            Mode::Attach { .. } if self.segment.files().next().is_some() => {
+            Mode::Attach { to, .. } if self.segment.can_go(to) => {
                 attach(self.segment);
                 let Self { offset_bytes, len_bytes, .. } = *self;
                 Handle::Part { id: self.segment.id(), offset_bytes, len_bytes }.serialize(serializer)

@@ -1,7 +1,7 @@
 //! Values that tasks share instead of receiving copies of them: [`Shared`], [`SharedSlice`], [`SharedSliceMut`] and [`Fd`].
 //!
 //! All are handles of a segment (`segment`). The calls of this library encode a handle as the identity of its segment, which travels
-//! beside the bytes. Where it cannot, in results and where memory cannot be shared, its contents are encoded.
+//! beside the bytes. Where memory cannot be shared, its contents are encoded.
 
 mod descriptor;
 mod handle;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    segment::{Claim, LentRange, Mode, PartMut, digest, mode, set_why},
+    segment::{Claim, LentRange, Mode, PartMut, To, digest, mode, set_why},
 };
 
 /// Elements of plain data in memory that workers write and the caller reads. They are never copied to a worker or back.
@@ -452,13 +452,15 @@ impl<T: Pod> Serialize for SharedSliceMut<T> {
                     "shared memory can only be sent by the calls of procession: encode its contents instead";
                 Err(refused(why.to_owned()))
             }
-            Mode::Attach { .. } => {
+            Mode::Attach { to: To::Task | To::Several, .. } => {
                 self.claim.attach().map_err(refused)?;
                 let (segment, range) = self.claim.place();
                 let (id, offset_bytes, len_bytes) = (segment.id(), range.start, range.len());
                 Handle::Part { id, offset_bytes, len_bytes }.serialize(serializer)
             }
-            Mode::Inline => Handle::Contents(Bytes(self.claim.bytes())).serialize(serializer),
+            Mode::Attach { to: To::Caller, .. } | Mode::Inline => {
+                Handle::Contents(Bytes(self.claim.bytes())).serialize(serializer)
+            }
         }
     }
 }

@@ -152,7 +152,7 @@ impl Share for str {
     }
 
     fn is_in(memory: &Memory) -> bool {
-        memory.is(Kind::Slice, digest::<str>())
+        memory.is(Kind::Slice, digest::<str>()) && memory.0.text().is_some()
     }
 
     fn of(memory: &Memory) -> Result<&Self, String> {

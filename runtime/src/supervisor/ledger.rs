@@ -11,12 +11,13 @@ use std::{
 use super::event::WorkerEvent;
 use crate::{
     batch::Batch,
-    error::TaskErrorKind,
+    error::{Fault, TaskErrorKind},
     frame::Frames,
     id::has_begun,
     launch::Peer,
     panic::RemotePanic,
     protocol::{Malformed, Reply, Results},
+    segment::Attachments,
 };
 
 /// The number of slices in which the time that a task has run is counted. A slice counts for little more than its intended
@@ -37,6 +38,10 @@ pub(super) const LOOK_AFTER: Duration = Duration::from_millis(1);
 /// The longest pause between two looks. A worker with a single task is looked at this often: it would ring, unless a task has
 /// overwritten the memory that it shares with the host.
 const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
+
+/// The number of results whose segments may have arrived before them. The results before are read first, and a worker sends segments for
+/// one task at a time.
+const MOST_RETURNED_AHEAD: usize = 4;
 
 /// The tasks that were sent and have no outcome yet, oldest first.
 #[derive(Default)]
@@ -87,6 +92,8 @@ pub(super) struct Ledger {
     pub(super) weighed: Option<Instant>,
     /// The panic that the task with this sequence number has reported. The process may end before it can report more.
     pub(super) panic: Option<(u32, RemotePanic)>,
+    /// The segments that the results of these tasks name, or why they cannot be used. The results follow.
+    pub(super) returned: VecDeque<(u32, Result<Attachments, String>)>,
     /// The worker may publish replies without ringing.
     pub(super) is_quiet: bool,
     /// The time at which to look at the ring if the worker stays silent.
@@ -167,7 +174,9 @@ impl Ledger {
         let seq = *seq;
         // The outcome of a task that is being stopped is decided already.
         let stopped = u32::from(in_flight.stop.is_some() && in_flight.tasks == batch.len() as usize);
-        let (results, after) = Results::split_from(frames, seq, batch.len() - stopped);
+        // A result that names segments is settled by itself.
+        let plain = self.returned.front().map_or(u32::MAX, |(next, _)| next.wrapping_sub(seq));
+        let (results, after) = Results::split_from(frames, seq, plain.min(batch.len() - stopped));
         let n = results.len();
         if n == 0 {
             return None;
@@ -191,6 +200,8 @@ impl Ledger {
         let (oldest, batch) = in_flight.batches.front_mut().ok_or(Malformed)?;
         let oldest = *oldest;
         let stopped = if in_flight.tasks == 1 { in_flight.stop.as_ref() } else { None };
+        let has_returned = self.returned.front().is_some_and(|(seq, _)| *seq == oldest);
+        let returned = if has_returned { self.returned.pop_front() } else { None };
         let flow = match reply {
             Reply::Done { seq, nanos, .. } | Reply::Fault { seq, nanos, .. }
                 if seq == oldest
@@ -198,9 +209,16 @@ impl Ledger {
             {
                 on(WorkerEvent::Stopped { batch, nanos, kind: kind.clone() })
             }
-            Reply::Done { seq, nanos, result } if seq == oldest => {
-                on(WorkerEvent::DoneOne { batch, nanos, result })
-            }
+            Reply::Done { seq, nanos, result } if seq == oldest => match returned {
+                None => on(WorkerEvent::DoneOne { batch, nanos, result }),
+                Some((_, Ok(returned))) => {
+                    on(WorkerEvent::DoneOne { batch, nanos, result: result.attach(returned) })
+                }
+                Some((_, Err(why))) => {
+                    let fault = Fault::codec(format!("the result: {why}"));
+                    on(WorkerEvent::Failed { batch, nanos, fault })
+                }
+            },
             Reply::Fault { seq, nanos, fault } if seq == oldest => {
                 on(WorkerEvent::Failed { batch, nanos, fault })
             }
@@ -210,6 +228,28 @@ impl Ledger {
         in_flight.done(1);
         self.settled(1, in_flight.tasks, now);
         Ok(flow)
+    }
+
+    /// Adds the segments that the result of task `seq` names.
+    ///
+    /// # Errors
+    ///
+    /// No such result can follow.
+    pub(super) fn add_returned(
+        &mut self,
+        seq: u32,
+        returned: Result<Attachments, String>,
+        in_flight: &InFlight,
+    ) -> Result<(), Malformed> {
+        let oldest = in_flight.batches.front().map(|(seq, _)| *seq);
+        let is_in_flight =
+            oldest.is_some_and(|oldest| has_begun(oldest, seq)) && !has_begun(self.next_seq, seq);
+        let is_next = self.returned.back().is_none_or(|(last, _)| !has_begun(seq, *last));
+        if !is_in_flight || !is_next || self.returned.len() == MOST_RETURNED_AHEAD {
+            return Err(Malformed);
+        }
+        self.returned.push_back((seq, returned));
+        Ok(())
     }
 
     /// Takes back the tasks after `begun`, which the worker has begun last. A well-behaved worker has begun the last task with an

@@ -17,7 +17,8 @@ use crate::{
     launch::{Launched, Peer, Watched},
     protocol::{Malformed, Notice, Ready, Record, Refused, Reply, VERSION},
     registry,
-    transport::Incoming,
+    segment::{Attachments, adopt_all},
+    transport::{Descriptors, Incoming},
 };
 
 /// The number of messages that are not results and are read from a worker before others get their turn. Our workers send few.
@@ -33,6 +34,8 @@ enum Next {
     Pause,
     /// The worker has become ready for tasks. Then more may be received.
     Ready,
+    /// This many descriptors have come for the result of this task. Then more may be received.
+    Adopt { seq: u32, count: u32 },
 }
 
 impl From<ControlFlow<()>> for Next {
@@ -97,7 +100,7 @@ impl Supervisor {
             match self.receive(is_at_rest, &mut messages, now, &mut on) {
                 Ok(Next::More) if messages < MOST_MESSAGES => {}
                 Ok(Next::More | Next::Pause) => return true,
-                Ok(Next::Stop) => return false,
+                Ok(Next::Stop | Next::Adopt { .. }) => return false,
                 Ok(Next::Ready) => {
                     self.serve(now);
                     if on(WorkerEvent::Started).is_break() {
@@ -141,14 +144,14 @@ impl Supervisor {
             Some((head, body)) => Incoming::Large { head, body },
             None => receiver.recv()?,
         };
-        match received {
+        let next = match received {
             Incoming::Frames(frames) => {
                 let mut rest = frames;
                 let next = reader.receive_frames(&mut rest);
                 let seen = frames.as_bytes().len() - rest.as_bytes().len();
                 receiver.consume(seen);
                 self.traffic.1 += seen as u64;
-                next
+                next?
             }
             Incoming::Large { head, body } => {
                 if let Some(seq) = Reply::ends_large(&head)
@@ -158,15 +161,20 @@ impl Supervisor {
                     return Ok(Next::Stop);
                 }
                 self.traffic.1 += (head.len() + body.len()) as u64;
-                reader.receive_reply(Reply::decode_large(&head, body)?)
+                reader.receive_reply(Reply::decode_large(&head, body)?)?
             }
             Incoming::Nothing => {
                 *put_off_since = None;
-                reader.receive_nothing(is_at_rest)
+                reader.receive_nothing(is_at_rest)?
             }
-            Incoming::Paused => Ok(Next::Pause),
-            Incoming::Closed => Err(ReceiveError::Closed(None)),
+            Incoming::Paused => Next::Pause,
+            Incoming::Closed => return Err(ReceiveError::Closed(None)),
+        };
+        if let Next::Adopt { seq, count } = next {
+            ledger.add_returned(seq, adopt(receiver.take_descriptors(), count)?, in_flight)?;
+            return Ok(Next::More);
         }
+        Ok(next)
     }
 
     /// Notes that the worker is ready for tasks: Starting → Idle.
@@ -272,6 +280,7 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
             Notice::Progress { seq, fraction } => self.receive_progress(seq, fraction),
             Notice::Note(note) => (self.on)(WorkerEvent::Noted(note)),
             Notice::Recalled { begun } => self.receive_recalled(begun)?,
+            Notice::Segments { seq, count } => return Ok(Next::Adopt { seq, count }),
         };
         Ok(flow.into())
     }
@@ -337,6 +346,30 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
             });
         }
         said
+    }
+}
+
+/// Maps the segments that came with a message, which says how many descriptors there are. Returns why they cannot be used if that is not
+/// the worker's fault.
+///
+/// # Errors
+///
+/// They are something else, can be changed, or are not as many.
+fn adopt(descriptors: Option<Descriptors>, count: u32) -> Result<Result<Attachments, String>, Malformed> {
+    let Descriptors { fds, are_lost } = descriptors.ok_or(Malformed)?;
+    if are_lost {
+        let why = "shared memory did not arrive: this process may not open more descriptors (`ulimit -n`)";
+        return Ok(Err(why.to_owned()));
+    }
+    if fds.len() != count as usize {
+        return Err(Malformed);
+    }
+    match adopt_all(fds) {
+        Ok(returned) if returned.iter().all(|segment| segment.is_fixed()) => Ok(Ok(returned)),
+        Err(error) if error.kind() != io::ErrorKind::InvalidData => {
+            Ok(Err(format!("shared memory cannot be mapped: {error}")))
+        }
+        Ok(_) | Err(_) => Err(Malformed),
     }
 }
 

@@ -17,7 +17,7 @@
 //! end is in `end`, and what moves a worker from Starting to Idle is in `receive`. A worker is signalled only through its pidfd.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     io,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -207,6 +207,7 @@ impl Supervisor {
             recalls: 0,
             weighed: None,
             panic: None,
+            returned: VecDeque::new(),
             is_quiet,
             look_at: None,
             look_after: LOOK_AFTER,

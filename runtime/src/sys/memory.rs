@@ -77,6 +77,11 @@ pub(crate) fn seal(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns whether a file is memory. Does not wait, whatever file it is.
+pub(crate) fn is_memory(file: BorrowedFd<'_>) -> bool {
+    fcntl(file, FcntlArg::F_GET_SEALS).is_ok()
+}
+
 /// A mapping of a whole sealed file, which nobody changes.
 #[derive(Debug)]
 pub(crate) struct View {

@@ -43,9 +43,8 @@ pub(crate) fn send_some_with_fds(
     sendmsg::<()>(socket.as_raw_fd(), parts, &control, flags, None).map_err(failed("sendmsg"))
 }
 
-/// Receives at most `most` bytes, which are appended to `target`, and the descriptors that came with them. The vector must have room
-/// for the bytes. Returns how many bytes there were, which is 0 at the end, the descriptors, and whether some were lost because this
-/// process may not have as many. Returns `None` if there is nothing to read yet.
+/// Receives at most `most` bytes, which are appended to `target`, and the descriptors that came with them. Returns how
+/// many bytes there were, which is 0 at the end, the descriptors, and whether some were lost because this process may not have as many. Returns `None` if there is nothing to read yet.
 pub(crate) fn read_some_with_fds(
     socket: BorrowedFd<'_>,
     target: &mut Vec<u8>,
@@ -75,6 +74,7 @@ fn receive(
     most: usize,
     flags: libc::c_int,
 ) -> io::Result<Option<(usize, Vec<OwnedFd>, bool)>> {
+    target.reserve(most);
     let spare = target.spare_capacity_mut();
     let mut part = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: most.min(spare.len()) };
     // Words, because the headers in it must be aligned.

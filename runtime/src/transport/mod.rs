@@ -14,7 +14,11 @@ mod stream;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::{io, os::fd::BorrowedFd, sync::Arc};
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::Arc,
+};
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub(crate) use scenario::play_frames;
@@ -144,6 +148,19 @@ pub(crate) trait FrameReceiver: Send {
 
     /// Returns the descriptor to poll for reading, if there is one.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Returns the descriptors that came with the oldest message that had some. Only on the host's end.
+    fn take_descriptors(&mut self) -> Option<Descriptors> {
+        None
+    }
+}
+
+/// Descriptors that came with one message.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    pub(crate) fds: Vec<OwnedFd>,
+    /// There were more, but this process may not have as many.
+    pub(crate) are_lost: bool,
 }
 
 /// The result of [`FrameReceiver::recv`].

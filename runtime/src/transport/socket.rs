@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use super::stream::{Read, Sink, Source};
+use super::{
+    Descriptors,
+    stream::{Read, Sink, Source, broken},
+};
 use crate::{
     segment::{self, MOST_FILES, Segment},
     sys::{
@@ -111,21 +114,26 @@ impl Sink for SocketSink {
     }
 }
 
+/// The number of messages with descriptors that are kept until the frame in them is read. Our workers send each with its frame.
+const MOST_UNREAD: usize = 4;
+
 /// Receives from a socket. Nothing is read if other code has closed it.
 pub(super) struct SocketSource {
     socket: Arc<Identified>,
     /// The peer is the host, which hands over segments.
     is_worker: bool,
+    /// The descriptors that a worker has sent, by message.
+    arrived: VecDeque<Descriptors>,
 }
 
 impl SocketSource {
     pub(super) fn new(socket: Arc<Identified>) -> Self {
-        Self { socket, is_worker: false }
+        Self { socket, is_worker: false, arrived: VecDeque::new() }
     }
 
     /// Receives from the host, which hands over segments.
     pub(super) fn of_worker(socket: Arc<Identified>) -> Self {
-        Self { socket, is_worker: true }
+        Self { socket, is_worker: true, arrived: VecDeque::new() }
     }
 }
 
@@ -147,20 +155,26 @@ pub(crate) fn receive_segments(socket: &Identified) -> bool {
 impl Source for SocketSource {
     fn read(&mut self, target: &mut Vec<u8>, most: usize) -> io::Result<Read> {
         let socket = self.socket.check()?;
-        let read = if self.is_worker {
-            let read = read_some_with_fds(socket, target, most, true)?;
-            read.map(|(n, fds, are_lost)| {
-                segment::receive(fds, are_lost);
-                n
-            })
-        } else {
-            fd::read_some(socket, target, most)?
+        let Some((n, fds, are_lost)) = read_some_with_fds(socket, target, most, true)? else {
+            return Ok(Read::Nothing);
         };
-        Ok(match read {
-            Some(0) => Read::Closed,
-            Some(n) => Read::Bytes(n),
-            None => Read::Nothing,
-        })
+        if self.is_worker {
+            segment::receive(fds, are_lost);
+        } else if are_lost || !fds.is_empty() {
+            if self.arrived.len() == MOST_UNREAD {
+                return Err(broken("descriptors that no message names"));
+            }
+            self.arrived.push_back(Descriptors { fds, are_lost });
+        }
+        Ok(if n == 0 { Read::Closed } else { Read::Bytes(n) })
+    }
+
+    fn has_descriptors(&self) -> bool {
+        !self.arrived.is_empty()
+    }
+
+    fn take_descriptors(&mut self) -> Option<Descriptors> {
+        self.arrived.pop_front()
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {

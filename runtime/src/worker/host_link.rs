@@ -19,6 +19,7 @@ use crate::{
     marker::{DESCRIPTORS_CLOSED, HOST_GONE, PROTOCOL_BROKEN},
     panic::RemotePanic,
     protocol::Notice,
+    segment::Attachments,
     sys::{
         exit::{end_group, end_now, flush_streams},
         fault::{watch_allocations, watch_stack},
@@ -121,6 +122,18 @@ pub(super) fn send(notice: &Notice) {
         && let Some(aside) = ASIDE.get()
     {
         let _ = aside.send(frame);
+    }
+}
+
+/// Hands the segments to the host that the result of task `seq` names, before its reply.
+#[cold]
+pub(super) fn send_segments(seq: u32, segments: &Attachments) {
+    let count = segments.iter().map(|segment| segment.files().count()).sum::<usize>() as u32;
+    if let Some(aside) = ASIDE.get()
+        && count > 0
+    {
+        // If it fails, the host has gone.
+        let _ = aside.send_with(&Notice::Segments { seq, count }.encode(), segments);
     }
 }
 

@@ -112,7 +112,7 @@ fn run(
             .map_err(|error| format!("it cannot return to its working directory: {error}"))?;
     }
     match outcome {
-        Ok(()) => preload.returns.check("preload", entry.name, &Encoded::Short(&result)),
+        Ok(_) => preload.returns.check("preload", entry.name, &Encoded::Short(&result)),
         Err(fault) => Err(match fault.into_kind() {
             FaultKind::Panic(panic) => panicked(entry.name, &panic),
             FaultKind::Codec(words) => {

@@ -11,7 +11,7 @@ use super::{
     handshake::shake_hands,
     host_link::{
         ASIDE, ENDED_SEQ, HAS_FAILED, HOST_STATE, SENDER, WAITING, break_off, end_without_descriptors,
-        expect_whole, farewell, is_whole, leave, note_cause, report_panic, send, watch_memory,
+        expect_whole, farewell, is_whole, leave, note_cause, report_panic, send, send_segments, watch_memory,
         watch_overflow,
     },
     log, output, progress,
@@ -26,7 +26,7 @@ use crate::{
     protocol::{Notice, RunFlags, RunHead, RunTask, ToWorker},
     registry::{self, Entry},
     sample,
-    segment::{self, set_expecting},
+    segment::{self, Attachments, set_expecting},
     sys::{
         buffer_cache,
         exit::{end_group, end_now},
@@ -154,7 +154,7 @@ fn run_with_handles(
     args: &[u8],
     result: &mut Vec<u8>,
     large: &mut Vec<u8>,
-) -> Result<(), Fault> {
+) -> Result<Attachments, Fault> {
     let (lent, args) =
         split_lent(args).ok_or_else(|| Fault::codec("there is no mask before handles".to_owned()))?;
     set_expecting(true);
@@ -174,7 +174,7 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
     RUNNING_SEQ.store(task.seq, Ordering::Relaxed);
     sample::begin();
     forget_failed_allocations();
-    replies.reply.make(task.seq, |result, large| {
+    let returned = replies.reply.make(task.seq, |result, large| {
         let outcome = match registry::find(task.function) {
             Some(entry) => {
                 let input = || match large_args {
@@ -202,6 +202,9 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
     }
     if replies.marks {
         output::end_task(task.seq);
+    }
+    if !returned.is_empty() {
+        send_segments(task.seq, &returned);
     }
     RUNNING.store(0, Ordering::Relaxed);
     // Before the reply is published: a host that has it may close the connection, and no task runs then.

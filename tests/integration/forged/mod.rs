@@ -3,6 +3,7 @@
 mod wire;
 
 use std::{
+    os::fd::AsRawFd as _,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -32,6 +33,8 @@ const PANIC: u8 = 3;
 const PROGRESS: u8 = 4;
 
 const NOTE: u8 = 5;
+
+const SEGMENTS: u8 = 7;
 
 /// A note of this kind, with these numbers.
 fn note(kind: u8, numbers: &[u64]) -> Vec<u8> {
@@ -68,6 +71,11 @@ fn close(number: u64) -> Vec<u8> {
     frame(&[&[NOTICE], &TRACE, &[0, 3], &varint(number)])
 }
 
+/// Names descriptors that come for the result of a task.
+fn segments(seq: u32, count: u64) -> Vec<u8> {
+    frame(&[&[NOTICE, SEGMENTS], &varint(seq.into()), &varint(count)])
+}
+
 /// A message that a worker forges.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Lie {
@@ -83,6 +91,8 @@ enum Lie {
     Mark(u64),
     /// This many spans, each within the previous one.
     Spans { many: u64, are_closed: bool },
+    /// Descriptors that are no segments: this many messages with this many, which claim to have `claim`.
+    Descriptors { messages: u32, each: usize, claim: u64 },
 }
 
 /// Sends a lie, and then nothing more.
@@ -111,6 +121,13 @@ fn tell(lie: Lie) -> u64 {
             for seq in [seq, seq.wrapping_add(1), seq.wrapping_sub(1), 0, u32::MAX] {
                 wire.send(&progress(seq, fraction));
             }
+        }
+        Lie::Descriptors { messages, each, claim } => {
+            let null = std::fs::File::open("/dev/null").expect("it is there");
+            for _ in 0..messages {
+                wire.send_with(&segments(seq, claim), &vec![null.as_raw_fd(); each]);
+            }
+            wire.send(&frame(&[&[DONE], &seq.to_le_bytes(), &[0; 8], &[9]]));
         }
         Lie::Mark(count) => wire.send(&(1 << 63 | count).to_le_bytes()),
         Lie::Spans { many, are_closed } => {
@@ -334,6 +351,17 @@ fn forged_progress_does_not_affect_other_workers() {
 #[test]
 fn forged_marks_do_not_affect_other_workers() {
     alone(|| [1, u64::MAX >> 1].into_iter().for_each(|count| check_lie(Lie::Mark(count))));
+}
+
+#[test]
+fn forged_segments_do_not_affect_other_workers() {
+    alone(|| {
+        for (messages, each, claim) in
+            [(1, 1, 1), (1, 0, 1), (1, 2, 1), (1, 253, 253), (300, 253, 0), (1, 0, u64::from(u32::MAX))]
+        {
+            check_lie(Lie::Descriptors { messages, each, claim });
+        }
+    });
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::{
     fs::File,
+    io::IoSlice,
     os::{fd::RawFd, unix::fs::FileExt},
     time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
 use crate::event::take_time;
 
@@ -88,6 +89,14 @@ impl Wire {
             }
             bytes = rest;
         }
+    }
+
+    /// Sends bytes by the socket, and these descriptors with them.
+    pub(super) fn send_with(&self, bytes: &[u8], fds: &[RawFd]) {
+        let control = [ControlMessage::ScmRights(fds)];
+        let control = if fds.is_empty() { &[][..] } else { &control };
+        // If it fails, the host has ended this worker, or is about to.
+        let _ = sendmsg::<()>(self.socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None);
     }
 
     /// Sends bytes by the socket.

@@ -7,4 +7,5 @@ mod lent;
 mod locks;
 mod manager;
 mod parts;
+mod results;
 mod slices;

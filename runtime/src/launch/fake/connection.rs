@@ -8,7 +8,7 @@ use crate::{
     launch::output::OutputSource,
     protocol::ToWorker,
     segment::Segment,
-    transport::{Body, FrameReceiver, FrameSender, Incoming, QueueingSender, Room},
+    transport::{Body, Descriptors, FrameReceiver, FrameSender, Incoming, QueueingSender, Room},
 };
 
 pub(super) struct Sender {
@@ -168,5 +168,9 @@ impl FrameReceiver for Receiver {
 
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    fn take_descriptors(&mut self) -> Option<Descriptors> {
+        self.worker.lock().descriptors.pop_front()
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use crate::{
     registry,
     segment::SegmentId,
     sync::ignore_poison,
-    transport::{Board, Cause},
+    transport::{Board, Cause, Descriptors},
 };
 
 /// The token in the boundaries of captured output.
@@ -75,6 +76,8 @@ pub(super) struct FakeState {
     pub(super) hello: Option<Hello>,
     /// The segments that it was handed and has not been told to forget.
     pub(super) segments: Vec<SegmentId>,
+    /// The descriptors that it has sent, by message.
+    pub(super) descriptors: VecDeque<Descriptors>,
     /// The tasks that were sent to it and have not begun.
     pub(super) waiting: VecDeque<FakeTask>,
     pub(super) running: Option<FakeTask>,
@@ -306,6 +309,15 @@ impl FakeWorker {
 
     pub(crate) fn is_given_up(&self) -> bool {
         self.lock().is_given_up
+    }
+
+    /// Sends descriptors, and a message that names this task and this number of them.
+    pub(crate) fn return_segments(&self, seq: u32, count: u32, fds: Vec<OwnedFd>, are_lost: bool) {
+        let mut state = self.lock();
+        if are_lost || !fds.is_empty() {
+            state.descriptors.push_back(Descriptors { fds, are_lost });
+        }
+        state.frame(&Notice::Segments { seq, count }.encode());
     }
 
     /// Returns the segments that it was handed and not told to forget.

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     batch::{Batch, QueueId, Recipient},
+    codec::Encoded,
     id::{FunctionId, WorkerId},
     launch::{
         LaunchError, LaunchRequest, Outputs,
@@ -93,6 +94,9 @@ impl Pair {
                 WorkerEvent::Done { batch, results } => {
                     (0..results.len())
                         .for_each(|n| seen.push(format!("done {}", batch.first + u64::from(n))));
+                }
+                WorkerEvent::DoneOne { batch, result: Encoded::Attached(_), .. } => {
+                    seen.push(format!("done {} with segments", batch.first));
                 }
                 WorkerEvent::DoneOne { batch, .. } => seen.push(format!("done {}", batch.first)),
                 WorkerEvent::Failed { batch, .. } => seen.push(format!("failed {}", batch.first)),

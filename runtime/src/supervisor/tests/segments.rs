@@ -1,7 +1,7 @@
 //! The segments that tasks name.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{io::Write as _, sync::Arc};
+use std::{io::Write as _, os::fd::OwnedFd, sync::Arc};
 
 use super::{MILLI, Pair, batch};
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     error::Exit,
     protocol::RunFlags,
     segment::{Attachments, Draft, Kind, Segment, SegmentId},
+    sys::fd::pipe,
 };
 
 fn segment() -> Arc<Segment> {
@@ -76,4 +77,62 @@ fn a_worker_forgets_what_its_host_has_dropped_and_nothing_else() {
     drop(second);
     pair.supervisor.forget_dropped();
     assert!(pair.worker().segments().is_empty());
+}
+
+fn files(segments: &[&Arc<Segment>]) -> Vec<OwnedFd> {
+    segments
+        .iter()
+        .flat_map(|segment| {
+            segment.files().map(|file| file.try_clone_to_owned().unwrap()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn segments_that_a_worker_sends_come_with_the_result_of_their_task() {
+    let mut pair = started();
+    let (first, second) = (segment(), segment());
+    pair.run(4);
+    pair.seen.clear();
+    pair.worker().begin();
+    pair.worker().finish(MILLI);
+    // The segments of the next result may be seen first.
+    pair.worker().return_segments(2, 2, files(&[&first, &second]), false);
+    pair.worker().return_segments(3, 1, files(&[&first]), false);
+    finish(&mut pair, 3);
+    assert_eq!(pair.seen, ["done 0", "done 1 with segments", "done 2 with segments", "done 3"]);
+}
+
+#[test]
+fn a_result_whose_segments_this_process_may_not_have_is_an_error_of_its_task() {
+    let mut pair = started();
+    pair.run(2);
+    pair.seen.clear();
+    pair.worker().return_segments(1, 2, files(&[&segment()]), true);
+    finish(&mut pair, 2);
+    assert_eq!(pair.seen, ["failed 0", "done 1"]);
+}
+
+#[test]
+fn a_worker_that_lies_about_segments_is_killed() {
+    let check = |lie: &dyn Fn(&mut Pair)| {
+        let mut pair = started();
+        pair.run(2);
+        lie(&mut pair);
+        pair.read();
+        assert!(!pair.supervisor.is_live());
+        pair.until_ended();
+        assert!(pair.reap().killed);
+    };
+    let one = || files(&[&segment()]);
+    check(&|pair| pair.worker().return_segments(1, 1, Vec::new(), false));
+    check(&|pair| pair.worker().return_segments(1, 2, one(), false));
+    check(&|pair| pair.worker().return_segments(1, 0, one(), false));
+    check(&|pair| pair.worker().return_segments(3, 1, one(), false));
+    check(&|pair| pair.worker().return_segments(0, 1, one(), false));
+    check(&|pair| pair.worker().return_segments(1, 1, vec![pipe().unwrap().0], false));
+    check(&|pair| {
+        pair.worker().return_segments(1, 1, one(), false);
+        pair.worker().return_segments(1, 1, one(), false);
+    });
 }

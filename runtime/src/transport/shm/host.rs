@@ -16,7 +16,7 @@ use crate::{
     segment::Segment,
     sys::identified::Identified,
     transport::{
-        FrameReceiver, Incoming, Room,
+        Descriptors, FrameReceiver, Incoming, Room,
         socket::{SocketSink, SocketSource},
         stream::{Found, FramedReceiver, Read, Sink, Source},
     },
@@ -185,25 +185,28 @@ impl HostReceiver {
             if self.skipped >= MOST_SKIPPED {
                 return Ok(Turn::Paused);
             }
-            if self.readable
-                && !self.closed
-                && let Some(turn) = self.poll_aside()?
-            {
-                return Ok(turn);
-            }
             if self.aside_seen < self.aside_due && !self.closed {
                 // They were sent before the mark, so they must have arrived.
-                return Err(broken("the ring counts records that were not sent"));
+                match self.poll_aside()? {
+                    Some(turn) => return Ok(turn),
+                    None if self.closed => {}
+                    None => return Err(broken("the ring counts records that were not sent")),
+                }
             }
             match self.ring.poll()? {
                 Found::Mark(count) => {
                     self.skipped += 1;
                     self.aside_due = count;
-                    self.readable = self.aside_seen < count;
                     self.aside.expect_more();
                 }
                 Found::Frames => return Ok(Turn::Ring),
                 Found::Large { head, body } => return Ok(Turn::Large(head, body)),
+                // Only now, so that what was sent aside for the reply after the next one does not come before the next one.
+                Found::Nothing | Found::Closed if self.readable && !self.closed => {
+                    if let Some(turn) = self.poll_aside()? {
+                        return Ok(turn);
+                    }
+                }
                 Found::Nothing | Found::Closed => return Ok(Turn::Nothing),
                 Found::Paused => return Ok(Turn::Paused),
             }
@@ -260,5 +263,9 @@ impl FrameReceiver for HostReceiver {
 
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         self.ring.poll_fd()
+    }
+
+    fn take_descriptors(&mut self) -> Option<Descriptors> {
+        self.aside.take_descriptors()
     }
 }

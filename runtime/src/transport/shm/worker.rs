@@ -18,10 +18,11 @@ use super::{LOOK_EVERY, ROOM_BYTES, SPIN, SPINS_A_LOOK, broken, segment::Part, w
 use crate::{
     frame::{PREFIX_BYTES, Prefix},
     ring::{Alarm, Consumer, Producer},
+    segment::Attachments,
     sync::ignore_poison,
     sys::{buffer_cache, futex, identified::Identified, poll::is_ended},
     transport::{
-        Body, FrameReceiver, FrameSender, Segment,
+        Body, FrameReceiver, FrameSender, QueueingSender as _, Segment,
         socket::{SocketSink, SocketSource},
         stream::{FramedReceiver, FramedSender, Read, Sink, Source},
     },
@@ -160,6 +161,17 @@ impl Aside {
         // SYNC(aside-sent): pairs with the Acquire load of `sent` in `WorkerSender::send`.
         self.sent.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Sends a frame and the descriptors of these segments in one message, and waits until it was sent.
+    pub(crate) fn send_with(&self, frame: &[u8], segments: &Attachments) -> io::Result<()> {
+        {
+            let mut socket = ignore_poison(self.socket.lock());
+            for segment in segments.iter() {
+                socket.attach(segment.clone())?;
+            }
+        }
+        self.send(frame)
     }
 
     /// Wakes the host. If the host has gone, the watching thread ends this process.

@@ -6,7 +6,7 @@ use super::broken;
 use crate::{
     frame::{Frames, PREFIX_BYTES, Prefix},
     sys::{buffer_cache, memory::advise_huge},
-    transport::{FrameReceiver, Incoming},
+    transport::{Descriptors, FrameReceiver, Incoming},
 };
 
 /// Larger frames are received into their own vector, which is passed on without a copy.
@@ -37,6 +37,13 @@ pub(crate) trait Source: Send {
     }
     fn unpark(&mut self) {}
     fn poll_fd(&self) -> BorrowedFd<'_>;
+    /// Returns whether descriptors have arrived and were not taken. A read ends after bytes with which some came.
+    fn has_descriptors(&self) -> bool {
+        false
+    }
+    fn take_descriptors(&mut self) -> Option<Descriptors> {
+        None
+    }
 }
 
 /// The result of [`Source::read`].
@@ -225,7 +232,7 @@ impl<S: Source> FramedReceiver<S> {
             }
         };
         let read = self.source.read(target, wanted)?;
-        self.drained = matches!(read, Read::Bytes(n) if n < wanted);
+        self.drained = matches!(read, Read::Bytes(n) if n < wanted) && !self.source.has_descriptors();
         Ok(read)
     }
 }
@@ -269,5 +276,9 @@ impl<S: Source> FrameReceiver for FramedReceiver<S> {
 
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.source.poll_fd())
+    }
+
+    fn take_descriptors(&mut self) -> Option<Descriptors> {
+        self.source.take_descriptors()
     }
 }
