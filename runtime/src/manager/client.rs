@@ -12,7 +12,7 @@ use std::{
 use super::{
     owner::Owner,
     request::{Reply, Request},
-    wire::{HEAD_BYTES, hello, receive_segments, send_segments},
+    wire::{HEAD_BYTES, HELLO_BYTES, hello, receive_segments, send_segments},
 };
 use crate::{
     codec,
@@ -61,7 +61,7 @@ impl Client {
     pub(super) fn call(&self, connect: &Segment, request: &Request<'_>, with: &Attachments) -> Result<Reply> {
         let idle = self.idle.get_or_init(Mutex::default);
         let used = ignore_poison(idle.lock()).pop();
-        let connection = used.map_or_else(|| Connection::new(connect.descriptor()?), Ok);
+        let connection = used.map_or_else(|| Connection::new(connect.descriptor()?, &hello()), Ok);
         let reply = connection.and_then(|mut connection| {
             let reply = connection.exchange(request, with)?;
             ignore_poison(idle.lock()).push(connection);
@@ -106,12 +106,12 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(connect: BorrowedFd<'_>) -> io::Result<Self> {
+    fn new(connect: BorrowedFd<'_>, hello: &[u8; HELLO_BYTES]) -> io::Result<Self> {
         let (socket, their_socket) = stream_pair()?;
         let (beside, their_beside) = stream_pair()?;
         // A manager waits for none of its clients.
         set_nonblocking(their_beside.as_fd())?;
-        send_hello(connect, &[their_socket.as_fd(), their_beside.as_fd()])?;
+        send_hello(connect, hello, &[their_socket.as_fd(), their_beside.as_fd()])?;
         drop((their_socket, their_beside));
         if !wait_readable(beside.as_fd(), CONNECT_TIMEOUT)? {
             let words = format!("it has not accepted a connection for {CONNECT_TIMEOUT:?}");
@@ -160,10 +160,10 @@ fn reply_of(beside: &Identified, head: &[u8], body: &[u8]) -> io::Result<Reply> 
     Ok(reply)
 }
 
-/// Sends the hello of this process and the ends of a new connection. Waits for room.
-fn send_hello(connect: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Sends the hello of a process and the ends of a new connection. Waits for room.
+fn send_hello(connect: BorrowedFd<'_>, hello: &[u8; HELLO_BYTES], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     loop {
-        match send_some_with_fds(connect, &[io::IoSlice::new(&hello())], fds) {
+        match send_some_with_fds(connect, &[io::IoSlice::new(hello)], fds) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if !wait_writable(connect, CONNECT_TIMEOUT)? {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "it accepts no connections"));
@@ -171,5 +171,91 @@ fn send_hello(connect: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()>
             }
             sent => return sent.map(drop),
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{
+        manager::{
+            Manager,
+            link::Link,
+            request::{Action, Bytes, Create},
+            serve,
+            wire::hello_of,
+        },
+        segment::{SegmentId, digest},
+        sys::{fd::pipe, pass::send_with_fds},
+    };
+
+    /// Sends nonsense on a connection of another process that has locked a mutex. Returns whether the mutex is free then, and all else goes
+    /// on.
+    fn is_released_after(nonsense: impl FnOnce(&mut Connection, BorrowedFd<'_>)) -> bool {
+        let (connect, theirs) = connect_socket(digest::<ConnectSocket>()).expect("the manager serves");
+        let (stopped, stop) = pipe().expect("the manager serves");
+        let server = thread::spawn(move || serve::serve(theirs.as_fd(), stopped.as_fd()));
+        let manager = Manager { link: Link::Process(connect.clone()), owner: None };
+        let (mutex, counter) = (
+            manager.mutex(7_u8).expect("the manager serves"),
+            manager.counter(1).expect("the manager serves"),
+        );
+        let hello = hello_of(SegmentId::new());
+        let mut other = Connection::new(connect.descriptor().expect("the manager serves"), &hello)
+            .expect("the manager serves");
+        // The mutex was created first.
+        let lock = Request::Use { object: 1, action: Action::Acquire(None) };
+        assert!(matches!(other.exchange(&lock, &Attachments::default()), Ok(Reply::Locked { .. })));
+        assert!(mutex.try_lock().expect("the manager serves").is_none());
+        nonsense(&mut other, connect.descriptor().expect("the manager serves"));
+        let is_free = mutex.lock_timeout(Duration::from_secs(10)).expect("the manager serves").is_some();
+        assert_eq!(counter.get().expect("the manager serves"), 1);
+        drop((other, stop));
+        server.join().expect("the manager serves").expect("the manager serves");
+        assert!(counter.get().is_err());
+        is_free
+    }
+
+    #[test]
+    fn a_client_that_sends_nonsense_has_ended_and_the_others_go_on() {
+        let frame = |head: &'static [u8], body: &'static [u8]| {
+            move |other: &mut Connection, _: BorrowedFd<'_>| {
+                other.end.sender.send(head, Body::Borrowed(body)).unwrap();
+                other.end.sender.ring();
+            }
+        };
+        assert!(is_released_after(frame(&[0, 0], b"\xff\xff")), "no request");
+        assert!(is_released_after(frame(&[0], b"")), "no head");
+        assert!(is_released_after(frame(&[1, 0], b"")), "segments that were not sent");
+        assert!(is_released_after(|other, _| {
+            other.end.sender.send_brief(7, b"brief").unwrap();
+            other.end.sender.ring();
+        }));
+        // A second request before the reply to the first.
+        assert!(is_released_after(|other, _| {
+            let mut wait = Vec::new();
+            let create = Request::Create(Create::Mutex(Bytes(b"")));
+            codec::encode(&create, &mut wait).unwrap();
+            let lock = Request::Use { object: 1, action: Action::Acquire(None) };
+            let mut again = Vec::new();
+            codec::encode(&lock, &mut again).unwrap();
+            for bytes in [&again, &wait] {
+                other.end.sender.send(&[0, 0], Body::Borrowed(bytes)).unwrap();
+            }
+            other.end.sender.ring();
+        }));
+    }
+
+    #[test]
+    fn a_hello_without_sockets_is_ignored() {
+        assert!(is_released_after(|other, connect| {
+            send_with_fds(connect, b"what", &[]).unwrap();
+            send_with_fds(connect, &hello(), &[]).unwrap();
+            send_with_fds(connect, &[7; 200], &[connect]).unwrap();
+            other.end.sender.send(&[], Body::Borrowed(b"")).unwrap();
+            other.end.sender.ring();
+        }));
     }
 }

@@ -33,7 +33,11 @@ struct Hello {
 /// Returns the hello of this process.
 pub(super) fn hello() -> [u8; HELLO_BYTES] {
     static PROCESS: PerProcess<SegmentId> = PerProcess::new();
-    let process = *PROCESS.get_or_init(SegmentId::new);
+    hello_of(*PROCESS.get_or_init(SegmentId::new))
+}
+
+/// Returns the hello of a process.
+pub(super) fn hello_of(process: SegmentId) -> [u8; HELLO_BYTES] {
     let mut bytes = [0; HELLO_BYTES];
     postcard::to_slice(&Hello { build: registry::build_id(), process }, &mut bytes)
         .expect("three numbers have room");
