@@ -215,7 +215,7 @@ impl<M: StateMachine> Driver<M> {
                 return Some(state);
             }
             let now = Instant::now();
-            if end.is_none() || state.machine.flush() {
+            if end.is_none() || state.machine.flush(now) {
                 // This is the first round, or a worker has taken another piece of a large value.
                 end = earlier(Some(now + SPIN), deadline);
             }

@@ -132,7 +132,7 @@ impl<M: StateMachine> State<M> {
     pub(super) fn forget_dropped(&mut self) {
         let dropped = segment::dropped();
         if std::mem::replace(&mut self.dropped, dropped) != dropped {
-            self.machine.forget_dropped();
+            self.machine.forget_dropped(self.seen);
         }
     }
 

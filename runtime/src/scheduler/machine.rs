@@ -54,7 +54,7 @@ pub(crate) trait StateMachine: Send + 'static {
     }
 
     /// Tells workers to forget the segments that this process has dropped.
-    fn forget_dropped(&mut self) {}
+    fn forget_dropped(&mut self, _now: Instant) {}
 
     /// Returns whether a reply is likely so soon that sleeping is not worthwhile, and a core is free to spin on.
     fn reply_is_near(&self) -> bool {
@@ -62,7 +62,7 @@ pub(crate) trait StateMachine: Send + 'static {
     }
 
     /// Continues to send large frames where there is room. Returns whether there was room.
-    fn flush(&mut self) -> bool {
+    fn flush(&mut self, _now: Instant) -> bool {
         false
     }
 
@@ -138,10 +138,10 @@ impl StateMachine for Scheduler {
         self.wants_tasks()
     }
 
-    fn forget_dropped(&mut self) {
+    fn forget_dropped(&mut self, now: Instant) {
         let mut next = 0;
         while let Some(place) = self.workers.next_occupied(&mut next) {
-            self.workers[place].forget_dropped();
+            self.workers[place].forget_dropped(now);
         }
     }
 
@@ -149,13 +149,13 @@ impl StateMachine for Scheduler {
         self.reply_is_near()
     }
 
-    fn flush(&mut self) -> bool {
+    fn flush(&mut self, now: Instant) -> bool {
         let mut some = false;
         let mut next = 0;
         while let Some(place) = self.workers.next_active(&mut next) {
             let worker = &mut self.workers[place];
             if worker.has_room() {
-                worker.flush();
+                worker.flush(now);
                 some = true;
             }
         }

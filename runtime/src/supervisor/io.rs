@@ -19,7 +19,7 @@ impl Supervisor {
             if link.ledger.look_at.is_none_or(|at| at > now + link.ledger.look_after) {
                 link.ledger.look_later(link.in_flight.tasks, now);
             }
-            link.await_room();
+            link.await_room(now);
         }
     }
 
@@ -31,7 +31,7 @@ impl Supervisor {
     }
 
     /// Sends more of what is queued, if there is room.
-    pub(crate) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self, now: Instant) {
         if let Some(link) = self.live_mut()
             && link.launched.sender.queued_bytes() > 0
         {
@@ -40,7 +40,7 @@ impl Supervisor {
             {
                 link.launched.peer.kill();
             }
-            link.await_room();
+            link.await_room(now);
         }
     }
 

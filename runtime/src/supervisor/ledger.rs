@@ -303,6 +303,11 @@ impl Ledger {
         self.look_at = self.next_look(in_flight, now);
     }
 
+    /// Schedules the next look for this time at the latest.
+    pub(super) fn look_by(&mut self, at: Instant) {
+        self.look_at = Some(self.look_at.map_or(at, |look_at| look_at.min(at)));
+    }
+
     fn next_look(&self, in_flight: usize, now: Instant) -> Option<Instant> {
         let may_hold_back = in_flight > 1 && self.is_quiet;
         (in_flight > 0).then(|| now + if may_hold_back { self.look_after } else { MOST_LOOK_AFTER })

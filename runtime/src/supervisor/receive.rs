@@ -80,7 +80,7 @@ impl Supervisor {
     ) -> bool {
         let paused = self.receive_all(readable, now, on);
         // The message may have been that there is room.
-        self.flush();
+        self.flush(now);
         paused
     }
 

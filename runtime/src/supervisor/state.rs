@@ -34,7 +34,7 @@ use crate::{
     launch::{KIND_BITS, Launch, LaunchError, LaunchRequest, Launched, Launcher, Peer},
     protocol::{Hello, Refused, RunFlags, RunHead, Wire, encode_forget},
     segment::{Attachments, Segment, SegmentId},
-    transport::{Body, Room, SharedBytes},
+    transport::{AGAIN_AFTER, Body, Room, SharedBytes},
 };
 
 /// The time between two looks at a process's size. A look takes a few microseconds, and a process cannot grow by much in this
@@ -269,10 +269,10 @@ impl Supervisor {
     }
 
     /// Has the worker forget the segments that this process has dropped.
-    pub(crate) fn forget_dropped(&mut self) {
+    pub(crate) fn forget_dropped(&mut self, now: Instant) {
         if let Some(link) = self.link.as_mut().filter(|link| link.is_live()) {
             link.forget_dropped();
-            link.await_room();
+            link.await_room(now);
         }
     }
 
@@ -383,7 +383,7 @@ impl Link {
     }
 
     /// Makes sure that `flush` is called when there is room for what is queued.
-    pub(super) fn await_room(&mut self) {
+    pub(super) fn await_room(&mut self, now: Instant) {
         let Launched { sender, receiver, watched, .. } = &mut self.launched;
         let writable = loop {
             if sender.queued_bytes() == 0 {
@@ -391,6 +391,10 @@ impl Link {
             }
             match sender.await_room() {
                 Room::Readable => break false,
+                Room::Later => {
+                    self.ledger.look_by(now + AGAIN_AFTER);
+                    break false;
+                }
                 Room::Writable => break true,
                 Room::Now => {
                     if sender.flush().is_err() {

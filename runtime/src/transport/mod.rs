@@ -18,6 +18,7 @@ use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
     sync::Arc,
+    time::Duration,
 };
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
@@ -107,6 +108,9 @@ pub(crate) trait QueueingSender: FrameSender {
     fn is_peer_at_rest(&self) -> bool;
 }
 
+/// The pause before descriptors are sent again for which the system had no room.
+pub(crate) const AGAIN_AFTER: Duration = Duration::from_millis(10);
+
 /// The way in which the caller learns that there is room to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
@@ -116,6 +120,8 @@ pub(crate) enum Room {
     Writable,
     /// The descriptor that is polled for reading becomes readable.
     Readable,
+    /// The system has no room for more descriptors that are on their way. Nothing reports when it has, so the caller tries again.
+    Later,
 }
 
 /// The receiving direction of a connection.

@@ -7,10 +7,11 @@ use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
-    Descriptors,
+    AGAIN_AFTER, Descriptors, Room,
     stream::{Read, Sink, Source, broken},
 };
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
         fd,
         identified::Identified,
         pass::{MOST_AT_ONCE, read_some_with_fds, send_some_with_fds},
+        poll::wait_writable,
     },
 };
 
@@ -35,11 +37,13 @@ pub(super) struct SocketSink {
     scratch: Vec<u8>,
     /// What is handed over with the next bytes.
     segments: VecDeque<Arc<Segment>>,
+    /// The system had no room for descriptors when they were last sent.
+    is_short: bool,
 }
 
 impl SocketSink {
     pub(super) fn new(socket: Arc<Identified>) -> Self {
-        Self { socket, scratch: Vec::new(), segments: VecDeque::new() }
+        Self { socket, scratch: Vec::new(), segments: VecDeque::new(), is_short: false }
     }
 
     /// Hands over a segment with the next bytes.
@@ -67,8 +71,10 @@ impl SocketSink {
         // What has lost its descriptor is missed by the worker, which says so.
         let fds: Vec<BorrowedFd<'_>> =
             self.segments.iter().take(n).flat_map(|segment| segment.files()).collect();
-        let sent = match send_some_with_fds(socket, &parts, &fds) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        let sent = send_some_with_fds(socket, &parts, &fds);
+        self.is_short = sent.as_ref().is_err_and(|e| fd::is_full(e) && e.kind() != io::ErrorKind::WouldBlock);
+        let sent = match sent {
+            Err(error) if fd::is_full(&error) => 0,
             sent => sent?,
         };
         if sent > 0 {
@@ -96,6 +102,19 @@ impl Sink for SocketSink {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             sent => sent,
         }
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        if self.is_short {
+            std::thread::sleep(AGAIN_AFTER);
+            return Ok(());
+        }
+        // Longer waits are made of several, in case other code has taken the socket away.
+        wait_writable(self.socket.check()?, Duration::from_secs(1)).map(drop)
+    }
+
+    fn await_room(&mut self) -> Room {
+        if self.is_short { Room::Later } else { Room::Writable }
     }
 
     fn close(&mut self) {

@@ -62,16 +62,21 @@ impl FrameSender for Sender {
 
 impl QueueingSender for Sender {
     fn attach(&mut self, segment: Arc<Segment>) -> io::Result<()> {
-        self.worker.lock().segments.push(segment.id());
-        Ok(())
+        self.worker.lock().on_their_way.push(segment.id());
+        self.flush()
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        let mut state = self.worker.lock();
+        if !state.is_short {
+            let mut arrived = std::mem::take(&mut state.on_their_way);
+            state.segments.append(&mut arrived);
+        }
         Ok(())
     }
 
     fn queued_bytes(&self) -> usize {
-        0
+        self.worker.lock().on_their_way.len()
     }
 
     fn has_room(&mut self) -> bool {
@@ -79,7 +84,7 @@ impl QueueingSender for Sender {
     }
 
     fn await_room(&mut self) -> Room {
-        Room::Readable
+        if self.queued_bytes() > 0 { Room::Later } else { Room::Readable }
     }
 
     fn close(&mut self) {

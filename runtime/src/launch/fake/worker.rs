@@ -76,6 +76,10 @@ pub(super) struct FakeState {
     pub(super) hello: Option<Hello>,
     /// The segments that it was handed and has not been told to forget.
     pub(super) segments: Vec<SegmentId>,
+    /// The segments for which the system had no room.
+    pub(super) on_their_way: Vec<SegmentId>,
+    /// The system has no room for more descriptors.
+    pub(super) is_short: bool,
     /// The descriptors that it has sent, by message.
     pub(super) descriptors: VecDeque<Descriptors>,
     /// The tasks that were sent to it and have not begun.
@@ -318,6 +322,11 @@ impl FakeWorker {
             state.descriptors.push_back(Descriptors { fds, are_lost });
         }
         state.frame(&Notice::Segments { seq, count }.encode());
+    }
+
+    /// Sets whether the system has no room for more descriptors.
+    pub(crate) fn set_short(&self, is_short: bool) {
+        self.lock().is_short = is_short;
     }
 
     /// Returns the segments that it was handed and not told to forget.

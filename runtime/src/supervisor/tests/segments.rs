@@ -10,6 +10,7 @@ use crate::{
     protocol::RunFlags,
     segment::{Attachments, Draft, Kind, Segment, SegmentId},
     sys::fd::pipe,
+    transport::AGAIN_AFTER,
 };
 
 fn segment() -> Arc<Segment> {
@@ -69,14 +70,35 @@ fn a_worker_forgets_what_its_host_has_dropped_and_nothing_else() {
     let (first, second) = (segment(), segment());
     pair.supervisor.run(naming(0, &[&first, &second]), RunFlags::default());
     drop(first);
-    pair.supervisor.forget_dropped();
+    pair.supervisor.forget_dropped(pair.now);
     assert_eq!(pair.worker().segments().len(), 2, "the task in flight has it");
     finish(&mut pair, 1);
-    pair.supervisor.forget_dropped();
+    pair.supervisor.forget_dropped(pair.now);
     assert_eq!(pair.worker().segments(), ids(&[&second]));
     drop(second);
-    pair.supervisor.forget_dropped();
+    pair.supervisor.forget_dropped(pair.now);
     assert!(pair.worker().segments().is_empty());
+}
+
+#[test]
+fn segments_for_which_the_system_has_no_room_are_handed_over_later() {
+    let mut pair = started();
+    let (first, second) = (segment(), segment());
+    pair.worker().set_short(true);
+    pair.supervisor.run(naming(0, &[&first, &second]), RunFlags::default());
+    pair.supervisor.ring(pair.now);
+    for _ in 0..3 {
+        assert!(pair.worker().segments().is_empty() && pair.supervisor.is_live());
+        assert_eq!(pair.supervisor.deadline(), Some(pair.now + AGAIN_AFTER));
+        pair.now += AGAIN_AFTER;
+        pair.read();
+    }
+    pair.worker().set_short(false);
+    pair.now = pair.supervisor.deadline().unwrap();
+    pair.read();
+    assert_eq!(pair.worker().segments(), ids(&[&first, &second]));
+    assert!(pair.supervisor.deadline() > Some(pair.now + AGAIN_AFTER), "there is nothing more to send");
+    finish(&mut pair, 1);
 }
 
 fn files(segments: &[&Arc<Segment>]) -> Vec<OwnedFd> {

@@ -45,7 +45,7 @@ impl Sink for HostSink {
 
     fn await_room(&mut self) -> Room {
         if self.has_segments() {
-            return Room::Writable;
+            return self.socket.await_room();
         }
         if self.producer.park() { Room::Readable } else { Room::Now }
     }
