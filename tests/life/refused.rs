@@ -26,7 +26,7 @@ fn check(refused: &str, why: Option<&str>, blame: &str) {
 
 #[test]
 fn a_pool_works_over_sockets_and_without_a_board_where_memfd_is_refused() {
-    let why = "memory cannot be shared: Operation not permitted (os error 1)";
+    let why = "memory cannot be shared: memfd_create: Operation not permitted (os error 1)";
     check("memfd", Some(why), "crash false, lost true");
 }
 
