@@ -44,13 +44,15 @@ impl FunctionThread {
         Ok(here)
     }
 
-    fn run(&self, call: EncodedCall, seed: u64, completer: &Completer) {
+    fn run(self: Arc<Self>, call: EncodedCall, seed: u64, completer: &Completer) {
         let outcome = in_process::InProcess::default().run(&call, None, seed);
         // What was lent to it is back before its end is seen.
         drop(call);
         let code = if outcome.is_ok() { 0 } else { FAILED };
         let _ = self.exit.set(Exit::from_code(code));
         self.end.ring();
+        // The descriptor is closed with the `Process`, even if this thread takes a while to end.
+        drop(self);
         let mut wakes = Wakes::default();
         completer.complete(outcome, &mut wakes);
         wakes.wake_all();
