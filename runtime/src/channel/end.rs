@@ -5,6 +5,7 @@ use std::{
     hint::spin_loop,
     io,
     marker::PhantomData,
+    mem::needs_drop,
     os::fd::BorrowedFd,
     sync::{
         Arc,
@@ -23,7 +24,7 @@ use super::{
     slots::{Entry, Refusal, SlotMemory, Slots, Taken},
 };
 use crate::{
-    codec::{self, ShortBytes},
+    codec::{self, Encoded},
     error::Error,
     segment::{
         Attachments, Hold, Mode, Segment, SegmentId, StateHandle, attach, attached_by, digest, hold, look_up,
@@ -33,10 +34,33 @@ use crate::{
 };
 
 /// How long a waiter looks again and again before it sleeps.
-const SPIN: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(50);
 
-/// The number of looks between two looks at the clock.
-const SPINS_A_LOOK: u32 = 32;
+/// A waiter pauses for twice as long before each look, up to this power of two.
+const LONGEST_PAUSE: u32 = 5;
+
+/// After so many waits that ended asleep, a waiter sleeps at once, because the others may need its processor.
+const IN_VAIN: u32 = 3;
+
+/// Of so many waits that sleep at once, one looks again and again, because there may be a processor for everybody by now.
+const TRY_AGAIN: u32 = 32;
+
+thread_local! {
+    /// The memory of the last message that was encoded or decoded.
+    static BYTES: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends memory for the bytes of a message.
+#[inline(always)]
+fn with_bytes<R>(use_them: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    let mut bytes = BYTES.take();
+    bytes.clear();
+    let result = use_them(&mut bytes);
+    if bytes.capacity() <= KEPT_BYTES {
+        BYTES.set(bytes);
+    }
+    result
+}
 
 /// How long to wait.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +88,8 @@ pub(super) struct End {
     socket: Option<Arc<Segment>>,
     /// The participant that had an opposite end when one was last looked for.
     opposite: AtomicU32,
+    /// How many waits in a row have ended asleep.
+    in_vain: AtomicU32,
 }
 
 impl End {
@@ -81,8 +107,8 @@ impl End {
     }
 
     fn new(state: StateHandle, layout: Layout, side: Side, socket: Option<Arc<Segment>>) -> Self {
-        let (counted, opposite) = (AtomicU32::new(0), AtomicU32::new(0));
-        let this = Self { state, layout, side, counted, socket, opposite };
+        let [counted, opposite, in_vain] = [const { AtomicU32::new(0) }; 3];
+        let this = Self { state, layout, side, counted, socket, opposite, in_vain };
         this.words();
         this
     }
@@ -139,10 +165,22 @@ impl End {
         self.words().slots().len() == 0
     }
 
-    pub(super) fn send<T: Serialize>(&self, message: &T, until: Until) -> Result<(), Failure> {
-        let (mut bytes, mut attachments) = (ShortBytes::new(), Attachments::default());
-        outliving(|| attached_by(&mut attachments, || codec::encode(message, &mut bytes)))
+    #[inline]
+    pub(super) fn send<T: Serialize + 'static>(&self, message: &T, until: Until) -> Result<(), Failure> {
+        with_bytes(|bytes| {
+            let mut attachments = Attachments::default();
+            if needs_drop::<T>() {
+                outliving(|| attached_by(&mut attachments, || codec::encode_value(message, bytes)))
+            } else {
+                // It contains no handles.
+                codec::encode(message, bytes)
+            }
             .map_err(|words| Failure::Failed(Error::config(format!("a message: {words}"))))?;
+            self.send_bytes(bytes, &attachments, until)
+        })
+    }
+
+    fn send_bytes(&self, bytes: &[u8], attachments: &Attachments, until: Until) -> Result<(), Failure> {
         let words = self.words();
         let slots = words.slots();
         let me = self.me();
@@ -152,14 +190,14 @@ impl End {
             if !self.has_opposite(&words) {
                 return Err(Failure::Disconnected);
             }
-            match if has_room { slots.send(me, &bytes) } else { slots.close() } {
+            match if has_room { slots.send(me, bytes) } else { slots.close() } {
                 Ok(()) if has_room => return Ok(()),
                 Err(Refusal::NotNow) => return Err(Failure::NotNow),
                 Ok(()) | Err(Refusal::Closed) => {}
             }
             let packet = match &packet {
                 Some(packet) => packet,
-                None => packet.insert(Packet::new(&bytes, attachments.clone()).map_err(Failure::Failed)?),
+                None => packet.insert(Packet::new(bytes, attachments.clone()).map_err(Failure::Failed)?),
             };
             packet.send(words, self.socket()?)
         };
@@ -168,10 +206,24 @@ impl End {
         Ok(())
     }
 
-    pub(super) fn receive<T: DeserializeOwned>(&self, until: Until) -> Result<T, Failure> {
-        thread_local! {
-            static BYTES: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-        }
+    #[inline]
+    pub(super) fn receive<T: DeserializeOwned + 'static>(&self, until: Until) -> Result<T, Failure> {
+        with_bytes(|bytes| {
+            // What is left in the slots or the socket is removed after it was decoded.
+            let (_then, got) = self.receive_bytes(bytes, until)?;
+            let message = match &got {
+                Got::Slot(_) => codec::decode_result(Encoded::Short(bytes)),
+                Got::Packet(packet) => packet.decode(),
+            };
+            drop(got);
+            message.map_err(|words| {
+                Failure::Failed(Error::config(format!("a message that was received: {words}")))
+            })
+        })
+    }
+
+    /// Takes the oldest message. If it is in a slot, copies it.
+    fn receive_bytes(&self, bytes: &mut Vec<u8>, until: Until) -> Result<(Then<'_>, Got<'_>), Failure> {
         let words = self.words();
         let slots = words.slots();
         let attempt = || {
@@ -186,29 +238,16 @@ impl End {
             outcome.map_err(|failure| if let Failure::Busy = failure { Failure::NotNow } else { failure })
         };
         let got = self.wait(&words, until, attempt, |words| words.slots().has_some())?;
-        let _then = Then { end: self, words };
-        let message = match got {
-            Got::Slot(taken) => {
-                let finish = Finish { slots: &slots, taken };
-                let mut bytes = BYTES.take();
-                bytes.clear();
-                slots.append(&finish.taken, &mut bytes);
-                let message = codec::decode(&bytes);
-                if bytes.capacity() <= KEPT_BYTES {
-                    BYTES.set(bytes);
-                }
-                message
-            }
-            Got::Packet(packet) => packet.decode(),
-        };
-        message
-            .map_err(|words| Failure::Failed(Error::config(format!("a message that was received: {words}"))))
+        let then = Then { end: self, words };
+        if let Got::Slot(finish) = &got {
+            slots.append(&finish.taken, bytes);
+        }
+        Ok((then, got))
     }
 
-    /// Takes the oldest message.
-    fn take<'a>(&'a self, words: Words<'a>, slots: &Slots<Words<'_>>) -> Result<Got<'a>, Failure> {
+    fn take<'a>(&'a self, words: Words<'a>, slots: &Slots<Words<'a>>) -> Result<Got<'a>, Failure> {
         match slots.take(self.me()) {
-            Ok(taken) => Ok(Got::Slot(taken)),
+            Ok(taken) => Ok(Got::Slot(Finish { slots: words.slots(), taken })),
             Err(Refusal::NotNow) => Err(Failure::NotNow),
             Err(Refusal::Closed) => pair::peek(words, self.socket()?).map(Got::Packet),
         }
@@ -239,17 +278,27 @@ impl End {
         attempt: &mut dyn FnMut() -> Result<R, Failure>,
         has_more: impl FnOnce(&Words<'_>) -> bool,
     ) -> Result<R, Failure> {
-        let start = Instant::now();
-        let end = deadline.map_or(start + SPIN, |deadline| deadline.min(start + SPIN));
-        while Instant::now() < end {
-            for _ in 0..SPINS_A_LOOK {
-                spin_loop();
-            }
-            match attempt() {
-                Err(Failure::NotNow) => {}
-                outcome => return outcome,
+        let in_vain = self.in_vain.load(Ordering::Relaxed);
+        if in_vain < IN_VAIN || in_vain.is_multiple_of(TRY_AGAIN) {
+            let start = Instant::now();
+            let end = deadline.map_or(start + SPIN, |deadline| deadline.min(start + SPIN));
+            for look in 0.. {
+                for _ in 0..1 << LONGEST_PAUSE.min(look) {
+                    spin_loop();
+                }
+                match attempt() {
+                    Err(Failure::NotNow) => {}
+                    outcome => {
+                        self.in_vain.store(0, Ordering::Relaxed);
+                        return outcome;
+                    }
+                }
+                if look > LONGEST_PAUSE && Instant::now() >= end {
+                    break;
+                }
             }
         }
+        self.in_vain.store(in_vain.wrapping_add(1), Ordering::Relaxed);
         let bell = words.bell(self.side);
         let outcome = loop {
             bell.announce();
@@ -344,18 +393,17 @@ impl Drop for End {
 
 /// A message that is to be decoded.
 enum Got<'a> {
-    Slot(Taken),
+    Slot(Finish<'a>),
     Packet(Peeked<'a>),
 }
 
 /// Makes room where a message was taken, when it was decoded or its decoding has panicked.
 struct Finish<'a> {
-    slots: &'a Slots<Words<'a>>,
+    slots: Slots<Words<'a>>,
     taken: Taken,
 }
 
 impl Drop for Finish<'_> {
-    #[inline]
     fn drop(&mut self) {
         self.slots.finish(&self.taken);
     }
@@ -368,7 +416,6 @@ struct Then<'a> {
 }
 
 impl Drop for Then<'_> {
-    #[inline]
     fn drop(&mut self) {
         self.words.ring(Side::Sender);
         if !self.end.has_opposite(&self.words) {

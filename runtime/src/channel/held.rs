@@ -16,15 +16,22 @@ pub(super) enum Side {
 
 impl Side {
     /// Returns one end of this kind in a word of the numbers of ends: senders in the low half, receivers in the high half.
+    #[inline]
     pub(super) fn one(self) -> u64 {
-        match self {
-            Self::Sender => 1,
-            Self::Receiver => 1 << 32,
-        }
+        1 << self.shift()
     }
 
+    #[inline]
     pub(super) fn is_in(self, ends: u64) -> bool {
-        !(ends / self.one()).is_multiple_of(1 << 32)
+        (ends >> self.shift()) as u32 != 0
+    }
+
+    #[inline]
+    fn shift(self) -> u32 {
+        match self {
+            Self::Sender => 0,
+            Self::Receiver => 32,
+        }
     }
 }
 

@@ -91,15 +91,18 @@ pub(super) struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
+    #[inline]
     pub(super) fn new(state: &'a State, layout: Layout) -> Self {
         Self { state, layout }
     }
 
     /// Returns how many bytes a message in a slot may have.
+    #[inline]
     pub(super) fn room_bytes(self) -> usize {
         8 * (self.layout.slot - SLOT_HEAD)
     }
 
+    #[inline]
     pub(super) fn slots(self) -> Slots<Self> {
         Slots::new(self)
     }
@@ -130,6 +133,7 @@ impl<'a> Words<'a> {
         }
     }
 
+    #[inline]
     fn ends(self) -> &'a [AtomicU64] {
         &self.state.long_words()[ENDS..][..ENTRIES]
     }
@@ -270,11 +274,14 @@ impl SlotMemory for Words<'_> {
         let slot = &self.state.long_words()[SLOTS + index as usize * self.layout.slot..][..self.layout.slot];
         // Another process may have written any length.
         let len = (slot[1].load(Ordering::Relaxed) as usize).min(self.room_bytes());
-        let end = out.len() + len;
-        for place in &slot[SLOT_HEAD..][..len.div_ceil(8)] {
-            out.extend_from_slice(&place.load(Ordering::Relaxed).to_ne_bytes());
+        let start = out.len();
+        let places = &slot[SLOT_HEAD..][..len.div_ceil(8)];
+        out.resize(start + 8 * places.len(), 0);
+        let (whole, _) = out[start..].as_chunks_mut::<8>();
+        for (bytes, place) in whole.iter_mut().zip(places) {
+            *bytes = place.load(Ordering::Relaxed).to_ne_bytes();
         }
-        out.truncate(end);
+        out.truncate(start + len);
     }
 }
 

@@ -53,7 +53,9 @@ use memory::{Layout, MOST_MESSAGES};
 /// assert_eq!(rx.recv().unwrap(), 3.5);
 /// # Ok::<(), procession::Error>(())
 /// ```
-pub fn channel<T: Serialize + DeserializeOwned>(capacity: usize) -> Result<(Sender<T>, Receiver<T>)> {
+pub fn channel<T: Serialize + DeserializeOwned + 'static>(
+    capacity: usize,
+) -> Result<(Sender<T>, Receiver<T>)> {
     if !(1..=MOST_MESSAGES).contains(&capacity) {
         return Err(Error::config(format!(
             "a channel with room for {capacity} messages: it can have room for 1 to {MOST_MESSAGES}"

@@ -15,14 +15,14 @@ use super::{
     slots::{SlotMemory as _, Step},
 };
 use crate::{
-    codec,
+    codec::{self, Encoded},
     error::Error,
     segment::{Attachments, Draft, Kind, SegmentId, adopt_all, digest, with_available},
     sys::{fd, pass},
 };
 
 /// The most bytes that are sent within a packet. More are sent as a segment.
-const MOST_BYTES: usize = 16 << 10;
+const MOST_BYTES: usize = 32 << 10;
 /// The number of the packet, and where its message is.
 const HEAD_BYTES: usize = 9;
 const HERE: u8 = 0;
@@ -122,17 +122,17 @@ pub(super) fn peek<'a>(words: Words<'a>, socket: BorrowedFd<'a>) -> Result<Peeke
 
 impl Peeked<'_> {
     /// Decodes the message.
-    pub(super) fn decode<T: serde::de::DeserializeOwned>(&self) -> Result<T, String> {
+    pub(super) fn decode<T: serde::de::DeserializeOwned + 'static>(&self) -> Result<T, String> {
         let (head, body) = self.bytes.split_at(HEAD_BYTES);
         self.words.step(Step::Copied);
         let attachments = self.attachments.as_ref().map_err(Clone::clone)?;
         with_available(attachments, || {
             if head[HEAD_BYTES - 1] != APART {
-                return codec::decode(body);
+                return codec::decode_result(Encoded::Short(body));
             }
             let id: SegmentId = codec::decode(body)?;
             let memory = attachments.get(id).ok_or("its memory did not arrive")?;
-            codec::decode(memory.data())
+            codec::decode_result(Encoded::Short(memory.data()))
         })
     }
 }

@@ -62,8 +62,8 @@ pub struct Pipe<A, B> {
 /// ```
 pub fn pipe<A, B>() -> Result<(Pipe<A, B>, Pipe<B, A>)>
 where
-    A: Serialize + DeserializeOwned,
-    B: Serialize + DeserializeOwned,
+    A: Serialize + DeserializeOwned + 'static,
+    B: Serialize + DeserializeOwned + 'static,
 {
     let ((to_there, from_here), (to_here, from_there)) = (channel(CAPACITY)?, channel(CAPACITY)?);
     Ok((Pipe { sender: to_there, receiver: from_there }, Pipe { sender: to_here, receiver: from_here }))
@@ -77,7 +77,7 @@ impl<A, B> Pipe<A, B> {
     }
 }
 
-impl<A: Serialize, B> Pipe<A, B> {
+impl<A: Serialize + 'static, B> Pipe<A, B> {
     /// Sends a message: see [`Sender::send`].
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl<A: Serialize, B> Pipe<A, B> {
     }
 }
 
-impl<A, B: DeserializeOwned> Pipe<A, B> {
+impl<A, B: DeserializeOwned + 'static> Pipe<A, B> {
     /// Receives a message: see [`Receiver::recv`].
     ///
     /// # Errors

@@ -61,7 +61,7 @@ impl<T> Receiver<T> {
     }
 }
 
-impl<T: DeserializeOwned> Receiver<T> {
+impl<T: DeserializeOwned + 'static> Receiver<T> {
     /// Receives the oldest message, and waits for one if there is none.
     ///
     /// # Errors
@@ -196,7 +196,7 @@ pub struct IntoIter<T> {
     receiver: Receiver<T>,
 }
 
-fn next<T: DeserializeOwned>(receiver: &Receiver<T>) -> Option<T> {
+fn next<T: DeserializeOwned + 'static>(receiver: &Receiver<T>) -> Option<T> {
     match receiver.recv() {
         Ok(message) => Some(message),
         Err(RecvError::Disconnected) => None,
@@ -204,7 +204,7 @@ fn next<T: DeserializeOwned>(receiver: &Receiver<T>) -> Option<T> {
     }
 }
 
-impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
+impl<T: DeserializeOwned + 'static> Iterator for Iter<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -212,7 +212,7 @@ impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
     }
 }
 
-impl<T: DeserializeOwned> Iterator for TryIter<'_, T> {
+impl<T: DeserializeOwned + 'static> Iterator for TryIter<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -224,7 +224,7 @@ impl<T: DeserializeOwned> Iterator for TryIter<'_, T> {
     }
 }
 
-impl<T: DeserializeOwned> Iterator for IntoIter<T> {
+impl<T: DeserializeOwned + 'static> Iterator for IntoIter<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -232,7 +232,7 @@ impl<T: DeserializeOwned> Iterator for IntoIter<T> {
     }
 }
 
-impl<T: DeserializeOwned> IntoIterator for Receiver<T> {
+impl<T: DeserializeOwned + 'static> IntoIterator for Receiver<T> {
     type Item = T;
     type IntoIter = IntoIter<T>;
 
@@ -241,7 +241,7 @@ impl<T: DeserializeOwned> IntoIterator for Receiver<T> {
     }
 }
 
-impl<'a, T: DeserializeOwned> IntoIterator for &'a Receiver<T> {
+impl<'a, T: DeserializeOwned + 'static> IntoIterator for &'a Receiver<T> {
     type Item = T;
     type IntoIter = Iter<'a, T>;
 

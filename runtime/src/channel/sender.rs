@@ -57,7 +57,7 @@ impl<T> Sender<T> {
     }
 }
 
-impl<T: Serialize> Sender<T> {
+impl<T: Serialize + 'static> Sender<T> {
     /// Sends a message, and waits for room if there is none. When it returns, the message will be received even if this process dies.
     ///
     /// # Errors

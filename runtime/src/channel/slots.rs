@@ -129,6 +129,7 @@ pub(super) struct Slots<M> {
 
 impl<M: SlotMemory> Slots<M> {
     /// Uses memory of at least one slot.
+    #[inline]
     pub(super) fn new(memory: M) -> Self {
         let index_bits = memory.capacity().next_power_of_two().trailing_zeros();
         Self { memory, index_bits }

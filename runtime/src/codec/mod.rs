@@ -20,7 +20,7 @@ pub use input::Input;
 pub use output::Output;
 
 pub(crate) use bytes::{Buffer, HERE_BYTES, LARGE_BYTES, ShortBytes};
-pub(crate) use output::{Encoded, OwnedResult};
+pub(crate) use output::{Encoded, OwnedResult, decode_result, encode_value};
 
 use crate::segment::take_why;
 

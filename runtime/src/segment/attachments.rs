@@ -149,9 +149,11 @@ pub(crate) fn mode() -> Mode {
 }
 
 /// Encodes bytes that may outlive this process, so that what they name must not be held by it.
+#[inline]
 pub(crate) fn outliving<R>(encode: impl FnOnce() -> R) -> R {
     struct Back(bool);
     impl Drop for Back {
+        #[inline]
         fn drop(&mut self) {
             OUTLIVES.set(self.0);
         }

@@ -17,16 +17,19 @@ pub(crate) struct Entry(u16);
 
 impl Entry {
     /// Returns a number between 1 and [`ENTRIES`].
+    #[inline]
     pub(crate) fn number(self) -> u32 {
         self.0.into()
     }
 
     /// Returns the entry with this number, which another process may have made up.
+    #[inline]
     pub(crate) fn from_number(number: u32) -> Option<Self> {
         (1..=ENTRIES as u32).contains(&number).then_some(Self(number as u16))
     }
 
     /// Returns its position in the table, from 0.
+    #[inline]
     pub(crate) fn index(self) -> usize {
         usize::from(self.0) - 1
     }

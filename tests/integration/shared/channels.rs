@@ -97,6 +97,27 @@ fn announce(order: &Order) {
 #[worker]
 fn nothing() {}
 
+/// Makes a channel and returns both ends, with messages in it.
+#[worker]
+fn make(count: u64) -> Result<(Sender<u64>, Receiver<u64>), RemoteError> {
+    let (tx, rx) = channel(16)?;
+    (0..count).try_for_each(|n| tx.send(n))?;
+    Ok((tx, rx))
+}
+
+/// Returns one side of a pipe, and sends the other one.
+#[worker]
+fn make_pipe(there: Sender<Pipe<u64, u64>>) -> Result<Pipe<u64, u64>, RemoteError> {
+    let (here, other) = pipe()?;
+    there.send(other)?;
+    Ok(here)
+}
+
+#[worker]
+fn give_back(from: Receiver<u64>) -> Option<Receiver<u64>> {
+    Some(from)
+}
+
 /// A message that ends its receiver while it is decoded, once, if that is a worker.
 #[derive(Debug, Serialize)]
 struct Deadly {
@@ -384,5 +405,60 @@ fn workers_forget_a_channel_that_the_caller_has_dropped() {
             !maps.contains("procession-shared")
         });
         pool.submit(delayed!(nothing())).join().unwrap();
+    });
+}
+
+#[test]
+fn ends_are_results_and_outlive_the_process_that_made_them() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        for made in [
+            pool.submit(delayed!(make(3))).join().unwrap(),
+            Process::spawn(delayed!(make(3))).unwrap().join().unwrap(),
+            Pool::in_process().submit(delayed!(make(3))).join().unwrap(),
+            delayed!(make(3)).call().unwrap(),
+        ] {
+            let (tx, rx) = made.unwrap();
+            tx.send(3).unwrap();
+            drop(tx);
+            assert!(rx.into_iter().eq(0..4), "the sender that was returned was the last one");
+        }
+        let (tx, rx) = pool.submit(delayed!(make(0))).join().unwrap().unwrap();
+        let producing = pool.submit(delayed!(produce(0..100, tx)));
+        assert!(rx.into_iter().eq(0..100), "a worker uses again what it has made");
+        producing.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn an_end_that_comes_back_belongs_to_the_same_channel() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let (tx, rx) = channel(4).unwrap();
+        let rx = pool.submit(delayed!(give_back(rx))).join().unwrap().unwrap();
+        tx.send(1).unwrap();
+        assert_eq!(rx.recv().unwrap(), 1);
+        drop(rx);
+        until("no receiver is left", || tx.send(2).is_err());
+        // A result that nobody takes has no ends.
+        let (tx, rx) = channel(4).unwrap();
+        drop(pool.submit(delayed!(give_back(rx))));
+        until("the receiver was dropped with the result", || {
+            tx.try_send(3).is_err_and(|e| e.is_disconnected())
+        });
+    });
+}
+
+#[test]
+fn sides_of_pipes_are_results() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let (tx, others) = channel(1).unwrap();
+        let here = pool.submit(delayed!(make_pipe(tx))).join().unwrap().unwrap();
+        let other = others.recv().unwrap();
+        drop(pool);
+        here.send(7).unwrap();
+        other.send(other.recv().unwrap() + 1).unwrap();
+        assert_eq!(here.recv().unwrap(), 8);
     });
 }

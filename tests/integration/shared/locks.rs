@@ -50,6 +50,12 @@ fn pay(account: &Account) -> Result<(), RemoteError> {
 }
 
 #[worker]
+fn open(owner: &str) -> Result<(Account, SharedEvent), RemoteError> {
+    let account = Account { owner: owner.to_owned(), ..Account::new() };
+    Ok((account, SharedEvent::new()?))
+}
+
+#[worker]
 fn pay_by_others(account: Account, tasks: usize) -> Result<(), RemoteError> {
     let pool = Pool::new(2)?;
     parallel!(pool = &pool; pay(&account)? for _ in 0..tasks)?;
@@ -296,5 +302,20 @@ fn workers_that_end_in_peace_break_nothing() {
         }
         drop(pool);
         assert!(barrier.wait_timeout(Duration::ZERO).is_none(), "it is whole");
+    });
+}
+
+#[test]
+fn what_a_task_returns_is_what_others_change() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        let (account, event) = pool.submit(delayed!(open("a"))).join().unwrap().unwrap();
+        parallel!(pool = &pool; pay(&account)? for _ in 0..4).unwrap();
+        account.has(4 * TIMES);
+        event.set();
+        assert!(event.is_set());
+        let (account, _) = Process::spawn(delayed!(open("a"))).unwrap().join().unwrap().unwrap();
+        parallel!(pool = &pool; pay(&account)? for _ in 0..2).unwrap();
+        account.has(2 * TIMES);
     });
 }
