@@ -189,7 +189,8 @@ impl<'a> Words<'a> {
         let word = &self.state.words()[2 * LOCKS + side as usize];
         // SYNC(packets): pairs with the store in `Lock::drop`.
         let locked = word.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed);
-        locked.is_ok().then_some(Lock { words: self, side })
+        // Made only now: one that is dropped unlocks.
+        locked.is_ok().then(|| Lock { words: self, side, rings: false })
     }
 
     /// Returns the numbers of the last packets that were sent and received.
@@ -210,13 +211,18 @@ impl<'a> Words<'a> {
 pub(super) struct Lock<'a> {
     words: Words<'a>,
     side: Side,
+    /// Whether to ring those on the same side who found it locked. If there was nothing to do, then not for them either, and they would only
+    /// keep each other awake.
+    pub(super) rings: bool,
 }
 
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
         // SYNC(packets): pairs with the exchange in `Words::lock`.
         self.words.state.words()[2 * LOCKS + self.side as usize].store(0, Ordering::Release);
-        self.words.ring(self.side);
+        if self.rings {
+            self.words.ring(self.side);
+        }
     }
 }
 

@@ -57,7 +57,7 @@ impl Packet {
 
     /// Sends the packet if there is room.
     pub(super) fn send(&self, words: Words<'_>, socket: BorrowedFd<'_>) -> Result<(), Failure> {
-        let _lock = words.lock(Side::Sender).ok_or(Failure::NotNow)?;
+        let mut lock = words.lock(Side::Sender).ok_or(Failure::NotNow)?;
         words.step(Step::Claimed);
         let (sent, received) = words.packets();
         // What is left in the slots takes room, too.
@@ -85,6 +85,7 @@ impl Packet {
         }
         words.step(Step::Published);
         words.set_sent(number);
+        lock.rings = true;
         Ok(())
     }
 }
@@ -101,12 +102,13 @@ pub(super) struct Peeked<'a> {
 
 /// Returns the oldest packet.
 pub(super) fn peek<'a>(words: Words<'a>, socket: BorrowedFd<'a>) -> Result<Peeked<'a>, Failure> {
-    let lock = words.lock(Side::Receiver).ok_or(Failure::Busy)?;
+    let mut lock = words.lock(Side::Receiver).ok_or(Failure::Busy)?;
     let mut bytes = Vec::with_capacity(HEAD_BYTES + MOST_BYTES);
     let most = bytes.capacity();
     match pass::peek_with_fds(socket, &mut bytes, most) {
         Ok(Some((length, fds, are_lost))) if length >= HEAD_BYTES => {
             words.step(Step::Taken);
+            lock.rings = true;
             let attachments = if are_lost {
                 Err("its descriptors did not arrive: this process may not open more (`ulimit -n`)".to_owned())
             } else {

@@ -377,6 +377,35 @@ fn messages_of_any_length_keep_their_order() {
     });
 }
 
+#[worker]
+fn produce_long(numbers: std::ops::Range<u64>, to: Sender<(u64, Vec<u8>)>) -> Result<(), RemoteError> {
+    for n in numbers {
+        to.send((n, vec![n as u8; if n % 20 == 0 { 5000 } else { 0 }]))?;
+    }
+    Ok(())
+}
+
+#[worker]
+fn collect_long(from: Receiver<(u64, Vec<u8>)>) -> Vec<u64> {
+    from.iter().map(|(n, _)| n).collect()
+}
+
+#[test]
+fn several_processes_send_and_receive_long_messages_each_once() {
+    alone(|| {
+        let (tx, rx) = channel(4).unwrap();
+        let start = |n| Process::spawn(delayed!(produce_long(2000 * n..2000 * (n + 1), tx.clone()))).unwrap();
+        let senders = [0, 1, 2].map(start);
+        let receivers = [0, 1, 2].map(|_| Process::spawn(delayed!(collect_long(rx.clone()))).unwrap());
+        drop((tx, rx));
+        let mut all: Vec<u64> =
+            receivers.into_iter().flat_map(|mut receiver| receiver.join().unwrap()).collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..6000));
+        senders.into_iter().for_each(|mut sender| sender.join().unwrap().unwrap());
+    });
+}
+
 #[test]
 fn a_pipe_goes_both_ways() {
     alone(|| {
