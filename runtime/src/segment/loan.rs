@@ -28,7 +28,8 @@ impl Owned {
     pub(super) fn new(segment: Arc<Segment>, range: Range<usize>, size: usize) -> Option<Self> {
         let is_free =
             range.start <= range.end && range.end <= segment.len_bytes && segment.ledger()?.claim(&range);
-        is_free.then_some(Self { segment, range, size, is_released: false.into() })
+        // Made only now: one that is dropped releases the range, which is another's.
+        is_free.then(|| Self { segment, range, size, is_released: false.into() })
     }
 
     fn release(&self) {

@@ -247,7 +247,9 @@ fn what_is_written_is_seen_by_all_who_have_mapped_it() {
     let mut there = Claim::of(other.clone(), 1..3, 1).unwrap();
     there.part().bytes_mut()[0] = 7;
     assert_eq!(claim.bytes(), [1, 7, 3]);
-    assert!(Claim::of(other, 2..3, 1).is_err(), "it has an owner there");
+    for _ in 0..2 {
+        assert!(Claim::of(other.clone(), 2..3, 1).is_err(), "it has an owner there, which keeps it");
+    }
     claim.part().bytes_mut()[2] = 8;
     assert_eq!(there.bytes(), [7, 8]);
 }
