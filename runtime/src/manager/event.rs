@@ -187,7 +187,8 @@ impl Semaphore {
 
     fn acquire_within(&self, wait: Option<Duration>) -> Result<Option<Permit<'_>>> {
         let in_time = self.object.act(Action::Acquire(wait)).and_then(is_in_time)?;
-        Ok(in_time.then_some(Permit { semaphore: self }))
+        // Made only now: one that is dropped gives a permit back.
+        Ok(in_time.then(|| Permit { semaphore: self }))
     }
 }
 
