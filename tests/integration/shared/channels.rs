@@ -394,7 +394,8 @@ fn collect_long(from: Receiver<(u64, Vec<u8>)>) -> Vec<u64> {
 fn several_processes_send_and_receive_long_messages_each_once() {
     alone(|| {
         let (tx, rx) = channel(4).unwrap();
-        let start = |n| Process::spawn(delayed!(produce_long(2000 * n..2000 * (n + 1), tx.clone()))).unwrap();
+        let start =
+            |n: u64| Process::spawn(delayed!(produce_long(2000 * n..2000 * (n + 1), tx.clone()))).unwrap();
         let senders = [0, 1, 2].map(start);
         let receivers = [0, 1, 2].map(|_| Process::spawn(delayed!(collect_long(rx.clone()))).unwrap());
         drop((tx, rx));
