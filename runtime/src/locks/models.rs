@@ -24,31 +24,42 @@ use crate::sync::{
     steps::{Ended, end_at},
 };
 
+/// The position of the first reader's word.
+const READERS: usize = 2;
+
 /// The words of one lock, and the value behind it. The threads of a model take turns on one thread, so a plain reference count suffices.
 struct Place {
     words: [AtomicU32; 4],
     value: UnsafeCell<u32>,
-    /// What the kernel does for the words: checking a word and falling asleep is one step for a waker.
-    kernel: (Mutex<()>, Condvar),
+    /// What the kernel does for each word: checking a word and falling asleep is one step for a waker.
+    kernel: [(Mutex<()>, Condvar); 4],
 }
 
 impl Place {
     fn new() -> Rc<Self> {
         let words = [0; 4].map(AtomicU32::new);
-        Rc::new(Self { words, value: UnsafeCell::new(0), kernel: (Mutex::new(()), Condvar::new()) })
+        let kernel = [(); 4].map(|()| (Mutex::new(()), Condvar::new()));
+        Rc::new(Self { words, value: UnsafeCell::new(0), kernel })
     }
 
-    fn sleep(&self, word: &AtomicU32, seen: u32) -> bool {
-        let awake = self.kernel.0.lock().unwrap();
-        if word.load(crate::sync::Ordering::Relaxed) == seen {
-            drop(self.kernel.1.wait(awake).unwrap());
+    /// Sleeps until the word at this position is woken, unless it has another value.
+    fn sleep(&self, at: usize, seen: u32) -> bool {
+        let (asleep, woken) = &self.kernel[at];
+        let awake = asleep.lock().unwrap();
+        if self.words[at].load(crate::sync::Ordering::Relaxed) == seen {
+            drop(woken.wait(awake).unwrap());
         }
         true
     }
 
-    fn wake(&self) {
-        let _awake = self.kernel.0.lock().unwrap();
-        self.kernel.1.notify_all();
+    fn wake(&self, at: usize) {
+        let (asleep, woken) = &self.kernel[at];
+        let _awake = asleep.lock().unwrap();
+        woken.notify_all();
+    }
+
+    fn wake_all(&self) {
+        (0..4).for_each(|at| self.wake(at));
     }
 
     fn change(&self) {
@@ -71,10 +82,10 @@ impl Place {
 
     /// Takes the lock, changes the value, and frees it.
     fn use_lock(&self, me: u32) -> HasDied {
-        let died = self.lock().lock(me, |seen| self.sleep(&self.words[0], seen)).unwrap();
+        let died = self.lock().lock(me, |seen| self.sleep(0, seen)).unwrap();
         self.change();
         if self.lock().unlock(false) {
-            self.wake();
+            self.wake(0);
         }
         died
     }
@@ -86,19 +97,19 @@ impl Place {
 
     fn use_reader(&self, me: u32) -> HasDied {
         let mine = me as usize - 1;
-        let died = self.rw().read(mine, |seen| self.sleep(&self.words[0], seen), |_| self.wake()).unwrap();
+        let died = self.rw().read(mine, |seen| self.sleep(0, seen), |_| self.wake(READERS + mine)).unwrap();
         self.read();
-        self.rw().unread(mine, |_| self.wake());
+        self.rw().unread(mine, |_| self.wake(READERS + mine));
         died
     }
 
     fn use_writer(&self, me: u32) -> HasDied {
         let rw = self.rw();
-        let died = rw.writer.lock(me, |seen| self.sleep(&self.words[0], seen)).unwrap();
-        assert!(rw.drain(|at, seen| self.sleep(&rw.readers[at], seen)));
+        let died = rw.writer.lock(me, |seen| self.sleep(0, seen)).unwrap();
+        assert!(rw.drain(|at, seen| self.sleep(READERS + at, seen)));
         self.change();
         if rw.writer.unlock(false) {
-            self.wake();
+            self.wake(0);
         }
         died
     }
@@ -110,10 +121,10 @@ impl Place {
     }
 
     fn use_permit(&self, me: u32) -> HasDied {
-        let at = self.permits().take(me, |seen| self.sleep(&self.words[0], seen)).unwrap();
+        let at = self.permits().take(me, |seen| self.sleep(0, seen)).unwrap();
         self.change();
         if self.permits().give_back(at) {
-            self.wake();
+            self.wake(0);
         }
         false
     }
@@ -140,6 +151,7 @@ fn process<R: 'static>(
 fn bounded(interruptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(interruptions);
+    builder.max_branches = 10_000;
     builder.check(model);
 }
 
@@ -157,7 +169,7 @@ fn die_at(
         let other = process(&place, "", move |place| second(place, 2));
         if dying.join().unwrap().is_none() {
             repair(&place);
-            place.wake();
+            place.wake_all();
         }
         let was_told = [other.join().unwrap().unwrap(), second(&place, 2)];
         assert_eq!(was_told.into_iter().filter(|told| *told).count(), told, "{label}");
@@ -187,11 +199,11 @@ fn a_lock_is_taken_from_a_process_that_ends_at_any_step_and_one_is_told() {
 
 #[test]
 fn readers_and_a_writer_exclude_each_other() {
-    bounded(2, || {
+    bounded(3, || {
         let place = Place::new();
-        let reader = process(&place, "", |place| place.use_reader(1));
-        let writer = process(&place, "", |place| place.use_writer(2));
-        assert!(reader.join().unwrap().is_some() && writer.join().unwrap().is_some());
+        let readers = [1, 2].map(|me| process(&place, "", move |place| place.use_reader(me)));
+        place.use_writer(3);
+        assert!(readers.into_iter().all(|reader| reader.join().unwrap().is_some()));
         assert_eq!(place.read(), 1);
     });
 }
@@ -225,9 +237,9 @@ fn a_barrier_lets_all_go_on_or_breaks_for_all() {
             let place = Place::new();
             let wait = |place: &Place| {
                 let word = BarrierWord(&place.words[0]);
-                let waited = word.wait(2, |seen| place.sleep(word.0, seen)).unwrap();
+                let waited = word.wait(2, |seen| place.sleep(0, seen)).unwrap();
                 if waited == Ok(true) {
-                    place.wake();
+                    place.wake(0);
                 }
                 waited
             };
@@ -239,7 +251,7 @@ fn a_barrier_lets_all_go_on_or_breaks_for_all() {
                 let third = process(&place, "", wait);
                 assert!(other.join().unwrap().is_none());
                 BarrierWord(&place.words[0]).break_it();
-                place.wake();
+                place.wake(0);
                 // It met the other one before that died, or finds out.
                 assert!(third.join().unwrap().is_some());
                 assert!(wait(&place).is_err());

@@ -192,3 +192,85 @@ mod tests {
         assert!(!table.take_over(entry, second, |_| false));
     }
 }
+
+/// Models: two processes repair what a dead one has left, and a third one wants its entry.
+#[cfg(all(test, loom))]
+mod models {
+    use std::rc::Rc;
+
+    use loom::{cell::Cell, thread};
+
+    use super::*;
+    use crate::sync::AtomicU32;
+
+    struct Place {
+        words: [AtomicU64; 1],
+        /// How often the entry was repaired. Loom fails if two threads access it at the same time.
+        repairs: Cell<u32>,
+        /// The first of those that repair has died over it.
+        first_died: AtomicU32,
+    }
+
+    const ENTRY: Entry = Entry(1);
+
+    fn who(pid: u32) -> Who {
+        Who::new(pid, 1)
+    }
+
+    impl Place {
+        fn is_alive(&self, process: Who) -> bool {
+            // Whoever sees that a process has died sees what it has written.
+            process != who(1) && (process != who(2) || self.first_died.load(Ordering::Acquire) == 0)
+        }
+
+        fn repair(&self, me: Who, dies: bool) -> bool {
+            let table = Table(&self.words);
+            let takes = table.take_over(ENTRY, me, |process| self.is_alive(process));
+            if takes {
+                self.repairs.set(self.repairs.get() + 1);
+                if !dies {
+                    table.free(ENTRY);
+                }
+            }
+            if dies {
+                self.first_died.store(1, Ordering::Release);
+            }
+            takes
+        }
+    }
+
+    fn check(dies: bool) {
+        loom::model(move || {
+            let words = [AtomicU64::new(LIVE | who(1).0)];
+            let place = Rc::new(Place { words, repairs: Cell::new(0), first_died: AtomicU32::new(0) });
+            let first = thread::spawn({
+                let place = place.clone();
+                move || place.repair(who(2), dies)
+            });
+            let joins = thread::spawn({
+                let place = place.clone();
+                move || Table(&place.words).join(who(4)).map(|_| place.repairs.get())
+            });
+            let second = place.repair(who(3), false);
+            let (first, joined) = (first.join().unwrap(), joins.join().unwrap());
+            // One that died may have been in the way of the second one.
+            let third = place.repair(who(3), false);
+            assert!(joined.is_none_or(|repairs| repairs > 0), "it was repaired before");
+            let repairs = [first, second, third].into_iter().filter(|repaired| *repaired).count();
+            assert_eq!(repairs, if dies && first { 2 } else { 1 });
+            assert_eq!(place.repairs.get() as usize, repairs);
+            let user = joined.map(|_| who(4));
+            assert_eq!(Table(&place.words).who(ENTRY), user);
+        });
+    }
+
+    #[test]
+    fn an_entry_is_repaired_once_and_then_joined() {
+        check(false);
+    }
+
+    #[test]
+    fn an_entry_is_repaired_again_if_the_process_that_repaired_it_has_died() {
+        check(true);
+    }
+}
