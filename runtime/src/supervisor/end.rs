@@ -80,8 +80,8 @@ impl Supervisor {
         let mut link = self.link.take()?;
         let State::Lost { was, reason, .. } = link.state else { unreachable!("`lose` has just made it so") };
         link.launched.unwatch();
-        let given = link.segments.values().filter_map(Weak::upgrade);
-        given.for_each(|segment| segment.recover(link.launched.peer.pid()));
+        let shared = link.segments.values().chain(link.returned.values()).filter_map(Weak::upgrade);
+        shared.for_each(|segment| segment.recover(link.launched.peer.pid()));
         let oldest = link.in_flight.batches.front().map(|(seq, _)| *seq);
         let mut exit_report = ExitReport {
             pid: link.launched.peer.pid(),

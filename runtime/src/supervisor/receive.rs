@@ -3,7 +3,7 @@
 //! A worker that sends an invalid message is killed. A reply is settled only after the output that the task wrote was
 //! read.
 
-use std::{io, ops::ControlFlow, time::Instant};
+use std::{io, ops::ControlFlow, sync::Arc, time::Instant};
 
 use super::{
     capture::Transcript,
@@ -125,7 +125,9 @@ impl Supervisor {
     ) -> Result<Next, ReceiveError> {
         let Some(link) = self.link.as_mut().filter(|link| !link.is_lost()) else { return Ok(Next::Stop) };
         let is_starting = matches!(link.state, State::Starting { .. });
-        let Link { launched, transcript, ledger, in_flight, held, last_words, put_off_since, .. } = link;
+        let Link {
+            launched, transcript, ledger, in_flight, held, last_words, put_off_since, returned, ..
+        } = link;
         let Launched { receiver, peer, watched, .. } = launched;
         let (peer, transcript) = (&**peer, transcript.as_mut());
         let mut reader = Reader {
@@ -171,7 +173,13 @@ impl Supervisor {
             Incoming::Closed => return Err(ReceiveError::Closed(None)),
         };
         if let Next::Adopt { seq, count } = next {
-            ledger.add_returned(seq, adopt(receiver.take_descriptors(), count)?, in_flight)?;
+            let adopted = adopt(receiver.take_descriptors(), count)?;
+            let segments = adopted.iter().flat_map(Attachments::iter);
+            for state in segments.filter(|segment| segment.state().is_some()) {
+                returned.retain(|_, state| state.strong_count() > 0);
+                returned.insert(state.id(), Arc::downgrade(state));
+            }
+            ledger.add_returned(seq, adopted, in_flight)?;
             return Ok(Next::More);
         }
         Ok(next)

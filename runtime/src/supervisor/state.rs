@@ -86,6 +86,8 @@ pub(super) struct Link {
     pub(super) given_up: bool,
     /// The segments that its process was handed.
     pub(super) segments: BTreeMap<SegmentId, Weak<Segment>>,
+    /// The state that came in its results, which it may still use. It was not handed over, so the process cannot decode or forget it.
+    pub(super) returned: BTreeMap<SegmentId, Weak<Segment>>,
 }
 
 impl Supervisor {
@@ -228,6 +230,7 @@ impl Supervisor {
             killed: false,
             given_up: false,
             segments: BTreeMap::new(),
+            returned: BTreeMap::new(),
         });
         Ok(true)
     }

@@ -6,6 +6,7 @@ use procession::{
     Pool, Process, RemoteError, SharedBarrier, SharedCondvar, SharedEvent, SharedMutex, SharedRwLock,
     SharedSemaphore, StartMethod, delayed, worker,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     alone::alone,
@@ -234,4 +235,48 @@ fn locks_work_by_each_start_method() {
 fn lock_after(total: &SharedMutex<u64>, locked: &SharedEvent) -> bool {
     locked.wait();
     total.lock().is_err()
+}
+
+/// What a worker makes and returns.
+#[derive(Serialize, Deserialize)]
+struct Made {
+    total: SharedMutex<u64>,
+    prices: SharedRwLock<u64>,
+    permits: SharedSemaphore,
+}
+
+/// Keeps a handle of what it returns, and holds all of it.
+#[worker]
+fn make_and_hold() -> Result<Made, RemoteError> {
+    let made = Made {
+        total: SharedMutex::new(0)?,
+        prices: SharedRwLock::new(0)?,
+        permits: SharedSemaphore::new(1)?,
+    };
+    let kept: &Made = Box::leak(Box::new(Made {
+        total: made.total.clone(),
+        prices: made.prices.clone(),
+        permits: made.permits.clone(),
+    }));
+    std::mem::forget((kept.total.lock()?, kept.prices.read()?, kept.permits.acquire()));
+    Ok(made)
+}
+
+#[worker]
+fn die() {
+    End::Kill.strike();
+}
+
+#[test]
+fn what_a_worker_has_made_and_returned_is_repaired_when_it_is_reaped() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let made = pool.submit(delayed!(make_and_hold())).join().unwrap().unwrap();
+        assert!(made.total.try_lock().is_none() && made.prices.try_write().is_none());
+        pool.submit(delayed!(die())).join().unwrap_err();
+        // Nothing here waits, so nothing here looks whether the holder lives.
+        assert!(made.total.try_lock().unwrap().is_err());
+        assert!(made.prices.try_write().unwrap().is_ok());
+        assert_eq!(made.permits.available_permits(), 1);
+    });
 }
