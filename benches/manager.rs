@@ -1,4 +1,4 @@
-//! Operations of a manager, over rings and over sockets, beside those of `multiprocessing.Manager` in the same run.
+//! Operations of a manager, over rings and over sockets, beside those of `multiprocessing.Manager` and calls of a pool in the same run.
 //!
 //! `cargo bench -p procession-benches --bench manager`. Without `python3` its column is left out.
 #![expect(clippy::print_stdout, reason = "it reports what it measures")]
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procession::{Manager, delayed, worker};
+use procession::{Manager, Pool, delayed, worker};
 use procession_benches::median;
 
 /// The operations of one measurement.
@@ -66,20 +66,29 @@ fn in_micros(time: Duration) -> f64 {
     time.as_nanos() as f64 / 1e3
 }
 
-const NAMES: [&str; 5] =
-    ["dict get", "dict insert", "queue put and get", "mutex lock and unlock", "dict update"];
+const NAMES: [&str; 6] = [
+    "dict get",
+    "dict insert",
+    "queue put and get",
+    "mutex lock and unlock",
+    "dict update",
+    "call of a pool, for comparison",
+];
 
 fn ours() -> procession::Result<Vec<Times>> {
     let manager = Manager::start()?;
     let counts = manager.dict::<String, u64>()?;
     let (queue, mutex) = (manager.queue(1)?, manager.mutex(0_u64)?);
     counts.insert("key".to_owned(), 7)?;
+    let pool = Pool::new(1)?;
+    pool.broadcast(delayed!(add(1, 2)))?;
     Ok(vec![
         measure(|| counts.get("key").map(|value| _ = black_box(value)))?,
         measure(|| counts.insert("key".to_owned(), 7).map(|value| _ = black_box(value)))?,
         measure(|| queue.put(1_u64).and_then(|()| queue.get().map(drop)))?,
         measure(|| mutex.lock().map(drop))?,
         measure(|| counts.update("key", delayed!(add(_, 1))).map(drop))?,
+        measure(|| pool.submit(delayed!(add(1, 2))).join().map(drop).map_err(Into::into))?,
     ])
 }
 

@@ -131,7 +131,7 @@ impl Connection {
     fn exchange(&mut self, request: &Request<'_>, with: &Attachments) -> io::Result<Reply> {
         self.bytes.clear();
         codec::encode(request, &mut self.bytes).map_err(io::Error::other)?;
-        let head = send_segments(self.beside.check()?, with)?;
+        let head = send_segments(&self.beside, with)?;
         self.end.sender.send(&head, Body::Borrowed(&self.bytes))?;
         self.end.sender.ring();
         match self.end.receiver.recv()? {
@@ -152,7 +152,7 @@ impl Connection {
 }
 
 fn reply_of(beside: &Identified, head: &[u8], body: &[u8]) -> io::Result<Reply> {
-    let with = receive_segments(beside.check()?, head)?;
+    let with = receive_segments(beside, head)?;
     let mut reply: Reply = codec::decode(body).map_err(io::Error::other)?;
     if !with.is_empty() {
         reply.values_mut().into_iter().for_each(|value| value.with = with.clone());

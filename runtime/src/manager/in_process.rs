@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Fault, Result},
     id::FunctionId,
     registry,
-    segment::{Attachments, SegmentId, with_available},
+    segment::{Attachments, SegmentId, bury, with_available},
     sync::ignore_poison,
     sys::{generation::generation, per_process::PerProcess},
 };
@@ -119,6 +119,7 @@ impl InProcess {
             let objects = std::mem::take(&mut state.objects);
             drop(state);
             drop(objects);
+            bury();
             self.replied.notify_all();
         }
     }
@@ -153,7 +154,7 @@ pub(super) fn run(call: &Call<'_>, with: &Attachments, value: &Value) -> Result<
         dispatch::run(entry, || Input::new(&args).with_lent(call.lent), &mut result, &mut large)
     });
     UPDATES.set(false);
-    outcome?;
+    let with = outcome?;
     result.append(&mut large);
-    Ok(Value::new(&result, &Attachments::default()))
+    Ok(Value::new(&result, &with))
 }

@@ -80,8 +80,10 @@ struct Connection {
     client: u64,
     sender: Box<dyn QueueingSender>,
     receiver: Box<dyn FrameReceiver>,
-    beside: OwnedFd,
+    beside: Identified,
     has_rings: bool,
+    /// The poller reports room on the socket.
+    awaits_room: bool,
     /// The poller has reported something since the last look.
     is_readable: bool,
     /// A request has no reply yet.
@@ -175,8 +177,9 @@ impl Server {
             client,
             sender: end.sender,
             receiver: end.receiver,
-            beside,
+            beside: Identified::new(beside),
             has_rings: end.rings,
+            awaits_room: false,
             is_readable: false,
             is_waiting: false,
         };
@@ -330,7 +333,7 @@ impl Connection {
             // A client waits for its reply.
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let with = receive_segments(self.beside.as_fd(), &head)?;
+        let with = receive_segments(&self.beside, &head)?;
         Ok(Found::Request(body, with))
     }
 
@@ -339,7 +342,7 @@ impl Connection {
         reply.values().iter().for_each(|value| with.merge(&value.with));
         let mut bytes = Vec::new();
         codec::encode(reply, &mut bytes).map_err(io::Error::other)?;
-        let head = match send_segments(self.beside.as_fd(), &with) {
+        let head = match send_segments(&self.beside, &with) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 bytes.clear();
                 let reply = Reply::refused(format!("the reply cannot be sent: {error}"));
@@ -356,9 +359,13 @@ impl Connection {
     /// Has the poller report what happens. Returns `false` if something has happened already.
     fn park(&mut self, poller: &Poller, key: u64) -> bool {
         let room = (self.sender.queued_bytes() > 0).then(|| self.sender.await_room());
-        let Some(fd) = self.receiver.poll_fd() else { return true };
-        if poller.set_writable(fd, key, room == Some(Room::Writable)).is_err() {
-            return true;
+        let awaits_room = room == Some(Room::Writable);
+        if self.awaits_room != awaits_room {
+            let Some(fd) = self.receiver.poll_fd() else { return true };
+            if poller.set_writable(fd, key, awaits_room).is_err() {
+                return true;
+            }
+            self.awaits_room = awaits_room;
         }
         room != Some(Room::Now) && self.receiver.park()
     }

@@ -4,7 +4,7 @@
 //! of a transport. The second carries segments, and once the memory of the rings. The head of each frame is the number of descriptors
 //! that go beside it.
 
-use std::{io, os::fd::BorrowedFd};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,7 @@ use crate::{
     registry,
     segment::{Attachments, SegmentId, adopt_all},
     sys::{
+        identified::Identified,
         pass::{MOST_AT_ONCE, read_some_with_fds, send_with_fds},
         per_process::PerProcess,
     },
@@ -55,17 +56,14 @@ pub(super) fn process_of(hello: &[u8; HELLO_BYTES]) -> Option<SegmentId> {
 /// # Errors
 ///
 /// There are too many, or the peer has ended.
-pub(super) fn send_segments(
-    beside: BorrowedFd<'_>,
-    attachments: &Attachments,
-) -> io::Result<[u8; HEAD_BYTES]> {
+pub(super) fn send_segments(beside: &Identified, attachments: &Attachments) -> io::Result<[u8; HEAD_BYTES]> {
     let fds: Vec<_> = attachments.iter().flat_map(|segment| segment.files()).collect();
     if fds.len() > MOST_AT_ONCE {
         let words = format!("it names {} descriptors of shared values, more than {MOST_AT_ONCE}", fds.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
     }
     if !fds.is_empty() {
-        send_with_fds(beside, &[0], &fds)?;
+        send_with_fds(beside.check()?, &[0], &fds)?;
     }
     Ok((fds.len() as u16).to_le_bytes())
 }
@@ -75,14 +73,14 @@ pub(super) fn send_segments(
 /// # Errors
 ///
 /// Something else was sent, or this process may not open more descriptors.
-pub(super) fn receive_segments(beside: BorrowedFd<'_>, head: &[u8]) -> io::Result<Attachments> {
+pub(super) fn receive_segments(beside: &Identified, head: &[u8]) -> io::Result<Attachments> {
     let head = head.try_into().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     let count = usize::from(u16::from_le_bytes(head));
     if count == 0 {
         return Ok(Attachments::default());
     }
     let mut byte = Vec::with_capacity(1);
-    match read_some_with_fds(beside, &mut byte, 1, false)? {
+    match read_some_with_fds(beside.check()?, &mut byte, 1, false)? {
         Some((1, _, true)) => {
             Err(io::Error::other("shared values did not arrive: the process may not open more descriptors"))
         }

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, path::Path, thread, time::Duration};
 
 use procession::{
-    Counter, Dict, List, Manager, Namespace, Pool, Process, Queue, RemoteError, Shared, delayed,
+    Counter, Dict, List, Manager, Namespace, Pool, Process, Queue, Receiver, RemoteError, Sender, Shared,
+    channel, delayed,
     manager::{Barrier, Condvar, Event, Mutex, Semaphore},
     parallel, worker,
 };
@@ -116,17 +117,7 @@ fn use_all(objects: Objects) -> Result<u32, RemoteError> {
 fn every_object_is_used_by_two_processes_at_once() {
     alone(|| {
         let manager = Manager::start().unwrap();
-        let objects = Objects {
-            dict: manager.dict().unwrap(),
-            list: manager.list().unwrap(),
-            namespace: manager.namespace().unwrap(),
-            queue: manager.queue(2).unwrap(),
-            mutex: manager.mutex(vec![1]).unwrap(),
-            semaphore: manager.semaphore(2).unwrap(),
-            event: manager.event().unwrap(),
-            barrier: manager.barrier(2).unwrap(),
-            condvar: manager.condvar().unwrap(),
-        };
+        let objects = Objects { barrier: manager.barrier(2).unwrap(), ..objects_of(&manager) };
         let copy = Shared::new(&objects).unwrap();
         let Objects { dict, list, namespace, queue, mutex, semaphore, event, barrier, condvar } = &*copy;
         let mut process = Process::spawn(delayed!(use_all(objects))).unwrap();
@@ -178,6 +169,94 @@ fn handles_are_values_of_other_objects() {
     });
 }
 
+/// Returns the handles that it is given, once they have been used here.
+#[worker]
+fn pass_back(objects: Objects) -> Result<(Objects, Vec<Counter>), RemoteError> {
+    objects.list.push("passed".to_owned())?;
+    let counters = objects.namespace.get::<List<Counter>>("counters")?;
+    let counters = counters.map(|counters| counters.snapshot()).transpose()?.unwrap_or_default();
+    Ok((objects, counters))
+}
+
+/// Sends on what it receives.
+#[worker]
+fn forward(from: Receiver<Objects>, to: Sender<Objects>) -> Result<(), RemoteError> {
+    for objects in from {
+        objects.list.push("forwarded".to_owned())?;
+        to.send(objects)?;
+    }
+    Ok(())
+}
+
+fn objects_of(manager: &Manager) -> Objects {
+    Objects {
+        dict: manager.dict().unwrap(),
+        list: manager.list().unwrap(),
+        namespace: manager.namespace().unwrap(),
+        queue: manager.queue(2).unwrap(),
+        mutex: manager.mutex(vec![1]).unwrap(),
+        semaphore: manager.semaphore(2).unwrap(),
+        event: manager.event().unwrap(),
+        barrier: manager.barrier(1).unwrap(),
+        condvar: manager.condvar().unwrap(),
+    }
+}
+
+/// Uses each of these handles.
+fn check_all(objects: &Objects, words: &[&str]) {
+    let Objects { dict, list, namespace, queue, mutex, semaphore, event, barrier, condvar } = objects;
+    dict.insert((1, "one".to_owned()), vec![1]).unwrap();
+    assert_eq!(list.snapshot().unwrap(), words);
+    assert!(namespace.get::<u8>("nothing").unwrap().is_none());
+    queue.put(Some(1)).unwrap();
+    assert_eq!(queue.get().unwrap(), Some(1));
+    drop(semaphore.acquire().unwrap());
+    event.set().unwrap();
+    barrier.wait().unwrap();
+    let guard = mutex.lock().unwrap();
+    let (guard, timed_out) = condvar.wait_timeout(guard, Duration::from_millis(1)).unwrap();
+    assert!(timed_out && *guard == [1]);
+}
+
+#[test]
+fn a_task_returns_handles_of_every_kind() {
+    alone(|| {
+        let (manager, pool) = (Manager::start().unwrap(), Pool::new(1).unwrap());
+        let objects = objects_of(&manager);
+        let counters = manager.list().unwrap();
+        (0..3).for_each(|n| counters.push(manager.counter(n).unwrap()).unwrap());
+        objects.namespace.set("counters", counters).unwrap();
+        let (objects, counters) = pool.submit(delayed!(pass_back(objects))).join().unwrap().unwrap();
+        let counts: Vec<_> = counters.iter().map(|counter| counter.get().unwrap()).collect();
+        assert_eq!(counts, [0, 1, 2]);
+        check_all(&objects, &["passed"]);
+        let (objects, _) = Process::spawn(delayed!(pass_back(objects))).unwrap().join().unwrap().unwrap();
+        check_all(&objects, &["passed", "passed"]);
+        // The handles do not keep the manager, which is dropped here.
+        drop((pool, manager));
+        assert!(objects.event.is_set().is_err());
+    });
+}
+
+#[test]
+fn handles_of_every_kind_are_messages_of_a_channel() {
+    alone(|| {
+        let manager = Manager::start().unwrap();
+        let ((to_worker, from_here), (to_here, from_worker)) = (channel(4).unwrap(), channel(4).unwrap());
+        let mut process = Process::spawn(delayed!(forward(from_here, to_here))).unwrap();
+        to_worker.send(objects_of(&manager)).unwrap();
+        let objects: Objects = from_worker.recv().unwrap();
+        check_all(&objects, &["forwarded"]);
+        to_worker.send(objects).unwrap();
+        check_all(&from_worker.recv().unwrap(), &["forwarded", "forwarded"]);
+        // A message that nobody receives.
+        to_worker.send(objects_of(&manager)).unwrap();
+        drop(to_worker);
+        process.join().unwrap().unwrap();
+        drop(from_worker);
+    });
+}
+
 #[test]
 fn values_of_any_size_and_shared_ones_are_kept_as_they_are() {
     alone(|| {
@@ -192,6 +271,34 @@ fn values_of_any_size_and_shared_ones_are_kept_as_they_are() {
         shared.push(Shared::new(&vec![7; 1000]).unwrap()).unwrap();
         assert_eq!(**shared.get(0).unwrap().unwrap(), [7; 1000]);
         assert_eq!(shared.pop().unwrap().unwrap().len(), 1000);
+    });
+}
+
+#[worker]
+fn extended(values: Shared<Vec<u32>>, more: u32) -> Shared<Vec<u32>> {
+    let values: Vec<_> = values.iter().copied().chain([more]).collect();
+    Shared::new(&values).expect("there is memory")
+}
+
+#[worker]
+fn replaced(_old: Counter, new: Counter) -> Counter {
+    new
+}
+
+#[test]
+fn shared_values_and_handles_that_an_update_returns_are_kept() {
+    alone(|| {
+        for manager in [Manager::start().unwrap(), Manager::in_process()] {
+            let shared = manager.dict::<u8, Shared<Vec<u32>>>().unwrap();
+            shared.insert(1, Shared::new(&vec![7; 1000]).unwrap()).unwrap();
+            shared.update(&1, delayed!(extended(_, 8))).unwrap();
+            assert_eq!(shared.get(&1).unwrap().unwrap()[999..], [7, 8]);
+            let counters = manager.list::<Counter>().unwrap();
+            counters.push(manager.counter(1).unwrap()).unwrap();
+            let new = manager.counter(2).unwrap();
+            counters.update(0, delayed!(replaced(_, new.clone()))).unwrap();
+            assert_eq!(counters.get(0).unwrap().unwrap().get().unwrap(), 2);
+        }
     });
 }
 
