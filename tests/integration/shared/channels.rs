@@ -454,8 +454,8 @@ fn ends_are_results_and_outlive_the_process_that_made_them() {
             assert!(rx.into_iter().eq(0..4), "the sender that was returned was the last one");
         }
         let (tx, rx) = pool.submit(delayed!(make(0))).join().unwrap().unwrap();
-        let producing = pool.submit(delayed!(produce(0..100, tx)));
-        assert!(rx.into_iter().eq(0..100), "a worker uses again what it has made");
+        let producing = pool.submit(delayed!(produce(0..10, tx)));
+        assert!(rx.into_iter().eq(0..10), "a worker uses again what it has made");
         producing.join().unwrap().unwrap();
     });
 }
