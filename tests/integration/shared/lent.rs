@@ -25,6 +25,7 @@ fn write_when_told(begun: &Path, go: &Path, target: &mut [u64]) {
 
 #[worker]
 fn write_for_ever(begun: &Path, target: &mut [u64]) {
+    target.fill(1);
     append(begun, std::process::id());
     loop {
         target.iter_mut().for_each(|to| *to += 1);
