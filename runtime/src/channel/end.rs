@@ -27,8 +27,8 @@ use crate::{
     codec::{self, Encoded},
     error::Error,
     segment::{
-        Attachments, Hold, Mode, Segment, SegmentId, StateHandle, attach, attached_by, digest, hold, look_up,
-        mode, outlives, outliving, set_why,
+        Attachments, Hold, Mode, Segment, SegmentId, StateHandle, attach, digest, hold, look_up, mode,
+        outlives, outliving, returned_by, set_why,
     },
     sys::{fd, file_lock, generation::generation},
 };
@@ -170,7 +170,7 @@ impl End {
         with_bytes(|bytes| {
             let mut attachments = Attachments::default();
             if needs_drop::<T>() {
-                outliving(|| attached_by(&mut attachments, || codec::encode_value(message, bytes)))
+                outliving(|| returned_by(&mut attachments, || codec::encode_value(message, bytes)))
             } else {
                 // It contains no handles.
                 codec::encode(message, bytes)

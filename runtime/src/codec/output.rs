@@ -164,10 +164,13 @@ impl<'a> Output<'a> {
     fn encode<T: Serialize>(&mut self, value: &T) -> Result<(), String> {
         let start = self.bytes.len();
         returned_by(self.attachments, || encode(value, self.bytes))?;
-        if self.attachments.len() > MOST_RETURNED {
+        let named = self.attachments.len();
+        if named > MOST_RETURNED {
             *self.attachments = Attachments::default();
             self.bytes.truncate(start);
-            inlined(|| encode(value, self.bytes))?;
+            inlined(|| encode(value, self.bytes)).map_err(|words| {
+                format!("it names {named} shared objects, and a result can name {MOST_RETURNED}: {words}")
+            })?;
         }
         Ok(())
     }

@@ -111,7 +111,7 @@ pub(crate) enum Mode {
 pub(crate) enum To {
     /// A task, to which is moved what one process at a time may have.
     Task,
-    /// The caller of a task, who is given the contents of what a process can change.
+    /// Whoever has called a task, receives a message or reads a managed value, and is given the contents of what a process can change.
     Caller,
     /// Any number of processes.
     Several,

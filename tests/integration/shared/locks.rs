@@ -319,3 +319,21 @@ fn what_a_task_returns_is_what_others_change() {
         account.has(2 * TIMES);
     });
 }
+
+#[worker]
+fn many_locks(count: u64) -> Vec<SharedMutex<u64>> {
+    (0..count).map(|n| SharedMutex::new(n).expect("there is memory")).collect()
+}
+
+#[test]
+fn a_result_with_too_many_locks_is_an_error_that_says_how_many_there_may_be() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let locks = pool.submit(delayed!(many_locks(100))).join().unwrap();
+        assert_eq!(*locks[99].lock().unwrap(), 99);
+        if std::env::var_os("PROCESSION_IN_PROCESS").is_none() {
+            let error = pool.submit(delayed!(many_locks(101))).join().unwrap_err().to_string();
+            assert!(error.contains("101 shared objects") && error.contains("can name 100"), "{error}");
+        }
+    });
+}

@@ -1,7 +1,8 @@
 //! Memory that workers write and the caller reads.
 
 use procession::{
-    Pool, Process, RemoteError, Shared, SharedSlice, SharedSliceMut, delayed, parallel, worker,
+    Manager, Pool, Process, RemoteError, Shared, SharedSlice, SharedSliceMut, channel, delayed, parallel,
+    worker,
 };
 use serde::{Deserialize, Serialize};
 
@@ -265,6 +266,22 @@ fn what_several_processes_would_write_is_refused() {
         let error = Shared::new(&out).unwrap_err().to_string();
         assert!(error.contains("one process at a time"), "{error}");
         assert_eq!(*out, [0; 10]);
+    });
+}
+
+#[test]
+fn messages_and_managed_values_have_the_contents_of_a_slice_that_can_be_changed() {
+    alone(|| {
+        let grid = SharedSliceMut::from_slice(&[1_u64, 2]).unwrap();
+        let (sender, receiver) = channel(1).unwrap();
+        sender.send(grid).unwrap();
+        let mut grid: SharedSliceMut<u64> = receiver.recv().unwrap();
+        grid[0] = 7;
+        let manager = Manager::start().unwrap();
+        let grids = manager.list().unwrap();
+        grids.push(grid).unwrap();
+        let grid: SharedSliceMut<u64> = grids.get(0).unwrap().unwrap();
+        assert_eq!(*grid, [7, 2]);
     });
 }
 
