@@ -197,7 +197,7 @@ mod tests {
         let (connect, theirs) = connect_socket(digest::<ConnectSocket>()).expect("the manager serves");
         let (stopped, stop) = pipe().expect("the manager serves");
         let server = thread::spawn(move || serve::serve(theirs.as_fd(), stopped.as_fd()));
-        let manager = Manager { link: Link::Process(connect.clone()), owner: None };
+        let manager = Manager { link: Link::Process(connect.clone()), owner: None, is_guest: false };
         let (mutex, counter) = (
             manager.mutex(7_u8).expect("the manager serves"),
             manager.counter(1).expect("the manager serves"),

@@ -23,7 +23,7 @@ mod wire;
 
 use std::{fmt, sync::Arc};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
 pub use counter::Counter;
 pub use dict::{Dict, Entry};
@@ -72,8 +72,10 @@ use request::{Bytes, Create};
 #[must_use = "the objects of a manager end with it"]
 pub struct Manager {
     link: Link,
-    /// The process of the manager, if it has one.
+    /// The process of the manager, if it has one and this process has started it.
     owner: Option<Arc<Owner>>,
+    /// It was decoded, so the objects do not end with it.
+    is_guest: bool,
 }
 
 /// Types that can be values of a manager's objects.
@@ -122,7 +124,7 @@ impl Manager {
             .map_err(|error| Error::system("a manager cannot be started", error))?;
         let owner = Owner::start(theirs)?;
         Client::of(&connect).set_owner(&owner);
-        let manager = Self { link: Link::Process(connect), owner: Some(owner) };
+        let manager = Self { link: Link::Process(connect), owner: Some(owner), is_guest: false };
         // A process that cannot start is an error here, and not of the first object.
         manager.counter(0)?;
         Ok(manager)
@@ -131,7 +133,7 @@ impl Manager {
     /// Creates a manager in this process, for tests and debugging. Its objects can be used by the threads of this process only, and by tasks
     /// that run in it.
     pub fn in_process() -> Self {
-        Self { link: Link::Here(InProcess::new()), owner: None }
+        Self { link: Link::Here(InProcess::new()), owner: None, is_guest: false }
     }
 
     /// Creates a dictionary.
@@ -235,8 +237,25 @@ impl Manager {
     }
 }
 
+impl Serialize for Manager {
+    /// Whoever decodes it can make further objects. They end with the original.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Managed { link: self.link.clone(), number: 0 }.serialize::<Self, _>(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Manager {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Managed { link, .. } = Managed::deserialize::<Self, _>(deserializer)?;
+        Ok(Self { link, owner: None, is_guest: true })
+    }
+}
+
 impl Drop for Manager {
     fn drop(&mut self) {
+        if self.is_guest {
+            return;
+        }
         match &self.link {
             Link::Here(here) => here.end(),
             Link::Process(connect) => {

@@ -454,3 +454,20 @@ fn a_manager_within_a_process_serves_its_threads_and_no_other_process() {
         assert!(error.contains("its manager has ended, or is within another process"), "{error}");
     });
 }
+
+/// Makes an object where it runs.
+#[worker]
+fn count_from(manager: &Manager, start: i64) -> Result<Counter, RemoteError> {
+    Ok(manager.counter(start)?)
+}
+
+#[test]
+fn a_manager_is_an_argument_and_ends_with_the_original() {
+    alone(|| {
+        let (manager, pool) = (Manager::start().unwrap(), Pool::new(1).unwrap());
+        for start in [5, 7] {
+            let counter = pool.submit(delayed!(count_from(&manager, start))).join().unwrap().unwrap();
+            assert_eq!(counter.add(1).unwrap(), start + 1);
+        }
+    });
+}
