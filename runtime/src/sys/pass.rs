@@ -51,7 +51,13 @@ pub(crate) fn read_some_with_fds(
     most: usize,
     may_wait: bool,
 ) -> io::Result<Option<(usize, Vec<OwnedFd>, bool)>> {
-    receive(socket, target, most, if may_wait { 0 } else { libc::MSG_DONTWAIT })
+    match receive(socket, target, most, if may_wait { 0 } else { libc::MSG_DONTWAIT }) {
+        // A filter refuses the call. The bytes say what has happened to the other process, which cannot receive descriptors either.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
+            Ok(super::fd::read_some(socket, target, most)?.map(|n| (n, Vec::new(), false)))
+        }
+        received => received,
+    }
 }
 
 /// Like [`read_some_with_fds`], but leaves the packet where it is. The descriptors are duplicates.
