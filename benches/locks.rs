@@ -109,7 +109,7 @@ fn contended(size: &Size) -> Result<String> {
             both.into_iter().map(|thread| thread.join().expect("it returns")).max().unwrap_or_default()
         })
     });
-    // Each of the two has done so many.
+    // Each of the two processes, and of the two threads, has taken the lock `size.times` times.
     let (ours, std) = (nanos(median(ours), size) / 2.0, nanos(median(std), size) / 2.0);
     Ok(format!("{:.2} x ({ours:.1} ns, std: {std:.1} ns)", ours / std))
 }
