@@ -29,6 +29,8 @@ use crate::{
     segment::{Repair, StateHandle, digest},
 };
 
+use word::HasDied;
+
 pub use atomic::{
     SharedAtomicBool, SharedAtomicI32, SharedAtomicI64, SharedAtomicIsize, SharedAtomicU32, SharedAtomicU64,
     SharedAtomicUsize,
@@ -104,6 +106,11 @@ impl<G> From<OwnerDied<G>> for Box<dyn StdError + Send + Sync> {
     fn from(_: OwnerDied<G>) -> Self {
         OWNER_DIED.into()
     }
+}
+
+/// Returns the guard of a lock, with the word that its last holder has died if it has.
+fn told<G>(guard: G, died: HasDied) -> Result<G, OwnerDied<G>> {
+    if died { Err(OwnerDied(guard)) } else { Ok(guard) }
 }
 
 /// Returns the time that a wait ends, if it is not too far away to be known.

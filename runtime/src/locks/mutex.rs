@@ -12,7 +12,7 @@ use std::{
 use bytemuck::Pod;
 
 use super::{
-    Handle, OwnerDied, deadline, handle,
+    Handle, OwnerDied, deadline, handle, told,
     word::{HOLDER, HasDied, LockWord},
 };
 use crate::{
@@ -107,8 +107,7 @@ impl<T: Pod> SharedMutex<T> {
         entry: Entry,
         died: HasDied,
     ) -> Result<SharedMutexGuard<'_, T>, OwnerDied<SharedMutexGuard<'_, T>>> {
-        let guard = SharedMutexGuard { mutex: self, entry, of: PhantomData };
-        if died { Err(OwnerDied(guard)) } else { Ok(guard) }
+        told(SharedMutexGuard { mutex: self, entry, of: PhantomData }, died)
     }
 
     /// Waits until the lock is free, and takes it.

@@ -14,6 +14,7 @@ use bytemuck::Pod;
 use super::{
     Handle, OwnerDied, deadline, handle,
     rw_words::RwWords,
+    told,
     word::{HOLDER, HasDied, LockWord},
 };
 use crate::{
@@ -116,13 +117,11 @@ impl<T: Pod> SharedRwLock<T> {
     }
 
     fn read_guard(&self, entry: Entry, died: HasDied) -> ReadResult<'_, T> {
-        let guard = SharedRwLockReadGuard { lock: self, entry, of: PhantomData };
-        if died { Err(OwnerDied(guard)) } else { Ok(guard) }
+        told(SharedRwLockReadGuard { lock: self, entry, of: PhantomData }, died)
     }
 
     fn write_guard(&self, entry: Entry, died: HasDied) -> WriteResult<'_, T> {
-        let guard = SharedRwLockWriteGuard { lock: self, entry, of: PhantomData };
-        if died { Err(OwnerDied(guard)) } else { Ok(guard) }
+        told(SharedRwLockWriteGuard { lock: self, entry, of: PhantomData }, died)
     }
 
     /// Waits until no thread writes, and takes the lock for reading.
