@@ -1,6 +1,24 @@
-//! Buffers for encoded arguments and results: short ones are stored in place, others on the heap.
+//! Buffers for encoded arguments and results: short ones are stored in place, others on the heap. Also bytes within other values.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::sys::{buffer_cache, memory::advise_huge};
+
+/// Bytes that are encoded at once, and decoded without a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Bytes<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Self)
+    }
+}
 
 /// Encoded bytes that are usually short: those of one task's arguments, or of its result.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use input::Input;
 pub use output::Output;
 
-pub(crate) use bytes::{Buffer, HERE_BYTES, LARGE_BYTES, ShortBytes};
+pub(crate) use bytes::{Buffer, Bytes, HERE_BYTES, LARGE_BYTES, ShortBytes};
 pub(crate) use output::{Encoded, OwnedResult, decode_result, encode_value};
 
 use crate::segment::take_why;

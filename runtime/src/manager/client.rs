@@ -180,10 +180,11 @@ mod tests {
 
     use super::*;
     use crate::{
+        codec::Bytes,
         manager::{
             Manager,
             link::Link,
-            request::{Action, Bytes, Create},
+            request::{Action, Create},
             serve,
             wire::hello_of,
         },

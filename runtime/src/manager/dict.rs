@@ -10,9 +10,10 @@ use super::{
         decode_key, decode_value, done, encode_key, encode_value, exchanged, flag, handle, len_of, pairs_of,
         value_of, with_call,
     },
-    request::{Action, Bytes},
+    request::Action,
 };
 use crate::{
+    codec::Bytes,
     error::{Error, Result},
     segment::Attachments,
     task::Update,

@@ -8,10 +8,10 @@ use super::{
     Stored,
     client::{Client, ConnectSocket},
     in_process::{self, InProcess},
-    request::{Action, Bytes, Call, Create, Reply, Request, Value},
+    request::{Action, Call, Create, Reply, Request, Value},
 };
 use crate::{
-    codec::{self, Encoded, output},
+    codec::{self, Bytes, Encoded, output},
     error::{Error, Result, TaskError, TaskLocation},
     id::FunctionId,
     registry,

@@ -3,9 +3,10 @@
 use super::{
     Stored,
     link::{done, encode_value, handle, len_of, value_of, values_of, with_call},
-    request::{Action, Bytes},
+    request::Action,
 };
 use crate::{
+    codec::Bytes,
     error::{Error, Result},
     segment::Attachments,
     task::Update,

@@ -34,6 +34,7 @@ pub use namespace::Namespace;
 pub use queue::Queue;
 
 use crate::{
+    codec::Bytes,
     error::{Error, Result},
     segment::{Attachments, digest},
     setting::in_process_by_env,
@@ -42,7 +43,7 @@ use client::{Client, ConnectSocket, connect_socket};
 use in_process::InProcess;
 use link::{Link, Managed};
 use owner::Owner;
-use request::{Bytes, Create};
+use request::Create;
 
 /// An owner of objects that several processes and threads change through handles, like `multiprocessing.Manager` in Python.
 ///

@@ -9,9 +9,10 @@ use std::{
 use super::{
     Stored,
     link::{decode_value, done, encode_value, handle, locked},
-    request::{Action, Bytes, Value},
+    request::{Action, Value},
 };
 use crate::{
+    codec::Bytes,
     error::{Error, Result},
     segment::Attachments,
 };

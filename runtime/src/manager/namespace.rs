@@ -5,9 +5,10 @@ use std::any::type_name;
 use super::{
     Stored,
     link::{decode_key, decode_value, done, encode_key, encode_value, flag, handle, pairs_of},
-    request::{Action, Bytes, Reply, Value},
+    request::{Action, Reply, Value},
 };
 use crate::{
+    codec::Bytes,
     error::{Error, Result},
     segment::{Attachments, digest},
 };

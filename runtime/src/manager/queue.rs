@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::{
     Stored,
     link::{encode_value, handle, is_in_time, len_of, value_of},
-    request::{Action, Bytes},
+    request::Action,
 };
 use crate::{
+    codec::Bytes,
     error::{Error, Result},
     segment::Attachments,
 };

@@ -4,23 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{error::Fault, segment::Attachments};
-
-/// Encoded bytes within a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
-
-impl Serialize for Bytes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Bytes<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&[u8]>::deserialize(deserializer).map(Self)
-    }
-}
+use crate::{codec::Bytes, error::Fault, segment::Attachments};
 
 /// An encoded value, and what it contains handles of.
 #[derive(Clone, Debug, Default)]

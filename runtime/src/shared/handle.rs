@@ -4,7 +4,10 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::segment::{Mode, Segment, SegmentId, attach, look_up, mode, set_why};
+use crate::{
+    codec::Bytes,
+    segment::{Mode, Segment, SegmentId, attach, look_up, mode, set_why},
+};
 
 /// A handle as it is encoded.
 #[derive(Serialize, Deserialize)]
@@ -13,21 +16,6 @@ pub(super) enum Handle<'a> {
     Part { id: SegmentId, offset_bytes: usize, len_bytes: usize },
     /// The contents themselves.
     Contents(#[serde(borrow)] Bytes<'a>),
-}
-
-/// Bytes that are encoded at once, and decoded without a copy.
-pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
-
-impl Serialize for Bytes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Bytes<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&[u8]>::deserialize(deserializer).map(Self)
-    }
 }
 
 /// The part of a segment that a handle stands for.

@@ -12,9 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::{
     SharedSlice,
-    handle::{self, Bytes, Decoded, Handle},
+    handle::{self, Decoded, Handle},
 };
 use crate::{
+    codec::Bytes,
     error::{Error, Result},
     segment::{Claim, LentRange, Mode, PartMut, To, digest, mode, set_why},
 };

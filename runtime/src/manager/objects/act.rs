@@ -11,7 +11,8 @@ use super::{
     waits::{Waiting, Waits},
 };
 use crate::{
-    manager::request::{Action, Bytes, Call, Reply, Value},
+    codec::Bytes,
+    manager::request::{Action, Call, Reply, Value},
     segment::Attachments,
 };
 

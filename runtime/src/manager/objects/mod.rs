@@ -10,8 +10,8 @@ mod waits;
 
 use std::{collections::HashMap, time::Instant};
 
-use super::request::{Action, Bytes, Call, Create, Reply, Request, Value};
-use crate::{error::Fault, segment::Attachments};
+use super::request::{Action, Call, Create, Reply, Request, Value};
+use crate::{codec::Bytes, error::Fault, segment::Attachments};
 use act::{Context, NoSuchAction};
 use kinds::{Mutex, Object, Queue, Semaphore};
 use waits::Waits;
