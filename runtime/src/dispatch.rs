@@ -14,7 +14,7 @@ use crate::{
     error::Fault,
     panic::{RemotePanic, Style},
     registry::Entry,
-    segment::Attachments,
+    segment::{Attachments, To},
     sys::{fault::AllocationWatch, generation::generation, memory::Reprieve},
 };
 
@@ -42,17 +42,18 @@ const CANNOT_UNWIND: [&str; 2] =
     ["panic in a function that cannot unwind", "panic in a destructor during cleanup"];
 
 /// Runs a task and appends its result to `result`, and a large part of it to `large`. After a fault, both are as they were. Returns the
-/// segments that the result names.
+/// segments that the result names. `to` gets it.
 #[inline]
 pub(crate) fn run<'a>(
     entry: &Entry,
     args: impl FnOnce() -> Input<'a>,
+    to: To,
     result: &mut Vec<u8>,
     large: &mut Vec<u8>,
 ) -> Result<Attachments, Fault> {
     let start = result.len();
     let mut attachments = Attachments::default();
-    let outcome = contain(|| (entry.run)(args(), Output::new(result, large, &mut attachments)));
+    let outcome = contain(|| (entry.run)(args(), Output::new(to, result, large, &mut attachments)));
     if outcome.is_err() {
         result.truncate(start);
         *large = Vec::new();

@@ -12,7 +12,7 @@ use crate::{
     error::{Fault, Result, TaskError, TaskErrorKind, TaskLocation},
     id::FunctionId,
     registry::{self, Entry},
-    segment::{self, Attachments, Kind, LentPart, LentRange, Loan, Loans, moved_by, with_available},
+    segment::{self, Attachments, Kind, LentPart, LentRange, Loan, Loans, To, moved_by, with_available},
 };
 
 /// One call of a function that has not run yet. Created by [`delayed!`](crate::delayed).
@@ -254,7 +254,7 @@ impl EncodedCall {
         let Handles { lent, attachments, loans, .. } = &self.handles;
         loans.release().map_err(Fault::codec)?;
         let returned = with_available(attachments, || {
-            dispatch::run(self.entry, || args.as_input().with_lent(*lent), &mut head, &mut body)
+            dispatch::run(self.entry, || args.as_input().with_lent(*lent), To::Caller, &mut head, &mut body)
         })?;
         Ok(output::Encoded::Large(head.into(), body).attach(returned).into_owned())
     }
@@ -294,7 +294,7 @@ impl Args {
     pub fn put<A: Sent + ?Sized>(&mut self, name: &str, value: &A) {
         if let Ok(bytes) = &mut self.bytes
             && let Handles { attachments, loans, .. } = &mut self.handles
-            && let Err(words) = moved_by(attachments, loans, || codec::encode(value, bytes))
+            && let Err(words) = moved_by(To::Task, attachments, loans, || codec::encode(value, bytes))
         {
             self.bytes = Err(format!("argument `{name}`: {words}").into());
         }

@@ -28,7 +28,7 @@ use crate::{
     error::Error,
     segment::{
         Attachments, Hold, Mode, Segment, SegmentId, StateHandle, attach, digest, hold, look_up, mode,
-        outlives, outliving, returned_by, set_why,
+        outlives, outliving, read_by, set_why,
     },
     sys::{fd, file_lock, generation::generation},
 };
@@ -170,7 +170,7 @@ impl End {
         with_bytes(|bytes| {
             let mut attachments = Attachments::default();
             if needs_drop::<T>() {
-                outliving(|| returned_by(&mut attachments, || codec::encode_value(message, bytes)))
+                outliving(|| read_by(&mut attachments, || codec::encode_value(message, bytes)))
             } else {
                 // It contains no handles.
                 codec::encode(message, bytes)

@@ -130,14 +130,16 @@ mod tests {
         bytes::{BARE_BYTES, encode_byte_vec, encode_bytes},
         output::decode_result,
     };
-    use crate::segment::Attachments;
+    use crate::segment::{Attachments, To};
 
     #[test]
     fn byte_vectors_have_one_encoding_on_both_paths() {
         for len in [0usize, 1, 127, 128, 300, 70_000] {
             let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let (mut short, mut large, mut long) = (Vec::new(), Vec::new(), Vec::new());
-            Output::new(&mut short, &mut large, &mut Attachments::default()).put(bytes.clone()).unwrap();
+            Output::new(To::Caller, &mut short, &mut large, &mut Attachments::default())
+                .put(bytes.clone())
+                .unwrap();
             encode(&bytes, &mut long).unwrap();
             assert_eq!([&short[..], &large].concat(), long);
             assert_eq!(large.is_empty(), len < LARGE_BYTES);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::Fault,
-    segment::{Attachments, inlined, returned_by, with_available},
+    segment::{Attachments, Loans, To, inlined, moved_by, with_available},
 };
 
 /// The most segments that a result may name. The contents of more are encoded instead.
@@ -123,6 +123,7 @@ pub(crate) fn encode_value<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>)
 /// The destination of a function's result. Part of the expansion's interface.
 #[derive(Debug)]
 pub struct Output<'a> {
+    to: To,
     bytes: &'a mut Vec<u8>,
     /// A large byte vector that follows `bytes` and is not copied behind them.
     large: &'a mut Vec<u8>,
@@ -132,11 +133,12 @@ pub struct Output<'a> {
 
 impl<'a> Output<'a> {
     pub(crate) fn new(
+        to: To,
         bytes: &'a mut Vec<u8>,
         large: &'a mut Vec<u8>,
         attachments: &'a mut Attachments,
     ) -> Self {
-        Self { bytes, large, attachments }
+        Self { to, bytes, large, attachments }
     }
 
     /// Encodes the result.
@@ -155,18 +157,24 @@ impl<'a> Output<'a> {
             }
             return Ok(());
         }
+        let mut loans = Loans::default();
         path::encode_as_paths(&value, self.bytes)
-            .unwrap_or_else(|| self.encode(&value))
+            .unwrap_or_else(|| self.encode(&value, &mut loans))
+            .and_then(|()| {
+                drop(value);
+                if loans.is_empty() { Ok(()) } else { loans.give_back() }
+            })
             .map_err(|words| Fault::codec(format!("the result: {words}")))
     }
 
     #[inline]
-    fn encode<T: Serialize>(&mut self, value: &T) -> Result<(), String> {
+    fn encode<T: Serialize>(&mut self, value: &T, loans: &mut Loans) -> Result<(), String> {
         let start = self.bytes.len();
-        returned_by(self.attachments, || encode(value, self.bytes))?;
+        moved_by(self.to, self.attachments, loans, || encode(value, self.bytes))?;
         let named = self.attachments.len();
         if named > MOST_RETURNED {
             *self.attachments = Attachments::default();
+            *loans = Loans::default();
             self.bytes.truncate(start);
             inlined(|| encode(value, self.bytes)).map_err(|words| {
                 format!("it names {named} shared objects, and a result can name {MOST_RETURNED}: {words}")

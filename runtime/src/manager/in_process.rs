@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Fault, Result},
     id::FunctionId,
     registry,
-    segment::{Attachments, SegmentId, bury, with_available},
+    segment::{Attachments, SegmentId, To, bury, with_available},
     sync::ignore_poison,
     sys::{generation::generation, per_process::PerProcess},
 };
@@ -151,7 +151,7 @@ pub(super) fn run(call: &Call<'_>, with: &Attachments, value: &Value) -> Result<
     let (mut result, mut large) = (Vec::new(), Vec::new());
     UPDATES.set(true);
     let outcome = with_available(&available, || {
-        dispatch::run(entry, || Input::new(&args).with_lent(call.lent), &mut result, &mut large)
+        dispatch::run(entry, || Input::new(&args).with_lent(call.lent), To::Reader, &mut result, &mut large)
     });
     UPDATES.set(false);
     let with = outcome?;

@@ -16,7 +16,7 @@ use crate::{
     id::FunctionId,
     registry,
     segment::{
-        Attachments, Kind, Mode, Segment, SegmentId, attach, digest, look_up, mode, outliving, returned_by,
+        Attachments, Kind, Mode, Segment, SegmentId, attach, digest, look_up, mode, outliving, read_by,
         set_why, with_available,
     },
     task::Update,
@@ -191,7 +191,7 @@ pub(super) use handle;
 /// Encodes a key. The handles in it are added to `with`.
 pub(super) fn encode_key<Q: Serialize + ?Sized>(key: &Q, with: &mut Attachments) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    outliving(|| returned_by(with, || codec::encode(key, &mut bytes)))
+    outliving(|| read_by(with, || codec::encode(key, &mut bytes)))
         .map_err(|words| Error::config(format!("the key: {words}")))?;
     Ok(bytes)
 }
@@ -199,7 +199,7 @@ pub(super) fn encode_key<Q: Serialize + ?Sized>(key: &Q, with: &mut Attachments)
 /// Encodes a value. The handles in it are added to `with`.
 pub(super) fn encode_value<T: Stored>(what: &str, value: &T, with: &mut Attachments) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    outliving(|| returned_by(with, || output::encode_value(value, &mut bytes)))
+    outliving(|| read_by(with, || output::encode_value(value, &mut bytes)))
         .map_err(|words| Error::config(format!("{what}: {words}")))?;
     Ok(bytes)
 }

@@ -111,8 +111,10 @@ pub(crate) enum Mode {
 pub(crate) enum To {
     /// A task, to which is moved what one process at a time may have.
     Task,
-    /// Whoever has called a task, receives a message or reads a managed value, and is given the contents of what a process can change.
+    /// The caller of a task, to whom the same is moved.
     Caller,
+    /// A process that receives a message or reads a managed value. It is given the contents of what a process can change.
+    Reader,
     /// Any number of processes.
     Several,
 }
@@ -207,30 +209,24 @@ impl Drop for Within {
 /// Encodes what may contain handles. Their segments are added to `attachments`.
 #[inline(always)]
 pub(crate) fn attached_by<R>(attachments: &mut Attachments, encode: impl FnOnce() -> R) -> R {
-    attached_to(To::Several, attachments, encode)
+    moved_by(To::Several, attachments, &mut Loans::default(), encode)
 }
 
-/// Encodes a result. Its segments are added to `attachments`.
+/// Encodes a message or a managed value. Its segments are added to `attachments`.
 #[inline(always)]
-pub(crate) fn returned_by<R>(attachments: &mut Attachments, encode: impl FnOnce() -> R) -> R {
-    attached_to(To::Caller, attachments, encode)
+pub(crate) fn read_by<R>(attachments: &mut Attachments, encode: impl FnOnce() -> R) -> R {
+    moved_by(To::Reader, attachments, &mut Loans::default(), encode)
 }
 
+/// Encodes an argument or a result. Its segments are added to `attachments`, and what is moved with it to `loans`.
 #[inline(always)]
-fn attached_to<R>(to: To, attachments: &mut Attachments, encode: impl FnOnce() -> R) -> R {
+pub(crate) fn moved_by<R>(
+    to: To,
+    attachments: &mut Attachments,
+    loans: &mut Loans,
+    encode: impl FnOnce() -> R,
+) -> R {
     let within = Within::new(Mode::Attach { some: false, to });
-    let result = encode();
-    if MODE.get().has_found() {
-        take_found(attachments);
-    }
-    drop(within);
-    result
-}
-
-/// Encodes an argument of a task. What is moved to the task is added to `loans`.
-#[inline(always)]
-pub(crate) fn moved_by<R>(attachments: &mut Attachments, loans: &mut Loans, encode: impl FnOnce() -> R) -> R {
-    let within = Within::new(Mode::Attach { some: false, to: To::Task });
     let result = encode();
     if MODE.get().has_found() {
         take_found(attachments).into_iter().for_each(|loan| loans.add(loan));
@@ -269,7 +265,7 @@ pub(crate) fn hold(held: Arc<dyn Hold>) {
 ///
 /// What is being encoded may be decoded several times.
 pub(super) fn attach_moved(segment: &Arc<Segment>, moved: Loan) -> Result<(), String> {
-    if !matches!(MODE.get(), Mode::Attach { to: To::Task, .. }) {
+    if !matches!(MODE.get(), Mode::Attach { to: To::Task | To::Caller, .. }) {
         return Err(
             "one process at a time may have a `SharedSliceMut`, so it cannot be in what several share"
                 .to_owned(),

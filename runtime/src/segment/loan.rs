@@ -134,9 +134,23 @@ impl Loans {
     ///
     /// A slice was encoded, but not dropped, so that this process could still use it.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let is_shared = self.moved().any(|owned| Arc::strong_count(owned) > 1);
         let words = "a `SharedSliceMut` among the arguments also exists elsewhere: move it to one task, without a reference to it";
-        if is_shared { Err(words.to_owned()) } else { Ok(()) }
+        if self.are_kept() { Err(words.to_owned()) } else { Ok(()) }
+    }
+
+    fn are_kept(&self) -> bool {
+        self.moved().any(|owned| Arc::strong_count(owned) > 1)
+    }
+
+    /// Gives up what a result has named, which the caller then has.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub(crate) fn give_back(self) -> Result<(), String> {
+        let words =
+            "a `SharedSliceMut` in it also exists elsewhere: return it without keeping a reference to it";
+        if self.are_kept() { Err(words.to_owned()) } else { Ok(()) }
     }
 
     /// Releases what is moved to a task of this process.

@@ -49,7 +49,7 @@ use crate::sys::{
 pub(crate) use address::{Found, find};
 pub(crate) use attachments::{
     Attachments, Hold, Listen, Mode, To, adopt_all, attach, attached_by, dropped, hold, inlined, listen,
-    look_up, mode, moved_by, outlives, outliving, returned_by, set_why, take_why, with_available,
+    look_up, mode, moved_by, outlives, outliving, read_by, set_why, take_why, with_available,
 };
 pub(crate) use dead::{Bury, bury};
 pub(crate) use draft::Draft;
@@ -268,7 +268,14 @@ impl Segment {
             return Some((id, Self::with_descriptor(&header, file.into(), descriptor)));
         }
         if header.kind == Kind::Mutable {
-            return Some((id, Self::map_mutable(&header, file.into())));
+            let mapped = Self::map_mutable(&header, file.into());
+            return Some((
+                id,
+                mapped.map_err(|error| match error.kind() {
+                    io::ErrorKind::PermissionDenied => io::Error::other("a task that failed has frozen it"),
+                    _ => error,
+                }),
+            ));
         }
         let (ids, _) = page[HEADER_BYTES..].as_chunks::<ID_BYTES>();
         let mut inner = Attachments::default();
@@ -356,13 +363,13 @@ impl Segment {
         file.into_iter().chain(descriptor.ok().flatten())
     }
 
-    /// Returns whether the segment can be handed over. A caller does not trust what the process that has made it may still change.
+    /// Returns whether the segment can be handed over. A reader does not get what a process may still change.
     pub(crate) fn can_go(&self, to: To) -> bool {
-        (to != To::Caller || self.is_fixed()) && self.files().next().is_some()
+        (to != To::Reader || self.is_fixed()) && self.files().next().is_some()
     }
 
     /// Returns whether no process can change the data, unless it is state.
-    pub(crate) fn is_fixed(&self) -> bool {
+    fn is_fixed(&self) -> bool {
         match &self.memory {
             Memory::Sealed(view) => view.is_sealed(),
             Memory::State(_) | Memory::Descriptor(_) => true,
@@ -389,9 +396,10 @@ impl Segment {
         user.downcast_ref()
     }
 
-    /// Notes that another process has the segment.
+    /// Notes that another process is given the segment.
     pub(crate) fn set_given(&self) {
         self.is_given.store(true, Ordering::Relaxed);
+        self.restore_header();
     }
 
     /// Returns the value, which is decoded once in each process, by the first that asks.

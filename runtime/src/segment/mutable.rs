@@ -16,7 +16,7 @@ use std::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
     },
-    ptr,
+    ptr::{self, NonNull},
     sync::Arc,
 };
 
@@ -107,6 +107,20 @@ impl Segment {
     pub(super) fn map_mutable(header: &Header, fd: OwnedFd) -> io::Result<Arc<Self>> {
         let memory = Memory::Mutable(Mutable::map(fd.as_fd(), header.len_bytes)?);
         Ok(Self::new(header, memory, Some(Identified::new(fd)), Attachments::default()))
+    }
+
+    /// Writes the header again if a task has frozen the elements and failed then. The process that is handed them sees that it cannot write
+    /// them, and does not wait for what has another identity.
+    pub(super) fn restore_header(&self) {
+        let Some(mutable) = self.mutable().filter(|mutable| mutable.is_own()) else { return };
+        if self.file().is_some_and(|file| memory::is_read_only(file)) {
+            let Self { id, kind, digest, len_bytes, .. } = *self;
+            let header = Header { id, kind, digest, len_bytes, inner: 0 }.to_bytes();
+            // SAFETY: the mapping begins with the page of the header, which is longer. No reference into that page exists anywhere.
+            unsafe {
+                mutable.mapping.base().copy_from_nonoverlapping(NonNull::from(&header).cast(), header.len())
+            };
+        }
     }
 
     /// Returns who has which elements, if they can be changed and this process is not a copy of the one that has mapped them.
@@ -235,11 +249,11 @@ impl Claim {
         Ok(segment.freeze())
     }
 
-    /// Moves the claim, once it is dropped, to the task whose arguments are being encoded.
+    /// Moves the claim, once it is dropped, to the task whose arguments are being encoded, or to the caller of the task whose result is.
     ///
     /// # Errors
     ///
-    /// Something else than the arguments of a task is being encoded, or the segment cannot be handed to another process.
+    /// Something else is being encoded, or the segment cannot be handed to another process.
     pub(crate) fn attach(&self) -> Result<(), String> {
         if self.0.segment.file().is_none() {
             return Err("the descriptor of its memory was closed by other code in this process".to_owned());

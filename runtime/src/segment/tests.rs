@@ -286,7 +286,7 @@ fn a_claim_is_moved_to_a_task_when_it_is_dropped() {
     let claim = claim_of(&[1]);
     let (mut attachments, mut loans) = (Attachments::default(), Loans::default());
     assert!(attached_by(&mut attachments, || claim.attach()).is_err(), "several would have it");
-    moved_by(&mut attachments, &mut loans, || claim.attach()).unwrap();
+    moved_by(To::Task, &mut attachments, &mut loans, || claim.attach()).unwrap();
     assert_eq!(attachments.len(), 1);
     assert!(loans.check().is_err(), "it exists here, too");
     let segment = claim.place().0.clone();
@@ -295,4 +295,46 @@ fn a_claim_is_moved_to_a_task_when_it_is_dropped() {
     assert!(Claim::of(segment.clone(), 0..1, 1).is_err(), "the task has it");
     loans.release().unwrap();
     assert_eq!(Claim::of(segment, 0..1, 1).unwrap().bytes(), [1]);
+}
+
+#[test]
+fn elements_whose_memory_could_shrink_are_not_taken() {
+    let claim = claim_of(&[1, 2, 3]);
+    let mut page = vec![0; DATA_AT + 3];
+    claim
+        .place()
+        .0
+        .file
+        .as_ref()
+        .unwrap()
+        .check()
+        .unwrap()
+        .try_clone_to_owned()
+        .map(File::from)
+        .unwrap()
+        .read_exact_at(&mut page, 0)
+        .unwrap();
+    for is_fixed in [false, true] {
+        let file = memory::create_file(NAME, page.len()).unwrap();
+        file.write_all_at(&page, 0).unwrap();
+        if is_fixed {
+            memory::fix_size(file.as_fd()).unwrap();
+        }
+        let (_, segment) = Segment::adopt(file.into(), &mut std::iter::empty(), |_| None).unwrap();
+        assert_eq!(segment.is_ok(), is_fixed);
+    }
+}
+
+#[test]
+fn elements_that_another_process_has_frozen_cannot_be_written_and_that_is_known() {
+    let claim = claim_of(&[1, 2, 3]);
+    let segment = claim.place().0;
+    let there = Claim::of(adopted(segment), 0..3, 1).unwrap();
+    let frozen = there.freeze().unwrap().unwrap();
+    assert_eq!(frozen.data(), [1, 2, 3]);
+    segment.set_given();
+    let fd = segment.file().unwrap().try_clone_to_owned().unwrap();
+    let (id, other) = Segment::adopt(fd, &mut std::iter::empty(), |_| None).unwrap();
+    assert_eq!(id, segment.id());
+    assert!(other.err().unwrap().to_string().contains("has frozen it"));
 }

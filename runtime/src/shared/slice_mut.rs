@@ -32,7 +32,7 @@ use crate::{
 /// the name of the function. It is back when the task has its outcome. If a task fails, its part may have been written in part.
 ///
 /// A `SharedSliceMut` can also be moved to a task, as an argument of that type or as a part of another value, and be its result. The slice
-/// then belongs to the task until it is returned, and is lost if the task fails. In a result it comes back as a copy.
+/// then belongs to the task until it is returned, and is lost if the task fails. It is not copied on the way.
 ///
 /// # Examples
 ///
@@ -444,7 +444,7 @@ impl<T> fmt::Debug for ChunksMut<'_, T> {
 }
 
 impl<T: Pod> Serialize for SharedSliceMut<T> {
-    /// Moves the slice to the task, which can run only after this one was dropped.
+    /// Moves the slice to the task or to its caller, who can have it only after this one was dropped.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let refused = |why: String| ser::Error::custom(set_why(why));
         match mode() {
@@ -453,13 +453,13 @@ impl<T: Pod> Serialize for SharedSliceMut<T> {
                     "shared memory can only be sent by the calls of procession: encode its contents instead";
                 Err(refused(why.to_owned()))
             }
-            Mode::Attach { to: To::Task | To::Several, .. } => {
+            Mode::Attach { to, .. } if to != To::Reader => {
                 self.claim.attach().map_err(refused)?;
                 let (segment, range) = self.claim.place();
                 let (id, offset_bytes, len_bytes) = (segment.id(), range.start, range.len());
                 Handle::Part { id, offset_bytes, len_bytes }.serialize(serializer)
             }
-            Mode::Attach { to: To::Caller, .. } | Mode::Inline => {
+            Mode::Attach { .. } | Mode::Inline => {
                 Handle::Contents(Bytes(self.claim.bytes())).serialize(serializer)
             }
         }

@@ -362,7 +362,7 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
 ///
 /// # Errors
 ///
-/// They are something else, can be changed, or are not as many.
+/// They are something else, or are not as many.
 fn adopt(descriptors: Option<Descriptors>, count: u32) -> Result<Result<Attachments, String>, Malformed> {
     let Descriptors { fds, are_lost } = descriptors.ok_or(Malformed)?;
     if are_lost {
@@ -373,11 +373,11 @@ fn adopt(descriptors: Option<Descriptors>, count: u32) -> Result<Result<Attachme
         return Err(Malformed);
     }
     match adopt_all(fds) {
-        Ok(returned) if returned.iter().all(|segment| segment.is_fixed()) => Ok(Ok(returned)),
+        Ok(returned) => Ok(Ok(returned)),
         Err(error) if error.kind() != io::ErrorKind::InvalidData => {
             Ok(Err(format!("shared memory cannot be mapped: {error}")))
         }
-        Ok(_) | Err(_) => Err(Malformed),
+        Err(_) => Err(Malformed),
     }
 }
 

@@ -77,6 +77,13 @@ pub(crate) fn seal(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns whether a file refuses to be mapped writable.
+pub(crate) fn is_read_only(file: BorrowedFd<'_>) -> bool {
+    fcntl(file, FcntlArg::F_GET_SEALS).is_ok_and(|sealed| {
+        SealFlag::from_bits_retain(sealed).intersects(FUTURE_WRITE | SealFlag::F_SEAL_WRITE)
+    })
+}
+
 /// Returns whether a file is memory. Does not wait, whatever file it is.
 pub(crate) fn is_memory(file: BorrowedFd<'_>) -> bool {
     fcntl(file, FcntlArg::F_GET_SEALS).is_ok()

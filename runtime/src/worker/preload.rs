@@ -21,6 +21,7 @@ use crate::{
     panic::RemotePanic,
     protocol::{Folder, Preload, Prepared, Setup, VERSION},
     registry::{self, Entry},
+    segment::To,
     sync::ignore_poison,
     sys::{
         exit::{end_now, flush_streams},
@@ -93,7 +94,7 @@ fn run(
     let (mut result, mut large) = (Vec::new(), Vec::new());
     end_on_hangup(control.as_fd(), HOST_GONE)
         .map_err(|error| format!("its connection cannot be watched: {error}"))?;
-    let outcome = dispatch::run(entry, || Input::new(&preload.args), &mut result, &mut large);
+    let outcome = dispatch::run(entry, || Input::new(&preload.args), To::Caller, &mut result, &mut large);
     // The preload may have forked. A copy of the template prepares nothing and forks no workers.
     copy::leave_if_copy();
     let is_whole = [Some(control), host, back.as_ref()].into_iter().flatten().all(Identified::is_whole);

@@ -26,7 +26,7 @@ use crate::{
     protocol::{Notice, RunFlags, RunHead, RunTask, ToWorker},
     registry::{self, Entry},
     sample,
-    segment::{self, Attachments, set_expecting},
+    segment::{self, Attachments, To, set_expecting},
     sys::{
         buffer_cache,
         exit::{end_group, end_now},
@@ -158,7 +158,7 @@ fn run_with_handles(
     let (lent, args) =
         split_lent(args).ok_or_else(|| Fault::codec("there is no mask before handles".to_owned()))?;
     set_expecting(true);
-    let outcome = dispatch::run(entry, || Input::new(args).with_lent(lent), result, large);
+    let outcome = dispatch::run(entry, || Input::new(args).with_lent(lent), To::Caller, result, large);
     set_expecting(false);
     outcome
 }
@@ -184,7 +184,7 @@ fn run(task: &RunTask<'_>, large_args: Option<(&mut Vec<u8>, bool)>, replies: &m
                 if task.function.has_handles() {
                     run_with_handles(entry, input().into_bytes(), result, large)
                 } else {
-                    dispatch::run(entry, input, result, large)
+                    dispatch::run(entry, input, To::Caller, result, large)
                 }
             }
             None => {

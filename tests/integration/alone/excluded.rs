@@ -74,6 +74,15 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "a task runs where it is submitted",
     ),
     ("shared::locks::workers_that_end_in_peace_break_nothing", "a task runs where it is submitted"),
+    (
+        "shared::moved::a_slice_that_was_frozen_by_a_worker_that_died_is_lost",
+        "a crash would be the test's own",
+    ),
+    (
+        "shared::moved::a_slice_that_was_moved_to_a_worker_that_died_is_moved_to_the_next",
+        "a crash would be the test's own",
+    ),
+    ("shared::moved::a_worker_unmaps_what_it_has_made_and_returned", "the worker is this process"),
     ("shared::results::segments_of_results_that_nobody_takes_are_dropped", "a crash would be the test's own"),
     ("shared::slices::a_slice_lives_as_long_as_a_worker_uses_it", "a task runs where it is submitted"),
     (

@@ -6,6 +6,7 @@ mod descriptors;
 mod lent;
 mod locks;
 mod manager;
+mod moved;
 mod parts;
 mod results;
 mod slices;

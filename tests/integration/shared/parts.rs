@@ -37,11 +37,11 @@ fn writable(_part: &mut [u64]) -> usize {
 }
 
 #[worker]
-fn writable_now() -> usize {
+pub(super) fn writable_now() -> usize {
     writable_mappings()
 }
 
-fn writable_mappings() -> usize {
+pub(super) fn writable_mappings() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux says what is mapped");
     maps.lines().filter(|line| line.contains("procession-shared") && line.contains(" rw-s ")).count()
 }

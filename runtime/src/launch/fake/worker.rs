@@ -15,7 +15,7 @@ use crate::{
     launch::{PROCESS, Peer},
     protocol::{Hello, LogRecord, Notice, Ready, Refused, ReplyFrame, ReplyWire, VERSION, encode_boundary},
     registry,
-    segment::SegmentId,
+    segment::{SegmentId, To},
     sync::ignore_poison,
     transport::{Board, Cause, Descriptors},
 };
@@ -369,7 +369,7 @@ fn run(task: &FakeTask) -> Result<Vec<u8>, Fault> {
     let entry = registry::find(crate::id::FunctionId(task.function)).expect("a function of the table");
     let (mut head, mut body) = (Vec::new(), Vec::new());
     let args = crate::codec::ShortBytes::from_slice(&task.args);
-    crate::dispatch::run(entry, || args.as_input(), &mut head, &mut body)?;
+    crate::dispatch::run(entry, || args.as_input(), To::Caller, &mut head, &mut body)?;
     Ok([head, body].concat())
 }
 
