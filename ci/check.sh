@@ -2,7 +2,7 @@
 # Everything that CI checks, in one go: ends with 0 if all of it passed.
 #
 # Each step runs once. The steps after a failed one run, too. The end repeats the results of the tests, and then
-# lists the steps with their durations.
+# lists the steps with their durations. What only compiles runs beside the tests.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -80,7 +80,6 @@ docs_by_feature() {
 
 # Licenses, duplicates and sources of all that is built; known vulnerabilities where their list can be fetched.
 deny() {
-    [[ -z $deny_install ]] || wait "$deny_install" || { cat "$scratch/deny.log"; return 1; }
     cargo deny --log-level error check licenses bans sources || return
     cargo deny --log-level error --manifest-path benches/compare/Cargo.toml check licenses bans sources || return
     if cargo deny fetch db >/dev/null 2>&1; then
@@ -103,10 +102,15 @@ semver() {
     fi
 }
 
-# The code that reads what another process writes, with every access to memory checked.
+# address_sanitizer ARGUMENT...: the code that reads what another process writes, with every access to memory checked.
 address_sanitizer() {
     RUSTFLAGS=-Zsanitizer=address cargo +nightly test --quiet --package procession --lib --target "$(rustc -vV | sed -n 's/^host: //p')" \
-        --target-dir "$target/asan" -- ring:: codec:: transport:: protocol::
+        --target-dir "$target/asan" "$@"
+}
+
+# models ARGUMENT...: the models of what is lock-free.
+models() {
+    RUSTFLAGS="--cfg loom" cargo test --quiet --package procession --lib --target-dir "$target/loom" "$@"
 }
 
 format() {
@@ -120,9 +124,13 @@ fuzz() {
     cargo +nightly fuzz run "$1" --fuzz-dir fuzz --target-dir "$target/fuzz" "$corpus" -- -max_total_time="$2" -verbosity=0 -print_final_stats=1
 }
 
+build_fuzz() {
+    cargo +nightly fuzz build --fuzz-dir fuzz --target-dir "$target/fuzz"
+}
+
 # Both are built before either runs; each then has a core to itself.
 fuzz_both() {
-    cargo +nightly fuzz build --fuzz-dir fuzz --target-dir "$target/fuzz" || return
+    build_fuzz || return
     local frames verdict=0
     fuzz hostile_frames 20 >"$scratch/hostile_frames.log" 2>&1 &
     frames=$!
@@ -189,13 +197,34 @@ oldest_rust() {
     fi
 }
 
+# What checks licenses takes minutes to build. A debug build takes half the time.
+install_deny() {
+    cargo deny --version >/dev/null 2>&1 ||
+        cargo install --quiet --locked --debug --no-default-features --jobs 1 --target-dir "$scratch/deny" cargo-deny
+}
+
+# What only compiles, in target directories of its own. Tests wait more than they compute, so this takes the time that they leave. The
+# results of its steps are printed in the end.
+compile_beside() {
+    renice -n 19 $BASHPID >/dev/null
+    steps=()
+    export CARGO_BUILD_JOBS=1
+    step "dependencies, the lowest" ci/dependencies.sh lowest
+    step "dependencies, the newest" ci/dependencies.sh newest
+    step "docs, as docs.rs builds them" env RUSTDOCFLAGS="--cfg docsrs -D warnings" \
+        cargo +nightly doc --package procession --no-deps --all-features --target-dir "$target/docsrs"
+    step "models, built" models --no-run
+    step "address sanitizer, built" address_sanitizer --no-run
+    step "fuzzing, built" build_fuzz
+    step "deny, installed" install_deny
+    printf '%s\n' "${steps[@]}" >"$scratch/beside.steps"
+    exit $failed
+}
+
 step "tools" ci/tools.sh
-# What checks licenses takes minutes to build: it is built beside the other steps, which go first. A debug build takes half the time.
-deny_install=
-if ! cargo deny --version >/dev/null 2>&1; then
-    nice -n 19 cargo install --quiet --locked --debug --no-default-features --jobs 1 --target-dir "$scratch/deny" cargo-deny >"$scratch/deny.log" 2>&1 &
-    deny_install=$!
-fi
+rm -f "$scratch/beside.steps"
+(compile_beside) >"$scratch/beside.log" 2>&1 &
+beside=$!
 step "format" format
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "lints, with every feature" cargo clippy --workspace --all-targets --all-features -- -D warnings
@@ -204,9 +233,6 @@ step "the oldest Rust" oldest_rust
 step "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
 step "docs, with the default features" env RUSTDOCFLAGS="-D warnings" cargo doc --package procession --package procession-macros --no-deps
 step "docs, with each feature alone" docs_by_feature
-step "docs, as docs.rs builds them" env RUSTDOCFLAGS="--cfg docsrs -D warnings" cargo +nightly doc --package procession --no-deps --all-features --target-dir "$target/docsrs"
-step "dependencies, the lowest" ci/dependencies.sh lowest
-step "dependencies, the newest" ci/dependencies.sh newest
 step "packages, from their archives" ci/packages.sh
 step "the API against the last release" semver
 step "tests, by the README's command" documented_tests
@@ -215,8 +241,8 @@ step "tests, over sockets" integration PROCESSION_TRANSPORT=socket
 step "tests, by the fork server" integration PROCESSION_START_METHOD=forkserver
 step "tests, by fork" integration_by_fork
 step "tests, in process" integration_in_process
-step "models of what is lock-free" env RUSTFLAGS="--cfg loom" cargo test --package procession --lib --target-dir "$target/loom" models
-step "address sanitizer: ring and codec" address_sanitizer
+step "models of what is lock-free" models models
+step "address sanitizer: ring and codec" address_sanitizer -- ring:: codec:: transport:: protocol::
 step "fuzzing: a hostile ring, hostile frames" fuzz_both
 step "chaos: random signals to workers and templates" ci/chaos.sh 60
 step "every way in" ci/way-in.sh
@@ -224,6 +250,9 @@ step "every environment" ci/environments.sh
 step "examples" examples
 step "benches, once, as tests" benches
 step "comparison with others, once, as a test" compare
+wait "$beside" || failed=1
+cat "$scratch/beside.log"
+mapfile -t -O "${#steps[@]}" steps <"$scratch/beside.steps"
 step "licenses and sources of dependencies" deny
 
 printf '\n=== what cargo test said\n'
