@@ -342,7 +342,7 @@ impl Args {
     #[inline]
     fn put_part<A: ?Sized>(&mut self, name: &str, kind: Kind, start: usize, len_bytes: usize) -> bool {
         let found = segment::find::<A>(kind, start, len_bytes);
-        let found = found.filter(|found| found.segment.file().is_some() && self.handles.has_bit());
+        let found = found.filter(|found| found.segment.can_go(To::Task) && self.handles.has_bit());
         self.handles.push(found.is_some());
         let Some(found) = found else { return false };
         self.put(name, &LentPart::new(&found, len_bytes));

@@ -51,7 +51,7 @@ impl Index {
         match kind {
             Kind::Value => &VALUES,
             // Of the others nothing is found: elements that may change while they are encoded are sent by value.
-            Kind::Slice | Kind::State | Kind::Descriptor | Kind::Mutable => &ELEMENTS,
+            Kind::Slice | Kind::State | Kind::Descriptor | Kind::Mutable | Kind::File => &ELEMENTS,
         }
     }
 

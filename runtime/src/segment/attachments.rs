@@ -88,7 +88,7 @@ pub(crate) fn adopt_all(fds: Vec<OwnedFd>) -> io::Result<Attachments> {
     while let Some(fd) = fds.next() {
         // What a value contains handles of comes before it.
         let find = |id| adopted.get(id).cloned().or_else(|| known::get(id));
-        let segment = Segment::adopt(fd, &mut fds, find);
+        let segment = Segment::adopt(fd, &mut fds, false, find);
         let (_, segment) = segment.ok_or(io::ErrorKind::InvalidData)?;
         adopted.add(&segment?);
     }

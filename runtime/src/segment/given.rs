@@ -92,7 +92,7 @@ pub(crate) fn receive(fds: Vec<OwnedFd>, are_lost: bool) {
     while let Some(fd) = fds.next() {
         let given = GIVEN.get_or_init(Given::default);
         // What a value contains handles of arrives before it.
-        let Some((id, segment)) = Segment::adopt(fd, &mut fds, known::get) else { continue };
+        let Some((id, segment)) = Segment::adopt(fd, &mut fds, true, known::get) else { continue };
         // The code that decodes its handle reports what has failed.
         let segment = segment.map_err(|error| error.to_string());
         let mut state = given.lock();

@@ -72,6 +72,7 @@ impl Header {
             Kind::State => 2,
             Kind::Descriptor => 3,
             Kind::Mutable => 4,
+            Kind::File => 5,
         };
         let Self { id, digest, len_bytes, inner, .. } = *self;
         let words = [MAGIC, kind, id.process, id.number, digest, len_bytes as u64, inner as u64];
@@ -94,6 +95,7 @@ impl Header {
             2 => Kind::State,
             3 => Kind::Descriptor,
             4 => Kind::Mutable,
+            5 => Kind::File,
             _ => return None,
         };
         let id = SegmentId { process: word(), number: word() };

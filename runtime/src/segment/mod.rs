@@ -16,6 +16,7 @@ mod known;
 mod ledger;
 mod lent;
 mod loan;
+mod map;
 mod mutable;
 mod state;
 mod table;
@@ -26,13 +27,9 @@ use std::{
     any::{Any, type_name},
     ffi::CStr,
     fmt,
-    fs::File,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::FileExt as _,
-    },
+    os::fd::BorrowedFd,
     panic::{RefUnwindSafe, UnwindSafe},
     ptr::NonNull,
     sync::{
@@ -41,10 +38,7 @@ use std::{
     },
 };
 
-use crate::sys::{
-    identified::Identified,
-    memory::{self, View},
-};
+use crate::sys::{identified::Identified, memory::View};
 
 pub(crate) use address::{Found, find};
 pub(crate) use attachments::{
@@ -54,8 +48,8 @@ pub(crate) use attachments::{
 pub(crate) use dead::{Bury, bury};
 pub(crate) use draft::Draft;
 pub(crate) use given::{expect, forget, receive, set_expecting};
+use header::Header;
 pub(crate) use header::SegmentId;
-use header::{HEADER_BYTES, Header, ID_BYTES};
 pub(crate) use lent::LentPart;
 pub use lent::{Lent, LentSlice, LentStr};
 pub use loan::LentRange;
@@ -96,6 +90,8 @@ pub(crate) enum Kind {
     Descriptor,
     /// Elements that one process at a time may write.
     Mutable,
+    /// Nothing. The elements are in a file whose descriptor travels with it. A process that has mapped them has a `Slice`.
+    File,
 }
 
 /// The memory of a segment.
@@ -106,6 +102,8 @@ enum Memory {
     /// There is none, but a descriptor.
     Descriptor(Identified),
     Mutable(Mutable),
+    /// The elements of a file, which nobody changes, as was promised.
+    File(View, Identified),
 }
 
 /// A segment that this process has mapped.
@@ -154,39 +152,6 @@ impl Drop for Value {
 }
 
 impl Segment {
-    /// Maps a segment.
-    ///
-    /// # Errors
-    ///
-    /// It is not a segment, it can be changed, or it cannot be mapped.
-    fn map(fd: OwnedFd, inner: Attachments) -> io::Result<Arc<Self>> {
-        Self::of(View::new(fd.as_fd())?, Some(Identified::new(fd)), inner)
-    }
-
-    fn of(view: View, file: Option<Identified>, inner: Attachments) -> io::Result<Arc<Self>> {
-        let header = Header::from_bytes(view.bytes());
-        let header =
-            header.filter(|header| view.bytes().len().checked_sub(DATA_AT) == Some(header.len_bytes));
-        // Bytes that a process may still have mapped writable must not be relied on. Elements may have any.
-        let is_safe = |header: &Header| match header.kind {
-            Kind::Value => view.is_sealed(),
-            Kind::Slice => view.is_sealed() || header.digest != digest::<str>(),
-            Kind::State | Kind::Descriptor | Kind::Mutable => false,
-        };
-        let Some(header) = header.filter(is_safe) else {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it is not shared memory of this program",
-            ));
-        };
-        let memory = Memory::Sealed(Arc::new(view));
-        let segment = Self::new(&header, memory, file, inner);
-        if header.kind == Kind::Slice && header.len_bytes > 0 {
-            address::add(&segment, Kind::Slice, segment.data().as_ptr().addr(), header.len_bytes);
-        }
-        Ok(segment)
-    }
-
     fn new(header: &Header, memory: Memory, file: Option<Identified>, inner: Attachments) -> Arc<Self> {
         let Header { id, kind, digest, len_bytes, .. } = *header;
         let segment = Arc::new(Self {
@@ -203,87 +168,10 @@ impl Segment {
             user: OnceLock::new(),
         });
         known::add(&segment);
+        if kind == Kind::Slice && len_bytes > 0 {
+            address::add(&segment, Kind::Slice, segment.data().as_ptr().addr(), len_bytes);
+        }
         segment
-    }
-
-    /// Makes zeroed memory of this many bytes that several processes change.
-    fn new_state(digest: u64, len_bytes: usize) -> io::Result<Arc<Self>> {
-        let header = Header { id: SegmentId::new(), kind: Kind::State, digest, len_bytes, inner: 0 };
-        let total = len_bytes.checked_add(DATA_AT).ok_or(io::ErrorKind::InvalidInput)?;
-        let file = File::from(memory::create(NAME, total)?);
-        file.write_all_at(&header.to_bytes(), 0)?;
-        Self::map_state(&header, file.into())
-    }
-
-    fn map_state(header: &Header, fd: OwnedFd) -> io::Result<Arc<Self>> {
-        let state = State::map(fd.as_fd(), header.len_bytes)?;
-        let file = Some(Identified::new(fd));
-        Ok(Self::new(header, Memory::State(state), file, Attachments::default()))
-    }
-
-    /// Makes a segment with which a descriptor travels.
-    ///
-    /// # Errors
-    ///
-    /// No descriptor can be handed over here, or there is not enough memory.
-    pub(crate) fn of_descriptor(digest: u64, descriptor: OwnedFd) -> io::Result<Arc<Self>> {
-        let header = Header { id: SegmentId::new(), kind: Kind::Descriptor, digest, len_bytes: 0, inner: 0 };
-        let file = memory::create_file(NAME, DATA_AT)?;
-        file.write_all_at(&header.to_bytes(), 0)?;
-        memory::seal(file.as_fd())?;
-        Self::with_descriptor(&header, file.into(), descriptor)
-    }
-
-    fn with_descriptor(header: &Header, fd: OwnedFd, descriptor: OwnedFd) -> io::Result<Arc<Self>> {
-        // It has been read, but others will read it.
-        View::new(fd.as_fd())?;
-        let memory = Memory::Descriptor(Identified::new(descriptor));
-        Ok(Self::new(header, memory, Some(Identified::new(fd)), Attachments::default()))
-    }
-
-    /// Maps a segment that another process has made. Returns its identity, and why it cannot be mapped if it cannot. Returns `None` if it is
-    /// not a segment.
-    ///
-    /// `next` are the descriptors that came after it. `find` finds the segments that this process has. One of them may be this one.
-    fn adopt(
-        fd: OwnedFd,
-        next: &mut impl Iterator<Item = OwnedFd>,
-        find: impl Fn(SegmentId) -> Option<Arc<Self>>,
-    ) -> Option<(SegmentId, io::Result<Arc<Self>>)> {
-        // To read from another file may take forever.
-        memory::is_memory(fd.as_fd()).then_some(())?;
-        let file = File::from(fd);
-        let mut page = [0; DATA_AT];
-        file.read_exact_at(&mut page, 0).ok()?;
-        let header = Header::from_bytes(&page)?;
-        let Header { id, inner: count, .. } = header;
-        let descriptor = if header.kind == Kind::Descriptor { Some(next.next()?) } else { None };
-        if let Some(own) = find(id) {
-            return Some((id, Ok(own)));
-        }
-        if header.kind == Kind::State {
-            return Some((id, Self::map_state(&header, file.into())));
-        }
-        if let Some(descriptor) = descriptor {
-            return Some((id, Self::with_descriptor(&header, file.into(), descriptor)));
-        }
-        if header.kind == Kind::Mutable {
-            let mapped = Self::map_mutable(&header, file.into());
-            return Some((
-                id,
-                mapped.map_err(|error| match error.kind() {
-                    io::ErrorKind::PermissionDenied => io::Error::other("a task that failed has frozen it"),
-                    _ => error,
-                }),
-            ));
-        }
-        let (ids, _) = page[HEADER_BYTES..].as_chunks::<ID_BYTES>();
-        let mut inner = Attachments::default();
-        for id in ids.get(..count)? {
-            // If one is missing, the code that decodes its handle reports it.
-            find(SegmentId::from_bytes(*id)).iter().for_each(|segment| inner.add(segment));
-        }
-        Some((id, Self::map(file.into(), inner)))
     }
 
     pub(crate) fn id(&self) -> SegmentId {
@@ -302,6 +190,7 @@ impl Segment {
     pub(crate) fn data(&self) -> &[u8] {
         match &self.memory {
             Memory::Sealed(view) => &view.bytes()[DATA_AT..][..self.len_bytes],
+            Memory::File(view, _) => view.bytes(),
             _ => &[],
         }
     }
@@ -358,14 +247,23 @@ impl Segment {
     /// Returns the descriptors by which other processes get the segment, at most [`MOST_FILES`]. There are none if other code has closed
     /// one of them.
     pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let descriptor = if self.kind == Kind::Descriptor { self.descriptor().map(Some) } else { Ok(None) };
+        let descriptor = match &self.memory {
+            Memory::Descriptor(descriptor) | Memory::File(_, descriptor) => descriptor.check().map(Some),
+            _ => Ok(None),
+        };
         let file = self.file().filter(|_| descriptor.is_ok());
         file.into_iter().chain(descriptor.ok().flatten())
     }
 
-    /// Returns whether the segment can be handed over. A reader does not get what a process may still change.
+    /// Returns whether the segment can be handed over, with what its value contains. A reader does not get what a process may still change,
+    /// and only workers get mapped files.
     pub(crate) fn can_go(&self, to: To) -> bool {
-        (to != To::Reader || self.is_fixed()) && self.files().next().is_some()
+        let may_go = |segment: &Self| match (to, &segment.memory) {
+            (To::Task | To::Several, _) => true,
+            (To::Caller, memory) => !matches!(memory, Memory::File(..)),
+            (To::Reader, _) => segment.is_fixed(),
+        };
+        may_go(self) && self.inner.iter().all(|inner| may_go(inner)) && self.files().next().is_some()
     }
 
     /// Returns whether no process can change the data, unless it is state.
@@ -373,7 +271,7 @@ impl Segment {
         match &self.memory {
             Memory::Sealed(view) => view.is_sealed(),
             Memory::State(_) | Memory::Descriptor(_) => true,
-            Memory::Mutable(_) => false,
+            Memory::Mutable(_) | Memory::File(..) => false,
         }
     }
 

@@ -16,7 +16,9 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::{
-    DATA_AT, HEADER_BYTES, Mode, Segment, SegmentId, attach, look_up, mode, set_why,
+    DATA_AT, Mode, Segment, SegmentId, attach,
+    header::HEADER_BYTES,
+    look_up, mode, set_why,
     table::{ENTRIES, Entry, Table, Who},
 };
 use crate::{
@@ -315,7 +317,7 @@ impl StateHandle {
     /// Maps the state again, as another process does.
     pub(crate) fn again(&self) -> Self {
         let fd = self.0.file().expect("it is open").try_clone_to_owned().expect("a descriptor");
-        let (_, segment) = Segment::adopt(fd, &mut [].into_iter(), |_| None).expect("a segment");
+        let (_, segment) = Segment::adopt(fd, &mut [].into_iter(), true, |_| None).expect("a segment");
         let other = Self(segment.expect("it is state"));
         other.attach(self.repair.get().copied()).expect("there is a free entry");
         other
@@ -382,7 +384,7 @@ mod tests {
         let state = StateHandle::new(7, 8, Some(disown)).unwrap();
         while state.table().join(Who::me()).is_some() {}
         let fd = state.0.file().unwrap().try_clone_to_owned().unwrap();
-        let (_, segment) = Segment::adopt(fd, &mut std::iter::empty(), |_| None).unwrap();
+        let (_, segment) = Segment::adopt(fd, &mut std::iter::empty(), true, |_| None).unwrap();
         let why = segment.unwrap().state().unwrap().attach(Some(disown)).unwrap_err();
         assert_eq!(why, "at most 500 processes can use the same lock or channel");
     }

@@ -1,9 +1,14 @@
 //! Unit tests of segments, which need no other process.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{io::Write as _, os::fd::AsFd};
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    os::{fd::AsFd, unix::fs::FileExt as _},
+};
 
-use super::*;
+use super::{header::HEADER_BYTES, *};
+use crate::sys::memory;
 
 fn slice_of(numbers: &[u32]) -> Arc<Segment> {
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
@@ -26,7 +31,7 @@ fn ids(attachments: &Attachments) -> Vec<SegmentId> {
 fn a_segment_that_was_handed_over_is_the_same_elsewhere() {
     let segment = slice_of(&[1, 2, 3]);
     let fd = segment.file().unwrap().try_clone_to_owned().unwrap();
-    let (id, other) = Segment::adopt(fd, &mut [].into_iter(), |_| None).unwrap();
+    let (id, other) = Segment::adopt(fd, &mut [].into_iter(), true, |_| None).unwrap();
     let other = other.unwrap();
     assert_eq!((id, other.data(), other.digest()), (segment.id(), segment.data(), segment.digest()));
     assert_ne!(other.data().as_ptr(), segment.data().as_ptr());
@@ -40,7 +45,8 @@ fn a_segment_elsewhere_has_what_its_value_contains() {
     let outer = value_of(&[7], within);
     let fd = outer.file().unwrap().try_clone_to_owned().unwrap();
     let (_, other) =
-        Segment::adopt(fd, &mut [].into_iter(), |id| (id == inner.id()).then(|| inner.clone())).unwrap();
+        Segment::adopt(fd, &mut [].into_iter(), true, |id| (id == inner.id()).then(|| inner.clone()))
+            .unwrap();
     assert_eq!(ids(other.unwrap().inner()), [inner.id()]);
 }
 
@@ -50,7 +56,7 @@ fn a_descriptor_travels_behind_the_page_that_names_it() {
     let segment = Segment::of_descriptor(7, theirs).unwrap();
     let mut files =
         segment.files().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>().into_iter();
-    let adopted = Segment::adopt(files.next().unwrap(), &mut files, |_| None);
+    let adopted = Segment::adopt(files.next().unwrap(), &mut files, true, |_| None);
     assert_eq!(files.len(), 0, "it takes its descriptor");
     let (id, other) = adopted.unwrap();
     let other = other.unwrap();
@@ -62,7 +68,37 @@ fn a_descriptor_travels_behind_the_page_that_names_it() {
     assert_eq!(io::read_to_string(File::from(ours)).unwrap(), "x");
     let page = Segment::of_descriptor(7, crate::sys::fd::pipe().unwrap().0).unwrap();
     let page = page.files().next().unwrap().try_clone_to_owned().unwrap();
-    assert!(Segment::adopt(page, &mut [].into_iter(), |_| None).is_none(), "its descriptor was lost");
+    assert!(Segment::adopt(page, &mut [].into_iter(), true, |_| None).is_none(), "its descriptor was lost");
+}
+
+#[test]
+fn a_mapped_file_travels_behind_its_page_from_the_host_only() {
+    let whole: Vec<u8> = (0..=255).collect();
+    let file = crate::sys::fd::file_of(NAME, &whole).unwrap();
+    // SAFETY: nothing else knows the file, and it is shortened when it is not read any more.
+    let segment = unsafe { Segment::of_file(digest::<u32>(), file, 256) }.unwrap();
+    assert_eq!((segment.kind(), segment.data()), (Kind::Slice, &whole[..]));
+    assert!(find::<u32>(Kind::Slice, segment.data().as_ptr().addr() + 4, 8).is_some());
+    assert!(segment.can_go(To::Task) && !segment.can_go(To::Caller), "its file may change");
+    let mut within = Attachments::default();
+    within.add(&segment);
+    let outer = value_of(&[7], within);
+    assert!(outer.can_go(To::Several) && !outer.can_go(To::Caller), "what it contains may change");
+    let adopt = |is_from_host| {
+        let mut files =
+            segment.files().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>().into_iter();
+        let adopted = Segment::adopt(files.next().unwrap(), &mut files, is_from_host, |_| None);
+        assert_eq!(files.len(), 0, "it takes its file");
+        adopted.unwrap()
+    };
+    let (id, other) = adopt(true);
+    let other = other.unwrap();
+    assert_eq!((id, other.kind(), other.digest()), (segment.id(), Kind::Slice, segment.digest()));
+    assert_eq!(other.data(), whole);
+    assert_eq!(other.files().count(), 2, "it can be handed on");
+    assert!(adopt(false).1.is_err());
+    File::from(segment.files().nth(1).unwrap().try_clone_to_owned().unwrap()).set_len(255).unwrap();
+    assert!(adopt(true).1.is_err(), "it is shorter than its page says");
 }
 
 #[test]
@@ -77,7 +113,7 @@ fn what_is_no_segment_or_can_be_changed_is_refused() {
         if seal {
             memory::seal(file.as_fd()).unwrap();
         }
-        Segment::adopt(file.into(), &mut [].into_iter(), |_| None)
+        Segment::adopt(file.into(), &mut [].into_iter(), true, |_| None)
     };
     assert!(file(&header(8), true).unwrap().1.is_ok());
     assert!(file(&header(8), false).unwrap().1.is_err(), "it can be changed");
@@ -88,7 +124,7 @@ fn what_is_no_segment_or_can_be_changed_is_refused() {
     unknown[8] = 9;
     assert!(file(&unknown, true).is_none(), "its kind is unknown");
     let (ours, _theirs) = crate::sys::fd::pipe().unwrap();
-    assert!(Segment::adopt(ours, &mut [].into_iter(), |_| None).is_none());
+    assert!(Segment::adopt(ours, &mut [].into_iter(), true, |_| None).is_none());
 }
 
 #[test]
@@ -237,7 +273,7 @@ fn claim_of(bytes: &[u8]) -> Claim {
 
 fn adopted(segment: &Segment) -> Arc<Segment> {
     let fd = segment.file().unwrap().try_clone_to_owned().unwrap();
-    Segment::adopt(fd, &mut std::iter::empty(), |_| None).unwrap().1.unwrap()
+    Segment::adopt(fd, &mut std::iter::empty(), true, |_| None).unwrap().1.unwrap()
 }
 
 #[test]
@@ -320,7 +356,7 @@ fn elements_whose_memory_could_shrink_are_not_taken() {
         if is_fixed {
             memory::fix_size(file.as_fd()).unwrap();
         }
-        let (_, segment) = Segment::adopt(file.into(), &mut std::iter::empty(), |_| None).unwrap();
+        let (_, segment) = Segment::adopt(file.into(), &mut std::iter::empty(), true, |_| None).unwrap();
         assert_eq!(segment.is_ok(), is_fixed);
     }
 }
@@ -334,7 +370,7 @@ fn elements_that_another_process_has_frozen_cannot_be_written_and_that_is_known(
     assert_eq!(frozen.data(), [1, 2, 3]);
     segment.set_given();
     let fd = segment.file().unwrap().try_clone_to_owned().unwrap();
-    let (id, other) = Segment::adopt(fd, &mut std::iter::empty(), |_| None).unwrap();
+    let (id, other) = Segment::adopt(fd, &mut std::iter::empty(), true, |_| None).unwrap();
     assert_eq!(id, segment.id());
     assert!(other.err().unwrap().to_string().contains("has frozen it"));
 }

@@ -1,4 +1,5 @@
 //! Defines [`SharedSlice`], elements that processes use where they are.
+#![expect(unsafe_code, reason = "`map_file`, whose caller promises that nobody changes the file")]
 
 use std::{
     borrow::Cow,
@@ -57,6 +58,33 @@ pub struct SharedSlice<T> {
 
 fn failed(error: io::Error) -> Error {
     Error::system("memory for a shared slice cannot be made", error)
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    Error::system(format!("{} cannot be shared", path.display()), error)
+}
+
+fn wrong(path: &Path, words: String) -> Error {
+    unreadable(path, io::Error::new(io::ErrorKind::InvalidData, words))
+}
+
+/// Opens a file of elements. Returns its length, too.
+fn open<T>(path: &Path) -> Result<(File, usize)> {
+    const { assert!(size_of::<T>() > 0, "elements without bytes cannot be shared: share their number") };
+    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+    let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
+    if !metadata.is_file() {
+        return Err(wrong(path, "it is not a regular file".to_owned()));
+    }
+    let too_large = |_| unreadable(path, io::ErrorKind::OutOfMemory.into());
+    let (len_bytes, size) = (usize::try_from(metadata.len()).map_err(too_large)?, size_of::<T>());
+    if len_bytes % size != 0 {
+        return Err(wrong(
+            path,
+            format!("its {len_bytes} bytes are not a number of elements of {size} bytes"),
+        ));
+    }
+    Ok((file, len_bytes))
 }
 
 impl<T: Pod> SharedSlice<T> {
@@ -141,27 +169,61 @@ impl<T: Pod> SharedSlice<T> {
     /// ```
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let unreadable = |error| Error::system(format!("{} cannot be shared", path.display()), error);
-        let mut file = File::open(path).map_err(unreadable)?;
-        let wrong = |words: String| unreadable(io::Error::new(io::ErrorKind::InvalidData, words));
-        let metadata = file.metadata().map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(wrong("it is not a regular file".to_owned()));
-        }
-        let len_bytes = metadata.len();
-        let len_bytes =
-            usize::try_from(len_bytes).map_err(|_| unreadable(io::ErrorKind::OutOfMemory.into()))?;
-        let size = size_of::<T>();
-        if len_bytes % size != 0 {
-            return Err(wrong(format!("its {len_bytes} bytes are not a number of elements of {size} bytes")));
-        }
-        let mut draft = Self::draft(len_bytes / size)?;
+        let (mut file, len_bytes) = open::<T>(path)?;
+        let mut draft = Self::draft(len_bytes / size_of::<T>())?;
         // One byte more would show that it grows.
-        let copied = draft.copy_from(&mut file, len_bytes as u64 + 1).map_err(unreadable)?;
-        if copied != len_bytes as u64 {
-            return Err(wrong(format!("it had {len_bytes} bytes and changed while it was read")));
+        let copied = draft.copy_from(&mut file, len_bytes as u64 + 1);
+        if copied.map_err(|error| unreadable(path, error))? != len_bytes as u64 {
+            return Err(wrong(path, format!("it had {len_bytes} bytes and changed while it was read")));
         }
         Self::finish(draft)
+    }
+
+    /// Maps a file of elements, for data that is larger than memory. Nothing is copied: the processes that use a part of it read that part from
+    /// the disk, and share what was read.
+    ///
+    /// Workers are given the file itself, so it may be deleted while they use it. In a result, a message or a managed value, a slice of a
+    /// file is sent as a copy, because its receiver must not rely on a file that another process can change.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened or mapped, or its length is not a multiple of an element's.
+    ///
+    /// # Safety
+    ///
+    /// Nothing may change the contents of the file, or make it shorter, while a process has the slice, one of its clones, or a part of it. A worker may
+    /// have it as long as the caller does, and for a moment longer. Otherwise elements change while they are borrowed, which is undefined
+    /// behaviour, or accessing them ends the process with SIGBUS. So does an error of the disk.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::{Pool, SharedSlice, parallel, worker};
+    ///
+    /// #[worker]
+    /// fn count_lines(text: &[u8]) -> usize {
+    ///     text.iter().filter(|&&byte| byte == b'\n').count()
+    /// }
+    ///
+    /// # let path = std::env::temp_dir().join(format!("procession-map-{}", std::process::id()));
+    /// # std::fs::write(&path, "line\n".repeat(1000))?;
+    /// // SAFETY: nothing writes to this file any more.
+    /// let log = unsafe { SharedSlice::<u8>::map_file(&path) }?;
+    /// # std::fs::remove_file(&path)?;
+    /// let pool = Pool::new(2)?;
+    /// let counts = parallel!(pool = &pool; count_lines(part) for part in log.chunks(2048))?;
+    /// assert_eq!(counts.iter().sum::<usize>(), 1000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub unsafe fn map_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let (file, len_bytes) = open::<T>(path)?;
+        if len_bytes == 0 {
+            return Self::zeroed(0);
+        }
+        // SAFETY: by this function's conditions.
+        let mapped = unsafe { Segment::of_file(digest::<T>(), file.into(), len_bytes) };
+        mapped.map(Self::of).map_err(|error| unreadable(path, error))
     }
 
     /// Makes `len` elements, all zero.

@@ -21,7 +21,7 @@ use nix::{
         memfd::{MFdFlags, memfd_create},
         mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap},
         resource::{Resource, getrlimit, setrlimit},
-        stat::fstat,
+        stat::{SFlag, fstat},
     },
     unistd::ftruncate,
 };
@@ -89,7 +89,7 @@ pub(crate) fn is_memory(file: BorrowedFd<'_>) -> bool {
     fcntl(file, FcntlArg::F_GET_SEALS).is_ok()
 }
 
-/// A mapping of a whole sealed file, which nobody changes.
+/// A mapping of a file that nobody changes: a whole sealed one, or one for which that was promised.
 #[derive(Debug)]
 pub(crate) struct View {
     base: NonNull<u8>,
@@ -111,7 +111,29 @@ impl View {
             return Err(invalid());
         }
         let len_bytes = usize::try_from(fstat(fd)?.st_size).map_err(|_| invalid())?;
-        let len = NonZeroUsize::new(len_bytes).ok_or_else(invalid)?;
+        Self::map(fd, len_bytes, is_sealed)
+    }
+
+    /// Maps the first bytes of a regular file.
+    ///
+    /// # Errors
+    ///
+    /// There are not as many or none, it is another file, or it cannot be mapped.
+    ///
+    /// # Safety
+    ///
+    /// No process changes these bytes, or shortens the file, before this is dropped.
+    pub(crate) unsafe fn of_file(fd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<Self> {
+        let status = fstat(fd)?;
+        let is_file = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+        if !is_file || usize::try_from(status.st_size).is_ok_and(|has| has < len_bytes) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Self::map(fd, len_bytes, false)
+    }
+
+    fn map(fd: BorrowedFd<'_>, len_bytes: usize, is_sealed: bool) -> io::Result<Self> {
+        let len = NonZeroUsize::new(len_bytes).ok_or(io::ErrorKind::InvalidData)?;
         // Private, because kernels before 6.7 refuse shared mappings of files that are sealed against writing.
         // SAFETY: without MAP_FIXED the kernel picks an address that is not in use, so no memory of ours is replaced.
         let base = unsafe { mmap(None, len, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, fd, 0) }
@@ -141,7 +163,8 @@ impl View {
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping has this length and lives as long as `self`. A file cannot shrink or change, because it was sealed before it was
         // mapped, and the mapping is not writable. If it was sealed except for older mappings, no code of ours writes through those any more:
-        // their segment had one owner, who gave it up (`segment::mutable`). Memory of this process alone is not written after `of`.
+        // their segment had one owner, who gave it up (`segment::mutable`). Memory of this process alone is not written after `of`. For other
+        // files, the caller of `of_file` has promised it.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len_bytes) }
     }
 }

@@ -3,6 +3,7 @@
 mod channels;
 mod deaths;
 mod descriptors;
+mod files;
 mod lent;
 mod locks;
 mod manager;
