@@ -73,6 +73,7 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "a crash would be the test's own",
     ),
     ("shared::deaths::", "a crash would be the test's own"),
+    ("shared::steps::", "a crash would be the test's own"),
     (
         "shared::locks::tasks_wait_for_each_other_at_a_barrier_and_for_a_condition",
         "a task runs where it is submitted",

@@ -11,3 +11,4 @@ mod moved;
 mod parts;
 mod results;
 mod slices;
+mod steps;
