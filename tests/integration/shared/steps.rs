@@ -184,7 +184,8 @@ fn a_host_that_dies_while_it_hands_out_or_forgets_leaves_no_worker_and_no_lock()
     alone(|| {
         let folder = Folder::new();
         let pool = Pool::new(1).unwrap();
-        for (step, place) in [(Step::Encoded, 0), (Step::Encoded, 1), (Step::Encoded, 2), (Step::Dropped, 0)] {
+        for (step, place) in [(Step::Encoded, 0), (Step::Encoded, 1), (Step::Encoded, 2), (Step::Dropped, 0)]
+        {
             let name = format!("{step:?}{place}");
             let (mark, begun) = (folder.path(&name), folder.path(&format!("{name}-begun")));
             let total = SharedMutex::new(0).unwrap();
