@@ -10,15 +10,15 @@ use std::{
 };
 
 use super::{
-    Body, Descriptors, FrameReceiver, HostEnd, Incoming, QueueingSender, Room, Segment, SharedBytes,
+    AGAIN_AFTER, Body, Descriptors, FrameReceiver, HostEnd, Incoming, QueueingSender, Room, Segment, SharedBytes,
     WorkerEnd,
     shm::{offer_rings, over_socket},
-    socket::{SocketSink, SocketSource},
+    socket::{SocketSink, SocketSource, receive_segments},
     stream::{FramedReceiver, FramedSender, Read, Sink, Source},
 };
 use crate::{
     frame::PREFIX_BYTES,
-    segment::{self, Attachments},
+    segment::{self, Attachments, look_up, set_expecting},
     sys::{
         fd::{set_nonblocking, stream_pair, write_one},
         identified::Identified,
@@ -358,6 +358,69 @@ macro_rules! conformance {
 use conformance;
 
 conformance! { sockets rings trickle }
+
+/// More segments than an unread socket holds.
+const MANY: usize = 400;
+
+/// The host hands over segments, and names each in the frame that follows it. It never waits. `aside` is the worker's socket if the frames
+/// come by another way.
+fn segments_can_be_looked_up_when_a_frame_names_them((host, worker): Ends, aside: Option<Arc<Identified>>) {
+    let made = || segment::Segment::of_descriptor(0, stream_pair().unwrap().0).unwrap();
+    let segments: Vec<_> = (0..MANY).map(|_| made()).collect();
+    let (mut to_worker, from_worker) = (host.sender, host.receiver);
+    let mut from_host = worker.receiver;
+    let poller = Poller::new().unwrap();
+    poller.add(from_worker.poll_fd().unwrap(), 0).unwrap();
+    for (index, segment) in segments.iter().enumerate() {
+        to_worker.attach(segment.clone()).unwrap();
+        to_worker.send(&(index as u64).to_le_bytes(), Body::Borrowed(&[])).unwrap();
+    }
+    std::thread::scope(|scope| {
+        let watches = scope.spawn(|| {
+            while let Some(socket) = &aside
+                && wait_readable(socket.check().unwrap(), Duration::from_secs(20)).unwrap()
+                && receive_segments(socket)
+            {}
+        });
+        let serves = scope.spawn(|| {
+            set_expecting(true);
+            let mut named = 0;
+            while named < MANY {
+                let frame = next(&mut *from_host).expect("more frames");
+                // An empty one carries segments only.
+                if let Ok(index) = <[u8; 8]>::try_from(&frame[..]) {
+                    let segment = &segments[u64::from_le_bytes(index) as usize];
+                    assert_eq!(look_up(segment.id()).unwrap().id(), segment.id());
+                    segment::forget(segment.id());
+                    named += 1;
+                }
+            }
+        });
+        to_worker.ring();
+        while to_worker.queued_bytes() > 0 {
+            flush(&mut *to_worker, &*from_worker, &poller);
+            to_worker.ring();
+            poller.wait(&mut Vec::new(), Some(AGAIN_AFTER)).unwrap();
+        }
+        serves.join().unwrap();
+        to_worker.close();
+        watches.join().unwrap();
+    });
+}
+
+#[test]
+fn segments_come_with_frames_over_a_socket() {
+    segments_can_be_looked_up_when_a_frame_names_them(sockets(), None);
+}
+
+#[test]
+fn segments_come_beside_frames_over_rings() {
+    let (host, worker) = pair();
+    let host = offer_rings(host).unwrap();
+    let memory = Segment::attach(host.segment.as_ref().unwrap().as_fd(), true).unwrap();
+    let end = WorkerEnd::new(worker.clone(), Some(&memory)).unwrap();
+    segments_can_be_looked_up_when_a_frame_names_them((host, end), Some(worker));
+}
 
 /// Returns the receiver of a stream of these bytes, which ends after them if `ends` is set.
 fn receiver_of(bytes: &[u8], ends: bool) -> (FramedReceiver<SocketSource>, Option<Arc<Identified>>) {
