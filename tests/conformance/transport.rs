@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    AGAIN_AFTER, Body, Descriptors, FrameReceiver, HostEnd, Incoming, QueueingSender, Room, Segment, SharedBytes,
-    WorkerEnd,
+    AGAIN_AFTER, Body, Descriptors, FrameReceiver, HostEnd, Incoming, QueueingSender, Room, Segment,
+    SharedBytes, WorkerEnd,
     shm::{offer_rings, over_socket},
     socket::{SocketSink, SocketSource, receive_segments},
     stream::{FramedReceiver, FramedSender, Read, Sink, Source},
