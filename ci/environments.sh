@@ -40,6 +40,7 @@ transcript() {
         hog) printf '%s\n' "memory=out of memory" ;;
         descriptors) printf '%s\n' "plain=2" "captured=3" ;;
         jobs) printf '%s\n' "default=1" ;;
+        shared) printf '%s\n' "value=499500" "slice=499500" "channel=499500" "file=good morning" "parts=2000" "lock=3" "manager=14" ;;
         stack-*) printf '%s\n' "taken=${1#stack-}" ;;
         *) printf '%s\n' "squares=328350" "large=3145728" "panic=as it was told" "crash=SIGABRT" "timeout=timed out" \
             "output=good morning, Ada" "join=joined" ;;
@@ -182,8 +183,9 @@ lacks=""
 public=$work/bin/environment
 
 # ---------------------------------------------------------------------------------------------------- as it is
-line "plain" -- "$program"
-line "sockets" '*:crash=error: .* was lost .*|SIGABRT' -- env PROCESSION_TRANSPORT=socket "$program"
+everything="$parts shared"
+line "plain" "parts=$everything" -- "$program" $everything
+line "sockets" "parts=$everything" '*:crash=error: .* was lost .*|SIGABRT' -- env PROCESSION_TRANSPORT=socket "$program" $everything
 line "empty environment" -- bash -c 'exec env -i PROBE_TOKEN="$PROBE_TOKEN" "$0"' "$program"
 line "no arguments at all" -- bash -c 'exec -a "" "$0"' "$program"
 line "RUST_BACKTRACE" -- env RUST_BACKTRACE=full "$program"
@@ -214,7 +216,7 @@ elif [[ $(id -u) != 0 ]]; then
     lacks="this script does not run as root"
 fi
 if [[ -z ${lacks-} ]]; then
-    line "unprivileged user" -- "${nobody[@]}" "$public"
+    line "unprivileged user" "parts=$everything" -- "${nobody[@]}" "$public" $everything
     line "no capabilities, no new privileges" -- "${nobody[@]}" --no-new-privs --bounding-set=-all --inh-caps=-all "$public"
     cp "$public" "$work/bin/setuid" && chmod u+s "$work/bin/setuid"
     more_rights='error: .*more privileges than its user .setuid or file capabilities.*'
@@ -266,14 +268,14 @@ contained "no /dev/shm, no /tmp" 'rmdir $R/tmp 2>/dev/null; true'
 if [[ -n $lacks ]]; then
     for name in "PID 1" "PID 1 with SIGCHLD ignored" "hidepid" "namespaces of users, networks, IPC and time" "read-only everything"; do cannot "$name" "$lacks"; done
 else
-    line "PID 1" -- unshare --pid --fork --kill-child --mount-proc "$program"
-    line "hidepid" -- unshare --mount --pid --fork --kill-child bash -c 'mount -t proc -o hidepid=2 proc /proc && exec "$@"' - "${nobody[@]}" "$public"
+    line "PID 1" "parts=$everything" -- unshare --pid --fork --kill-child --mount-proc "$program" $everything
+    line "hidepid" "parts=$everything" -- unshare --mount --pid --fork --kill-child bash -c 'mount -t proc -o hidepid=2 proc /proc && exec "$@"' - "${nobody[@]}" "$public" $everything
     if unshare --user --map-root-user --net --ipc --time --fork --monotonic 1000000 true 2>/dev/null; then
         line "namespaces of users, networks, IPC and time" -- unshare --user --map-root-user --net --ipc --time --fork --kill-child --monotonic 1000000 "$public"
     else
         cannot "namespaces of users, networks, IPC and time" "they cannot be made here"
     fi
-    line "read-only everything" -- unshare --mount bash -c 'mount -o remount,ro,bind / / && mount -t tmpfs -o ro none /dev/shm && mount -t tmpfs -o ro none /tmp 2>/dev/null; exec "$0"' "$program"
+    line "read-only everything" "parts=$everything" -- unshare --mount bash -c 'mount -o remount,ro,bind / / && mount -t tmpfs -o ro none /dev/shm && mount -t tmpfs -o ro none /tmp 2>/dev/null; exec "$0" "$@"' "$program" $everything
 fi
 
 # ---------------------------------------------------------------------------------------------------- limits
@@ -287,7 +289,7 @@ limited "ulimit -l 0" --memlock=0
 limited "ulimit -i 0" --sigpending=0
 line "ulimit -s 128" "parts=$parts stack-1800" -- prlimit --stack=131072 "$program" $parts stack-1800
 line "ulimit -s unlimited" "parts=$parts stack-60000" -- prlimit --stack=unlimited "$program" $parts stack-60000
-line "ulimit -n 64" "parts=$parts descriptors" -- prlimit --nofile=64 "$program" $parts descriptors
+line "ulimit -n 64" "parts=$everything descriptors" -- prlimit --nofile=64 "$program" $everything descriptors
 # A pool of workers that are spawned needs 16 before its first worker runs, the others 22, a process 14.
 files='error: .*RLIMIT_NOFILE .*is 14( .*|;.*|)'
 limited "ulimit -n 14" --nofile=14 "*:squares=$files" process:square=49
@@ -378,7 +380,11 @@ done
 # What shared memory takes.
 board='\*:crash=error: .* was lost .*it is unknown whether it ran'
 for call in memfd_create ftruncate; do
+    mine=()
     refused "$call" "${board#\\}" 'notice=logged: workers are connected by sockets instead of shared memory: memory cannot be shared: '
+    # What is read goes by value. What several processes change needs memory, and says so.
+    for step in channel file parts lock manager; do mine+=("shared:$step=error: .*$call: .*"); done
+    detail=" (what is shared)" line "refused: $call" parts=shared "${mine[@]}" -- "$tools/refuse" "$call=EPERM" -- "$program" shared
 done
 # Without these, `abort` ends a process by an illegal access, so a crash is reported as one.
 for call in gettid tgkill; do

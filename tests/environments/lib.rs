@@ -2,6 +2,8 @@
 //! result of each. `ci/environments.sh` runs it in every environment that `docs/environments.md` has a line for.
 #![expect(unsafe_code, reason = "a function that a host in C calls")]
 
+mod shared;
+
 use std::{
     fs::File,
     io::Write,
@@ -74,7 +76,7 @@ fn greet(name: &str) {
     println!("good morning, {name}");
 }
 
-/// Runs the parts that are named (`spawn`, `forkserver`, `fork`, `process`, `hog`, `descriptors`, `jobs`, `stack-KIB`), or the first four,
+/// Runs the parts that are named (`spawn`, `forkserver`, `fork`, `process`, `hog`, `descriptors`, `jobs`, `shared`, `stack-KIB`), or the first four,
 /// and writes what became of them to stdout, or to the file that `PROBE_OUT` names. Succeeds if everything was as it is to be.
 #[must_use]
 pub fn run(parts: &[String]) -> ExitCode {
@@ -96,6 +98,7 @@ pub fn run(parts: &[String]) -> ExitCode {
             "hog" => try_hog(),
             "descriptors" => try_descriptors(),
             "jobs" => try_jobs(),
+            "shared" => shared::try_shared(),
             _ => part.strip_prefix("stack-").map_or(0, |kib| try_stack(part, kib)),
         };
     }
