@@ -143,7 +143,7 @@
 //! # }).unwrap();
 //! ```
 //!
-//! The feature `futures` adds `Pool::stream`, and the feature `tokio` allows `async` functions as workers.
+//! The feature `futures` adds `Pool::stream` and the awaiting of channels, and the feature `tokio` allows `async` functions as workers.
 //!
 //! # Processes
 //!
@@ -176,7 +176,8 @@
 //!
 //! All are off by default.
 //!
-//! - `futures`: adds `Pool::stream` and `Pool::stream_unordered`, which return results as a `Stream`.
+//! - `futures`: adds `Pool::stream` and `Pool::stream_unordered`, which return results as a `Stream`, and `Receiver::recv_async`,
+//!   `Receiver::into_stream` and `Sender::send_async`, which await channels.
 //! - `indicatif`: draws the bar of the setting `progress` of [`parallel!`] if stderr is a terminal. Without the feature nothing is drawn,
 //!   and a line on stderr says why.
 //! - `tracing`: forwards events and spans that functions create with `tracing` in workers to this process's subscriber. They keep their
@@ -301,6 +302,8 @@ pub mod __fuzzing;
 pub mod __private;
 
 pub use captured::Captured;
+#[cfg(feature = "futures")]
+pub use channel::ReceiverStream;
 pub use channel::{
     IntoIter, Iter, Pipe, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender,
     TryIter, TryRecvError, TrySendError, channel, pipe,

@@ -1,11 +1,9 @@
 //! One end of a channel: what senders and receivers have in common.
 
 use std::{
-    cell::Cell,
     hint::spin_loop,
     io,
     marker::PhantomData,
-    mem::needs_drop,
     os::fd::BorrowedFd,
     sync::{
         Arc,
@@ -17,9 +15,10 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, ser};
 
 use super::{
+    encode::{encode, with_bytes},
     error::Failure,
     held::{Side, Ticket},
-    memory::{self, Layout, Words, repair, wake},
+    memory::{self, Layout, Words, repair},
     pair::{self, Packet, Peeked},
     slots::{Entry, Refusal, SlotMemory, Slots, Taken},
 };
@@ -28,7 +27,7 @@ use crate::{
     error::Error,
     segment::{
         Attachments, Hold, Mode, Segment, SegmentId, StateHandle, attach, digest, hold, look_up, mode,
-        outlives, outliving, read_by, set_why,
+        outlives, set_why,
     },
     sys::{fd, file_lock, generation::generation},
 };
@@ -44,23 +43,6 @@ const IN_VAIN: u32 = 3;
 
 /// Of so many waits that sleep at once, one looks again and again, because there may be a processor for everybody by now.
 const TRY_AGAIN: u32 = 32;
-
-thread_local! {
-    /// The memory of the last message that was encoded or decoded.
-    static BYTES: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// Lends memory for the bytes of a message.
-#[inline(always)]
-fn with_bytes<R>(use_them: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    let mut bytes = BYTES.take();
-    bytes.clear();
-    let result = use_them(&mut bytes);
-    if bytes.capacity() <= KEPT_BYTES {
-        BYTES.set(bytes);
-    }
-    result
-}
 
 /// How long to wait.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +121,7 @@ impl End {
 
     /// Returns the words of the channel, in which this end is counted.
     #[inline]
-    fn words(&self) -> Words<'_> {
+    pub(super) fn words(&self) -> Words<'_> {
         let words = Words::new(&self.state, self.layout);
         let generation = generation();
         if self.counted.load(Ordering::Relaxed) != generation
@@ -168,42 +150,38 @@ impl End {
     #[inline]
     pub(super) fn send<T: Serialize + 'static>(&self, message: &T, until: Until) -> Result<(), Failure> {
         with_bytes(|bytes| {
-            let mut attachments = Attachments::default();
-            if needs_drop::<T>() {
-                outliving(|| read_by(&mut attachments, || codec::encode_value(message, bytes)))
-            } else {
-                // It contains no handles.
-                codec::encode(message, bytes)
-            }
-            .map_err(|words| Failure::Failed(Error::config(format!("a message: {words}"))))?;
-            self.send_bytes(bytes, &attachments, until)
+            let attachments = encode(message, bytes)?;
+            let words = self.words();
+            let mut packet = None;
+            self.wait(&words, until, || self.try_send(words, bytes, &attachments, &mut packet))?;
+            words.ring(Side::Receiver);
+            Ok(())
         })
     }
 
-    fn send_bytes(&self, bytes: &[u8], attachments: &Attachments, until: Until) -> Result<(), Failure> {
-        let words = self.words();
-        let slots = words.slots();
-        let me = self.me();
+    /// Sends an encoded message if there is room. If it goes as a packet, keeps that for the next attempt.
+    #[inline]
+    pub(super) fn try_send(
+        &self,
+        words: Words<'_>,
+        bytes: &[u8],
+        attachments: &Attachments,
+        packet: &mut Option<Packet>,
+    ) -> Result<(), Failure> {
+        if !self.has_opposite(&words) {
+            return Err(Failure::Disconnected);
+        }
         let has_room = attachments.is_empty() && bytes.len() <= words.room_bytes();
-        let mut packet = None;
-        let attempt = || {
-            if !self.has_opposite(&words) {
-                return Err(Failure::Disconnected);
-            }
-            match if has_room { slots.send(me, bytes) } else { slots.close() } {
-                Ok(()) if has_room => return Ok(()),
-                Err(Refusal::NotNow) => return Err(Failure::NotNow),
-                Ok(()) | Err(Refusal::Closed) => {}
-            }
-            let packet = match &packet {
-                Some(packet) => packet,
-                None => packet.insert(Packet::new(bytes, attachments.clone()).map_err(Failure::Failed)?),
-            };
-            packet.send(words, self.socket()?)
+        match if has_room { words.slots().send(self.me(), bytes) } else { words.slots().close() } {
+            Ok(()) if has_room => return Ok(()),
+            Err(Refusal::NotNow) => return Err(Failure::NotNow),
+            Ok(()) | Err(Refusal::Closed) => {}
+        }
+        let packet = match packet {
+            Some(packet) => packet,
+            None => packet.insert(Packet::new(bytes, attachments.clone()).map_err(Failure::Failed)?),
         };
-        self.wait(&words, until, attempt, |words| words.slots().has_room())?;
-        words.ring(Side::Receiver);
-        Ok(())
+        packet.send(words, self.socket()?)
     }
 
     #[inline]
@@ -237,7 +215,7 @@ impl End {
             };
             outcome.map_err(|failure| if let Failure::Busy = failure { Failure::NotNow } else { failure })
         };
-        let got = self.wait(&words, until, attempt, |words| words.slots().has_some())?;
+        let got = self.wait(&words, until, attempt)?;
         let then = Then { end: self, words };
         if let Got::Slot(finish) = &got {
             slots.append(&finish.taken, bytes);
@@ -260,11 +238,10 @@ impl End {
         words: &Words<'_>,
         until: Until,
         mut attempt: impl FnMut() -> Result<R, Failure>,
-        has_more: impl FnOnce(&Words<'_>) -> bool,
     ) -> Result<R, Failure> {
         match (attempt(), until) {
             (Err(Failure::NotNow), Until::Deadline(deadline)) => {
-                self.wait_slowly(words, deadline, &mut attempt, has_more)
+                self.wait_slowly(words, deadline, &mut attempt)
             }
             (outcome, _) => outcome,
         }
@@ -276,7 +253,6 @@ impl End {
         words: &Words<'_>,
         deadline: Option<Instant>,
         attempt: &mut dyn FnMut() -> Result<R, Failure>,
-        has_more: impl FnOnce(&Words<'_>) -> bool,
     ) -> Result<R, Failure> {
         let in_vain = self.in_vain.load(Ordering::Relaxed);
         if in_vain < IN_VAIN || in_vain.is_multiple_of(TRY_AGAIN) {
@@ -310,10 +286,21 @@ impl End {
                 break Err(Failure::NotNow);
             }
         };
-        if bell.hand_on(|| has_more(words)) {
-            wake(bell);
-        }
+        words.hand_on(self.side, || false);
         outcome
+    }
+
+    /// Returns where to wait.
+    #[cfg(feature = "futures")]
+    pub(super) fn place(&self) -> memory::Place {
+        memory::Place { state: self.state.clone(), layout: self.layout, side: self.side }
+    }
+
+    /// Called by who has waited and will not wait again: wakes the next one if there is something for it, be it the end.
+    #[cfg(feature = "futures")]
+    pub(super) fn hand_on(&self) {
+        let words = Words::new(&self.state, self.layout);
+        words.hand_on(self.side, || !self.has_opposite(&words));
     }
 
     /// Encodes the end, which counts as one more until it has arrived.
@@ -372,9 +359,6 @@ impl End {
         Ok(this)
     }
 }
-
-/// The number of bytes up to which a buffer is kept for the next message.
-const KEPT_BYTES: usize = 64 << 10;
 
 impl Clone for End {
     fn clone(&self) -> Self {

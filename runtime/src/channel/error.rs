@@ -87,6 +87,26 @@ send_errors! {
     }
 }
 
+impl<T> SendError<T> {
+    /// Of a sender that has waited until there was room.
+    pub(super) fn new(message: T, failure: Failure) -> Self {
+        match failure {
+            Failure::Failed(error) => Self::Failed(message, error),
+            Failure::Disconnected | Failure::NotNow | Failure::Busy => Self::Disconnected(message),
+        }
+    }
+}
+
+impl RecvError {
+    /// Of a receiver that has waited until there was a message.
+    pub(super) fn new(failure: Failure) -> Self {
+        match failure {
+            Failure::Failed(error) => Self::Failed(error),
+            Failure::Disconnected | Failure::NotNow | Failure::Busy => Self::Disconnected,
+        }
+    }
+}
+
 /// Defines an error of receiving, with the words of each variant.
 macro_rules! receive_errors {
     ($($(#[$doc:meta])* $name:ident { $($(#[$what:meta])* $variant:ident: $words:literal,)* })*) => {$(

@@ -122,6 +122,20 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// Called by who has waited on this side and will not wait again. Wakes the next one if there is something for it, or `has_more` says so.
+    pub(super) fn hand_on(self, side: Side, has_more: impl FnOnce() -> bool) {
+        let has_more = || {
+            has_more()
+                || match side {
+                    Side::Sender => self.slots().has_room(),
+                    Side::Receiver => self.slots().has_some(),
+                }
+        };
+        if self.bell(side).hand_on(has_more) {
+            wake(self.bell(side));
+        }
+    }
+
     /// Wakes all that wait, after something was changed for them.
     pub(super) fn ring_all(self) {
         for side in [Side::Sender, Side::Receiver] {
@@ -207,6 +221,22 @@ impl<'a> Words<'a> {
     }
 }
 
+/// One kind of ends of a channel. It does not count as an end.
+#[cfg(feature = "futures")]
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) state: StateHandle,
+    pub(super) layout: Layout,
+    pub(super) side: Side,
+}
+
+#[cfg(feature = "futures")]
+impl Place {
+    pub(super) fn bell(&self) -> Bell<'_> {
+        Words::new(&self.state, self.layout).bell(self.side)
+    }
+}
+
 /// This process is the one that sends packets, or that receives them.
 pub(super) struct Lock<'a> {
     words: Words<'a>,
@@ -227,7 +257,7 @@ impl Drop for Lock<'_> {
 }
 
 /// Wakes one sleeper.
-pub(super) fn wake(bell: Bell<'_>) {
+fn wake(bell: Bell<'_>) {
     // Without futexes, waiters look by themselves.
     let _ = futex::wake(bell.0);
 }

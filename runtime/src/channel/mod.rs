@@ -3,7 +3,10 @@
 //! Messages lie in slots in memory that all participants map (`segment`'s state). Those that have no room there, or contain handles, go
 //! through a pair of sockets. `README.md` argues why a participant may die at any step.
 
+#[cfg(feature = "futures")]
+mod awaited;
 mod bell;
+mod encode;
 mod end;
 mod error;
 mod held;
@@ -22,6 +25,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 pub use pipe::{Pipe, pipe};
+#[cfg(feature = "futures")]
+pub use receiver::ReceiverStream;
 pub use receiver::{IntoIter, Iter, Receiver, TryIter};
 pub use sender::Sender;
 

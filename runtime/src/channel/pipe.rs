@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+#[cfg(feature = "futures")]
+use super::ReceiverStream;
 use super::{
     Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError, TrySendError,
     channel,
@@ -87,6 +89,16 @@ impl<A: Serialize + 'static, B> Pipe<A, B> {
         self.sender.send(message)
     }
 
+    /// Sends a message without blocking the thread: see [`Sender::send_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[cfg(feature = "futures")]
+    pub async fn send_async(&self, message: A) -> Result<(), SendError<A>> {
+        self.sender.send_async(message).await
+    }
+
     /// Sends a message if there is room: see [`Sender::try_send`].
     ///
     /// # Errors
@@ -114,6 +126,39 @@ impl<A, B: DeserializeOwned + 'static> Pipe<A, B> {
     /// As there.
     pub fn recv(&self) -> Result<B, RecvError> {
         self.receiver.recv()
+    }
+
+    /// Receives a message without blocking the thread: see [`Receiver::recv_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// let (here, there) = procession::pipe::<u32, String>()?;
+    /// here.send_async(7).await.unwrap();
+    /// there.send_async(there.recv_async().await.unwrap().to_string()).await.unwrap();
+    /// assert_eq!(here.recv_async().await.unwrap(), "7");
+    /// # Ok::<(), procession::Error>(())
+    /// # })?;
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[cfg(feature = "futures")]
+    pub async fn recv_async(&self) -> Result<B, RecvError> {
+        self.receiver.recv_async().await
+    }
+
+    /// Returns a stream of the messages that this side receives: see [`Receiver::stream`].
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[cfg(feature = "futures")]
+    pub fn stream(&self) -> ReceiverStream<B> {
+        self.receiver.stream()
     }
 
     /// Receives a message if there is one: see [`Receiver::try_recv`].

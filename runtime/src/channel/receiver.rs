@@ -1,9 +1,19 @@
 //! Defines [`Receiver`] and its iterators.
 
 use std::{fmt, marker::PhantomData, time::Duration};
+#[cfg(feature = "futures")]
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
+#[cfg(feature = "futures")]
+use futures_core::Stream;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
+#[cfg(feature = "futures")]
+use super::awaited::{Wait, Waiting};
 use super::{
     end::{End, Until},
     error::{Failure, RecvError, RecvTimeoutError, TryRecvError},
@@ -79,11 +89,34 @@ impl<T: DeserializeOwned + 'static> Receiver<T> {
     /// ```
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
-        self.end.receive(Until::Deadline(None)).map_err(|failure| match failure {
-            Failure::Failed(error) => RecvError::Failed(error),
-            // It waits until there is a message.
-            Failure::Disconnected | Failure::NotNow | Failure::Busy => RecvError::Disconnected,
-        })
+        self.end.receive(Until::Deadline(None)).map_err(RecvError::new)
+    }
+
+    /// Receives the oldest message as [`recv`](Self::recv) does, without blocking the thread. Works with any executor.
+    ///
+    /// If the future is dropped before it is ready, it has received nothing, and no message is lost.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](Self::recv), or no thread can be started to wait for a message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// let (tx, rx) = procession::channel(4)?;
+    /// std::thread::spawn(move || tx.send(7));
+    /// assert_eq!(rx.recv_async().await.unwrap(), 7);
+    /// assert!(rx.recv_async().await.unwrap_err().is_disconnected());
+    /// # Ok::<(), procession::Error>(())
+    /// # })?;
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[cfg(feature = "futures")]
+    pub async fn recv_async(&self) -> Result<T, RecvError> {
+        let mut wait = Wait::new(&self.end);
+        let message = poll_fn(|context| wait.poll(context, || self.end.receive(Until::Now)));
+        message.await.map_err(RecvError::new)
     }
 
     /// Receives the oldest message if there is one now.
@@ -158,6 +191,51 @@ impl<T: DeserializeOwned + 'static> Receiver<T> {
         Iter { receiver: self }
     }
 
+    /// Returns a stream of the messages that another end of the channel, made by [`clone`](Self::clone), receives. See
+    /// [`into_stream`](Self::into_stream).
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[cfg(feature = "futures")]
+    pub fn stream(&self) -> ReceiverStream<T> {
+        self.clone().into_stream()
+    }
+
+    /// Returns a stream of the messages. It ends when there is no sender any more.
+    ///
+    /// # Panics
+    ///
+    /// The stream panics if a message cannot be decoded, because its `Serialize` and `Deserialize` do not agree.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::{future::poll_fn, pin::Pin};
+    ///
+    /// use futures_core::Stream;
+    ///
+    /// # pollster::block_on(async {
+    /// let (tx, rx) = procession::channel(4)?;
+    /// tx.send(1).unwrap();
+    /// tx.send(2).unwrap();
+    /// drop(tx);
+    /// let mut messages = rx.into_stream();
+    /// let mut sum = 0;
+    /// // `StreamExt::next` of the futures crate does the same.
+    /// while let Some(n) = poll_fn(|context| Pin::new(&mut messages).poll_next(context)).await {
+    ///     sum += n;
+    /// }
+    /// assert_eq!(sum, 3);
+    /// # Ok::<(), procession::Error>(())
+    /// # })?;
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[cfg(feature = "futures")]
+    pub fn into_stream(self) -> ReceiverStream<T> {
+        ReceiverStream { receiver: self, waiting: None }
+    }
+
     /// Returns an iterator over the messages that are there. It ends when there is none.
     ///
     /// # Panics
@@ -196,8 +274,18 @@ pub struct IntoIter<T> {
     receiver: Receiver<T>,
 }
 
-fn next<T: DeserializeOwned + 'static>(receiver: &Receiver<T>) -> Option<T> {
-    match receiver.recv() {
+/// The messages of a channel, to be awaited: made from a [`Receiver`] by [`into_stream`](Receiver::into_stream).
+#[cfg(feature = "futures")]
+#[derive(Debug)]
+#[must_use = "a stream receives only when it is polled"]
+pub struct ReceiverStream<T> {
+    receiver: Receiver<T>,
+    waiting: Option<Waiting>,
+}
+
+/// Returns an iterator's next item.
+fn item<T>(outcome: Result<T, RecvError>) -> Option<T> {
+    match outcome {
         Ok(message) => Some(message),
         Err(RecvError::Disconnected) => None,
         Err(RecvError::Failed(error)) => panic!("{error}"),
@@ -208,7 +296,7 @@ impl<T: DeserializeOwned + 'static> Iterator for Iter<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        next(self.receiver)
+        item(self.receiver.recv())
     }
 }
 
@@ -228,7 +316,29 @@ impl<T: DeserializeOwned + 'static> Iterator for IntoIter<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        next(&self.receiver)
+        item(self.receiver.recv())
+    }
+}
+
+#[cfg(feature = "futures")]
+impl<T: DeserializeOwned + 'static> Stream for ReceiverStream<T> {
+    type Item = T;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        let Self { receiver: Receiver { end, .. }, waiting } = self.get_mut();
+        let mut wait = Wait::resume(end, waiting.take());
+        let outcome = wait.poll(context, || end.receive(Until::Now));
+        if outcome.is_pending() {
+            *waiting = wait.pause();
+        }
+        outcome.map(|outcome| item(outcome.map_err(RecvError::new)))
+    }
+}
+
+#[cfg(feature = "futures")]
+impl<T> Drop for ReceiverStream<T> {
+    fn drop(&mut self) {
+        drop(Wait::resume(&self.receiver.end, self.waiting.take()));
     }
 }
 

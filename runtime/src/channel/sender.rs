@@ -4,6 +4,8 @@ use std::{fmt, marker::PhantomData, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+#[cfg(feature = "futures")]
+use super::{awaited, encode::encode};
 use super::{
     end::{End, Until},
     error::{Failure, SendError, SendTimeoutError, TrySendError},
@@ -78,12 +80,43 @@ impl<T: Serialize + 'static> Sender<T> {
     pub fn send(&self, message: T) -> Result<(), SendError<T>> {
         match self.end.send(&message, Until::Deadline(None)) {
             Ok(()) => Ok(()),
-            Err(Failure::Failed(error)) => Err(SendError::Failed(message, error)),
-            // It waits until there is room.
-            Err(Failure::Disconnected | Failure::NotNow | Failure::Busy) => {
-                Err(SendError::Disconnected(message))
-            }
+            Err(failure) => Err(SendError::new(message, failure)),
         }
+    }
+
+    /// Sends a message as [`send`](Self::send) does, without blocking the thread. Works with any executor.
+    ///
+    /// If the future is dropped before it is ready, the message was not sent.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send), or no thread can be started to wait for room. Returns the message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// let (tx, rx) = procession::channel(1)?;
+    /// tx.send_async(1).await.unwrap();
+    /// std::thread::spawn(move || rx.iter().for_each(drop));
+    /// tx.send_async(2).await.unwrap();
+    /// # Ok::<(), procession::Error>(())
+    /// # })?;
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[cfg(feature = "futures")]
+    pub async fn send_async(&self, message: T) -> Result<(), SendError<T>> {
+        // Nothing borrows the message while the future waits, so it need not be `Sync`.
+        let mut outcome = self.end.send(&message, Until::Now);
+        if let Err(Failure::NotNow) = outcome {
+            let mut bytes = Vec::new();
+            let attachments = encode(&message, &mut bytes);
+            outcome = match attachments {
+                Ok(attachments) => awaited::send(&self.end, &bytes, &attachments).await,
+                Err(failure) => Err(failure),
+            };
+        }
+        outcome.map_err(|failure| SendError::new(message, failure))
     }
 
     /// Sends a message if there is room now.

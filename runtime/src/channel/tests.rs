@@ -302,3 +302,16 @@ fn an_end_in_a_message_counts_until_nobody_can_receive_it() {
     drop((tx, rx));
     assert!(from_inner.recv().unwrap_err().is_disconnected());
 }
+
+#[cfg(feature = "futures")]
+#[test]
+fn a_death_that_nobody_notices_wakes_futures() {
+    let (tx, rx) = channel(1).unwrap();
+    let copy = in_a_copy(Some(Step::Published), || drop(tx.send(1)));
+    pollster::block_on(async {
+        assert_eq!(rx.recv_async().await.unwrap(), 1);
+        drop(tx);
+        assert!(rx.recv_async().await.unwrap_err().is_disconnected());
+    });
+    buried(copy);
+}

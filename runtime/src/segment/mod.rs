@@ -57,6 +57,8 @@ pub(crate) use loan::{Loan, Loans};
 pub use mutable::LentMut;
 use mutable::Mutable;
 pub(crate) use mutable::{Claim, PartMut};
+#[cfg(feature = "futures")]
+pub(crate) use state::LOOK_EVERY;
 pub(crate) use state::{Repair, State, StateHandle};
 pub(crate) use table::{ENTRIES, Entry};
 

@@ -31,7 +31,7 @@ const TABLE_AT: usize = 64;
 const _: () = assert!(HEADER_BYTES <= TABLE_AT && TABLE_AT + 8 * ENTRIES <= DATA_AT);
 
 /// How long a waiter may be unaware that a participant has died.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a waiter sleeps if futexes are refused.
 const NAP: Duration = Duration::from_millis(1);

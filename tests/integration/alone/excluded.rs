@@ -107,6 +107,14 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "shared::channels::a_receiver_that_dies_between_messages_has_received_them_for_good",
         "a crash would be the test's own",
     ),
+    ("shared::awaiting::messages_are_awaited_on_pollster", "a task runs where it is submitted"),
+    ("shared::awaiting::messages_are_awaited_on_smol", "a task runs where it is submitted"),
+    ("shared::awaiting::messages_are_awaited_on_tokio", "a task runs where it is submitted"),
+    (
+        "shared::awaiting::each_message_is_received_once_by_tasks_threads_and_processes",
+        "a task runs where it is submitted",
+    ),
+    ("shared::awaiting::a_process_that_is_killed_wakes_all_that_await_it", "the promise is about processes"),
     ("shared::lent::", "tasks run while the caller goes on, or end their process"),
     (
         "shared::channels::what_was_sent_outlives_its_sender_with_the_ends_in_it",

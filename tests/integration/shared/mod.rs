@@ -1,5 +1,6 @@
 //! Memory, files and state that processes share.
 
+mod awaiting;
 mod channels;
 mod deaths;
 mod descriptors;
