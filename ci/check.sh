@@ -73,7 +73,7 @@ integration_in_process() {
 # Each feature by itself: an item that needs another one, or a link to it, is found here.
 docs_by_feature() {
     local feature
-    for feature in indicatif futures tokio tracing; do
+    for feature in indicatif futures ndarray tokio tracing; do
         RUSTDOCFLAGS="-D warnings" cargo doc --quiet --package procession --no-deps --features "$feature" || return
     done
 }

@@ -180,6 +180,7 @@
 //!   `Receiver::into_stream` and `Sender::send_async`, which await channels.
 //! - `indicatif`: draws the bar of the setting `progress` of [`parallel!`] if stderr is a terminal. Without the feature nothing is drawn,
 //!   and a line on stderr says why.
+//! - `ndarray`: adds `SharedSlice::view`, `SharedSliceMut::view_mut` and their relatives, which show shared elements as arrays.
 //! - `tracing`: forwards events and spans that functions create with `tracing` in workers to this process's subscriber. They keep their
 //!   typed fields, target, module, file, line and level, gain the fields `worker`, `pid` and `task`, and appear under the span in which the
 //!   task was submitted. Levels that the subscriber has turned off cost nothing in workers. Workers forward only if this process has a

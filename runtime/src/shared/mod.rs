@@ -8,6 +8,8 @@ mod handle;
 mod slice;
 mod slice_mut;
 mod value;
+#[cfg(feature = "ndarray")]
+mod view;
 
 pub use descriptor::Fd;
 pub use slice::SharedSlice;

@@ -1,5 +1,6 @@
 //! Memory, files and state that processes share.
 
+mod arrays;
 mod awaiting;
 mod channels;
 mod deaths;
