@@ -374,3 +374,20 @@ fn elements_that_another_process_has_frozen_cannot_be_written_and_that_is_known(
     assert_eq!(id, segment.id());
     assert!(other.err().unwrap().to_string().contains("has frozen it"));
 }
+
+#[test]
+fn memory_that_a_task_is_lent_is_not_created_before_it_is_written() {
+    let len = 4 << 20;
+    let claim = Claim::new(digest::<u8>(), len, 1).unwrap();
+    let segment = claim.place().0.clone();
+    let blocks = || nix::sys::stat::fstat(segment.file().unwrap()).unwrap().st_blocks;
+    let before = blocks();
+    let mut attachments = Attachments::default();
+    attachments.add(&segment);
+    let lend = || with_available(&attachments, || LentMut::<u8>::new(segment.id(), 1, len - 1)).unwrap();
+    lend()[len / 2] = 7;
+    assert!(blocks() < before + 100, "only what was written");
+    lend().fill(1);
+    assert_eq!(lend()[len - 2], 1);
+    assert_eq!(claim.bytes()[..3], [0, 1, 1]);
+}

@@ -9,6 +9,7 @@ use std::{
     io,
     mem::ManuallyDrop,
     num::NonZeroUsize,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
     sync::{OnceLock, atomic::AtomicU32},
@@ -82,6 +83,12 @@ pub(crate) fn is_read_only(file: BorrowedFd<'_>) -> bool {
     fcntl(file, FcntlArg::F_GET_SEALS).is_ok_and(|sealed| {
         SealFlag::from_bits_retain(sealed).intersects(FUTURE_WRITE | SealFlag::F_SEAL_WRITE)
     })
+}
+
+/// Returns whether all pages of a file exist, none of which was left out.
+pub(crate) fn is_whole(file: BorrowedFd<'_>) -> bool {
+    // In units of 512 bytes.
+    fstat(file).is_ok_and(|stat| stat.st_blocks * 512 >= stat.st_size)
 }
 
 /// Returns whether a file is memory. Does not wait, whatever file it is.
@@ -253,6 +260,19 @@ impl Mapping {
         unsafe { madvise(self.base.cast(), self.len_bytes, MmapAdvise::MADV_DONTFORK) }?;
         advise_huge(self.base.as_ptr(), self.len_bytes);
         Ok(())
+    }
+
+    /// Enters pages that exist into the mapping, for which each would otherwise be a fault. Affects only the speed. What does not exist
+    /// in this range is created, as if it was read.
+    pub(crate) fn populate(&self, range: Range<usize>) {
+        let page = page_bytes() as usize;
+        let (start, end) = (range.start / page * page, range.end.min(self.len_bytes));
+        if start < end {
+            // SAFETY: `start` lies in the mapping.
+            let from = unsafe { self.base.add(start) };
+            // SAFETY: the range lies in the mapping, and neither its contents nor its rights change.
+            unsafe { nix::libc::madvise(from.as_ptr().cast(), end - start, nix::libc::MADV_POPULATE_READ) };
+        }
     }
 
     /// Returns the length of the mapping.
