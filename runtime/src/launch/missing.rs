@@ -8,6 +8,7 @@ use std::{
     io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::Path,
+    sync::OnceLock,
 };
 
 use nix::{
@@ -47,7 +48,13 @@ pub(super) fn check_executable() -> Result<(), String> {
         );
     }
     check_holding()?;
-    check_self_exe()
+    // What this process executes stays as it is.
+    static IS_SELF: OnceLock<()> = OnceLock::new();
+    if IS_SELF.get().is_none() {
+        check_self_exe()?;
+        let _ = IS_SELF.set(());
+    }
+    Ok(())
 }
 
 /// Returns an address in the code of this library.

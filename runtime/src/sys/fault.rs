@@ -240,6 +240,10 @@ const FIRST_STACK_GUARD_BYTES: usize = 64 << 10;
 
 /// Returns the guard of the process's first stack, if this thread runs on it. glibc reports its end without what lies above it.
 fn guard_of_first_stack() -> Option<(usize, usize)> {
+    // Another thread has a stack of its own. The first thread of a copy may have one, too.
+    if nix::unistd::gettid() != nix::unistd::getpid() {
+        return None;
+    }
     let local = 0u8;
     let here = (&raw const local).addr();
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
