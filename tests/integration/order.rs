@@ -1,6 +1,11 @@
 //! Results arrive in the order of the input, and the input is read only as far as needed.
 
-use std::{cell::Cell, path::Path, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    path::Path,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use procession::{Pool, delayed, parallel, worker};
 
@@ -166,6 +171,34 @@ fn an_endless_input_is_read_within_a_window() {
         }
         drop(results);
         assert_eq!(pool.submit(delayed!(double(4))).join().unwrap(), 8, "the pool serves on");
+    });
+}
+
+/// Runs for so many microseconds.
+#[worker]
+fn double_busily(n: u64, micros: u64) -> u64 {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(micros) {
+        std::hint::spin_loop();
+    }
+    2 * n
+}
+
+#[test]
+fn what_a_map_has_learned_of_its_tasks_does_not_widen_the_window_of_an_iterator() {
+    alone(|| {
+        let pool = Pool::new(2).unwrap();
+        for (micros, most) in [(0, 2 * WINDOW_PER_WORKER), (10, 2 * 4 * 20), (100, 2 * 4 * 2)] {
+            let tasks = |n: u64| delayed!(double_busily(n, micros));
+            assert_eq!(pool.map((0..500).map(tasks)).unwrap().len(), 500);
+            let read = Cell::new(0);
+            let input = (0..5_000).inspect(|_| read.set(read.get() + 1)).map(tasks);
+            for (given, result) in (0..2_000).zip(pool.imap(input)) {
+                assert_eq!(result.unwrap(), 2 * given);
+                let ahead = read.get() - given;
+                assert!(ahead <= most + 1, "{ahead} tasks of {micros} us were read ahead of task {given}");
+            }
+        }
     });
 }
 

@@ -30,6 +30,8 @@ pub trait Mode<V> {
     type Item;
     /// The error of the whole call.
     type Error;
+    /// Whether a value that a function returns can end the call.
+    const MAY_END: bool = false;
 
     /// Returns the error of a call that could not begin.
     fn not_opened(error: Error) -> Self::Error;
@@ -89,6 +91,8 @@ impl<T> Mode<T> for Values {
 impl<T, E: FromTaskError> Mode<Result<T, E>> for TryValues {
     type Item = T;
     type Error = E;
+
+    const MAY_END: bool = true;
 
     /// Reports a lost task, because the function's error can be made from the error of a task only.
     fn not_opened(error: Error) -> E {
@@ -233,7 +237,10 @@ impl<V: Decode, M: Mode<V>> Collector<V, M> {
     /// Waits for results and keeps them. A failure ends the call.
     fn receive(&mut self) {
         if let Ok(call) = &mut self.call {
-            call.wait();
+            match self.report {
+                None => call.wait_for_many(M::MAY_END),
+                Some(_) => call.wait(),
+            }
         }
         // Code of users may have copied this process: while the call was waited for, or when its results were decoded.
         self.disown();

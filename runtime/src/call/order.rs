@@ -80,13 +80,15 @@ impl<T> ReorderBuffer<T> {
         self.ahead.values().map(Vec::len).sum()
     }
 
-    /// Drops the values that wait for an earlier one, and adds values to the others until the first `n` tasks have one.
+    /// Drops the last value and those that wait for an earlier one, and adds values to the others until the first `n` tasks have one. So at
+    /// least one is added, even if everything had arrived.
     ///
     /// # Errors
     ///
     /// Returns the first error of `value`.
     pub(super) fn fill<E>(&mut self, n: usize, mut value: impl FnMut() -> Result<T, E>) -> Result<(), E> {
         self.ahead.clear();
+        self.ready.truncate(n.saturating_sub(self.start + 1));
         while self.start + self.ready.len() < n {
             self.ready.push(value()?);
         }
@@ -176,5 +178,11 @@ mod tests {
         }
         buffer.fill(4, || Ok::<_, ()>(99)).unwrap();
         assert_eq!(buffer.take(Vec::new()), [0, 99, 99, 99]);
+        let mut buffer = ReorderBuffer::new(false);
+        let mut run = buffer.open(0, 2);
+        run.values.extend([0, 1]);
+        buffer.close(run);
+        buffer.fill(2, || Ok::<_, ()>(99)).unwrap();
+        assert_eq!(buffer.take(Vec::new()), [0, 99], "a call of which all has arrived");
     }
 }

@@ -6,6 +6,7 @@ use std::{
     fmt,
     ops::Range,
     sync::{Arc, Weak},
+    time::{Duration, Instant},
 };
 
 use super::{in_process::InProcess, lent::LentToTasks, window::Window};
@@ -36,6 +37,10 @@ use crate::{
 
 /// The number of segments from which on a call attaches no more to all of its tasks. They live as long as the call.
 const MOST_ATTACHED: usize = 8;
+
+/// The time after which a result is received although its caller waits for more. It may be an error of the function, and tasks that begin
+/// after that run in vain.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Larger memory for results is freed after use.
 const MOST_SPARE_BYTES: usize = 4 << 20;
@@ -83,7 +88,7 @@ impl Call {
     /// Opens a call whose tasks run on the calling thread.
     pub(crate) fn in_process(here: &Arc<InProcess>, options: CallOptions, report: Option<&Report>) -> Self {
         let seed = seed_of_call(options.seed, here.seed, &here.calls);
-        Self::open(report, |_| CallBackend::InProcess { here: here.clone(), seed })
+        Self::open(false, report, |_| CallBackend::InProcess { here: here.clone(), seed })
     }
 
     /// Opens a call whose tasks run on workers. `calls` counts the calls of the pool.
@@ -94,7 +99,7 @@ impl Call {
         options: CallOptions,
         report: Option<&Report>,
     ) -> Self {
-        Self::open(report, |inbox| {
+        Self::open(options.is_patient, report, |inbox| {
             let (feeder, feed) = Feeder::new(inbox.clone());
             let seed = Some(seed_of_call(options.seed, config.call.seed, calls));
             let options = CallOptions { seed, ..options };
@@ -108,10 +113,14 @@ impl Call {
 
     /// Opens a call each of whose tasks fails with `kind`.
     pub(crate) fn failed(kind: TaskErrorKind, report: Option<&Report>) -> Self {
-        Self::open(report, |_| CallBackend::Ended(kind))
+        Self::open(false, report, |_| CallBackend::Ended(kind))
     }
 
-    fn open(report: Option<&Report>, backend: impl FnOnce(&Arc<Inbox>) -> CallBackend) -> Self {
+    fn open(
+        is_patient: bool,
+        report: Option<&Report>,
+        backend: impl FnOnce(&Arc<Inbox>) -> CallBackend,
+    ) -> Self {
         let wants_progress = report.is_some_and(Report::wants_progress);
         let caller = CallerCell::new(Caller::current());
         let inbox = Arc::new(Inbox { wants_progress, caller, ..Inbox::default() });
@@ -120,7 +129,7 @@ impl Call {
             backend,
             inbox,
             spare: Arrivals::default(),
-            window: Window::new(),
+            window: Window::new(is_patient),
             is_reported: report.is_some(),
             ended: Vec::new(),
             attached: Attachments::default(),
@@ -336,13 +345,29 @@ impl Call {
 
     /// Waits until a result has arrived, if one is outstanding.
     pub(crate) fn wait(&mut self) {
+        self.wait_for(1, None);
+    }
+
+    /// Waits until as much has arrived as a caller can use that needs all results: all of them, or room for more input. A failure ends
+    /// the wait. If a result `may_end` the call, it is received after [`PATIENCE`].
+    pub(crate) fn wait_for_many(&mut self, may_end: bool) {
+        let wanted = self.window.wanted();
+        let deadline = may_end.then(|| Instant::now() + PATIENCE);
+        if !self.wait_for(wanted, deadline) && !self.inbox.has_some() {
+            self.wait();
+        }
+    }
+
+    /// Waits until as many results have arrived, if one is outstanding. Returns `false` if they have not arrived in time.
+    fn wait_for(&mut self, wanted: usize, deadline: Option<Instant>) -> bool {
         self.flush();
         if self.outstanding() > 0
             && let Some((driver, _)) = self.pool()
         {
             let this_thread = || Waiter::Thread(std::thread::current());
-            driver.wait(&mut || self.inbox.has_some_or_wait(this_thread), None);
+            return driver.wait(&mut || self.inbox.has_or_wait(wanted, this_thread), deadline);
         }
+        true
     }
 
     /// Returns whether a result has arrived or none is outstanding. If not, the waker is woken when that changes. Returns `true` in a
@@ -351,12 +376,12 @@ impl Call {
     pub(crate) fn poll_wait(&mut self, waker: &std::task::Waker) -> bool {
         self.flush();
         let Some((driver, _)) = self.pool().filter(|_| self.outstanding() > 0) else { return true };
-        if self.inbox.lock().items.is_empty() {
+        if !self.inbox.has_some() {
             driver.poll_once();
         }
         // Cloning runs an executor's code, so no lock may be held.
         let waker = waker.clone();
-        if !self.is_own() || self.inbox.has_some_or_wait(|| Waiter::Waker(waker)) {
+        if !self.is_own() || self.inbox.has_or_wait(1, || Waiter::Waker(waker)) {
             return true;
         }
         driver.watch();
@@ -369,7 +394,7 @@ impl Call {
         if !self.is_own() {
             return (Vec::new(), Vec::new());
         }
-        let progress = std::mem::take(&mut self.inbox.lock().progress);
+        let progress = self.inbox.take_progress();
         (progress.into_iter().collect(), std::mem::take(&mut self.ended))
     }
 
@@ -379,11 +404,7 @@ impl Call {
             return;
         }
         let mut arrivals = std::mem::take(&mut self.spare);
-        {
-            let mut inbox = self.inbox.lock();
-            std::mem::swap(&mut inbox.bytes, &mut arrivals.bytes);
-            std::mem::swap(&mut inbox.items, &mut arrivals.items);
-        }
+        self.inbox.take(&mut arrivals);
         let mut rest = &arrivals.bytes[..];
         let mut received = 0;
         for (first, item) in arrivals.items.drain(..) {

@@ -5,6 +5,8 @@
 /// The size of the window in batches per worker. The window contains the tasks that were read from the input and not yet yielded
 /// to the caller.
 const WINDOW_BATCHES: usize = 4;
+/// The same for a caller that is patient. It is woken when half of the window has room, so this is how rarely.
+const PATIENT_BATCHES: usize = 8;
 /// The size of the arguments in flight above which no more input is read.
 const WINDOW_BYTES: usize = 64 << 20;
 
@@ -21,15 +23,28 @@ pub(super) struct Window {
     fed: usize,
     /// The number of tasks that the window may contain.
     most: usize,
+    /// The number of tasks that are queued together.
     batch_size: usize,
+    /// The caller waits for all results.
+    is_patient: bool,
     /// The number of tasks that may still be pushed before more than the room in the feed must be checked: the window and the batch have
     /// room for them.
     quota: usize,
 }
 
 impl Window {
-    pub(super) fn new() -> Self {
-        Self { pushed: 0, received: 0, held: 0, bytes_out: 0, fed: 0, most: 1, batch_size: 1, quota: 0 }
+    pub(super) fn new(is_patient: bool) -> Self {
+        Self {
+            pushed: 0,
+            received: 0,
+            held: 0,
+            bytes_out: 0,
+            fed: 0,
+            most: 1,
+            batch_size: 1,
+            is_patient,
+            quota: 0,
+        }
     }
 
     pub(super) fn pushed(&self) -> usize {
@@ -46,6 +61,18 @@ impl Window {
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.outstanding() + self.held < self.most && self.bytes_out < WINDOW_BYTES
+    }
+
+    /// Returns how many results must be received before the caller can go on: all, or enough for half of the window.
+    pub(super) fn wanted(&self) -> usize {
+        let enough = if self.bytes_out >= WINDOW_BYTES {
+            1
+        } else if self.has_room() {
+            usize::MAX
+        } else {
+            (self.most / 2).max(1)
+        };
+        self.outstanding().min(enough)
     }
 
     /// Returns whether there is certainly room for this task and another one.
@@ -105,8 +132,13 @@ impl Window {
 
     /// Sizes the window for batches of this size and this number of workers.
     pub(super) fn resize(&mut self, batch_size: usize, workers: usize) {
-        self.batch_size = batch_size;
-        self.most = batch_size.saturating_mul(workers).saturating_mul(WINDOW_BATCHES);
+        let of_all = batch_size.saturating_mul(workers);
+        (self.batch_size, self.most) = if self.is_patient {
+            // Queueing takes the time of a few tasks, so one batch of each worker is queued at a time.
+            (of_all, of_all.saturating_mul(PATIENT_BATCHES))
+        } else {
+            (batch_size, of_all.saturating_mul(WINDOW_BATCHES))
+        };
         self.quota = 0;
     }
 
@@ -122,7 +154,7 @@ impl Window {
 
     /// Notes that no result will be received any more.
     pub(super) fn abandon(&mut self) {
-        *self = Self { pushed: self.pushed, received: self.pushed, ..Self::new() };
+        *self = Self { pushed: self.pushed, received: self.pushed, ..Self::new(self.is_patient) };
     }
 }
 
@@ -132,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_window_has_room_for_a_few_batches_of_each_worker() {
-        let mut window = Window::new();
+        let mut window = Window::new(false);
         assert!(window.has_room());
         window.resize(3, 2);
         for n in 0..3 * 2 * WINDOW_BATCHES {
@@ -149,8 +181,23 @@ mod tests {
     }
 
     #[test]
+    fn a_patient_caller_wants_half_of_a_full_window_or_all_that_is_left() {
+        let mut window = Window::new(true);
+        window.resize(3, 2);
+        let most = 3 * 2 * PATIENT_BATCHES;
+        (0..most - 1).for_each(|_| window.push(0));
+        assert_eq!(window.wanted(), most - 1, "it has no more input, or it would have pushed it");
+        window.push(0);
+        assert_eq!(window.wanted(), most / 2);
+        window.receive(most - 2);
+        assert_eq!(window.wanted(), 2);
+        window.push(WINDOW_BYTES);
+        assert_eq!(window.wanted(), 1, "the window is full of bytes");
+    }
+
+    #[test]
     fn large_arguments_close_the_window_until_their_results_are_there() {
-        let mut window = Window::new();
+        let mut window = Window::new(false);
         window.resize(1_000, 2);
         window.push(WINDOW_BYTES / 2);
         assert!(window.has_room());
@@ -165,7 +212,7 @@ mod tests {
     #[test]
     fn the_last_task_of_a_batch_or_a_window_has_no_quota() {
         for (batch, workers) in [(4, 3), (1, 1), (100, 1)] {
-            let mut window = Window::new();
+            let mut window = Window::new(false);
             window.resize(batch, workers);
             while window.has_room() {
                 window.measure_quota();

@@ -68,6 +68,10 @@ pub(crate) struct OwnedResult {
 }
 
 impl OwnedResult {
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
     pub(crate) fn as_encoded(&mut self) -> Encoded<'_> {
         if !self.attachments.is_empty() {
             Encoded::Attached(std::mem::take(self))

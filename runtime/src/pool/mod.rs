@@ -265,6 +265,7 @@ impl Pool {
             let workers = self.jobs().min(options.workers.unwrap_or(usize::MAX));
             report = Report::new(verbose, label, workers, options.batch);
         }
+        let options = CallOptions { is_patient: report.is_none(), ..options };
         (self.open(options, report.as_deref()), report)
     }
 

@@ -106,6 +106,15 @@ impl ReplyFrame {
         self.nanos = nanos;
     }
 
+    /// Returns whether the task has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.bytes.len() + self.large.len()
+    }
+
     /// Returns what to send.
     #[inline]
     pub(crate) fn wire(&self) -> ReplyWire<'_> {
@@ -220,6 +229,7 @@ mod tests {
         may_spin: true,
         wants_progress: false,
         is_initializer: true,
+        is_patient: true,
         seed: u64::MAX - 5,
     };
     const HEAD: RunHead = RunHead { flags: ORDERS, first_seq: 41, count: 2, first_task: 7 };

@@ -25,6 +25,8 @@ const IS_TIMED: u8 = 4;
 
 const IS_INITIALIZER: u8 = 8;
 
+const IS_PATIENT: u8 = 16;
+
 /// tag, levels, flags, bare; first sequence number, number of tasks; first task; seed
 pub(crate) const RUN_HEAD_BYTES: usize = 4 + 4 + 4 + 8 + 8;
 
@@ -52,6 +54,8 @@ pub(crate) struct RunFlags {
     pub(crate) wants_progress: bool,
     /// The task is the initializer of the worker.
     pub(crate) is_initializer: bool,
+    /// No thread can use a single result, so the host is woken only when it should send more.
+    pub(crate) is_patient: bool,
     /// The seed of their call, from which the seeds of the tasks are derived.
     pub(crate) seed: u64,
 }
@@ -79,12 +83,13 @@ impl RunHead {
     pub(crate) fn to_bytes(self, large: Option<(FunctionId, bool)>) -> RunHeadBytes {
         let mut bytes = [0; RUN_LARGE_HEAD_BYTES];
         bytes[0] = if large.is_some() { RUN_LARGE } else { RUN };
-        let RunFlags { levels, may_spin, wants_progress, is_initializer, .. } = self.flags;
+        let RunFlags { levels, may_spin, wants_progress, is_initializer, is_patient, .. } = self.flags;
         bytes[1] = levels.log | (levels.trace << 4);
         bytes[2] = if may_spin { MAY_SPIN } else { 0 };
         bytes[2] |= if wants_progress { WANTS_PROGRESS } else { 0 };
         bytes[2] |= if levels.is_timed { IS_TIMED } else { 0 };
         bytes[2] |= if is_initializer { IS_INITIALIZER } else { 0 };
+        bytes[2] |= if is_patient { IS_PATIENT } else { 0 };
         bytes[4..8].copy_from_slice(&self.first_seq.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.first_task.to_le_bytes());
@@ -161,6 +166,7 @@ impl<'a> ToWorker<'a> {
                     may_spin: flags & MAY_SPIN != 0,
                     wants_progress: flags & WANTS_PROGRESS != 0,
                     is_initializer: flags & IS_INITIALIZER != 0,
+                    is_patient: flags & IS_PATIENT != 0,
                     seed: u64::from_le_bytes(*seed),
                 };
                 let head = RunHead {
@@ -194,6 +200,11 @@ impl<'a> RunTasks<'a> {
     /// Returns whether its arguments are one byte vector, without its length.
     pub(crate) fn is_bare(&self) -> bool {
         self.is_bare
+    }
+
+    /// Returns the number of tasks that follow.
+    pub(crate) fn left(&self) -> u32 {
+        self.left
     }
 
     /// Returns whether there is another task.

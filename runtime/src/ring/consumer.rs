@@ -160,4 +160,10 @@ impl<M: RingMemory> Alarm<M> {
         let header = self.memory.header();
         take(if self.of_producer { &header.producer_parked } else { &header.consumer_parked })
     }
+
+    /// Returns whether the consumer has not read everything yet. A hint: it orders nothing.
+    pub(crate) fn has_arrivals(&self) -> bool {
+        let header = self.memory.header();
+        header.tail.load(Ordering::Relaxed) != header.head.load(Ordering::Relaxed)
+    }
 }

@@ -42,6 +42,8 @@ pub(crate) struct CallOptions {
     pub(crate) timeout: Option<Duration>,
     /// The number from which the seeds of the tasks are derived. An opened call has one.
     pub(crate) seed: Option<u64>,
+    /// The caller cannot use a single result before it has all of them, and nothing else needs to know soon that a task has ended.
+    pub(crate) is_patient: bool,
 }
 
 impl CallOptions {
@@ -53,6 +55,7 @@ impl CallOptions {
             retries: self.retries.or(defaults.retries),
             timeout: self.timeout.or(defaults.timeout),
             seed: self.seed.or(defaults.seed),
+            is_patient: self.is_patient,
         }
     }
 }
@@ -138,7 +141,7 @@ mod tests {
         let pool = CallOptions { batch: Some(1), timeout: second, seed: Some(2), ..CallOptions::default() };
         let call =
             CallOptions { batch: Some(3), workers: Some(4), retries: Some(5), ..CallOptions::default() };
-        let CallOptions { batch, workers, retries, timeout, seed } = call.or(pool);
+        let CallOptions { batch, workers, retries, timeout, seed, .. } = call.or(pool);
         assert_eq!((batch, workers, retries, timeout, seed), (Some(3), Some(4), Some(5), second, Some(2)));
     }
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{
     policy::{
-        BATCH, BATCH_BYTES, MOST_IN_BATCH, MOST_SHARE_AFTER, NEAR, PREFETCH, SHARE_AFTER, SHARES_PER_CORE,
-        STALLS_AFTER,
+        BATCH, BATCH_BYTES, MOST_IN_BATCH, MOST_RESPONSIVE, MOST_SHARE_AFTER, NEAR, PREFETCH,
+        SHARES_PER_CORE, STALLS_AFTER,
     },
     queue::Queue,
     queues::Queues,
@@ -37,17 +37,23 @@ pub(super) fn has_room(worker: &Supervisor, id: QueueId, queues: &Queues) -> boo
     if is_full || queue.first_len_bytes() > BATCH_BYTES || !worker.can_recall() {
         return false;
     }
-    let n = worker.in_flight_len();
+    // A worker whose tasks are patient may have ended more of them than is known.
+    let n = match queues.by_id.get(&newest.queue) {
+        Some(newest) if newest.options.is_patient && !queue.options.is_patient => worker.unbegun_len() + 1,
+        _ => worker.in_flight_len(),
+    };
     if let (Some(batch), true) = (queue.options.batch, newest.queue == id) {
         return n < batch;
     }
     // The tasks that it has may be of several queues. The newest are the most.
-    let ahead = queues.by_id.get(&newest.queue).and_then(|queue| queue.estimate(n));
-    n < MOST_IN_BATCH && ahead.is_some_and(|time| time < PREFETCH)
+    let newest = queues.by_id.get(&newest.queue);
+    let ahead = newest.and_then(|queue| queue.estimate(n));
+    n < MOST_IN_BATCH && ahead.is_some_and(|time| time < queues.batch_time(queue) * PREFETCH)
 }
 
-/// Returns how many tasks of a queue are sent at once to a worker, from which they can perhaps be taken back. `live` workers are ready for tasks.
-pub(super) fn batch_len(queue: &Queue, can_recall: bool, live: usize, cpus: usize) -> usize {
+/// Returns how many tasks of a queue are sent at once to a worker, which should take this time, and from which they can perhaps be taken
+/// back. `live` workers are ready for tasks.
+pub(super) fn batch_len(queue: &Queue, time: Duration, can_recall: bool, live: usize, cpus: usize) -> usize {
     // Tasks that cannot be taken back would be lost with their worker.
     if !can_recall {
         return 1;
@@ -62,7 +68,7 @@ pub(super) fn batch_len(queue: &Queue, can_recall: bool, live: usize, cpus: usiz
     };
     // Waking a worker takes longer than a few short tasks.
     let share = queue.queued().div_ceil(parts).max(queue.worth_waking());
-    queue.batch_size().min(share).max(1)
+    queue.batch_of(time).min(share).max(1)
 }
 
 impl Scheduler {
@@ -77,9 +83,19 @@ impl Scheduler {
                 })
         };
         let is_idle = || self.workers.has_free_worker(self.target) || self.workers.active().any(is_short);
+        let makes_room = |worker: &Supervisor| self.is_filled(worker, worker.in_flight_len());
         self.closing
             || self.workers.next_vacant(&mut 0, self.target).is_some()
             || (self.queues.queued == 0 && is_idle())
+            || (self.queues.urgent_turn().is_none() && self.workers.active().any(makes_room))
+    }
+
+    /// Returns whether this worker would run urgent tasks only after these `n` of a patient call, which take long.
+    pub(super) fn is_filled(&self, worker: &Supervisor, n: usize) -> bool {
+        let newest = worker.newest().and_then(|newest| self.queues.by_id.get(&newest.queue));
+        let is_patient = |queue: &&Queue| queue.options.is_patient && queue.options.batch.is_none();
+        let ahead = newest.filter(is_patient).and_then(|queue| queue.estimate(n));
+        ahead.is_some_and(|time| time >= BATCH * PREFETCH)
     }
 
     /// Returns when the scheduler must be called even if no worker reports anything.
@@ -162,12 +178,15 @@ impl Scheduler {
     /// Returns when a worker that has only short tasks should have reported something.
     pub(super) fn stalls_at(&self, worker: &Supervisor) -> Option<Instant> {
         let queue = self.queues.by_id.get(&worker.newest()?.queue)?;
-        if !queue.is_short() || queue.estimate(worker.in_flight_len())? >= SHARE_AFTER {
+        if !queue.is_short()
+            || queue.estimate(worker.in_flight_len())? >= queue.batch_time() * MOST_RESPONSIVE
+        {
             return None;
         }
         let &since = self.queues.progress.get(&worker.id())?;
         // A worker that has begun nothing is waiting for a core, and another worker would wait, too.
-        Some(since + if worker.has_begun() { STALLS_AFTER } else { MOST_SHARE_AFTER })
+        let stalls_after = STALLS_AFTER.max(queue.batch_time() * MOST_RESPONSIVE);
+        Some(since + if worker.has_begun() { stalls_after } else { MOST_SHARE_AFTER })
     }
 
     /// Returns the number of *responsive* workers, which run short tasks without stalling. 0 if there are no more workers than cores.
@@ -182,7 +201,8 @@ impl Scheduler {
     ///
     /// A worker that is woken takes a core from one of those, and by the time it runs they would have finished a few tasks.
     pub(super) fn holds_back(&self, queue: &Queue, responsive: usize) -> bool {
-        let each = |workers: usize| BATCH.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
+        let each =
+            |workers: usize| queue.batch_time().saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
         responsive >= self.cpus
             && queue.is_short()
             && queue.estimate(queue.queued()).is_none_or(|time| time < each(responsive))

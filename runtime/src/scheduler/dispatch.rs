@@ -62,15 +62,38 @@ impl Scheduler {
         self.retire_due(now);
         self.share(now);
         self.send_pinned(now);
+        let mut has_made_room = false;
         loop {
             self.fill(now, |worker, _, _| worker.is_idle());
             self.launch(now);
             self.fill(now, has_room);
-            if !self.pull_feeds(now) {
+            // Once, because it must come to an end. What is sent now is reported soon.
+            let makes_room = !has_made_room && self.make_room(now);
+            has_made_room |= makes_room;
+            if !makes_room && !self.pull_feeds(now) {
                 break;
             }
         }
         self.retire_idle(now);
+    }
+
+    /// If urgent tasks wait because a worker has much of a patient call ahead, takes back what that worker has not begun, and gives the
+    /// urgent ones the next turn. Returns whether it has.
+    fn make_room(&mut self, now: Instant) -> bool {
+        let Some(turn) = self.queues.urgent_turn() else { return false };
+        let urgent = self.queues.turns[turn];
+        let is_crowded = |worker: &&Supervisor| {
+            self.may_be_sent_more(worker)
+                && worker.has_begun()
+                && self.is_filled(worker, worker.unbegun_len())
+                && self.queues.by_id[&urgent].may_use(worker.id())
+        };
+        let crowded = self.workers.active().filter(is_crowded).max_by_key(|worker| worker.in_flight_len());
+        let Some(place) = crowded.map(|worker| worker.id().0 as usize) else { return false };
+        self.recall(place, now);
+        self.queues.turns.retain(|turn| *turn != urgent);
+        self.queues.turns.push_front(urgent);
+        true
     }
 
     fn send_pinned(&mut self, now: Instant) {
@@ -229,8 +252,9 @@ impl Scheduler {
     fn send_batch(&mut self, place: usize, id: QueueId, live: usize, quota: usize, now: Instant) {
         let may_spin = self.may_spin();
         let worker = &mut self.workers[place];
+        let time = self.queues.batch_time(&self.queues.by_id[&id]);
         let queue = self.queues.by_id.get_mut(&id).expect("a queue with a turn is there");
-        let most = batch_len(queue, worker.can_recall(), live, self.cpus).min(quota);
+        let most = batch_len(queue, time, worker.can_recall(), live, self.cpus).min(quota);
         let seed = queue.options.seed.unwrap_or(self.seed);
         let (mut tasks, mut bytes) = (0, 0);
         while tasks < most && (tasks == 0 || bytes + queue.first_len_bytes() <= BATCH_BYTES) {
@@ -239,7 +263,10 @@ impl Scheduler {
             bytes += batch.records.len_bytes();
             batch.attempts += 1;
             let wants_progress = batch.to.wants_progress();
-            let flags = RunFlags { levels: levels(), may_spin, wants_progress, seed, ..RunFlags::default() };
+            let levels = levels();
+            let is_patient = queue.options.is_patient && !levels.is_timed;
+            let flags =
+                RunFlags { levels, may_spin, wants_progress, seed, is_patient, ..RunFlags::default() };
             worker.run(batch, flags);
         }
         worker.ring(now);

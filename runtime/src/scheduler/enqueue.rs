@@ -18,8 +18,10 @@ impl Scheduler {
     pub(crate) fn open_call(&mut self, options: CallOptions, feed: Feed) -> QueueId {
         let id = QueueId::Call(self.next_call);
         self.next_call += 1;
-        let options = options.or(self.config.call);
+        let mut options = options.or(self.config.call);
         self.has_limits |= options.timeout.is_some();
+        // A worker must not run many tasks before its size is read.
+        options.is_patient &= options.timeout.is_none() && self.config.lives.max_rss.is_none();
         self.queues.by_id.insert(id, Queue::new(options, Some(feed)));
         self.queues.fed.push(id);
         id

@@ -15,6 +15,11 @@ use std::time::Duration;
 /// person's patience. Shown by "map, no-op" if it is too short, and by "tasks of 20 us to 20 ms" if it is too long.
 pub(crate) const BATCH: Duration = Duration::from_micros(200);
 
+/// The same for a call that is patient, such as `map`: its caller waits for all results, so the host is woken only to send more. Each time
+/// takes about 20 us of a core that a worker needs: 1 % of this. Shown by `real "map on 2 workers"` if it is too short, and by "tasks of 20
+/// us to 20 ms" if it is too long.
+pub(super) const PATIENT_BATCH: Duration = Duration::from_millis(2);
+
 /// The maximum number of tasks in a batch. No-ops of 25 ns each reach [`BATCH`] with as many. Shown by "map, no-op".
 pub(crate) const MOST_IN_BATCH: usize = 8192;
 
@@ -31,9 +36,9 @@ pub(super) const MOST_BATCH_BYTES: usize = 48 << 10;
 /// milliseconds would otherwise make all tasks count as long. Shown by "map of no-ops on 4, 8, 32, 200 workers".
 pub(super) const MOST_JUMP: f64 = 8.0;
 
-/// A worker is sent more tasks before it is idle if its tasks will take less than this: two batches, so that the next one is there
-/// while the host reads the results of the first. Shown by "map, no-op".
-pub(super) const PREFETCH: Duration = Duration::from_micros(400);
+/// A worker is sent more tasks before it is idle if its tasks will take less time than this number of batches, so that the next one is
+/// there while the host reads the results of the first. Shown by "map, no-op".
+pub(super) const PREFETCH: u32 = 2;
 
 /// The approximate time that it takes to wake a sleeping process. A worker is not woken for less. A round trip over a futex, with two
 /// such wake-ups, takes 16.5 to 41.7 us (`benches/record/2026-11-21-compare.md`).
@@ -57,6 +62,10 @@ pub(super) const WORTH_MOVING: Duration = Duration::from_micros(100);
 
 /// Tasks that take less than this are short: little longer than waking a worker for them. Shown by "map of 10 us tasks".
 pub(super) const SHORT: Duration = Duration::from_micros(50);
+
+/// A worker with more tasks than this number of batches is not responsive, because others might run them sooner. Shown by "map of no-ops
+/// on 4, 8, 32, 200 workers".
+pub(super) const MOST_RESPONSIVE: u32 = 5;
 
 /// A worker that has only short tasks and has reported nothing for this time is running a long one. If it had only lost its core
 /// to another process, it would have a core again by now, because the kernel lets each run for a few milliseconds in turn. Shown by

@@ -12,7 +12,9 @@ use std::{
 use super::{
     config::CallOptions,
     feed::Feed,
-    policy::{BATCH, MOST_BATCH_BYTES, MOST_CANCELLED, MOST_IN_BATCH, MOST_JUMP, SHORT, WAKING},
+    policy::{
+        BATCH, MOST_BATCH_BYTES, MOST_CANCELLED, MOST_IN_BATCH, MOST_JUMP, PATIENT_BATCH, SHORT, WAKING,
+    },
 };
 use crate::{
     batch::{Batch, QueueId, Recipient, Single},
@@ -188,14 +190,22 @@ impl Queue {
         self.queue.front().map_or(0, |batch| batch.records.len_bytes())
     }
 
+    /// Returns the time that a batch should take a worker.
+    pub(crate) fn batch_time(&self) -> Duration {
+        if self.options.is_patient { PATIENT_BATCH } else { BATCH }
+    }
+
     /// Returns how many tasks of this queue make a batch.
     pub(crate) fn batch_size(&self) -> usize {
+        self.batch_of(self.batch_time())
+    }
+
+    /// Returns how many tasks of this queue make a batch that takes this time.
+    pub(crate) fn batch_of(&self, time: Duration) -> usize {
         match (self.options.batch, self.pace) {
             (Some(batch), _) => batch,
             (None, None) => 1,
-            (None, Some(pace)) => {
-                ((BATCH.as_nanos() as f64 / pace.max(1.0)) as usize).clamp(1, MOST_IN_BATCH)
-            }
+            (None, Some(pace)) => ((time.as_nanos() as f64 / pace.max(1.0)) as usize).clamp(1, MOST_IN_BATCH),
         }
     }
 

@@ -6,13 +6,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
     config::{CallOptions, Finalizer},
     effects::Effects,
-    policy::MOST_RESTING_QUEUES,
+    policy::{BATCH, MOST_RESTING_QUEUES},
     queue::Queue,
 };
 use crate::{
@@ -87,6 +87,16 @@ impl Queues {
     /// Returns whether the pool is given up and no start may be tried yet.
     pub(crate) fn is_given_up(&self, now: Instant) -> bool {
         self.given_up.as_ref().is_some_and(|given_up| given_up.until.is_none_or(|until| now < until))
+    }
+
+    /// Returns the first turn of waiting tasks that are not of a patient call.
+    pub(crate) fn urgent_turn(&self) -> Option<usize> {
+        self.turns.iter().position(|id| self.by_id.get(id).is_some_and(|queue| !queue.options.is_patient))
+    }
+
+    /// Returns the time that a batch of this queue should take now. While urgent tasks wait, a patient call is as any other.
+    pub(crate) fn batch_time(&self, queue: &Queue) -> Duration {
+        if self.urgent_turn().is_some() { BATCH } else { queue.batch_time() }
     }
 
     fn queue(&mut self, id: QueueId) -> &mut Queue {

@@ -154,6 +154,7 @@ impl Model {
             batch: settings.is_multiple_of(3).then_some(1 + usize::from(settings) / 16),
             workers: settings.is_multiple_of(5).then_some(1 + usize::from(settings) % 2),
             retries: (settings % 4 < 2).then_some(u32::from(settings % 2)),
+            is_patient: settings % 7 < 3,
             ..CallOptions::default()
         };
         let (tasks, retries) = (usize::from(tasks) % 40, options.retries.unwrap_or(self.retries));

@@ -50,6 +50,11 @@ pub(super) struct Sim {
     /// The records that tasks have sent.
     pub(super) words: Vec<ForwardedRecord>,
     pub(super) notes: Vec<String>,
+    /// The number of times that the host was woken.
+    pub(super) wakes: usize,
+    /// The time that each takes of the core of a worker, if all cores are busy.
+    pub(super) wake_cost: Duration,
+    cpus: usize,
     next_number: u64,
 }
 
@@ -162,6 +167,9 @@ impl Sim {
             ran: Vec::new(),
             words: Vec::new(),
             notes: Vec::new(),
+            wakes: 0,
+            wake_cost: Duration::ZERO,
+            cpus,
             next_number: 0,
         }
     }
@@ -313,8 +321,9 @@ impl Sim {
     /// Plays all workers until nothing is left to do, or until `time` has passed.
     pub(super) fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
+        self.turn();
         loop {
-            self.turn();
+            self.wake();
             while self.workers().iter().filter(|worker| worker.answer()).count() > 0 {
                 self.turn();
             }
@@ -339,6 +348,22 @@ impl Sim {
                         ran.ended = self.now;
                     }
                 }
+            }
+        }
+    }
+
+    /// Handles what has happened if a worker has woken the host or something is due.
+    fn wake(&mut self) {
+        let rung = self.workers().iter().filter(|worker| worker.take_ring()).count();
+        if rung > 0 || self.scheduler.deadline(self.now).is_some_and(|due| due <= self.now) {
+            self.wakes += 1;
+            self.turn();
+            self.begin_all();
+            let busy = self.due.len();
+            if busy >= self.cpus
+                && let Some((_, due)) = self.due.iter_mut().nth(self.wakes % busy)
+            {
+                *due += self.wake_cost;
             }
         }
     }

@@ -35,6 +35,9 @@ const LATE: Duration = Duration::from_millis(5);
 /// doubles with each look.
 pub(super) const LOOK_AFTER: Duration = Duration::from_millis(1);
 
+/// The same for a worker whose tasks are patient. It rings in time for more, unless one of its tasks takes long.
+const PATIENT_LOOK_AFTER: Duration = Duration::from_millis(10);
+
 /// The longest pause between two looks. A worker with a single task is looked at this often: it would ring, unless a task has
 /// overwritten the memory that it shares with the host.
 const MOST_LOOK_AFTER: Duration = Duration::from_secs(1);
@@ -96,6 +99,8 @@ pub(super) struct Ledger {
     pub(super) returned: VecDeque<(u32, Result<Attachments, String>)>,
     /// The worker may publish replies without ringing.
     pub(super) is_quiet: bool,
+    /// The sequence number of the last task that is not patient.
+    pub(super) last_urgent: u32,
     /// The time at which to look at the ring if the worker stays silent.
     pub(super) look_at: Option<Instant>,
     /// The pause before the next look if there may be unannounced replies.
@@ -138,6 +143,17 @@ impl InFlight {
             let has_begun = begun.is_none_or(|begun| has_begun(first.wrapping_add(n), begun));
             (n < batch.len() && has_begun).then(|| (batch.first + u64::from(n), batch.function_after(n)))
         })
+    }
+
+    /// Returns how many tasks have not begun if the worker has begun this one last, or is not known to have begun any.
+    pub(super) fn unbegun_len(&self, begun: Option<u32>) -> usize {
+        let Some(begun) = begun else { return self.tasks };
+        let unbegun = self.batches.iter().map(|(first, batch)| {
+            // Negative if even the first has not begun.
+            let n = begun.wrapping_sub(*first).wrapping_add(1).cast_signed().max(0).cast_unsigned();
+            batch.len().saturating_sub(n) as usize
+        });
+        unbegun.sum()
     }
 
     /// Keeps the tasks that have begun and returns the others.
@@ -299,7 +315,8 @@ impl Ledger {
     /// Schedules the first look at the ring. A worker with more tasks than the running one may have published a reply without
     /// ringing.
     pub(super) fn look_later(&mut self, in_flight: usize, now: Instant) {
-        self.look_after = LOOK_AFTER;
+        let is_patient = has_begun(self.last_urgent, self.ended_seq);
+        self.look_after = if is_patient { PATIENT_LOOK_AFTER } else { LOOK_AFTER };
         self.look_at = self.next_look(in_flight, now);
     }
 

@@ -211,6 +211,7 @@ impl Supervisor {
             panic: None,
             returned: VecDeque::new(),
             is_quiet,
+            last_urgent: 0,
             look_at: None,
             look_after: LOOK_AFTER,
             ran: None,
@@ -265,6 +266,9 @@ impl Supervisor {
             link.launched.peer.kill();
         }
         link.ledger.next_seq = first_seq.wrapping_add(count);
+        if !flags.is_patient {
+            link.ledger.last_urgent = link.ledger.next_seq.wrapping_sub(1);
+        }
         link.ledger.given += u64::from(count);
         link.in_flight.tasks += count as usize;
         link.in_flight.all_begun = false;
@@ -284,6 +288,12 @@ impl Supervisor {
         let Some(link) = self.live() else { return false };
         let oldest = link.in_flight.batches.front().map(|(seq, _)| *seq);
         oldest.zip(link.launched.peer.begun()).is_some_and(|(seq, begun)| has_begun(seq, begun))
+    }
+
+    /// Returns how many of its tasks in flight the worker has not begun.
+    pub(crate) fn unbegun_len(&self) -> usize {
+        let Some(link) = &self.link else { return 0 };
+        link.in_flight.unbegun_len(link.launched.peer.begun())
     }
 
     /// Returns how many tasks its process was sent and that were not taken back.

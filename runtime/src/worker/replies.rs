@@ -5,15 +5,15 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    host_link::{break_off, expect_whole, leave_if_cut, send},
+    host_link::{SENDER, WAITING, break_off, expect_whole, leave_if_cut, send},
     output,
 };
 use crate::{
     id::FunctionId,
-    protocol::{Note, Notice, ReplyFrame, ReplyWire, RunTasks},
+    protocol::{Note, Notice, ReplyFrame, ReplyWire, RunFlags, RunTasks},
     sample,
     sys::{process::monotonic_nanos, procfs::peak_rss_bytes},
-    transport::{Body, FrameSender},
+    transport::{Body, FrameSender, Waiting},
 };
 
 /// The replies of the serving thread.
@@ -21,6 +21,9 @@ use crate::{
 /// Each reply is published before the next task begins. The clock is read after several short tasks. The host is woken at
 /// intervals, before a pause, and after a long task. A long task does not need to wake the host for the replies before it, because
 /// a host that expects more looks by itself.
+///
+/// The host of patient tasks is woken for a failure, for much that it has not read, and in time for its next request: when half of the
+/// last one is done.
 pub(super) struct Replies {
     /// The reply that is being made.
     pub(super) reply: ReplyFrame,
@@ -31,8 +34,16 @@ pub(super) struct Replies {
     stride: u32,
     /// The time at which the host was last woken.
     rung: Instant,
+    /// A thread waits for single replies, or there is a failure.
+    pub(super) is_urgent: bool,
+    /// The number of tasks that follow the one after which the host of patient tasks is woken, unless it has sent another request.
+    middle: u32,
+    /// No other request was received with this one.
+    pub(super) is_last: bool,
     /// There is a reply for which the host has not been woken.
     due: bool,
+    /// The size of those replies.
+    due_bytes: usize,
     /// Every task is timed individually.
     is_timed: bool,
     /// The task is the initializer.
@@ -47,8 +58,19 @@ pub(super) struct Replies {
     pub(super) marks: bool,
 }
 
-/// The longest time for which results of short tasks are kept back, so that the host is woken once for several.
+/// The longest time for which results of short tasks are kept back if a thread waits for one of them. Waking the host for each takes about
+/// 20 us of a core.
 const HOLD: Duration = Duration::from_micros(50);
+
+/// The same if no thread does. Requests arrive more often, so it matters only if their tasks take longer than the host expected.
+const PATIENT_HOLD: Duration = Duration::from_millis(5);
+
+/// The size of replies for which even a patient host is woken, long before it must be waited for: a part of a ring
+/// (256 KiB, `transport/shm`).
+const MOST_DUE_BYTES: usize = 64 << 10;
+
+/// No task has as many behind it.
+const NO_MIDDLE: u32 = u32::MAX;
 
 /// The approximate duration of tasks that are timed together.
 const STRIDE: Duration = Duration::from_micros(5);
@@ -71,7 +93,11 @@ impl Replies {
             untimed: 0,
             stride: 1,
             rung: now,
+            is_urgent: true,
+            middle: NO_MIDDLE,
+            is_last: true,
             due: false,
+            due_bytes: 0,
             is_timed: false,
             is_initializer: false,
             sampled: None,
@@ -80,12 +106,18 @@ impl Replies {
         }
     }
 
-    /// Begins a request. The time until now was spent waiting.
-    pub(super) fn begin(&mut self, is_timed: bool, is_initializer: bool) {
+    /// Begins a request of `tasks` tasks. The time until now was spent waiting.
+    pub(super) fn begin(&mut self, flags: &RunFlags, tasks: u32) {
         self.timed = Instant::now();
-        self.rung = self.timed;
+        if !self.due {
+            self.rung = self.timed;
+        }
+        let is_timed = flags.levels.is_timed;
         self.is_timed = is_timed;
-        self.is_initializer = is_initializer;
+        self.is_initializer = flags.is_initializer;
+        // A failure may not have been announced.
+        self.is_urgent = !flags.is_patient || (self.is_urgent && self.due);
+        self.middle = if flags.is_patient { tasks / 2 } else { NO_MIDDLE };
         if is_timed {
             self.stride = 1;
             send(&Notice::Note(Note::Begun { nanos: monotonic_nanos() }));
@@ -131,8 +163,17 @@ impl Replies {
     /// Wakes the host if there is a reply for it.
     pub(super) fn ring(&mut self, sender: &mut dyn FrameSender) {
         if std::mem::take(&mut self.due) {
+            self.due_bytes = 0;
+            self.rung = self.timed;
             sender.ring();
             leave_if_cut();
+        }
+    }
+
+    /// Wakes the host if there is a reply for it, and nothing more to do.
+    pub(super) fn ring_before_rest(&mut self) {
+        if self.due && !has_arrivals() {
+            SENDER.with_borrow_mut(|sender| sender.as_mut().map(|sender| self.ring(&mut **sender)));
         }
     }
 
@@ -155,11 +196,13 @@ impl Replies {
             }
             self.timed = now;
             self.untimed = 0;
-            rings = now.saturating_duration_since(self.rung) >= HOLD;
-            if rings {
-                self.rung = now;
-            }
+            let hold = if self.is_urgent { HOLD } else { PATIENT_HOLD };
+            rings = now.saturating_duration_since(self.rung) >= hold;
         }
+        self.is_urgent |= self.reply.has_failed();
+        self.due_bytes += self.reply.len_bytes();
+        rings |= self.due_bytes >= MOST_DUE_BYTES
+            || (tasks.left() == self.middle && self.is_last && !has_arrivals());
         // An error means that the host has gone, which the watching thread sees, too, and ends the process. Or the connection is
         // broken, and the host would wait for this reply forever.
         let sent = match self.reply.wire() {
@@ -179,4 +222,9 @@ impl Replies {
         }
         self.reply.shrink();
     }
+}
+
+/// Returns whether the host has sent more that was not received yet.
+fn has_arrivals() -> bool {
+    WAITING.get().is_some_and(Waiting::has_arrivals)
 }

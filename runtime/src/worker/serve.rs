@@ -57,6 +57,8 @@ pub(super) fn serve(connection: HostConnection) {
     dispatch::set_witness(report_panic);
     let mut replies = Replies::new();
     loop {
+        // What has arrived is known to be requests for tasks only once it is read.
+        replies.ring_before_rest();
         receiver.begin(true);
         let seen = match receiver.recv() {
             Ok(Incoming::Frames(frames)) => {
@@ -64,6 +66,7 @@ pub(super) fn serve(connection: HostConnection) {
                 while let Some((frame, after)) = rest.split_first() {
                     // An empty one carries segments only.
                     if !frame.is_empty() {
+                        replies.is_last = after.as_bytes().is_empty();
                         run_all(frame, Vec::new(), &mut replies).unwrap_or_else(|| break_off(NO_MESSAGE));
                     }
                     rest = after;
@@ -74,6 +77,7 @@ pub(super) fn serve(connection: HostConnection) {
                 frames.as_bytes().len() - rest.as_bytes().len()
             }
             Ok(Incoming::Large { head, body }) => {
+                replies.is_last = true;
                 run_all(&head, body, &mut replies).unwrap_or_else(|| break_off(NO_MESSAGE));
                 0
             }
@@ -116,7 +120,7 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
         }
         Ok(ToWorker::Hello(_)) | Err(_) => return None,
     };
-    let RunFlags { levels, may_spin, wants_progress, is_initializer, seed } = flags;
+    let RunFlags { levels, may_spin, wants_progress, seed, .. } = flags;
     log::set_level(levels.log);
     #[cfg(feature = "tracing")]
     crate::worker::tracing::set_level(levels.trace);
@@ -125,7 +129,11 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
     WAITING.get()?.set_spin(may_spin);
     let board = BOARD.get()?;
     SENDER.with(|sender| {
-        replies.begin(levels.is_timed, is_initializer);
+        replies.begin(&flags, tasks.left());
+        if flags.is_patient && tasks.left() == 1 && replies.is_last {
+            // It has no middle, and the next request is due when it ends.
+            replies.ring_before_rest();
+        }
         let mut last = None;
         while let Some(task) = tasks.next().ok()? {
             if board.claim().begin(task.seq) {
@@ -135,7 +143,9 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
                 last = Some((task.task, task.function));
             }
         }
-        replies.ring(&mut **sender.borrow_mut().as_mut()?);
+        if replies.is_urgent {
+            replies.ring(&mut **sender.borrow_mut().as_mut()?);
+        }
         if let Some((task, function)) = last {
             replies.report_rest(task, function);
         }

@@ -2,11 +2,11 @@
 
 use std::{io, os::fd::BorrowedFd, sync::Arc};
 
-use super::worker::{FakeTask, FakeWorker};
+use super::worker::{FakeTask, FakeWorker, Rings};
 use crate::{
     frame::Frames,
     launch::output::OutputSource,
-    protocol::ToWorker,
+    protocol::{RunHead, ToWorker},
     segment::Segment,
     transport::{Body, Descriptors, FrameReceiver, FrameSender, Incoming, QueueingSender, Room},
 };
@@ -37,13 +37,19 @@ impl FrameSender for Sender {
         match ToWorker::decode(first, rest).expect("the host sends messages of ours") {
             ToWorker::Hello(hello) => state.hello = Some(hello),
             ToWorker::Forget(ids) => state.segments.retain(|id| !ids.contains(id)),
-            ToWorker::Run(_, mut tasks) => {
+            ToWorker::Run(RunHead { flags, first_seq, count, .. }, mut tasks) => {
                 while let Some(task) = tasks.next().expect("the host sends messages of ours") {
                     state.waiting.push_back(FakeTask {
                         seq: task.seq,
                         number: task.task,
                         function: task.function.0,
                         args: task.args.to_vec(),
+                        request: first_seq,
+                        rings: match flags.is_patient {
+                            false => Rings::Always,
+                            true if tasks.left() == count / 2 => Rings::BeforeRest,
+                            true => Rings::AtRest,
+                        },
                     });
                 }
             }

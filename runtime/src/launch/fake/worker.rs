@@ -59,6 +59,19 @@ pub(crate) struct FakeTask {
     pub(crate) number: u64,
     pub(crate) function: u32,
     pub(crate) args: Vec<u8>,
+    /// The first task of its request.
+    pub(super) request: u32,
+    pub(super) rings: Rings,
+}
+
+/// The tasks after which a worker wakes its host, as in `worker/replies.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rings {
+    Always,
+    /// The middle one of a patient request, if no other request follows, and the last.
+    BeforeRest,
+    /// The last one, if no other request follows.
+    AtRest,
 }
 
 #[derive(Default)]
@@ -87,6 +100,8 @@ pub(super) struct FakeState {
     pub(super) running: Option<FakeTask>,
     /// The bytes that it has sent and the host has not read.
     pub(super) sent: Vec<u8>,
+    /// It has woken its host.
+    pub(super) has_rung: bool,
     /// It has closed its end of the connection.
     pub(super) is_closed: bool,
     /// The host has closed its end.
@@ -120,6 +135,12 @@ impl FakeWorker {
         let arrivals = (state.is_closed || !state.sent.is_empty()).then_some(state.key);
         let end = state.exit.is_some().then_some(state.key | PROCESS);
         arrivals.into_iter().chain(end).filter(|_| !state.is_reaped).collect()
+    }
+
+    /// Returns, once, whether it has woken its host.
+    pub(crate) fn take_ring(&self) -> bool {
+        let mut state = self.lock();
+        std::mem::take(&mut state.has_rung) || state.exit.is_some() || state.is_closed
     }
 
     /// Completes its handshake.
@@ -184,12 +205,20 @@ impl FakeWorker {
         let mut state = self.lock();
         let task = state.running.take().expect("a task is running");
         state.write(&encode_boundary(TOKEN, task.seq));
+        let has_failed = outcome.is_err();
         let mut reply = ReplyFrame::new();
         reply.make(task.seq, |result, _| {
             result.extend(outcome?);
             Ok(())
         });
         reply.set_nanos(took.as_nanos() as u64);
+        let is_last = !state.waits_for(|_| true);
+        let rings = match task.rings {
+            _ if state.has_rung || is_last || has_failed => true,
+            Rings::Always => true,
+            Rings::BeforeRest => !state.waits_for(|other| other.request != task.request),
+            Rings::AtRest => false,
+        };
         match reply.wire() {
             ReplyWire::Brief(head, body) => {
                 state.sent.extend(Prefix::Brief { head, len: body.len() }.to_bytes());
@@ -197,6 +226,7 @@ impl FakeWorker {
             }
             ReplyWire::Parts(head, more, body) => state.frame(&[&head[..], more, body].concat()),
         }
+        state.has_rung = rings;
     }
 
     /// Begins and finishes all tasks that were not taken back, each of which takes this time. Returns their number.
@@ -376,8 +406,13 @@ fn run(task: &FakeTask) -> Result<Vec<u8>, Fault> {
 impl FakeState {
     /// Returns whether everything that it was sent has been taken back.
     fn has_run_all(&self) -> bool {
-        let floor = |seq| self.board.as_ref().is_some_and(|board| board.claim().bars(seq));
-        self.waiting.iter().all(|task| floor(task.seq))
+        !self.waits_for(|_| true)
+    }
+
+    /// Returns whether a task of this kind has not begun and was not taken back.
+    fn waits_for(&self, is_kind: impl Fn(&FakeTask) -> bool) -> bool {
+        let bars = |seq| self.board.as_ref().is_some_and(|board| board.claim().bars(seq));
+        self.waiting.iter().any(|task| is_kind(task) && !bars(task.seq))
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -385,6 +420,7 @@ impl FakeState {
     }
 
     fn frame(&mut self, frame: &[u8]) {
+        self.has_rung = true;
         self.sent.extend(Prefix::Frame { head_len: 0, len: frame.len() }.to_bytes());
         self.sent.extend(frame);
     }

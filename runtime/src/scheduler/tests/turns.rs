@@ -1,5 +1,7 @@
 //! The order in which tasks run, and the number of workers that run them.
 
+use std::time::Duration;
+
 use super::{KILLED, shortage};
 use crate::{
     error::Exit,
@@ -26,71 +28,119 @@ fn a_task_runs_once_and_its_result_reaches_its_handle() {
 
 #[test]
 fn every_task_of_a_call_runs_once_on_all_workers() {
-    let mut sim = Sim::new(config());
-    let mut call = sim.call((0..2_000).map(|_| 5 * MICRO));
-    sim.close_call(&call);
-    sim.run();
-    assert_eq!(call.done(), 2_000);
-    assert_eq!(sim.ran.len(), 2_000);
-    let at_first = sim.ran.iter().filter(|ran| ran.worker == 0).count();
-    assert!((800..1_200).contains(&at_first), "{at_first}");
-    assert!(sim.since() < START + 7 * MILLI, "two workers take 5 ms: {:?}", sim.since());
-    sim.end();
+    for is_patient in [false, true] {
+        let mut sim = Sim::new(config());
+        let options = CallOptions { is_patient, ..CallOptions::default() };
+        let mut call = sim.call_with((0..2_000).map(|_| 5 * MICRO), options);
+        sim.close_call(&call);
+        sim.run();
+        assert_eq!(call.done(), 2_000);
+        assert_eq!(sim.ran.len(), 2_000);
+        let at_first = sim.ran.iter().filter(|ran| ran.worker == 0).count();
+        assert!((800..1_200).contains(&at_first), "{at_first}");
+        assert!(sim.since() < START + 7 * MILLI, "two workers take 5 ms: {:?}", sim.since());
+        sim.end();
+    }
 }
 
 #[test]
 fn no_short_task_waits_behind_a_long_one() {
-    let mut sim = Sim::new(config());
-    // After the first hundreds, the tasks count as short and are sent many at a time.
-    let tasks = (0..5_000).map(|n| if n == 1_000 { SECOND } else { 10 * MICRO });
-    let mut call = sim.call(tasks);
-    sim.close_call(&call);
-    sim.run_for(SECOND / 2);
-    assert_eq!(call.done(), 4_999, "all short tasks are done while the long one runs");
-    let last = sim.ran.iter().map(|ran| ran.ended).max().unwrap();
-    let ideal = START + 5_000 * 10 * MICRO;
-    assert!(last - sim.begun < ideal + 5 * SHARE_AFTER, "{:?}", last - sim.begun);
-    sim.run();
-    assert_eq!(call.done(), 5_000);
-    assert_eq!(sim.ran.len(), 5_000, "no task ran twice");
-    sim.end();
+    for is_patient in [false, true] {
+        let mut sim = Sim::new(config());
+        // After the first hundreds, the tasks count as short and are sent many at a time.
+        let tasks = (0..5_000).map(|n| if n == 1_000 { SECOND } else { 10 * MICRO });
+        let mut call = sim.call_with(tasks, CallOptions { is_patient, ..CallOptions::default() });
+        sim.close_call(&call);
+        sim.run_for(SECOND / 2);
+        assert_eq!(call.done(), 4_999, "all short tasks are done while the long one runs");
+        let last = sim.ran.iter().map(|ran| ran.ended).max().unwrap();
+        let ideal = START + 5_000 * 10 * MICRO;
+        assert!(last - sim.begun < ideal + 5 * SHARE_AFTER, "{:?}", last - sim.begun);
+        sim.run();
+        assert_eq!(call.done(), 5_000);
+        assert_eq!(sim.ran.len(), 5_000, "no task ran twice");
+        sim.end();
+    }
 }
 
 #[test]
 fn a_single_task_does_not_wait_behind_a_call_of_thousands() {
-    let mut sim = Sim::new(config());
-    let mut call = sim.call((0..1_000).map(|_| 100 * MICRO));
-    sim.close_call(&call);
-    sim.run_for(20 * MILLI);
-    let task = sim.submit_from(7, 100 * MICRO);
-    sim.run_for(MILLI);
-    assert!(task.is_done(), "its turn comes after one batch");
-    assert!(call.done() < 600);
-    sim.cancel_call(&call);
+    for is_patient in [false, true] {
+        for after in 0..20 {
+            let mut sim = Sim::new(config());
+            let options = CallOptions { is_patient, ..CallOptions::default() };
+            let mut call = sim.call_with((0..1_000).map(|_| 100 * MICRO), options);
+            sim.close_call(&call);
+            sim.run_for(20 * MILLI + after * 230 * MICRO);
+            let task = sim.submit_from(7, 100 * MICRO);
+            sim.run_for(MILLI);
+            assert!(task.is_done(), "its turn comes after one batch");
+            assert!(call.done() < 600);
+            sim.cancel_call(&call);
+            sim.run();
+            sim.end();
+        }
+    }
+}
+
+/// Returns how often the host is woken in a millisecond of a call, and how much longer the call takes than the cores need.
+fn simulate(cpus: usize, each: Duration, is_patient: bool) -> (f64, f64) {
+    let mut sim = Sim::new(Config { jobs: cpus, ..config() });
+    sim.wake_cost = 20 * MICRO;
+    let mut warm = sim.call((0..cpus).map(|_| MILLI));
+    sim.close_call(&warm);
     sim.run();
+    assert_eq!(warm.done(), cpus);
+    let time = 50 * MILLI;
+    let tasks = cpus * time.div_duration_f64(each) as usize;
+    let (wakes, begun) = (sim.wakes, sim.now);
+    let options = CallOptions { is_patient, ..CallOptions::default() };
+    let mut call = sim.call_with((0..tasks).map(|_| each), options);
+    sim.close_call(&call);
+    sim.run();
+    assert_eq!(call.done(), tasks);
+    let took = sim.now - begun;
+    let wakes = (sim.wakes - wakes) as f64 / (took.as_secs_f64() * 1e3);
     sim.end();
+    (wakes, took.div_duration_f64(time) - 1.0)
+}
+
+#[test]
+fn a_patient_call_wakes_the_host_rarely_on_any_number_of_cores() {
+    for cpus in [1, 2, 8, 64] {
+        for each in [50 * MICRO, 100 * MICRO, MILLI] {
+            let (wakes, late) = simulate(cpus, each, true);
+            let (urgent_wakes, urgent_late) = simulate(cpus, each, false);
+            println!(
+                "{cpus} cores, {each:?}: {wakes:.2} wakes/ms, +{:.1} %; else {urgent_wakes:.2}, +{:.1} %",
+                late * 100.0,
+                urgent_late * 100.0
+            );
+            assert!(wakes < 1.5, "{cpus} cores, {each:?}: {wakes} in a millisecond");
+            assert!(late < 0.05, "{cpus} cores, {each:?}: {late}");
+        }
+    }
 }
 
 #[test]
 fn no_queue_waits_for_another_to_end() {
     let busy = [(10 * MICRO, None), (100 * MICRO, None), (10 * MILLI, None), (100 * MICRO, Some(50))];
     let next = [(MICRO, None), (10 * MILLI, None), (100 * MICRO, Some(1)), (10 * MILLI, Some(20))];
-    for (first, first_batch) in busy {
+    for ((first, first_batch), is_patient) in busy.into_iter().flat_map(|busy| [(busy, false), (busy, true)])
+    {
         for (second, second_batch) in next {
             let mut sim = Sim::new(config());
             let time = 4 * first * first_batch.unwrap_or(4) as u32 + 2 * second + 2 * MILLI;
             // As many tasks as keep both workers busy for all of the time.
             let tasks = 2 * time.div_duration_f64(first) as usize + 100;
-            let mut busy = sim.call_with(
-                (0..tasks).map(|_| first),
-                CallOptions { batch: first_batch, ..CallOptions::default() },
-            );
+            let options = CallOptions { batch: first_batch, is_patient, ..CallOptions::default() };
+            let mut busy = sim.call_with((0..tasks).map(|_| first), options);
             sim.run_for(START + 10 * first);
             let mut call =
                 sim.call_with([second; 2], CallOptions { batch: second_batch, ..CallOptions::default() });
             sim.close_call(&call);
             sim.run_for(time);
-            let case = (first, first_batch, second, second_batch);
+            let case = (first, first_batch, second, second_batch, is_patient);
             assert_eq!(call.done(), 2, "{case:?}");
             assert!(busy.done() < tasks, "{case:?}");
         }

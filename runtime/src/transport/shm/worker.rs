@@ -96,6 +96,7 @@ pub(crate) fn send_alone(socket: Arc<Identified>, frame: &[u8]) -> io::Result<()
 #[derive(Debug)]
 pub(crate) struct Waiting {
     state: Arc<WaitingState>,
+    /// Those of the ring from the host and of the ring to it, in this order, if there are rings.
     alarms: Vec<Alarm<Part>>,
 }
 
@@ -130,6 +131,11 @@ impl Waiting {
     /// Sets whether the thread may spin before it sleeps.
     pub(crate) fn set_spin(&self, may_spin: bool) {
         self.state.may_spin.store(may_spin, Ordering::Relaxed);
+    }
+
+    /// Returns whether the host has sent more than was read. Returns `false` if that is unknown.
+    pub(crate) fn has_arrivals(&self) -> bool {
+        self.alarms.first().is_some_and(Alarm::has_arrivals)
     }
 
     /// The host has closed the connection. What has arrived is read to the end, and nothing more is sent.
