@@ -17,7 +17,7 @@ use std::{
     time::Instant,
 };
 
-use super::{bell::Bell, end::End, error::Failure, held::Side, memory::Place};
+use super::{bell::Bell, end::End, error::Failure, memory::Place};
 use crate::{
     error::Error,
     segment::{Attachments, LOOK_EVERY},
@@ -34,12 +34,7 @@ use crate::{
 pub(super) async fn send(end: &End, bytes: &[u8], attachments: &Attachments) -> Result<(), Failure> {
     let mut packet = None;
     let mut wait = Wait::new(end);
-    let mut attempt = || {
-        let words = end.words();
-        end.try_send(words, bytes, attachments, &mut packet)?;
-        words.ring(Side::Receiver);
-        Ok(())
-    };
+    let mut attempt = || end.try_send(end.words(), bytes, attachments, &mut packet);
     poll_fn(|context| wait.poll(context, &mut attempt)).await
 }
 

@@ -17,11 +17,26 @@ impl Bell<'_> {
     }
 
     /// Returns whether one sleeper is to be woken, after something was changed for which it may wait.
-    #[inline]
     pub(super) fn ring(self) -> bool {
         // SYNC(bell): pairs with the fence in `announce`.
         fence(Ordering::SeqCst);
-        self.0.load(Ordering::Relaxed) != 0 && self.0.swap(0, Ordering::Relaxed) != 0
+        self.is_rung()
+    }
+
+    /// As [`ring`](Self::ring), if all that was changed was changed by sequentially consistent operations. A fence would take as long as all else
+    /// that is done for a message.
+    #[inline]
+    pub(super) fn ring_after_ordered(self) -> bool {
+        // Loom knows sequentially consistent fences, but no such accesses.
+        #[cfg(loom)]
+        fence(Ordering::SeqCst);
+        self.is_rung()
+    }
+
+    #[inline]
+    fn is_rung(self) -> bool {
+        // SYNC(bell): if this load is before the fence in `announce`, so is each operation of that kind that the caller made before.
+        self.0.load(Ordering::SeqCst) != 0 && self.0.swap(0, Ordering::Relaxed) != 0
     }
 
     /// Called by a thread that has slept and will not sleep again. There may be other sleepers, who were not rung because it was: returns

@@ -153,13 +153,11 @@ impl End {
             let attachments = encode(message, bytes)?;
             let words = self.words();
             let mut packet = None;
-            self.wait(&words, until, || self.try_send(words, bytes, &attachments, &mut packet))?;
-            words.ring(Side::Receiver);
-            Ok(())
+            self.wait(&words, until, || self.try_send(words, bytes, &attachments, &mut packet))
         })
     }
 
-    /// Sends an encoded message if there is room. If it goes as a packet, keeps that for the next attempt.
+    /// Sends an encoded message if there is room, and wakes a receiver. If it goes as a packet, keeps that for the next attempt.
     #[inline]
     pub(super) fn try_send(
         &self,
@@ -173,7 +171,10 @@ impl End {
         }
         let has_room = attachments.is_empty() && bytes.len() <= words.room_bytes();
         match if has_room { words.slots().send(self.me(), bytes) } else { words.slots().close() } {
-            Ok(()) if has_room => return Ok(()),
+            Ok(()) if has_room => {
+                words.ring_after_slot(Side::Receiver);
+                return Ok(());
+            }
             Err(Refusal::NotNow) => return Err(Failure::NotNow),
             Ok(()) | Err(Refusal::Closed) => {}
         }
@@ -181,7 +182,9 @@ impl End {
             Some(packet) => packet,
             None => packet.insert(Packet::new(bytes, attachments.clone()).map_err(Failure::Failed)?),
         };
-        packet.send(words, self.socket()?)
+        packet.send(words, self.socket()?)?;
+        words.ring(Side::Receiver);
+        Ok(())
     }
 
     #[inline]
@@ -216,7 +219,7 @@ impl End {
             outcome.map_err(|failure| if let Failure::Busy = failure { Failure::NotNow } else { failure })
         };
         let got = self.wait(&words, until, attempt)?;
-        let then = Then { end: self, words };
+        let then = Then { end: self, words, is_slot: matches!(got, Got::Slot(_)) };
         if let Got::Slot(finish) = &got {
             slots.append(&finish.taken, bytes);
         }
@@ -397,11 +400,17 @@ impl Drop for Finish<'_> {
 struct Then<'a> {
     end: &'a End,
     words: Words<'a>,
+    /// Whether it was in a slot.
+    is_slot: bool,
 }
 
 impl Drop for Then<'_> {
     fn drop(&mut self) {
-        self.words.ring(Side::Sender);
+        if self.is_slot {
+            self.words.ring_after_slot(Side::Sender);
+        } else {
+            self.words.ring(Side::Sender);
+        }
         if !self.end.has_opposite(&self.words) {
             // Other receivers wait for this to be finished.
             self.words.ring_all();

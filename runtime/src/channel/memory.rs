@@ -114,10 +114,18 @@ impl<'a> Words<'a> {
     }
 
     /// Wakes one that waits on this side, if any, after something was changed for it.
-    #[inline]
     pub(super) fn ring(self, side: Side) {
         let bell = self.bell(side);
         if bell.ring() {
+            wake(bell);
+        }
+    }
+
+    /// As [`ring`](Self::ring), after a slot was filled or emptied, and nothing else was changed.
+    #[inline]
+    pub(super) fn ring_after_slot(self, side: Side) {
+        let bell = self.bell(side);
+        if bell.ring_after_ordered() {
             wake(bell);
         }
     }

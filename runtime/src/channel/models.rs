@@ -55,8 +55,8 @@ impl Futex {
         }
     }
 
-    fn ring(&self) {
-        self.wake_if(self.bell().ring());
+    fn ring_after_slot(&self) {
+        self.wake_if(self.bell().ring_after_ordered());
     }
 
     /// Repeats an attempt until it succeeds, and sleeps in between.
@@ -148,7 +148,7 @@ fn mortal(place: &Rc<Place>, entry: Entry, dies_at: Step) -> Slots<Participant> 
 fn send(slots: &Slots<Participant>, message: u8) {
     let Participant { place, entry, .. } = slots.memory();
     place.senders.wait_for(|| slots.send(*entry, &[message]), || slots.has_room());
-    place.receivers.ring();
+    place.receivers.ring_after_slot();
 }
 
 fn receive(slots: &Slots<Participant>) -> u8 {
@@ -157,7 +157,7 @@ fn receive(slots: &Slots<Participant>) -> u8 {
     let mut bytes = Vec::new();
     slots.append(&taken, &mut bytes);
     slots.finish(&taken);
-    place.senders.ring();
+    place.senders.ring_after_slot();
     bytes[0]
 }
 

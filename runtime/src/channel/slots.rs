@@ -146,8 +146,8 @@ impl<M: SlotMemory> Slots<M> {
         self.memory.step(Step::Claimed);
         self.memory.put(index, message);
         self.memory.step(Step::Written);
-        // SYNC(slot-full): pairs with the exchange in `take`.
-        self.memory.word(index).store(Word::new(word.lap, Phase::Full).to_bits(), Ordering::Release);
+        // SYNC(slot-full): pairs with the exchange in `take`. SYNC(bell): the caller rings by `ring_after_ordered`.
+        self.memory.word(index).store(Word::new(word.lap, Phase::Full).to_bits(), Ordering::SeqCst);
         self.memory.step(Step::Published);
         Ok(())
     }
@@ -282,11 +282,11 @@ impl<M: SlotMemory> Slots<M> {
         let empty = Word::new(taken.word.lap + 1, Phase::Empty);
         let place = self.memory.word(taken.index);
         // A copy of the process that took the message may come here, too. One of the two is first.
-        // SYNC(slot-empty): pairs with the load in `at_tail`.
+        // SYNC(slot-empty): pairs with the load in `at_tail`. SYNC(bell): as in `send`.
         let _ = place.compare_exchange(
             taken.word.to_bits(),
             empty.to_bits(),
-            Ordering::Release,
+            Ordering::SeqCst,
             Ordering::Relaxed,
         );
         self.memory.step(Step::Finished);
@@ -373,8 +373,8 @@ impl<M: SlotMemory> Slots<M> {
         };
         let next = cursor & !POSITION | position & POSITION;
         // SYNC(advanced): pairs with the loads of cursors, and with itself. Exchanges continue what others have released, so SYNC(head-back)
-        // holds for later cursors, too.
-        match word.compare_exchange(cursor, next, Ordering::Release, Ordering::Acquire) {
+        // holds for later cursors, too. SYNC(bell): as in `send`, because a sender of packets looks at cursors.
+        match word.compare_exchange(cursor, next, Ordering::SeqCst, Ordering::Acquire) {
             Ok(_) => next,
             Err(changed) => changed,
         }
