@@ -1,7 +1,7 @@
 //! Validates settings, of builders and of the environment. An invalid setting is refused before anything starts, with an error that
 //! names the setting, its value and what is allowed.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::OnceLock, time::Duration};
 
 use crate::{
     error::{Error, Result},
@@ -17,6 +17,12 @@ pub(crate) const ABOVE_ZERO: &str = "a time above zero (from a year on it is no 
 
 /// The number of characters of a value that are repeated in an error.
 const MOST_CHARS: usize = 60;
+
+/// The least size in bytes of arguments that are shared without being asked. With less, the system calls take longer than copies.
+pub(crate) const LEAST_SHARED_BYTES: usize = 64 << 10;
+
+/// The size in bytes from which arguments are shared unless `PROCESSION_SHARE_BYTES` says otherwise.
+const SHARED_BYTES: usize = 1 << 20;
 
 /// Creates the error of a setting, as in `nice(20): niceness is no more than that; give a number from -20 to 19`.
 pub(crate) fn refused(
@@ -75,6 +81,25 @@ pub(crate) fn variable<T>(
         Some(value) => Ok(Some(value)),
         None => Err(Error::config(format!("{name}={}: give {allowed}", brief(value.display())))),
     }
+}
+
+/// Returns the size in bytes from which arguments are shared without being asked: `PROCESSION_SHARE_BYTES`, or a megabyte.
+///
+/// # Errors
+///
+/// It is something else than a size or `never`.
+pub(crate) fn shared_bytes_by_env() -> Result<usize> {
+    static BYTES: OnceLock<std::result::Result<usize, String>> = OnceLock::new();
+    let bytes = BYTES.get_or_init(|| {
+        let parse = |value: &str| match value {
+            "never" => Some(usize::MAX),
+            bytes => bytes.parse().ok().filter(|&bytes| bytes >= LEAST_SHARED_BYTES),
+        };
+        let allowed = "a number of bytes from 65536, or `never`";
+        let bytes = variable("PROCESSION_SHARE_BYTES", allowed, parse).map_err(|error| error.to_string())?;
+        Ok(bytes.unwrap_or(SHARED_BYTES))
+    });
+    bytes.clone().map_err(Error::config)
 }
 
 /// Reads an environment variable that is 0 or 1. Default: 0.

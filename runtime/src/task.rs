@@ -12,7 +12,10 @@ use crate::{
     error::{Fault, Result, TaskError, TaskErrorKind, TaskLocation},
     id::FunctionId,
     registry::{self, Entry},
-    segment::{self, Attachments, Kind, LentPart, LentRange, Loan, Loans, To, moved_by, with_available},
+    segment::{
+        self, Attachments, Copied, Found, Kind, LentPart, LentRange, Loan, Loans, To, moved_by,
+        with_available,
+    },
 };
 
 /// One call of a function that has not run yet. Created by [`delayed!`](crate::delayed).
@@ -123,6 +126,8 @@ pub(crate) struct Handles {
     pub(crate) attachments: Attachments,
     /// What the task has of memory that can be changed.
     pub(crate) loans: Loans,
+    /// The size of the arguments that were copied into segments.
+    pub(crate) copied_bytes: usize,
 }
 
 impl Handles {
@@ -157,6 +162,7 @@ impl Handles {
         self.count += next.count;
         self.attachments.merge(&next.attachments);
         self.loans.append(&mut next.loans);
+        self.copied_bytes += next.copied_bytes;
         u32::try_from(lent).is_ok()
     }
 }
@@ -303,7 +309,8 @@ impl Args {
     /// Encodes the next argument, which the function borrows.
     #[inline]
     pub fn put_lent<A: Sent>(&mut self, name: &str, value: &A) {
-        if !self.put_part::<A>(name, Kind::Value, ptr::from_ref(value).addr(), size_of::<A>()) {
+        let found = segment::find::<A>(Kind::Value, ptr::from_ref(value).addr(), size_of::<A>());
+        if !self.put_part(name, found, size_of::<A>(), || None) {
             self.put(name, value);
         }
     }
@@ -311,7 +318,7 @@ impl Args {
     /// Encodes the next argument, which is a slice.
     #[inline]
     pub fn put_slice<A: Sent>(&mut self, name: &str, value: &[A]) {
-        if !self.put_part::<A>(name, Kind::Slice, value.as_ptr().addr(), size_of_val(value)) {
+        if !self.put_elements(name, value) {
             self.put(name, value);
         }
     }
@@ -319,14 +326,15 @@ impl Args {
     /// Encodes the next argument, which is text.
     #[inline]
     pub fn put_str(&mut self, name: &str, value: &str) {
-        if !self.put_part::<str>(name, Kind::Slice, value.as_ptr().addr(), value.len()) {
+        let found = segment::find::<str>(Kind::Slice, value.as_ptr().addr(), value.len());
+        if !self.put_part(name, found, value.len(), || segment::share_text(value)) {
             self.put(name, value);
         }
     }
 
     /// Encodes the next argument, which is a byte slice that the function borrows.
     pub fn put_byte_slice(&mut self, name: &str, value: &[u8]) {
-        if !self.put_part::<u8>(name, Kind::Slice, value.as_ptr().addr(), value.len()) {
+        if !self.put_elements(name, value) {
             self.put_bytes(name, value);
         }
     }
@@ -338,11 +346,30 @@ impl Args {
         self.handles.loans.add(Loan::Part(range));
     }
 
-    /// Encodes the next argument as a part of a segment if it lies in one. Returns whether it does.
     #[inline]
-    fn put_part<A: ?Sized>(&mut self, name: &str, kind: Kind, start: usize, len_bytes: usize) -> bool {
-        let found = segment::find::<A>(kind, start, len_bytes);
-        let found = found.filter(|found| found.segment.can_go(To::Task) && self.handles.has_bit());
+    fn put_elements<A>(&mut self, name: &str, value: &[A]) -> bool {
+        let found = segment::find::<A>(Kind::Slice, value.as_ptr().addr(), size_of_val(value));
+        self.put_part(name, found, size_of_val(value), || segment::share(value))
+    }
+
+    /// Encodes the next argument as a part of a segment if it was found in one, or if one is made of it. Returns whether that is so.
+    #[inline]
+    fn put_part(
+        &mut self,
+        name: &str,
+        found: Option<Found>,
+        len_bytes: usize,
+        share: impl FnOnce() -> Option<Copied>,
+    ) -> bool {
+        let mut found = found.filter(|found| found.segment.can_go(To::Task));
+        if !self.handles.has_bit() {
+            found = None;
+        } else if found.is_none()
+            && let Some(Copied { segment, len_bytes }) = share()
+        {
+            self.handles.copied_bytes += len_bytes;
+            found = Some(Found { segment, offset_bytes: 0 });
+        }
         self.handles.push(found.is_some());
         let Some(found) = found else { return false };
         self.put(name, &LentPart::new(&found, len_bytes));

@@ -260,10 +260,10 @@ fn the_window_is_bounded_in_bytes_too() {
         let pool = Pool::builder().jobs(2).chunk_size(64).build().unwrap();
         let read = Rc::new(Cell::new(0));
         let counter = read.clone();
-        let bytes = vec![1; LEN_BYTES];
+        // The same bytes would be shared, and cost nothing.
         let endless = (0..)
             .inspect(move |_| counter.set(counter.get() + 1))
-            .map(|_: u64| delayed!(bytes_len(&bytes, 1)));
+            .map(|n: u64| delayed!(bytes_len(&vec![n as u8; LEN_BYTES], 1)));
         for (given, result) in (1..).zip(pool.imap(endless).take(20)) {
             assert_eq!(result.unwrap(), LEN_BYTES);
             let ahead = read.get() - given;

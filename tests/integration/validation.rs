@@ -264,34 +264,41 @@ fn said(name: &str, value: &OsStr) -> [String; 3] {
     ["pool: ", "call: ", "process: "].map(of)
 }
 
+/// The name, values that are refused, what is allowed, and which of pool, call and process use it.
+type Variable = (&'static str, &'static [&'static [u8]], &'static str, [bool; 3]);
+const VARIABLES: &[Variable] = &[
+    (
+        "PROCESSION_JOBS",
+        &[b"0", b"-1.5", b"1e99", b"99999", b"NaN", b"many\n", b"\xff"],
+        "from 1 to 4096",
+        [true, true, false],
+    ),
+    (
+        "PROCESSION_START_METHOD",
+        &[b"0", b"thread\x1b", b"\xff"],
+        "`spawn`, `forkserver` or `fork`",
+        [true, true, true],
+    ),
+    ("PROCESSION_IN_PROCESS", &[b"yes", b"2", b"-1", b"\xff"], "0 or 1", [true, true, true]),
+    ("PROCESSION_WAIT_FOR_DEBUGGER", &[b"yes", b"\n"], "0 or 1", [true, true, true]),
+    ("PROCESSION_TRANSPORT", &[b"smoke", b"\xff"], "`memory` or `socket`", [true, true, true]),
+    (
+        "PROCESSION_SHARE_BYTES",
+        &[b"65535", b"1M", b"always", b"-1", b"\xff"],
+        "a number of bytes from 65536, or `never`",
+        [true, true, true],
+    ),
+    (
+        "PROCESSION_VERBOSE",
+        &[b"loud", b"-1", b"0.5", b"99999999999", b"\xff"],
+        "from 0 (nothing)",
+        [false, true, false],
+    ),
+];
+
 #[test]
 fn variables_are_refused_with_their_value_and_what_is_allowed() {
-    // The name, values that are refused, what is allowed, and which of pool, call and process use it.
-    type Row = (&'static str, &'static [&'static [u8]], &'static str, [bool; 3]);
-    const TABLE: &[Row] = &[
-        (
-            "PROCESSION_JOBS",
-            &[b"0", b"-1.5", b"1e99", b"99999", b"NaN", b"many\n", b"\xff"],
-            "from 1 to 4096",
-            [true, true, false],
-        ),
-        (
-            "PROCESSION_START_METHOD",
-            &[b"0", b"thread\x1b", b"\xff"],
-            "`spawn`, `forkserver` or `fork`",
-            [true, true, true],
-        ),
-        ("PROCESSION_IN_PROCESS", &[b"yes", b"2", b"-1", b"\xff"], "0 or 1", [true, true, true]),
-        ("PROCESSION_WAIT_FOR_DEBUGGER", &[b"yes", b"\n"], "0 or 1", [true, true, true]),
-        ("PROCESSION_TRANSPORT", &[b"smoke", b"\xff"], "`memory` or `socket`", [true, true, true]),
-        (
-            "PROCESSION_VERBOSE",
-            &[b"loud", b"-1", b"0.5", b"99999999999", b"\xff"],
-            "from 0 (nothing)",
-            [false, true, false],
-        ),
-    ];
-    for (name, values, allowed, uses) in TABLE {
+    for (name, values, allowed, uses) in VARIABLES {
         for value in *values {
             for (said, uses) in said(name, OsStr::from_bytes(value)).iter().zip(uses) {
                 if !uses {
@@ -319,6 +326,8 @@ fn variables_are_refused_with_their_value_and_what_is_allowed() {
         ("PROCESSION_WAIT_FOR_DEBUGGER", "0"),
         ("PROCESSION_TRANSPORT", "memory"),
         ("PROCESSION_TRANSPORT", "socket"),
+        ("PROCESSION_SHARE_BYTES", "never"),
+        ("PROCESSION_SHARE_BYTES", "65536"),
         ("PROCESSION_VERBOSE", "0"),
     ] {
         assert_eq!(said(name, OsStr::new(value)), ["fine"; 3], "{name}={value}");

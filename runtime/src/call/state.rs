@@ -259,7 +259,7 @@ impl Call {
             }
             CallBackend::Pool { .. } => {}
         }
-        let entry = request.entry;
+        let (entry, copied_bytes) = (request.entry, request.handles.copied_bytes);
         let SentTask { function, args, attachments, loans } = match travels(request, Some(index)) {
             Ok(sent) => sent,
             Err(error) => return self.give_up(error),
@@ -280,7 +280,7 @@ impl Call {
             self.recent = attachments.clone();
         }
         self.lent.add(index, loans);
-        self.window.push(args.len());
+        self.window.push(args.len() + copied_bytes);
         let batch = Batch {
             queue,
             first: 0,

@@ -54,6 +54,7 @@ impl<M: StateMachine> Engine<M> {
 impl<M: StateMachine> Drop for Engine<M> {
     /// Waits until the last worker has ended, unless this is one of our own threads.
     fn drop(&mut self) {
+        segment::keep_nothing();
         let driver = &self.driver;
         if let Some(mut state) = driver.lock() {
             driver.examine(&mut state);

@@ -16,7 +16,7 @@ use crate::{
     id::FunctionId,
     registry,
     segment::{
-        Attachments, Kind, Mode, Segment, SegmentId, attach, digest, look_up, mode, outliving, read_by,
+        Attachments, Kind, Mode, Segment, SegmentId, To, attach, digest, look_up, mode, outliving, read_by,
         set_why, with_available,
     },
     task::Update,
@@ -227,6 +227,10 @@ pub(super) fn with_call<V, R>(
     let Some(function) = registry::id_of(call.entry) else {
         return Err(crate::task::not_in_table(call, None).into());
     };
+    if call.handles.attachments.iter().any(|segment| !segment.can_go(To::Caller)) {
+        let why = "a manager cannot be given a mapped file, which a client could shorten: give it a copy";
+        return Err(Error::config(why));
+    }
     with.merge(&call.handles.attachments);
     send(Call { function: function.0, args: Bytes(&args), lent: call.handles.lent() }, with)
 }

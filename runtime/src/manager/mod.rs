@@ -37,7 +37,7 @@ use crate::{
     codec::Bytes,
     error::{Error, Result},
     segment::{Attachments, digest},
-    setting::in_process_by_env,
+    setting::{in_process_by_env, shared_bytes_by_env},
 };
 use client::{Client, ConnectSocket, connect_socket};
 use in_process::InProcess;
@@ -118,6 +118,7 @@ impl Manager {
     /// # Ok::<(), procession::Error>(())
     /// ```
     pub fn start() -> Result<Self> {
+        shared_bytes_by_env()?;
         if in_process_by_env()? {
             return Ok(Self::in_process());
         }

@@ -52,7 +52,7 @@ use crate::{
         state::Scheduler,
     },
     seed::Calls,
-    setting::in_process_by_env,
+    setting::{in_process_by_env, shared_bytes_by_env},
     start,
     sys::{cpu::cpus, limits::explained, per_process::PerProcess},
     task::{IntoTask, SentTask, Tasks, travels},
@@ -225,6 +225,7 @@ impl Pool {
 
     /// Starts a pool with these settings, or under `PROCESSION_IN_PROCESS=1` a pool without processes.
     fn start(config: Config) -> Result<Self> {
+        shared_bytes_by_env()?;
         if in_process_by_env()? {
             // The environment and the working directory are those of this process and do not change.
             let preload = config.lives.preload.map(|(call, _)| (call, ReturnKind::Value));

@@ -16,7 +16,7 @@ use crate::{
     id::TaskId,
     launch::{SpawnOptions, spawn_setters},
     seed,
-    setting::in_process_by_env,
+    setting::{in_process_by_env, shared_bytes_by_env},
     sys::cpu::cpus,
     task::{IntoTask, SentTask, travels},
 };
@@ -88,6 +88,7 @@ impl ProcessBuilder {
         };
         let seed = seed_of_singles(None);
         let completer = Arc::new(Completer::new());
+        shared_bytes_by_env()?;
         let (backend, id, exchange) = if in_process_by_env()? {
             let here = FunctionThread::spawn(&name, task.call, seed::of(seed, number), completer.clone())
                 .map_err(|error| {

@@ -331,6 +331,12 @@ pub(crate) fn listen(listener: Weak<dyn Listen>) {
     listeners.push(listener);
 }
 
+/// Returns whether another process may be given segments.
+pub(super) fn is_heard() -> bool {
+    let is_alive = |listener: &Weak<dyn Listen>| listener.strong_count() > 0;
+    LISTENERS.get().is_some_and(|listeners| ignore_poison(listeners.lock()).iter().any(is_alive))
+}
+
 pub(super) fn note_dropped() {
     DROPPED.fetch_add(1, Ordering::Relaxed);
     let Some(listeners) = LISTENERS.get() else { return };

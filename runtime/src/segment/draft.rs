@@ -34,27 +34,30 @@ impl Draft {
     ///
     /// There is none.
     pub(crate) fn new(kind: Kind, digest: u64, len_bytes: usize) -> io::Result<Self> {
-        let total = len_bytes.checked_add(DATA_AT).ok_or(io::ErrorKind::InvalidInput)?;
-        let to = match memory::create_file(NAME, total) {
-            Ok(mut file) => {
-                file.seek(SeekFrom::Start(DATA_AT as u64))?;
-                Target::File(file)
-            }
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::FileTooLarge) =>
-            {
+        Self::in_file(kind, digest, len_bytes).or_else(|error| {
+            if matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::FileTooLarge) {
                 return Err(error);
             }
-            Err(_) => {
-                let mut buffer = Vec::new();
-                buffer.try_reserve_exact(total).map_err(|_| io::ErrorKind::OutOfMemory)?;
-                buffer.resize(total, 0);
-                let mut buffer = Cursor::new(buffer);
-                buffer.set_position(DATA_AT as u64);
-                Target::Buffer(buffer)
-            }
-        };
-        Ok(Self { to, kind, digest, len_bytes })
+            let total = len_bytes.checked_add(DATA_AT).ok_or(io::ErrorKind::InvalidInput)?;
+            let mut buffer = Vec::new();
+            buffer.try_reserve_exact(total).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            buffer.resize(total, 0);
+            let mut buffer = Cursor::new(buffer);
+            buffer.set_position(DATA_AT as u64);
+            Ok(Self { to: Target::Buffer(buffer), kind, digest, len_bytes })
+        })
+    }
+
+    /// Like [`new`](Self::new), for memory that is of use only if other processes can be given it.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it cannot be shared.
+    pub(super) fn in_file(kind: Kind, digest: u64, len_bytes: usize) -> io::Result<Self> {
+        let total = len_bytes.checked_add(DATA_AT).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut file = memory::create_file(NAME, total)?;
+        file.seek(SeekFrom::Start(DATA_AT as u64))?;
+        Ok(Self { to: Target::File(file), kind, digest, len_bytes })
     }
 
     /// Makes a segment of what was written.

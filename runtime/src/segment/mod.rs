@@ -8,6 +8,7 @@
 
 mod address;
 mod attachments;
+mod automatic;
 mod dead;
 mod draft;
 mod given;
@@ -45,6 +46,7 @@ pub(crate) use attachments::{
     Attachments, Hold, Listen, Mode, To, adopt_all, attach, attached_by, dropped, hold, inlined, listen,
     look_up, mode, moved_by, outlives, outliving, read_by, set_why, take_why, with_available,
 };
+pub(crate) use automatic::{Copied, keep_nothing, share, share_text};
 pub(crate) use dead::{Bury, bury};
 pub(crate) use draft::Draft;
 pub(crate) use given::{expect, forget, receive, set_expecting};

@@ -61,6 +61,18 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
     ("shared::manager::operations_of_a_manager_that_has_died_say_why", "a crash would be the test's own"),
     ("shared::manager::what_a_process_held_is_free_when_it_was_killed", "a crash would be the test's own"),
     (
+        "shared::automatic::large_bytes_and_long_text_are_shared_when_they_are_given_again",
+        "nothing is kept for workers",
+    ),
+    (
+        "shared::automatic::the_same_elements_are_shared_once_and_changed_ones_anew",
+        "nothing is kept for workers",
+    ),
+    (
+        "shared::automatic::a_worker_that_takes_the_place_of_another_is_handed_a_large_argument",
+        "a crash would be the test's own",
+    ),
+    (
         "shared::files::a_worker_that_takes_the_place_of_another_maps_the_file",
         "a crash would be the test's own",
     ),

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use procession::{Pool, Process, RemoteError, Shared, SharedSlice, delayed, parallel, worker};
+use procession::{Manager, Pool, Process, RemoteError, Shared, SharedSlice, delayed, parallel, worker};
 use serde::{Deserialize, Serialize};
 
 use super::slices::lies_in_shared_memory;
@@ -57,6 +57,11 @@ fn sum_table(table: &Table) -> (bool, u64) {
 #[worker]
 fn middle(numbers: SharedSlice<u64>) -> SharedSlice<u64> {
     numbers.slice(1..3)
+}
+
+#[worker]
+fn add_all(sum: u64, numbers: &[u64]) -> u64 {
+    sum + numbers.iter().sum::<u64>()
 }
 
 #[worker]
@@ -158,6 +163,13 @@ fn mapped_files_within_other_values_are_mapped_there_and_come_back_as_copies() {
         // The caller does not rely on a file that a worker can change.
         let middle = pool.submit(delayed!(middle(numbers))).join().unwrap();
         assert_eq!((&*middle, lies_in(name, &middle)), (&[2, 3][..], false));
+        let manager = Manager::start().unwrap();
+        let sums = manager.dict::<u8, u64>().unwrap();
+        sums.insert(1, 1).unwrap();
+        let copy = table.columns[0].to_vec();
+        assert_eq!(sums.update(&1, delayed!(add_all(_, &copy))).unwrap(), 11);
+        let refused = sums.update(&1, delayed!(add_all(_, &table.columns[0]))).unwrap_err();
+        assert!(refused.to_string().contains("cannot be given a mapped file"), "{refused}");
         let back = pool.submit(delayed!(return_table(table.clone()))).join().unwrap();
         assert_eq!((&*back.columns[0], lies_in(name, &back.columns[0])), (&[1, 2, 3, 4][..], false));
     });

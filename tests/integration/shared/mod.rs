@@ -1,6 +1,7 @@
 //! Memory, files and state that processes share.
 
 mod arrays;
+mod automatic;
 mod awaiting;
 mod channels;
 mod deaths;
