@@ -44,6 +44,10 @@ const IN_VAIN: u32 = 3;
 /// Of so many waits that sleep at once, one looks again and again, because there may be a processor for everybody by now.
 const TRY_AGAIN: u32 = 32;
 
+/// The only way of such messages is a socket, which a channel of plain data does not have.
+const TOO_LONG: &str = "the encoding of the message is more than three times as long as its type, for which channels of types without \
+                        a destructor have no room: send it in a `Box`";
+
 /// How long to wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Until {
@@ -95,11 +99,12 @@ impl End {
         this
     }
 
+    /// Returns the socket for messages that have no room in a slot.
     fn socket(&self) -> Result<BorrowedFd<'_>, Failure> {
         let closed = |error| Failure::Failed(Error::system("the socket of a channel cannot be used", error));
         match &self.socket {
             Some(segment) => segment.descriptor().map_err(closed),
-            None => Err(Failure::Failed(Error::config("a message that is longer than its type suggests"))),
+            None => Err(Failure::Failed(Error::config(TOO_LONG))),
         }
     }
 

@@ -81,8 +81,9 @@ fn likely_bytes<T>(capacity: usize) -> usize {
     /// The length of text and lists that are not called long.
     const SHORT_BYTES: usize = 240;
     const LONG_BYTES: usize = 4096;
-    // Numbers of more than a byte are encoded in up to a quarter more bytes.
-    let own = size_of::<T>() + size_of::<T>() / 2 + 8;
+    // Numbers of more than a byte are encoded in up to a quarter more bytes. Plain types that are encoded as text (dates and times, as
+    // those of chrono and jiff) take up to three times their size. Others have no room in a channel without a socket.
+    let own = 3 * size_of::<T>() + 16;
     if std::mem::needs_drop::<T>() {
         own + (FREELY_BYTES / capacity).clamp(SHORT_BYTES, LONG_BYTES)
     } else {

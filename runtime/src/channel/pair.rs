@@ -8,6 +8,8 @@ use std::{
     os::fd::BorrowedFd,
 };
 
+use nix::errno::Errno;
+
 use super::{
     error::Failure,
     held::Side,
@@ -18,7 +20,7 @@ use crate::{
     codec::{self, Encoded},
     error::Error,
     segment::{Attachments, Draft, Kind, SegmentId, adopt_all, digest, with_available},
-    sys::{fd, pass},
+    sys::{fd, limits::is_shortage, pass},
 };
 
 /// The most bytes that are sent within a packet. More are sent as a segment.
@@ -95,7 +97,7 @@ pub(super) struct Peeked<'a> {
     words: Words<'a>,
     socket: BorrowedFd<'a>,
     bytes: Vec<u8>,
-    /// Or why there are none.
+    /// Or why they are not what this library has sent.
     attachments: Result<Attachments, String>,
     _lock: super::memory::Lock<'a>,
 }
@@ -108,12 +110,15 @@ pub(super) fn peek<'a>(words: Words<'a>, socket: BorrowedFd<'a>) -> Result<Peeke
     match pass::peek_with_fds(socket, &mut bytes, most) {
         Ok(Some((length, fds, are_lost))) if length >= HEAD_BYTES => {
             words.step(Step::Taken);
-            lock.rings = true;
-            let attachments = if are_lost {
-                Err("its descriptors did not arrive: this process may not open more (`ulimit -n`)".to_owned())
-            } else {
-                adopt_all(fds).map_err(|error| format!("its memory cannot be mapped: {error}"))
+            // The message stays where it is if this process has no room for it now.
+            let short =
+                |error| Err(Failure::Failed(Error::system("a message cannot be received now", error)));
+            let attachments = match adopt_all(fds) {
+                _ if are_lost => return short(Errno::EMFILE.into()),
+                Err(error) if is_shortage(&error) => return short(error),
+                adopted => adopted.map_err(|error| format!("its memory cannot be mapped: {error}")),
             };
+            lock.rings = true;
             Ok(Peeked { words, socket, bytes, attachments, _lock: lock })
         }
         // There is none, and no sender has the other end.

@@ -32,7 +32,6 @@ use crate::{
     sys::{
         buffer_cache,
         generation::generation,
-        limits::explained,
         poll::{Bell, Poller},
     },
     terminal::aside,
@@ -308,7 +307,7 @@ impl<M: StateMachine> Driver<M> {
 impl Driver {
     /// Creates the driver of a pool with these settings, whose workers are started by `launcher`.
     pub(crate) fn new(config: Arc<Config>, launcher: Arc<dyn Launcher>) -> Result<Arc<Self>> {
-        let failed = |error| Error::system("a pool's poller cannot be created", explained(error));
+        let failed = |error| Error::system("a pool's poller cannot be created", error);
         let workers = Arc::new(Poller::new().map_err(failed)?);
         let polled = PolledLauncher::new(launcher.clone(), workers.clone());
         let timeline = Timeline::open(config.spawn.name.as_deref());

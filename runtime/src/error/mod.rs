@@ -17,7 +17,7 @@ pub use task::TaskError;
 
 pub(crate) use kind::{FaultKind, TaskErrorKind, TaskLocation};
 
-use crate::escape::Lines;
+use crate::{escape::Lines, sys::limits::explained};
 use remote::RemoteSource;
 
 /// The result type of this crate's operations, except for single tasks, which return [`TaskError`].
@@ -64,8 +64,9 @@ impl Error {
         Self(Box::new(ErrorKind::Config(message.into())))
     }
 
+    /// Of a shortage, the limit behind it is named, too.
     pub(crate) fn system(doing: impl Into<String>, source: std::io::Error) -> Self {
-        Self(Box::new(ErrorKind::System(doing.into(), source)))
+        Self(Box::new(ErrorKind::System(doing.into(), explained(source))))
     }
 
     /// Returns the failure of the task, if that is the cause.

@@ -54,7 +54,7 @@ use crate::{
     seed::Calls,
     setting::{in_process_by_env, shared_bytes_by_env},
     start,
-    sys::{cpu::cpus, limits::explained, per_process::PerProcess},
+    sys::{cpu::cpus, per_process::PerProcess},
     task::{IntoTask, SentTask, Tasks, travels},
 };
 
@@ -159,7 +159,7 @@ fn start_engine(config: &Arc<Config>) -> Result<Engine> {
     });
     let launcher = start::launcher(&config.spawn, preload).map_err(Error::config)?;
     let driver = Driver::new(config.clone(), launcher)?;
-    let failed = |error| Error::system("a pool's thread cannot be started", explained(error));
+    let failed = |error| Error::system("a pool's thread cannot be started", error);
     Engine::start(driver, config.spawn.name.as_deref()).map_err(failed)
 }
 

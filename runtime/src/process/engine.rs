@@ -26,7 +26,6 @@ use crate::{
     sync::ignore_poison,
     sys::{
         identified::CLOSED,
-        limits::explained,
         per_process::PerProcess,
         poll::{Poller, wait_readable},
     },
@@ -51,7 +50,7 @@ pub(super) fn current() -> Result<Arc<Engine<ProcessSet>>> {
         // If its descriptors were closed, it is never dropped.
         engine => std::mem::forget(engine),
     }
-    let failed = |error| Error::system("processes cannot be watched", explained(error));
+    let failed = |error| Error::system("processes cannot be watched", error);
     let workers = Arc::new(Poller::new().map_err(failed)?);
     let driver = Driver::of(ProcessSet::default(), workers, Arc::default(), None).map_err(failed)?;
     let engine = Arc::new(Engine::start(driver, None).map_err(failed)?);

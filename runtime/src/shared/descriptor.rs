@@ -11,7 +11,10 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::handle::{self, Decoded, Part};
-use crate::segment::{Kind, Mode, Segment, digest, mode, set_why};
+use crate::{
+    segment::{Kind, Mode, Segment, digest, mode, set_why},
+    sys::limits::explained,
+};
 
 /// A file, socket or other descriptor that can be an argument, a part of other values, and a result.
 ///
@@ -110,7 +113,8 @@ impl<T: AsFd> Serialize for Fd<T> {
             return Err(ser::Error::custom("a descriptor can only be sent by the calls of procession"));
         }
         let refused = |why: &dyn fmt::Display| format!("a `{}` cannot be sent: {why}", type_name::<T>());
-        let segment = self.segment().map_err(|error| ser::Error::custom(set_why(refused(&error))))?;
+        let segment =
+            self.segment().map_err(|error| ser::Error::custom(set_why(refused(&explained(error)))))?;
         let part = Part { segment, offset_bytes: 0, len_bytes: 0 };
         part.serialize_or(serializer, || {
             Err(refused(&"a descriptor has no contents, and it does not travel with these bytes"))

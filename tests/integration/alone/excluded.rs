@@ -112,6 +112,10 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "the promise is about processes",
     ),
     (
+        "shared::channels::a_message_for_which_its_receiver_has_no_descriptor_stays_and_the_error_names_the_limit",
+        "the limit would be the test's own",
+    ),
+    (
         "shared::channels::a_message_is_received_by_another_process_if_its_receiver_dies_over_it",
         "a crash would be the test's own",
     ),
