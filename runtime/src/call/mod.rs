@@ -4,6 +4,7 @@
 //! its inbox. It never talks to a worker and never chooses one.
 
 pub(crate) mod collect;
+mod ended;
 pub(crate) mod in_process;
 mod lent;
 pub(crate) mod order;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{in_process::InProcess, lent::LentToTasks, window::Window};
+use super::{ended, in_process::InProcess, lent::LentToTasks, window::Window};
 use crate::{
     batch::{
         Batch, QueueId, Recipient,
@@ -18,7 +18,7 @@ use crate::{
     caller::{Caller, CallerCell},
     context::seed_of_call,
     driver::state::Driver,
-    error::{POOL_ENDED, TaskError, TaskErrorKind, TaskLocation},
+    error::{POOL_ENDED, TaskError, TaskErrorKind},
     handle::{Drive, Waiter, Wakes, inherited, inherited_kind},
     id::FunctionId,
     observe::report::Report,
@@ -254,7 +254,7 @@ impl Call {
                 return self.inbox.give_one(index, outcome, &mut Wakes::default());
             }
             CallBackend::Ended(kind) => {
-                let error = ended(request.entry.name, kind.clone(), index);
+                let error = ended::of_kind(request.entry.name, kind.clone(), index);
                 return self.give_up(error);
             }
             CallBackend::Pool { .. } => {}
@@ -269,7 +269,7 @@ impl Call {
             return self.push(EncodedCall { entry, args: Ok(args), handles: Handles::default() });
         }
         let Some((driver, queue)) = self.pool() else {
-            return self.give_up(pool_ended(entry.name, index));
+            return self.give_up(ended::by_pool(entry.name, index));
         };
         if !attachments.is_empty() {
             // What two tasks in a row need is likely to be needed by the next ones.
@@ -321,7 +321,7 @@ impl Call {
         }
         let function = self.last.map_or("", |(entry, _)| entry.name);
         for index in feeder.next() as usize..self.pushed() {
-            self.inbox.give_one(index, Err(pool_ended(function, index)), &mut Wakes::default());
+            self.inbox.give_one(index, Err(ended::by_pool(function, index)), &mut Wakes::default());
         }
         self.backend = CallBackend::Ended(TaskErrorKind::Cancelled { why: POOL_ENDED });
     }
@@ -493,12 +493,4 @@ impl Drop for Call {
             }
         }
     }
-}
-
-fn pool_ended(function: &'static str, index: usize) -> TaskError {
-    ended(function, TaskErrorKind::Cancelled { why: POOL_ENDED }, index)
-}
-
-fn ended(function: &'static str, kind: TaskErrorKind, index: usize) -> TaskError {
-    TaskError::new(function, kind, TaskLocation { index: Some(index), ..TaskLocation::default() })
 }

@@ -112,7 +112,7 @@ pub(super) const NOT_IN_PROCESS: &[(&str, &str)] = &[
         "the promise is about processes",
     ),
     (
-        "shared::channels::a_message_for_which_its_receiver_has_no_descriptor_stays_and_the_error_names_the_limit",
+        "shared::messages::a_message_for_which_its_receiver_has_no_descriptor_stays_and_the_error_names_the_limit",
         "the limit would be the test's own",
     ),
     (

@@ -10,6 +10,7 @@ mod files;
 mod lent;
 mod locks;
 mod manager;
+mod messages;
 mod moved;
 mod parts;
 mod results;

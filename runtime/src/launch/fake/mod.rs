@@ -10,13 +10,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-pub(crate) use self::worker::{FakeTask, FakeWorker, Recalls, Told};
+pub(crate) use self::worker::{FakeTask, FakeWorker, Told};
 use self::{
     connection::{Receiver, Sender, Written},
     worker::{FakeState, TOKEN},
 };
 use super::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Streams, Watched, output::StreamEnd};
 use crate::{sync::ignore_poison, transport::Segment};
+
+/// The manner in which workers answer when their tasks are recalled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Recalls {
+    /// At once, by a board.
+    #[default]
+    Now,
+    /// By a message, when the test sends it. What has begun is known only then, or when the worker has ended.
+    Later,
+    /// Not at all.
+    Never,
+}
 
 /// Starts fake workers.
 #[derive(Clone, Default)]

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use super::Recalls;
 use crate::{
     error::{Exit, Fault},
     frame::Prefix,
@@ -22,18 +23,6 @@ use crate::{
 
 /// The token in the boundaries of captured output.
 pub(super) const TOKEN: u64 = 0xfeed;
-
-/// The manner in which workers answer when their tasks are recalled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Recalls {
-    /// At once, by a board.
-    #[default]
-    Now,
-    /// By a message, when the test sends it. What has begun is known only then, or when the worker has ended.
-    Later,
-    /// Not at all.
-    Never,
-}
 
 /// A worker that a test plays.
 #[derive(Clone)]
