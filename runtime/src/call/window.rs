@@ -5,8 +5,9 @@
 /// The size of the window in batches per worker. The window contains the tasks that were read from the input and not yet yielded
 /// to the caller.
 const WINDOW_BATCHES: usize = 4;
-/// The same for a caller that is patient. It is woken when half of the window has room, so this is how rarely.
-const PATIENT_BATCHES: usize = 8;
+/// The same for a caller that is patient. It returns from the driver when half of the window has room, and each time costs about three
+/// wake-ups of the background thread, because the caller's input may block. Shown by `real "map on 2 workers"`.
+const PATIENT_BATCHES: usize = 16;
 /// The size of the arguments in flight above which no more input is read.
 const WINDOW_BYTES: usize = 64 << 20;
 
@@ -134,8 +135,8 @@ impl Window {
     pub(super) fn resize(&mut self, batch_size: usize, workers: usize) {
         let of_all = batch_size.saturating_mul(workers);
         (self.batch_size, self.most) = if self.is_patient {
-            // Queueing takes the time of a few tasks, so one batch of each worker is queued at a time.
-            (of_all, of_all.saturating_mul(PATIENT_BATCHES))
+            // Queueing takes the time of a task, so half of the window is queued at a time. If a worker is idle, the feed does not wait.
+            (of_all.saturating_mul(PATIENT_BATCHES / 2), of_all.saturating_mul(PATIENT_BATCHES))
         } else {
             (batch_size, of_all.saturating_mul(WINDOW_BATCHES))
         };

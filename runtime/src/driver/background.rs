@@ -27,6 +27,10 @@ use crate::{
     },
 };
 
+/// Leadership that was given up more often than this since the last look is about to be given up again. A caller that waits for many results
+/// gives it up a few times in several milliseconds.
+const FEW: u64 = 8;
+
 /// A driver with its background thread. Dropping it ends both.
 pub(crate) struct Engine<M: StateMachine = Scheduler> {
     pub(crate) driver: Arc<Driver<M>>,
@@ -131,7 +135,7 @@ impl<M: StateMachine> Driver<M> {
                     let in_use = state.releases != used;
                     used = state.releases;
                     earlier(state.background_due(), in_use.then(|| Instant::now() + ROUND))
-                } else if state.releases != releases {
+                } else if state.releases - releases > FEW {
                     // Leadership changes often. Waking up by itself spares the leaders from ringing the bell.
                     Some(Instant::now() + WARM)
                 } else {
