@@ -219,7 +219,7 @@ assert_eq!(pool.map([3, 1, 2].map(|n| delayed!(later(n))))?, [3, 1, 2]);
 //! | `PROCESSION_IN_PROCESS` | `1` runs every call in the calling process, so that breakpoints, coverage and Valgrind work |
 //! | `PROCESSION_VERBOSE` | the default of `verbose` in [`parallel!`] and [`Pool::map`]: how much each call reports on stderr |
 //! | `PROCESSION_TRACE` | the file to which a timeline of every task is written, in the format of Perfetto and chrome://tracing |
-//! | `PROCESSION_SHARE_BYTES` | the size in bytes from which arguments are shared without being asked: a number from 65536 (default: 1048576), or `never` |
+//! | `PROCESSION_SHARE_BYTES` | the size in bytes from which arguments of numbers (`&[f64]`), and of bytes and text when they are given again, are shared without being asked: a number from 65536 (default: 1048576), or `never` |
 //! | `PROCESSION_TRANSPORT` | `memory` (default) or `socket`: how hosts and workers exchange data |
 //! | `PROCESSION_WAIT_FOR_DEBUGGER` | `1` makes each worker print its pid and wait for a debugger before its first task |
 //!

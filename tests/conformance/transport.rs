@@ -367,6 +367,7 @@ const MANY: usize = 400;
 fn segments_can_be_looked_up_when_a_frame_names_them((host, worker): Ends, aside: Option<Arc<Identified>>) {
     let made = || segment::Segment::of_descriptor(0, stream_pair().unwrap().0).unwrap();
     let segments: Vec<_> = (0..MANY).map(|_| made()).collect();
+    segment::expect();
     let (mut to_worker, from_worker) = (host.sender, host.receiver);
     let mut from_host = worker.receiver;
     let poller = Poller::new().unwrap();

@@ -1,6 +1,9 @@
 //! What processes share: memory, files and state.
 
-use std::io::{Read, Write};
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+};
 
 use procession::{
     Error, Fd, Manager, Pool, RemoteError, Sender, Shared, SharedMutex, SharedSlice, SharedSliceMut, channel,
@@ -15,7 +18,7 @@ const LEN: u64 = 1000;
 const SUM: &str = "499500";
 
 #[worker]
-fn sum(numbers: &Vec<u64>) -> u64 {
+fn sum(numbers: &BTreeSet<u64>) -> u64 {
     numbers.iter().sum()
 }
 

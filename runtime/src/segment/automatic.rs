@@ -153,7 +153,14 @@ impl Made {
     /// Notes what a task is given. Returns what is not kept any more, to be dropped without the lock.
     fn note(&mut self, start: usize, copied: &Copied, keeps: bool) -> Vec<Arc<Segment>> {
         let Copied { segment, len_bytes } = copied;
+        let mut dropped = Vec::new();
         if *len_bytes > 0 {
+            // What an earlier argument at this address had is not found any more.
+            let is_replaced = |kept: &mut Arc<Segment>| {
+                let is = |made: &Weak<Segment>| std::ptr::eq(made.as_ptr(), Arc::as_ptr(kept));
+                self.all.iter().any(|(at, made)| *at == start && is(made))
+            };
+            dropped.extend(self.kept.extract_if(.., is_replaced));
             self.all.push((start, Arc::downgrade(segment)));
         }
         self.kept.retain(|kept| !Arc::ptr_eq(kept, segment));
@@ -167,7 +174,8 @@ impl Made {
             has_room
         };
         let count = self.kept.iter().rev().take(MOST_KEPT).take_while(is_kept).count();
-        self.kept.drain(..self.kept.len() - count).collect()
+        dropped.extend(self.kept.drain(..self.kept.len() - count));
+        dropped
     }
 }
 

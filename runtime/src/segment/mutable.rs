@@ -218,7 +218,7 @@ impl Claim {
         let (segment, range, size) = (segment.clone(), range.clone(), *size);
         assert!(
             at <= range.len(),
-            "a shared slice of {} elements is split at {}",
+            "a shared slice of {} elements cannot be split at {}",
             range.len() / size,
             at / size
         );
@@ -281,7 +281,12 @@ impl Claim {
     /// # Errors
     ///
     /// Something else is being encoded, or the segment cannot be handed to another process.
+    ///
+    /// # Panics
+    ///
+    /// Panics if some of the elements are lent.
     pub(crate) fn attach(&self) -> Result<(), String> {
+        self.0.segment.bytes_at(&self.0.range);
         if self.0.segment.file().is_none() {
             return Err("the descriptor of its memory was closed by other code in this process".to_owned());
         }

@@ -5,14 +5,16 @@ use std::{
     borrow::Cow,
     fmt,
     fs::File,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     marker::PhantomData,
     ops::{Deref, RangeBounds},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::Arc,
 };
 
 use bytemuck::Pod;
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::handle::{self, Decoded, Part};
@@ -71,7 +73,10 @@ fn wrong(path: &Path, words: String) -> Error {
 /// Opens a file of elements. Returns its length, too.
 fn open<T>(path: &Path) -> Result<(File, usize)> {
     const { assert!(size_of::<T>() > 0, "elements without bytes cannot be shared: share their number") };
-    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+    // A FIFO would be waited for.
+    let flags = OFlag::O_NONBLOCK.bits();
+    let file = File::options().read(true).custom_flags(flags).open(path);
+    let mut file = file.map_err(|error| unreadable(path, error))?;
     let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
     if !metadata.is_file() {
         return Err(wrong(path, "it is not a regular file".to_owned()));
@@ -82,6 +87,12 @@ fn open<T>(path: &Path) -> Result<(File, usize)> {
         return Err(wrong(
             path,
             format!("its {len_bytes} bytes are not a number of elements of {size} bytes"),
+        ));
+    }
+    if len_bytes == 0 && file.read(&mut [0]).map_err(|error| unreadable(path, error))? > 0 {
+        return Err(wrong(
+            path,
+            "its length is not known before it is read, so share what is read from it".to_owned(),
         ));
     }
     Ok((file, len_bytes))

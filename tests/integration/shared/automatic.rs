@@ -186,6 +186,19 @@ fn large_arguments_are_dropped_with_their_tasks_and_the_last_with_the_pool() {
 }
 
 #[test]
+fn of_an_argument_that_changes_only_the_last_state_is_kept() {
+    alone(|| {
+        let pool = Pool::new(1).unwrap();
+        let mut numbers = vec![0; LARGE / 4];
+        for n in 1..6 {
+            numbers[7] = n;
+            assert_eq!(pool.submit(delayed!(look(&numbers))).join().unwrap().2, u64::from(n));
+            until("what was replaced is dropped", || mapped().count() <= 1);
+        }
+    });
+}
+
+#[test]
 fn a_worker_that_takes_the_place_of_another_is_handed_a_large_argument() {
     alone(|| {
         let folder = Folder::new();

@@ -111,6 +111,11 @@ fn a_file_becomes_a_slice_where_it_is_if_its_length_fits() {
     // SAFETY: a folder is not mapped.
     let error = unsafe { SharedSlice::<u8>::map_file(folder.root()) }.unwrap_err();
     assert!(error.to_string().contains("it is not a regular file"), "{error}");
+    nix::unistd::mkfifo(&folder.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = SharedSlice::<u8>::from_file(folder.path("fifo")).unwrap_err();
+    assert!(error.to_string().contains("it is not a regular file"), "{error}");
+    let error = SharedSlice::<u8>::from_file("/proc/self/status").unwrap_err();
+    assert!(error.to_string().contains("its length is not known"), "{error}");
     // SAFETY: there is no file.
     assert!(unsafe { SharedSlice::<u8>::map_file(folder.path("missing")) }.is_err());
 }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use procession::{Pool, SharedSliceMut, delayed, parallel, worker};
+use procession::{Pool, RemoteError, SharedSliceMut, delayed, parallel, worker};
 
 use super::parts::count_up;
 use crate::{
@@ -222,6 +222,41 @@ fn a_panic_of_the_caller_unwinds_when_the_parts_are_back() {
         assert!(catch_unwind(call).is_err());
         assert!(!is_lent(&out));
         assert_ended(&begun);
+    });
+}
+
+#[worker]
+fn take(mut slice: SharedSliceMut<u64>) -> u64 {
+    slice[0] = 7;
+    slice[0]
+}
+
+#[worker]
+fn return_what_is_lent(begun: &Path, go: &Path) -> Result<SharedSliceMut<u64>, RemoteError> {
+    let pool = Box::leak(Box::new(Pool::new(1)?));
+    let mut slice = SharedSliceMut::zeroed(2)?;
+    std::mem::forget(pool.submit(delayed!(write_when_told(begun, go, &mut slice))));
+    until_exists(begun);
+    Ok(slice)
+}
+
+#[test]
+fn what_is_lent_is_not_moved_to_another_task_or_to_the_caller() {
+    alone(|| {
+        let folder = Folder::new();
+        let (begun, go) = (folder.path("begun"), folder.path("go"));
+        let pool = Pool::new(2).unwrap();
+        let mut slice = SharedSliceMut::zeroed(4).unwrap();
+        let handle = pool.submit(delayed!(write_when_told(&begun, &go, &mut slice)));
+        until_exists(&begun);
+        let words = panic_of(|| pool.submit(delayed!(take(slice))).join()).unwrap();
+        assert!(words.contains("write_when_told") && words.contains("has not ended"), "{words}");
+        std::fs::write(&go, "").unwrap();
+        handle.join().unwrap();
+
+        let (begun, go) = (folder.path("begun-within"), folder.path("go-within"));
+        let error = pool.submit(delayed!(return_what_is_lent(&begun, &go))).join().unwrap_err();
+        assert!(error.to_string().contains("write_when_told"), "{error}");
     });
 }
 

@@ -295,8 +295,8 @@ fn workers_that_end_in_peace_break_nothing() {
         let pool = Pool::builder().jobs(2).max_tasks_per_worker(1).build().unwrap();
         let (barrier, rounds) = (SharedBarrier::new(3).unwrap(), SharedAtomicUsize::new(0).unwrap());
         for _ in 0..3 {
-            let handles: Vec<_> = (0..2).map(|_| pool.submit(delayed!(meet(&barrier, &rounds)))).collect();
             rounds.store(0, Ordering::Relaxed);
+            let handles: Vec<_> = (0..2).map(|_| pool.submit(delayed!(meet(&barrier, &rounds)))).collect();
             meet(&barrier, &rounds).unwrap();
             handles.into_iter().for_each(|handle| _ = handle.join().unwrap().unwrap());
         }

@@ -373,6 +373,13 @@ fn hold(
     Ok(())
 }
 
+/// Returns whether all threads of a process sleep.
+fn is_asleep(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(Result::ok);
+    let mut stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats.all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S")))
+}
+
 #[test]
 fn what_a_process_held_is_free_when_it_was_killed() {
     alone(|| {
@@ -382,7 +389,9 @@ fn what_a_process_held_is_free_when_it_was_killed() {
         let ready = folder.path("ready");
         let process = Process::spawn(delayed!(hold(&mutex, &semaphore, &barrier, &ready))).unwrap();
         until_exists(&ready);
-        assert!(mutex.try_lock().unwrap().is_none());
+        // It has asked to wait at the barrier when it sleeps. The manager reads that before a second request of this process.
+        until("it waits at the barrier", || is_asleep(process.id()));
+        (0..2).for_each(|_| assert!(mutex.try_lock().unwrap().is_none()));
         thread::scope(|scope| {
             let waits = scope.spawn(|| barrier.wait());
             until("the lock cannot be had", || {
