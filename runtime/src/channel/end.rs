@@ -195,22 +195,43 @@ impl End {
     #[inline]
     pub(super) fn receive<T: DeserializeOwned + 'static>(&self, until: Until) -> Result<T, Failure> {
         with_bytes(|bytes| {
-            // What is left in the slots or the socket is removed after it was decoded.
-            let (_then, got) = self.receive_bytes(bytes, until)?;
-            let message = match &got {
-                Got::Slot(_) => codec::decode_result(Encoded::Short(bytes)),
-                Got::Packet(packet) => packet.decode(),
+            let words = self.words();
+            let message = match words.slots().take(self.me()) {
+                Ok(taken) => self.decode_slot(words, taken, bytes),
+                Err(_) => match self.wait_for_message(words, until)? {
+                    Got::Slot(taken) => self.decode_slot(words, taken, bytes),
+                    Got::Packet(packet) => {
+                        let _then = Then { end: self, words, is_slot: false };
+                        // It is removed after it was decoded.
+                        let message = packet.decode();
+                        drop(packet);
+                        message
+                    }
+                },
             };
-            drop(got);
             message.map_err(|words| {
                 Failure::Failed(Error::config(format!("a message that was received: {words}")))
             })
         })
     }
 
-    /// Takes the oldest message. If it is in a slot, copies it.
-    fn receive_bytes(&self, bytes: &mut Vec<u8>, until: Until) -> Result<(Then<'_>, Got<'_>), Failure> {
-        let words = self.words();
+    /// Decodes the message in a slot, and then makes room there.
+    #[inline]
+    fn decode_slot<T: DeserializeOwned + 'static>(
+        &self,
+        words: Words<'_>,
+        taken: Taken,
+        bytes: &mut Vec<u8>,
+    ) -> Result<T, String> {
+        let _then = Then { end: self, words, is_slot: true };
+        let finish = Finish { slots: words.slots(), taken };
+        finish.slots.append(&finish.taken, bytes);
+        codec::decode_result(Encoded::Short(bytes))
+    }
+
+    /// Takes the oldest message, and waits for one if there is none.
+    #[cold]
+    fn wait_for_message<'a>(&'a self, words: Words<'a>, until: Until) -> Result<Got<'a>, Failure> {
         let slots = words.slots();
         let attempt = || {
             let outcome = match self.take(words, &slots) {
@@ -223,17 +244,12 @@ impl End {
             };
             outcome.map_err(|failure| if let Failure::Busy = failure { Failure::NotNow } else { failure })
         };
-        let got = self.wait(&words, until, attempt)?;
-        let then = Then { end: self, words, is_slot: matches!(got, Got::Slot(_)) };
-        if let Got::Slot(finish) = &got {
-            slots.append(&finish.taken, bytes);
-        }
-        Ok((then, got))
+        self.wait(&words, until, attempt)
     }
 
     fn take<'a>(&'a self, words: Words<'a>, slots: &Slots<Words<'a>>) -> Result<Got<'a>, Failure> {
         match slots.take(self.me()) {
-            Ok(taken) => Ok(Got::Slot(Finish { slots: words.slots(), taken })),
+            Ok(taken) => Ok(Got::Slot(taken)),
             Err(Refusal::NotNow) => Err(Failure::NotNow),
             Err(Refusal::Closed) => pair::peek(words, self.socket()?).map(Got::Packet),
         }
@@ -385,7 +401,7 @@ impl Drop for End {
 
 /// A message that is to be decoded.
 enum Got<'a> {
-    Slot(Finish<'a>),
+    Slot(Taken),
     Packet(Peeked<'a>),
 }
 

@@ -141,6 +141,7 @@ impl<M: SlotMemory> Slots<M> {
     }
 
     /// Sends a message that has room in a slot.
+    #[inline]
     pub(super) fn send(&self, me: Entry, message: &[u8]) -> Result<(), Refusal> {
         let (index, word) = self.claim(me)?;
         self.memory.step(Step::Claimed);
@@ -272,12 +273,14 @@ impl<M: SlotMemory> Slots<M> {
     }
 
     /// Appends a copy of the message that was taken.
+    #[inline]
     pub(super) fn append(&self, taken: &Taken, out: &mut Vec<u8>) {
         self.memory.append(taken.index, out);
         self.memory.step(Step::Copied);
     }
 
     /// Makes room where a message was taken.
+    #[inline]
     pub(super) fn finish(&self, taken: &Taken) {
         let empty = Word::new(taken.word.lap + 1, Phase::Empty);
         let place = self.memory.word(taken.index);
