@@ -85,6 +85,22 @@ pub(crate) fn watch_allocations(on_out_of_memory: fn()) -> io::Result<()> {
     if handler_of(libc::SIGABRT) == Some(libc::SIG_DFL) { install(Signal::SIGABRT) } else { Ok(()) }
 }
 
+/// The least limit of the address space that leaves room for the arena that glibc maps for each thread, which takes up to 128 MiB.
+#[cfg(target_env = "gnu")]
+const ROOM_FOR_ARENAS_BYTES: u64 = 512 << 20;
+
+/// Has all threads allocate from one arena if the address space is small. Called before there are others.
+///
+/// glibc would try to map an arena for a thread with each allocation. The allocation succeeds without one, but leaves `ENOMEM` behind,
+/// which would be taken for the reason why a task ends.
+pub(crate) fn share_arena() {
+    #[cfg(target_env = "gnu")]
+    if getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft < ROOM_FOR_ARENAS_BYTES) {
+        // SAFETY: it changes a setting of the allocator, and may be called at any time.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    }
+}
+
 /// Clears `errno`, so that an allocation that failed earlier is not taken for the reason why the next task ends. Called on the
 /// watched thread.
 #[inline]

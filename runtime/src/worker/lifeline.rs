@@ -23,6 +23,7 @@ use crate::{
     protocol::Refused,
     sys::{
         exit::{end_group, end_now},
+        fault::share_arena,
         fd::{out_of_the_way, shutdown_both},
         identified::Identified,
         poll::{EndOf, wait_for_end, wait_for_hangup},
@@ -86,6 +87,7 @@ pub(super) fn serve_and_watch(connection: HostConnection) -> Result<std::convert
         .ok()
         .and_then(|(soft, _)| usize::try_from(soft).ok())
         .map_or(STACK_BYTES, |soft| soft.clamp(STACK_BYTES / 4, STACK_BYTES * 8));
+    share_arena();
     std::thread::Builder::new()
         .name("main".to_owned())
         .stack_size(stack)
