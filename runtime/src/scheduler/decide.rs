@@ -37,16 +37,16 @@ pub(super) fn has_room(worker: &Supervisor, id: QueueId, queues: &Queues) -> boo
     if is_full || queue.first_len_bytes() > BATCH_BYTES || !worker.can_recall() {
         return false;
     }
-    // A worker whose tasks are patient may have ended more of them than is known.
-    let n = match queues.by_id.get(&newest.queue) {
-        Some(newest) if newest.options.is_patient && !queue.options.is_patient => worker.unbegun_len() + 1,
-        _ => worker.in_flight_len(),
-    };
     if let (Some(batch), true) = (queue.options.batch, newest.queue == id) {
-        return n < batch;
+        return worker.in_flight_len() < batch;
     }
     // The tasks that it has may be of several queues. The newest are the most.
     let newest = queues.by_id.get(&newest.queue);
+    // A worker whose tasks are patient may have ended more of them than is known.
+    let n = match newest {
+        Some(newest) if newest.options.is_patient && !queue.options.is_patient => worker.unbegun_len() + 1,
+        _ => worker.in_flight_len(),
+    };
     let ahead = newest.and_then(|queue| queue.estimate(n));
     n < MOST_IN_BATCH && ahead.is_some_and(|time| time < queues.batch_time(queue) * PREFETCH)
 }

@@ -96,7 +96,7 @@ impl Queues {
 
     /// Returns the time that a batch of this queue should take now. While urgent tasks wait, a patient call is as any other.
     pub(crate) fn batch_time(&self, queue: &Queue) -> Duration {
-        if self.urgent_turn().is_some() { BATCH } else { queue.batch_time() }
+        if queue.options.is_patient && self.urgent_turn().is_some() { BATCH } else { queue.batch_time() }
     }
 
     fn queue(&mut self, id: QueueId) -> &mut Queue {
