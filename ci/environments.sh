@@ -380,11 +380,11 @@ done
 # What shared memory takes.
 board='\*:crash=error: .* was lost .*it is unknown whether it ran'
 for call in memfd_create ftruncate; do
-    mine=()
+    refusals=()
     refused "$call" "${board#\\}" 'notice=logged: workers are connected by sockets instead of shared memory: memory cannot be shared: '
     # What is read goes by value. What several processes change needs memory, and says so.
-    for step in channel file parts lock manager; do mine+=("shared:$step=error: .*$call: .*"); done
-    detail=" (what is shared)" line "refused: $call" parts=shared "${mine[@]}" -- "$tools/refuse" "$call=EPERM" -- "$program" shared
+    for step in channel file parts lock manager; do refusals+=("shared:$step=error: .*$call: .*"); done
+    detail=" (what is shared)" line "refused: $call" parts=shared "${refusals[@]}" -- "$tools/refuse" "$call=EPERM" -- "$program" shared
 done
 # Without these, `abort` ends a process by an illegal access, so a crash is reported as one.
 for call in gettid tgkill; do
