@@ -43,8 +43,8 @@ static MADE: PerProcess<Mutex<Made>> = PerProcess::new();
 struct Made {
     /// With the addresses of the arguments, the last one last.
     all: Vec<(usize, Weak<Segment>)>,
-    /// Those that tasks were given last, the last one last.
-    kept: Vec<Arc<Segment>>,
+    /// Those that tasks were given last, the last one last, with the addresses. There is one for each address.
+    kept: Vec<(usize, Arc<Segment>)>,
     /// Arguments that were sent, the last one last.
     sent: Vec<Sample>,
 }
@@ -151,24 +151,18 @@ impl Made {
     }
 
     /// Notes what a task is given. Returns what is not kept any more, to be dropped without the lock.
-    fn note(&mut self, start: usize, copied: &Copied, keeps: bool) -> Vec<Arc<Segment>> {
+    fn note(&mut self, start: usize, copied: &Copied, keeps: bool) -> Vec<(usize, Arc<Segment>)> {
         let Copied { segment, len_bytes } = copied;
-        let mut dropped = Vec::new();
         if *len_bytes > 0 {
-            // What an earlier argument at this address had is not found any more.
-            let is_replaced = |kept: &mut Arc<Segment>| {
-                let is = |made: &Weak<Segment>| std::ptr::eq(made.as_ptr(), Arc::as_ptr(kept));
-                self.all.iter().any(|(at, made)| *at == start && is(made))
-            };
-            dropped.extend(self.kept.extract_if(.., is_replaced));
             self.all.push((start, Arc::downgrade(segment)));
         }
-        self.kept.retain(|kept| !Arc::ptr_eq(kept, segment));
+        // What an earlier argument at this address had is not found any more.
+        let mut dropped: Vec<_> = self.kept.extract_if(.., |(at, _)| *at == start).collect();
         if keeps {
-            self.kept.push(segment.clone());
+            self.kept.push((start, segment.clone()));
         }
         let mut room = MOST_KEPT_BYTES;
-        let is_kept = |kept: &&Arc<Segment>| {
+        let is_kept = |(_, kept): &&(usize, Arc<Segment>)| {
             let has_room = kept.len_bytes() <= room;
             room = room.saturating_sub(kept.len_bytes());
             has_room
