@@ -1,12 +1,13 @@
 //! Measures calls with large arguments: given to one task, to tasks one after the other, to the tasks of one call, and a new one to each task.
 //!
 //! `cargo bench -p procession-benches --bench arguments` prints the times, shared automatically. With `PROCESSION_SHARE_BYTES=never` they are
-//! those of arguments that are sent. Under `cargo test` the arguments are small.
+//! those of arguments that are sent. With `-- --test` the arguments are small.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails has nothing to say")]
 
 use std::time::{Duration, Instant};
 
 use procession::{Pool, delayed, parallel, worker};
+use procession_benches::is_test;
 
 /// The number of times that each measurement is repeated. The median counts.
 const TIMES: usize = 9;
@@ -39,7 +40,7 @@ fn median<T>(mut prepare: impl FnMut() -> T, mut measure: impl FnMut(&T)) -> Dur
 }
 
 fn main() {
-    let is_bench = std::env::args().any(|arg| arg == "--bench");
+    let is_bench = !is_test();
     let pool = Pool::new(2).unwrap();
     let sizes: &[usize] = if is_bench { &[256 << 10, 1 << 20, 4 << 20, 64 << 20] } else { &[1 << 20] };
     let mut seed = 0;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use procession::{Process, Receiver, Result, Sender, channel, delayed, worker};
-use procession_benches::{median, repeat, time};
+use procession_benches::{is_test, median, repeat, time};
 
 /// The room of each channel.
 const CAPACITY: usize = 1024;
@@ -75,8 +75,7 @@ fn bytes(count: u64, len: usize) -> Result<Duration> {
 }
 
 fn main() -> Result<()> {
-    let is_test = std::env::args().any(|argument| argument == "--test");
-    let (rounds, messages, trips) = if is_test { (1, 1000, 100) } else { (5, 5_000_000, 200_000) };
+    let (rounds, messages, trips) = if is_test() { (1, 1000, 100) } else { (5, 5_000_000, 200_000) };
     let each = |took: Duration, count: u64| took.as_nanos() as f64 / count as f64;
     let print = |what: &str, nanos: f64| println!("{what:<60} {nanos:>10.1} ns");
     let mut ours = Vec::new();

@@ -3,6 +3,7 @@
 //! A measured program starts itself again for the bare comparisons; [`act_as_bare_child`] is the first thing in its `main`.
 
 use std::{
+    hint::black_box,
     io::{Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
@@ -12,8 +13,39 @@ use std::{
     time::{Duration, Instant},
 };
 
+use procession::worker;
+
 /// The variable that says which bare child a process is to be.
 const ROLE: &str = "BENCH_BARE_CHILD";
+
+/// Returns whether every measurement is to be made once, and small, as a test (`cargo bench -- --test`).
+#[must_use]
+pub fn is_test() -> bool {
+    std::env::args().any(|argument| argument == "--test")
+}
+
+/// Returns whether a measurement is asked for: its name has the word after `--`, or there is none.
+#[must_use]
+pub fn is_wanted(name: &str) -> bool {
+    std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with("--"))
+        .is_none_or(|word| name.contains(&word))
+}
+
+/// Computes for a time that is proportional to the rounds.
+#[worker]
+#[must_use]
+pub fn spin(rounds: u64) -> u64 {
+    (0..rounds).fold(1u64, |x, n| black_box(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(n)))
+}
+
+/// The process that runs it.
+#[worker]
+#[must_use]
+pub fn pid() -> u32 {
+    std::process::id()
+}
 
 /// The median of some measurements.
 ///

@@ -11,22 +11,13 @@ use std::{
 
 use procession::{Pool, Process, Result, StartMethod, delayed, worker};
 use procession_benches::{
-    BareChild, act_as_bare_child, bare_start, cpu_ticks, median, repeat, resident_kib, time,
+    BareChild, act_as_bare_child, bare_start, cpu_ticks, is_test, is_wanted, median, pid, repeat,
+    resident_kib, spin, time,
 };
 
 #[worker]
 fn add_one(n: u64) -> u64 {
     n + 1
-}
-
-#[worker]
-fn spin(rounds: u64) -> u64 {
-    (0..rounds).fold(1u64, |x, n| black_box(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(n)))
-}
-
-#[worker]
-fn pid() -> u32 {
-    std::process::id()
 }
 
 /// The size of the measurements.
@@ -82,14 +73,11 @@ const ALL: &[Measurement] = &[
 
 fn main() -> Result<()> {
     act_as_bare_child();
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let test = args.iter().any(|arg| arg == "--test");
-    let wanted = args.iter().find(|arg| !arg.starts_with("--"));
-    let size = if test { &SMALL } else { &FULL };
+    let size = if is_test() { &SMALL } else { &FULL };
     println!("{:<52} {:>12}   measured", "what", "asked for");
     let mut passed = 0;
     for (name, asked, measure) in ALL {
-        if wanted.is_none_or(|word| name.contains(word.as_str())) {
+        if is_wanted(name) {
             println!("{name:<52} {asked:>12}   {}", measure(size)?);
             passed += 1;
         }

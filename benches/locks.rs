@@ -14,7 +14,7 @@ use procession::{
     Pool, Result, SharedAtomicU64, SharedBarrier, SharedEvent, SharedMutex, SharedRwLock, SharedSemaphore,
     delayed, worker,
 };
-use procession_benches::{median, repeat, time};
+use procession_benches::{is_test, median, repeat, time};
 
 /// The size of the measurements.
 struct Size {
@@ -38,7 +38,7 @@ const ALL: &[Measurement] = &[
 ];
 
 fn main() -> Result<()> {
-    let size = if std::env::args().any(|arg| arg == "--test") { SMALL } else { FULL };
+    let size = if is_test() { SMALL } else { FULL };
     println!("| what | target | measured |\n|---|---|---|");
     for (name, target, measure) in ALL {
         println!("| {name} | {target} | {} |", measure(&size)?);

@@ -2,12 +2,13 @@
 //!
 //! `cargo bench -p procession-benches --bench parts` prints the times and, as a share of the threads' speed, the ratios: for memory that was never
 //! touched, for the second time, and for later ones. The second time, about half of the parts go to another worker than the first time, and a page
-//! is entered into the mapping of each process when that process first touches it. Threads have one mapping. Under `cargo test` it writes little, and shows that it works.
+//! is entered into the mapping of each process when that process first touches it. Threads have one mapping. With `-- --test` it writes little, and shows that it works.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails has nothing to say")]
 
 use std::time::{Duration, Instant};
 
 use procession::{Pool, SharedSliceMut, parallel, worker};
+use procession_benches::is_test;
 
 /// The elements of a part: 8 MiB.
 const PART: usize = (8 << 20) / size_of::<u64>();
@@ -48,7 +49,7 @@ fn on_threads(out: &mut [u64]) -> Duration {
 }
 
 fn main() {
-    let is_bench = std::env::args().any(|arg| arg == "--bench");
+    let is_bench = !is_test();
     let len = if is_bench { 32 } else { 2 } * PART;
     let pool = Pool::new(2).unwrap();
     let mut least = [[Duration::MAX; 2]; AGES];

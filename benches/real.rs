@@ -16,18 +16,8 @@ use nix::{
     time::{ClockId, clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
-use procession::{Pool, Result, delayed, worker};
-use procession_benches::median;
-
-#[worker]
-fn spin(rounds: u64) -> u64 {
-    (0..rounds).fold(1u64, |x, n| black_box(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(n)))
-}
-
-#[worker]
-fn pid() -> u32 {
-    std::process::id()
-}
+use procession::{Pool, Result, delayed};
+use procession_benches::{is_test, is_wanted, median, pid, spin};
 
 /// The number of rounds in which both sides take turns, and the part of the tasks that is run.
 struct Size {
@@ -57,13 +47,8 @@ const ALL: &[Measurement] = &[
 ];
 
 fn main() -> Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let test = args.iter().any(|arg| arg == "--test");
-    let wanted = args.iter().find(|arg| !arg.starts_with("--"));
-    let size = if test { &SMALL } else { &FULL };
-    for (name, measure) in
-        ALL.iter().filter(|(name, _)| wanted.is_none_or(|word| name.contains(word.as_str())))
-    {
+    let size = if is_test() { &SMALL } else { &FULL };
+    for (name, measure) in ALL.iter().filter(|(name, _)| is_wanted(name)) {
         println!("{name}");
         measure(size)?;
     }

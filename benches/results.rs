@@ -1,7 +1,7 @@
 //! Measures memory that moves between the caller and a worker: 256 MiB as a result, and 1 GiB as an argument.
 //!
 //! `cargo bench -p procession-benches --bench results` prints the shortest time of each result with its speed as a multiple of that of a
-//! `Vec<u8>`, and what an argument costs beside a task without one. Under `cargo test` it moves little, and shows that it works.
+//! `Vec<u8>`, and what an argument costs beside a task without one. With `-- --test` it moves little, and shows that it works.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails has nothing to say")]
 
 use std::{
@@ -10,6 +10,7 @@ use std::{
 };
 
 use procession::{Pool, RemoteError, SharedSlice, SharedSliceMut, delayed, worker};
+use procession_benches::is_test;
 
 /// The number of times that each result is made. The shortest counts.
 const TIMES: usize = 7;
@@ -122,7 +123,7 @@ fn arguments(pool: &Pool, len: usize, times: usize) {
 }
 
 fn main() {
-    let is_bench = std::env::args().any(|arg| arg == "--bench");
+    let is_bench = !is_test();
     let pool = Pool::new(1).unwrap();
     results(&pool, if is_bench { 256 << 20 } else { 1 << 20 }, if is_bench { TIMES } else { 2 });
     arguments(&pool, if is_bench { 1 << 30 } else { 1 << 20 }, if is_bench { 1000 } else { 10 });
