@@ -96,7 +96,7 @@ pub(crate) async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Out
 
 /// Counts how often it is woken.
 #[derive(Default)]
-struct Count(AtomicUsize);
+pub(crate) struct Count(AtomicUsize);
 
 impl Wake for Count {
     fn wake(self: Arc<Self>) {
@@ -112,6 +112,11 @@ impl Count {
 
     fn woken(&self) -> usize {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// Begins to count anew. Returns how often it was woken.
+    pub(crate) fn take(&self) -> usize {
+        self.0.swap(0, Ordering::SeqCst)
     }
 }
 

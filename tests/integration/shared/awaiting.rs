@@ -1,76 +1,26 @@
 //! Channels are awaited on any executor: no thread is blocked, and a dropped future neither loses nor sends a message.
 
 use std::{
-    future::{Future, poll_fn},
-    ops::Range,
-    path::Path,
+    future::Future,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
-use futures_core::Stream;
-use procession::{
-    Pipe, Pool, Process, Receiver, RemoteError, Sender, TryRecvError, channel, delayed, pipe, worker,
-};
+use procession::{Pipe, Pool, Process, TryRecvError, channel, delayed, pipe, worker};
 
+use super::channels::{collect, echo_all, keep, nothing, produce};
 use crate::{
     alone::{alone, alone_with_warm_pool},
+    awaiting::{Count, next},
     event::{block_on, until, until_exists},
     scratch::Folder,
 };
 
 #[worker]
-fn produce(numbers: Range<u64>, to: Sender<u64>) -> Result<(), RemoteError> {
-    for n in numbers {
-        to.send(n)?;
-    }
-    Ok(())
-}
-
-#[worker]
-fn collect(from: Receiver<u64>) -> Vec<u64> {
-    from.iter().collect()
-}
-
-/// Keeps both ends until a file exists.
-#[worker]
-fn keep(to: Sender<u64>, from: Receiver<u64>, begun: &Path, go: &Path) {
-    std::fs::write(begun, "").expect("a file of the test's");
-    until_exists(go);
-    drop((to, from));
-}
-
-#[worker]
 async fn double_awaited(pipe: Pipe<u64, u64>) {
     while let Ok(n) = pipe.recv_async().await {
         pipe.send_async(2 * n).await.expect("the caller receives");
-    }
-}
-
-#[worker]
-fn echo_all(from: Receiver<Vec<u8>>, to: Sender<Vec<u8>>) -> Result<(), RemoteError> {
-    from.into_iter().try_for_each(|bytes| to.send(bytes))?;
-    Ok(())
-}
-
-#[worker]
-fn nothing() {}
-
-async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
-    poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
-}
-
-/// Counts how often it is woken.
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -90,7 +40,7 @@ impl<'a, R> Polled<'a, R> {
     }
 
     fn is_woken(&self) -> bool {
-        self.count.0.swap(0, Ordering::SeqCst) > 0
+        self.count.take() > 0
     }
 
     /// Polls it whenever it is woken.

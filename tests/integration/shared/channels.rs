@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[worker]
-fn produce(numbers: std::ops::Range<u64>, to: Sender<u64>) -> Result<(), RemoteError> {
+pub(super) fn produce(numbers: std::ops::Range<u64>, to: Sender<u64>) -> Result<(), RemoteError> {
     for n in numbers {
         to.send(n)?;
     }
@@ -24,7 +24,7 @@ fn produce(numbers: std::ops::Range<u64>, to: Sender<u64>) -> Result<(), RemoteE
 }
 
 #[worker]
-fn collect(from: Receiver<u64>) -> Vec<u64> {
+pub(super) fn collect(from: Receiver<u64>) -> Vec<u64> {
     from.iter().collect()
 }
 
@@ -42,7 +42,7 @@ fn relay(from: Receiver<u64>, to: Sender<u64>, count: u64, end: Option<End>) -> 
 
 /// Keeps both ends until a file exists.
 #[worker]
-fn keep(to: Sender<u64>, from: Receiver<u64>, begun: &Path, go: &Path) {
+pub(super) fn keep(to: Sender<u64>, from: Receiver<u64>, begun: &Path, go: &Path) {
     std::fs::write(begun, "").expect("a file of the test's");
     until_exists(go);
     drop((to, from));
@@ -77,7 +77,7 @@ fn hand_out(to: Sender<Receiver<u64>>, end: Option<End>) -> Result<(), RemoteErr
 }
 
 #[worker]
-fn echo_all(from: Receiver<Vec<u8>>, to: Sender<Vec<u8>>) -> Result<(), RemoteError> {
+pub(super) fn echo_all(from: Receiver<Vec<u8>>, to: Sender<Vec<u8>>) -> Result<(), RemoteError> {
     from.into_iter().try_for_each(|bytes| to.send(bytes))?;
     Ok(())
 }
@@ -95,7 +95,7 @@ fn announce(order: &Order) {
 }
 
 #[worker]
-fn nothing() {}
+pub(super) fn nothing() {}
 
 /// Makes a channel and returns both ends, with messages in it.
 #[worker]

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Longer than anything here takes, however busy the machine is.
-const LONG: Duration = Duration::from_secs(30);
+pub(super) const LONG: Duration = Duration::from_secs(30);
 
 #[worker]
 fn die_with(total: &SharedMutex<u64>, end: End, locked: &SharedEvent) {
@@ -55,7 +55,7 @@ fn the_next_holder_is_told_that_the_last_one_has_died_and_no_other_is() {
 }
 
 #[worker]
-fn hold(total: &SharedMutex<u64>, begun: &Path) {
+pub(super) fn hold(total: &SharedMutex<u64>, begun: &Path) {
     let _held = total.lock();
     std::fs::write(begun, "").unwrap();
     loop {

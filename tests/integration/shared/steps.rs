@@ -3,7 +3,6 @@
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
 
 use procession::{
@@ -11,15 +10,13 @@ use procession::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::deaths::{LONG, hold};
 use crate::{
     alone::alone,
     end::End,
     event::until_exists,
     scratch::{Folder, is_first},
 };
-
-/// Longer than anything here takes, however busy the machine is.
-const LONG: Duration = Duration::from_secs(30);
 
 /// A worker that has a pool of its own.
 static INNER_HOST: AtomicU32 = AtomicU32::new(0);
@@ -151,15 +148,6 @@ fn a_worker_that_dies_while_it_forgets_is_replaced_and_no_task_is_lost() {
             assert_eq!(*total.try_lock().unwrap().unwrap(), 6);
         }
     });
-}
-
-#[worker]
-fn hold(total: &SharedMutex<u64>, begun: &Path) {
-    let _held = total.lock();
-    std::fs::write(begun, "").unwrap();
-    loop {
-        std::thread::park();
-    }
 }
 
 /// Has a worker of its own hold the lock, and dies while it hands out a bundle or drops what is shared.
