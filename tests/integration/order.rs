@@ -174,7 +174,7 @@ fn an_endless_input_is_read_within_a_window() {
     });
 }
 
-/// Runs for so many microseconds.
+/// Runs for this number of microseconds.
 #[worker]
 fn double_busily(n: u64, micros: u64) -> u64 {
     let start = Instant::now();

@@ -320,7 +320,7 @@ impl End {
         memory::Place { state: self.state.clone(), layout: self.layout, side: self.side }
     }
 
-    /// Called by who has waited and will not wait again: wakes the next one if there is something for it, be it the end.
+    /// Called by a waiter that will not wait again. Wakes the next one if there is a message or the end for it.
     #[cfg(feature = "futures")]
     pub(super) fn hand_on(&self) {
         let words = Words::new(&self.state, self.layout);

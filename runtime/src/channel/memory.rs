@@ -130,7 +130,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Called by who has waited on this side and will not wait again. Wakes the next one if there is something for it, or `has_more` says so.
+    /// Called by a waiter of this side that will not wait again. Wakes the next one if there is something for it, or `has_more` says so.
     pub(super) fn hand_on(self, side: Side, has_more: impl FnOnce() -> bool) {
         let has_more = || {
             has_more()

@@ -240,7 +240,7 @@ impl Manager {
 }
 
 impl Serialize for Manager {
-    /// Whoever decodes it can make further objects. They end with the original.
+    /// The process that decodes it can make further objects. They end with the original manager.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Managed { link: self.link.clone(), number: 0 }.serialize::<Self, _>(serializer)
     }

@@ -1,5 +1,5 @@
 //! Makes and maps segments of all kinds.
-#![expect(unsafe_code, reason = "files of which `map_file` is promised that nobody changes them")]
+#![expect(unsafe_code, reason = "mapped files, which do not change: the caller of `map_file` promises it")]
 
 use std::{
     fs::File,
@@ -123,8 +123,8 @@ impl Segment {
     /// Maps a segment that another process has made. Returns its identity, and why it cannot be mapped if it cannot. Returns `None` if it is
     /// not a segment.
     ///
-    /// `next` are the descriptors that came after it. `find` finds the segments that this process has. One of them may be this one. The
-    /// promise that nobody changes a file is believed if it comes from the host.
+    /// `next` are the descriptors that came after it. `find` finds the segments that this process has. One of them may be this one. A mapped
+    /// file is accepted only if it comes from the host, because its sender promises that it does not change.
     pub(super) fn adopt(
         fd: OwnedFd,
         next: &mut impl Iterator<Item = OwnedFd>,

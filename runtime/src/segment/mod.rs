@@ -106,7 +106,7 @@ enum Memory {
     /// There is none, but a descriptor.
     Descriptor(Identified),
     Mutable(Mutable),
-    /// The elements of a file, which nobody changes, as was promised.
+    /// The elements of a file that does not change, as the caller of `map_file` has promised.
     File(View, Identified),
 }
 

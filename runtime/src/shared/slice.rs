@@ -1,5 +1,5 @@
 //! Defines [`SharedSlice`], elements that processes use where they are.
-#![expect(unsafe_code, reason = "`map_file`, whose caller promises that nobody changes the file")]
+#![expect(unsafe_code, reason = "`map_file`, whose caller promises that the file does not change")]
 
 use std::{
     borrow::Cow,

@@ -96,7 +96,7 @@ pub(crate) fn is_memory(file: BorrowedFd<'_>) -> bool {
     fcntl(file, FcntlArg::F_GET_SEALS).is_ok()
 }
 
-/// A mapping of a file that nobody changes: a whole sealed one, or one for which that was promised.
+/// A read-only mapping of a file that does not change: it is sealed, or the caller of [`of_file`](Self::of_file) has promised it.
 #[derive(Debug)]
 pub(crate) struct View {
     base: NonNull<u8>,

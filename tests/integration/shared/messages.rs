@@ -61,7 +61,7 @@ impl<'de> Deserialize<'de> for Date {
     }
 }
 
-/// A plain type whose encoding nobody would guess.
+/// A plain type whose encoding is much longer than the type.
 #[derive(Clone, Copy, Debug)]
 struct Long;
 
