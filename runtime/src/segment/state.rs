@@ -178,7 +178,7 @@ impl State {
     }
 
     /// Returns whether the process of an entry lives, or what it has left is being repaired by one that lives.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn is_live(&self, entry: Entry) -> bool {
         self.table().who(entry).is_some_and(|who| who == Who::me() || who.is_alive())
     }
