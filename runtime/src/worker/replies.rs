@@ -108,20 +108,20 @@ impl Replies {
 
     /// Begins a request of `tasks` tasks. The time until now was spent waiting.
     pub(super) fn begin(&mut self, flags: &RunFlags, tasks: u32) {
+        self.is_timed = flags.levels.is_timed;
+        if self.is_timed {
+            self.stride = 1;
+            // Read before the time at which the first task begins, so that the tasks of a timeline never overlap.
+            send(&Notice::Note(Note::Begun { nanos: monotonic_nanos() }));
+        }
         self.timed = Instant::now();
         if !self.due {
             self.rung = self.timed;
         }
-        let is_timed = flags.levels.is_timed;
-        self.is_timed = is_timed;
         self.is_initializer = flags.is_initializer;
         // A failure may not have been announced.
         self.is_urgent = !flags.is_patient || (self.is_urgent && self.due);
         self.middle = if flags.is_patient { tasks / 2 } else { NO_MIDDLE };
-        if is_timed {
-            self.stride = 1;
-            send(&Notice::Note(Note::Begun { nanos: monotonic_nanos() }));
-        }
         if self.sampled.is_none_or(|at| self.timed - at >= SAMPLE_EVERY) {
             self.sampled = Some(self.timed);
             self.sample = Some(SAMPLE_TASKS);
