@@ -13,7 +13,6 @@ use std::{
         atomic::{self, AtomicU64},
     },
     task::{Context, Poll, Waker},
-    thread,
     time::Instant,
 };
 
@@ -27,6 +26,7 @@ use crate::{
         generation::generation,
         per_process::PerProcess,
         quiesce::{Announced, OwnThread},
+        thread,
     },
 };
 
@@ -154,8 +154,7 @@ impl Watch {
         let outcome = self.with(|queues| {
             if !queues.has_thread {
                 let announced = Announced::new();
-                let name = "procession channels".to_owned();
-                thread::Builder::new().name(name).spawn(move || _ = self.run(announced.begin()))?;
+                thread::named("procession channels").spawn(move || _ = self.run(announced.begin()))?;
                 queues.has_thread = true;
             }
             let Some(queue) = queues.at(place.bell().0) else {

@@ -24,6 +24,7 @@ use crate::{
         buffer_cache,
         poll::Event,
         quiesce::{Announced, is_own_thread},
+        thread,
     },
 };
 
@@ -43,8 +44,7 @@ impl<M: StateMachine> Engine<M> {
         let (its_own, announced) = (driver.clone(), Announced::new());
         let name =
             name.map_or_else(|| "procession".to_owned(), |name| format!("procession {}", Escaped(name)));
-        let thread =
-            std::thread::Builder::new().name(name).spawn(move || _ = its_own.run_background(announced))?;
+        let thread = thread::named(name).spawn(move || _ = its_own.run_background(announced))?;
         listen(Arc::<Driver<M>>::downgrade(&driver));
         Ok(Self { driver, background: Some(thread) })
     }

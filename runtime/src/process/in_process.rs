@@ -7,7 +7,6 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, OnceLock},
-    thread,
     time::Instant,
 };
 
@@ -15,7 +14,7 @@ use crate::{
     call::in_process,
     error::{Error, Exit, Result},
     handle::{Completer, Drive, Wakes},
-    sys::poll::Bell,
+    sys::{poll::Bell, thread},
     task::EncodedCall,
 };
 
@@ -40,7 +39,7 @@ impl FunctionThread {
     ) -> io::Result<Arc<Self>> {
         let here = Arc::new(Self { exit: OnceLock::new(), end: Bell::new()? });
         let its_own = here.clone();
-        thread::Builder::new().name(name.to_owned()).spawn(move || its_own.run(call, seed, &completer))?;
+        thread::named(name).spawn(move || its_own.run(call, seed, &completer))?;
         Ok(here)
     }
 
@@ -82,8 +81,8 @@ impl Drive for FunctionThread {
         // The waiting thread is unparked at the end.
         while !ready() {
             match deadline.map(|deadline| deadline.checked_duration_since(Instant::now())) {
-                None => thread::park(),
-                Some(Some(left)) => thread::park_timeout(left),
+                None => std::thread::park(),
+                Some(Some(left)) => std::thread::park_timeout(left),
                 Some(None) => return false,
             }
         }

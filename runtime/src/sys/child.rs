@@ -25,6 +25,7 @@ use super::{
     held::{Held, REFUSED_GRACE, report_left},
     identified::Identified,
     poll::wait_readable,
+    thread,
 };
 
 /// A child process. It is killed and reaped on drop.
@@ -96,7 +97,7 @@ impl Reserve {
 /// of the wait, so a process that gets the number later is not reaped.
 fn collect_unheld(pid: Pid) {
     let collect = move || uninterrupted(|| waitid(Id::Pid(pid), WaitPidFlag::WEXITED));
-    let _ = std::thread::Builder::new().name("collect".to_owned()).stack_size(64 << 10).spawn(collect);
+    let _ = thread::named("collect").stack_size(64 << 10).spawn(collect);
 }
 
 impl Child {

@@ -89,11 +89,12 @@ pub(crate) fn watch_allocations(on_out_of_memory: fn()) -> io::Result<()> {
 #[cfg(target_env = "gnu")]
 const ROOM_FOR_ARENAS_BYTES: u64 = 512 << 20;
 
-/// Has all threads allocate from one arena if the address space is small. Called before there are others.
+/// Has all threads allocate from one arena if the address space is small. Called before one of ours starts.
 ///
 /// glibc would try to map an arena for a thread with each allocation. The allocation succeeds without one, but leaves `ENOMEM` behind,
-/// which would be taken for the reason why a task ends.
-pub(crate) fn share_arena() {
+/// which would be taken for the reason why a task ends. And an arena that is mapped and does not fit takes up to 64 MiB for a moment,
+/// in which allocations of other threads fail.
+pub(super) fn share_arena() {
     #[cfg(target_env = "gnu")]
     if getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft < ROOM_FOR_ARENAS_BYTES) {
         // SAFETY: it changes a setting of the allocator, and may be called at any time.

@@ -23,3 +23,4 @@ pub(crate) mod process;
 pub(crate) mod procfs;
 pub(crate) mod quiesce;
 pub(crate) mod signal;
+pub(crate) mod thread;

@@ -23,11 +23,11 @@ use crate::{
     protocol::Refused,
     sys::{
         exit::{end_group, end_now},
-        fault::share_arena,
         fd::{out_of_the_way, shutdown_both},
         identified::Identified,
         poll::{EndOf, wait_for_end, wait_for_hangup},
         process::hold_host,
+        thread,
     },
     transport::{Cause, receive_segments},
 };
@@ -87,9 +87,7 @@ pub(super) fn serve_and_watch(connection: HostConnection) -> Result<std::convert
         .ok()
         .and_then(|(soft, _)| usize::try_from(soft).ok())
         .map_or(STACK_BYTES, |soft| soft.clamp(STACK_BYTES / 4, STACK_BYTES * 8));
-    share_arena();
-    std::thread::Builder::new()
-        .name("main".to_owned())
+    thread::named("main")
         .stack_size(stack)
         .spawn(move || serve::serve(connection))
         .map_err(|error| refused("no thread to serve on in a worker", error))?;
@@ -102,8 +100,7 @@ fn watch_and_serve(
     connection: HostConnection,
     lifeline: Lifeline,
 ) -> Result<std::convert::Infallible, Refused> {
-    std::thread::Builder::new()
-        .name("watch".to_owned())
+    thread::named("watch")
         .stack_size(WATCH_STACK_BYTES)
         .spawn(move || watch(&lifeline))
         .map_err(|error| refused("no thread to watch the connection in a worker", error))?;
