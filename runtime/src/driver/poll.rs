@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::state::{BELL, Driver, LAUNCHER, LOOK_EVERY, PAUSE, POLL_EVERY, State, WORKERS, earlier};
-use crate::{scheduler::machine::StateMachine, sys::poll::Event};
+use crate::{
+    scheduler::machine::StateMachine,
+    sys::{poll::Event, spin},
+};
 
 /// The time for which the leader spins for a reply that is near. Sleeping and being woken may cost as much.
 const SPIN: Duration = Duration::from_micros(50);
@@ -199,7 +202,7 @@ impl<M: StateMachine> Driver<M> {
         if state.machine.has_arrivals() || !state.machine.reply_is_near() {
             return Some(state);
         }
-        let mut end = None;
+        let (mut begun, mut end, mut should_offer) = (state.seen, None, false);
         loop {
             for _ in 0..LOOKS {
                 spin_loop();
@@ -207,18 +210,23 @@ impl<M: StateMachine> Driver<M> {
                     return Some(state);
                 }
             }
-            // Other threads need the lock, too.
+            // Other threads need the lock, too, and a worker may need the core.
             drop(state);
-            spin_loop();
+            let offered = should_offer.then(spin::offer);
             state = self.lock()?;
             if !state.watching.is_empty() {
                 return Some(state);
             }
             let now = Instant::now();
+            if let Some(took) = offered {
+                state.spinner.offered(took, now);
+            }
             if end.is_none() || state.machine.flush(now) {
                 // This is the first round, or a worker has taken another piece of a large value.
+                begun = now;
                 end = earlier(Some(now + SPIN), deadline);
             }
+            should_offer = state.spinner.should_offer(now - begun, now);
             if end.is_some_and(|end| end <= now) {
                 return Some(state);
             }

@@ -33,6 +33,7 @@ use crate::{
         buffer_cache,
         generation::generation,
         poll::{Bell, Poller},
+        spin::Spinner,
     },
     terminal::aside,
 };
@@ -115,6 +116,8 @@ pub(super) struct State<M: StateMachine> {
     pub(super) examined: Instant,
     /// The time at which the workers' poller was last called.
     pub(super) polled: Instant,
+    /// The manner in which leaders spin.
+    pub(super) spinner: Spinner,
     /// The time at which the clock was last read. It serves as the current time where microseconds do not matter.
     pub(super) seen: Instant,
 }
@@ -173,6 +176,7 @@ impl<M: StateMachine> Driver<M> {
                 dropped: 0,
                 examined: now,
                 polled: now,
+                spinner: Spinner::default(),
                 seen: now,
             }),
             next_id,

@@ -23,4 +23,5 @@ pub(crate) mod process;
 pub(crate) mod procfs;
 pub(crate) mod quiesce;
 pub(crate) mod signal;
+pub(crate) mod spin;
 pub(crate) mod thread;

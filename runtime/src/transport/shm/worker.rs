@@ -20,7 +20,12 @@ use crate::{
     ring::{Alarm, Consumer, Producer},
     segment::Attachments,
     sync::ignore_poison,
-    sys::{buffer_cache, futex, identified::Identified, poll::is_ended},
+    sys::{
+        buffer_cache, futex,
+        identified::Identified,
+        poll::is_ended,
+        spin::{self, Spinner},
+    },
     transport::{
         Body, FrameReceiver, FrameSender, QueueingSender as _, Segment,
         socket::{SocketSink, SocketSource},
@@ -76,6 +81,7 @@ impl WorkerEnd {
             waiting: waiting.clone(),
             aside: aside.clone(),
             _keeper: is_watched.then(buffer_cache::Keeper::new),
+            spinner: Spinner::default(),
         };
         let alarms = vec![Alarm::of_consumer(segment.to_worker()), Alarm::of_producer(segment.to_host())];
         Ok(Self {
@@ -313,6 +319,7 @@ struct WorkerSource {
     aside: Aside,
     /// The serving thread, which waits here, frees the buffer that is kept.
     _keeper: Option<buffer_cache::Keeper>,
+    spinner: Spinner,
 }
 
 impl Source for WorkerSource {
@@ -332,12 +339,19 @@ impl Source for WorkerSource {
     fn wait(&mut self, near: bool) -> io::Result<()> {
         if near || self.waiting.may_spin.load(Ordering::Relaxed) {
             let start = Instant::now();
-            while start.elapsed() < SPIN {
+            let mut now = start;
+            while now - start < SPIN {
                 for _ in 0..SPINS_A_LOOK {
                     if !self.consumer.is_empty() {
                         return Ok(());
                     }
                     spin_loop();
+                }
+                now = Instant::now();
+                if self.spinner.should_offer(now - start, now) {
+                    let took = spin::offer();
+                    now += took;
+                    self.spinner.offered(took, now);
                 }
             }
         }
