@@ -13,6 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::resource::{UsageWho, getrusage},
+    time::{ClockId, clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
 use procession::worker;
 
 /// The variable that says which bare child a process is to be.
@@ -31,6 +36,18 @@ pub fn is_wanted(name: &str) -> bool {
         .skip(1)
         .find(|argument| !argument.starts_with("--"))
         .is_none_or(|word| name.contains(&word))
+}
+
+/// The rounds of [`spin`] that take about this many nanoseconds, without other work on the machine.
+#[must_use]
+pub fn rounds_of(nanos: f64) -> u64 {
+    const MANY: u64 = 1_000_000;
+    let best = (0..20).map(|_| {
+        let start = own_cpu();
+        black_box(spin(black_box(MANY)));
+        own_cpu() - start
+    });
+    (nanos / best.min().unwrap_or_default().as_nanos() as f64 * MANY as f64) as u64
 }
 
 /// Computes for a time that is proportional to the rounds.
@@ -83,6 +100,66 @@ pub fn resident_kib(pid: u32) -> (u64, u64) {
         line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).expect("it is a number")
     };
     (field("VmRSS:"), field("RssAnon:") + field("RssShmem:"))
+}
+
+/// The CPU time of a process so far, with that of its threads.
+///
+/// # Panics
+///
+/// The process is gone.
+#[must_use]
+pub fn cpu_of(pid: u32) -> Duration {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed())).expect("the process lives");
+    clock_gettime(clock).expect("its clock can be read").into()
+}
+
+/// The CPU time of this process so far.
+///
+/// # Panics
+///
+/// There are none on Linux.
+#[must_use]
+pub fn own_cpu() -> Duration {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).expect("every process has this clock").into()
+}
+
+/// The number of times that threads of this process have slept.
+///
+/// # Panics
+///
+/// There are none on Linux.
+#[must_use]
+pub fn sleeps() -> i64 {
+    getrusage(UsageWho::RUSAGE_SELF).expect("it is known").voluntary_context_switches()
+}
+
+/// The number of times that threads of a process have left their core, of threads that still run.
+///
+/// # Panics
+///
+/// The process is gone, or `/proc` is missing.
+#[must_use]
+pub fn switches_of(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    // A thread may end meanwhile.
+    let of_thread =
+        |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+    let count = |status: String| -> u64 {
+        let lines = status.lines().filter(|line| line.contains("ctxt_switches:"));
+        lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+    };
+    threads.flatten().map(of_thread).map(count).sum()
+}
+
+/// The number of times that threads of this process have left their core, with those that have ended.
+///
+/// # Panics
+///
+/// There are none on Linux.
+#[must_use]
+pub fn own_switches() -> u64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("it is known");
+    (usage.voluntary_context_switches() + usage.involuntary_context_switches()).cast_unsigned()
 }
 
 /// The CPU time of a process and its threads, in clock ticks of a hundredth of a second.

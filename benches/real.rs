@@ -11,13 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::resource::{UsageWho, getrusage},
-    time::{ClockId, clock_getcpuclockid, clock_gettime},
-    unistd::Pid,
-};
 use procession::{Pool, Result, delayed};
-use procession_benches::{is_test, is_wanted, median, pid, spin};
+use procession_benches::{cpu_of, is_test, is_wanted, median, own_cpu, pid, rounds_of, sleeps, spin};
 
 /// The number of rounds in which both sides take turns, and the part of the tasks that is run.
 struct Size {
@@ -53,32 +48,6 @@ fn main() -> Result<()> {
         measure(size)?;
     }
     Ok(())
-}
-
-/// The CPU time of a process so far, with that of its threads.
-fn cpu_of(pid: u32) -> Duration {
-    let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed())).expect("the process lives");
-    clock_gettime(clock).expect("its clock can be read").into()
-}
-
-fn own_cpu() -> Duration {
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).expect("every process has this clock").into()
-}
-
-/// The number of times that threads of this process have slept.
-fn sleeps() -> i64 {
-    getrusage(UsageWho::RUSAGE_SELF).expect("it is known").voluntary_context_switches()
-}
-
-/// The rounds of `spin` that take about this many nanoseconds, without other work on the machine.
-fn rounds_of(nanos: f64) -> u64 {
-    const MANY: u64 = 1_000_000;
-    let best = (0..20).map(|_| {
-        let start = own_cpu();
-        black_box(spin(black_box(MANY)));
-        own_cpu() - start
-    });
-    (nanos / best.min().unwrap_or_default().as_nanos() as f64 * MANY as f64) as u64
 }
 
 /// Two threads run the tasks. Each takes about 100 us of them at a time.

@@ -182,7 +182,8 @@ compare() {
     cargo clippy "${compare[@]}" --all-targets -- -D warnings || return
     cargo test "${compare[@]}" || return
     benches/compare/venv.sh || echo "going on without it"
-    cargo run "${compare[@]}" -- --test
+    cargo run "${compare[@]}" -- --test || return
+    cargo run "${compare[@]}" -- real --test
 }
 
 # The oldest Rust that the packages are for. Where it is not installed, and cannot be, what is left is clippy's `incompatible_msrv`, which is

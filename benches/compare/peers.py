@@ -1,16 +1,23 @@
 """The peers of Python: `python3 peers.py MEASUREMENT [--test]` prints what it found as one line of JSON.
 
+`python3 peers.py real ROW FOLDER TASKS [--test]` prints its workers, then runs a side for each line that it reads.
+
 Seconds, tasks per second, bytes per second and bytes, under the names that `rows.rs` asks for. A package that is not here gives
 `{"missing": "why"}`. Each peer is used as its own documentation does, with two worker processes where it is about throughput.
 """
 
+import contextlib
+import hashlib
 import importlib
 import json
 import multiprocessing
 import os
+import pathlib
 import statistics
 import sys
 import time
+import zlib
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 TEST = "--test" in sys.argv
@@ -313,6 +320,88 @@ def mpire_latency():
         return latency(300, lambda: pool.apply(add_one, (1,)))
 
 
+# Real work: the sides take turns, as the program that started this asks for them.
+
+
+def count_words(text):
+    return Counter(text.split())
+
+
+def count_words_in(part):
+    path, start, length = part
+    with open(path, "rb") as file:
+        file.seek(start)
+        return count_words(file.read(length).decode())
+
+
+def parse(document):
+    return len(json.loads(document))
+
+
+def digest(block):
+    return hashlib.sha256(block).digest()
+
+
+def compress(block):
+    return zlib.compress(block, 6)
+
+
+def real_work(name, folder, count):
+    """The function of a row and its inputs, from the files that the other side wrote."""
+
+    def parts(length):
+        text = pathlib.Path(folder, "text").read_bytes()
+        return [text[at : at + length] for at in (n * length % (len(text) - length) for n in range(count))]
+
+    chunk = (1 << 20) // (100 if TEST else 1)
+    if name.startswith(("spin", "uneven")):
+        rounds = 100_000
+        per_microsecond = rounds / min(timed(lambda: spin(rounds)) for _ in range(5)) / 1e6
+        lengths = pathlib.Path(folder, "lengths").read_text().split()
+        return spin, [int(float(length) * per_microsecond) for length in lengths[:count]]
+    if name == "hash":
+        return digest, parts(4 << 10)
+    if name == "json":
+        documents = pathlib.Path(folder, "documents").read_text().splitlines()
+        return parse, [documents[n % len(documents)] for n in range(count)]
+    if name == "words_sent":
+        return count_words, [part.decode() for part in parts(chunk)]
+    if name == "words_read":
+        path = os.path.join(folder, "text")
+        size = os.path.getsize(path)
+        return count_words_in, [(path, n * chunk % (size - chunk), chunk) for n in range(count)]
+    assert name == "compress"
+    return compress, parts(64 << 10)
+
+
+def real():
+    name, folder, count = sys.argv[2], sys.argv[3], int(sys.argv[4])
+    function, inputs = real_work(name, folder, count)
+    began = {"Python, no pool": []}
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(multiprocessing.Pool(2))
+        began["multiprocessing"] = list({process.pid for process in multiprocessing.active_children()})
+        sides = {
+            "Python, no pool": lambda: [function(one) for one in inputs],
+            "multiprocessing": lambda: pool.map(function, inputs),
+        }
+        try:
+            parallel, delayed = joblib_parallel(2)
+            stack.enter_context(parallel)
+            began["joblib"] = list(set(parallel(delayed(pid)() for _ in range(20))))
+            sides["joblib"] = lambda: parallel(delayed(function)(one) for one in inputs)
+        except ModuleNotFoundError as error:
+            began["missing"] = f"not here: {error}"
+        print(json.dumps(began), flush=True)
+        for line in sys.stdin:
+            if line.strip() == "end":
+                return
+            results = []
+            took = timed(lambda: results.extend(sides[line.strip()]()))
+            assert len(results) == count
+            print(json.dumps(took), flush=True)
+
+
 def versions():
     """Which Python this is and which of the packages it has, in words."""
     words = [f"Python {sys.version.split()[0]}"]
@@ -330,6 +419,9 @@ def main():
     name = sys.argv[1]
     if name == "versions":
         print(versions())
+        return
+    if name == "real":
+        real()
         return
     try:
         answer = globals()[name]()

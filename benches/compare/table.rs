@@ -1,6 +1,6 @@
 //! The table, and its record with date, machine and commit.
 
-use std::{fmt::Write as _, io, path::Path, process::Command};
+use std::{fmt::Write as _, path::Path, process::Command};
 
 use crate::{
     rows::{Asked, Line, Row, Unit},
@@ -96,7 +96,7 @@ fn scale(unit: Unit, figure: f64) -> (f64, &'static str) {
 }
 
 /// Three digits that count, or all of a large number's.
-fn digits(figure: f64) -> String {
+pub(crate) fn digits(figure: f64) -> String {
     match figure.abs() {
         size if size >= 100.0 || size == 0.0 => format!("{figure:.0}"),
         size if size >= 10.0 => format!("{figure:.1}"),
@@ -106,17 +106,11 @@ fn digits(figure: f64) -> String {
     }
 }
 
-/// Writes the table with date, machine and commit to `benches/record/`.
-pub(crate) fn record(table: &str, rounds: usize, load_before: &str) -> io::Result<()> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let date = output("date", &["-u", "+%F"]);
-    let name = format!("{date}-compare.md");
-    let about = circumstances(rounds, load_before);
-    std::fs::write(
-        here.join("../record").join(&name),
-        format!("# {date}: procession beside others\n\n{about}\n{table}"),
-    )?;
-    println!("recorded in benches/record/{name}");
+/// Writes a file of a record to `benches/record/`.
+pub(crate) fn record(name: &str, text: &str) -> Result<(), String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../record").join(format!("{}-{name}", date()));
+    std::fs::write(&path, text).map_err(|error| format!("not recorded: {error}"))?;
+    println!("recorded in {}", path.display());
     Ok(())
 }
 
@@ -126,8 +120,12 @@ pub(crate) fn load() -> String {
     load.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
-/// Describes where and how the figures were taken.
-fn circumstances(rounds: usize, load_before: &str) -> String {
+fn date() -> String {
+    output("date", &["-u", "+%F"])
+}
+
+/// Returns the title of a record, and where and how its figures were taken.
+pub(crate) fn heading(title: &str, command: &str, rounds: usize, load_before: &str) -> String {
     let git = |args: &[&str]| output("git", &[&["-C", env!("CARGO_MANIFEST_DIR")], args].concat());
     let changed = if git(&["status", "--porcelain"]).is_empty() { "" } else { ", with changes" };
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -140,9 +138,10 @@ fn circumstances(rounds: usize, load_before: &str) -> String {
     let memory = read("/proc/meminfo");
     let memory = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
     format!(
-        "Commit {commit}{changed}; {model}, {cores} cores, {memory:.0} GiB{virtual_machine}; Linux {kernel}; {rustc}; {python}; \
-         load before the run {load_before}. {medians}, each measurement in a process of its own.\n\n\
-         ```sh\nbenches/compare/run.sh --rounds {rounds}\n```\n",
+        "# {date}: {title}\n\nCommit {commit}{changed}; {model}, {cores} cores, {memory:.0} GiB{virtual_machine}; Linux {kernel}; {rustc}; {python}; \
+         load before the run {load_before}. {medians}.\n\n\
+         ```sh\nbenches/compare/run.sh {command}--rounds {rounds}\n```\n",
+        date = date(),
         medians = if rounds == 1 { "One round".to_owned() } else { format!("Medians of {rounds} rounds") },
         commit = git(&["rev-parse", "--short", "HEAD"]),
         memory = memory / 1_048_576.0,
