@@ -240,8 +240,35 @@ impl Drop for BareChild {
 /// The child does not start.
 #[must_use]
 pub fn bare_start() -> Duration {
+    bare_starts(1)
+}
+
+/// Starts this executable this many times, waits for the first byte of each, and says how long that took.
+///
+/// # Panics
+///
+/// A child does not start.
+#[must_use]
+pub fn bare_starts(count: usize) -> Duration {
     let start = Instant::now();
-    let mut child = BareChild::spawn("start");
-    child.socket.read_exact(&mut [0]).expect("the child writes a byte");
+    let mut children: Vec<_> = (0..count).map(|_| BareChild::spawn("start")).collect();
+    for child in &mut children {
+        child.socket.read_exact(&mut [0]).expect("the child writes a byte");
+    }
     start.elapsed()
+}
+
+/// Starts a small program of the system by posix_spawn, waits for its first byte, and says how long that took.
+///
+/// # Panics
+///
+/// The program does not start.
+#[must_use]
+pub fn minimal_start() -> Duration {
+    let start = Instant::now();
+    let mut child = Command::new("/bin/echo").stdout(Stdio::piped()).spawn().expect("echo is there");
+    child.stdout.as_mut().expect("its end of the pipe").read_exact(&mut [0]).expect("echo writes a byte");
+    let took = start.elapsed();
+    child.wait().expect("it ends");
+    took
 }
