@@ -90,10 +90,7 @@ fn single(touched: &str, size: &Size) -> Result<()> {
     Ok(())
 }
 
-fn repeat_in_turn<const N: usize>(
-    times: usize,
-    measures: [&dyn Fn() -> Duration; N],
-) -> [Vec<Duration>; N] {
+fn repeat_in_turn<const N: usize>(times: usize, measures: [&dyn Fn() -> Duration; N]) -> [Vec<Duration>; N] {
     let mut all = [(); N].map(|()| Vec::new());
     for _ in 0..times {
         all.iter_mut().zip(measures).for_each(|(times, measure)| times.push(measure()));
