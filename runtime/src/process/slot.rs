@@ -120,7 +120,7 @@ impl ProcessSlot {
                 WorkerEvent::DoneOne { result, .. } => outcome = Some(Ok(result.into_owned())),
                 WorkerEvent::Failed { fault, .. } => outcome = Some(Err(fault.into())),
                 // It was not requested.
-                WorkerEvent::Progress { .. } | WorkerEvent::Noted(_) | WorkerEvent::Recalled(_) => {}
+                WorkerEvent::Progress { .. } | WorkerEvent::Noted(..) | WorkerEvent::Recalled(_) => {}
                 WorkerEvent::Wrote(output) => *wrote = Some(output),
                 // A process is not stopped in this way. Its owner sends signals.
                 WorkerEvent::Stopped { kind, .. } => outcome = Some(Err(kind)),

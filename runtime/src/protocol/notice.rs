@@ -70,6 +70,8 @@ pub(crate) enum Note {
     /// The last `tasks` tasks whose replies reported no time took `nanos`, because the tasks that were to be timed with them were
     /// taken back. `task` was the last of them.
     Late { nanos: u64, tasks: u32, task: u64, function: u32 },
+    /// The `tasks` tasks of a request have slept this number of times.
+    Waited { tasks: u32, times: u32 },
 }
 
 /// A record of a function: of the `log` facade, or of `tracing`.
@@ -134,6 +136,7 @@ mod tests {
             Notice::Note(Note::Sample { tasks: 1, encoding: 2, peak_rss_bytes: u64::MAX }),
             Notice::Note(Note::Begun { nanos: 5 }),
             Notice::Note(Note::Late { nanos: 1, tasks: 2, task: 3, function: 4 }),
+            Notice::Note(Note::Waited { tasks: 5, times: 6 }),
             Notice::Recalled { begun: 6 },
             Notice::Segments { seq: 1, count: 2 },
         ]

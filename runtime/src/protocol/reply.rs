@@ -230,6 +230,7 @@ mod tests {
         wants_progress: false,
         is_initializer: true,
         is_patient: true,
+        counts_waits: true,
         seed: u64::MAX - 5,
     };
     const HEAD: RunHead = RunHead { flags: ORDERS, first_seq: 41, count: 2, first_task: 7 };

@@ -27,6 +27,8 @@ const IS_INITIALIZER: u8 = 8;
 
 const IS_PATIENT: u8 = 16;
 
+const COUNTS_WAITS: u8 = 32;
+
 /// tag, levels, flags, bare; first sequence number, number of tasks; first task; seed
 pub(crate) const RUN_HEAD_BYTES: usize = 4 + 4 + 4 + 8 + 8;
 
@@ -56,6 +58,8 @@ pub(crate) struct RunFlags {
     pub(crate) is_initializer: bool,
     /// No thread can use a single result, so the host is woken only when it should send more.
     pub(crate) is_patient: bool,
+    /// The worker reports whether the tasks wait for anything but a core.
+    pub(crate) counts_waits: bool,
     /// The seed of their call, from which the seeds of the tasks are derived.
     pub(crate) seed: u64,
 }
@@ -83,13 +87,15 @@ impl RunHead {
     pub(crate) fn to_bytes(self, large: Option<(FunctionId, bool)>) -> RunHeadBytes {
         let mut bytes = [0; RUN_LARGE_HEAD_BYTES];
         bytes[0] = if large.is_some() { RUN_LARGE } else { RUN };
-        let RunFlags { levels, may_spin, wants_progress, is_initializer, is_patient, .. } = self.flags;
+        let RunFlags { levels, may_spin, wants_progress, is_initializer, is_patient, counts_waits, .. } =
+            self.flags;
         bytes[1] = levels.log | (levels.trace << 4);
         bytes[2] = if may_spin { MAY_SPIN } else { 0 };
         bytes[2] |= if wants_progress { WANTS_PROGRESS } else { 0 };
         bytes[2] |= if levels.is_timed { IS_TIMED } else { 0 };
         bytes[2] |= if is_initializer { IS_INITIALIZER } else { 0 };
         bytes[2] |= if is_patient { IS_PATIENT } else { 0 };
+        bytes[2] |= if counts_waits { COUNTS_WAITS } else { 0 };
         bytes[4..8].copy_from_slice(&self.first_seq.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.first_task.to_le_bytes());
@@ -167,6 +173,7 @@ impl<'a> ToWorker<'a> {
                     wants_progress: flags & WANTS_PROGRESS != 0,
                     is_initializer: flags & IS_INITIALIZER != 0,
                     is_patient: flags & IS_PATIENT != 0,
+                    counts_waits: flags & COUNTS_WAITS != 0,
                     seed: u64::from_le_bytes(*seed),
                 };
                 let head = RunHead {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     policy::{
-        BATCH, BATCH_BYTES, MOST_IN_BATCH, MOST_RESPONSIVE, MOST_SHARE_AFTER, NEAR, PREFETCH,
+        BATCH, BATCH_BYTES, MOST_IN_BATCH, MOST_RESPONSIVE, MOST_SHARE_AFTER, NEAR, PREFETCH, SHARE_AFTER,
         SHARES_PER_CORE, STALLS_AFTER,
     },
     queue::Queue,
@@ -178,14 +178,13 @@ impl Scheduler {
     /// Returns when a worker that has only short tasks should have reported something.
     pub(super) fn stalls_at(&self, worker: &Supervisor) -> Option<Instant> {
         let queue = self.queues.by_id.get(&worker.newest()?.queue)?;
-        if !queue.is_short()
-            || queue.estimate(worker.in_flight_len())? >= queue.batch_time() * MOST_RESPONSIVE
-        {
-            return None;
-        }
+        let stalls_after = match queue.estimate(worker.in_flight_len()) {
+            Some(time) if !queue.is_short() || time >= queue.batch_time() * MOST_RESPONSIVE => return None,
+            Some(_) => STALLS_AFTER.max(queue.batch_time() * MOST_RESPONSIVE),
+            None => SHARE_AFTER,
+        };
         let &since = self.queues.progress.get(&worker.id())?;
         // A worker that has begun nothing is waiting for a core, and another worker would wait, too.
-        let stalls_after = STALLS_AFTER.max(queue.batch_time() * MOST_RESPONSIVE);
         Some(since + if worker.has_begun() { stalls_after } else { MOST_SHARE_AFTER })
     }
 
@@ -197,15 +196,23 @@ impl Scheduler {
         self.workers.active().filter(|worker| self.stalls_at(worker).is_some_and(|at| at > now)).count()
     }
 
+    /// Returns whether a worker with tasks has reported nothing for longer than a batch takes.
+    fn is_silent(&self, id: WorkerId, now: Instant) -> bool {
+        self.queues.progress.get(&id).is_some_and(|&since| since + SHARE_AFTER <= now)
+    }
+
     /// Returns whether the tasks of this queue are kept from idle workers, because enough responsive workers run such tasks.
     ///
     /// A worker that is woken takes a core from one of those, and by the time it runs they would have finished a few tasks.
-    pub(super) fn holds_back(&self, queue: &Queue, responsive: usize) -> bool {
+    pub(super) fn holds_back(&self, queue: &Queue, responsive: usize, now: Instant) -> bool {
         let each =
             |workers: usize| queue.batch_time().saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
-        responsive >= self.cpus
-            && queue.is_short()
-            && queue.estimate(queue.queued()).is_none_or(|time| time < each(responsive))
+        let are_soon_done = || match queue.estimate(queue.queued()) {
+            Some(time) => queue.computes() || time < each(responsive),
+            // The first results show how long its tasks take, unless one of them takes long.
+            None => queue.at.len() >= self.cpus && !queue.at.keys().any(|id| self.is_silent(*id, now)),
+        };
+        responsive >= self.cpus && queue.is_short() && are_soon_done()
     }
 
     /// Returns whether a worker may spin while it waits for tasks, and the host while it waits for replies: each busy worker has

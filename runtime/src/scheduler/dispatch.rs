@@ -205,7 +205,7 @@ impl Scheduler {
             if !self.may_be_sent_more(worker) || (is_idle && !is_for_the_idle) || quota == 0 {
                 continue;
             }
-            let turn = self.next_turn(worker, responsive, &wants);
+            let turn = self.next_turn(worker, responsive, now, &wants);
             let Some(queue) = turn.and_then(|turn| self.queues.turns.remove(turn)) else {
                 is_for_the_idle &= !is_idle;
                 continue;
@@ -237,11 +237,12 @@ impl Scheduler {
         &self,
         worker: &Supervisor,
         responsive: usize,
+        now: Instant,
         wants: &impl Fn(&Supervisor, QueueId, &Queues) -> bool,
     ) -> Option<usize> {
         let turn = self.queues.turns.iter().position(|queue| {
             let queue = &self.queues.by_id[queue];
-            queue.may_use(worker.id()) && !(worker.is_idle() && self.holds_back(queue, responsive))
+            queue.may_use(worker.id()) && !(worker.is_idle() && self.holds_back(queue, responsive, now))
         })?;
         // A worker that has too much for the queue whose turn it is gets nothing of the queues after that. They would fill it up
         // again and again, and the first would wait without end.
@@ -265,8 +266,16 @@ impl Scheduler {
             let wants_progress = batch.to.wants_progress();
             let levels = levels();
             let is_patient = queue.options.is_patient && !levels.is_timed;
-            let flags =
-                RunFlags { levels, may_spin, wants_progress, seed, is_patient, ..RunFlags::default() };
+            let counts_waits = is_patient && self.target > self.cpus;
+            let flags = RunFlags {
+                levels,
+                may_spin,
+                wants_progress,
+                seed,
+                is_patient,
+                counts_waits,
+                ..RunFlags::default()
+            };
             worker.run(batch, flags);
         }
         worker.ring(now);

@@ -60,8 +60,12 @@ pub(super) const WORTH_MOVING: Duration = Duration::from_micros(100);
 
 // When workers are kept from work, because there are more of them than cores.
 
-/// Tasks that take less than this are short: little longer than waking a worker for them. Shown by "map of 10 us tasks".
+/// Tasks that take less than this are short: little longer than waking a worker for them. Tasks of a patient call that compute are short if they
+/// take less than [`PATIENT_BATCH`]. Shown by "map of 10 us tasks", and by `real "200 workers"`.
 pub(super) const SHORT: Duration = Duration::from_micros(50);
+
+/// Tasks of which at most one in this number waits for anything but a core compute: page faults and locks are rare waits. Not measured.
+pub(super) const TASKS_PER_WAIT: u32 = 8;
 
 /// A worker with more tasks than this number of batches is not responsive, because others might run them sooner. Shown by "map of no-ops
 /// on 4, 8, 32, 200 workers".

@@ -13,7 +13,8 @@ use super::{
     config::CallOptions,
     feed::Feed,
     policy::{
-        BATCH, MOST_BATCH_BYTES, MOST_CANCELLED, MOST_IN_BATCH, MOST_JUMP, PATIENT_BATCH, SHORT, WAKING,
+        BATCH, MOST_BATCH_BYTES, MOST_CANCELLED, MOST_IN_BATCH, MOST_JUMP, PATIENT_BATCH, SHORT,
+        TASKS_PER_WAIT, WAKING,
     },
 };
 use crate::{
@@ -36,6 +37,8 @@ pub(crate) struct Queue {
     pub(crate) options: CallOptions,
     /// The smoothed duration of a task in nanoseconds. `None` before the first result.
     pace: Option<f64>,
+    /// Its tasks hardly ever wait for anything but a core. Known only of a patient call, if there are more workers than cores.
+    computes: bool,
     /// The number of results since a worker last reported a duration. The next reported duration includes theirs.
     untimed: u32,
     /// The number of tasks in flight at each worker.
@@ -259,9 +262,21 @@ impl Queue {
         self.at.len() < self.workers()
     }
 
-    /// Returns whether a task takes little longer than waking a worker for it.
+    /// Returns whether a worker that has a core is the best one for the next tasks: they take little longer than waking another, or take
+    /// less than a batch and would only take its core away. Also before the first result.
     pub(crate) fn is_short(&self) -> bool {
-        self.pace.is_some_and(|pace| pace < SHORT.as_nanos() as f64)
+        let most = if self.computes { PATIENT_BATCH } else { SHORT };
+        self.pace.is_none_or(|pace| pace < most.as_nanos() as f64)
+    }
+
+    /// Returns whether workers without a core would not do these tasks sooner, however many wait.
+    pub(crate) fn computes(&self) -> bool {
+        self.computes
+    }
+
+    /// Notes how often these tasks have waited for anything but a core.
+    pub(crate) fn have_waited(&mut self, tasks: u32, times: u32) {
+        self.computes = times.saturating_mul(TASKS_PER_WAIT) <= tasks;
     }
 
     /// Notes that a task has run for `time` and has not ended.

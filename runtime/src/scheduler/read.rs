@@ -96,7 +96,7 @@ impl EventHandler<'_> {
             }
             WorkerEvent::Recalled(batches) => self.seen.recalled = Some(batches),
             WorkerEvent::Wrote(output) => self.output = Some(output),
-            WorkerEvent::Noted(note) => self.noted(note),
+            WorkerEvent::Noted(note, batch) => self.noted(note, batch),
             WorkerEvent::Said(record, batch) => {
                 self.effects.records.push(forwarded(record, self.worker, self.pid, batch));
                 self.seen.has_sent_record = true;
@@ -146,7 +146,7 @@ impl EventHandler<'_> {
     }
 
     /// Handles a note about the worker's times.
-    fn noted(&mut self, note: Note) {
+    fn noted(&mut self, note: Note, running: Option<&Batch>) {
         let (worker, queues) = (self.worker, &mut *self.queues);
         match note {
             Note::Sample { tasks, encoding, peak_rss_bytes } => {
@@ -158,6 +158,11 @@ impl EventHandler<'_> {
             Note::Begun { nanos } => {
                 if let Some(timeline) = &mut queues.timeline {
                     timeline.push(TimelineEntry::Begun { worker, nanos });
+                }
+            }
+            Note::Waited { tasks, times } => {
+                if let Some(queue) = running.and_then(|running| queues.by_id.get_mut(&running.queue)) {
+                    queue.have_waited(tasks, times);
                 }
             }
         }

@@ -322,8 +322,9 @@ impl Sim {
     pub(super) fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         self.turn();
+        let mut is_due = false;
         loop {
-            self.wake();
+            self.wake(is_due);
             while self.workers().iter().filter(|worker| worker.answer()).count() > 0 {
                 self.turn();
             }
@@ -331,8 +332,10 @@ impl Sim {
             if self.scheduler.unfinished() == 0 && self.due.is_empty() {
                 break;
             }
-            let next = self.due.values().copied().chain(self.scheduler.deadline(self.now)).min();
+            let deadline = self.scheduler.deadline(self.now);
+            let next = self.due.values().copied().chain(deadline).min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
+            is_due = deadline == Some(next);
             self.now = self.now.max(next);
             let due: Vec<usize> =
                 self.due.iter().filter(|(_, at)| **at <= self.now).map(|(n, _)| *n).collect();
@@ -353,9 +356,9 @@ impl Sim {
     }
 
     /// Handles what has happened if a worker has woken the host or something is due.
-    fn wake(&mut self) {
+    fn wake(&mut self, is_due: bool) {
         let rung = self.workers().iter().filter(|worker| worker.take_ring()).count();
-        if rung > 0 || self.scheduler.deadline(self.now).is_some_and(|due| due <= self.now) {
+        if rung > 0 || is_due || self.scheduler.deadline(self.now).is_some_and(|due| due <= self.now) {
             self.wakes += 1;
             self.turn();
             self.begin_all();

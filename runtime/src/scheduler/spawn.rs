@@ -20,7 +20,7 @@ impl Scheduler {
         let responsive = self.responsive(now);
         let most = self.queues.turns.iter().map(|id| {
             let queue = &self.queues.by_id[id];
-            if self.holds_back(queue, responsive) {
+            if self.holds_back(queue, responsive, now) {
                 return 0;
             }
             queue.queued().min(queue.workers().saturating_sub(queue.at.len()))

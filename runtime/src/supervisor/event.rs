@@ -42,8 +42,8 @@ pub(crate) enum WorkerEvent<'a> {
     /// These tasks, oldest first, were recalled before they began. [`Supervisor::take_back`](super::state::Supervisor::take_back)
     /// could not return them at once.
     Recalled(Vec<Batch>),
-    /// The worker has sent a note about its times.
-    Noted(Note),
+    /// The worker has sent a note about its times, and the running batch.
+    Noted(Note, Option<&'a Batch>),
 }
 
 /// The exit report of a worker: what is known about it after its process was reaped.

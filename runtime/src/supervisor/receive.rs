@@ -286,7 +286,7 @@ impl<F: FnMut(WorkerEvent<'_>) -> ControlFlow<()>> Reader<'_, F> {
                 ControlFlow::Continue(())
             }
             Notice::Progress { seq, fraction } => self.receive_progress(seq, fraction),
-            Notice::Note(note) => (self.on)(WorkerEvent::Noted(note)),
+            Notice::Note(note) => (self.on)(WorkerEvent::Noted(note, running)),
             Notice::Recalled { begun } => self.receive_recalled(begun)?,
             Notice::Segments { seq, count } => return Ok(Next::Adopt { seq, count }),
         };

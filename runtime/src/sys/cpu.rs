@@ -9,6 +9,7 @@ use nix::{
     errno::Errno,
     libc,
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::resource::{UsageWho, getrusage},
     unistd::Pid,
 };
 
@@ -19,6 +20,11 @@ pub(crate) fn own_cpus() -> io::Result<Vec<u32>> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu) == Ok(true));
     Ok(cpus.filter_map(|cpu| u32::try_from(cpu).ok()).collect())
+}
+
+/// Returns how many times this thread has slept to wait for anything but a core.
+pub(crate) fn waits() -> i64 {
+    getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| usage.voluntary_context_switches())
 }
 
 /// Returns how many CPUs affinity and cgroups allow, and how many of them this process may keep busy: as a worker, its share.

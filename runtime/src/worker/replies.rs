@@ -12,7 +12,7 @@ use crate::{
     id::FunctionId,
     protocol::{Note, Notice, ReplyFrame, ReplyWire, RunFlags, RunTasks},
     sample,
-    sys::{process::monotonic_nanos, procfs::peak_rss_bytes},
+    sys::{cpu::waits, process::monotonic_nanos, procfs::peak_rss_bytes},
     transport::{Body, FrameSender, Waiting},
 };
 
@@ -44,6 +44,8 @@ pub(super) struct Replies {
     due: bool,
     /// The size of those replies.
     due_bytes: usize,
+    /// The number of tasks of the request, and how often this thread had slept before them, if the host wants to know.
+    waits: Option<(u32, i64)>,
     /// Every task is timed individually.
     is_timed: bool,
     /// The task is the initializer.
@@ -98,6 +100,7 @@ impl Replies {
             is_last: true,
             due: false,
             due_bytes: 0,
+            waits: None,
             is_timed: false,
             is_initializer: false,
             sampled: None,
@@ -118,6 +121,7 @@ impl Replies {
         if !self.due {
             self.rung = self.timed;
         }
+        self.waits = flags.counts_waits.then(|| (tasks, waits()));
         self.is_initializer = flags.is_initializer;
         // A failure may not have been announced.
         self.is_urgent = !flags.is_patient || (self.is_urgent && self.due);
@@ -138,6 +142,14 @@ impl Replies {
             let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
             self.stride = 1;
             send(&Notice::Note(Note::Late { nanos, tasks, task, function: function.0 }));
+        }
+    }
+
+    /// Reports, if the host wants to know, how often the tasks of the request have waited.
+    pub(super) fn report_waits(&mut self) {
+        if let Some((tasks, before)) = self.waits.take() {
+            let times = u32::try_from(waits() - before).unwrap_or(u32::MAX);
+            send(&Notice::Note(Note::Waited { tasks, times }));
         }
     }
 

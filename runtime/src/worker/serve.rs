@@ -138,6 +138,9 @@ fn run_all(head: &[u8], mut body: Vec<u8>, replies: &mut Replies) -> Option<()> 
         while let Some(task) = tasks.next().ok()? {
             if board.claim().begin(task.seq) {
                 run(&task, whole.as_mut().map(|whole| (whole, is_bare)), replies);
+                if !tasks.has_more() {
+                    replies.report_waits();
+                }
                 let mut sender = sender.borrow_mut();
                 replies.post(&mut **sender.as_mut()?, &tasks);
                 last = Some((task.task, task.function));

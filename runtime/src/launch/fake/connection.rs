@@ -45,6 +45,7 @@ impl FrameSender for Sender {
                         function: task.function.0,
                         args: task.args.to_vec(),
                         request: first_seq,
+                        counted: (flags.counts_waits && tasks.left() == 0).then_some(count),
                         rings: match flags.is_patient {
                             false => Rings::Always,
                             true if tasks.left() == count / 2 => Rings::BeforeRest,

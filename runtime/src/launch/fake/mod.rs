@@ -48,6 +48,8 @@ pub(crate) struct Launches {
     pub(crate) oom_kills: Option<u64>,
     /// Workers are ready at once, and run what they are sent as soon as they are woken.
     pub(crate) is_prompt: bool,
+    /// The tasks of workers wait for nothing but a core.
+    pub(crate) computes: bool,
 }
 
 /// The outcome of a start.
@@ -80,6 +82,7 @@ impl Launcher for FakeLauncher {
             board,
             recalls: launches.recalls,
             is_prompt: launches.is_prompt,
+            computes: launches.computes,
             ..FakeState::default()
         };
         let worker = FakeWorker::new(state);

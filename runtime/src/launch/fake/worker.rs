@@ -14,7 +14,9 @@ use crate::{
     frame::Prefix,
     id::before,
     launch::{PROCESS, Peer},
-    protocol::{Hello, LogRecord, Notice, Ready, Refused, ReplyFrame, ReplyWire, VERSION, encode_boundary},
+    protocol::{
+        Hello, LogRecord, Note, Notice, Ready, Refused, ReplyFrame, ReplyWire, VERSION, encode_boundary,
+    },
     registry,
     segment::{SegmentId, To},
     sync::ignore_poison,
@@ -51,6 +53,8 @@ pub(crate) struct FakeTask {
     /// The first task of its request.
     pub(super) request: u32,
     pub(super) rings: Rings,
+    /// The number of tasks of its request, if it is the last of one whose waits the host wants to know.
+    pub(super) counted: Option<u32>,
 }
 
 /// The tasks after which a worker wakes its host, as in `worker/replies.rs`.
@@ -99,6 +103,7 @@ pub(super) struct FakeState {
     pub(super) exit: Option<Result<Exit, &'static str>>,
     pub(super) is_reaped: bool,
     pub(super) is_prompt: bool,
+    pub(super) computes: bool,
     /// The system refuses to signal it.
     pub(super) is_unsignalled: bool,
     pub(super) is_given_up: bool,
@@ -194,6 +199,10 @@ impl FakeWorker {
         let mut state = self.lock();
         let task = state.running.take().expect("a task is running");
         state.write(&encode_boundary(TOKEN, task.seq));
+        if let Some(tasks) = task.counted {
+            let times = if state.computes { 0 } else { tasks };
+            state.frame(&Notice::Note(Note::Waited { tasks, times }).encode());
+        }
         let has_failed = outcome.is_err();
         let mut reply = ReplyFrame::new();
         reply.make(task.seq, |result, _| {

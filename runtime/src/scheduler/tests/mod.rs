@@ -1,5 +1,6 @@
 //! The promises of the scheduler, checked on virtual time.
 
+mod crowd;
 mod death;
 mod initialize;
 mod recall;

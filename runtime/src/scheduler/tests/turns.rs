@@ -171,28 +171,6 @@ fn a_call_uses_no_more_workers_than_it_may() {
 }
 
 #[test]
-fn with_many_more_workers_than_cores_few_run_short_tasks_and_all_run_long_ones() {
-    let settings = || Config { jobs: 64, ..config() };
-    let mut sim = Sim::on(2, settings());
-    let mut call = sim.call((0..10).map(|_| 5 * MICRO));
-    sim.run();
-    let started = sim.workers().len();
-    for _ in 0..20 {
-        sim.add(&mut call, (0..200).map(|_| 5 * MICRO));
-        sim.run();
-    }
-    assert_eq!(call.done(), 4_010);
-    let more = sim.workers().len() - started;
-    assert!(more <= 4, "{more} more workers were started for short tasks");
-    let mut long = sim.call((0..128).map(|_| 20 * MILLI));
-    sim.close_call(&long);
-    sim.run();
-    assert_eq!(long.done(), 128);
-    assert_eq!(sim.workers().len(), 64);
-    sim.end();
-}
-
-#[test]
 fn records_of_a_task_are_delivered_before_anything_that_follows() {
     let mut sim = Sim::new(config());
     let task = sim.submit(MILLI);

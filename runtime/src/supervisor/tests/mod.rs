@@ -104,7 +104,7 @@ impl Pair {
                 WorkerEvent::Progress { batch, .. } => seen.push(format!("progress {}", batch.first)),
                 WorkerEvent::Said(..) => seen.push("said".to_owned()),
                 WorkerEvent::Wrote(output) => seen.push(format!("wrote {:?}", output.stdout())),
-                WorkerEvent::Noted(_) => seen.push("noted".to_owned()),
+                WorkerEvent::Noted(..) => seen.push("noted".to_owned()),
                 WorkerEvent::Recalled(batches) => {
                     seen.extend(numbers(&batches).iter().map(|number| format!("recalled {number}")));
                 }
