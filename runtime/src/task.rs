@@ -138,6 +138,12 @@ impl Handles {
         self.count += 1;
     }
 
+    /// Returns whether nothing is held for the task.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.attachments.is_empty() && self.loans.is_empty()
+    }
+
     /// Returns whether the next argument may be a part of a segment.
     #[inline]
     fn has_bit(&self) -> bool {

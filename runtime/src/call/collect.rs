@@ -175,6 +175,8 @@ impl<V: DeserializeOwned + 'static, M: Mode<V>> Collect<V, M> {
         if let Ok(call) = &mut self.0.call
             && call.push_simple(&task.call)
         {
+            // It owns nothing, so there is nothing to drop.
+            std::mem::forget(task);
             return ControlFlow::Continue(());
         }
         self.0.push_slowly(task.call)

@@ -34,6 +34,9 @@ impl LentToTasks {
     /// Takes the loans of the first of these tasks, all of which have their outcomes. Drops those of the others.
     pub(super) fn take(&mut self, tasks: Range<usize>) -> Loans {
         let mut taken = Loans::default();
+        if self.loans.is_empty() {
+            return taken;
+        }
         for index in tasks.clone().rev() {
             if let Some(loans) = index.checked_sub(self.first).and_then(|at| self.loans.get_mut(at)) {
                 taken = std::mem::take(loans);

@@ -200,7 +200,7 @@ impl Call {
             && let (CallBackend::Pool { feeder, .. }, Some((entry, function)), Ok(args)) =
                 (&mut self.backend, self.last, &request.args)
             && std::ptr::eq(entry, request.entry)
-            && request.handles.attachments.is_empty()
+            && request.handles.is_empty()
             && !feeder.is_wanted()
             && let Some((bytes, len)) = args.few()
             && feeder.push_few(function, bytes, len)

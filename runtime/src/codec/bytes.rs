@@ -175,11 +175,16 @@ pub(crate) const LARGE_BYTES: usize = 32 << 10;
 /// Byte vectors from this size on are not moved to make room for their length.
 pub(super) const BARE_BYTES: usize = 256 << 10;
 
+/// The number of bytes in a word.
+pub(crate) const WORD_BYTES: usize = 8;
+
 /// A buffer to which encoded bytes are appended.
 pub(crate) trait Buffer {
     fn len(&self) -> usize;
     fn truncate(&mut self, len: usize);
     fn push(&mut self, byte: u8);
+    /// Appends the lowest `len` bytes of a word.
+    fn push_word(&mut self, word: u64, len: usize);
     fn extend_from_slice(&mut self, bytes: &[u8]);
     /// Makes room for many bytes at once.
     fn reserve_large(&mut self, more: usize);
@@ -200,16 +205,15 @@ impl Buffer for Vec<u8> {
     }
 
     #[inline]
+    fn push_word(&mut self, word: u64, len: usize) {
+        let end = self.len() + len;
+        self.extend_from_slice(&word.to_le_bytes());
+        self.truncate(end);
+    }
+
+    #[inline]
     fn extend_from_slice(&mut self, bytes: &[u8]) {
-        if bytes.len() > FEW_BYTES {
-            return self.extend_from_slice(bytes);
-        }
-        let start = self.len();
-        self.extend_from_slice(&[0; FEW_BYTES]);
-        if let Some(place) = self[start..].first_chunk_mut() {
-            copy_few(place, bytes);
-        }
-        self.truncate(start + bytes.len());
+        self.extend_from_slice(bytes);
     }
 
     fn reserve_large(&mut self, more: usize) {
@@ -245,6 +249,18 @@ impl Buffer for ShortBytes {
             return;
         }
         self.apart(1).push(byte);
+    }
+
+    #[inline(always)]
+    fn push_word(&mut self, word: u64, word_len: usize) {
+        if let Short::Here { len, bytes } = &mut self.0
+            && let Some(place) = bytes.get_mut(usize::from(*len)..).and_then(|rest| rest.first_chunk_mut())
+        {
+            *place = word.to_le_bytes();
+            *len += word_len as u8;
+            return;
+        }
+        self.extend_slowly(&word.to_le_bytes()[..word_len]);
     }
 
     #[inline]

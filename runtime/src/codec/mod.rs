@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use input::Input;
 pub use output::Output;
 
-pub(crate) use bytes::{Buffer, Bytes, HERE_BYTES, LARGE_BYTES, ShortBytes};
+pub(crate) use bytes::{Buffer, Bytes, HERE_BYTES, LARGE_BYTES, ShortBytes, WORD_BYTES};
 pub(crate) use output::{Encoded, OwnedResult, decode_result, encode_value};
 
 use crate::segment::take_why;
@@ -28,10 +28,17 @@ use crate::segment::take_why;
 #[inline(always)]
 pub(crate) fn encode<T: Serialize + ?Sized, B: Buffer>(value: &T, out: &mut B) -> Result<(), String> {
     let start = out.len();
-    value.serialize(&mut postcard::Serializer { output: Appender(out) }).map_err(|error| {
-        out.truncate(start);
-        explain::<T>("encoded", error)
-    })
+    let mut postcard = postcard::Serializer { output: Appender { out, word: 0, len: 0 } };
+    match value.serialize(&mut postcard) {
+        Ok(()) => {
+            postcard.output.flush();
+            Ok(())
+        }
+        Err(error) => {
+            out.truncate(start);
+            Err(explain::<T>("encoded", error))
+        }
+    }
 }
 
 /// Decodes a result that is not a byte vector.
@@ -67,20 +74,55 @@ pub trait Received<'a>: Deserialize<'a> {}
 impl<'a, T: Deserialize<'a>> Received<'a> for T {}
 
 /// Lets postcard append to a buffer that it does not own.
-struct Appender<'a, B>(&'a mut B);
+///
+/// Up to eight bytes are collected in a register and appended together. A processor stalls if it reads several bytes at once that have
+/// just been written one by one, and short values are sent immediately.
+struct Appender<'a, B> {
+    out: &'a mut B,
+    /// The last bytes, which are not in `out` yet, from the lowest on.
+    word: u64,
+    /// Their number.
+    len: usize,
+}
+
+impl<B: Buffer> Appender<'_, B> {
+    #[inline(always)]
+    fn flush(&mut self) {
+        if self.len > 0 {
+            self.out.push_word(self.word, self.len);
+            (self.word, self.len) = (0, 0);
+        }
+    }
+}
 
 impl<B: Buffer> Flavor for Appender<'_, B> {
     type Output = ();
 
-    #[inline]
+    #[inline(always)]
     fn try_push(&mut self, data: u8) -> postcard::Result<()> {
-        self.0.push(data);
+        if self.len == WORD_BYTES {
+            self.flush();
+        }
+        self.word |= u64::from(data) << (8 * self.len);
+        self.len += 1;
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(data);
+        if data.len() > WORD_BYTES - self.len {
+            self.flush();
+        }
+        if data.len() > WORD_BYTES {
+            self.out.extend_from_slice(data);
+        } else {
+            let mut shift = 8 * self.len;
+            for &byte in data {
+                self.word |= u64::from(byte) << shift;
+                shift += 8;
+            }
+            self.len += data.len();
+        }
         Ok(())
     }
 
@@ -159,6 +201,29 @@ mod tests {
             }
             assert_eq!(decode_result::<Vec<u8>>(Encoded::Short(&long)).unwrap(), bytes);
         }
+    }
+
+    #[test]
+    fn short_values_that_are_collected_have_postcards_encoding() {
+        fn check<T: Serialize>(value: &T) {
+            let plain = postcard::to_allocvec(value).unwrap();
+            let (mut vec, mut short) = (vec![1, 2, 3], ShortBytes::from_slice(&[1, 2, 3]));
+            encode(value, &mut vec).unwrap();
+            encode(value, &mut short).unwrap();
+            assert_eq!((&vec[3..], &short[3..]), (&plain[..], &plain[..]));
+        }
+        for bits in 0..64 {
+            let number = u64::MAX >> bits;
+            check(&number);
+            check(&(number, number as u8, -1i16, number, Some(number), number as u32));
+        }
+        for len in 0..40 {
+            let text = "x".repeat(len);
+            check(&text);
+            check(&(true, &text, 300u16, &text, [7u8; 9]));
+            check(&vec![300u32; len]);
+        }
+        check(&());
     }
 
     #[test]

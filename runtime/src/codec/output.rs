@@ -93,8 +93,7 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
     let mut slot: Option<T> = None;
     let vec = (&mut slot as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>();
     match (encoded, vec) {
-        (Encoded::Short(bytes), Some(vec)) => *vec = Some(decode::<&[u8]>(bytes)?.to_vec()),
-        (Encoded::Short(bytes), None) => return decode_value(bytes),
+        (Encoded::Short(bytes), _) => return decode_short(bytes),
         (Encoded::Large(head, mut body), Some(vec)) => {
             let (len, rest) = postcard::take_from_bytes::<u64>(if head.is_empty() { &body } else { &head })
                 .map_err(|error| explain::<T>("decoded", error))?;
@@ -113,6 +112,16 @@ pub(crate) fn decode_result<T: DeserializeOwned + 'static>(encoded: Encoded<'_>)
         (Encoded::Attached(_), _) => unreachable!("its segments were made available"),
     }
     slot.ok_or_else(|| explain::<T>("decoded", postcard::Error::DeserializeUnexpectedEnd))
+}
+
+/// Decodes a result that is in one piece.
+#[inline(always)]
+pub(crate) fn decode_short<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String> {
+    let mut slot: Option<T> = None;
+    if let Some(vec) = (&mut slot as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>() {
+        *vec = Some(decode::<&[u8]>(bytes)?.to_vec());
+    }
+    slot.map_or_else(|| decode_value(bytes), Ok)
 }
 
 /// Encodes a value that is kept, as the result of a function is encoded.

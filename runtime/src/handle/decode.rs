@@ -51,7 +51,7 @@ impl<T: DeserializeOwned + 'static> Decode for T {
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 for result in results.by_ref() {
                     next += 1;
-                    if keep(next - 1, Ok(output::decode_result(Encoded::Short(result))?)).is_break() {
+                    if keep(next - 1, Ok(output::decode_short(result)?)).is_break() {
                         break;
                     }
                 }

@@ -43,6 +43,7 @@ impl Attachments {
     }
 
     /// Returns how many there are.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |attached| attached.segments.len())
     }
@@ -183,15 +184,16 @@ pub(crate) fn take_why() -> Option<String> {
 /// Sets the mode, and sets it back on drop.
 struct Within {
     before: Mode,
-    /// What was found until now, if a value that is being encoded encodes others.
-    found: Found,
+    /// What was found until now, if a value that is being encoded encodes others. It is rare, and this type is made for each argument and
+    /// each result.
+    found: Option<Box<Found>>,
 }
 
 impl Within {
     #[inline(always)]
     fn new(mode: Mode) -> Self {
         let before = MODE.replace(mode);
-        Self { before, found: if before.has_found() { FOUND.take() } else { Found::default() } }
+        Self { before, found: before.has_found().then(|| Box::new(FOUND.take())) }
     }
 }
 
@@ -201,7 +203,7 @@ impl Drop for Within {
         let ended = MODE.replace(self.before);
         if ended.has_found() || self.before.has_found() {
             // What a `Serialize` that panicked has left there belongs to nothing.
-            drop(FOUND.replace(std::mem::take(&mut self.found)));
+            drop(FOUND.replace(self.found.take().map_or_else(Found::default, |found| *found)));
         }
     }
 }
@@ -226,12 +228,11 @@ pub(crate) fn moved_by<R>(
     loans: &mut Loans,
     encode: impl FnOnce() -> R,
 ) -> R {
-    let within = Within::new(Mode::Attach { some: false, to });
+    let _within = Within::new(Mode::Attach { some: false, to });
     let result = encode();
     if MODE.get().has_found() {
         take_found(attachments).into_iter().for_each(|loan| loans.add(loan));
     }
-    drop(within);
     result
 }
 

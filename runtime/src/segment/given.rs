@@ -22,6 +22,7 @@ thread_local! {
 }
 
 /// Notes whether the arguments of a task with handles are being decoded on this thread.
+#[inline]
 pub(crate) fn set_expecting(expects: bool) {
     EXPECTS.set(expects);
 }
