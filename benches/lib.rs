@@ -20,6 +20,10 @@ use nix::{
 };
 use procession::worker;
 
+mod bare_ring;
+
+pub use bare_ring::bare_map;
+
 /// The variable that says which bare child a process is to be.
 const ROLE: &str = "BENCH_BARE_CHILD";
 

@@ -11,7 +11,7 @@ use std::{
 
 use procession::{Pool, Process, Result, StartMethod, delayed, worker};
 use procession_benches::{
-    BareChild, act_as_bare_child, bare_start, cpu_ticks, is_test, is_wanted, median, pid, repeat,
+    BareChild, act_as_bare_child, bare_map, bare_start, cpu_ticks, is_test, is_wanted, median, pid, repeat,
     resident_kib, spin, time,
 };
 
@@ -55,7 +55,8 @@ const SMALL: Size = Size {
 type Measurement = (&'static str, &'static str, fn(&Size) -> Result<String>);
 
 const ALL: &[Measurement] = &[
-    ("map, no-op u64 -> u64, 2 workers", "1 M tasks/s", map),
+    ("map, no-op u64 -> u64, 2 workers, against a bare ring", "0.8 x", map),
+    ("map, no-op u64 -> u64, 1 worker, against a bare ring", "-", map_one),
     ("imap over 10^7 tasks: resident memory", "flat", flat),
     ("submit().join() against a bare socket ping-pong", "2.0 x", round_trip),
     ("pool start to first result against a bare start", "1.6 x", start_small),
@@ -95,7 +96,15 @@ fn ratio(a: Duration, b: Duration) -> f64 {
 }
 
 fn map(size: &Size) -> Result<String> {
-    let pool = Pool::new(2)?;
+    map_on(2, size)
+}
+
+fn map_one(size: &Size) -> Result<String> {
+    map_on(1, size)
+}
+
+fn map_on(workers: usize, size: &Size) -> Result<String> {
+    let pool = Pool::new(workers)?;
     let run = |tasks: u64| -> Result<Duration> {
         let start = Instant::now();
         let results = pool.map((0..tasks).map(|n| delayed!(add_one(n))))?;
@@ -104,8 +113,17 @@ fn map(size: &Size) -> Result<String> {
         Ok(took)
     };
     run(size.tasks / 10)?;
-    let times = [run(size.tasks)?, run(size.tasks)?, run(size.tasks)?];
-    Ok(format!("{:.2} M tasks/s", millions(size.tasks, median(times.to_vec()))))
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        ours.push(run(size.tasks)?);
+        bare.push(bare_map(workers, size.tasks));
+    }
+    let (ours, bare) = (median(ours), median(bare));
+    let [ours_millions, bare_millions] = [ours, bare].map(|time| millions(size.tasks, time));
+    Ok(format!(
+        "{ours_millions:.2} M tasks/s, the bare ring {bare_millions:.2} M tasks/s: {:.2} x",
+        ratio(bare, ours)
+    ))
 }
 
 fn flat(size: &Size) -> Result<String> {
