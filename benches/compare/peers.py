@@ -355,8 +355,12 @@ def real_work(name, folder, count):
 
     chunk = (1 << 20) // (100 if TEST else 1)
     if name.startswith(("spin", "uneven")):
-        rounds = 100_000
-        per_microsecond = rounds / min(timed(lambda: spin(rounds)) for _ in range(5)) / 1e6
+        rounds, times = 100_000, []
+        for _ in range(10):
+            start = time.process_time()
+            spin(rounds)
+            times.append(time.process_time() - start)
+        per_microsecond = rounds / min(times) / 1e6
         lengths = pathlib.Path(folder, "lengths").read_text().split()
         return spin, [int(float(length) * per_microsecond) for length in lengths[:count]]
     if name == "hash":

@@ -31,15 +31,16 @@ const THREADS_TAKE: f64 = 100e-6;
 
 /// The columns of the record. `draw.rs` reads them.
 pub(crate) const HEAD: &str = "\
-| work | by | time per task | over two threads | host CPU per task | workers' CPU per task | switches per task |
-|---|---|---:|---:|---:|---:|---:|
+| work | by | time per task | time over two threads | CPU time over theirs | host CPU per task | workers' CPU per task | switches per task |
+|---|---|---:|---:|---:|---:|---:|---:|
 ";
 
 /// What the record says of its columns.
 pub(crate) const ABOUT: &str = "\
-All sides of a row take turns, each with two workers or threads. Figures are medians, with the least and the greatest in brackets. *Over two
-threads* is the time over that of two plain threads in the same round. For Python's pools it is the time over that of the same Python function
-without a pool, divided by what two plain threads gained in that round. Computing in Python takes as long as in Rust, in a loop of Python.
+All sides of a row take turns, each with two workers or threads. Figures are medians, with the least and the greatest in brackets. *Time over
+two threads* is beside two plain threads in the same round. For Python's pools it is beside the same Python function without a pool, divided by
+what two plain threads gained in that round. The CPU time is that of the host and the workers together, beside that of the two threads, or of
+Python without a pool. Computing in Python takes as long as in Rust, in a loop of Python.
 ";
 
 /// The sides, in the order in which they take turns.
@@ -55,6 +56,12 @@ struct Sample {
     host: f64,
     workers: f64,
     switches: f64,
+}
+
+impl Sample {
+    fn cpu(&self) -> f64 {
+        self.host + self.workers
+    }
 }
 
 /// One side: its processes, how it runs all tasks, and what was measured.
@@ -97,7 +104,7 @@ pub(crate) fn measure(row: &Row, inputs: &Inputs, rounds: usize, is_test: bool) 
     }
     let (lines, again) = once(row, inputs, rounds, is_test)?;
     let gains = format!("{} and then {} ×", digits(gain), digits(again));
-    Ok(format!("{lines}| | measured twice: two threads gained {gains} | | | | | |\n"))
+    Ok(format!("{lines}| | measured twice: two threads gained {gains} | | | | | | |\n"))
 }
 
 /// The lines of a row, and how many times as fast as one thread two were.
@@ -152,16 +159,21 @@ fn lines(row: &Row, tasks: usize, sides: &[Side<'_>], notes: &[String]) -> (Stri
     let mut what = format!("**{} × {tasks}**", row.what);
     let mut lines = String::new();
     for side in sides {
-        let over = |yardstick: Vec<f64>| {
-            let over = side.samples.iter().zip(yardstick);
-            spread(over.map(|(sample, yardstick)| (sample.seconds / yardstick - 1.0) * 100.0), " %", signed)
+        let over = |of: fn(&Sample) -> f64, yardsticks: Vec<f64>| {
+            let over = side.samples.iter().zip(yardsticks);
+            spread(over.map(|(sample, yardstick)| (of(sample) / yardstick - 1.0) * 100.0), " %", signed)
         };
-        let (over, workers) = match side.name {
-            ONE | PYTHON => (String::new(), false),
-            TWO => (format!("{} as fast as one", spread(gains.iter().copied(), " ×", digits)), false),
-            "rayon" => (over(seconds(TWO).collect()), false),
-            "procession" => (over(seconds(TWO).collect()), true),
-            _ => (over(seconds(PYTHON).zip(&gains).map(|(alone, gain)| alone / gain).collect()), true),
+        let is_python = [POOLS[2], POOLS[3]].contains(&side.name);
+        let (time_over, cpu_over) = match side.name {
+            ONE | PYTHON => (String::new(), String::new()),
+            TWO => (format!("{} as fast as one", spread(gains.iter().copied(), " ×", digits)), String::new()),
+            _ => {
+                let yardstick = if is_python { PYTHON } else { TWO };
+                let gained = |gain: &f64| if is_python { *gain } else { 1.0 };
+                let times = seconds(yardstick).zip(&gains).map(|(seconds, gain)| seconds / gained(gain));
+                let cpus = samples(yardstick).iter().map(Sample::cpu);
+                (over(|sample| sample.seconds, times.collect()), over(Sample::cpu, cpus.collect()))
+            }
         };
         let time = |of: fn(&Sample) -> f64| {
             let (scale, unit) = unit(median(side.samples.iter().map(of).collect()));
@@ -169,17 +181,17 @@ fn lines(row: &Row, tasks: usize, sides: &[Side<'_>], notes: &[String]) -> (Stri
         };
         let _ = writeln!(
             lines,
-            "| {} | {} | {} | {over} | {} | {} | {} |",
+            "| {} | {} | {} | {time_over} | {cpu_over} | {} | {} | {} |",
             std::mem::take(&mut what),
             side.name,
             time(|sample| sample.seconds),
             time(|sample| sample.host),
-            if workers { time(|sample| sample.workers) } else { String::new() },
+            if side.workers.is_empty() { String::new() } else { time(|sample| sample.workers) },
             spread(side.samples.iter().map(|sample| sample.switches), "", digits),
         );
     }
     for note in notes {
-        let _ = writeln!(lines, "| | Python: {note} | | | | | |");
+        let _ = writeln!(lines, "| | Python: {note} | | | | | | |");
     }
     (lines, median(gains))
 }
