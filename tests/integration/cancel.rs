@@ -338,7 +338,7 @@ fn a_failed_call_waits_for_tasks_that_report_progress_without_spinning() {
     alone(|| {
         let there = Folder::new();
         let pool = Pool::new(2).unwrap();
-        let (mut used, mut failed) = (0, 0);
+        let (mut used, mut failed, begun) = (0, 0, Instant::now());
         for round in 0..8 {
             let file = there.path(&format!("runs-{round}"));
             let before = ticks(std::process::id());
@@ -347,8 +347,9 @@ fn a_failed_call_waits_for_tasks_that_report_progress_without_spinning() {
             failed += u32::from(outcome.is_err());
         }
         assert_eq!(failed, 8);
-        // Each waits for 100 ms.
-        assert!(used <= 30, "the host has used {used}0 ms of 800 ms");
+        // Each waits for 100 ms, and on a busy machine for longer.
+        let all = begun.elapsed().as_millis();
+        assert!(u128::from(used) * 10 <= all * 3 / 8, "the host has used {used}0 ms of {all} ms");
     });
 }
 
