@@ -34,6 +34,9 @@ use crate::{
 /// A `SharedSliceMut` can also be moved to a task, as an argument of that type or as a part of another value, and be its result. The slice
 /// then belongs to the task until it is returned, and is lost if the task fails. It is not copied on the way.
 ///
+/// A task that is retried after its worker has died has the same elements again, as the first attempt has left them. A function that only
+/// assigns them may be retried; one that adds to them would add twice.
+///
 /// # Examples
 ///
 /// ```
