@@ -2,7 +2,10 @@
 
 use std::{io, os::fd::BorrowedFd, sync::Arc};
 
-use super::worker::{FakeTask, FakeWorker, Rings};
+use super::{
+    task::{FakeTask, Rings},
+    worker::FakeWorker,
+};
 use crate::{
     frame::Frames,
     launch::output::OutputSource,

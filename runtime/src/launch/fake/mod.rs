@@ -3,6 +3,7 @@
 //! A [`FakeWorker`] claims tasks on a real board, if it has one, and sends real frames, but has no process, no descriptor and no clock.
 
 mod connection;
+mod task;
 mod worker;
 
 use std::{
@@ -10,10 +11,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-pub(crate) use self::worker::{FakeTask, FakeWorker, Told};
 use self::{
     connection::{Receiver, Sender, Written},
     worker::{FakeState, TOKEN},
+};
+pub(crate) use self::{
+    task::FakeTask,
+    worker::{FakeWorker, Told},
 };
 use super::{Launch, LaunchError, LaunchRequest, Launched, Launcher, Streams, Watched, output::StreamEnd};
 use crate::{sync::ignore_poison, transport::Segment};
