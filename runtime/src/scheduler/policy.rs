@@ -97,11 +97,12 @@ pub(super) const LOOK_AT_FEEDS_AFTER: Duration = Duration::from_millis(1);
 // How much is kept.
 
 /// The capacity of a feed. A caller that produces no-ops fills it in the time of a few batches. Shown by "map, no-op".
-pub(super) const FEED_BYTES: usize = 32 << 10;
+pub(super) const FEED_BYTES: usize = 64 << 10;
 
-/// Tasks with larger arguments are queued one at a time. Sixteen of them fill a feed, so a feed would save little for larger ones. Not
-/// measured.
-pub(crate) const MOST_FED_BYTES: usize = 2 << 10;
+/// Tasks with larger arguments are queued one at a time, each with the driver's lock. Four of them fill a feed, so a feed would save little
+/// for larger ones. Shown by the hashes of 4 KiB and the JSON of `benches/compare/run.sh real`: with 2 KiB they took 6.9 to 8.9 and 12.3 to 14.0 us
+/// of the host's CPU time instead of 4.7 to 5.8 and 10.7 to 11.8.
+pub(crate) const MOST_FED_BYTES: usize = 16 << 10;
 
 /// The cancelled tasks that may remain among the waiting ones before their memory is released, unless twice the number of waiting
 /// tasks is more. They take a few bytes each, and each search skips them. Not measured.
