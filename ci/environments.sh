@@ -290,9 +290,9 @@ limited "ulimit -i 0" --sigpending=0
 line "ulimit -s 128" "parts=$parts stack-1800" -- prlimit --stack=131072 "$program" $parts stack-1800
 line "ulimit -s unlimited" "parts=$parts stack-60000" -- prlimit --stack=unlimited "$program" $parts stack-60000
 line "ulimit -n 64" "parts=$everything descriptors" -- prlimit --nofile=64 "$program" $everything descriptors
-# A pool of workers that are spawned needs 16 before its first worker runs, the others 22, a process 14.
-files='error: .*RLIMIT_NOFILE .*is 14( .*|;.*|)'
-limited "ulimit -n 14" --nofile=14 "*:squares=$files" process:square=49
+# A pool of workers that are spawned needs 14 before its first worker runs, the others 22, a process 13.
+files='error: .*RLIMIT_NOFILE .*is 13( .*|;.*|)'
+limited "ulimit -n 13" --nofile=13 "fork:pool=$files" "*:squares=$files" process:square=49
 copied='error: .*the template of workers cannot fork one: pipe2: .*RLIMIT_NOFILE .*is 18( .*|;.*)'
 limited "ulimit -n 18" --nofile=18 "fork:squares=$copied" "forkserver:squares=$copied"
 limited "ulimit -v 300000" --as=307200000

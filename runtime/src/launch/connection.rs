@@ -1,7 +1,6 @@
 //! The connection of a host and a new worker: the socket, the shared memory, the pipes of its output, and the preamble.
 //!
-//! Both the local launcher and the template's host side use it. It creates no process and reads no message except the refusal of a
-//! worker that ended before it was held.
+//! Both the local launcher and the template's host side use it. It creates no process and reads no message.
 
 use std::{
     fmt,
@@ -17,9 +16,9 @@ use super::{
     peer::{LocalPeer, LocalProcess},
 };
 use crate::{
-    protocol::{Notice, Preamble, Refused, Reply},
+    protocol::Preamble,
     sys::{fd::stream_pair, identified::Identified, pass::send_with_fds},
-    transport::{HostEnd, Incoming, offer},
+    transport::{HostEnd, offer},
 };
 
 /// The host's ends of what it shares with one worker.
@@ -34,29 +33,26 @@ impl WorkerConnection {
     /// Creates the connection and sends the preamble. Also returns the worker's end of the socket.
     pub(super) fn new(token: u64, outputs: Outputs) -> io::Result<(Self, OwnedFd)> {
         let (socket, theirs) = stream_pair()?;
+        Ok((Self::share(socket, token, outputs)?, theirs))
+    }
+
+    /// Creates the memory and the pipes, and sends the preamble to the other end of the socket. The process at that end may have ended
+    /// already.
+    pub(super) fn share(socket: OwnedFd, token: u64, outputs: Outputs) -> io::Result<Self> {
         let socket = Arc::new(Identified::new(socket));
         let end = offer(socket.clone())?;
         let pipes = outputs.open()?;
         let preamble = Preamble { token, rings: end.rings, targets: outputs.targets() };
         let fds: Vec<_> = end.segment.iter().map(AsFd::as_fd).chain(pipes.theirs()).collect();
-        send_with_fds(socket.as_fd(), &preamble.to_bytes(), &fds)?;
-        Ok((Self { socket, end, token, pipes }, theirs))
+        match send_with_fds(socket.as_fd(), &preamble.to_bytes(), &fds) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(Self { socket, end, token, pipes }),
+        }
     }
 
     /// Returns our end of the socket. The worker ends when this end is shut down.
     pub(super) fn socket(&self) -> &Arc<Identified> {
         &self.socket
-    }
-
-    /// Returns the reason that the worker gave before it ended, if it gave one.
-    pub(super) fn refusal(self) -> Option<Refused> {
-        let mut receiver = self.end.receiver;
-        receiver.begin(true);
-        let Incoming::Frames(frames) = receiver.recv().ok()? else { return None };
-        match Reply::decode(frames.split_first()?.0) {
-            Ok(Reply::Notice(Notice::Refused(refused))) => Some(refused),
-            _ => None,
-        }
     }
 
     pub(super) fn launched(self, process: LocalProcess) -> Launched {

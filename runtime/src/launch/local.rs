@@ -10,7 +10,10 @@ use super::{
     missing::check_executable,
     peer::LocalProcess,
 };
-use crate::marker::{Marker, Role, SOCKET_FD};
+use crate::{
+    marker::{Marker, Role, SOCKET_FD},
+    sys::fd::stream_pair,
+};
 
 /// Starts workers by executing this executable again.
 #[derive(Debug)]
@@ -33,15 +36,12 @@ impl LocalLauncher {
 impl Launcher for LocalLauncher {
     fn launch(&self, request: &LaunchRequest<'_>) -> Result<Launch, LaunchError> {
         let token = random_token();
-        let (connection, theirs) = WorkerConnection::new(token, request.outputs)?;
+        let (socket, theirs) = stream_pair()?;
         let marker = Marker { role: Role::Worker, fd: SOCKET_FD, token, depth: self.depth };
-        let mut child = match execute_self(request.env, marker, theirs.as_fd()) {
-            // The process has ended and there is nothing to hold, but it may have said why.
-            Err(LaunchError::Failed(words)) => {
-                return Err(connection.refusal().map_or(LaunchError::Failed(words), LaunchError::Told));
-            }
-            executed => executed?,
-        };
+        let mut child = execute_self(request.env, marker, theirs.as_fd())?;
+        drop(theirs);
+        // The process takes a while to begin, so there is time for the rest.
+        let connection = WorkerConnection::share(socket, token, request.outputs)?;
         child.ends_with(connection.socket());
         Ok(Launch::Ready(connection.launched(LocalProcess::Child(child))))
     }

@@ -36,7 +36,6 @@ pub(crate) use setters::{run, spawn_setters};
 pub(crate) use watched::{KIND_BITS, OUTPUT, PROCESS, PolledLauncher, Watched};
 
 use crate::{
-    protocol::Refused,
     sys::{
         fd::Failed,
         limits::{explained, is_shortage},
@@ -87,8 +86,6 @@ pub(crate) enum LaunchError {
     Shortage { doing: &'static str, failed: Failed },
     /// The template has failed. This counts like a worker that ends during its start.
     Failed(String),
-    /// The process has ended and has said why.
-    Told(Refused),
     /// The same request would be refused again.
     Refused(String),
 }
@@ -104,7 +101,7 @@ impl LaunchError {
 
     /// Returns whether the system is short of something and may have more later.
     pub(crate) fn is_shortage(&self) -> bool {
-        matches!(self, Self::Shortage { .. } | Self::Told(Refused { is_short: true, .. }))
+        matches!(self, Self::Shortage { .. })
     }
 }
 
@@ -119,9 +116,7 @@ impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Shortage { doing, failed } => write!(f, "{doing}: {}", explained((*failed).into())),
-            Self::Told(Refused { reason: words, .. }) | Self::Failed(words) | Self::Refused(words) => {
-                f.write_str(words)
-            }
+            Self::Failed(words) | Self::Refused(words) => f.write_str(words),
         }
     }
 }

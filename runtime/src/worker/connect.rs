@@ -34,7 +34,7 @@ use crate::{
 /// The shared memory, and a pipe for each of two streams.
 const MOST_FDS: usize = 3;
 
-/// The time to wait for the preamble. The host sent it before this process existed, so only a stopped machine makes it wait.
+/// The time to wait for the preamble. The host sends it as soon as this process exists, so only a stopped machine makes it wait.
 const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn or_fail(run: impl FnOnce() -> Result<std::convert::Infallible, Refused>) -> ! {

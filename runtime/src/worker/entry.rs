@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    connect::{connect, open_standard_streams, or_fail, take_up},
+    connect::{connect, open_standard_streams, or_fail},
     copy, host_link,
     lifeline::serve_and_watch,
     template,
@@ -73,11 +73,7 @@ fn become_worker() -> ! {
     or_fail(|| {
         let (marker, socket) = connect()?;
         match marker.role {
-            Role::Worker => {
-                let connection = take_up(socket, Some(marker.token))?;
-                close_inherited();
-                serve_and_watch(connection)
-            }
+            Role::Worker => serve_and_watch(socket, marker.token),
             Role::Template => {
                 close_inherited();
                 template::serve(socket, Some(marker.token))

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    host_link::{HOST_STATE, send},
+    host_link::{HOST_STATE, PREPARED, send},
     log, setup,
 };
 use crate::{
@@ -50,6 +50,7 @@ pub(super) fn shake_hands(receiver: &mut dyn FrameReceiver) -> Result<(), Refuse
     if waits_for_debugger().unwrap_or(false) {
         wait_for_debugger(worker);
     }
+    PREPARED.wait();
     HOST_STATE.become_ready();
     send(&Notice::Ready(Ready { version: VERSION, build_id: own, pid: std::process::id() }));
     Ok(())

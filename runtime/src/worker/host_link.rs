@@ -39,6 +39,9 @@ pub(super) static ASIDE: OnceLock<Aside> = OnceLock::new();
 
 pub(super) static WAITING: OnceLock<Waiting> = OnceLock::new();
 
+/// Set when this process has closed what it inherited, and holds its host. No user code runs before.
+pub(super) static PREPARED: OnceLock<()> = OnceLock::new();
+
 /// The state of the host. Ordered with the claim word: a task that begins sees that it has gone, or `is_busy` sees the task.
 pub(super) static HOST_STATE: HostState = HostState::new();
 

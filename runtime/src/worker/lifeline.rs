@@ -4,7 +4,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use crate::{
     protocol::Refused,
     sys::{
         exit::{end_group, end_now},
-        fd::{out_of_the_way, shutdown_both},
+        fd::{close_inherited, out_of_the_way, shutdown_both},
         identified::Identified,
         poll::{EndOf, wait_for_end, wait_for_hangup},
         process::hold_host,
@@ -46,7 +46,8 @@ pub(super) fn become_forked_worker(socket: OwnedFd, host: Option<Identified>) ->
     copy::begin();
     or_fail(|| {
         let connection = take_up(out_of_the_way(socket), None)?;
-        let lifeline = Lifeline::new(&connection, host);
+        let lifeline = Lifeline { host, ..Lifeline::new(&connection) };
+        let _ = host_link::PREPARED.set(());
         watch_and_serve(connection, lifeline)
     })
 }
@@ -64,10 +65,10 @@ struct Lifeline {
 
 impl Lifeline {
     /// Made before user code runs, which may close descriptors.
-    fn new(connection: &HostConnection, host: Option<Identified>) -> Self {
+    fn new(connection: &HostConnection) -> Self {
         Self {
             socket: connection.socket.clone(),
-            host,
+            host: None,
             parent: getppid(),
             is_shared: connection.is_shared,
             has_rings: connection.rings.is_some(),
@@ -76,22 +77,27 @@ impl Lifeline {
 }
 
 /// Serves on a thread named `main` and watches the connection on this one, so that a busy worker ends with its host, too.
-pub(super) fn serve_and_watch(connection: HostConnection) -> Result<std::convert::Infallible, Refused> {
-    let host = hold_host(connection.socket.as_fd()).unwrap_or_else(|_ended| {
-        // A copy of the host may hold the other end of the connection.
-        shutdown_both(connection.socket.as_fd());
-        None
-    });
-    let lifeline = Lifeline::new(&connection, host.map(out_of_the_way).map(Identified::new));
+pub(super) fn serve_and_watch(socket: OwnedFd, token: u64) -> Result<std::convert::Infallible, Refused> {
     let stack = nix::sys::resource::getrlimit(Resource::RLIMIT_STACK)
         .ok()
         .and_then(|(soft, _)| usize::try_from(soft).ok())
         .map_or(STACK_BYTES, |soft| soft.clamp(STACK_BYTES / 4, STACK_BYTES * 8));
-    thread::named("main")
-        .stack_size(stack)
-        .spawn(move || serve::serve(connection))
-        .map_err(|error| refused("no thread to serve on in a worker", error))?;
-    watch(&lifeline)
+    let (to_thread, connection) = mpsc::channel();
+    let serving = thread::named("main").stack_size(stack).spawn(move || connection.recv().map(serve::serve));
+    // A thread takes a while to begin, so there is time for the rest. The host is told only by a connection why there is no thread.
+    let connection = take_up(socket, Some(token))?;
+    serving.map_err(|error| refused("no thread to serve on in a worker", error))?;
+    let lifeline = Lifeline::new(&connection);
+    let _ = to_thread.send(connection);
+    close_inherited();
+    let host = hold_host(lifeline.socket.as_fd()).unwrap_or_else(|_ended| {
+        // A copy of the host may hold the other end of the connection.
+        shutdown_both(lifeline.socket.as_fd());
+        None
+    });
+    let host = host.map(out_of_the_way).map(Identified::new);
+    let _ = host_link::PREPARED.set(());
+    watch(&Lifeline { host, ..lifeline })
 }
 
 /// Like [`serve_and_watch`], with the threads exchanged: serves on this thread, which has the stack it needs and whose
