@@ -39,6 +39,11 @@ thread_local! {
     static OWN: RefCell<Option<Rc<Own>>> = const { RefCell::new(None) };
 }
 
+/// Ends the runtime of this thread, which is about to end, if it has one.
+pub(crate) fn leave() {
+    OWN.take();
+}
+
 /// Runs a task of an `async` function on a thread that may block.
 ///
 /// # Errors

@@ -45,8 +45,10 @@ impl FunctionThread {
 
     fn run(self: Arc<Self>, call: EncodedCall, seed: u64, completer: &Completer) {
         let outcome = in_process::InProcess::default().run(&call, None, seed);
-        // What was lent to it is back before its end is seen.
+        // What was lent to it is back before its end is seen, and its descriptors are closed.
         drop(call);
+        #[cfg(feature = "tokio")]
+        crate::executor::leave();
         let code = if outcome.is_ok() { 0 } else { FAILED };
         let _ = self.exit.set(Exit::from_code(code));
         self.end.ring();
