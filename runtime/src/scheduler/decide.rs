@@ -196,9 +196,9 @@ impl Scheduler {
         self.workers.active().filter(|worker| self.stalls_at(worker).is_some_and(|at| at > now)).count()
     }
 
-    /// Returns whether a worker with tasks has reported nothing for longer than a batch takes.
-    fn is_silent(&self, id: WorkerId, now: Instant) -> bool {
-        self.queues.progress.get(&id).is_some_and(|&since| since + SHARE_AFTER <= now)
+    /// Returns whether a worker with tasks has reported nothing for this time.
+    pub(super) fn is_silent(&self, id: WorkerId, time: Duration, now: Instant) -> bool {
+        self.queues.progress.get(&id).is_none_or(|&since| since + time <= now)
     }
 
     /// Returns whether the tasks of this queue are kept from idle workers, because enough responsive workers run such tasks.
@@ -210,7 +210,10 @@ impl Scheduler {
         let are_soon_done = || match queue.estimate(queue.queued()) {
             Some(time) => queue.computes() || time < each(responsive),
             // The first results show how long its tasks take, unless one of them takes long.
-            None => queue.at.len() >= self.cpus && !queue.at.keys().any(|id| self.is_silent(*id, now)),
+            None => {
+                queue.at.len() >= self.cpus
+                    && !queue.at.keys().any(|&id| self.is_silent(id, SHARE_AFTER, now))
+            }
         };
         responsive >= self.cpus && queue.is_short() && are_soon_done()
     }

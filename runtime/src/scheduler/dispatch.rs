@@ -135,8 +135,7 @@ impl Scheduler {
         }
         let responsive = self.responsive(now);
         let queues = &self.queues;
-        let is_silent =
-            |id| queues.progress.get(&id).is_none_or(|&at: &Instant| at + self.share_after <= now);
+        let is_silent = |id| self.is_silent(id, self.share_after, now);
         let candidates =
             self.workers.active().filter(|worker| has_movable_tasks(worker, queues)).filter(|worker| {
                 if self.kept_until(worker, responsive).is_some_and(|at| at > now) {
