@@ -7,11 +7,7 @@ use std::time::Duration;
 
 use divan::{Bencher, counter::BytesCount, counter::ItemsCount};
 use procession::{Pool, delayed, parallel, worker};
-
-#[worker]
-fn add_one(n: u64) -> u64 {
-    n + 1
-}
+use procession_benches::add_one;
 
 #[worker]
 fn length(bytes: &[u8]) -> usize {

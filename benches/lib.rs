@@ -18,7 +18,7 @@ use nix::{
     time::{ClockId, clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
-use procession::worker;
+use procession::{Pool, delayed, worker};
 
 mod bare_ring;
 
@@ -66,6 +66,35 @@ pub fn spin(rounds: u64) -> u64 {
 #[must_use]
 pub fn pid() -> u32 {
     std::process::id()
+}
+
+/// A no-op.
+#[worker]
+#[must_use]
+pub fn add_one(n: u64) -> u64 {
+    n + 1
+}
+
+/// Leaves its pool without its worker.
+#[worker]
+#[expect(clippy::exit, reason = "that the process ends is what it is for")]
+pub fn leave() {
+    std::process::exit(0);
+}
+
+/// Returns how long it takes from no pool to the first result.
+///
+/// # Panics
+///
+/// The pool cannot be built, or its result is wrong.
+#[must_use]
+pub fn first_result() -> Duration {
+    let start = Instant::now();
+    let pool = Pool::new(1).expect("a pool");
+    let first = pool.submit(delayed!(add_one(1))).join();
+    let took = start.elapsed();
+    assert_eq!(first.ok(), Some(2));
+    took
 }
 
 /// The median of some measurements.

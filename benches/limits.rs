@@ -11,14 +11,9 @@ use std::{
 
 use procession::{Pool, Process, Result, StartMethod, delayed, worker};
 use procession_benches::{
-    BareChild, act_as_bare_child, bare_map, bare_start, cpu_ticks, is_test, is_wanted, median, pid, repeat,
-    resident_kib, spin, time,
+    BareChild, act_as_bare_child, add_one, bare_map, bare_start, cpu_ticks, first_result, is_test, is_wanted,
+    leave, median, pid, repeat, resident_kib, spin, time,
 };
-
-#[worker]
-fn add_one(n: u64) -> u64 {
-    n + 1
-}
 
 /// The size of the measurements.
 struct Size {
@@ -165,14 +160,6 @@ fn round_trip(size: &Size) -> Result<String> {
 }
 
 fn start(size: &Size) -> Result<String> {
-    let first_result = || {
-        let start = Instant::now();
-        let pool = Pool::new(1).expect("a pool");
-        let first = pool.submit(delayed!(add_one(1))).join();
-        let took = start.elapsed();
-        assert_eq!(first.ok(), Some(2));
-        took
-    };
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..size.starts {
         ours.push(first_result());
@@ -191,13 +178,6 @@ fn start_large(size: &Size) -> Result<String> {
     let words = start(size);
     assert_eq!(black_box(&ballast)[size.ballast_bytes - 1], 1);
     words
-}
-
-/// Leaves its pool without its worker.
-#[worker]
-#[expect(clippy::exit, reason = "that the process ends is what it is for")]
-fn leave() {
-    std::process::exit(0);
 }
 
 fn further(size: &Size) -> Result<String> {

@@ -14,13 +14,8 @@ use std::{
 };
 
 use futex::{Manner, Peer, answer};
-use procession::{Pool, Result, delayed, worker};
-use procession_benches::{is_test, is_wanted, time};
-
-#[worker]
-fn add_one(n: u64) -> u64 {
-    n + 1
-}
+use procession::{Pool, Result, delayed};
+use procession_benches::{add_one, is_test, is_wanted, time};
 
 /// The size of the measurements.
 struct Size {
@@ -126,7 +121,7 @@ fn rested(size: &Size) -> Result<()> {
     round_trips(size, size.rested, size.rested, REST, Manner::Sleep)
 }
 
-/// Runs this on so many threads at the same time. Returns how long all of them took, and how long they submitted on average.
+/// Has several threads call `run` at the same time. Returns the time until the last of them has returned, and the mean of what the calls returned.
 fn on_threads(threads: u64, run: impl Fn() -> Duration + Sync) -> (Duration, Duration) {
     let barrier = Barrier::new(threads as usize + 1);
     let (mut start, mut submitting) = (Instant::now(), Duration::ZERO);

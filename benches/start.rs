@@ -9,22 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procession::{Pool, Result, delayed, worker};
+use procession::{Pool, Result, delayed};
 use procession_benches::{
-    act_as_bare_child, bare_start, bare_starts, is_test, median, minimal_start, pid, repeat, time,
+    act_as_bare_child, add_one, bare_start, bare_starts, first_result, is_test, leave, median, minimal_start,
+    pid, repeat, time,
 };
-
-#[worker]
-fn add_one(n: u64) -> u64 {
-    n + 1
-}
-
-/// Leaves its pool without its worker.
-#[worker]
-#[expect(clippy::exit, reason = "that the process ends is what it is for")]
-fn leave() {
-    std::process::exit(0);
-}
 
 /// The size of the measurements.
 struct Size {
@@ -55,15 +44,6 @@ fn main() -> Result<()> {
     assert_eq!(black_box(&ballast)[size.ballast_bytes - 1], 1);
     println!("3 passed, 0 failed");
     Ok(())
-}
-
-fn first_result() -> Duration {
-    let start = Instant::now();
-    let pool = Pool::new(1).expect("a pool");
-    let first = pool.submit(delayed!(add_one(1))).join();
-    let took = start.elapsed();
-    assert_eq!(first.ok(), Some(2));
-    took
 }
 
 fn single(touched: &str, size: &Size) -> Result<()> {
